@@ -1,0 +1,43 @@
+/* libcommon/bson/decimal.h — Decimal128 arithmetic (IEEE 754-2008, BID encoding as BSON has it).
+ *
+ * Duty:    exact decimal numbers for comparison, $inc, $mul and expressions. gcc's libgcc does the arithmetic; clang 14 has no
+ *          _Decimal128, so callers see an opaque pair of words and decimal.c alone knows how libgcc is called.
+ * Threads: any; pure (rounding is to nearest, ties to even). */
+#pragma once
+#include "libcommon/bson/view.h"
+
+typedef struct {
+    uint64_t lo, hi; /* BSON's 16 payload bytes, little-endian: lo first */
+} vd_decimal_t;
+
+vd_decimal_t vd_value_decimal(vd_value_t v); /* DECIMAL128 only */
+/* Any number type; doubles to 15 significant digits as MongoDB converts them. */
+vd_decimal_t vd_value_as_decimal(vd_value_t v);
+vd_value_t vd_value_from_decimal(vd_arena_t *arena, vd_decimal_t d);
+
+vd_decimal_t vd_decimal_from_int64(int64_t v);
+vd_decimal_t vd_decimal_from_double(double v);   /* 15 significant digits */
+vd_decimal_t vd_decimal_from_double_exact(double v); /* all 34 digits that fit: for comparison */
+double vd_decimal_to_double(vd_decimal_t d);
+/* True when d is whole and in range. */
+bool vd_decimal_to_int64(vd_decimal_t d, int64_t *ret);
+vd_decimal_t vd_decimal_add(vd_decimal_t a, vd_decimal_t b);
+vd_decimal_t vd_decimal_sub(vd_decimal_t a, vd_decimal_t b);
+vd_decimal_t vd_decimal_mul(vd_decimal_t a, vd_decimal_t b);
+vd_decimal_t vd_decimal_div(vd_decimal_t a, vd_decimal_t b);
+/* C's fmod: the sign of a. */
+vd_decimal_t vd_decimal_mod(vd_decimal_t a, vd_decimal_t b);
+typedef enum { VD_DECIMAL_TRUNCATE, VD_DECIMAL_FLOOR, VD_DECIMAL_CEILING, VD_DECIMAL_HALF_EVEN } vd_decimal_rounding_t;
+/* To `places` digits behind the point (negative: before it). */
+vd_decimal_t vd_decimal_round(vd_decimal_t d, int places, vd_decimal_rounding_t rounding);
+bool vd_decimal_is_nan(vd_decimal_t d);
+bool vd_decimal_is_infinite(vd_decimal_t d);
+bool vd_decimal_is_negative(vd_decimal_t d);
+bool vd_decimal_is_zero(vd_decimal_t d);
+/* < 0, 0, > 0; NaN below all, equal to NaN; cohorts (1.0, 1.00) equal. */
+int vd_decimal_compare(vd_decimal_t a, vd_decimal_t b);
+/* Exact, no rounding of either side. NaN as above. */
+int vd_decimal_compare_double(vd_decimal_t a, double b);
+/* "1.5", "NaN", "Infinity", "1E+6144" as MongoDB prints. */
+void vd_decimal_to_string(vd_decimal_t d, char buf[64]);
+bool vd_decimal_from_string(vd_slice_t s, vd_decimal_t *ret);
