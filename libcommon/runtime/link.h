@@ -1,0 +1,37 @@
+/* libcommon/runtime/link.h — a ZeroMQ ipc socket that carries proto items, one batch per loop turn.
+ *
+ * Duty:    everything sent in one turn goes out in one frame (u32 length + item, repeated; frames <= VD_LINK_FRAME_MAX_BYTES; a larger item is cut in pieces, which are
+ *          interleaved with other items, and joined again at the other end). After every turn: flush, then receive with DONTWAIT until EAGAIN.
+ *          Peers that stop answering heartbeats are reported gone. ROUTER_MANDATORY; nothing is dropped silently: a send that can't be queued returns VD_ERR_FULL.
+ * Owner:   create/close by the loop's thread. Threads: that thread only; other threads hand over through their own queue and vd_loop_wake.
+ * Limits:  item_max_bytes per item; queue_max_bytes held for a peer (credit is in bytes). */
+#pragma once
+#include "libcommon/runtime/loop.h"
+
+typedef struct vd_link vd_link_t;
+
+typedef struct {
+    const char *path;         /* of the unix socket; its folder must be private (checked: not world-accessible) */
+    bool bind;                /* true: ROUTER, many peers; false: DEALER, one peer */
+    uint64_t item_max_bytes;  /* 0 = VD_LINK_ITEM_MAX_BYTES */
+    uint64_t queue_max_bytes; /* 0 = VD_LINK_QUEUE_MAX_BYTES */
+    uint64_t peer_timeout_ms; /* no frame for so long = gone; idle links send heartbeats at a third of it; 0 = 3000 */
+    int socket_mode;          /* permission bits of a bound socket, 0 = 0600 */
+    /* peer: 0 for a DEALER's one peer; else a number that is never reused while the link lives. The item is borrowed during the call. */
+    void (*item)(void *context, uint64_t peer, vd_slice_t item);
+    /* up: first frame from it (or, for a DEALER, connected); down: timed out, disconnected. In flight items to or from it are lost. */
+    void (*peer_changed)(void *context, uint64_t peer, bool up);
+    void *context;
+} vd_link_options_t;
+
+VD_MUST_CHECK int vd_link_open(vd_loop_t *loop, const vd_link_options_t *options, vd_link_t **ret_link, vd_error_t *err);
+void vd_link_close(vd_link_t **link_p);
+/* Queues one item for the end of this turn. The parts are copied into the batch buffer once. */
+VD_MUST_CHECK int vd_link_send(vd_link_t *link, uint64_t peer, vd_slice_t head, vd_slice_t body, vd_error_t *err);
+bool vd_link_peer_up(const vd_link_t *link, uint64_t peer);
+/* Bytes queued for a peer and not yet given to the socket. */
+uint64_t vd_link_queued_bytes(const vd_link_t *link, uint64_t peer);
+typedef struct {
+    uint64_t items_sent, items_received, frames_sent, frames_received, bytes_sent, bytes_received, refused;
+} vd_link_stats_t;
+void vd_link_stats(const vd_link_t *link, vd_link_stats_t *ret_stats);
