@@ -27,7 +27,8 @@ static inline size_t vd_buf_len(const vd_buf_t *buf)
 }
 static inline vd_slice_t vd_buf_slice(const vd_buf_t *buf)
 {
-    return (vd_slice_t){buf->data + buf->start, buf->end - buf->start};
+    return buf->data == NULL ? VD_SLICE_NULL
+                             : (vd_slice_t){buf->data + buf->start, buf->end - buf->start};
 }
 static inline uint8_t *vd_buf_at(vd_buf_t *buf, size_t offset)
 {

@@ -14,4 +14,4 @@ VD_MUST_CHECK int vd_fault_hit(const char *name, vd_error_t *err);
 uint64_t vd_fault_count(const char *name);
 
 /* VD_OK unless the point is armed with an action that says otherwise. */
-#define VD_FAULT(name, err) (VD_UNLIKELY(vd_fault_armed_count != 0) ? vd_fault_hit((name), (err)) : VD_OK)
+#define VD_FAULT(name, err) (VD_UNLIKELY(__atomic_load_n(&vd_fault_armed_count, __ATOMIC_RELAXED) != 0) ? vd_fault_hit((name), (err)) : VD_OK)
