@@ -17,12 +17,13 @@ typedef struct {
     vd_bson_t root;                    /* $$ROOT */
     vd_value_t current;                /* $$CURRENT; normally the root as a value */
     uint64_t version;                  /* {$meta: "version"}: the document's version, 0 = unknown */
+    size_t arena_start;                /* vd_arena_used when the document came: what one document may use is bounded */
     /* internal slots of $map, $filter, $reduce, $let are kept by expr.c behind this: */
     vd_value_t slots[STOR_VARIABLES_MAX];
 } stor_expr_env_t;
 
 void stor_expr_env_init(stor_expr_env_t *env, vd_arena_t *arena, const stor_variables_t *variables);
-/* Points the environment at the next document. */
+/* Points the environment at the next document; the version stays as the caller set it. */
 void stor_expr_env_document(stor_expr_env_t *env, vd_bson_t document);
 
 VD_MUST_CHECK int stor_expr_parse(vd_arena_t *arena, vd_value_t spec, const stor_variables_t *variables, stor_expr_t **ret_expr,
@@ -33,3 +34,5 @@ VD_MUST_CHECK int stor_expr_eval(const stor_expr_t *expr, stor_expr_env_t *env, 
 bool stor_expr_constant(const stor_expr_t *expr, vd_value_t *ret_value);
 /* True when it is a plain "$a.b" of the current document: *ret_path gets "a.b". */
 bool stor_expr_field_path(const stor_expr_t *expr, vd_slice_t *ret_path);
+/* True when the value depends on the document ($$ROOT, $$CURRENT, a field). */
+bool stor_expr_reads_document(const stor_expr_t *expr);
