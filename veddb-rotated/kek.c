@@ -1,0 +1,189 @@
+/* veddb-rotated/kek.c — see kek.h. */
+#include "veddb-rotated/kek.h"
+
+#include "libcommon/base/mem.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define KEK_TEXT_MAX_BYTES    256
+#define KEK_COMMAND_WORDS_MAX 32
+#define KEK_COMMAND_WAIT_MS   30000
+
+extern char **environ;
+
+static int hex_digit(int c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = tolower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool parse_hex(vd_slice_t text, uint8_t *key)
+{
+    if (text.len != 2 * ROT_KEY_BYTES)
+        return false;
+    for (size_t i = 0; i < ROT_KEY_BYTES; i++) {
+        int high = hex_digit(text.data[2 * i]), low = hex_digit(text.data[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return false;
+        key[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+static bool parse_base64(vd_slice_t text, uint8_t *key)
+{
+    uint8_t out[36];
+    if (text.len != 44 || text.data[43] != '=')
+        return false;
+    bool good = EVP_DecodeBlock(out, text.data, 44) == 33;
+    if (good)
+        memcpy(key, out, ROT_KEY_BYTES);
+    vd_wipe(out, sizeof out);
+    return good;
+}
+
+int rot_kek_parse(vd_slice_t text, uint8_t ret_kek[ROT_KEY_BYTES], vd_error_t *err)
+{
+    while (text.len > 0 && isspace(text.data[text.len - 1]))
+        text.len--;
+    while (text.len > 0 && isspace(text.data[0]))
+        text.data++, text.len--;
+    if (text.len == 0)
+        return vd_error_set(err, VD_ERR_KEY_MISSING, "the key-encryption key is empty");
+    if (parse_hex(text, ret_kek) || parse_base64(text, ret_kek))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_BAD_VALUE,
+                        "the key-encryption key is not 32 bytes as 64 hex digits or 44 characters "
+                        "of base64 (%zu characters found)",
+                        text.len);
+}
+
+/* Reads until end of file or the limit; the deadline matters for commands only. */
+static int read_all(int fd, int wait_ms, uint8_t *text, size_t *ret_len, vd_error_t *err)
+{
+    size_t len = 0;
+    while (len < KEK_TEXT_MAX_BYTES) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        int ready = poll(&p, 1, wait_ms);
+        if (ready == 0)
+            return vd_error_set(err, VD_ERR_KEY_MISSING, "no key after %d ms", wait_ms);
+        ssize_t n = read(fd, text + len, KEK_TEXT_MAX_BYTES - len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return vd_error_set_errno(err, "can't read the key");
+        if (n == 0)
+            break;
+        len += (size_t)n;
+    }
+    *ret_len = len;
+    return VD_OK;
+}
+
+static int read_file(const char *file, uint8_t *text, size_t *ret_len, vd_error_t *err)
+{
+    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return errno == ENOENT
+                   ? vd_error_set(err, VD_ERR_KEY_MISSING, "keys.kek_file %s is not there", file)
+                   : vd_error_set_errno(err, "can't open keys.kek_file %s", file);
+    struct stat st;
+    int rc;
+    if (fstat(fd, &st) != 0)
+        rc = vd_error_set_errno(err, "can't look at keys.kek_file %s", file);
+    else if (!S_ISREG(st.st_mode) || (st.st_mode & 077) != 0)
+        rc = vd_error_set(err, VD_ERR_CONFIG,
+                          "keys.kek_file %s must be a file that only its owner can read "
+                          "(mode is %04o, wanted 0600)",
+                          file, (unsigned)(st.st_mode & 07777));
+    else if (st.st_uid != geteuid() && st.st_uid != 0)
+        rc = vd_error_set(err, VD_ERR_CONFIG, "keys.kek_file %s belongs to somebody else (uid %u)",
+                          file, (unsigned)st.st_uid);
+    else
+        rc = read_all(fd, -1, text, ret_len, err);
+    (void)close(fd); /* only read from */
+    return rc;
+}
+
+static int run_command(const char *command, uint8_t *text, size_t *ret_len, vd_error_t *err)
+{
+    char *words[KEK_COMMAND_WORDS_MAX + 1] = {NULL};
+    char *copy = vd_xstrdup(command), *rest = copy;
+    size_t count = 0;
+    for (char *word = strtok_r(rest, " \t", &rest); word != NULL && count < KEK_COMMAND_WORDS_MAX;
+         word = strtok_r(NULL, " \t", &rest))
+        words[count++] = word;
+
+    int pipes[2] = {-1, -1}, rc;
+    pid_t pid = -1;
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    if (count == 0) {
+        rc = vd_error_set(err, VD_ERR_CONFIG, "keys.kek_command is empty");
+        goto cleanup;
+    }
+    if (pipe2(pipes, O_CLOEXEC) != 0) {
+        rc = vd_error_set_errno(err, "can't run keys.kek_command");
+        goto cleanup;
+    }
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, pipes[1], 1);
+    int failed = posix_spawnp(&pid, words[0], &actions, NULL, words, environ);
+    (void)close(pipes[1]); /* the child has its own */
+    pipes[1] = -1;
+    if (failed != 0) {
+        rc = vd_error_set(err, VD_ERR_KEY_MISSING, "can't run keys.kek_command %s: %s", words[0],
+                          strerror(failed));
+        goto cleanup;
+    }
+    rc = read_all(pipes[0], KEK_COMMAND_WAIT_MS, text, ret_len, err);
+    if (rc != VD_OK)
+        (void)kill(pid, SIGKILL); /* it may have ended by itself */
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    if (rc == VD_OK && !(WIFEXITED(status) && WEXITSTATUS(status) == 0))
+        rc = vd_error_set(err, VD_ERR_KEY_MISSING, "keys.kek_command %s failed (%s %d)", words[0],
+                          WIFEXITED(status) ? "exit code" : "signal",
+                          WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+cleanup:
+    posix_spawn_file_actions_destroy(&actions);
+    for (int i = 0; i < 2; i++)
+        if (pipes[i] >= 0)
+            (void)close(pipes[i]); /* read end, or a half-made pair */
+    vd_free(copy);
+    return rc;
+}
+
+int rot_kek_read(const char *file, const char *command, uint8_t ret_kek[ROT_KEY_BYTES],
+                 vd_error_t *err)
+{
+    uint8_t text[KEK_TEXT_MAX_BYTES];
+    size_t len = 0;
+    int rc;
+    bool has_file = file != NULL && *file != '\0',
+         has_command = command != NULL && *command != '\0';
+    if (has_file == has_command)
+        rc = vd_error_set(err, VD_ERR_CONFIG,
+                          "exactly one of keys.kek_file and keys.kek_command must be set");
+    else if (has_file)
+        rc = read_file(file, text, &len, err);
+    else
+        rc = run_command(command, text, &len, err);
+    if (rc == VD_OK)
+        rc = rot_kek_parse(vd_slice(text, len), ret_kek, err);
+    vd_wipe(text, sizeof text);
+    return rc;
+}

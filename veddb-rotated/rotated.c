@@ -1,0 +1,237 @@
+/* veddb-rotated/rotated.c — see rotated.h. */
+#include "veddb-rotated/rotated.h"
+
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/runtime/local.h"
+#include "libcommon/runtime/sandbox.h"
+#include "proto/failure.h"
+#include "proto/keys.h"
+#include "veddb-rotated/keyring.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define KEYS_OPENED_ENTRY_BYTES (ROT_KEY_ID_BYTES + ROT_KEY_BYTES + 1 + 4)
+
+typedef struct {
+    vd_daemon_t *daemon;
+    rot_keyring_t *keyring;
+    vd_local_t *local;
+    uint64_t handed_out; /* KEYS_OPEN answered */
+} rotated_t;
+
+/* ---- answers ---- */
+
+static void reply(vd_local_client_t *client, const vdp_envelope_t *asked,
+                  const vdp_message_t *message, const void *fields, vd_slice_t body)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    vd_buf_t buf;
+    vd_buf_init(&buf, VD_LOCAL_PACKET_MAX);
+    vdp_envelope_t envelope = {.id = message->id, .request_id = asked->request_id};
+    int rc = vdp_encode(&buf, &envelope, message, fields, body, &err);
+    if (rc == VD_OK)
+        rc = vd_local_reply(client, vd_buf_slice(&buf), &err);
+    if (rc != VD_OK)
+        vd_log(VD_LOG_WARN, "answer to storage was not sent", "error=%d", rc);
+    vd_wipe(buf.data, buf.cap);
+    vd_buf_done(&buf);
+}
+
+static void reply_failure(vd_local_client_t *client, const vdp_envelope_t *asked,
+                          const vd_error_t *err)
+{
+    vdp_failure_t failure = vdp_failure_from(err);
+    reply(client, asked, &vdp_failure, &failure, VD_SLICE_NULL);
+}
+
+/* The first data key is made when storage says that it has no data yet; an empty keyring is
+ * otherwise a loss to be told. */
+static int first_key(rotated_t *rotated, bool bootstrap, vd_error_t *err)
+{
+    if (rot_keyring_count(rotated->keyring) > 0)
+        return VD_OK;
+    if (!bootstrap)
+        return vd_error_set(
+            err, VD_ERR_KEY_MISSING,
+            "the keyring is empty, but storage holds data: the keyring file is lost");
+    int rc = rot_keyring_add(rotated->keyring, err);
+    if (rc == VD_OK)
+        vd_log(VD_LOG_INFO, "first data key made", "version=1");
+    return rc;
+}
+
+static void keys_open(rotated_t *rotated, vd_local_client_t *client, const vdp_envelope_t *asked,
+                      vd_slice_t rest)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    vdp_keys_open_t open = {0};
+    vd_slice_t none;
+    void *secret = NULL;
+    size_t size = ROT_KEYS_MAX * KEYS_OPENED_ENTRY_BYTES, len = 0;
+    int rc = vdp_decode(&vdp_keys_open, rest, &open, &none, &err);
+    if (rc == VD_OK)
+        rc = first_key(rotated, open.bootstrap, &err);
+    if (rc == VD_OK)
+        rc = vd_secret_alloc(size, &secret, &err);
+    if (rc != VD_OK) {
+        vd_log(VD_LOG_ERROR, "keys were not handed out", "error=\"%s\"", err.message);
+        reply_failure(client, asked, &err);
+        return;
+    }
+    vdp_keys_opened_t opened = {0};
+    for (uint32_t i = 0; i < rot_keyring_count(rotated->keyring); i++) {
+        const rot_key_t *key = rot_keyring_at(rotated->keyring, i);
+        uint8_t *out = (uint8_t *)secret + len;
+        if (key->state == ROT_KEY_DESTROYED)
+            continue;
+        memcpy(out, key->id, ROT_KEY_ID_BYTES);
+        memcpy(out + 16, key->key, ROT_KEY_BYTES);
+        out[48] = (uint8_t)key->state;
+        vd_put_u32(out + 49, key->version);
+        len += KEYS_OPENED_ENTRY_BYTES;
+        opened.count++;
+    }
+    rotated->handed_out++;
+    reply(client, asked, &vdp_keys_opened, &opened, vd_slice(secret, len));
+    vd_secret_free(secret, size);
+    vd_log(VD_LOG_INFO, "keys handed to storage", "keys=%u uid=%u", opened.count,
+           (unsigned)vd_local_client_uid(client));
+}
+
+static int print_status(const rotated_t *rotated, vd_buf_t *out)
+{
+    int rc = vd_buf_printf(out, "{\"keyring_generation\":%llu,\"handed_out\":%llu,\"keys\":[",
+                           (unsigned long long)rot_keyring_generation(rotated->keyring),
+                           (unsigned long long)rotated->handed_out);
+    for (uint32_t i = 0; rc == VD_OK && i < rot_keyring_count(rotated->keyring); i++) {
+        const rot_key_t *key = rot_keyring_at(rotated->keyring, i);
+        char id[2 * ROT_KEY_ID_BYTES + 1];
+        for (size_t b = 0; b < ROT_KEY_ID_BYTES; b++)
+            (void)snprintf(id + 2 * b, 3, "%02x", key->id[b]);
+        rc = vd_buf_printf(out,
+                           "%s{\"version\":%u,\"id\":\"%s\",\"state\":\"%s\",\"created_ms\":%lld,"
+                           "\"changed_ms\":%lld}",
+                           i == 0 ? "" : ",", key->version, id, rot_key_state_name(key->state),
+                           (long long)key->created_ms, (long long)key->changed_ms);
+    }
+    return rc == VD_OK ? vd_buf_printf(out, "]}") : rc;
+}
+
+static void keys_status(rotated_t *rotated, vd_local_client_t *client, const vdp_envelope_t *asked)
+{
+    vd_buf_t json;
+    vd_buf_init(&json, VD_LOCAL_PACKET_MAX / 2);
+    vdp_keys_status_t fields = {0};
+    if (print_status(rotated, &json) == VD_OK)
+        reply(client, asked, &vdp_keys_status_reply, &fields, vd_buf_slice(&json));
+    vd_buf_done(&json);
+}
+
+static void keys_request(void *context, vd_local_client_t *client, vd_slice_t packet)
+{
+    rotated_t *rotated = context;
+    vd_error_t err = VD_ERROR_INIT;
+    vdp_envelope_t envelope = {0};
+    vd_slice_t rest;
+    if (vdp_decode_envelope(packet, &envelope, &rest, &err) != VD_OK) {
+        reply_failure(client, &envelope, &err);
+    } else if (envelope.id == VDP_KEYS_OPEN) {
+        keys_open(rotated, client, &envelope, rest);
+    } else if (envelope.id == VDP_KEYS_STATUS) {
+        keys_status(rotated, client, &envelope);
+    } else {
+        (void)vd_error_set(&err, VD_ERR_PROTOCOL, "message %u is not for the key holder",
+                           envelope.id);
+        reply_failure(client, &envelope, &err);
+    }
+}
+
+/* ---- life ---- */
+
+static int rotated_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
+{
+    const vd_config_t *config = vd_daemon_config(daemon);
+    rotated_t *rotated = vd_xalloc(sizeof *rotated);
+    *state_p = rotated;
+    rotated->daemon = daemon;
+    void *kek = NULL;
+    int rc = vd_secret_alloc(ROT_KEY_BYTES, &kek, err);
+    if (rc != VD_OK)
+        return rc;
+    char folder[PATH_MAX];
+    const char *root = vd_config_string(config, "node.folder");
+    if (mkdir(root, 0700) != 0 && errno != EEXIST)
+        rc = vd_error_set_errno(err, "can't make node.folder %s", root);
+    if (snprintf(folder, sizeof folder, "%s/keys", root) >= (int)sizeof folder)
+        rc = vd_error_set(err, VD_ERR_CONFIG, "node.folder is too long");
+    if (rc == VD_OK)
+        rc = rot_kek_read(vd_config_string(config, "keys.kek_file"),
+                          vd_config_string(config, "keys.kek_command"), kek, err);
+    if (rc == VD_OK)
+        rc = rot_keyring_open(folder, kek, &rotated->keyring, err);
+    vd_secret_free(kek, ROT_KEY_BYTES);
+    return rc;
+}
+
+static int rotated_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
+{
+    rotated_t *rotated = state;
+    char path[PATH_MAX];
+    vd_local_options_t options = {
+        .path = vd_daemon_socket_path(daemon, "storage-rotated", "keys", path, sizeof path),
+        .socket_mode = 0660, /* the folder lets in only ourselves and storage's group */
+        .listen_fd = -1,
+        .allowed_uid = (uid_t)-1,
+        .request = keys_request,
+        .context = rotated,
+    };
+    const struct passwd *storage = getpwnam("veddb-storaged");
+    if (storage != NULL)
+        options.allowed_uid = storage->pw_uid; /* where each process runs under its own user */
+    int rc = vd_local_listen(vd_daemon_loop(daemon), &options, &rotated->local, err);
+    if (rc == VD_OK) {
+        char detail[64];
+        (void)snprintf(detail, sizeof detail, "%u keys", rot_keyring_count(rotated->keyring));
+        vd_daemon_ready(daemon, detail);
+    }
+    return rc;
+}
+
+static void rotated_drain(vd_daemon_t *daemon, void *state)
+{
+    (void)state; /* nothing is ever in flight between two turns */
+    vd_daemon_drained(daemon);
+}
+
+static void rotated_stop(vd_daemon_t *daemon, void *state)
+{
+    (void)daemon; /* its parts go with it */
+    rotated_t *rotated = state;
+    vd_local_close(&rotated->local);
+    rot_keyring_close(&rotated->keyring);
+    vd_free(rotated);
+}
+
+static int rotated_status(vd_daemon_t *daemon, void *state, vd_buf_t *out)
+{
+    (void)daemon; /* state has all */
+    return print_status(state, out);
+}
+
+const vd_program_t rot_program = {
+    .program = "veddb-rotated",
+    .letter = 'r',
+    .summary = "holds the key-encryption key and the keyring; hands data keys to storage",
+    .network = false,
+    .prepare = rotated_prepare,
+    .start = rotated_start,
+    .drain = rotated_drain,
+    .stop = rotated_stop,
+    .status = rotated_status,
+};

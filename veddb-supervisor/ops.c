@@ -1,0 +1,260 @@
+/* veddb-supervisor/ops.c — see ops.h. */
+#include "veddb-supervisor/ops.h"
+
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/runtime/daemon.h"
+#include "libcommon/runtime/local.h"
+#include "proto/control.h"
+#include "veddb-supervisor/control.h"
+#include "veddb-supervisor/status.h"
+
+#include <stdio.h>
+
+#define STATUS_WAIT_MS     1000 /* a worker that does not answer is shown without its part */
+#define STATUS_CLIENTS_MAX 16
+
+struct sup_ops {
+    sup_system_t *system;
+    vd_local_t *local;
+    vd_source_t *gather_timer;
+    uint64_t gather_id; /* of the round of questions under way */
+    bool gathering;
+    size_t waiting_count;
+    struct {
+        vd_local_client_t *client;
+        uint64_t request_id;
+    } waiting[STATUS_CLIENTS_MAX];
+};
+
+typedef struct {
+    sup_ops_t *ops;
+    vd_local_client_t *client;
+    uint64_t request_id;
+    vdp_operator_request_t fields;
+} request_t;
+
+static void reply(vd_local_client_t *client, uint64_t request_id, int code, const char *message,
+                  vd_slice_t body)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    vd_buf_t buf;
+    vd_buf_init(&buf, VD_LOCAL_PACKET_MAX);
+    vdp_envelope_t envelope = {.id = vdp_operator_reply.id, .request_id = request_id};
+    vdp_operator_reply_t fields = {.code = code, .message = vd_slice_str(message)};
+    int rc = vdp_encode(&buf, &envelope, &vdp_operator_reply, &fields, body, &err);
+    if (rc == VD_OK)
+        rc = vd_local_reply(client, vd_buf_slice(&buf), &err);
+    if (rc != VD_OK)
+        vd_log(VD_LOG_WARN, "operator was not answered", "code=%d error=\"%s\"", rc, err.message);
+    vd_buf_done(&buf);
+}
+
+/* ---- status: one round of questions serves everybody who asked meanwhile ---- */
+
+static void gather_finish(sup_ops_t *ops)
+{
+    vd_buf_t json;
+    vd_buf_init(&json, VD_LOCAL_PACKET_MAX - 4096);
+    int rc = sup_status_print(ops->system, &json);
+    ops->gathering = false;
+    vd_loop_remove(&ops->gather_timer);
+    for (size_t i = 0; i < ops->waiting_count; i++) {
+        reply(ops->waiting[i].client, ops->waiting[i].request_id, rc,
+              rc == VD_OK ? "" : "the status is too large", vd_buf_slice(&json));
+        vd_local_drop(ops->waiting[i].client);
+    }
+    ops->waiting_count = 0;
+    vd_buf_done(&json);
+}
+
+static void gather_check(sup_ops_t *ops)
+{
+    for (int i = 0; i < SUP_KIND_COUNT; i++)
+        if (ops->system->workers[i].status_pending)
+            return;
+    gather_finish(ops);
+}
+
+static void gather_timeout(void *context)
+{
+    sup_ops_t *ops = context;
+    for (int i = 0; i < SUP_KIND_COUNT; i++)
+        ops->system->workers[i].status_pending = false;
+    gather_finish(ops);
+}
+
+void sup_ops_status_arrived(sup_worker_t *worker, vd_slice_t json)
+{
+    vd_buf_clear(&worker->status);
+    if (json.len >= 2 && json.data[0] == '{' && json.data[json.len - 1] == '}')
+        if (vd_buf_append_slice(&worker->status, json) != VD_OK)
+            vd_buf_clear(&worker->status);
+    worker->status_pending = false;
+    if (worker->system->ops->gathering)
+        gather_check(worker->system->ops);
+}
+
+static void verb_status(const request_t *request)
+{
+    sup_ops_t *ops = request->ops;
+    if (ops->waiting_count == STATUS_CLIENTS_MAX) {
+        reply(request->client, request->request_id, VD_ERR_FULL,
+              "too many are asking for the status", VD_SLICE_NULL);
+        return;
+    }
+    vd_local_hold(request->client);
+    ops->waiting[ops->waiting_count].client = request->client;
+    ops->waiting[ops->waiting_count++].request_id = request->request_id;
+    if (ops->gathering)
+        return;
+    vd_error_t err = VD_ERROR_INIT;
+    if (vd_loop_add_timer(ops->system->loop, STATUS_WAIT_MS, 0, gather_timeout, ops,
+                          &ops->gather_timer, &err) != VD_OK) {
+        gather_finish(ops); /* without the workers' parts */
+        return;
+    }
+    ops->gathering = true;
+    ops->gather_id++;
+    for (int i = 0; i < SUP_KIND_COUNT; i++) {
+        sup_worker_t *worker = &ops->system->workers[i];
+        vd_buf_clear(&worker->status);
+        worker->status_pending = sup_control_ask_status(worker, ops->gather_id);
+    }
+    gather_check(ops);
+}
+
+/* ---- the other verbs ---- */
+
+static sup_worker_t *named_worker(const request_t *request)
+{
+    char name[64];
+    (void)snprintf(name, sizeof name, "%.*s", VD_SLICE_FMT(request->fields.argument));
+    int kind = sup_kind_by_name(name);
+    if (kind < 0)
+        reply(request->client, request->request_id, VD_ERR_BAD_VALUE,
+              "no worker of that name: rotated, storaged, gatewayd", VD_SLICE_NULL);
+    return kind < 0 ? NULL : &request->ops->system->workers[kind];
+}
+
+static void verb_stop(const request_t *request)
+{
+    reply(request->client, request->request_id, VD_OK, "stopping", VD_SLICE_NULL);
+    sup_system_stop(request->ops->system, "asked by an operator", VD_EXIT_OK);
+}
+
+static void verb_restart(const request_t *request)
+{
+    sup_worker_t *worker = named_worker(request);
+    if (worker == NULL)
+        return;
+    if (request->ops->system->watch) {
+        reply(request->client, request->request_id, VD_ERR_ILLEGAL_OPERATION,
+              "workers run in their own containers: restart them there", VD_SLICE_NULL);
+        return;
+    }
+    vd_log(VD_LOG_INFO, "restart asked by an operator", "worker=%s", worker->kind->name);
+    sup_worker_restart(worker);
+    reply(request->client, request->request_id, VD_OK, "restarting", VD_SLICE_NULL);
+}
+
+/* The gateway finishes what is in flight, takes nothing new and stays down; the rest goes on. */
+static void verb_drain(const request_t *request)
+{
+    vd_log(VD_LOG_INFO, "drain asked by an operator", "worker=gatewayd");
+    sup_worker_drain(&request->ops->system->workers[SUP_KIND_GATEWAYD]);
+    reply(request->client, request->request_id, VD_OK,
+          "draining; vedctl restart gatewayd opens the node again", VD_SLICE_NULL);
+}
+
+static void verb_log_level(const request_t *request)
+{
+    vd_log_level_t level;
+    sup_worker_t *only = NULL;
+    if (vd_log_level_parse(request->fields.argument2, &level) != VD_OK) {
+        reply(request->client, request->request_id, VD_ERR_BAD_VALUE,
+              "levels are debug, info, warn, error, fatal", VD_SLICE_NULL);
+        return;
+    }
+    if (request->fields.argument.len > 0 && (only = named_worker(request)) == NULL)
+        return;
+    for (int i = 0; i < SUP_KIND_COUNT; i++)
+        if (only == NULL || only == &request->ops->system->workers[i])
+            (void)sup_control_log_level(&request->ops->system->workers[i],
+                                        request->fields.argument2); /* a dead one reads the
+                                                                      configuration */
+    if (only == NULL)
+        vd_log_set_level(level);
+    reply(request->client, request->request_id, VD_OK, "log level set", VD_SLICE_NULL);
+}
+
+static const struct {
+    const char *verb;
+    void (*run)(const request_t *request);
+} verbs[] = {
+    {"status", verb_status}, {"stop", verb_stop},           {"restart", verb_restart},
+    {"drain", verb_drain},   {"log-level", verb_log_level},
+};
+
+static void ops_request(void *context, vd_local_client_t *client, vd_slice_t packet)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    vdp_envelope_t envelope = {0};
+    vd_slice_t rest, body;
+    request_t request = {.ops = context, .client = client};
+    int rc = vdp_decode_envelope(packet, &envelope, &rest, &err);
+    if (rc == VD_OK && envelope.id != VDP_OPERATOR_REQUEST)
+        rc = vd_error_set(&err, VD_ERR_PROTOCOL, "message %u is not for the control socket",
+                          envelope.id);
+    if (rc == VD_OK)
+        rc = vdp_decode(&vdp_operator_request, rest, &request.fields, &body, &err);
+    request.request_id = envelope.request_id;
+    for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(verbs); i++) {
+        if (vd_slice_is(request.fields.verb, verbs[i].verb)) {
+            verbs[i].run(&request);
+            return;
+        }
+    }
+    if (rc == VD_OK)
+        rc = vd_error_set(&err, VD_ERR_COMMAND_NOT_FOUND, "the supervisor knows no such verb");
+    reply(client, request.request_id, rc, err.message, VD_SLICE_NULL);
+}
+
+/* ---- life ---- */
+
+int sup_ops_open(sup_system_t *system, sup_ops_t **ret_ops, vd_error_t *err)
+{
+    char path[128];
+    const char *configured = vd_config_string(system->config, "supervisor.control_socket");
+    (void)snprintf(path, sizeof path, "%s%s",
+                   *configured != '\0' ? configured
+                                       : vd_config_string(system->config, "node.run_folder"),
+                   *configured != '\0' ? "" : "/control");
+    sup_ops_t *ops = vd_xalloc(sizeof *ops);
+    ops->system = system;
+    vd_local_options_t options = {.path = path,
+                                  .listen_fd = -1,
+                                  .allowed_uid = (uid_t)-1,
+                                  .request = ops_request,
+                                  .context = ops};
+    int rc = vd_local_listen(system->loop, &options, &ops->local, err);
+    if (rc != VD_OK) {
+        vd_free(ops);
+        return rc;
+    }
+    *ret_ops = ops;
+    return VD_OK;
+}
+
+void sup_ops_close(sup_ops_t **ops_p)
+{
+    sup_ops_t *ops = *ops_p;
+    if (ops == NULL)
+        return;
+    vd_loop_remove(&ops->gather_timer);
+    for (size_t i = 0; i < ops->waiting_count; i++)
+        vd_local_drop(ops->waiting[i].client);
+    vd_local_close(&ops->local);
+    vd_free(ops);
+    *ops_p = NULL;
+}

@@ -1,0 +1,11 @@
+/* veddb-supervisor/ops.h — the operators' control socket: requests of vedctl and their answers
+ * (status.c makes the text). */
+#pragma once
+#include "veddb-supervisor/system.h"
+
+typedef struct sup_ops sup_ops_t;
+
+VD_MUST_CHECK int sup_ops_open(sup_system_t *system, sup_ops_t **ret_ops, vd_error_t *err);
+void sup_ops_close(sup_ops_t **ops_p);
+/* A worker's part of the status has come: JSON, checked to be one object. */
+void sup_ops_status_arrived(sup_worker_t *worker, vd_slice_t json);

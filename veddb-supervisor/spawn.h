@@ -1,0 +1,38 @@
+/* veddb-supervisor/spawn.h — fork, exec, descriptors, listeners, folders. Mechanism only, no
+ * decisions. */
+#pragma once
+#include "libcommon/runtime/config.h"
+#include "veddb-supervisor/kinds.h"
+
+#include <sys/types.h>
+
+#define SUP_LISTENERS_MAX 2
+
+typedef struct {
+    const char *name; /* "MONGODB", "HTTPS": the child finds it as VEDDB_FD_<name> */
+    int fd;
+    uint16_t port;
+} sup_listener_t;
+
+/* Opens a listening TCP socket (port 0: a free one; the port in use comes back). address: an IPv4
+ * or IPv6 literal or "localhost". */
+VD_MUST_CHECK int sup_listen(const char *name, const char *address, uint16_t port,
+                             sup_listener_t *ret_listener, vd_error_t *err);
+
+/* Makes <run_folder> and the private folders of all pairs and of the control links. users: each
+ * owned by its binder, reachable for its connector. */
+VD_MUST_CHECK int sup_make_folders(const char *run_folder, bool users, vd_error_t *err);
+
+typedef struct {
+    const sup_kind_t *kind;
+    const vd_config_t *config;
+    const char *control_path; /* control link of this kind */
+    uint64_t generation;
+    bool users;
+    const sup_listener_t *listeners;
+    size_t listener_count;
+} sup_spawn_t;
+
+/* Starts the program that stands beside our own. The child holds: 0-2, its configuration (a sealed
+ * memory file), and its listeners. */
+VD_MUST_CHECK int sup_spawn(const sup_spawn_t *spawn, pid_t *ret_pid, vd_error_t *err);

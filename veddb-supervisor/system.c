@@ -1,0 +1,412 @@
+/* veddb-supervisor/system.c — see system.h. */
+#include "veddb-supervisor/system.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/base/rand.h"
+#include "libcommon/runtime/daemon.h"
+#include "veddb-supervisor/control.h"
+#include "veddb-supervisor/ops.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define STATUS_MAX_BYTES (64 * 1024)
+
+/* ---- actions ---- */
+
+static void worker_ended(void *context, pid_t pid, int how, int code)
+{
+    sup_worker_t *worker = context;
+    char text[128];
+    if (how == CLD_EXITED)
+        (void)snprintf(text, sizeof text, "exit code %d", code);
+    else
+        (void)snprintf(text, sizeof text, "signal %d (%s)%s", code, strsignal(code),
+                       how == CLD_DUMPED ? ", core dumped" : "");
+    VD_DEBUG("worker reaped", "worker=%s worker_pid=%d", worker->kind->name, (int)pid);
+    vd_loop_remove(&worker->child);
+    worker->pid = 0;
+    sup_worker_died(worker, text, how == CLD_EXITED && code == VD_EXIT_STRUCTURAL);
+}
+
+static void worker_spawn(sup_worker_t *worker)
+{
+    sup_system_t *system = worker->system;
+    vd_error_t err = VD_ERROR_INIT;
+    worker->generation = ++system->generation_next;
+    worker->starts++;
+    worker->leaving = worker->structural = false;
+    worker->peer = 0;
+    worker->beat_ms = vd_monotonic_ms();
+    if (system->watch)
+        return;
+    char path[128];
+    sup_spawn_t spawn = {
+        .kind = worker->kind,
+        .config = system->config,
+        .control_path = sup_control_path(system, worker->kind, path, sizeof path),
+        .generation = worker->generation,
+        .users = system->users,
+        .listeners = system->listeners,
+        .listener_count = system->listener_count,
+    };
+    int rc = sup_spawn(&spawn, &worker->pid, &err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_child(system->loop, worker->pid, worker_ended, worker, &worker->child,
+                               &err);
+    if (rc != VD_OK) {
+        if (worker->pid > 0)
+            (void)kill(worker->pid, SIGKILL); /* can't be watched: must not live */
+        worker->pid = 0;
+        sup_worker_died(worker, err.message, false);
+        return;
+    }
+    vd_log(VD_LOG_INFO, "worker started", "worker=%s worker_pid=%d generation=%llu",
+           worker->kind->name, (int)worker->pid, (unsigned long long)worker->generation);
+}
+
+static void worker_send_stop(sup_worker_t *worker)
+{
+    if (!sup_control_stop(worker, worker->system->times.stop_ms) && worker->pid > 0)
+        (void)kill(worker->pid, SIGTERM); /* not connected yet; the end is waited for */
+}
+
+static void worker_kill(sup_worker_t *worker)
+{
+    vd_log(VD_LOG_WARN, "worker is killed", "worker=%s worker_pid=%d", worker->kind->name,
+           (int)worker->pid);
+    if (worker->pid > 0)
+        (void)kill(worker->pid, SIGKILL); /* reaped later; an unreaped pid is never another's */
+}
+
+static void worker_act(sup_worker_t *worker, sup_action_t action)
+{
+    switch (action) {
+    case SUP_ACTION_NONE:
+        break;
+    case SUP_ACTION_SPAWN:
+        worker_spawn(worker);
+        break;
+    case SUP_ACTION_SEND_DRAIN:
+        if (!sup_control_drain(worker, worker->system->times.stop_ms))
+            sup_worker_event(worker, SUP_EVENT_DRAINED);
+        break;
+    case SUP_ACTION_SEND_STOP:
+        worker_send_stop(worker);
+        break;
+    case SUP_ACTION_KILL:
+        worker_kill(worker);
+        break;
+    case SUP_ACTION_NOTE_READY:
+        worker->ready_since_ms = vd_monotonic_ms();
+        vd_log(VD_LOG_INFO, "worker ready", "worker=%s took_ms=%llu", worker->kind->name,
+               (unsigned long long)(worker->ready_since_ms - worker->state_since_ms));
+        break;
+    case SUP_ACTION_NOTE_DOWN:
+        worker->ready_since_ms = 0;
+        break;
+    }
+}
+
+void sup_worker_event(sup_worker_t *worker, sup_event_t event)
+{
+    sup_step_t step = sup_child_step(worker->state, event);
+    if (step.next != worker->state) {
+        VD_DEBUG("worker state", "worker=%s from=%s to=%s", worker->kind->name,
+                 sup_child_state_name(worker->state), sup_child_state_name(step.next));
+        /* Ready needs the start's time before it is overwritten. */
+        if (step.action == SUP_ACTION_NOTE_READY)
+            worker_act(worker, step.action);
+        worker->state = step.next;
+        worker->state_since_ms = vd_monotonic_ms();
+        if (step.action == SUP_ACTION_NOTE_READY)
+            return;
+    }
+    worker_act(worker, step.action);
+}
+
+void sup_worker_died(sup_worker_t *worker, const char *how, bool structural)
+{
+    uint64_t now = vd_monotonic_ms(), wait_ms = 0;
+    bool wanted_back = worker->wanted && worker->system->phase < SUP_PHASE_STOPPING;
+    sup_death_t death = {
+        .structural = structural || worker->structural,
+        .was_ready = worker->ready_since_ms != 0,
+        .ready_ms = worker->ready_since_ms == 0 ? 0 : now - worker->ready_since_ms,
+        .wanted = worker->leaving,
+    };
+    sup_verdict_t verdict = sup_policy_judge(&worker->history, &death, &wait_ms);
+    if (!worker->structural) /* what it said itself stands */
+        (void)snprintf(worker->last_death, sizeof worker->last_death, "%s", how);
+    worker->wait_until_ms = now + wait_ms;
+    worker->peer = 0;
+    worker->status_pending = false;
+    vd_buf_clear(&worker->status);
+    char quoted[300];
+    if (!wanted_back) {
+        vd_log(VD_LOG_INFO, "worker ended", "worker=%s how=%s", worker->kind->name,
+               vd_log_quote(vd_slice_str(how), quoted, sizeof quoted));
+        sup_worker_event(worker, SUP_EVENT_DIED_UNWANTED);
+    } else if (verdict == SUP_VERDICT_GIVE_UP) {
+        vd_log(VD_LOG_ERROR, "worker is given up: an operator must act", "worker=%s how=%s",
+               worker->kind->name,
+               vd_log_quote(vd_slice_str(worker->last_death), quoted, sizeof quoted));
+        sup_worker_event(worker, SUP_EVENT_DIED_FINAL);
+        if (worker->system->phase == SUP_PHASE_STARTING)
+            sup_system_stop(worker->system, "a worker can't be started", VD_EXIT_STRUCTURAL);
+    } else {
+        vd_log(worker->leaving ? VD_LOG_INFO : VD_LOG_WARN, "worker ended, will be restarted",
+               "worker=%s how=%s wait_ms=%llu", worker->kind->name,
+               vd_log_quote(vd_slice_str(how), quoted, sizeof quoted), (unsigned long long)wait_ms);
+        sup_worker_event(worker, SUP_EVENT_DIED);
+    }
+}
+
+/* ---- the step ---- */
+
+static bool needs_ready(const sup_system_t *system, const sup_kind_t *kind)
+{
+    for (int i = 0; i < SUP_KIND_COUNT; i++)
+        if ((kind->needs & 1u << i) != 0 && system->workers[i].state != SUP_CHILD_RUNNING)
+            return false;
+    return true;
+}
+
+/* Nobody that needs it is left. */
+static bool may_go(const sup_system_t *system, int kind)
+{
+    for (int i = 0; i < SUP_KIND_COUNT; i++) {
+        sup_child_state_t state = system->workers[i].state;
+        if ((sup_kinds[i].needs & 1u << kind) != 0 && state != SUP_CHILD_STOPPED &&
+            state != SUP_CHILD_FAILED)
+            return false;
+    }
+    return true;
+}
+
+static void due(uint64_t *earliest, uint64_t at)
+{
+    if (*earliest == 0 || at < *earliest)
+        *earliest = at;
+}
+
+static void check_time(sup_worker_t *worker, uint64_t now, uint64_t limit_ms, sup_event_t event,
+                       uint64_t since, uint64_t *earliest)
+{
+    if (now >= since + limit_ms)
+        sup_worker_event(worker, event);
+    else
+        due(earliest, since + limit_ms);
+}
+
+static void worker_step(sup_worker_t *worker, uint64_t now, uint64_t *earliest)
+{
+    sup_system_t *system = worker->system;
+    switch (worker->state) {
+    case SUP_CHILD_STOPPED:
+        if (worker->wanted && system->phase < SUP_PHASE_STOPPING)
+            sup_worker_event(worker, SUP_EVENT_WANT);
+        break;
+    case SUP_CHILD_WAITING:
+        if (!worker->wanted)
+            sup_worker_event(worker, SUP_EVENT_DRAIN);
+        else if (system->watch)
+            break; /* starts when it says hello */
+        else if (now < worker->wait_until_ms)
+            due(earliest, worker->wait_until_ms);
+        else if (needs_ready(system, worker->kind))
+            sup_worker_event(worker, SUP_EVENT_GO);
+        break;
+    case SUP_CHILD_STARTING:
+        check_time(worker, now, system->times.start_ms, SUP_EVENT_TIMEOUT, worker->state_since_ms,
+                   earliest);
+        break;
+    case SUP_CHILD_RUNNING:
+        check_time(worker, now, system->times.hang_ms, SUP_EVENT_HUNG, worker->beat_ms, earliest);
+        break;
+    case SUP_CHILD_DRAINING:
+    case SUP_CHILD_STOPPING:
+        check_time(worker, now, system->times.stop_ms, SUP_EVENT_TIMEOUT, worker->state_since_ms,
+                   earliest);
+        break;
+    case SUP_CHILD_KILLED:
+    case SUP_CHILD_FAILED:
+    case SUP_CHILD_STATES:
+        break;
+    }
+}
+
+static bool system_step(void *context)
+{
+    sup_system_t *system = context;
+    uint64_t now = vd_monotonic_ms(), earliest = 0;
+    bool all_running = true, all_gone = true;
+    if (system->phase == SUP_PHASE_STOPPED)
+        return false;
+    for (int i = SUP_KIND_COUNT - 1; system->phase == SUP_PHASE_STOPPING && i >= 0; i--) {
+        sup_worker_t *worker = &system->workers[i];
+        worker->wanted = false;
+        if (may_go(system, i)) {
+            worker->leaving = true;
+            sup_worker_event(worker, SUP_EVENT_DRAIN);
+        }
+    }
+    for (int i = 0; i < SUP_KIND_COUNT; i++) {
+        sup_worker_t *worker = &system->workers[i];
+        sup_child_state_t before;
+        do { /* a state may pass at once to the next: stopped, waiting, starting */
+            before = worker->state;
+            worker_step(worker, now, &earliest);
+        } while (worker->state != before);
+        all_running = all_running && worker->state == SUP_CHILD_RUNNING;
+        all_gone =
+            all_gone && (worker->state == SUP_CHILD_STOPPED || worker->state == SUP_CHILD_FAILED);
+    }
+    if (system->phase == SUP_PHASE_STARTING && all_running) {
+        system->phase = SUP_PHASE_RUNNING;
+        vd_log(VD_LOG_INFO, "node ready", "took_ms=%llu",
+               (unsigned long long)(now - system->started_ms));
+    }
+    if (system->phase == SUP_PHASE_STOPPING && (all_gone || system->watch)) {
+        system->phase = SUP_PHASE_STOPPED;
+        vd_loop_stop(system->loop);
+    }
+    if (earliest != 0)
+        vd_loop_set_timer(system->timer, earliest > now ? earliest - now : 1, 0);
+    return false;
+}
+
+static void timer_fired(void *context)
+{
+    (void)context; /* the step at the end of this turn does the work */
+}
+
+/* ---- wishes ---- */
+
+void sup_system_stop(sup_system_t *system, const char *reason, int exit_code)
+{
+    if (system->phase >= SUP_PHASE_STOPPING)
+        return;
+    system->phase = SUP_PHASE_STOPPING;
+    system->reason = reason;
+    system->exit_code = exit_code;
+    vd_log(VD_LOG_INFO, "node stops", "reason=\"%s\"", reason);
+    vd_loop_wake(system->loop);
+}
+
+void sup_worker_restart(sup_worker_t *worker)
+{
+    worker->wanted = true;
+    worker->history = (sup_history_t){0};
+    worker->wait_until_ms = 0;
+    if (worker->state == SUP_CHILD_FAILED || worker->state == SUP_CHILD_STOPPED) {
+        sup_worker_event(worker, SUP_EVENT_WANT);
+    } else if (worker->state == SUP_CHILD_RUNNING || worker->state == SUP_CHILD_STARTING) {
+        worker->leaving = true;
+        sup_worker_event(worker, SUP_EVENT_DRAIN);
+    }
+    vd_loop_wake(worker->system->loop);
+}
+
+void sup_worker_drain(sup_worker_t *worker)
+{
+    worker->wanted = false;
+    worker->leaving = true;
+    sup_worker_event(worker, SUP_EVENT_DRAIN);
+    vd_loop_wake(worker->system->loop);
+}
+
+/* ---- life ---- */
+
+static uint64_t option_ms(const vd_config_t *config, const char *name)
+{
+    return (uint64_t)vd_config_number(config, name);
+}
+
+static int open_listeners(sup_system_t *system, vd_error_t *err)
+{
+    const char *address = vd_config_string(system->config, "gateway.listen");
+    static const struct {
+        const char *name, *option;
+    } wanted[SUP_LISTENERS_MAX] = {{"MONGODB", "gateway.port"}, {"HTTPS", "gateway.http_port"}};
+    int rc = VD_OK;
+    for (size_t i = 0; rc == VD_OK && i < SUP_LISTENERS_MAX; i++) {
+        uint16_t port = (uint16_t)vd_config_number(system->config, wanted[i].option);
+        rc = sup_listen(wanted[i].name, address, port, &system->listeners[i], err);
+        if (rc == VD_OK)
+            system->listener_count++;
+    }
+    return rc;
+}
+
+int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t **ret_system,
+                      vd_error_t *err)
+{
+    sup_system_t *system = vd_xalloc(sizeof *system);
+    system->loop = loop;
+    system->config = config;
+    system->watch = strcmp(vd_config_string(config, "supervisor.mode"), "watch") == 0;
+    system->users = vd_config_bool(config, "node.users");
+    system->started_ms = vd_monotonic_ms();
+    /* Generations never repeat, also not over restarts of the supervisor itself. */
+    vd_rand_secret(&system->generation_next, sizeof system->generation_next);
+    system->generation_next = (system->generation_next & 0xffffff) << 24;
+    system->times.heartbeat_ms = option_ms(config, "supervisor.heartbeat");
+    system->times.hang_ms = option_ms(config, "supervisor.hang_timeout");
+    system->times.start_ms = option_ms(config, "supervisor.start_timeout");
+    system->times.stop_ms = option_ms(config, "supervisor.stop_grace");
+    for (int i = 0; i < SUP_KIND_COUNT; i++) {
+        sup_worker_t *worker = &system->workers[i];
+        worker->system = system;
+        worker->kind = &sup_kinds[i];
+        worker->wanted = true;
+        vd_buf_init(&worker->status, STATUS_MAX_BYTES);
+    }
+    int rc = sup_make_folders(vd_config_string(config, "node.run_folder"), system->users, err);
+    if (rc == VD_OK && !system->watch)
+        rc = open_listeners(system, err);
+    for (int i = 0; rc == VD_OK && i < SUP_KIND_COUNT; i++)
+        rc = sup_control_open(&system->workers[i], err);
+    if (rc == VD_OK)
+        rc = sup_ops_open(system, &system->ops, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_timer(loop, 1, 0, timer_fired, system, &system->timer, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_end_of_turn(loop, 10, system_step, system, &system->step, err);
+    if (rc != VD_OK) {
+        sup_system_destroy(&system);
+        return rc;
+    }
+    *ret_system = system;
+    return VD_OK;
+}
+
+void sup_system_destroy(sup_system_t **system_p)
+{
+    sup_system_t *system = *system_p;
+    if (system == NULL)
+        return;
+    vd_loop_remove(&system->step);
+    vd_loop_remove(&system->timer);
+    sup_ops_close(&system->ops);
+    for (int i = 0; i < SUP_KIND_COUNT; i++) {
+        vd_loop_remove(&system->workers[i].child);
+        vd_link_close(&system->workers[i].link);
+        vd_buf_done(&system->workers[i].status);
+    }
+    for (size_t i = 0; i < system->listener_count; i++)
+        (void)close(system->listeners[i].fd); /* nobody listens any more */
+    vd_free(system);
+    *system_p = NULL;
+}
+
+const char *sup_phase_name(sup_phase_t phase)
+{
+    static const char *const names[] = {"starting", "running", "stopping", "stopped"};
+    return names[phase];
+}

@@ -1,0 +1,47 @@
+/* veddb-supervisor/vedctl/client.c — one question to the supervisor over its control socket. */
+#include "libcommon/runtime/daemon.h"
+#include "libcommon/runtime/local.h"
+#include "proto/control.h"
+#include "veddb-supervisor/vedctl/verbs.h"
+
+#include <stdio.h>
+
+#define ANSWER_WAIT_MS 10000
+
+int vedctl_ask(const vedctl_t *ctl, const char *verb, const char *argument, const char *argument2,
+               vd_buf_t *body)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    vd_buf_t packet, answer;
+    vd_buf_init(&packet, 4096);
+    vd_buf_init(&answer, VD_LOCAL_PACKET_MAX);
+    vdp_envelope_t envelope = {
+        .id = VDP_OPERATOR_REQUEST, .request_id = 1, .deadline_ms = ANSWER_WAIT_MS};
+    vdp_operator_request_t request = {.verb = vd_slice_str(verb),
+                                      .argument = vd_slice_str(argument),
+                                      .argument2 = vd_slice_str(argument2)};
+    vdp_operator_reply_t reply = {0};
+    vd_slice_t rest, json = VD_SLICE_NULL;
+
+    int rc = vdp_encode(&packet, &envelope, &vdp_operator_request, &request, VD_SLICE_NULL, &err);
+    if (rc == VD_OK)
+        rc = vd_local_call(ctl->socket, vd_buf_slice(&packet), ANSWER_WAIT_MS, -1, &answer, &err);
+    if (rc == VD_OK)
+        rc = vdp_decode_envelope(vd_buf_slice(&answer), &envelope, &rest, &err);
+    if (rc == VD_OK && envelope.id != VDP_OPERATOR_REPLY)
+        rc = vd_error_set(&err, VD_ERR_PROTOCOL, "%s answered with message %u", ctl->socket,
+                          envelope.id);
+    if (rc == VD_OK)
+        rc = vdp_decode(&vdp_operator_reply, rest, &reply, &json, &err);
+    if (rc == VD_OK && reply.code != VD_OK)
+        rc = vd_error_set(&err, (int)reply.code, "%.*s", VD_SLICE_FMT(reply.message));
+    if (rc == VD_OK && body != NULL)
+        rc = vd_buf_append_slice(body, json);
+    if (rc == VD_OK && body == NULL && reply.message.len > 0)
+        printf("%.*s\n", VD_SLICE_FMT(reply.message));
+    if (rc != VD_OK)
+        fprintf(stderr, "vedctl: %s\n", err.message);
+    vd_buf_done(&packet);
+    vd_buf_done(&answer);
+    return rc;
+}
