@@ -36,6 +36,8 @@ bool vd_decimal_is_negative(vd_decimal_t d);
 bool vd_decimal_is_zero(vd_decimal_t d);
 /* < 0, 0, > 0; NaN below all, equal to NaN; cohorts (1.0, 1.00) equal. */
 int vd_decimal_compare(vd_decimal_t a, vd_decimal_t b);
+/* The shortest member of d's cohort (no trailing zeros; zero is +0E0, NaN one NaN): equal values, equal bits. */
+vd_decimal_t vd_decimal_normalize(vd_decimal_t d);
 /* Exact, no rounding of either side. NaN as above. */
 int vd_decimal_compare_double(vd_decimal_t a, double b);
 /* "1.5", "NaN", "Infinity", "1E+6144" as MongoDB prints. */

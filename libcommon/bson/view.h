@@ -81,15 +81,64 @@ uint32_t vd_bson_count(vd_bson_t doc);
 bool vd_bson_first(vd_bson_t doc, vd_slice_t *ret_name, vd_value_t *ret_value);
 
 /* ---- values: the type is asserted (check it first) ---- */
-double vd_value_double(vd_value_t v);
-int32_t vd_value_int32(vd_value_t v);
-int64_t vd_value_int64(vd_value_t v); /* INT64, DATE and (as bits) TIMESTAMP */
-bool vd_value_bool(vd_value_t v);     /* BOOL only */
-vd_slice_t vd_value_string(vd_value_t v); /* STRING, SYMBOL, CODE: without length and NUL */
-vd_bson_t vd_value_document(vd_value_t v); /* OBJECT, ARRAY */
-vd_slice_t vd_value_binary(vd_value_t v, uint8_t *ret_subtype);
-const uint8_t *vd_value_objectid(vd_value_t v); /* 12 bytes */
-uint64_t vd_value_timestamp(vd_value_t v);      /* seconds << 32 | increment */
+static inline int32_t vd_value_int32(vd_value_t v)
+{
+    VD_ASSERT(v.type == VD_BSON_INT32);
+    return (int32_t)vd_get_u32(v.data);
+}
+/* INT64, DATE and (as bits) TIMESTAMP */
+static inline int64_t vd_value_int64(vd_value_t v)
+{
+    VD_ASSERT(v.type == VD_BSON_INT64 || v.type == VD_BSON_DATE || v.type == VD_BSON_TIMESTAMP);
+    return (int64_t)vd_get_u64(v.data);
+}
+static inline double vd_value_double(vd_value_t v)
+{
+    VD_ASSERT(v.type == VD_BSON_DOUBLE);
+    uint64_t bits = vd_get_u64(v.data);
+    double d;
+    memcpy(&d, &bits, sizeof d);
+    return d;
+}
+/* BOOL only */
+static inline bool vd_value_bool(vd_value_t v)
+{
+    VD_ASSERT(v.type == VD_BSON_BOOL);
+    return v.data[0] != 0;
+}
+/* STRING, SYMBOL, CODE: without length and NUL */
+static inline vd_slice_t vd_value_string(vd_value_t v)
+{
+    VD_ASSERT((v.type == VD_BSON_STRING || v.type == VD_BSON_SYMBOL || v.type == VD_BSON_CODE) &&
+              v.len >= 5);
+    return vd_slice(v.data + 4, v.len - 5);
+}
+/* OBJECT, ARRAY */
+static inline vd_bson_t vd_value_document(vd_value_t v)
+{
+    VD_ASSERT(v.type == VD_BSON_OBJECT || v.type == VD_BSON_ARRAY);
+    return (vd_bson_t){v.data, v.len};
+}
+/* ret_subtype may be NULL */
+static inline vd_slice_t vd_value_binary(vd_value_t v, uint8_t *ret_subtype)
+{
+    VD_ASSERT(v.type == VD_BSON_BINARY && v.len >= 5);
+    if (ret_subtype != NULL)
+        *ret_subtype = v.data[4];
+    return vd_slice(v.data + 5, v.len - 5);
+}
+/* 12 bytes */
+static inline const uint8_t *vd_value_objectid(vd_value_t v)
+{
+    VD_ASSERT(v.type == VD_BSON_OBJECTID);
+    return v.data;
+}
+/* seconds << 32 | increment */
+static inline uint64_t vd_value_timestamp(vd_value_t v)
+{
+    VD_ASSERT(v.type == VD_BSON_TIMESTAMP);
+    return vd_get_u64(v.data);
+}
 void vd_value_regex(vd_value_t v, vd_slice_t *ret_pattern, vd_slice_t *ret_options);
 
 /* ---- values: what they mean ---- */
