@@ -4,9 +4,15 @@
  *          interleaved with other items, and joined again at the other end). After every turn: flush, then receive with DONTWAIT until EAGAIN.
  *          Peers that stop answering heartbeats are reported gone. ROUTER_MANDATORY; nothing is dropped silently: a send that can't be queued returns VD_ERR_FULL.
  * Owner:   create/close by the loop's thread. Threads: that thread only; other threads hand over through their own queue and vd_loop_wake.
- * Limits:  item_max_bytes per item; queue_max_bytes held for a peer (credit is in bytes). */
+ * Order:   items up to VD_LINK_PIECE_MAX_BYTES arrive in the order in which they were sent; a larger one may be overtaken by smaller ones sent after it.
+ *          The link's own step has order VD_LINK_STEP_ORDER: steps before it hand in what is to be sent this turn, steps after it act on what came in.
+ * Limits:  VD_LINK_PEERS_MAX peers; item_max_bytes per item; queue_max_bytes held for a peer (credit is in bytes). */
 #pragma once
 #include "libcommon/runtime/loop.h"
+
+#define VD_LINK_STEP_ORDER      100
+#define VD_LINK_PEERS_MAX       256
+#define VD_LINK_PIECE_MAX_BYTES (64 * 1024)
 
 typedef struct vd_link vd_link_t;
 
@@ -25,8 +31,12 @@ typedef struct {
 } vd_link_options_t;
 
 VD_MUST_CHECK int vd_link_open(vd_loop_t *loop, const vd_link_options_t *options, vd_link_t **ret_link, vd_error_t *err);
+/* Hands over what is queued (waiting at most 200 ms for it to leave). May be called from the link's own callbacks. */
 void vd_link_close(vd_link_t **link_p);
-/* Queues one item for the end of this turn. The parts are copied into the batch buffer once. */
+/* Gives everything queued to the socket now, not at the end of the turn: for a last word before the process ends. */
+void vd_link_flush(vd_link_t *link);
+/* Queues one item for the end of this turn. The parts are copied into the batch buffer once.
+ * VD_ERR_CLOSED: that peer is not up. VD_ERR_FULL: queue_max_bytes reached. VD_ERR_INVALID_LENGTH: the item is too large. */
 VD_MUST_CHECK int vd_link_send(vd_link_t *link, uint64_t peer, vd_slice_t head, vd_slice_t body, vd_error_t *err);
 bool vd_link_peer_up(const vd_link_t *link, uint64_t peer);
 /* Bytes queued for a peer and not yet given to the socket. */
