@@ -26,14 +26,14 @@ typedef struct {
 extern const vd_option_t vd_options[];
 extern const size_t vd_option_count;
 
-/* Reads everything. file NULL: no file (defaults + environment + flags). argv: only the --name=value flags; *ret_rest gets the index of the first other argument. */
+/* Reads everything. file NULL: no file (defaults + environment + flags). argv: the --name=value flags (argv[0] may be the program's name); anything else is refused. */
 VD_MUST_CHECK int vd_config_load(const char *file, char *const *argv, int argc, vd_config_t **ret_config, vd_error_t *err);
 void vd_config_destroy(vd_config_t **config_p);
 /* The part for one program as a blob, and back. */
 VD_MUST_CHECK int vd_config_pack(const vd_config_t *config, char program_letter, vd_buf_t *out, vd_error_t *err);
 VD_MUST_CHECK int vd_config_unpack(vd_slice_t blob, vd_config_t **ret_config, vd_error_t *err);
 
-/* Asserted: the option exists and has that type. */
+/* Asserted: the option exists, has that type and is among what this program is given. */
 bool vd_config_bool(const vd_config_t *config, const char *name);
 int64_t vd_config_number(const vd_config_t *config, const char *name); /* NUMBER, BYTES, DURATION_MS */
 const char *vd_config_string(const vd_config_t *config, const char *name); /* STRING, PATH, CHOICE; "" when unset */
