@@ -1,0 +1,127 @@
+// SIGKILL at random, under load: no acknowledged write lost or doubled, nothing seen is taken back, retryable operations see no error.
+import assert from 'node:assert/strict';
+import {after, before, test} from 'node:test';
+import {Node, sleep, until} from '../support/node.mjs';
+
+let node;
+before(async () => (node = await Node.start()));
+after(async () => node?.stop());
+
+const KILLS = Number(process.env.VEDDB_KILLS ?? 24);
+
+/** Writers insert and increment; readers watch that no value goes back. All count what was acknowledged. */
+class Load {
+  constructor(client, name) {
+    this.c = client.db('crash').collection(name);
+    this.acknowledged = [];
+    this.increments = new Map();
+    this.errors = [];
+    this.reads = 0;
+    this.stopped = false;
+  }
+  async prepare(counters) {
+    this.counters = counters;
+    for (let i = 0; i < counters; i++) {
+      await this.c.insertOne({_id: `counter-${i}`, n: 0});
+      this.increments.set(i, 0);
+    }
+  }
+  async writer(w) {
+    for (let i = 0; !this.stopped; i++) {
+      const id = `${w}-${i}`;
+      try {
+        await this.c.insertOne({_id: id, w, i, pad: 'x'.repeat(200)});
+        this.acknowledged.push(id);
+        const k = (w + i) % this.counters;
+        await this.c.updateOne({_id: `counter-${k}`}, {$inc: {n: 1}});
+        this.increments.set(k, this.increments.get(k) + 1);
+        if (i % 5 === 0) await this.c.findOneAndUpdate({_id: id}, {$set: {seen: true}}, {returnDocument: 'after'});
+      } catch (e) {
+        this.errors.push(`${e.name} ${e.code} ${e.message}`);
+      }
+    }
+  }
+  async reader() {
+    const last = new Map();
+    while (!this.stopped) {
+      for (let k = 0; k < this.counters && !this.stopped; k++) {
+        try {
+          const d = await this.c.findOne({_id: `counter-${k}`});
+          assert.ok(d, 'a counter is gone');
+          if (d.n < (last.get(k) ?? 0)) this.errors.push(`counter ${k} went back from ${last.get(k)} to ${d.n}`);
+          last.set(k, d.n);
+          this.reads++;
+        } catch (e) {
+          this.errors.push(`read: ${e.name} ${e.code} ${e.message}`);
+        }
+      }
+    }
+  }
+  run(writers) {
+    this.tasks = [...Array(writers).keys()].map((w) => this.writer(w));
+    this.tasks.push(this.reader(), this.reader());
+  }
+  async stop() {
+    this.stopped = true;
+    await Promise.all(this.tasks);
+  }
+  async verify() {
+    const ids = new Set((await this.c.find({w: {$exists: true}}, {projection: {_id: 1}}).toArray()).map((d) => d._id));
+    for (const id of this.acknowledged) assert.ok(ids.has(id), `acknowledged insert ${id} is lost`);
+    for (const [k, n] of this.increments) {
+      const d = await this.c.findOne({_id: `counter-${k}`});
+      assert.equal(d.n, n, `counter ${k}: acknowledged ${n}, stored ${d.n}`);
+    }
+    assert.equal(await this.c.countDocuments({}), await this.c.estimatedDocumentCount(), 'kept count is the counted one');
+  }
+}
+
+for (const victims of [['storaged'], ['gatewayd'], ['rotated'], ['storaged', 'gatewayd', 'rotated']]) {
+  test(`kills under load: ${victims.join(', ')}`, {timeout: 300000}, async () => {
+    const client = await node.client();
+    const load = new Load(client, victims.join('-'));
+    await load.prepare(8);
+    load.run(8);
+    for (let i = 0; i < KILLS / 2; i++) {
+      await sleep(200 + Math.random() * 500);
+      const victim = victims[Math.floor(Math.random() * victims.length)];
+      const old = await node.kill(victim);
+      await until(`${victim} is back`, async () => {
+        const w = await node.worker(victim);
+        return w.pid !== old.pid && w.state === 'running';
+      });
+    }
+    await sleep(500);
+    await load.stop();
+    assert.deepEqual(load.errors, [], 'retryable operations see no error');
+    assert.ok(load.acknowledged.length > 50 && load.reads > 50, `${load.acknowledged.length} writes, ${load.reads} reads`);
+    await load.verify();
+    await client.close();
+  });
+}
+
+test('the supervisor is killed with all its workers: what was acknowledged is there after the next start', {timeout: 120000}, async () => {
+  let client = await node.client({driver: {serverSelectionTimeoutMS: 2000}});
+  const load = new Load(client, 'whole');
+  await load.prepare(4);
+  for (let round = 0; round < 3; round++) {
+    load.stopped = false;
+    load.run(4);
+    await sleep(700);
+    node.killSupervisor();
+    await load.stop(); // operations in flight fail: their outcome is unknown
+    await client.close();
+    await node.up();
+    await node.whole();
+    client = await node.client({driver: {serverSelectionTimeoutMS: 2000}});
+    load.c = client.db('crash').collection('whole');
+    const ids = new Set((await load.c.find({}, {projection: {_id: 1}}).toArray()).map((d) => d._id));
+    for (const id of load.acknowledged) assert.ok(ids.has(id), `acknowledged insert ${id} is lost`);
+    for (const [k, n] of load.increments) {
+      const d = await load.c.findOne({_id: `counter-${k}`});
+      assert.ok(d.n >= n, `counter ${k}: acknowledged ${n}, stored ${d.n}`);
+      load.increments.set(k, d.n);
+    }
+  }
+  await client.close();
+});
