@@ -467,6 +467,53 @@ int vd_decimal_compare_double(vd_decimal_t a, double b)
     return sign * compare_magnitudes(&x, b);
 }
 
+bool vd_decimal_unpack(vd_decimal_t d, vd_decimal_parts_t *ret)
+{
+    parts_t p = unpack(d);
+    if (p.kind != KIND_FINITE)
+        return false;
+    *ret = (vd_decimal_parts_t){p.negative, p.exponent, digits_of(p.coefficient), p.coefficient};
+    return true;
+}
+
+bool vd_decimal_pack(const vd_decimal_parts_t *parts, vd_decimal_t *ret)
+{
+    if (parts->coefficient >= power(DIGITS_MAX) || parts->exponent < EXPONENT_MIN ||
+        parts->exponent > EXPONENT_MAX)
+        return false;
+    *ret = pack(parts->negative, parts->coefficient, parts->exponent, false);
+    return true;
+}
+
+bool vd_decimal_with_exponent(vd_decimal_t d, int exponent, vd_decimal_t *ret)
+{
+    vd_decimal_parts_t p;
+    if (!vd_decimal_unpack(d, &p))
+        return false;
+    int shift = p.exponent - exponent;
+    if (p.coefficient != 0 && (shift > DIGITS_MAX - p.digits || shift < -p.digits))
+        return false;
+    if (p.coefficient != 0 && shift > 0)
+        p.coefficient *= power(shift);
+    if (p.coefficient != 0 && shift < 0) {
+        if (p.coefficient % power(-shift) != 0)
+            return false;
+        p.coefficient /= power(-shift);
+    }
+    p.exponent = exponent;
+    return vd_decimal_pack(&p, ret);
+}
+
+vd_decimal_t vd_decimal_infinity(bool negative)
+{
+    return special(KIND_INFINITE, negative);
+}
+
+vd_decimal_t vd_decimal_nan(void)
+{
+    return special(KIND_NAN, false);
+}
+
 void vd_decimal_to_string(vd_decimal_t d, char buf[64])
 {
     parts_t p = unpack(d);

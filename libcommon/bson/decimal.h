@@ -40,6 +40,20 @@ int vd_decimal_compare(vd_decimal_t a, vd_decimal_t b);
 vd_decimal_t vd_decimal_normalize(vd_decimal_t d);
 /* Exact, no rounding of either side. NaN as above. */
 int vd_decimal_compare_double(vd_decimal_t a, double b);
+/* The number taken apart: (-1)^negative * coefficient * 10^exponent, for whoever stores it in a form of its own. False for NaN and infinities. */
+typedef struct {
+    bool negative;
+    int exponent;                     /* -6176 .. 6111 */
+    int digits;                       /* of the coefficient; 0 for zero */
+    unsigned __int128 coefficient;    /* < 10^34 */
+} vd_decimal_parts_t;
+bool vd_decimal_unpack(vd_decimal_t d, vd_decimal_parts_t *ret);
+/* Puts it together again; false when a part is out of range (`digits` is not looked at). */
+bool vd_decimal_pack(const vd_decimal_parts_t *parts, vd_decimal_t *ret);
+/* Same value with that exponent; false when its digits do not allow it. */
+bool vd_decimal_with_exponent(vd_decimal_t d, int exponent, vd_decimal_t *ret);
+vd_decimal_t vd_decimal_infinity(bool negative);
+vd_decimal_t vd_decimal_nan(void);
 /* "1.5", "NaN", "Infinity", "1E+6144" as MongoDB prints. */
 void vd_decimal_to_string(vd_decimal_t d, char buf[64]);
 bool vd_decimal_from_string(vd_slice_t s, vd_decimal_t *ret);
