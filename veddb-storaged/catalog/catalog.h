@@ -1,0 +1,120 @@
+/* veddb-storaged/catalog/catalog.h — what exists: databases, collections, their options. The
+ * encrypted table "catalog" is the only truth.
+ *
+ * Duty:    loads at open, sweeps orphaned tables, creates, drops, renames, modifies; hands
+ * collections out behind a fence: acquiring takes a share in the collection; a schema change first
+ * waits (bounded) until nobody holds one and lets nobody in meanwhile. Names of tables are ids
+ * ("c-12"), never names of users. Changes: create: file first, then row and journal entry in one
+ * transaction. drop: row and journal entry, then the file, when nobody uses it. One change at a
+ * time. Locks:   hold several collections only by stor_catalog_acquire_many (fixed order); never
+ * change the schema while holding one. Rows:    key "c" + id u64 BE -> BSON {id, db, name, uuid,
+ * options, created}; "m" + name -> BSON {v: ...} (meta: set id, term, auth epoch, segments of the
+ * journal "s" + number); "n" + id -> counters folded up to a journal position (counters.h).
+ * Threads: any. */
+#pragma once
+#include "veddb-storaged/query/filter.h"
+#include "veddb-storaged/request.h"
+
+typedef enum {
+    STOR_VALIDATION_STRICT,
+    STOR_VALIDATION_MODERATE,
+    STOR_VALIDATION_OFF
+} stor_validation_level_t;
+typedef enum { STOR_VALIDATION_ERROR, STOR_VALIDATION_WARN } stor_validation_action_t;
+
+struct stor_collection {
+    /* Never change while the object lives (a rename makes a new object). */
+    uint64_t id;
+    char table[32];      /* "c-12" */
+    char *ns;            /* "db.name" */
+    vd_slice_t db, name; /* into ns */
+    uint8_t uuid[16];
+    bool is_auth; /* admin.system.users or .roles */
+    /* Change only under the fence (nobody holds the collection). */
+    vd_bson_t options;        /* as given to create, normalised: what listCollections shows */
+    stor_filter_t *validator; /* NULL = none; borrowed from options_arena */
+    stor_validation_level_t validation_level;
+    stor_validation_action_t validation_action;
+    vd_arena_t *options_arena;
+    /* Exact as of the commits that have happened; see counters.c. */
+    atomic_int_fast64_t documents, bytes;
+    atomic_uint_fast64_t hash;
+    /* Latency and traffic, for $collStats and top. */
+    atomic_uint_fast64_t reads, writes, read_us, write_us;
+    atomic_uint_fast64_t scrubs, scrub_failures;
+    atomic_int_fast64_t scrubbed_wall_ms;
+    /* The fence (catalog.c). */
+    atomic_int users;
+    atomic_int state;
+    atomic_int references;
+};
+
+/* ---- for handlers ---- */
+/* The collection, or VD_ERR_NAMESPACE_NOT_FOUND (quiet: reads of a missing collection find
+ * nothing). It is held until the handler returns (or stor_catalog_release). */
+VD_MUST_CHECK int stor_catalog_acquire(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                                       stor_collection_t **ret_collection, vd_error_t *err);
+/* By id, for cursors that go on: VD_ERR_NAMESPACE_NOT_FOUND when it was dropped. */
+VD_MUST_CHECK int stor_catalog_acquire_id(stor_request_t *request, uint64_t id,
+                                          stor_collection_t **ret_collection, vd_error_t *err);
+/* Found or made with default options. */
+VD_MUST_CHECK int stor_catalog_acquire_or_create(stor_request_t *request, vd_slice_t db,
+                                                 vd_slice_t name,
+                                                 stor_collection_t **ret_collection,
+                                                 vd_error_t *err);
+/* All or none; ret[i] NULL for those that don't exist. */
+VD_MUST_CHECK int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespaces,
+                                            uint32_t count, stor_collection_t **ret_collections,
+                                            vd_error_t *err);
+void stor_catalog_release(stor_request_t *request, stor_collection_t *collection);
+void stor_catalog_release_all(stor_request_t *request);
+
+/* ---- what exists: visits a consistent copy; ascending by name ---- */
+typedef struct {
+    uint64_t id;
+    vd_slice_t db, name;
+    const uint8_t *uuid;
+    vd_bson_t options;
+    int64_t documents, bytes;
+    uint64_t hash;
+    int64_t file_bytes, free_bytes; /* of the table; -1 when it can't be told */
+} stor_collection_info_t;
+/* Copies everything into the arena. db empty = all databases. sizes: ask the engine for file sizes
+ * (slower). */
+VD_MUST_CHECK int stor_catalog_list(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db,
+                                    bool sizes, stor_collection_info_t **ret_infos,
+                                    uint32_t *ret_count, vd_error_t *err);
+bool stor_catalog_database_exists(stor_catalog_t *catalog, vd_slice_t db);
+
+/* ---- changes: each is durable when the reply's dependency is ---- */
+typedef struct {
+    vd_bson_t
+        options; /* checked by the command: validator, validationLevel, validationAction, ... */
+    const uint8_t *uuid; /* NULL = new */
+} stor_create_options_t;
+/* VD_ERR_NAMESPACE_EXISTS. *ret_same_options (may be NULL): it exists with equal options. */
+VD_MUST_CHECK int stor_catalog_create(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                                      const stor_create_options_t *options, vd_error_t *err);
+VD_MUST_CHECK int stor_catalog_drop(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                                    vd_error_t *err);
+VD_MUST_CHECK int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db,
+                                             uint32_t *ret_dropped, vd_error_t *err);
+VD_MUST_CHECK int stor_catalog_rename(stor_request_t *request, vd_slice_t from_db,
+                                      vd_slice_t from_name, vd_slice_t to_db, vd_slice_t to_name,
+                                      bool drop_target, vd_error_t *err);
+/* Replaces the options (validator and its level and action are parsed from them). */
+VD_MUST_CHECK int stor_catalog_modify(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                                      vd_bson_t options, vd_error_t *err);
+
+/* ---- the program ---- */
+VD_MUST_CHECK int stor_catalog_open(stor_storage_t *storage, stor_catalog_t **ret_catalog,
+                                    vd_error_t *err);
+void stor_catalog_close(stor_catalog_t **catalog_p);
+/* Tables of dropped collections and journal segments that are no longer in use: tries to remove
+ * their files (keeper). */
+void stor_catalog_remove_dropped(stor_catalog_t *catalog, stor_session_t *session);
+/* Meta rows; get: VD_ERR_NOT_FOUND. put joins the session's open transaction, or makes its own. */
+VD_MUST_CHECK int stor_catalog_meta_get(stor_session_t *session, const char *name,
+                                        vd_arena_t *arena, vd_value_t *ret_value, vd_error_t *err);
+VD_MUST_CHECK int stor_catalog_meta_put(stor_session_t *session, const char *name, vd_value_t value,
+                                        vd_error_t *err);

@@ -1,0 +1,21 @@
+/* veddb-storaged/catalog/counters.h — documents, bytes and hash of each collection: exact, also
+ * after a crash, and without a hot row.
+ *
+ * Duty:    every journal entry carries its changes' deltas. In memory each collection has the
+ * running sums, added to after the commit. On disk stands a row per collection, folded up to one
+ * journal position P; both are written in one transaction. At open: rows + the deltas of all
+ * entries above P. So a write pays nothing but a few bytes in the entry it writes anyway. Keeps:
+ * journal segments above P are not dropped (stor_counters_position). Threads: fold: keeper; load:
+ * at open. */
+#pragma once
+#include "veddb-storaged/catalog/catalog.h"
+
+/* At open, when the catalog's collections are known. */
+VD_MUST_CHECK int stor_counters_load(stor_storage_t *storage, stor_session_t *session,
+                                     vd_error_t *err);
+/* Folds what is visible since the last fold (at most entries_max), in one transaction. *ret_more:
+ * there is more. */
+VD_MUST_CHECK int stor_counters_fold(stor_storage_t *storage, stor_session_t *session,
+                                     uint32_t entries_max, bool *ret_more, vd_error_t *err);
+/* Journal position up to which the rows are folded. */
+uint64_t stor_counters_position(const stor_storage_t *storage);

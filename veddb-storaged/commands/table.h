@@ -1,0 +1,70 @@
+/* veddb-storaged/commands/table.h — every command that storage runs: name, handler, what it does to
+ * data.
+ *
+ * Duty:    the one table (table.c); a command without a row can't be reached. One file per command
+ * or family; each file declares nothing but its handlers, which stand below in one list. */
+#pragma once
+#include "veddb-storaged/request.h"
+
+enum {
+    STOR_COMMAND_READS = 1u << 0,
+    STOR_COMMAND_WRITES = 1u << 1, /* refused below the free-space reserve; writeConcern allowed */
+    STOR_COMMAND_RETRYABLE = 1u << 2,    /* txnNumber allowed */
+    STOR_COMMAND_READ_CONCERN = 1u << 3, /* readConcern allowed beyond local */
+    STOR_COMMAND_SNAPSHOT = 1u << 4,     /* readConcern snapshot allowed */
+    STOR_COMMAND_ADMIN_ONLY =
+        1u << 5,                 /* only against the admin database: 13 Unauthorized otherwise */
+    STOR_COMMAND_LONG = 1u << 6, /* second lane unless `point` says otherwise */
+    STOR_COMMAND_DIAGNOSTIC = 1u << 7, /* runs also while storage is full or draining; not counted
+                                          as an operation of users */
+};
+
+struct stor_command {
+    const char *name;
+    uint32_t flags;
+    int (*run)(stor_request_t *request, vd_error_t *err);
+    /* Cheap look at the body on the I/O thread: true = answers from a few documents, may go to the
+     * fast lane. NULL: by flags. */
+    bool (*point)(const stor_request_t *request);
+};
+
+/* NULL when there is none. */
+const stor_command_t *stor_command_find(vd_slice_t name);
+extern const stor_command_t stor_commands[];
+extern const size_t stor_command_count;
+
+#define STOR_HANDLER(name) int stor_command_##name(stor_request_t *request, vd_error_t *err)
+
+/* writes */
+STOR_HANDLER(insert);          /* insert.c */
+STOR_HANDLER(update);          /* update.c */
+STOR_HANDLER(delete);          /* delete.c */
+STOR_HANDLER(find_and_modify); /* find_and_modify.c */
+STOR_HANDLER(create);          /* create.c */
+STOR_HANDLER(drop);            /* drop.c */
+STOR_HANDLER(drop_database);
+STOR_HANDLER(rename_collection); /* rename.c */
+STOR_HANDLER(coll_mod);          /* coll_mod.c */
+STOR_HANDLER(create_indexes);    /* indexes.c */
+STOR_HANDLER(drop_indexes);
+STOR_HANDLER(list_indexes);
+STOR_HANDLER(start_session); /* sessions.c */
+STOR_HANDLER(refresh_sessions);
+STOR_HANDLER(end_sessions);
+STOR_HANDLER(kill_sessions);
+STOR_HANDLER(kill_all_sessions);
+STOR_HANDLER(kill_all_sessions_by_pattern);
+STOR_HANDLER(transactions_refused); /* commitTransaction, abortTransaction */
+STOR_HANDLER(get_last_error);
+/* reads (their rows stand in reads.def, one line per command: STOR_READ_ROW(name, flags, handler,
+ * point)) */
+#define STOR_READ_ROW(name, flags, handler, point)                                                 \
+    int handler(stor_request_t *request, vd_error_t *err);
+#include "veddb-storaged/commands/reads.def"
+#undef STOR_READ_ROW
+
+/* True when the body's `field` ("filter", "query") pins _id to one value: fast lane. */
+bool stor_point_by_filter(const stor_request_t *request, const char *field);
+bool stor_point_find(const stor_request_t *request); /* find.filter; no sort on other things matters
+                                                        with one document */
+bool stor_point_count(const stor_request_t *request); /* count without query: from the kept count */

@@ -1,0 +1,92 @@
+/* veddb-storaged/journal.h — the oplog: one entry per transaction, appended in the writer's own
+ * transaction.
+ *
+ * Duty:    encodes and decodes entries, appends, cuts the journal into segment tables ("j-<n>"),
+ * drops the oldest whole, and reads it in order. Key:     timestamp u64 BE + part u32 BE (parts: a
+ * transaction whose changes pass STOR_JOURNAL_PART_MAX). Value:   see STOR_JOURNAL_FORMAT in
+ * journal.c: head {format, flags, wall clock, session, who} and changes {kind, statement,
+ * collection id, previous version, deltas of bytes and hash, _id, body}. Body: a document (insert,
+ * replace), a field-wise delta (delta.h), nothing (delete), options (schema). Order:   an append
+ * takes whatever segment is current; so near a cut two neighbouring segments overlap, and the
+ * reader merges them. A segment is cut at most every few seconds and never while a transaction from
+ * before the last cut is under way. Threads: append: workers; cut and drop: keeper; readers: each
+ * its own. */
+#pragma once
+#include "veddb-storaged/request.h"
+
+#define STOR_JOURNAL_PART_MAX (15 * 1024 * 1024)
+
+typedef enum {
+    STOR_CHANGE_INSERT = 1,  /* body: document */
+    STOR_CHANGE_REPLACE = 2, /* body: the whole new document */
+    STOR_CHANGE_DELTA = 3,   /* body: delta against the previous version */
+    STOR_CHANGE_DELETE = 4,  /* body: none */
+    STOR_CHANGE_CREATE = 16, /* body: {db, name, uuid, options} */
+    STOR_CHANGE_DROP = 17,   /* body: {db, name, uuid} */
+    STOR_CHANGE_RENAME = 18, /* body: {db, name, toDb, toName, uuid, dropped: id or null} */
+    STOR_CHANGE_MODIFY = 19, /* body: {db, name, options} */
+} stor_change_kind_t;
+
+typedef struct {
+    stor_change_kind_t kind;
+    int32_t statement; /* stmtId of a retryable write, -1 */
+    uint64_t collection_id;
+    uint64_t previous_version; /* 0: there was none */
+    int64_t documents_delta;   /* from kind */
+    int64_t bytes_delta;       /* of BSON */
+    uint64_t hash_delta;       /* stor_record_hash(new) - stor_record_hash(old), wrapping */
+    vd_value_t id;             /* _id */
+    vd_bson_t body;
+} stor_change_t;
+
+typedef struct {
+    uint64_t timestamp;
+    uint32_t part;
+    int64_t wall_ms;
+    vd_slice_t user;            /* "name@db" or empty */
+    vd_slice_t lsid, lsid_user; /* empty without a session */
+    int64_t txn_number;         /* -1 */
+    uint32_t change_count;
+    vd_slice_t changes; /* walk with stor_journal_change_next */
+} stor_journal_entry_t;
+
+/* ---- entries (pure) ---- */
+/* Head into an empty buffer; then changes; then stor_journal_finish sets the count. */
+VD_MUST_CHECK int stor_journal_begin(vd_buf_t *buf, const stor_request_t *request, int64_t wall_ms,
+                                     vd_error_t *err);
+VD_MUST_CHECK int stor_journal_add(vd_buf_t *buf, const stor_change_t *change, vd_error_t *err);
+VD_MUST_CHECK int stor_journal_decode(vd_slice_t key, vd_slice_t value,
+                                      stor_journal_entry_t *ret_entry, vd_error_t *err);
+/* Next change of entry->changes (advanced). VD_ERR_NOT_FOUND at the end, VD_ERR_CORRUPT. */
+VD_MUST_CHECK int stor_journal_change_next(vd_slice_t *changes, stor_change_t *ret_change,
+                                           vd_error_t *err);
+
+/* ---- the journal ---- */
+VD_MUST_CHECK int stor_journal_open(stor_storage_t *storage, stor_journal_t **ret_journal,
+                                    vd_error_t *err);
+void stor_journal_close(stor_journal_t **journal_p);
+/* In the session's open transaction. */
+VD_MUST_CHECK int stor_journal_append(stor_journal_t *journal, stor_session_t *session,
+                                      uint64_t timestamp, uint32_t part, vd_slice_t entry,
+                                      vd_error_t *err);
+/* Cuts a new segment and drops old ones when due; never one that holds entries above keep_above
+ * (what a reader of kind `must` still needs). */
+VD_MUST_CHECK int stor_journal_maintain(stor_journal_t *journal, stor_session_t *session,
+                                        uint64_t keep_above, vd_error_t *err);
+
+typedef struct stor_journal_reader stor_journal_reader_t;
+/* From the first entry above `after`. */
+stor_journal_reader_t *stor_journal_reader_open(stor_journal_t *journal, stor_session_t *session,
+                                                uint64_t after);
+void stor_journal_reader_close(stor_journal_reader_t **reader_p);
+/* The next entry with a timestamp <= upto (give stor_engine_visible(): no hole below).
+ * VD_ERR_NOT_FOUND when there is none yet; VD_ERR_CHANGE_STREAM_HISTORY_LOST when what comes next
+ * was dropped. Needs an open transaction in the session; the entry is valid until the next call or
+ * its end. */
+VD_MUST_CHECK int stor_journal_reader_next(stor_journal_reader_t *reader, uint64_t upto,
+                                           stor_journal_entry_t *ret_entry, vd_error_t *err);
+
+typedef struct {
+    uint64_t segments, bytes, entries, oldest, newest_segment;
+} stor_journal_stats_t;
+void stor_journal_stats(stor_journal_t *journal, stor_journal_stats_t *ret_stats);

@@ -1,0 +1,142 @@
+/* veddb-storaged/request.h — one command on its way through storage: what came, what it may use,
+ * and the reply that grows.
+ *
+ * Duty:    decoded message, parsed generic arguments (concerns, maxTimeMS, session), the arena in
+ * which everything of the request lives, the worker's engine session, the reply's builder, what the
+ * answer depends on, and whether it must stop. Life:    inbox receives and prepares -> a worker
+ * runs stor_request_run (checks, handler of commands/table.h, finish) -> the reply waits for
+ * durability of depends_on -> the I/O thread sends it and resets the arena. Threads: one at a time
+ * (I/O thread, then a worker, then the I/O thread); `killed` is set by any. Rules:   a handler
+ * appends its fields to request->reply and returns VD_OK; "ok", operationTime and $clusterTime are
+ * added by the frame. On an error it just returns it: what stands in the reply is dropped and the
+ * error reply is made (err->details' fields join it). Collections acquired through the request are
+ * released by the frame when the handler returns, an open transaction is rolled back. Nothing in
+ * the request may be kept after the reply: a client cursor copies what it needs into its own arena.
+ */
+#pragma once
+#include "libcommon/bson/build.h"
+#include "proto/operation.h"
+#include "proto/sections.h"
+#include "veddb-storaged/query/variables.h"
+#include "veddb-storaged/storaged.h"
+
+#define STOR_REQUEST_HELD_MAX 8
+
+typedef struct stor_command stor_command_t;       /* commands/table.h */
+typedef struct stor_collection stor_collection_t; /* catalog/catalog.h */
+
+typedef enum {
+    STOR_READ_LOCAL, /* also available */
+    STOR_READ_MAJORITY,
+    STOR_READ_LINEARIZABLE,
+    STOR_READ_SNAPSHOT,
+} stor_read_level_t;
+
+typedef struct {
+    bool present;
+    bool majority; /* w: "majority" */
+    int64_t w;     /* when not majority */
+    bool journal;
+    uint64_t timeout_ms;
+} stor_write_concern_t;
+
+struct stor_request {
+    stor_flush_waiter_t flush; /* parked for durability */
+    struct stor_request *next; /* in a queue */
+    stor_storage_t *storage;
+    stor_session_t *session; /* the worker's; set while a handler runs */
+    vd_arena_t *arena;
+    uint64_t peer;   /* gateway link that asked */
+    uint64_t number; /* opid */
+
+    /* what came */
+    vdp_envelope_t envelope;
+    vdp_operation_command_t command;
+    vdp_sections_t sections;
+    vd_bson_t body; /* = sections.body: the command document */
+    const stor_command_t *entry;
+    vd_slice_t db; /* = command.db */
+
+    /* generic arguments */
+    stor_read_level_t read_level;
+    uint64_t after_cluster_time;
+    stor_write_concern_t write_concern;
+    vd_value_t comment;
+    int64_t txn_number; /* -1 = none: not a retryable write */
+    stor_variables_t
+        variables; /* NOW is set; a command with `let` adds to it by stor_variables_parse_let */
+
+    /* time */
+    uint64_t arrived_us, started_us; /* monotonic */
+    uint64_t deadline_us;            /* monotonic; 0 = none: from maxTimeMS and the envelope */
+    bool deadline_is_max_time;       /* error 50 instead of 262 */
+    atomic_int killed;               /* 0, or the negative code to end with (VD_ERR_INTERRUPTED,
+                                        VD_ERR_CLIENT_DISCONNECT ...) */
+    uint32_t checks;                 /* stor_request_check reads the clock only now and then */
+
+    /* what goes back */
+    vd_bb_t reply;
+    int status; /* VD_OK or the top-level error's code */
+    uint32_t reply_flags;
+    uint64_t depends_on;     /* the reply waits until this is durable */
+    uint64_t operation_time; /* of a write; 0: depends_on or the visible point */
+    int64_t cursor_id;       /* open after this reply */
+    vd_slice_t cursor_ns, resume;
+    vd_bson_t reply_document; /* finished */
+    vd_slice_t reply_head;    /* encoded message head */
+    bool announce;            /* users or roles changed: STATE goes out before the reply */
+
+    /* for currentOp, the slow log and profiling */
+    vd_slice_t ns; /* "db.c" once known */
+    const char *plan_summary;
+    uint64_t documents_examined, keys_examined, documents_returned, conflicts, yields;
+
+    uint32_t held_count;
+    stor_collection_t *held[STOR_REQUEST_HELD_MAX];
+    bool slow_lane;
+    bool registered;
+    struct stor_request *registry_next,
+        *registry_prev; /* in flight: for currentOp and killOp (inbox.c) */
+};
+
+/* ---- life (inbox.c and tests) ---- */
+/* A request over an arena that it doesn't own. Cheap: fields that are set later are not cleared. */
+void stor_request_init(stor_request_t *request, stor_storage_t *storage, vd_arena_t *arena);
+/* Looks up the command, parses the generic arguments, sets the deadline. The error is what the
+ * client gets. */
+VD_MUST_CHECK int stor_request_prepare(stor_request_t *request, vd_error_t *err);
+/* prepare + handler + finish on this thread with this engine session: afterwards reply_document,
+ * status, depends_on are set. Never fails: errors become replies. */
+void stor_request_run(stor_request_t *request, stor_session_t *session);
+/* An error reply without running (admission). */
+void stor_request_refuse(stor_request_t *request, const vd_error_t *err);
+
+/* ---- for handlers ---- */
+/* To be called in every loop: VD_OK, or VD_ERR_INTERRUPTED, VD_ERR_MAX_TIME_MS_EXPIRED,
+ * VD_ERR_CLIENT_DISCONNECT ... Cheap. */
+VD_MUST_CHECK int stor_request_check(stor_request_t *request, vd_error_t *err);
+/* The reply shows, or was decided by, what was committed at `timestamp`. */
+static inline void stor_request_depends(stor_request_t *request, uint64_t timestamp)
+{
+    if (timestamp > request->depends_on)
+        request->depends_on = timestamp;
+}
+/* The reply shows that something is not there (or is the result of a range): it depends on the
+ * newest commit. Call after reading. */
+void stor_request_depends_newest(stor_request_t *request);
+/* The command's first value as a collection name, checked (73 InvalidNamespace). */
+VD_MUST_CHECK int stor_request_collection_name(stor_request_t *request, vd_slice_t *ret_name,
+                                               vd_error_t *err);
+/* "db.collection" in the arena; also sets request->ns. */
+vd_slice_t stor_request_namespace(stor_request_t *request, vd_slice_t collection);
+/* Milliseconds that are left, UINT64_MAX without a deadline. */
+uint64_t stor_request_left_ms(const stor_request_t *request);
+/* The user may see what belongs to other users. */
+static inline bool stor_request_all_users(const stor_request_t *request)
+{
+    return (request->command.flags & VDP_COMMAND_ALL_USERS) != 0;
+}
+static inline bool stor_request_internal(const stor_request_t *request)
+{
+    return (request->command.flags & VDP_COMMAND_INTERNAL) != 0;
+}

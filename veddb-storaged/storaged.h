@@ -1,0 +1,87 @@
+/* veddb-storaged/storaged.h — the program's context: what exists once, and who owns it.
+ *
+ * Duty:    wiring. Every module gets its dependencies from here; nobody keeps globals.
+ * Owner:   storaged.c makes and ends it (tests: tests/unit/storaged/support.h). Fields never change
+ * between start and stop, unless marked atomic. Threads: main (daemon loop, status), I/O (inbox.c:
+ * the link), workers (inbox.c: one engine session each), keeper (keeper.c: expiry, counters,
+ *          journal segments, scrub), and the engine's flusher. */
+#pragma once
+#include "libcommon/runtime/metrics.h"
+#include "veddb-storaged/engine/engine.h"
+#include "veddb-storaged/engine/session.h"
+
+#include <stdatomic.h>
+
+typedef struct stor_catalog stor_catalog_t;
+typedef struct stor_journal stor_journal_t;
+typedef struct stor_sessions stor_sessions_t;
+typedef struct stor_cursors stor_cursors_t;
+typedef struct stor_inbox stor_inbox_t;
+typedef struct stor_keeper stor_keeper_t;
+typedef struct stor_request stor_request_t;
+
+/* serverStatus.opcounters, opcountersRepl, metrics.document: counted by commands. */
+typedef struct {
+    atomic_uint_fast64_t insert, query, update, remove, getmore, command;
+    atomic_uint_fast64_t documents_inserted, documents_updated, documents_deleted,
+        documents_returned;
+    atomic_uint_fast64_t keys_examined, documents_examined, scan_and_order, write_conflicts,
+        retried_statements;
+} stor_op_counters_t;
+
+typedef struct {
+    uint64_t threads;            /* workers */
+    uint64_t cursor_idle_max_ms; /* storage.cursor_timeout */
+    uint64_t session_idle_max_ms;
+    uint64_t journal_max_bytes;
+    uint64_t scrub_period_ms;
+    const char *replica_set; /* name that drivers see */
+    const char *address;     /* host:port that drivers see; may be empty */
+    const char *data_folder;
+} stor_settings_t;
+
+typedef struct stor_storage {
+    stor_settings_t settings;
+    stor_keys_t *keys;
+    stor_engine_t *engine;
+    stor_catalog_t *catalog;
+    stor_journal_t *journal;
+    stor_sessions_t *sessions;
+    stor_cursors_t *cursors;
+    stor_keeper_t *keeper; /* NULL in unit tests */
+    stor_inbox_t *inbox;   /* NULL in unit tests */
+    stor_op_counters_t counters;
+    uint8_t boot_id[16]; /* new at each start */
+    uint8_t set_id[12];  /* made at bootstrap */
+    uint64_t term;
+    int64_t started_wall_ms;
+    uint64_t started_monotonic_ms;
+    atomic_uint_fast64_t auth_epoch;   /* timestamp of the newest change of users or roles */
+    atomic_int_fast64_t last_write_ms; /* wall clock of the newest write */
+    atomic_uint_fast64_t next_number;  /* of requests: opid */
+    atomic_bool ready, draining;
+    atomic_bool state_changed; /* the I/O thread announces STATE at its next turn */
+} stor_storage_t;
+
+typedef struct {
+    const char *folder; /* data folder */
+    uint64_t cache_bytes;
+    uint64_t reserve_min_bytes;
+    uint64_t checkpoint_ms;
+    bool bootstrap; /* make a new database when there is none */
+    const char *fs_faults;
+    void (*released)(stor_flush_waiter_t *list, void *context);
+    void (*failed)(const vd_error_t *err, void *context);
+    void *context;
+} stor_storage_options_t;
+
+/* Opens engine, catalog (with the sweep of orphans), journal, sessions, cursors over a folder. keys
+ * are borrowed; settings' strings too. Starts no threads besides the engine's: inbox and keeper are
+ * started by the program. */
+VD_MUST_CHECK int stor_storage_open(const stor_storage_options_t *options,
+                                    const stor_settings_t *settings, stor_keys_t *keys,
+                                    stor_storage_t **ret_storage, vd_error_t *err);
+VD_MUST_CHECK int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err);
+
+/* The program (main.c). */
+int stor_main(int argc, char **argv);
