@@ -156,7 +156,7 @@ static bool is_valid(const vd_option_t *option, const char *text, int64_t *ret_n
         break;
     case VD_OPTION_PATH:
         good = text[0] == '\0' || text[0] == '/';
-        /* fall through */
+        __attribute__((fallthrough));
     case VD_OPTION_STRING: {
         int64_t len = (int64_t)strlen(text);
         good =

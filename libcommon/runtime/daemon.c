@@ -1,0 +1,843 @@
+/* libcommon/runtime/daemon.c — see daemon.h.
+ *
+ * States: starting -> running (vd_daemon_ready) -> draining (DRAIN, STOP or SIGTERM) -> ended. A
+ * drain that was asked for by itself ends in "drained" and waits for STOP; one that is part of a
+ * stop ends the loop. */
+#include "libcommon/runtime/daemon.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/fault.h"
+#include "libcommon/base/limits.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/runtime/link.h"
+#include "libcommon/runtime/sandbox.h"
+#include "proto/control.h"
+#include "proto/failure.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SLOTS_MAX         64
+#define CONFIG_BLOB_MAX   (256 * 1024)
+#define HELLO_WAIT_MS     250
+#define LAST_WORD_WAIT_MS 500
+#define STATUS_MAX_BYTES  (4 * 1024 * 1024)
+
+struct vd_daemon_slot {
+    char name[32];
+    _Atomic uint64_t busy_since_us; /* 0 = idle */
+    _Atomic uint64_t longest_us;
+};
+
+typedef enum { STATE_STARTING, STATE_RUNNING, STATE_DRAINING, STATE_DRAINED } state_t;
+
+struct vd_daemon {
+    const vd_program_t *program;
+    void *state; /* the program's */
+    vd_config_t *config;
+    vd_loop_t *loop;
+    vd_link_t *link; /* NULL when alone */
+    pthread_t main_thread;
+    uint64_t generation;
+    int64_t parent_pid;
+    state_t phase;
+    bool stopping;
+    char ready_detail[256];
+    uint64_t drain_request_id, heartbeat_sequence, hang_ms;
+    int exit_code;
+    vd_source_t *heartbeat_source, *grace_source, *term_source, *int_source;
+    pthread_mutex_t slots_mutex;
+    vd_daemon_slot_t slots[SLOTS_MAX];
+    atomic_uint slot_count;
+    vd_daemon_slot_t *main_slot; /* alone: stamped by the main loop for the watchdog */
+    pthread_t watchdog;
+    bool has_watchdog;
+    atomic_bool ended;
+};
+
+/* ---- control link: sending ---- */
+
+static void control_send(vd_daemon_t *daemon, const vdp_message_t *message, const void *fields,
+                         uint64_t request_id, vd_slice_t body)
+{
+    if (daemon->link == NULL || !vd_link_peer_up(daemon->link, 0))
+        return;
+    vd_error_t err = VD_ERROR_INIT;
+    vd_buf_t item;
+    char text[VD_ERROR_MESSAGE_SIZE + 64];
+    vdp_envelope_t envelope = {
+        .id = message->id, .request_id = request_id, .generation = daemon->generation};
+    vd_buf_init(&item, message->body_max_bytes + 64 * 1024);
+    int rc = vdp_encode(&item, &envelope, message, fields, body, &err);
+    if (rc == VD_OK)
+        rc = vd_link_send(daemon->link, 0, vd_buf_slice(&item), VD_SLICE_NULL, &err);
+    vd_buf_done(&item);
+    if (rc != VD_OK)
+        vd_log(VD_LOG_WARN, "control message not sent", "message=%s error=%s", message->name,
+               vd_log_quote(vd_slice_str(err.message), text, sizeof text));
+}
+
+static const char *phase_name(const vd_daemon_t *daemon)
+{
+    static const char *const names[] = {"starting", "running", "draining", "drained"};
+    return names[daemon->phase];
+}
+
+static void send_ready(vd_daemon_t *daemon)
+{
+    vdp_control_ready_t ready = {vd_slice_str(daemon->ready_detail)};
+    control_send(daemon, &vdp_control_ready, &ready, 0, VD_SLICE_NULL);
+}
+
+static void send_drained(vd_daemon_t *daemon)
+{
+    vdp_control_drain_t drained = {0};
+    control_send(daemon, &vdp_control_drained, &drained, daemon->drain_request_id, VD_SLICE_NULL);
+}
+
+/* ---- is everybody alive? ---- */
+
+/* The name of a slot that is busy for longer than the hang time, or NULL. */
+static const char *hung_slot(vd_daemon_t *daemon)
+{
+    uint64_t now = vd_monotonic_us();
+    unsigned count = atomic_load(&daemon->slot_count);
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t since = atomic_load(&daemon->slots[i].busy_since_us);
+        if (since != 0 && now > since && now - since > daemon->hang_ms * 1000)
+            return daemon->slots[i].name;
+    }
+    return NULL;
+}
+
+static uint64_t take_busy_max_ms(vd_daemon_t *daemon)
+{
+    uint64_t longest_us = vd_loop_take_longest_turn_ms(daemon->loop) * 1000;
+    uint64_t now = vd_monotonic_us();
+    unsigned count = atomic_load(&daemon->slot_count);
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t slot_us = atomic_exchange(&daemon->slots[i].longest_us, 0);
+        uint64_t since = atomic_load(&daemon->slots[i].busy_since_us);
+        if (since != 0 && now > since && now - since > slot_us)
+            slot_us = now - since;
+        if (slot_us > longest_us)
+            longest_us = slot_us;
+    }
+    return longest_us / 1000;
+}
+
+static void heartbeat(void *context)
+{
+    vd_daemon_t *daemon = context;
+    if (daemon->main_slot != NULL) {
+        vd_daemon_beat(daemon->main_slot, false);
+        vd_daemon_beat(daemon->main_slot, true);
+        return;
+    }
+    const char *hung = hung_slot(daemon);
+    if (hung != NULL) {
+        vd_log(VD_LOG_ERROR, "no heartbeat: a thread hangs", "thread=%s", hung);
+        return; /* the supervisor will draw its conclusion */
+    }
+    vdp_control_heartbeat_t beat = {.sequence = ++daemon->heartbeat_sequence,
+                                    .state = vd_slice_str(phase_name(daemon)),
+                                    .busy_ms_max = take_busy_max_ms(daemon)};
+    control_send(daemon, &vdp_control_heartbeat, &beat, 0, VD_SLICE_NULL);
+}
+
+/* Alone there is nobody to kill us: a thread of our own watches the slots, the main loop's among
+ * them. */
+static void *watchdog_run(void *context)
+{
+    vd_daemon_t *daemon = context;
+    while (!atomic_load(&daemon->ended)) {
+        struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
+        (void)nanosleep(&pause, NULL);
+        const char *hung = hung_slot(daemon);
+        if (hung == NULL)
+            continue;
+        vd_log(VD_LOG_FATAL, "a thread hangs: the process ends", "thread=%s", hung);
+        _exit(VD_EXIT_FAILURE);
+    }
+    return NULL;
+}
+
+vd_daemon_slot_t *vd_daemon_slot(vd_daemon_t *daemon, const char *name)
+{
+    VD_ASSERT(daemon != NULL && name != NULL);
+
+    (void)pthread_mutex_lock(&daemon->slots_mutex);
+    unsigned index = atomic_load(&daemon->slot_count);
+    VD_ASSERT(index < SLOTS_MAX);
+    vd_daemon_slot_t *slot = &daemon->slots[index];
+    (void)snprintf(slot->name, sizeof slot->name, "%s", name);
+    atomic_store(&daemon->slot_count, index + 1);
+    (void)pthread_mutex_unlock(&daemon->slots_mutex);
+    return slot;
+}
+
+void vd_daemon_beat(vd_daemon_slot_t *slot, bool busy)
+{
+    VD_ASSERT(slot != NULL);
+
+    uint64_t now = vd_monotonic_us();
+    uint64_t since =
+        atomic_exchange_explicit(&slot->busy_since_us, busy ? now : 0, memory_order_relaxed);
+    if (since != 0 && now > since &&
+        now - since > atomic_load_explicit(&slot->longest_us, memory_order_relaxed))
+        atomic_store_explicit(&slot->longest_us, now - since, memory_order_relaxed);
+}
+
+/* ---- drain and stop ---- */
+
+static void grace_over(void *context)
+{
+    vd_daemon_t *daemon = context;
+    if (daemon->stopping) {
+        vd_log(VD_LOG_WARN, "grace is over with work in flight", "state=%s", phase_name(daemon));
+        vd_loop_stop(daemon->loop);
+        return;
+    }
+    vd_log(VD_LOG_WARN, "not drained in the time given", "state=%s", phase_name(daemon));
+}
+
+static void begin_drain(vd_daemon_t *daemon, uint64_t grace_ms)
+{
+    if (grace_ms > 0)
+        vd_loop_set_timer(daemon->grace_source, grace_ms, 0);
+    if (daemon->phase >= STATE_DRAINING)
+        return;
+    daemon->phase = STATE_DRAINING;
+    if (daemon->program->drain != NULL && daemon->state != NULL)
+        daemon->program->drain(daemon, daemon->state);
+    else
+        vd_daemon_drained(daemon);
+}
+
+static void begin_stop(vd_daemon_t *daemon, uint64_t grace_ms, const char *why)
+{
+    if (daemon->stopping) {
+        vd_loop_stop(daemon->loop); /* asked twice */
+        return;
+    }
+    vd_log(VD_LOG_INFO, "stopping", "reason=%s", why);
+    daemon->stopping = true;
+    if (daemon->phase == STATE_DRAINED) {
+        vd_loop_stop(daemon->loop);
+        return;
+    }
+    /* A little is kept back for stop() itself. */
+    begin_drain(daemon, grace_ms > 4 ? grace_ms - grace_ms / 4 : grace_ms + 1);
+}
+
+static void on_signal(void *context, int signal_number)
+{
+    vd_daemon_t *daemon = context;
+    begin_stop(daemon, (uint64_t)vd_config_number(daemon->config, "supervisor.stop_grace"),
+               signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
+}
+
+static void on_drained(void *context)
+{
+    vd_daemon_t *daemon = context;
+    if (daemon->phase != STATE_DRAINING)
+        return;
+    daemon->phase = STATE_DRAINED;
+    vd_log(VD_LOG_INFO, "drained", "stopping=%d", daemon->stopping);
+    send_drained(daemon);
+    if (daemon->stopping)
+        vd_loop_stop(daemon->loop);
+}
+
+void vd_daemon_drained(vd_daemon_t *daemon)
+{
+    vd_loop_post(daemon->loop, on_drained, daemon);
+}
+
+typedef struct {
+    vd_daemon_t *daemon;
+    char detail[256];
+} ready_note_t;
+
+static void on_ready(void *context)
+{
+    ready_note_t *note = context;
+    vd_daemon_t *daemon = note->daemon;
+    memcpy(daemon->ready_detail, note->detail, sizeof note->detail);
+    vd_free(note);
+    if (daemon->phase != STATE_STARTING)
+        return;
+    daemon->phase = STATE_RUNNING;
+    char quoted[600];
+    vd_log(VD_LOG_INFO, "ready", "detail=%s",
+           vd_log_quote(vd_slice_str(daemon->ready_detail), quoted, sizeof quoted));
+    send_ready(daemon);
+}
+
+void vd_daemon_ready(vd_daemon_t *daemon, const char *detail)
+{
+    ready_note_t *note = vd_xalloc(sizeof *note);
+    note->daemon = daemon;
+    (void)snprintf(note->detail, sizeof note->detail, "%s", detail == NULL ? "" : detail);
+    vd_loop_post(daemon->loop, on_ready, note);
+}
+
+/* ---- last words ---- */
+
+static void pause_ms(long ms)
+{
+    struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000 * 1000};
+    (void)nanosleep(&pause, NULL);
+}
+
+static void send_fatal(vd_daemon_t *daemon, bool structural, const char *message)
+{
+    vdp_control_fatal_t fatal = {.structural = structural, .message = vd_slice_str(message)};
+    control_send(daemon, &vdp_control_fatal, &fatal, 0, VD_SLICE_NULL);
+    if (daemon->link == NULL)
+        return;
+    vd_link_flush(daemon->link);
+    pause_ms(50); /* ZeroMQ's own thread does the writing */
+}
+
+typedef struct {
+    vd_daemon_t *daemon;
+    bool structural;
+    char message[VD_ERROR_MESSAGE_SIZE + 64];
+} fatal_note_t;
+
+static void on_fatal(void *context)
+{
+    fatal_note_t *note = context;
+    send_fatal(note->daemon, note->structural, note->message);
+    _exit(note->structural ? VD_EXIT_STRUCTURAL : VD_EXIT_FAILURE);
+}
+
+void vd_daemon_fatal(vd_daemon_t *daemon, bool structural, const vd_error_t *err)
+{
+    VD_ASSERT(daemon != NULL && err != NULL);
+
+    static atomic_flag once = ATOMIC_FLAG_INIT;
+    if (atomic_flag_test_and_set(&once))
+        for (;;)
+            pause_ms(1000); /* another thread is at it */
+    static fatal_note_t note;
+    char quoted[sizeof note.message * 2];
+    note.daemon = daemon;
+    note.structural = structural;
+    (void)vd_error_print(err, note.message, sizeof note.message);
+    vd_log(VD_LOG_FATAL, "the process ends", "structural=%d error=%s", structural,
+           vd_log_quote(vd_slice_str(note.message), quoted, sizeof quoted));
+    if (pthread_equal(pthread_self(), daemon->main_thread))
+        on_fatal(&note);
+    vd_loop_post(daemon->loop, on_fatal, &note);
+    pause_ms(1000);
+    _exit(structural ? VD_EXIT_STRUCTURAL : VD_EXIT_FAILURE);
+}
+
+/* ---- control link: receiving ---- */
+
+static void answer_failure(vd_daemon_t *daemon, uint64_t request_id, const vd_error_t *err)
+{
+    vdp_failure_t failure = vdp_failure_from(err);
+    control_send(daemon, &vdp_failure, &failure, request_id, VD_SLICE_NULL);
+}
+
+static int on_welcome(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
+                      vd_error_t *err)
+{
+    (void)envelope;
+    vdp_control_welcome_t welcome;
+    int rc = vdp_decode(&vdp_control_welcome, rest, &welcome, NULL, err);
+    if (rc == VD_OK && welcome.heartbeat_ms >= 10 && welcome.heartbeat_ms <= 60000)
+        vd_loop_set_timer(daemon->heartbeat_source, welcome.heartbeat_ms, welcome.heartbeat_ms);
+    return rc;
+}
+
+static int on_heartbeat_seen(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
+                             vd_error_t *err)
+{
+    (void)daemon, (void)envelope;
+    vdp_control_heartbeat_t seen;
+    return vdp_decode(&vdp_control_heartbeat_seen, rest, &seen, NULL, err);
+}
+
+static int on_drain(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
+                    vd_error_t *err)
+{
+    vdp_control_drain_t drain;
+    int rc = vdp_decode(&vdp_control_drain, rest, &drain, NULL, err);
+    if (rc != VD_OK)
+        return rc;
+    daemon->drain_request_id = envelope->request_id;
+    if (daemon->phase == STATE_DRAINED)
+        send_drained(daemon);
+    else
+        begin_drain(daemon, drain.grace_ms);
+    return VD_OK;
+}
+
+static int on_stop(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
+                   vd_error_t *err)
+{
+    (void)envelope;
+    vdp_control_drain_t stop;
+    int rc = vdp_decode(&vdp_control_stop, rest, &stop, NULL, err);
+    if (rc == VD_OK)
+        begin_stop(daemon, stop.grace_ms, "asked by the supervisor");
+    return rc;
+}
+
+static int on_status(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
+                     vd_error_t *err)
+{
+    vdp_control_text_t status;
+    int rc = vdp_decode(&vdp_control_status, rest, &status, NULL, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_buf_t json;
+    vd_error_t why = VD_ERROR_INIT;
+    vd_buf_init(&json, STATUS_MAX_BYTES);
+    rc = daemon->program->status != NULL && daemon->state != NULL
+             ? daemon->program->status(daemon, daemon->state, &json)
+             : vd_buf_append(&json, "{}", 2);
+    if (rc != VD_OK) {
+        (void)vd_error_set(&why, rc, "status of %s", daemon->program->program);
+        answer_failure(daemon, envelope->request_id, &why);
+    } else {
+        control_send(daemon, &vdp_control_status_reply, &status, envelope->request_id,
+                     vd_buf_slice(&json));
+    }
+    vd_buf_done(&json);
+    return VD_OK;
+}
+
+static int on_log_level(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
+                        vd_error_t *err)
+{
+    vdp_control_text_t wanted;
+    vd_log_level_t level;
+    int rc = vdp_decode(&vdp_control_log_level, rest, &wanted, NULL, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_error_t why = VD_ERROR_INIT;
+    if (wanted.text.len > 0 && vd_log_level_parse(wanted.text, &level) != VD_OK) {
+        (void)vd_error_set(&why, VD_ERR_BAD_VALUE, "no such log level");
+        answer_failure(daemon, envelope->request_id, &why);
+        return VD_OK;
+    }
+    if (wanted.text.len > 0)
+        vd_log_set_level(level);
+    vdp_control_text_t set = {vd_slice_str(vd_log_level_name(vd_log_level()))};
+    control_send(daemon, &vdp_control_log_level_set, &set, envelope->request_id, VD_SLICE_NULL);
+    return VD_OK;
+}
+
+static const struct {
+    uint32_t id;
+    int (*handle)(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
+                  vd_error_t *err);
+} control_table[] = {
+    {VDP_CONTROL_WELCOME, on_welcome}, {VDP_CONTROL_HEARTBEAT_SEEN, on_heartbeat_seen},
+    {VDP_CONTROL_DRAIN, on_drain},     {VDP_CONTROL_STOP, on_stop},
+    {VDP_CONTROL_STATUS, on_status},   {VDP_CONTROL_LOG_LEVEL, on_log_level},
+};
+
+static void control_item(void *context, uint64_t peer, vd_slice_t item)
+{
+    (void)peer;
+    vd_daemon_t *daemon = context;
+    vd_error_t err = VD_ERROR_INIT;
+    vdp_envelope_t envelope;
+    vd_slice_t rest;
+    char quoted[VD_ERROR_MESSAGE_SIZE * 2];
+    int rc = vdp_decode_envelope(item, &envelope, &rest, &err);
+    if (rc == VD_OK) {
+        rc = vd_error_set(&err, VD_ERR_PROTOCOL, "message %s is not for a worker",
+                          vdp_id_name(envelope.id));
+        for (size_t i = 0; i < VD_COUNT_OF(control_table); i++) {
+            if (control_table[i].id != envelope.id)
+                continue;
+            vd_error_clear(&err);
+            rc = control_table[i].handle(daemon, &envelope, rest, &err);
+        }
+    }
+    if (rc != VD_OK)
+        vd_log(VD_LOG_WARN, "control message refused", "error=%s",
+               vd_log_quote(vd_slice_str(err.message), quoted, sizeof quoted));
+}
+
+static void control_changed(void *context, uint64_t peer, bool up)
+{
+    (void)peer;
+    vd_daemon_t *daemon = context;
+    if (!up) {
+        vd_log(VD_LOG_WARN, "the supervisor doesn't answer", "state=%s", phase_name(daemon));
+        return;
+    }
+    vdp_control_hello_t hello = {.program = vd_slice_str(daemon->program->program),
+                                 .pid = (uint64_t)getpid(),
+                                 .protocol = VDP_VERSION,
+                                 .version = VD_SLICE_LIT(VEDDB_VERSION)};
+    control_send(daemon, &vdp_control_hello, &hello, 0, VD_SLICE_NULL);
+    if (daemon->phase >= STATE_RUNNING)
+        send_ready(daemon);
+    if (daemon->phase == STATE_DRAINED)
+        send_drained(daemon);
+}
+
+/* ---- the life ---- */
+
+static int64_t environment_number(const char *name, int64_t absent)
+{
+    const char *text = getenv(name);
+    if (text == NULL || !isdigit((unsigned char)text[0]))
+        return absent;
+    return strtoll(text, NULL, 10);
+}
+
+static int read_config_blob(int fd, vd_config_t **ret_config, vd_error_t *err)
+{
+    vd_buf_t blob;
+    int rc = VD_OK;
+    vd_buf_init(&blob, CONFIG_BLOB_MAX);
+    for (;;) {
+        uint8_t *space = NULL;
+        rc = vd_buf_reserve(&blob, 4096, &space);
+        if (rc != VD_OK) {
+            rc = vd_error_set(err, VD_ERR_CONFIG, "the configuration handed over is too large");
+            break;
+        }
+        ssize_t len = read(fd, space, 4096);
+        if (len < 0 && errno == EINTR)
+            continue;
+        if (len < 0)
+            rc = vd_error_set_errno(err, "configuration from the supervisor");
+        if (len <= 0)
+            break;
+        vd_buf_commit(&blob, (size_t)len);
+    }
+    (void)close(fd);
+    if (rc == VD_OK)
+        rc = vd_config_unpack(vd_buf_slice(&blob), ret_config, err);
+    vd_wipe(blob.data, blob.cap);
+    vd_buf_done(&blob);
+    return rc;
+}
+
+static int print_usage(const vd_program_t *program)
+{
+    vd_buf_t text;
+    vd_config_t *config = NULL, *part = NULL;
+    vd_error_t err = VD_ERROR_INIT;
+    (void)printf("%s — %s\n\nusage: %s [--config FILE] [--name=value ...]\n"
+                 "       %s --help | --version\n\noptions, as in the configuration file:\n\n",
+                 program->program, program->summary, program->program, program->program);
+    vd_buf_init(&text, 1024 * 1024);
+    (void)clearenv(); /* the defaults are shown */
+    int rc = vd_config_load(NULL, NULL, 0, &config, &err);
+    if (rc == VD_OK)
+        rc = vd_config_pack(config, program->letter, &text, &err);
+    if (rc == VD_OK)
+        rc = vd_config_unpack(vd_buf_slice(&text), &part, &err);
+    vd_buf_clear(&text);
+    if (rc == VD_OK)
+        rc = vd_config_print(part, &text, true, &err);
+    if (rc == VD_OK)
+        (void)fwrite(text.data + text.start, 1, vd_buf_len(&text), stdout);
+    vd_config_destroy(&config);
+    vd_config_destroy(&part);
+    vd_buf_done(&text);
+    return rc == VD_OK ? VD_EXIT_OK : VD_EXIT_FAILURE;
+}
+
+/* Returns true when the process has nothing more to do: *ret_code says how it ends. */
+static bool parse_arguments(const vd_program_t *program, int argc, char **argv,
+                            const char **ret_file, char **flags, int *ret_flag_count, int *ret_code)
+{
+    int count = 0;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0) {
+            *ret_code = print_usage(program);
+            return true;
+        }
+        if (strcmp(argv[i], "--version") == 0) {
+            (void)printf("%s %s\n", program->program, VEDDB_VERSION);
+            *ret_code = VD_EXIT_OK;
+            return true;
+        }
+        if (strncmp(argv[i], "--config=", 9) == 0) {
+            *ret_file = argv[i] + 9;
+        } else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) {
+            *ret_file = argv[++i];
+        } else if (strncmp(argv[i], "--", 2) != 0) {
+            (void)fprintf(stderr, "%s: argument %s is not understood; see --help\n",
+                          program->program, argv[i]);
+            *ret_code = VD_EXIT_USAGE;
+            return true;
+        } else {
+            flags[count++] = argv[i];
+        }
+    }
+    *ret_flag_count = count;
+    return false;
+}
+
+static int load_config(vd_daemon_t *daemon, const char *file, char **flags, int flag_count,
+                       vd_error_t *err)
+{
+    int64_t fd = environment_number("VEDDB_CONFIG_FD", -1);
+    int rc = fd >= 0 ? read_config_blob((int)fd, &daemon->config, err)
+                     : vd_config_load(file, flags, flag_count, &daemon->config, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_log_level_t level = VD_LOG_INFO;
+    bool json = strcmp(vd_config_string(daemon->config, "log.format"), "json") == 0;
+    rc = vd_log_level_parse(vd_slice_str(vd_config_string(daemon->config, "log.level")), &level);
+    VD_ASSERT(rc == VD_OK); /* a checked choice */
+    vd_log_setup(daemon->program->program, level, json ? VD_LOG_JSON : VD_LOG_LOGFMT);
+    vd_log_set_generation(daemon->generation);
+    daemon->hang_ms = (uint64_t)vd_config_number(daemon->config, "supervisor.hang_timeout");
+    const char *points = vd_config_string(daemon->config, "test.fault_points");
+    if (points[0] != '\0' && vd_config_bool(daemon->config, "test.faults"))
+        rc = vd_fault_arm(points, err);
+    return rc;
+}
+
+static int add_sources(vd_daemon_t *daemon, vd_error_t *err)
+{
+    uint64_t beat_ms = (uint64_t)vd_config_number(daemon->config, "supervisor.heartbeat");
+    int rc =
+        vd_loop_add_signal(daemon->loop, SIGTERM, on_signal, daemon, &daemon->term_source, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_signal(daemon->loop, SIGINT, on_signal, daemon, &daemon->int_source, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_timer(daemon->loop, beat_ms, beat_ms, heartbeat, daemon,
+                               &daemon->heartbeat_source, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_timer(daemon->loop, UINT32_MAX, 0, grace_over, daemon,
+                               &daemon->grace_source, err);
+    return rc;
+}
+
+/* Gives the control link a moment to come up, so that the supervisor knows us before a long start.
+ */
+static int wait_for_link(vd_daemon_t *daemon, uint64_t wait_ms, vd_error_t *err)
+{
+    uint64_t until = vd_monotonic_ms() + wait_ms;
+    while (daemon->link != NULL && !vd_link_peer_up(daemon->link, 0) && vd_monotonic_ms() < until) {
+        int rc = vd_loop_turn(daemon->loop, 10, err);
+        if (rc != VD_OK)
+            return rc;
+    }
+    return daemon->link == NULL ? VD_OK : vd_loop_turn(daemon->loop, 0, err); /* hello leaves */
+}
+
+static int open_control(vd_daemon_t *daemon, vd_error_t *err)
+{
+    const char *path = getenv("VEDDB_CONTROL_SOCKET");
+    if (path == NULL || path[0] == '\0') {
+        daemon->main_slot = vd_daemon_slot(daemon, "main");
+        return VD_OK;
+    }
+    vd_link_options_t options = {.path = path,
+                                 .peer_timeout_ms = daemon->hang_ms,
+                                 .item = control_item,
+                                 .peer_changed = control_changed,
+                                 .context = daemon};
+    int rc = vd_link_open(daemon->loop, &options, &daemon->link, err);
+    return rc == VD_OK ? wait_for_link(daemon, HELLO_WAIT_MS, err) : rc;
+}
+
+static int start_watchdog(vd_daemon_t *daemon, vd_error_t *err)
+{
+    if (daemon->main_slot == NULL)
+        return VD_OK;
+    int rc = pthread_create(&daemon->watchdog, NULL, watchdog_run, daemon);
+    if (rc != 0)
+        return vd_error_set(err, VD_ERR_FULL, "watchdog thread: %s", strerror(rc));
+    daemon->has_watchdog = true;
+    return VD_OK;
+}
+
+/* A worker needs many descriptors; what the system lets us have is taken. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* the lower one serves too */
+}
+
+static int bring_up(vd_daemon_t *daemon, vd_error_t *err)
+{
+    const vd_program_t *program = daemon->program;
+    int rc = vd_loop_create(&daemon->loop, err);
+    if (rc == VD_OK)
+        rc = add_sources(daemon, err);
+    if (rc == VD_OK && program->prepare != NULL)
+        rc = program->prepare(daemon, &daemon->state, err);
+    if (rc == VD_OK && vd_config_bool(daemon->config, "node.users"))
+        rc = vd_sandbox_user(program->program, err);
+    if (rc == VD_OK) /* again: a change of user clears it */
+        rc = vd_sandbox_basic(daemon->parent_pid, err);
+    if (rc == VD_OK)
+        rc = open_control(daemon, err);
+    if (rc == VD_OK && program->start != NULL)
+        rc = program->start(daemon, daemon->state, err);
+    if (rc == VD_OK)
+        rc = start_watchdog(daemon, err);
+    if (rc == VD_OK)
+        rc = vd_sandbox_seccomp(program->network, false, err);
+    return rc;
+}
+
+static bool is_structural(int code)
+{
+    switch (code) {
+    case VD_ERR_CONFIG:
+    case VD_ERR_CORRUPT:
+    case VD_ERR_KEY_MISSING:
+    case VD_ERR_KEY_WRONG:
+    case VD_ERR_KEY_DESTROYED:
+    case VD_ERR_NOT_ENCRYPTED:
+    case VD_ERR_UNSUPPORTED_FORMAT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int report_failure(vd_daemon_t *daemon, const vd_error_t *err)
+{
+    char message[VD_ERROR_MESSAGE_SIZE + 64], quoted[sizeof message * 2];
+    bool structural = is_structural(err->code);
+    (void)vd_error_print(err, message, sizeof message);
+    vd_log(VD_LOG_FATAL, "the process ends", "structural=%d error=%s", structural,
+           vd_log_quote(vd_slice_str(message), quoted, sizeof quoted));
+    if (daemon->link != NULL && wait_for_link(daemon, LAST_WORD_WAIT_MS, NULL) == VD_OK)
+        send_fatal(daemon, structural, message);
+    return structural ? VD_EXIT_STRUCTURAL : VD_EXIT_FAILURE;
+}
+
+static void bring_down(vd_daemon_t *daemon)
+{
+    if (daemon->state != NULL && daemon->program->stop != NULL)
+        daemon->program->stop(daemon, daemon->state);
+    atomic_store(&daemon->ended, true);
+    if (daemon->has_watchdog)
+        (void)pthread_join(daemon->watchdog, NULL);
+    vd_link_close(&daemon->link);
+    if (daemon->loop != NULL) {
+        vd_loop_remove(&daemon->heartbeat_source);
+        vd_loop_remove(&daemon->grace_source);
+        vd_loop_remove(&daemon->term_source);
+        vd_loop_remove(&daemon->int_source);
+    }
+    vd_loop_destroy(&daemon->loop);
+    vd_config_destroy(&daemon->config);
+    (void)pthread_mutex_destroy(&daemon->slots_mutex);
+}
+
+static void set_signals(void)
+{
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL); /* whoever started us may have blocked some */
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
+}
+
+int vd_daemon_main(const vd_program_t *program, int argc, char **argv)
+{
+    VD_ASSERT(program != NULL && program->program != NULL);
+
+    const char *file = NULL;
+    int flag_count = 0, code = VD_EXIT_OK;
+    char **flags = vd_xalloc(sizeof *flags * (size_t)(argc + 1));
+    if (parse_arguments(program, argc, argv, &file, flags, &flag_count, &code)) {
+        vd_free(flags);
+        return code;
+    }
+    set_signals();
+    raise_descriptor_limit();
+    (void)umask(0077);
+
+    vd_error_t err = VD_ERROR_INIT;
+    vd_daemon_t *daemon = vd_xalloc(sizeof *daemon);
+    daemon->program = program;
+    daemon->main_thread = pthread_self();
+    daemon->generation = (uint64_t)environment_number("VEDDB_GENERATION", 0);
+    daemon->parent_pid = environment_number("VEDDB_PARENT_PID", 0);
+    (void)pthread_mutex_init(&daemon->slots_mutex, NULL);
+    vd_log_setup(program->program, VD_LOG_INFO, VD_LOG_LOGFMT);
+
+    int rc = load_config(daemon, file, flags, flag_count, &err);
+    if (rc == VD_OK)
+        rc = vd_sandbox_basic(daemon->parent_pid, &err);
+    if (rc == VD_OK)
+        rc = bring_up(daemon, &err);
+    if (rc == VD_OK)
+        rc = vd_loop_run(daemon->loop, &err);
+    if (rc != VD_OK)
+        code = report_failure(daemon, &err);
+    else
+        vd_log(VD_LOG_INFO, "stopped", "state=%s", phase_name(daemon));
+    bring_down(daemon);
+    vd_free(daemon);
+    vd_free(flags);
+    return code;
+}
+
+/* ---- for the program ---- */
+
+vd_loop_t *vd_daemon_loop(vd_daemon_t *daemon)
+{
+    return daemon->loop;
+}
+
+const vd_config_t *vd_daemon_config(const vd_daemon_t *daemon)
+{
+    return daemon->config;
+}
+
+uint64_t vd_daemon_generation(const vd_daemon_t *daemon)
+{
+    return daemon->generation;
+}
+
+int vd_daemon_passed_fd(const vd_daemon_t *daemon, const char *name)
+{
+    VD_ASSERT(daemon != NULL && name != NULL);
+
+    char variable[64];
+    int len = snprintf(variable, sizeof variable, "VEDDB_FD_%s", name);
+    VD_ASSERT(len > 0 && (size_t)len < sizeof variable);
+    for (int i = 0; i < len; i++)
+        variable[i] = (char)toupper((unsigned char)variable[i]);
+    int fd = (int)environment_number(variable, -1);
+    if (fd < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
+        return -1;
+    return fd;
+}
+
+const char *vd_daemon_socket_path(const vd_daemon_t *daemon, const char *pair, const char *name,
+                                  char *buf, size_t size)
+{
+    VD_ASSERT(daemon != NULL && pair != NULL && name != NULL && buf != NULL);
+
+    int len = snprintf(buf, size, "%s/%s/%s", vd_config_string(daemon->config, "node.run_folder"),
+                       pair, name);
+    VD_ASSERT(len > 0 && (size_t)len < size);
+    return buf;
+}
