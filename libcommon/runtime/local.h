@@ -14,16 +14,16 @@ typedef struct vd_local_client vd_local_client_t;
 typedef struct {
     const char *path;
     int socket_mode;   /* 0 = 0600 */
-    int listen_fd;     /* >= 0: already bound and listening (passed down); path is then only a name */
+    int listen_fd;     /* >= 0: already bound and listening (passed down), stays the caller's; path is then only a name. -1: bind path */
     uid_t allowed_uid; /* besides root and our own uid */
-    /* One packet from a client; answer now or later (also from another turn) with vd_local_reply. */
+    /* One packet from a client; answer now or later (also from another turn) with vd_local_reply (hold the client for that). */
     void (*request)(void *context, vd_local_client_t *client, vd_slice_t packet);
     void *context;
 } vd_local_options_t;
 
 VD_MUST_CHECK int vd_local_listen(vd_loop_t *loop, const vd_local_options_t *options, vd_local_t **ret_local, vd_error_t *err);
 void vd_local_close(vd_local_t **local_p);
-/* Sends the answer; the client may ask again. Fine when the client has gone. `more`: further packets follow (watching). */
+/* Sends the answer; the client may ask again. Fine when the client has gone. Several answers to one request are fine (watching). */
 VD_MUST_CHECK int vd_local_reply(vd_local_client_t *client, vd_slice_t packet, vd_error_t *err);
 /* Keeps the client object alive for a later answer; every hold needs a drop. */
 void vd_local_hold(vd_local_client_t *client);

@@ -22,7 +22,7 @@ VD_MUST_CHECK int vd_tls_create(const vd_tls_options_t *options, vd_tls_t **ret_
 void vd_tls_destroy(vd_tls_t **tls_p);
 /* Reads the files again; on failure the old stays in force. */
 VD_MUST_CHECK int vd_tls_reload(vd_tls_t *tls, vd_error_t *err);
-/* A connection's SSL on a non-blocking descriptor, in accept or connect state; the caller frees it. */
+/* A connection's SSL on a non-blocking descriptor, in accept or connect state; the caller frees it. fd -1: the caller sets its own BIOs. */
 VD_MUST_CHECK int vd_tls_ssl_new(vd_tls_t *tls, int fd, SSL **ret_ssl, vd_error_t *err);
 /* Borrowed context (for evhttp); valid until the next reload. */
 SSL_CTX *vd_tls_context(vd_tls_t *tls);

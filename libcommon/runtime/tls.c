@@ -1,0 +1,277 @@
+/* libcommon/runtime/tls.c — see tls.h. */
+#include "libcommon/runtime/tls.h"
+#include "libcommon/base/mem.h"
+
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char suites_12[] = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+                                "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+                                "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
+static const char suites_13[] =
+    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+static const char groups[] = "X25519:P-256:P-384";
+static const unsigned char session_context[] = "veddb";
+
+struct vd_tls {
+    char *certificate_file, *key_file, *ca_file, *expected_name;
+    bool server, tls13_only;
+    int verify;
+    pthread_mutex_t mutex; /* over the two below */
+    SSL_CTX *current;
+    SSL_CTX *before; /* kept for those who borrowed it, until the next reload */
+};
+
+int vd_tls_error(vd_error_t *err, int code, const char *what)
+{
+    unsigned long first = ERR_get_error(); /* the oldest is the cause */
+    const char *reason = first == 0 ? NULL : ERR_reason_error_string(first);
+    ERR_clear_error();
+    return vd_error_set(err, code, "%s: %s", what, reason == NULL ? "no reason given" : reason);
+}
+
+static bool is_set(const char *text)
+{
+    return text != NULL && text[0] != '\0';
+}
+
+/* A key with a passphrase must not make the process ask at a terminal. */
+static int no_passphrase(char *buf, int size, int writing, void *context)
+{
+    (void)buf, (void)size, (void)writing, (void)context;
+    return -1;
+}
+
+static int load_key(SSL_CTX *context, const char *file, vd_error_t *err)
+{
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return vd_error_set_errno(err, "private key %s", file);
+    int rc = VD_OK;
+    BIO *bio = NULL;
+    EVP_PKEY *key = NULL;
+    struct stat st;
+    if (fstat(fd, &st) != 0) {
+        rc = vd_error_set_errno(err, "private key %s", file);
+        goto cleanup;
+    }
+    if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+        rc = vd_error_set(err, VD_ERR_CONFIG, "private key %s is open to other users (mode %03o)",
+                          file, (unsigned)(st.st_mode & 0777));
+        goto cleanup;
+    }
+    bio = BIO_new_fd(fd, BIO_NOCLOSE);
+    key = bio == NULL ? NULL : PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+    if (key == NULL || SSL_CTX_use_PrivateKey(context, key) != 1) {
+        rc = vd_tls_error(err, VD_ERR_CONFIG, "private key");
+        (void)vd_error_prefix(err, "%s", file);
+    }
+cleanup:
+    EVP_PKEY_free(key);
+    BIO_free(bio);
+    (void)close(fd);
+    return rc;
+}
+
+static int load_files(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
+{
+    int rc = VD_OK;
+    if (is_set(tls->certificate_file)) {
+        if (SSL_CTX_use_certificate_chain_file(context, tls->certificate_file) != 1) {
+            rc = vd_tls_error(err, VD_ERR_CONFIG, "certificate");
+            (void)vd_error_prefix(err, "%s", tls->certificate_file);
+            return rc;
+        }
+        rc = load_key(context, tls->key_file, err);
+        if (rc != VD_OK)
+            return rc;
+        if (SSL_CTX_check_private_key(context) != 1) {
+            ERR_clear_error();
+            return vd_error_set(err, VD_ERR_CONFIG,
+                                "private key %s doesn't belong to certificate %s", tls->key_file,
+                                tls->certificate_file);
+        }
+    }
+    if (!is_set(tls->ca_file))
+        return VD_OK;
+    if (SSL_CTX_load_verify_locations(context, tls->ca_file, NULL) != 1) {
+        rc = vd_tls_error(err, VD_ERR_CONFIG, "certificate authorities");
+        (void)vd_error_prefix(err, "%s", tls->ca_file);
+        return rc;
+    }
+    if (tls->server && tls->verify > 0)
+        SSL_CTX_set_client_CA_list(context, SSL_load_client_CA_file(tls->ca_file));
+    return VD_OK;
+}
+
+static int set_policy(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
+{
+    SSL_CTX_set_security_level(context, 2);
+    int version = tls->tls13_only ? TLS1_3_VERSION : TLS1_2_VERSION;
+    if (SSL_CTX_set_min_proto_version(context, version) != 1 ||
+        SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) != 1 ||
+        SSL_CTX_set_cipher_list(context, suites_12) != 1 ||
+        SSL_CTX_set_ciphersuites(context, suites_13) != 1 ||
+        SSL_CTX_set1_groups_list(context, groups) != 1)
+        return vd_tls_error(err, VD_ERR_INTERNAL, "TLS policy");
+    SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
+                                     SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                                  SSL_MODE_RELEASE_BUFFERS);
+    if (tls->server) {
+        SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF); /* tickets alone */
+        (void)SSL_CTX_set_num_tickets(context, 1);
+        if (SSL_CTX_set_session_id_context(context, session_context, sizeof session_context - 1) !=
+            1)
+            return vd_tls_error(err, VD_ERR_INTERNAL, "TLS session context");
+    }
+    int mode = SSL_VERIFY_NONE;
+    if (tls->verify > 0)
+        mode = SSL_VERIFY_PEER | (tls->verify > 1 ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0);
+    SSL_CTX_set_verify(context, mode, NULL);
+    return VD_OK;
+}
+
+static int make_context(const vd_tls_t *tls, SSL_CTX **ret_context, vd_error_t *err)
+{
+    SSL_CTX *context = SSL_CTX_new(tls->server ? TLS_server_method() : TLS_client_method());
+    if (context == NULL)
+        return vd_tls_error(err, VD_ERR_NO_MEMORY, "TLS context");
+    int rc = set_policy(tls, context, err);
+    if (rc == VD_OK)
+        rc = load_files(tls, context, err);
+    if (rc != VD_OK) {
+        SSL_CTX_free(context);
+        return rc;
+    }
+    *ret_context = context;
+    return VD_OK;
+}
+
+static char *copy_text(const char *text)
+{
+    return vd_xstrdup(text == NULL ? "" : text);
+}
+
+int vd_tls_create(const vd_tls_options_t *options, vd_tls_t **ret_tls, vd_error_t *err)
+{
+    VD_ASSERT(options != NULL && ret_tls != NULL);
+    VD_ASSERT(options->verify >= 0 && options->verify <= 2);
+
+    if (options->server && !is_set(options->certificate_file))
+        return vd_error_set(err, VD_ERR_CONFIG, "tls.certificate_file is needed");
+    if (is_set(options->certificate_file) != is_set(options->key_file))
+        return vd_error_set(err, VD_ERR_CONFIG, "a certificate and its private key go together");
+    if (options->verify > 0 && !is_set(options->ca_file))
+        return vd_error_set(err, VD_ERR_CONFIG, "verifying certificates needs tls.ca_file");
+    vd_tls_t *tls = vd_xalloc(sizeof *tls);
+    tls->certificate_file = copy_text(options->certificate_file);
+    tls->key_file = copy_text(options->key_file);
+    tls->ca_file = copy_text(options->ca_file);
+    tls->expected_name = copy_text(options->expected_name);
+    tls->server = options->server;
+    tls->tls13_only = options->tls13_only;
+    tls->verify = options->verify;
+    (void)pthread_mutex_init(&tls->mutex, NULL);
+    int rc = make_context(tls, &tls->current, err);
+    if (rc != VD_OK) {
+        vd_tls_destroy(&tls);
+        return rc;
+    }
+    *ret_tls = tls;
+    return VD_OK;
+}
+
+void vd_tls_destroy(vd_tls_t **tls_p)
+{
+    vd_tls_t *tls = *tls_p;
+    if (tls == NULL)
+        return;
+    *tls_p = NULL;
+    SSL_CTX_free(tls->current);
+    SSL_CTX_free(tls->before);
+    (void)pthread_mutex_destroy(&tls->mutex);
+    vd_free(tls->certificate_file);
+    vd_free(tls->key_file);
+    vd_free(tls->ca_file);
+    vd_free(tls->expected_name);
+    vd_free(tls);
+}
+
+int vd_tls_reload(vd_tls_t *tls, vd_error_t *err)
+{
+    VD_ASSERT(tls != NULL);
+
+    SSL_CTX *fresh = NULL;
+    int rc = make_context(tls, &fresh, err);
+    if (rc != VD_OK)
+        return rc;
+    (void)pthread_mutex_lock(&tls->mutex);
+    SSL_CTX *oldest = tls->before;
+    tls->before = tls->current;
+    tls->current = fresh;
+    (void)pthread_mutex_unlock(&tls->mutex);
+    SSL_CTX_free(oldest);
+    return VD_OK;
+}
+
+SSL_CTX *vd_tls_context(vd_tls_t *tls)
+{
+    (void)pthread_mutex_lock(&tls->mutex);
+    SSL_CTX *context = tls->current;
+    (void)pthread_mutex_unlock(&tls->mutex);
+    return context;
+}
+
+static bool expect_name(SSL *ssl, const char *name)
+{
+    ASN1_OCTET_STRING *address = a2i_IPADDRESS(name);
+    if (address != NULL) {
+        ASN1_OCTET_STRING_free(address);
+        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1;
+    }
+    ERR_clear_error();
+    return SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
+}
+
+int vd_tls_ssl_new(vd_tls_t *tls, int fd, SSL **ret_ssl, vd_error_t *err)
+{
+    VD_ASSERT(tls != NULL && ret_ssl != NULL);
+
+    (void)pthread_mutex_lock(&tls->mutex);
+    SSL *ssl = SSL_new(tls->current); /* takes a reference */
+    (void)pthread_mutex_unlock(&tls->mutex);
+    if (ssl == NULL || (fd >= 0 && SSL_set_fd(ssl, fd) != 1) ||
+        (!tls->server && is_set(tls->expected_name) && !expect_name(ssl, tls->expected_name))) {
+        SSL_free(ssl);
+        return vd_tls_error(err, VD_ERR_NO_MEMORY, "TLS connection");
+    }
+    if (tls->server)
+        SSL_set_accept_state(ssl);
+    else
+        SSL_set_connect_state(ssl);
+    *ret_ssl = ssl;
+    return VD_OK;
+}
+
+int64_t vd_tls_expires_in_s(vd_tls_t *tls)
+{
+    VD_ASSERT(tls != NULL);
+
+    (void)pthread_mutex_lock(&tls->mutex);
+    const X509 *certificate = SSL_CTX_get0_certificate(tls->current);
+    int days = 0, seconds = 0;
+    int64_t left = INT64_MAX; /* no certificate: nothing expires */
+    if (certificate != NULL &&
+        ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(certificate)) == 1)
+        left = (int64_t)days * 86400 + seconds;
+    (void)pthread_mutex_unlock(&tls->mutex);
+    return left;
+}
