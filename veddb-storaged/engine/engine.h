@@ -1,58 +1,81 @@
-/* veddb-storaged/engine/engine.h — a thin wrap of WiredTiger and its traps; with session.h the only headers of the engine that others include.
- * wiredtiger.h is included only in this room.
+/* veddb-storaged/engine/engine.h — a thin wrap of WiredTiger and its traps; with session.h the only
+ * headers of the engine that others include. wiredtiger.h is included only in this room.
  *
- * Duty:    opens the database behind every guard of guard.h, with encryption (encryptor.c), log and checkpoints as DESIGN.md section 4 sets them;
- *          hands out sessions; owns the sequencer (timestamps), the flusher (group commit) and the reserve (free space).
- * Owner:   one engine per process at a time; open/close. close drains the flusher and takes a last checkpoint; stor_engine_abandon leaves at once
- *          (after a WiredTiger panic close may hang).
- * Threads: open/close by one; the rest any. A WiredTiger panic ends the process with exit code STOR_EXIT_PANIC after naming the cause. */
+ * Duty:    opens the database behind every guard of guard.h, with encryption (encryptor.c), log and
+ * checkpoints as DESIGN.md section 4 sets them; hands out sessions; owns the sequencer
+ * (timestamps), the flusher (group commit) and the reserve (free space). Owner:   one engine per
+ * process at a time; open/close. close drains the flusher and takes a last checkpoint;
+ * stor_engine_abandon leaves at once (after a WiredTiger panic close may hang). Threads: open/close
+ * by one; the rest any. A WiredTiger panic ends the process with exit code STOR_EXIT_PANIC after
+ * naming the cause. */
 #pragma once
 #include "veddb-storaged/engine/keys.h"
+
+#define STOR_EXIT_PANIC                                                                            \
+    120 /* exit code: the engine can't go on (WiredTiger panic, failed flush); the cause was       \
+           logged */
 
 typedef struct stor_engine stor_engine_t;
 struct stor_flush_waiter;
 
 typedef struct {
-    const char *folder;           /* data folder (0700); the engine's files stand in it */
-    uint64_t cache_bytes;         /* >= 16 MiB */
+    const char *folder;   /* data folder (0700); the engine's files stand in it */
+    uint64_t cache_bytes; /* >= 16 MiB */
     uint32_t eviction_threads_max;
     uint32_t sessions_max;
-    bool bootstrap;               /* make a new database; refused when the folder holds one (or remains of one) */
-    stor_keys_t *keys;            /* borrowed; outlives the engine */
-    uint64_t log_file_max_bytes;  /* 0 = 100 MB */
-    uint64_t reserve_min_bytes;   /* free-space reserve; 0 = computed as DESIGN.md says */
-    uint32_t checkpoint_wait_s;   /* 0 = 30 */
-    const char *fs_faults;        /* tests only: file-system layer that drops/reorders unsynced writes (see fs_faults.h); NULL = none */
-    uint8_t term;                 /* this node's term, 8 bits in each timestamp */
-    /* Called on the flusher thread with the parked waiters that a finished flush releases (linked by next). */
+    bool bootstrap; /* make a new database; refused when the folder holds one (or remains of one) */
+    stor_keys_t *keys;           /* borrowed; outlives the engine */
+    uint64_t log_file_max_bytes; /* 0 = 100 MB */
+    uint64_t reserve_min_bytes;  /* free-space reserve; 0 = computed as DESIGN.md says */
+    uint32_t checkpoint_wait_s;  /* 0 = 30 */
+    const char *fs_faults; /* tests only: file-system layer that drops/reorders unsynced writes (see
+                              fs_faults.h); NULL = none */
+    uint8_t term;          /* this node's term, 8 bits in each timestamp */
+    /* Called on the flusher thread with the parked waiters that a finished flush releases (linked
+     * by next). */
     void (*released)(struct stor_flush_waiter *list, void *context);
     void *released_context;
-    /* Called when the flush itself fails (I/O error): nothing more may be acknowledged; the process must end. */
+    /* Called when the flush itself fails (I/O error): nothing more may be acknowledged; the process
+     * must end. */
     void (*failed)(const vd_error_t *err, void *context);
 } stor_engine_options_t;
 
-VD_MUST_CHECK int stor_engine_open(const stor_engine_options_t *options, stor_engine_t **ret_engine, vd_error_t *err);
+VD_MUST_CHECK int stor_engine_open(const stor_engine_options_t *options, stor_engine_t **ret_engine,
+                                   vd_error_t *err);
 VD_MUST_CHECK int stor_engine_close(stor_engine_t **engine_p, vd_error_t *err);
-/* True when the folder already holds a database (turtle, metadata and log files present in full or in part). */
+/* Leaves the process at once, without closing anything (after a fatal error close may hang). */
+_Noreturn void stor_engine_abandon(stor_engine_t *engine, int exit_code);
+/* True when the folder already holds a database (turtle, metadata and log files present in full or
+ * in part). */
 bool stor_engine_exists(const char *folder);
 
-/* Tables. Names are opaque ids ("c-12", "i-7", "j-3", "catalog"). Creating and dropping are their own small transactions in WiredTiger. */
-VD_MUST_CHECK int stor_engine_table_create(stor_engine_t *engine, const char *name, bool snappy, vd_error_t *err);
-/* VD_ERR_OBJECT_IS_BUSY while cursors are open on it: sessions close theirs when stor_engine_table_retire() has been called. */
+/* Tables. Names are opaque ids ("c-12", "i-7", "j-3", "catalog"). Creating and dropping are their
+ * own small transactions in WiredTiger. */
+VD_MUST_CHECK int stor_engine_table_create(stor_engine_t *engine, const char *name, bool snappy,
+                                           vd_error_t *err);
+/* VD_ERR_OBJECT_IS_BUSY while cursors are open on it: sessions close theirs when
+ * stor_engine_table_retire() has been called. */
 VD_MUST_CHECK int stor_engine_table_drop(stor_engine_t *engine, const char *name, vd_error_t *err);
 void stor_engine_table_retire(stor_engine_t *engine, const char *name);
 /* Calls visit for every table in the metadata (for the sweep of orphans). */
-VD_MUST_CHECK int stor_engine_tables(stor_engine_t *engine, int (*visit)(const char *name, void *context), void *context, vd_error_t *err);
+VD_MUST_CHECK int stor_engine_tables(stor_engine_t *engine,
+                                     int (*visit)(const char *name, void *context), void *context,
+                                     vd_error_t *err);
 /* Bytes of the table's file and, of these, bytes free for reuse. */
-VD_MUST_CHECK int stor_engine_table_size(stor_engine_t *engine, const char *name, uint64_t *ret_file_bytes, uint64_t *ret_free_bytes, vd_error_t *err);
-/* WiredTiger's verify() of one table; VD_ERR_CORRUPT with what it said. Needs the table's cursors closed. */
-VD_MUST_CHECK int stor_engine_table_verify(stor_engine_t *engine, const char *name, vd_error_t *err);
+VD_MUST_CHECK int stor_engine_table_size(stor_engine_t *engine, const char *name,
+                                         uint64_t *ret_file_bytes, uint64_t *ret_free_bytes,
+                                         vd_error_t *err);
+/* WiredTiger's verify() of one table; VD_ERR_CORRUPT with what it said. Needs the table's cursors
+ * closed. */
+VD_MUST_CHECK int stor_engine_table_verify(stor_engine_t *engine, const char *name,
+                                           vd_error_t *err);
 VD_MUST_CHECK int stor_engine_checkpoint(stor_engine_t *engine, vd_error_t *err);
 
 /* ---- timestamps: {seconds u32, term u8, counter u24}; see sequencer.c ---- */
 /* Newest timestamp of any committed write (a read's dependency when it found nothing). */
 uint64_t stor_engine_newest(stor_engine_t *engine);
-/* No commit at or below this is still to come; everything at or below it can be seen by a transaction begun now. */
+/* No commit at or below this is still to come; everything at or below it can be seen by a
+ * transaction begun now. */
 uint64_t stor_engine_visible(stor_engine_t *engine);
 /* Everything at or below this is on disk. */
 uint64_t stor_engine_durable(stor_engine_t *engine);
@@ -61,16 +84,19 @@ uint64_t stor_engine_durable(stor_engine_t *engine);
 typedef struct stor_flush_waiter {
     struct stor_flush_waiter *next;
 } stor_flush_waiter_t;
-/* True: everything at or below `timestamp` is flushed, answer now. False: the waiter is parked and comes back through `released`. Threads: any. */
+/* True: everything at or below `timestamp` is flushed, answer now. False: the waiter is parked and
+ * comes back through `released`. Threads: any. */
 bool stor_engine_flush_wait(stor_engine_t *engine, uint64_t timestamp, stor_flush_waiter_t *waiter);
 
 /* ---- free space ---- */
-/* VD_OK, or VD_ERR_OUT_OF_DISK_SPACE with a clear message while the reserve is used up. Cheap (sampled in the background). */
+/* VD_OK, or VD_ERR_OUT_OF_DISK_SPACE with a clear message while the reserve is used up. Cheap
+ * (sampled in the background). */
 VD_MUST_CHECK int stor_engine_write_allowed(stor_engine_t *engine, vd_error_t *err);
 
 typedef struct {
     uint64_t flushes, flushed_commits, flush_us_sum, flush_us_max;
-    uint64_t cache_bytes_max, cache_bytes_used, cache_bytes_dirty, cache_bytes_read, cache_bytes_written, pages_read, pages_evicted;
+    uint64_t cache_bytes_max, cache_bytes_used, cache_bytes_dirty, cache_bytes_read,
+        cache_bytes_written, pages_read, pages_evicted;
     uint64_t log_bytes_written, log_syncs, checkpoints, checkpoint_ms_last;
     uint64_t txn_begins, txn_commits, txn_rollbacks, conflicts;
     uint64_t free_bytes, reserve_bytes;

@@ -1,10 +1,13 @@
-/* veddb-storaged/engine/session.h — one worker's access to the engine: a transaction at a time, and cursors on tables.
+/* veddb-storaged/engine/session.h — one worker's access to the engine: a transaction at a time, and
+ * cursors on tables.
  *
- * Duty:    WT_SESSION with cached cursors; every call maps WiredTiger's results: WT_ROLLBACK -> VD_ERR_WRITE_CONFLICT (the transaction must then be
- *          rolled back: commit refuses), WT_NOTFOUND -> VD_ERR_NOT_FOUND, WT_DUPLICATE_KEY -> VD_ERR_DUPLICATE_KEY, WT_CACHE_FULL and ENOSPC named.
- * Owner:   open/close; a session belongs to one thread at a time (it may move between threads between calls).
- * Rules:   cursors are reset at commit and rollback (a positioned cursor in an idle session stalls all writers). Slices returned by a cursor are valid
- *          until its next call or the end of the transaction. */
+ * Duty:    WT_SESSION with cached cursors; every call maps WiredTiger's results: WT_ROLLBACK ->
+ * VD_ERR_WRITE_CONFLICT (the transaction must then be rolled back: commit refuses), WT_NOTFOUND ->
+ * VD_ERR_NOT_FOUND, WT_DUPLICATE_KEY -> VD_ERR_DUPLICATE_KEY, WT_CACHE_FULL and ENOSPC named.
+ * Owner:   open/close; a session belongs to one thread at a time (it may move between threads
+ * between calls). Rules:   cursors are reset at commit and rollback (a positioned cursor in an idle
+ * session stalls all writers). Slices returned by a cursor are valid until its next call or the end
+ * of the transaction. */
 #pragma once
 #include "libcommon/base/arena.h"
 #include "veddb-storaged/engine/engine.h"
@@ -12,41 +15,57 @@
 typedef struct stor_session stor_session_t;
 typedef struct stor_cursor stor_cursor_t;
 
-VD_MUST_CHECK int stor_session_open(stor_engine_t *engine, stor_session_t **ret_session, vd_error_t *err);
+VD_MUST_CHECK int stor_session_open(stor_engine_t *engine, stor_session_t **ret_session,
+                                    vd_error_t *err);
 void stor_session_close(stor_session_t **session_p);
 stor_engine_t *stor_session_engine(stor_session_t *session);
 
 /* Snapshot isolation. The snapshot is taken at begin. */
 VD_MUST_CHECK int stor_txn_begin(stor_session_t *session, vd_error_t *err);
-/* Draws the transaction's timestamp (unique, larger than any seen at begin). Only after begin; once per transaction; anew on each retry. The sequencer counts it as
- * in flight until commit or rollback. */
+/* Draws the transaction's timestamp (unique, larger than any seen at begin). Only after begin; once
+ * per transaction; anew on each retry. The sequencer counts it as in flight until commit or
+ * rollback. */
 uint64_t stor_txn_timestamp(stor_session_t *session);
-/* Commits unsynced (the flusher makes it durable). VD_ERR_WRITE_CONFLICT when the transaction has failed before. Ends the transaction in every case. */
+/* Commits unsynced (the flusher makes it durable). VD_ERR_WRITE_CONFLICT when the transaction has
+ * failed before. Ends the transaction in every case. */
 VD_MUST_CHECK int stor_txn_commit(stor_session_t *session, vd_error_t *err);
 void stor_txn_rollback(stor_session_t *session);
 bool stor_txn_active(const stor_session_t *session);
-/* The dependency of a read that found nothing: newest commit that this transaction's snapshot may have seen. */
+/* The dependency of a read that found nothing: newest commit that this transaction's snapshot may
+ * have seen. */
 uint64_t stor_txn_snapshot_newest(const stor_session_t *session);
 
-/* A cursor on a table, from the session's cache; valid until the session closes or the table is retired. VD_ERR_NOT_FOUND: no such table. */
-VD_MUST_CHECK int stor_cursor_open(stor_session_t *session, const char *table, stor_cursor_t **ret_cursor, vd_error_t *err);
-/* A second, private cursor (two positions on one table at once): put back with stor_cursor_release. */
-VD_MUST_CHECK int stor_cursor_acquire(stor_session_t *session, const char *table, stor_cursor_t **ret_cursor, vd_error_t *err);
+/* A cursor on a table, from the session's cache; valid until the session closes or the table is
+ * retired. VD_ERR_NOT_FOUND: no such table. */
+VD_MUST_CHECK int stor_cursor_open(stor_session_t *session, const char *table,
+                                   stor_cursor_t **ret_cursor, vd_error_t *err);
+/* A second, private cursor (two positions on one table at once): put back with stor_cursor_release.
+ */
+VD_MUST_CHECK int stor_cursor_acquire(stor_session_t *session, const char *table,
+                                      stor_cursor_t **ret_cursor, vd_error_t *err);
 void stor_cursor_release(stor_cursor_t **cursor_p);
 void stor_cursor_reset(stor_cursor_t *cursor);
 
-VD_MUST_CHECK int stor_cursor_search(stor_cursor_t *cursor, vd_slice_t key, vd_slice_t *ret_value, vd_error_t *err);
+VD_MUST_CHECK int stor_cursor_search(stor_cursor_t *cursor, vd_slice_t key, vd_slice_t *ret_value,
+                                     vd_error_t *err);
 /* First record with key >= (forward) or <= (backward) the given one; VD_ERR_NOT_FOUND when none. */
-VD_MUST_CHECK int stor_cursor_seek(stor_cursor_t *cursor, vd_slice_t key, bool forward, vd_slice_t *ret_key, vd_slice_t *ret_value, vd_error_t *err);
-/* The record after (before) the present one, or the first (last) when not positioned; VD_ERR_NOT_FOUND at the end. */
-VD_MUST_CHECK int stor_cursor_next(stor_cursor_t *cursor, bool forward, vd_slice_t *ret_key, vd_slice_t *ret_value, vd_error_t *err);
+VD_MUST_CHECK int stor_cursor_seek(stor_cursor_t *cursor, vd_slice_t key, bool forward,
+                                   vd_slice_t *ret_key, vd_slice_t *ret_value, vd_error_t *err);
+/* The record after (before) the present one, or the first (last) when not positioned;
+ * VD_ERR_NOT_FOUND at the end. */
+VD_MUST_CHECK int stor_cursor_next(stor_cursor_t *cursor, bool forward, vd_slice_t *ret_key,
+                                   vd_slice_t *ret_value, vd_error_t *err);
 /* A few records from random places (for $sample and statistics). */
-VD_MUST_CHECK int stor_cursor_random(stor_session_t *session, const char *table, int (*visit)(vd_slice_t key, vd_slice_t value, void *context), void *context,
-                                     uint32_t count, vd_error_t *err);
+VD_MUST_CHECK int stor_cursor_random(stor_session_t *session, const char *table,
+                                     int (*visit)(vd_slice_t key, vd_slice_t value, void *context),
+                                     void *context, uint32_t count, vd_error_t *err);
 /* Writes need an active transaction. The key must be absent: VD_ERR_DUPLICATE_KEY. */
-VD_MUST_CHECK int stor_cursor_insert(stor_cursor_t *cursor, vd_slice_t key, vd_slice_t value, vd_error_t *err);
+VD_MUST_CHECK int stor_cursor_insert(stor_cursor_t *cursor, vd_slice_t key, vd_slice_t value,
+                                     vd_error_t *err);
 /* Present or not. */
-VD_MUST_CHECK int stor_cursor_put(stor_cursor_t *cursor, vd_slice_t key, vd_slice_t value, vd_error_t *err);
+VD_MUST_CHECK int stor_cursor_put(stor_cursor_t *cursor, vd_slice_t key, vd_slice_t value,
+                                  vd_error_t *err);
 /* The key must be there: VD_ERR_NOT_FOUND. */
-VD_MUST_CHECK int stor_cursor_update(stor_cursor_t *cursor, vd_slice_t key, vd_slice_t value, vd_error_t *err);
+VD_MUST_CHECK int stor_cursor_update(stor_cursor_t *cursor, vd_slice_t key, vd_slice_t value,
+                                     vd_error_t *err);
 VD_MUST_CHECK int stor_cursor_remove(stor_cursor_t *cursor, vd_slice_t key, vd_error_t *err);

@@ -1,0 +1,99 @@
+/* veddb-storaged/engine/engine_private.h — what engine.c, tables.c, session.c and cursor.c share;
+ * no one else includes it. */
+#pragma once
+#include "libcommon/base/list.h"
+#include "libcommon/base/map.h"
+#include "veddb-storaged/engine/flusher.h"
+#include "veddb-storaged/engine/guard.h"
+#include "veddb-storaged/engine/reserve.h"
+#include "veddb-storaged/engine/session.h"
+#include "veddb-storaged/engine/wt.h"
+
+#define STOR_TABLE_NAME_MAX_BYTES 64
+
+typedef struct {
+    atomic_uint_fast64_t begins, commits, rollbacks, conflicts;
+} stor_txn_counts_t;
+
+struct stor_engine {
+    WT_EVENT_HANDLER handler; /* first: the handler's callbacks get its address */
+    stor_engine_options_t options;
+    char *folder;
+    stor_guard_t *guard;
+    WT_CONNECTION *conn;
+    stor_sequencer_t sequencer;
+    stor_flusher_t *flusher;
+    stor_reserve_t reserve;
+    /* Messages at open. */
+    atomic_bool opening;
+    atomic_bool closing;
+    pthread_mutex_t message_lock;
+    char open_fault[VD_ERROR_MESSAGE_SIZE]; /* first message that speaks of corruption or salvage */
+    char open_message[VD_ERROR_MESSAGE_SIZE]; /* first error message */
+    /* Tables, checkpoints, statistics: one session under a lock. */
+    pthread_mutex_t admin_lock;
+    WT_SESSION *admin;
+    /* Sessions. */
+    pthread_mutex_t sessions_lock;
+    stor_session_t **slots; /* by sequencer slot; NULL = free */
+    stor_txn_counts_t closed_counts;
+};
+
+struct stor_cursor {
+    vd_node_t node; /* in the session's cursors */
+    stor_session_t *session;
+    WT_CURSOR *wt;     /* overwrite=false; NULL until first used, and after the table was retired */
+    WT_CURSOR *wt_put; /* overwrite=true; opened by the first put */
+    bool used;         /* stands in the session's used list: reset at the end of the transaction */
+    bool retired;
+    bool private_one; /* from stor_cursor_acquire; not in the map */
+    uint64_t touched; /* transaction number */
+    stor_cursor_t *next_used;
+    char uri[STOR_TABLE_NAME_MAX_BYTES + 16];
+    char name[STOR_TABLE_NAME_MAX_BYTES + 1];
+};
+
+/* A table that a session shall let go of, noted while it was in a transaction. */
+typedef struct stor_notice {
+    struct stor_notice *next;
+    bool dropped;
+    char name[STOR_TABLE_NAME_MAX_BYTES + 1];
+} stor_notice_t;
+
+struct stor_session {
+    stor_engine_t *engine;
+    WT_SESSION *wt;
+    uint32_t slot;
+    atomic_int busy;     /* held from begin to end of a transaction, and inside other calls; retire
+                            takes it between */
+    atomic_bool noticed; /* notices is not empty */
+    stor_notice_t *notices; /* under the engine's sessions_lock */
+    bool active, failed, wrote, drawn;
+    uint64_t timestamp, snapshot_newest, transactions, bytes_written;
+    vd_map_t *by_table; /* name -> stor_cursor_t */
+    vd_list_t cursors;  /* all of them, private ones too */
+    stor_cursor_t *used;
+    uint32_t open_count; /* WT_CURSORs open */
+    stor_txn_counts_t counts;
+};
+
+/* node is the first member; the detour over void tells the compiler that the alignment is right. */
+static inline stor_cursor_t *stor_cursor_of(vd_node_t *node)
+{
+    return (stor_cursor_t *)(void *)node;
+}
+
+/* Checks a table's name and writes its uri. */
+VD_MUST_CHECK int stor_table_uri(const char *name, char uri[STOR_TABLE_NAME_MAX_BYTES + 16],
+                                 vd_error_t *err);
+/* Each session closes its WT_CURSORs on the table (dropped: and forgets it): at once when it is
+ * between transactions, else at the end of its transaction. */
+void stor_sessions_notify(stor_engine_t *engine, const char *name, bool dropped);
+/* Caller holds the session busy. */
+void stor_session_table_retire(stor_session_t *session, const char *name);
+void stor_session_table_forget(stor_session_t *session, const char *name);
+void stor_session_hold(stor_session_t *session);
+void stor_session_let_go(stor_session_t *session);
+/* Resets every cursor used in the transaction. */
+void stor_session_cursors_reset(stor_session_t *session);
+void stor_cursor_free(stor_cursor_t *cursor);

@@ -1,0 +1,47 @@
+/* veddb-storaged/engine/flusher.h — group commit: one thread that makes the log durable and
+ * releases who waits for it.
+ *
+ * Duty:    in a loop while there is something to do: sample `visible`, take the parked waiters,
+ * write a marker and (when due) a higher ceiling, sync the log, publish `durable`, release the
+ * waiters. Whoever was parked before a flush began is released by it: all that he may have seen had
+ * its log record written before. Sleeps without a timer when nothing is parked or unflushed.
+ * Markers: a log message {start id, number}; number n is written after flush n-1 has ended. So a
+ * marker n found in the log proves that everything before marker n-1 is on disk (guard.c). Owner:
+ * the engine. Threads: start/stop by the opener; the rest any. */
+#pragma once
+#include "veddb-storaged/engine/engine.h"
+#include "veddb-storaged/engine/guard.h"
+#include "veddb-storaged/engine/sequencer.h"
+
+typedef struct stor_flusher stor_flusher_t;
+struct __wt_connection;
+
+/* Then 12 hexadecimal digits of start id, a blank, 16 of number: fits into the smallest log record
+ * (128 B with all heads). */
+#define STOR_MARKER_PREFIX "flush "
+
+typedef struct {
+    struct __wt_connection *conn;
+    stor_sequencer_t *sequencer;
+    stor_guard_t *guard;
+    void (*released)(stor_flush_waiter_t *list, void *context);
+    void *released_context;
+    void (*failed)(const vd_error_t *err, void *context);
+} stor_flusher_options_t;
+
+/* Writes and flushes the first marker and ceiling before it returns. */
+VD_MUST_CHECK int stor_flusher_start(const stor_flusher_options_t *options,
+                                     stor_flusher_t **ret_flusher, vd_error_t *err);
+/* Flushes what is left, writes the exact ceiling, releases all waiters, ends the thread. */
+void stor_flusher_stop(stor_flusher_t **flusher_p);
+/* Around each commit that has written. */
+void stor_flusher_commit_begin(stor_flusher_t *flusher);
+void stor_flusher_commit_end(stor_flusher_t *flusher);
+bool stor_flusher_wait(stor_flusher_t *flusher, uint64_t timestamp, stor_flush_waiter_t *waiter);
+uint64_t stor_flusher_durable(const stor_flusher_t *flusher);
+/* A draw waits for a higher ceiling (stor_sequencer_t.want). */
+void stor_flusher_wake(void *flusher);
+void stor_flusher_stats(const stor_flusher_t *flusher, stor_engine_stats_t *stats);
+/* The ceiling that an earlier start left; 0 in a new database. */
+VD_MUST_CHECK int stor_flusher_ceiling_read(struct __wt_connection *conn, uint64_t *ret_ceiling,
+                                            vd_error_t *err);

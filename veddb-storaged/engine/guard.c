@@ -1,0 +1,384 @@
+/* veddb-storaged/engine/guard.c — see the header. The scan of the log stands in log_scan.c. */
+#include "veddb-storaged/engine/guard.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/base/rand.h"
+#include "veddb-storaged/engine/crc32c.h"
+#include "veddb-storaged/engine/log_scan.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LOCK_FILE      "VedDB.lock"
+#define FORMAT_FILE    "VedDB.format"
+#define FORMAT_NEW     "VedDB.format.new"
+#define BOOTSTRAP_MARK "VedDB.bootstrap"
+/* The highest log file that a flush has reached: without it a missing last file would not be
+ * noticed. Magic 8 B, number u32, crc32c u32. */
+#define LOG_NOTE_FILE  "VedDB.log"
+#define LOG_NOTE_NEW   "VedDB.log.new"
+#define LOG_NOTE_MAGIC "VEDDBLOG"
+#define LOG_NOTE_BYTES 16
+#define FORMAT_MAGIC   "VEDDBFMT"
+/* Plain: magic 8 B, version u32, length u32 of the block. Then a sealed block {version u32,
+ * database id 16 B, made at (ms) u64}, then crc32c u32. */
+#define FORMAT_HEAD_BYTES    16
+#define FORMAT_PAYLOAD_BYTES 28
+#define FORMAT_BLOCK_BYTES   (FORMAT_PAYLOAD_BYTES + STOR_BLOCK_OVERHEAD_BYTES)
+#define FORMAT_FILE_BYTES    (FORMAT_HEAD_BYTES + FORMAT_BLOCK_BYTES + 4)
+
+struct stor_guard {
+    int dir_fd, lock_fd;
+    bool bootstrap;
+    stor_keys_t *keys;
+    char *folder;
+    uint8_t payload[FORMAT_PAYLOAD_BYTES];
+    uint8_t sealed_with[STOR_KEY_ID_BYTES];
+    uint32_t log_highest; /* as the note has it; the flusher's thread alone after open */
+    stor_log_scan_t scan;
+};
+
+static bool is_engine_file(const char *name)
+{
+    size_t len = strlen(name);
+    return strncmp(name, "WiredTiger", 10) == 0 ||
+           (len > 3 && strcmp(name + len - 3, ".wt") == 0) || strcmp(name, FORMAT_FILE) == 0 ||
+           strcmp(name, LOG_NOTE_FILE) == 0;
+}
+
+/* Calls visit for each engine file until one returns other than 0. Returns -1 when the folder can't
+ * be read. */
+static int each_engine_file(const char *folder, int (*visit)(int dir_fd, const char *name))
+{
+    DIR *dir = opendir(folder);
+    if (dir == NULL)
+        return -1;
+    int rc = 0;
+    for (struct dirent *entry; rc == 0 && (entry = readdir(dir)) != NULL;)
+        if (is_engine_file(entry->d_name))
+            rc = visit(dirfd(dir), entry->d_name);
+    (void)closedir(dir); /* was only read */
+    return rc;
+}
+
+static int visit_found(int dir_fd, const char *name)
+{
+    (void)dir_fd;
+    (void)name;
+    return 1;
+}
+
+static int visit_remove(int dir_fd, const char *name)
+{
+    return unlinkat(dir_fd, name, 0) == 0 ? 0 : -2;
+}
+
+bool stor_guard_exists(const char *folder)
+{
+    char path[4096];
+    (void)snprintf(path, sizeof path, "%s/%s", folder, BOOTSTRAP_MARK);
+    return access(path, F_OK) != 0 && each_engine_file(folder, visit_found) == 1;
+}
+
+static int folder_lock(stor_guard_t *guard, vd_error_t *err)
+{
+    guard->dir_fd = open(guard->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (guard->dir_fd < 0)
+        return vd_error_set_errno(err, "the data folder %s", guard->folder);
+    guard->lock_fd = openat(guard->dir_fd, LOCK_FILE, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (guard->lock_fd < 0)
+        return vd_error_set_errno(err, "%s/%s", guard->folder, LOCK_FILE);
+    if (flock(guard->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        return VD_OK;
+    if (errno == EWOULDBLOCK)
+        return vd_error_set(err, VD_ERR_OBJECT_IS_BUSY,
+                            "the data folder %s is in use by another process (%s is locked)",
+                            guard->folder, LOCK_FILE);
+    return vd_error_set_errno(err, "locking %s/%s", guard->folder, LOCK_FILE);
+}
+
+static int bytes_write(int fd, const uint8_t *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, data, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        data += n;
+        len -= (size_t)n;
+    }
+    return fsync(fd);
+}
+
+/* Whole or not at all, also after a power loss: new file, sync, rename, sync of the folder. */
+static int file_replace(const stor_guard_t *guard, const char *name, const char *temporary,
+                        const uint8_t *data, size_t len, vd_error_t *err)
+{
+    int fd = openat(guard->dir_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int rc = fd < 0 ? -1 : bytes_write(fd, data, len);
+    if (rc == 0)
+        rc = renameat(guard->dir_fd, temporary, guard->dir_fd, name);
+    if (rc == 0)
+        rc = fsync(guard->dir_fd);
+    if (rc != 0)
+        (void)vd_error_set_errno(err, "writing %s/%s", guard->folder, name);
+    if (fd >= 0)
+        (void)close(fd); /* synced already */
+    return rc == 0 ? VD_OK : VD_ERR_IO;
+}
+
+static int format_write(stor_guard_t *guard, vd_error_t *err)
+{
+    uint8_t bytes[FORMAT_FILE_BYTES];
+    size_t sealed_len = 0;
+    memcpy(bytes, FORMAT_MAGIC, 8);
+    vd_put_u32(bytes + 8, STOR_FORMAT_VERSION);
+    vd_put_u32(bytes + 12, FORMAT_BLOCK_BYTES);
+    int rc = stor_keys_seal(guard->keys, vd_slice(guard->payload, sizeof guard->payload),
+                            bytes + FORMAT_HEAD_BYTES, &sealed_len, err);
+    if (rc != VD_OK)
+        return rc;
+    VD_ASSERT(sealed_len == FORMAT_BLOCK_BYTES);
+    vd_put_u32(bytes + FORMAT_FILE_BYTES - 4, stor_crc32c(0, bytes, FORMAT_FILE_BYTES - 4));
+    return file_replace(guard, FORMAT_FILE, FORMAT_NEW, bytes, sizeof bytes, err);
+}
+
+/* The version is looked at first, so that a newer form gets its own message; the sum tells damage
+ * from a wrong key. */
+static int format_parse(stor_guard_t *guard, const uint8_t *bytes, size_t len, vd_error_t *err)
+{
+    if (len < FORMAT_HEAD_BYTES || memcmp(bytes, FORMAT_MAGIC, 8) != 0)
+        return vd_error_set(err, VD_ERR_CORRUPT, "%s/%s is damaged (no magic)", guard->folder,
+                            FORMAT_FILE);
+    uint32_t version = vd_get_u32(bytes + 8);
+    bool sum_fits = len > FORMAT_HEAD_BYTES + 4 &&
+                    vd_get_u32(bytes + len - 4) == stor_crc32c(0, bytes, len - 4);
+    if (!sum_fits)
+        return vd_error_set(err, VD_ERR_CORRUPT, "%s/%s is damaged (checksum)", guard->folder,
+                            FORMAT_FILE);
+    if (version != STOR_FORMAT_VERSION || len != FORMAT_FILE_BYTES)
+        return vd_error_set(err, VD_ERR_UNSUPPORTED_FORMAT,
+                            "the data in %s has format %u; this program reads and writes format %d",
+                            guard->folder, version, STOR_FORMAT_VERSION);
+    size_t plain_len = 0;
+    vd_slice_t block = vd_slice(bytes + FORMAT_HEAD_BYTES, FORMAT_BLOCK_BYTES);
+    int rc = stor_keys_block_key(block, guard->sealed_with, err);
+    if (rc == VD_OK)
+        rc = stor_keys_open(guard->keys, block, guard->payload, &plain_len, err);
+    if (rc != VD_OK)
+        return vd_error_prefix(err, "%s/%s", guard->folder, FORMAT_FILE);
+    if (vd_get_u32(guard->payload) != version)
+        return vd_error_set(err, VD_ERR_CORRUPT, "%s/%s is not authentic", guard->folder,
+                            FORMAT_FILE);
+    return VD_OK;
+}
+
+static int format_check(stor_guard_t *guard, vd_error_t *err)
+{
+    uint8_t bytes[4096];
+    int fd = openat(guard->dir_fd, FORMAT_FILE, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return vd_error_set(err, VD_ERR_CORRUPT, "%s/%s is missing", guard->folder, FORMAT_FILE);
+    if (fd < 0)
+        return vd_error_set_errno(err, "%s/%s", guard->folder, FORMAT_FILE);
+    ssize_t len = pread(fd, bytes, sizeof bytes, 0);
+    int rc = len < 0 ? vd_error_set_errno(err, "reading %s/%s", guard->folder, FORMAT_FILE)
+                     : format_parse(guard, bytes, (size_t)len, err);
+    (void)close(fd); /* was only read */
+    return rc;
+}
+
+static int bootstrap_begin(stor_guard_t *guard, vd_error_t *err)
+{
+    bool half_made = faccessat(guard->dir_fd, BOOTSTRAP_MARK, F_OK, 0) == 0;
+    if (!half_made && each_engine_file(guard->folder, visit_found) != 0)
+        return vd_error_set(err, VD_ERR_EXISTS,
+                            "%s holds a database, or remains of one: no new one is made there",
+                            guard->folder);
+    if (half_made && each_engine_file(guard->folder, visit_remove) != 0)
+        return vd_error_set_errno(err, "clearing the half-made database in %s", guard->folder);
+    const uint8_t mark[] = "a new database is being made here\n";
+    int rc = file_replace(guard, BOOTSTRAP_MARK, BOOTSTRAP_MARK ".new", mark, sizeof mark - 1, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_put_u32(guard->payload, STOR_FORMAT_VERSION);
+    vd_rand_secret(guard->payload + 4, 16);
+    vd_put_u64(guard->payload + 20, (uint64_t)vd_wall_ms());
+    return VD_OK;
+}
+
+static int must_stand(const stor_guard_t *guard, const char *name, vd_error_t *err)
+{
+    struct stat st;
+    if (fstatat(guard->dir_fd, name, &st, 0) != 0) {
+        if (errno == ENOENT)
+            return vd_error_set(err, VD_ERR_CORRUPT, "%s/%s is missing", guard->folder, name);
+        return vd_error_set_errno(err, "%s/%s", guard->folder, name);
+    }
+    if (!S_ISREG(st.st_mode) || st.st_size == 0)
+        return vd_error_set(err, VD_ERR_CORRUPT, "%s/%s is empty or no file", guard->folder, name);
+    return VD_OK;
+}
+
+/* Which log file recovery begins in, from the turtle's plain text. */
+static int turtle_read(const stor_guard_t *guard, uint32_t *ret_first_needed, vd_error_t *err)
+{
+    char text[16384];
+    int fd = openat(guard->dir_fd, "WiredTiger.turtle", O_RDONLY | O_CLOEXEC);
+    ssize_t len = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0);
+    if (len < 0)
+        (void)vd_error_set_errno(err, "reading %s/WiredTiger.turtle", guard->folder);
+    if (fd >= 0)
+        (void)close(fd); /* was only read */
+    if (len < 0)
+        return VD_ERR_IO;
+    text[len] = '\0';
+    const char *at = strstr(text, ",checkpoint_lsn=(");
+    if (at == NULL)
+        return vd_error_set(err, VD_ERR_CORRUPT,
+                            "%s/WiredTiger.turtle is damaged: it names no checkpoint",
+                            guard->folder);
+    /* (4294967295,2147483647) stands for "none yet". */
+    unsigned long number = strtoul(at + sizeof ",checkpoint_lsn=(" - 1, NULL, 10);
+    *ret_first_needed = number >= UINT32_MAX ? 0 : (uint32_t)number;
+    return VD_OK;
+}
+
+static int log_note_read(const stor_guard_t *guard, uint32_t *ret_number, vd_error_t *err)
+{
+    uint8_t bytes[LOG_NOTE_BYTES + 1];
+    int fd = openat(guard->dir_fd, LOG_NOTE_FILE, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return vd_error_set(err, VD_ERR_CORRUPT, "%s/%s is missing", guard->folder, LOG_NOTE_FILE);
+    ssize_t len = fd < 0 ? -1 : pread(fd, bytes, sizeof bytes, 0);
+    int rc = VD_OK;
+    if (len < 0)
+        rc = vd_error_set_errno(err, "reading %s/%s", guard->folder, LOG_NOTE_FILE);
+    else if (len != LOG_NOTE_BYTES || memcmp(bytes, LOG_NOTE_MAGIC, 8) != 0 ||
+             vd_get_u32(bytes + 12) != stor_crc32c(0, bytes, 12))
+        rc = vd_error_set(err, VD_ERR_CORRUPT, "%s/%s is damaged", guard->folder, LOG_NOTE_FILE);
+    else
+        *ret_number = vd_get_u32(bytes + 8);
+    if (fd >= 0)
+        (void)close(fd); /* was only read */
+    return rc;
+}
+
+static int log_note_write(stor_guard_t *guard, uint32_t number, vd_error_t *err)
+{
+    uint8_t bytes[LOG_NOTE_BYTES];
+    memcpy(bytes, LOG_NOTE_MAGIC, 8);
+    vd_put_u32(bytes + 8, number);
+    vd_put_u32(bytes + 12, stor_crc32c(0, bytes, 12));
+    int rc = file_replace(guard, LOG_NOTE_FILE, LOG_NOTE_NEW, bytes, sizeof bytes, err);
+    if (rc == VD_OK)
+        guard->log_highest = number;
+    return rc;
+}
+
+int stor_guard_log_flushed(stor_guard_t *guard, vd_error_t *err)
+{
+    char name[64];
+    uint32_t number = guard->log_highest;
+    for (;; number++) {
+        (void)snprintf(name, sizeof name, STOR_LOG_FILE_PREFIX "%010u", number + 1);
+        if (VD_LIKELY(faccessat(guard->dir_fd, name, F_OK, 0) != 0))
+            break;
+    }
+    return VD_LIKELY(number == guard->log_highest) ? VD_OK : log_note_write(guard, number, err);
+}
+
+static int database_check(stor_guard_t *guard, vd_error_t *err)
+{
+    if (!stor_guard_exists(guard->folder))
+        return vd_error_set(err, VD_ERR_NOT_FOUND,
+                            "%s holds no database (one is made only by a bootstrap)",
+                            guard->folder);
+    static const char *const files[] = {"WiredTiger", "WiredTiger.wt", "WiredTiger.turtle"};
+    int rc = format_check(guard, err);
+    for (size_t i = 0; i < VD_COUNT_OF(files) && rc == VD_OK; i++)
+        rc = must_stand(guard, files[i], err);
+    if (rc != VD_OK)
+        return rc;
+    uint32_t first_needed = 0, highest = 0;
+    rc = turtle_read(guard, &first_needed, err);
+    if (rc == VD_OK)
+        rc = log_note_read(guard, &highest, err);
+    if (rc != VD_OK)
+        return rc;
+    guard->log_highest = highest;
+    rc = stor_log_scan(guard->folder, guard->keys, first_needed, highest, &guard->scan, err);
+    if (rc == VD_OK && guard->scan.torn)
+        vd_log(VD_LOG_WARN,
+               "the log ends in a record that was never made durable; recovery cuts it off",
+               "file=" STOR_LOG_FILE_PREFIX "%010u offset=%llu", guard->scan.torn_file,
+               (unsigned long long)guard->scan.torn_offset);
+    return rc;
+}
+
+int stor_guard_enter(const char *folder, bool bootstrap, stor_keys_t *keys,
+                     stor_guard_t **ret_guard, vd_error_t *err)
+{
+    VD_ASSERT(folder != NULL);
+    stor_guard_t *guard = vd_xalloc(sizeof *guard);
+    guard->dir_fd = guard->lock_fd = -1;
+    guard->bootstrap = bootstrap;
+    guard->keys = keys;
+    guard->folder = vd_xstrdup(folder);
+    int rc = folder_lock(guard, err);
+    if (rc == VD_OK)
+        rc = bootstrap ? bootstrap_begin(guard, err) : database_check(guard, err);
+    if (rc != VD_OK) {
+        stor_guard_leave(&guard);
+        return rc;
+    }
+    *ret_guard = guard;
+    return VD_OK;
+}
+
+int stor_guard_opened(stor_guard_t *guard, vd_error_t *err)
+{
+    if (!guard->bootstrap) {
+        uint8_t active[STOR_KEY_ID_BYTES];
+        int rc = stor_keys_active(guard->keys, active, err);
+        if (rc != VD_OK || memcmp(active, guard->sealed_with, sizeof active) == 0)
+            return rc;
+        return format_write(guard, err);
+    }
+    int rc = format_write(guard, err);
+    if (rc == VD_OK && guard->log_highest == 0)
+        rc = vd_error_set(err, VD_ERR_INTERNAL, "no log file was made in %s", guard->folder);
+    if (rc != VD_OK)
+        return rc;
+    if (unlinkat(guard->dir_fd, BOOTSTRAP_MARK, 0) != 0 || fsync(guard->dir_fd) != 0)
+        return vd_error_set_errno(err, "ending the bootstrap in %s", guard->folder);
+    return VD_OK;
+}
+
+const stor_log_scan_t *stor_guard_scan(const stor_guard_t *guard)
+{
+    return &guard->scan;
+}
+
+void stor_guard_leave(stor_guard_t **guard_p)
+{
+    stor_guard_t *guard = *guard_p;
+    if (guard == NULL)
+        return;
+    if (guard->lock_fd >= 0)
+        (void)close(guard->lock_fd); /* lets the lock go */
+    if (guard->dir_fd >= 0)
+        (void)close(guard->dir_fd);
+    vd_free(guard->folder);
+    vd_free(guard);
+    *guard_p = NULL;
+}

@@ -1,0 +1,38 @@
+/* veddb-storaged/engine/guard.h — what is checked before WiredTiger may touch the folder.
+ *
+ * Duty:    WiredTiger 3.2.1 opens damaged folders silently: it drops the log behind a bad record,
+ * and makes a new empty database when its turtle is gone. So before it is called: one process per
+ * folder (lock file); the folder is what the caller says (new or not); our format file is there,
+ * authentic and not newer; turtle, metadata and log sequence are all there; no bad log record
+ * stands where the log had been flushed. A refusal names the file, and the offset where there is
+ * one. States:  a folder is empty, half-made (VedDB.bootstrap stands: the bootstrap did not end,
+ * nothing was ever stored; made anew), or a database. Owner:   the engine. Threads: one. */
+#pragma once
+#include "veddb-storaged/engine/keys.h"
+
+typedef struct stor_guard stor_guard_t;
+
+#define STOR_FORMAT_VERSION 1
+
+/* Locks the folder and checks all of the above. bootstrap: the folder must hold nothing of a
+ * database. keys opens the format file and the log's markers. */
+VD_MUST_CHECK int stor_guard_enter(const char *folder, bool bootstrap, stor_keys_t *keys,
+                                   stor_guard_t **ret_guard, vd_error_t *err);
+/* After a bootstrap: writes the format file, takes the mark of a half-made folder away. After
+ * another open: seals the format file anew when its key is no longer the active one. */
+VD_MUST_CHECK int stor_guard_opened(stor_guard_t *guard, vd_error_t *err);
+void stor_guard_leave(stor_guard_t **guard_p);
+/* A database, in full or in part (a half-made one does not count). */
+bool stor_guard_exists(const char *folder);
+
+/* What the scan of the log found. */
+typedef struct {
+    uint64_t files, records, bytes, markers;
+    bool torn; /* a bad record above the last flushed mark: cut off by recovery */
+    uint32_t torn_file;
+    uint64_t torn_offset;
+} stor_log_scan_t;
+const stor_log_scan_t *stor_guard_scan(const stor_guard_t *guard);
+/* After each flush, on the flusher's thread: notes durably when the log has gone on to a new file
+ * (one look-up otherwise). */
+VD_MUST_CHECK int stor_guard_log_flushed(stor_guard_t *guard, vd_error_t *err);
