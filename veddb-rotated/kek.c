@@ -45,7 +45,7 @@ static bool parse_hex(vd_slice_t text, uint8_t *key)
 static bool parse_base64(vd_slice_t text, uint8_t *key)
 {
     uint8_t out[36];
-    if (text.len != 44 || text.data[43] != '=')
+    if (text.len != 44 || text.data[43] != '=' || text.data[42] == '=')
         return false;
     bool good = EVP_DecodeBlock(out, text.data, 44) == 33;
     if (good)

@@ -107,13 +107,13 @@ int main(int argc, char **argv)
     int rc = vd_config_load(file, argv + 1, argc - 1, &config, &err);
     if (rc == VD_OK) {
         vd_log_level_t level = VD_LOG_INFO;
-        (void)vd_log_level_parse(vd_slice_str(vd_config_string(config, "log.level")),
-                                 &level); /* checked as a choice */
+        rc = vd_log_level_parse(vd_slice_str(vd_config_string(config, "log.level")), &level);
         vd_log_setup("veddb-supervisor", level,
                      strcmp(vd_config_string(config, "log.format"), "json") == 0 ? VD_LOG_JSON
                                                                                  : VD_LOG_LOGFMT);
-        rc = run(config, &exit_code, &err);
     }
+    if (rc == VD_OK)
+        rc = run(config, &exit_code, &err);
     vd_config_destroy(&config);
     if (rc == VD_OK)
         return exit_code;
