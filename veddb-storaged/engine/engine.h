@@ -16,6 +16,12 @@
            logged */
 
 typedef struct stor_engine stor_engine_t;
+
+/* WiredTiger measures the processor's clock once per process, 0.6 s of a core, inside its first
+ * open. This pays for it in a thread of its own: call it first thing in main, then fetch keys and
+ * configuration meanwhile. Optional; once. */
+void stor_engine_warm_up(void);
+
 struct stor_flush_waiter;
 
 typedef struct {

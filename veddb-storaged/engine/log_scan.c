@@ -24,6 +24,7 @@
 #define FLAG_ENCRYPTED       2
 #define TYPE_CHECKPOINT      0
 #define TYPE_MESSAGE         3
+#define TYPE_SYSTEM          4
 #define MARKER_DIGITS_BYTES  29
 #define MARKER_TEXT_BYTES    (sizeof STOR_MARKER_PREFIX - 1 + MARKER_DIGITS_BYTES)
 #define CHECKPOINT_MAX_BYTES (64 * 1024)
@@ -39,7 +40,9 @@ typedef struct {
     uint64_t bad_offset;
     bool any_marker;
     uint64_t start_id, number;
-    bool start_seen;          /* some marker 0 */
+    bool start_seen;   /* some marker 0 */
+    uint32_t end_file; /* the file before this one, and where its last valid record ended */
+    uint64_t end_offset;
     uint32_t checkpoint_file; /* of the newest checkpoint record found; 0 = none */
 } scan_t;
 
@@ -210,6 +213,21 @@ static void bad_note(scan_t *scan, uint32_t file, uint64_t offset)
     scan->bad_offset = offset;
 }
 
+/* The second record of a file says where the log ended in the file before: zeros there hide nothing
+ * then. */
+static void previous_end_check(scan_t *scan, const file_t *file, uint64_t offset, uint64_t len)
+{
+    const uint8_t *p = file->data + offset + HEAD_BYTES, *end = file->data + offset + len;
+    uint64_t type, op, op_size, number, at;
+    if (offset != ALIGN_BYTES || (file->data[offset + 8] & FLAG_ENCRYPTED) ||
+        !unpack_uint(&p, end, &type) || type != TYPE_SYSTEM || !unpack_uint(&p, end, &op) ||
+        !unpack_uint(&p, end, &op_size) || !unpack_uint(&p, end, &number) ||
+        !unpack_uint(&p, end, &at))
+        return;
+    if (number + 1 == file->number && number == scan->end_file && at > scan->end_offset)
+        bad_note(scan, scan->end_file, scan->end_offset);
+}
+
 static int record_seen(scan_t *scan, const uint8_t *record, uint64_t len, vd_error_t *err)
 {
     uint8_t plain[ALIGN_BYTES];
@@ -245,10 +263,13 @@ static uint64_t skip_zeros(const file_t *file, uint64_t offset)
 /* Zeros behind the last record are the end of the file, unless something follows them. */
 static int file_scan(scan_t *scan, const file_t *file, vd_error_t *err)
 {
+    uint64_t end = 0;
     scan->out.files++;
     for (uint64_t offset = 0; offset < file->len;) {
         uint64_t len = record_check(file, offset);
         if (len != 0) {
+            previous_end_check(scan, file, offset, len);
+            end = offset + len;
             int rc = record_seen(scan, file->data + offset, len, err);
             if (rc != VD_OK)
                 return rc;
@@ -261,6 +282,8 @@ static int file_scan(scan_t *scan, const file_t *file, vd_error_t *err)
         bad_note(scan, file->number, offset);
         offset = next == offset ? offset + ALIGN_BYTES : next;
     }
+    scan->end_file = file->number;
+    scan->end_offset = end;
     return VD_OK;
 }
 
