@@ -1,14 +1,15 @@
 /* libcommon/base/assert.h — our own bugs end the process; nothing else does.
  *
- * Duty: VD_ASSERT is always on; VD_ASSERT_SLOW only in debug builds. Never used on input from outside. */
+ * Duty: VD_ASSERT is always on; VD_ASSERT_SLOW only in debug builds. Never used on input from
+ * outside. */
 #pragma once
 
-#define VD_MUST_CHECK     __attribute__((warn_unused_result))
-#define VD_PRINTF(f, a)   __attribute__((format(printf, f, a)))
-#define VD_LIKELY(x)      __builtin_expect(!!(x), 1)
-#define VD_UNLIKELY(x)    __builtin_expect(!!(x), 0)
-#define VD_COUNT_OF(a)    (sizeof(a) / sizeof((a)[0]))
-#define VD_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define VD_MUST_CHECK                      __attribute__((warn_unused_result))
+#define VD_PRINTF(f, a)                    __attribute__((format(printf, f, a)))
+#define VD_LIKELY(x)                       __builtin_expect(!!(x), 1)
+#define VD_UNLIKELY(x)                     __builtin_expect(!!(x), 0)
+#define VD_COUNT_OF(a)                     (sizeof(a) / sizeof((a)[0]))
+#define VD_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 /* Prints where and what to standard error and aborts. */
 _Noreturn void vd_assert_failed(const char *expression, const char *file, int line);

@@ -1,18 +1,20 @@
 /* libcommon/base/buf.h — a byte buffer with a hard limit; where raw bytes are cut and joined.
  *
- * Duty:    grows on append up to `max`; consumed from the front. Integers are little-endian unless named _be.
- * Owner:   embedded: vd_buf_init / vd_buf_done. Threads: one.
- * Limits:  append returns VD_ERR_FULL at max bytes and leaves the buffer as it was. */
+ * Duty:    grows on append up to `max`; consumed from the front. Integers are little-endian unless
+ *          named _be.
+ * Owner:   embedded: vd_buf_init / vd_buf_done.
+ * Limits:  append returns VD_ERR_FULL at max bytes and leaves the buffer as it was.
+ * Threads: one. */
 #pragma once
 #include "libcommon/base/error.h"
 #include "libcommon/base/slice.h"
 
 typedef struct {
-    uint8_t *data;  /* data + start is the first live byte */
-    size_t start;   /* bytes consumed */
-    size_t end;     /* end of live bytes */
-    size_t cap;     /* bytes allocated */
-    size_t max;     /* most live bytes */
+    uint8_t *data; /* data + start is the first live byte */
+    size_t start;  /* bytes consumed */
+    size_t end;    /* end of live bytes */
+    size_t cap;    /* bytes allocated */
+    size_t max;    /* most live bytes */
 } vd_buf_t;
 
 void vd_buf_init(vd_buf_t *buf, size_t max_bytes);
@@ -59,7 +61,8 @@ static inline uint64_t vd_get_u64(const uint8_t *p)
 }
 static inline void vd_put_u32(uint8_t *p, uint32_t v)
 {
-    p[0] = (uint8_t)v, p[1] = (uint8_t)(v >> 8), p[2] = (uint8_t)(v >> 16), p[3] = (uint8_t)(v >> 24);
+    p[0] = (uint8_t)v, p[1] = (uint8_t)(v >> 8), p[2] = (uint8_t)(v >> 16),
+    p[3] = (uint8_t)(v >> 24);
 }
 static inline void vd_put_u64(uint8_t *p, uint64_t v)
 {

@@ -1,9 +1,9 @@
-/* libcommon/base/error.h — what went wrong: a code as MongoDB numbers it, and a message for a person.
+/* libcommon/base/error.h — what went wrong: a code as MongoDB numbers it, a message for a person.
  *
- * Duty:    carries the first error from where it happened to where it is handled. Functions that can
- *          fail return 0 (VD_OK) or a negative code: -(MongoDB's error number). Own codes stand from
- *          90001 in error_codes.def.
- * Owner:   lives on the caller's stack (vd_error_t err = VD_ERROR_INIT); a NULL err is always allowed.
+ * Duty:    carries the first error from where it happened to where it is handled. Functions that
+ *          can fail return 0 (VD_OK) or a negative code: -(MongoDB's error number). Own codes
+ *          stand from 90001 in error_codes.def.
+ * Owner:   the caller's stack (vd_error_t err = VD_ERROR_INIT); a NULL err is always allowed.
  * Threads: one. */
 #pragma once
 #include "libcommon/base/assert.h"
@@ -29,17 +29,22 @@ enum {
 #include "libcommon/base/error_codes.def"
 #undef VD_ERROR_CODE
 };
-/* MongoDB has thousands of "LocationNNNNN" codes, used once each: write them where they are raised. */
+/* MongoDB has thousands of "LocationNNNNN" codes, used once each: write them where they are raised.
+ */
 #define VD_ERR_LOCATION(number) (-(number))
 
 typedef struct {
     int code;                            /* VD_OK or a negative code */
-    char message[VD_ERROR_MESSAGE_SIZE]; /* whole sentence for the client or operator; no document content beyond names */
-    vd_slice_t details; /* a BSON document whose fields join the error reply (keyPattern, errInfo), or empty;
-                           borrowed from the request's arena */
+    char message[VD_ERROR_MESSAGE_SIZE]; /* whole sentence for the client or operator; no document
+                                            content beyond names */
+    vd_slice_t details; /* a BSON document whose fields join the error reply (keyPattern, errInfo),
+                           or empty; borrowed from the request's arena */
 } vd_error_t;
 
-#define VD_ERROR_INIT {0}
+#define VD_ERROR_INIT                                                                              \
+    {                                                                                              \
+        0                                                                                          \
+    }
 
 /* Notes an error unless one is already there (the first wins). Returns code, so that
  * `return vd_error_set(err, VD_ERR_X, ...)` reads well. */

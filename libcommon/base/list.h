@@ -1,4 +1,7 @@
-/* libcommon/base/list.h — intrusive doubly linked list. Owner: the one who owns the items. Threads: one. */
+/* libcommon/base/list.h — intrusive doubly linked list.
+ *
+ * Owner:   the one who owns the items.
+ * Threads: one. */
 #pragma once
 #include "libcommon/base/assert.h"
 
@@ -59,5 +62,5 @@ static inline vd_node_t *vd_list_pop_front(vd_list_t *list)
 }
 /* Safe against removal of `node` inside the loop. */
 #define VD_LIST_EACH(list, node)                                                                   \
-    for (vd_node_t *node = (list)->head.next, *node##_next = node->next; node != &(list)->head;     \
+    for (vd_node_t *node = (list)->head.next, *node##_next = node->next; node != &(list)->head;    \
          node = node##_next, node##_next = node->next)

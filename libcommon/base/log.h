@@ -1,9 +1,10 @@
 /* libcommon/base/log.h — one logfmt (or JSON) line per event to standard error.
  *
- * Duty:    levels, the process's fields (prog, pid, gen), escaping. Never keys, passwords or document content.
- *          libcommon returns errors and does not log, except debug.
- * Threads: any; a line is one write(2). Lines are cut at VD_LOG_LINE_MAX.
- * A ring of the last lines is kept for getLog ("global"). */
+ * Duty:    levels, the process's fields (prog, pid, gen), escaping. Never keys, passwords or
+ *          document content. libcommon returns errors and does not log, except debug. A ring of
+ *          the last lines is kept for getLog ("global").
+ * Limits:  lines are cut at VD_LOG_LINE_MAX.
+ * Threads: any; a line is one write(2). */
 #pragma once
 #include "libcommon/base/assert.h"
 #include "libcommon/base/slice.h"
@@ -18,13 +19,15 @@ void vd_log_setup(const char *program, vd_log_level_t level, vd_log_format_t for
 void vd_log_set_generation(uint64_t generation);
 void vd_log_set_level(vd_log_level_t level);
 vd_log_level_t vd_log_level(void);
-VD_MUST_CHECK int vd_log_level_parse(vd_slice_t name, vd_log_level_t *ret_level); /* VD_ERR_BAD_VALUE */
+VD_MUST_CHECK int vd_log_level_parse(vd_slice_t name,
+                                     vd_log_level_t *ret_level); /* VD_ERR_BAD_VALUE */
 const char *vd_log_level_name(vd_log_level_t level);
 
-/* msg is a literal sentence; fields is a printf format of `key=%s` pairs; vd_log_quote() makes a value safe:
- *   vd_log(VD_LOG_INFO, "worker ready", "worker=%s took_ms=%llu", name, ms); */
+/* msg is a literal sentence; fields is a printf format of `key=%s` pairs; vd_log_quote() makes a
+ * value safe: vd_log(VD_LOG_INFO, "worker ready", "worker=%s took_ms=%llu", name, ms); */
 void vd_log(vd_log_level_t level, const char *msg, const char *fields, ...) VD_PRINTF(3, 4);
-/* Quotes and escapes a value that may hold blanks or control bytes into buf (cut if long). Returns buf. */
+/* Quotes and escapes a value that may hold blanks or control bytes into buf (cut if long). Returns
+ * buf. */
 const char *vd_log_quote(vd_slice_t value, char *buf, size_t size);
 
 /* Calls read(line, context) for the last lines, oldest first. */

@@ -1,6 +1,7 @@
 /* libcommon/base/slice.h — a borrowed run of bytes.
  *
- * Owner: never the slice. A slice is valid as long as what it points into; the giver says how long. */
+ * Owner: never the slice. A slice is valid as long as what it points into; the giver says how long.
+ */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

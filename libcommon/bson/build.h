@@ -1,9 +1,11 @@
 /* libcommon/bson/build.h — makes BSON into a bounded buffer.
  *
- * Duty:    appends elements; sub-documents and arrays are opened and closed in place. The first failure (limit, depth) sticks:
- *          later calls do nothing, vd_bb_finish reports it. So callers append freely and check once.
- * Owner:   embedded; init/done (or init_arena: bytes are given back with the arena). Threads: one.
- * Names are slices without NUL bytes (checked: an inner NUL sticks VD_ERR_INVALID_BSON). */
+ * Duty:    appends elements; sub-documents and arrays are opened and closed in place. The first
+ *          failure (limit, depth) sticks: later calls do nothing, vd_bb_finish reports it. So
+ *          callers append freely and check once. Names are slices without NUL bytes (checked: an
+ *          inner NUL sticks VD_ERR_INVALID_BSON).
+ * Owner:   embedded; init/done (or init_arena: bytes are given back with the arena).
+ * Threads: one. */
 #pragma once
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/view.h"

@@ -1,9 +1,12 @@
-/* libcommon/bson/view.h — read-only view of BSON bytes. The only room that knows how BSON is laid out.
+/* libcommon/bson/view.h — read-only view of BSON bytes, the only room that knows their layout.
  *
- * Duty:    vd_bson_validate checks untrusted bytes once; the iterator then walks without copying. The iterator is itself
- *          bounded: on unchecked bytes it stops with `bad` set, it never reads outside.
- * Owner:   borrows the bytes. Threads: any, bytes are never changed.
- * A vd_value_t is one value: type + its payload bytes as in BSON. type 0 (VD_BSON_MISSING) is "no such field". */
+ * Duty:    vd_bson_validate checks untrusted bytes once; the iterator then walks without copying.
+ *          The iterator is itself bounded: on unchecked bytes it stops with `bad` set, it never
+ *          reads outside.
+ *          A vd_value_t is one value: type + its payload bytes as in BSON. Type 0
+ *          (VD_BSON_MISSING) is "no such field".
+ * Owner:   borrows the bytes.
+ * Threads: any, bytes are never changed. */
 #pragma once
 #include "libcommon/base/arena.h"
 #include "libcommon/base/buf.h"
@@ -35,14 +38,16 @@ typedef enum {
 } vd_bson_type_t;
 
 typedef struct {
-    const uint8_t *data; /* payload: for a string the int32 length, the bytes and the NUL; for an object the whole document */
+    const uint8_t *data; /* payload: for a string the int32 length, the bytes and the NUL; for an
+                            object the whole document */
     uint32_t len;        /* payload bytes */
     uint8_t type;        /* vd_bson_type_t */
 } vd_value_t;
 
 #define VD_VALUE_MISSING ((vd_value_t){NULL, 0, VD_BSON_MISSING})
 
-/* A document: data points at its int32 length. An empty vd_bson_t {NULL,0} is treated as an empty document. */
+/* A document: data points at its int32 length. An empty vd_bson_t {NULL,0} is treated as an empty
+ * document. */
 typedef struct {
     const uint8_t *data;
     uint32_t len;
@@ -54,17 +59,20 @@ typedef struct {
     const uint8_t *pos, *end; /* end: the document's final NUL */
     vd_slice_t name;          /* of the current element, without NUL */
     vd_value_t value;
-    bool bad;                 /* bytes are not BSON; iteration has ended */
+    bool bad; /* bytes are not BSON; iteration has ended */
 } vd_bson_iter_t;
 
 enum {
     VD_BSON_CHECK_UTF8 = 1u << 0, /* names and strings are valid UTF-8 */
 };
 
-/* Checks one whole document that must fill `bytes` exactly: lengths, terminators, types, depth <= depth_max, booleans 0/1,
- * array/code-with-scope nesting. VD_ERR_INVALID_BSON with the offset, or VD_ERR_OVERFLOW (too deep). Recursion is bounded. */
-VD_MUST_CHECK int vd_bson_validate(vd_slice_t bytes, unsigned flags, uint32_t depth_max, vd_error_t *err);
-/* Reads the length of the document at the head of bytes; VD_ERR_INVALID_BSON unless it fits, ends in NUL and is >= 5. Not deep. */
+/* Checks one whole document that must fill `bytes` exactly: lengths, terminators, types, depth <=
+ * depth_max, booleans 0/1, array/code-with-scope nesting. VD_ERR_INVALID_BSON with the offset, or
+ * VD_ERR_OVERFLOW (too deep). Recursion is bounded. */
+VD_MUST_CHECK int vd_bson_validate(vd_slice_t bytes, unsigned flags, uint32_t depth_max,
+                                   vd_error_t *err);
+/* Reads the length of the document at the head of bytes; VD_ERR_INVALID_BSON unless it fits, ends
+ * in NUL and is >= 5. Not deep. */
 VD_MUST_CHECK int vd_bson_peek(vd_slice_t bytes, vd_bson_t *ret_doc, vd_error_t *err);
 
 void vd_bson_iter_init(vd_bson_iter_t *iter, vd_bson_t doc);
@@ -144,7 +152,8 @@ void vd_value_regex(vd_value_t v, vd_slice_t *ret_pattern, vd_slice_t *ret_optio
 /* ---- values: what they mean ---- */
 static inline bool vd_value_is_number(vd_value_t v)
 {
-    return v.type == VD_BSON_INT32 || v.type == VD_BSON_INT64 || v.type == VD_BSON_DOUBLE || v.type == VD_BSON_DECIMAL128;
+    return v.type == VD_BSON_INT32 || v.type == VD_BSON_INT64 || v.type == VD_BSON_DOUBLE ||
+           v.type == VD_BSON_DECIMAL128;
 }
 static inline bool vd_value_is_missing(vd_value_t v)
 {
@@ -165,15 +174,16 @@ double vd_value_as_double(vd_value_t v);
 bool vd_value_as_flag(vd_value_t v);
 /* "string", "int", "objectId" ... as $type names them; "missing" for MISSING. */
 const char *vd_bson_type_name(uint8_t type);
-/* Type by alias; "number" is not one type: returns 0 and the caller handles it. Returns -1 when unknown. */
+/* Type by alias; "number" is not one type: returns 0 and the caller handles it. Returns -1 when
+ * unknown. */
 int vd_bson_type_by_name(vd_slice_t name);
 
 /* ---- values made on the spot: payload lives in the arena ---- */
 vd_value_t vd_value_from_int32(vd_arena_t *arena, int32_t v);
 vd_value_t vd_value_from_int64(vd_arena_t *arena, int64_t v);
 vd_value_t vd_value_from_double(vd_arena_t *arena, double v);
-vd_value_t vd_value_from_bool(bool v);   /* static payload */
-vd_value_t vd_value_from_null(void);     /* static payload */
+vd_value_t vd_value_from_bool(bool v); /* static payload */
+vd_value_t vd_value_from_null(void);   /* static payload */
 vd_value_t vd_value_from_date(vd_arena_t *arena, int64_t ms);
 vd_value_t vd_value_from_timestamp(vd_arena_t *arena, uint64_t ts);
 vd_value_t vd_value_from_string(vd_arena_t *arena, vd_slice_t s);
@@ -181,7 +191,8 @@ vd_value_t vd_value_from_document(vd_bson_t doc); /* borrows */
 vd_value_t vd_value_from_array(vd_bson_t doc);    /* borrows */
 vd_value_t vd_value_copy(vd_arena_t *arena, vd_value_t v);
 
-/* Relaxed extended JSON of a value or document into an arena string, cut at max_bytes: for messages and logs of *names and specs*. */
+/* Relaxed extended JSON of a value or document into an arena string, cut at max_bytes: for messages
+ * and logs of *names and specs*. */
 const char *vd_value_to_json(vd_arena_t *arena, vd_value_t v, size_t max_bytes);
 const char *vd_bson_to_json(vd_arena_t *arena, vd_bson_t doc, size_t max_bytes);
 bool vd_utf8_valid(vd_slice_t s);
