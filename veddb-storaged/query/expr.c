@@ -8,8 +8,9 @@
 #include <stddef.h>
 
 static const stor_expr_family_t *const families[] = {
-    &stor_expr_family_core,
-    &stor_expr_family_arith,
+    &stor_expr_family_core,   &stor_expr_family_arith, &stor_expr_family_string,
+    &stor_expr_family_array,  &stor_expr_family_map,   &stor_expr_family_set,
+    &stor_expr_family_object,
 };
 
 /* ---- names and paths ---- */

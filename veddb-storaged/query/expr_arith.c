@@ -168,10 +168,10 @@ static int subtract_dates(stor_expr_env_t *env, vd_value_t a, vd_value_t b, vd_v
         return VD_OK;
     }
     if (!vd_value_is_number(b))
-        return vd_error_set(err, VD_ERR_TYPE_MISMATCH, "can't $subtract %s from date",
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH, "can't $subtract %s from Date",
                             stor_expr_type(b));
     if (b.type == VD_BSON_DOUBLE)
-        n = double_to_long(round(vd_value_double(b)));
+        n = double_to_long(vd_value_double(b));
     else
         n = b.type == VD_BSON_DECIMAL128 ? decimal_to_long(vd_value_decimal(b)) : as_long(b);
     if (__builtin_sub_overflow(ms, n, &result))
@@ -243,19 +243,10 @@ static int eval_multiply(const stor_expr_t *expr, stor_expr_env_t *env, vd_value
             product_decimal = vd_decimal_mul(product_decimal, vd_value_as_decimal(v));
             continue;
         }
-        if (type == VD_BSON_DOUBLE) {
-            if (old != VD_BSON_DOUBLE)
-                product_double = (double)product_long;
-            product_double *= vd_value_as_double(v);
-            continue;
-        }
-        int64_t n = as_long(v), result;
-        if (!__builtin_mul_overflow(product_long, n, &result)) {
-            product_long = result;
-        } else {
-            product_double = (double)product_long * (double)n;
+        product_double *= vd_value_as_double(v);
+        if (type != VD_BSON_DOUBLE &&
+            __builtin_mul_overflow(product_long, as_long(v), &product_long))
             type = VD_BSON_DOUBLE;
-        }
     }
     if (type == VD_BSON_DECIMAL128)
         *ret = vd_value_from_decimal(env->arena, product_decimal);
@@ -306,7 +297,13 @@ static int mod_numbers(vd_arena_t *arena, vd_value_t a, vd_value_t b, vd_value_t
     bool zero = b.type == VD_BSON_DECIMAL128 ? vd_decimal_is_zero(vd_value_decimal(b))
                                              : vd_value_as_double(b) == 0;
     if (zero)
-        return vd_error_set(err, VD_ERR_LOCATION(16610), "can't $mod by zero");
+        return vd_error_set(err, VD_ERR_LOCATION(type == VD_BSON_DECIMAL128 ? 5733415 : 16610),
+                            "can't $mod by zero");
+    int32_t whole; /* a whole number after an int or long counts as an int, even a double */
+    if (type == VD_BSON_DOUBLE && a.type != VD_BSON_DOUBLE && stor_expr_as_int32(b, &whole)) {
+        b = vd_value_from_int32(arena, whole);
+        type = a.type;
+    }
     if (type == VD_BSON_DECIMAL128) {
         *ret = vd_value_from_decimal(
             arena, vd_decimal_mod(vd_value_as_decimal(a), vd_value_as_decimal(b)));

@@ -76,7 +76,8 @@ typedef struct {
 extern const stor_expr_family_t stor_expr_family_core, stor_expr_family_arith,
     stor_expr_family_string, stor_expr_family_array, stor_expr_family_map, stor_expr_family_date,
     stor_expr_family_datemath, stor_expr_family_convert, stor_expr_family_set,
-    stor_expr_family_object, stor_expr_family_trig, stor_expr_family_group, stor_expr_family_regex;
+    stor_expr_family_object, stor_expr_family_trig, stor_expr_family_group, stor_expr_family_regex,
+    stor_expr_family_datestring;
 
 typedef struct stor_expr_scope {
     const struct stor_expr_scope *outer;
@@ -169,6 +170,26 @@ VD_MUST_CHECK int stor_expr_array_end(stor_expr_array_t *array, vd_value_t *ret,
 /* The array's values side by side in the arena. */
 vd_value_t *stor_expr_elements(vd_arena_t *arena, vd_value_t array, uint32_t *ret_count);
 
+/* Stable merge sort in the arena. */
+typedef int (*stor_expr_compare_t)(vd_value_t a, vd_value_t b, void *context);
+void stor_expr_sort(vd_arena_t *arena, vd_value_t *values, uint32_t count,
+                    stor_expr_compare_t compare, void *context);
+/* As MongoDB coerces for $toUpper, $substr: numbers, dates and nothing are strings too. 16007 for
+ * others. */
+VD_MUST_CHECK int stor_expr_to_text(vd_arena_t *arena, vd_value_t v, vd_slice_t *ret,
+                                    vd_error_t *err);
+/* A string of len bytes that the caller fills at *ret_bytes; 10334 over the limit. */
+VD_MUST_CHECK int stor_expr_new_string(stor_expr_env_t *env, size_t len, vd_value_t *ret,
+                                       char **ret_bytes, vd_error_t *err);
+/* A double as MongoDB prints it. */
+void stor_expr_print_double(double d, char buf[32]);
+/* Date, Timestamp or ObjectId as milliseconds; 16006 for others. */
+VD_MUST_CHECK int stor_expr_to_date(vd_value_t v, int64_t *ret_ms, vd_error_t *err);
+bool stor_expr_is_datelike(vd_value_t v);
+/* A date from text as $dateFromString reads it without a format; ConversionFailure
+ * (expr_datestring.c). */
+VD_MUST_CHECK int stor_expr_parse_date(vd_slice_t text, int64_t *ret_ms, vd_error_t *err);
+
 /* int when it fits, else long: MongoDB's createIntOrLong. */
 vd_value_t stor_expr_int_or_long(vd_arena_t *arena, int64_t v);
 static inline const char *stor_expr_type(vd_value_t v)
@@ -181,6 +202,24 @@ static inline void stor_expr_set_null(vd_value_t *ret)
 {
     *ret = vd_value_from_null();
 }
+
+/* Fields by name, for building objects: setting a name again keeps its place. */
+typedef struct {
+    vd_arena_t *arena;
+    vd_slice_t *names;
+    vd_value_t *values;
+    uint32_t *table; /* position + 1 */
+    uint32_t count, cap, table_mask;
+} stor_expr_fields_t;
+void stor_expr_fields_init(stor_expr_fields_t *fields, vd_arena_t *arena, uint32_t count_max);
+void stor_expr_fields_set(stor_expr_fields_t *fields, vd_slice_t name, vd_value_t value);
+VD_MUST_CHECK int stor_expr_fields_end(stor_expr_fields_t *fields, vd_value_t *ret,
+                                       vd_error_t *err);
+/* $mergeObjects of the values; 40400 for what is neither object nor nullish. */
+VD_MUST_CHECK int stor_expr_merge(vd_arena_t *arena, const vd_value_t *values, uint32_t count,
+                                  vd_value_t *ret, vd_error_t *err);
+/* The `n` of $firstN ...: a whole number above 0. */
+VD_MUST_CHECK int stor_expr_read_n(vd_value_t v, const char *op, int64_t *ret_n, vd_error_t *err);
 
 /* Shared numeric steps (expr_arith.c), used by accumulators too. */
 VD_MUST_CHECK int stor_expr_add(vd_arena_t *arena, vd_value_t a, vd_value_t b, vd_value_t *ret,
