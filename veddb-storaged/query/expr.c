@@ -8,9 +8,11 @@
 #include <stddef.h>
 
 static const stor_expr_family_t *const families[] = {
-    &stor_expr_family_core,   &stor_expr_family_arith, &stor_expr_family_string,
-    &stor_expr_family_array,  &stor_expr_family_map,   &stor_expr_family_set,
-    &stor_expr_family_object,
+    &stor_expr_family_core,   &stor_expr_family_arith,    &stor_expr_family_string,
+    &stor_expr_family_array,  &stor_expr_family_map,      &stor_expr_family_set,
+    &stor_expr_family_object, &stor_expr_family_convert,  &stor_expr_family_regex,
+    &stor_expr_family_date,   &stor_expr_family_datemath, &stor_expr_family_group,
+    &stor_expr_family_trig,
 };
 
 /* ---- names and paths ---- */

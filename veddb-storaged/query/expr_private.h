@@ -76,8 +76,7 @@ typedef struct {
 extern const stor_expr_family_t stor_expr_family_core, stor_expr_family_arith,
     stor_expr_family_string, stor_expr_family_array, stor_expr_family_map, stor_expr_family_date,
     stor_expr_family_datemath, stor_expr_family_convert, stor_expr_family_set,
-    stor_expr_family_object, stor_expr_family_trig, stor_expr_family_group, stor_expr_family_regex,
-    stor_expr_family_datestring;
+    stor_expr_family_object, stor_expr_family_trig, stor_expr_family_group, stor_expr_family_regex;
 
 typedef struct stor_expr_scope {
     const struct stor_expr_scope *outer;
@@ -187,7 +186,7 @@ void stor_expr_print_double(double d, char buf[32]);
 VD_MUST_CHECK int stor_expr_to_date(vd_value_t v, int64_t *ret_ms, vd_error_t *err);
 bool stor_expr_is_datelike(vd_value_t v);
 /* A date from text as $dateFromString reads it without a format; ConversionFailure
- * (expr_datestring.c). */
+ * (expr_date.c). */
 VD_MUST_CHECK int stor_expr_parse_date(vd_slice_t text, int64_t *ret_ms, vd_error_t *err);
 
 /* int when it fits, else long: MongoDB's createIntOrLong. */
