@@ -34,11 +34,12 @@
 #include <math.h>
 #include <openssl/evp.h>
 
-#define HASH_BYTES   32
-#define PREFIX_BYTES (VD_KEYCODE_MAX_BYTES - HASH_BYTES)
-#define EXACT_MAX    (PREFIX_BYTES - 1)
-#define DEPTH_MAX    512
-#define WEIGHT_BIAS  0x4000
+#define HASH_BYTES     32
+#define PREFIX_BYTES   (VD_KEYCODE_MAX_BYTES - HASH_BYTES)
+#define EXACT_MAX      (PREFIX_BYTES - 1)
+#define DEPTH_MAX      512
+#define SHORT_TEXT_MAX 61 /* strings up to it take a short way */
+#define WEIGHT_BIAS    0x4000
 
 /* Type bytes: their order is the order of types. 00 ends objects and arrays. */
 enum {
@@ -450,6 +451,16 @@ int stor_keycode_append(vd_buf_t *buf, vd_value_t value, bool descending, bool *
         number_t n = number_of(value);
         *ret_exact = true;
         return append(buf, key, number_key(&n, key), descending, err);
+    }
+    if (value.type == VD_BSON_STRING) {
+        vd_slice_t text = vd_value_string(value);
+        uint8_t key[1 + SHORT_TEXT_MAX + 2] = {KEY_STRING};
+        if (text.len <= SHORT_TEXT_MAX && memchr(text.data, 0, text.len) == NULL) {
+            memcpy(key + 1, text.data, text.len);
+            key[1 + text.len] = key[2 + text.len] = 0;
+            *ret_exact = true;
+            return append(buf, key, text.len + 3, descending, err);
+        }
     }
 
     writer_t w;
