@@ -1,15 +1,15 @@
-/* veddb-storaged/pipeline/pipeline.h — aggregation stages: one file per stage, one table; each
+/* veddb-storaged/pipeline/pipeline.h — aggregation: one file per family of stages, one table; each
  * stage pulls from the one before it.
  *
- * Duty:    parse checks the whole pipeline before anything runs; run pulls documents through it,
- * one at a time. Errors as MongoDB 7.0 (40324 "Unrecognized pipeline stage name", 40323 "A pipeline
- * stage specification object must contain exactly one field."). Owner:   parse arena = the client
- * cursor's arena (or the request's for one batch). Between batches stor_pipeline_release gives
- * engine resources back. Threads: one at a time. Limits: a blocking stage keeps at most
- * VD_QUERY_MEMORY_MAX_BYTES (292 when over). */
+ * Duty:    parse checks the whole pipeline before anything runs, and folds its head ($match, $sort,
+ * $skip, $limit) into the query that reads the collection; run pulls documents through, one at a
+ * time. Errors as MongoDB 7.0 (40324 "Unrecognized pipeline stage name", 40323). Owner:   the parse
+ * arena = the client cursor's. Between batches stor_pipeline_release gives engine resources back;
+ * close frees what blocking stages keep. Threads: one at a time. Limits:  STOR_PIPELINE_STAGES_MAX
+ * stages; a blocking stage keeps at most VD_QUERY_MEMORY_MAX_BYTES (292 when over). */
 #pragma once
+#include "veddb-storaged/exec/query.h"
 #include "veddb-storaged/query/expr.h"
-#include "veddb-storaged/request.h"
 
 #define STOR_PIPELINE_STAGES_MAX 1000
 
@@ -17,10 +17,10 @@ typedef struct stor_stage stor_stage_t;
 typedef struct stor_pipeline stor_pipeline_t;
 
 typedef struct {
-    vd_arena_t *arena; /* of the pipeline's life */
-    const stor_variables_t *
-        variables; /* copied into that arena by the caller when the pipeline outlives the request */
-    vd_slice_t db, collection; /* collection empty for aggregate: 1 */
+    vd_arena_t *arena;                 /* of the pipeline's life */
+    const stor_variables_t *variables; /* lives as long */
+    vd_slice_t db, collection;         /* collection empty for aggregate: 1; live as long */
+    uint64_t collection_id;            /* 0 = does not exist */
 } stor_pipeline_context_t;
 
 /* A stage's functions. next: VD_ERR_NOT_FOUND at the end; the document is valid until the next call
@@ -33,7 +33,8 @@ typedef struct {
                 vd_error_t *err);
     void (*release)(stor_stage_t *stage); /* end of a batch; NULL = nothing to give back */
     void (*close)(stor_stage_t *stage);   /* NULL = nothing to close */
-    bool first_only;                      /* must stand first ($collStats, $currentOp ...) */
+    bool first_only;                      /* makes its own documents: must stand first */
+    bool no_collection;                   /* only for aggregate: 1 */
 } stor_stage_class_t;
 
 /* First member of each stage's struct. */
@@ -42,14 +43,20 @@ struct stor_stage {
     stor_stage_t *source; /* NULL for the first */
 };
 
-extern const stor_stage_class_t *const stor_stage_classes[];
-extern const size_t stor_stage_class_count;
+/* The one table (stages.c). NULL when there is none of that name. */
+const stor_stage_class_t *stor_stage_find(vd_slice_t name);
 
-/* source: the stage that stands before the first (a scan), or NULL when the first stage makes its
- * own documents. */
 VD_MUST_CHECK int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages,
                                       stor_pipeline_t **ret_pipeline, vd_error_t *err);
+/* VD_ERR_NOT_FOUND at the end. */
 VD_MUST_CHECK int stor_pipeline_next(stor_pipeline_t *pipeline, stor_request_t *request,
                                      vd_bson_t *ret_document, vd_error_t *err);
+/* The document last returned did not fit: it comes again. */
+void stor_pipeline_push_back(stor_pipeline_t *pipeline);
 void stor_pipeline_release(stor_pipeline_t *pipeline);
 void stor_pipeline_close(stor_pipeline_t **pipeline_p);
+/* The query at its head; NULL when the first stage makes its own documents. */
+const stor_query_t *stor_pipeline_query(const stor_pipeline_t *pipeline);
+/* Names of the stages that were not folded into the head, as explain shows them. */
+uint32_t stor_pipeline_stage_count(const stor_pipeline_t *pipeline);
+const char *stor_pipeline_stage_name(const stor_pipeline_t *pipeline, uint32_t position);

@@ -1,0 +1,97 @@
+/* veddb-storaged/commands/read_common.c — see read_common.h. */
+#include "veddb-storaged/commands/read_common.h"
+
+int stor_read_collection(stor_request_t *request, vd_slice_t name, uint64_t *ret_id,
+                         stor_collection_t **ret_collection, vd_error_t *err)
+{
+    stor_collection_t *collection = NULL;
+    (void)stor_request_namespace(request, name);
+    int rc = stor_catalog_acquire(request, request->db, name, &collection, err);
+    if (rc == VD_ERR_NAMESPACE_NOT_FOUND) {
+        vd_error_clear(err);
+        stor_request_depends_newest(request);
+        *ret_id = 0;
+    } else if (rc == VD_OK) {
+        *ret_id = collection->id;
+    } else {
+        return rc;
+    }
+    if (ret_collection != NULL)
+        *ret_collection = collection;
+    return VD_OK;
+}
+
+int stor_read_again(stor_request_t *request, uint64_t id, vd_error_t *err)
+{
+    stor_collection_t *collection;
+    for (uint32_t i = 0; i < request->held_count; i++)
+        if (request->held[i]->id == id)
+            return VD_OK;
+    int rc = stor_catalog_acquire_id(request, id, &collection, err);
+    if (rc == VD_ERR_NAMESPACE_NOT_FOUND) {
+        vd_error_clear(err);
+        rc = vd_error_set(err, VD_ERR_LOCATION(175),
+                          "collection dropped. UUID lookup failed"); /* QueryPlanKilled */
+    }
+    return rc;
+}
+
+int stor_read_hint(vd_value_t hint, int8_t *ret_natural, vd_error_t *err)
+{
+    vd_slice_t name;
+    vd_value_t value;
+    int64_t direction = 0;
+    *ret_natural = 0;
+    if (vd_value_is_missing(hint) || hint.type == VD_BSON_NULL)
+        return VD_OK;
+    if (hint.type == VD_BSON_STRING) {
+        if (vd_slice_is(vd_value_string(hint), "_id_"))
+            return VD_OK;
+    } else if (hint.type == VD_BSON_OBJECT) {
+        vd_bson_t doc = vd_value_document(hint);
+        if (vd_bson_is_empty(doc))
+            return VD_OK;
+        if (vd_bson_count(doc) == 1 && vd_bson_first(doc, &name, &value) &&
+            vd_value_as_int64(value, &direction)) {
+            if (vd_slice_is(name, "$natural") && (direction == 1 || direction == -1)) {
+                *ret_natural = (int8_t)direction;
+                return VD_OK;
+            }
+            if (vd_slice_is(name, "_id") && direction == 1)
+                return VD_OK;
+        }
+    } else {
+        return vd_error_set(err, VD_ERR_FAILED_TO_PARSE, "Hint must be a string or an object");
+    }
+    return vd_error_set(err, VD_ERR_BAD_VALUE,
+                        "error processing query: planner returned error: hint provided does not "
+                        "correspond to an existing index");
+}
+
+int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *parts, stor_variables_t *variables,
+                    stor_query_spec_t *ret_spec, vd_error_t *err)
+{
+    stor_query_spec_t spec = {.variables = variables, .skip = parts->skip, .limit = parts->limit};
+    stor_filter_t *filter = NULL;
+    stor_sort_t *sort = NULL;
+    stor_project_t *project = NULL;
+    int rc = stor_read_hint(parts->hint, &spec.natural, err);
+    if (rc == VD_OK && !vd_bson_is_empty(parts->let))
+        rc = stor_variables_parse_let(arena, parts->let, variables, err);
+    if (rc == VD_OK)
+        rc = stor_filter_parse(arena, parts->filter, variables, &filter, err);
+    if (rc == VD_OK && !vd_bson_is_empty(parts->sort))
+        rc = stor_sort_parse(arena, parts->sort, &sort, err);
+    if (rc == VD_OK && !vd_bson_is_empty(parts->projection))
+        rc = stor_project_parse(arena, STOR_PROJECT_FIND, vd_value_from_document(parts->projection),
+                                filter, variables, &project, err);
+    if (rc != VD_OK)
+        return rc;
+    if (project != NULL && stor_project_is_identity(project))
+        project = NULL;
+    spec.filter = filter;
+    spec.sort = sort;
+    spec.project = project;
+    *ret_spec = spec;
+    return VD_OK;
+}

@@ -1,0 +1,285 @@
+/* veddb-storaged/pipeline/pipeline.c — see pipeline.h. */
+#include "veddb-storaged/pipeline/pipeline.h"
+
+#include "libcommon/base/mem.h"
+#include "veddb-storaged/pipeline/stages.h"
+
+/* The stage that reads the collection. */
+typedef struct {
+    stor_stage_t stage;
+    stor_query_t *query;
+} head_t;
+
+struct stor_pipeline {
+    head_t head;
+    stor_stage_t *last;
+    uint32_t stage_count;
+    stor_stage_t **stages; /* in order, without the head */
+    bool has_head;
+    bool pushed_back;
+    vd_bson_t document;
+    uint8_t *kept; /* copy of a document that waits for the next batch */
+};
+
+static int head_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *ret_document,
+                     vd_error_t *err)
+{
+    return stor_query_next(((head_t *)stage)->query, request, ret_document, err);
+}
+
+static void head_release(stor_stage_t *stage)
+{
+    stor_query_release(((head_t *)stage)->query);
+}
+
+static void head_close(stor_stage_t *stage)
+{
+    stor_query_close(&((head_t *)stage)->query);
+}
+
+static const stor_stage_class_t head_class = {
+    .name = "$cursor", .next = head_next, .release = head_release, .close = head_close};
+
+static const stor_stage_class_t *const classes[] = {
+    &stor_stage_match,         &stor_stage_sort,       &stor_stage_limit,
+    &stor_stage_skip,          &stor_stage_project,    &stor_stage_add_fields,
+    &stor_stage_set,           &stor_stage_unset,      &stor_stage_replace_root,
+    &stor_stage_replace_with,  &stor_stage_group,      &stor_stage_count,
+    &stor_stage_sort_by_count, &stor_stage_unwind,     &stor_stage_documents,
+    &stor_stage_coll_stats,    &stor_stage_current_op, &stor_stage_index_stats,
+};
+
+/* Stages that MongoDB knows and this version does not build: refused by name, so that nobody looks
+ * for a typing error. */
+static const char *const not_built[] = {
+    "$lookup",
+    "$graphLookup",
+    "$facet",
+    "$bucket",
+    "$bucketAuto",
+    "$out",
+    "$merge",
+    "$unionWith",
+    "$sample",
+    "$redact",
+    "$geoNear",
+    "$changeStream",
+    "$setWindowFields",
+    "$densify",
+    "$fill",
+    "$listSessions",
+    "$listLocalSessions",
+    "$planCacheStats",
+    "$changeStreamSplitLargeEvent",
+    "$shardedDataDistribution",
+    "$listSampledQueries",
+    "$queryStats",
+};
+
+const stor_stage_class_t *stor_stage_find(vd_slice_t name)
+{
+    for (size_t i = 0; i < VD_COUNT_OF(classes); i++)
+        if (vd_slice_is(name, classes[i]->name))
+            return classes[i];
+    return NULL;
+}
+
+static int unknown_stage(vd_slice_t name, vd_error_t *err)
+{
+    for (size_t i = 0; i < VD_COUNT_OF(not_built); i++)
+        if (vd_slice_is(name, not_built[i]))
+            return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
+                                "the aggregation stage %s is not built", not_built[i]);
+    if (vd_slice_is(name, "$search") || vd_slice_is(name, "$vectorSearch") ||
+        vd_slice_is(name, "$searchMeta") || vd_slice_is(name, "$listSearchIndexes"))
+        return vd_error_set(err, VD_ERR_LOCATION(31082),
+                            "%.*s stage is only allowed on MongoDB Atlas", VD_SLICE_FMT(name));
+    return vd_error_set(err, VD_ERR_LOCATION(40324), "Unrecognized pipeline stage name: '%.*s'",
+                        VD_SLICE_FMT(name));
+}
+
+static int parse_stage(const stor_pipeline_context_t *context, vd_value_t spec,
+                       stor_stage_t **ret_stage, vd_error_t *err)
+{
+    vd_slice_t name;
+    vd_value_t value;
+    if (spec.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "Each element of the 'pipeline' array must be an object");
+    vd_bson_t doc = vd_value_document(spec);
+    if (vd_bson_count(doc) != 1 || !vd_bson_first(doc, &name, &value))
+        return vd_error_set(
+            err, VD_ERR_LOCATION(40323),
+            "A pipeline stage specification object must contain exactly one field.");
+    const stor_stage_class_t *class = stor_stage_find(name);
+    if (class == NULL)
+        return unknown_stage(name, err);
+    int rc = class->parse(context, value, ret_stage, err);
+    if (rc == VD_OK)
+        (*ret_stage)->class = class;
+    return rc;
+}
+
+static int check_places(const stor_pipeline_context_t *context, const stor_pipeline_t *pipeline,
+                        vd_error_t *err)
+{
+    for (uint32_t i = 0; i < pipeline->stage_count; i++) {
+        const stor_stage_class_t *class = pipeline->stages[i]->class;
+        if (class->first_only && i > 0)
+            return vd_error_set(err, VD_ERR_LOCATION(40602),
+                                "%s is only valid as the first stage in a pipeline", class->name);
+        if (class->no_collection && context->collection.len > 0)
+            return vd_error_set(
+                err, VD_ERR_INVALID_NAMESPACE,
+                "%s must be run against the database with {aggregate: 1}, not a collection",
+                class->name);
+    }
+    bool own = pipeline->stage_count > 0 && pipeline->stages[0]->class->first_only;
+    if (context->collection.len == 0 && !(own && pipeline->stages[0]->class->no_collection))
+        return vd_error_set(err, VD_ERR_INVALID_NAMESPACE,
+                            "{aggregate: 1} is not valid for '%s'; a collection is required.",
+                            pipeline->stage_count == 0 ? "an empty pipeline"
+                                                       : pipeline->stages[0]->class->name);
+    return VD_OK;
+}
+
+/* $match ... $match, $sort, $skip, $limit at the head become the query's. Returns how many stages
+ * that were. */
+static uint32_t fold_head(const stor_pipeline_context_t *context, const stor_pipeline_t *pipeline,
+                          stor_query_spec_t *spec)
+{
+    uint32_t at = 0, matches = 0;
+    stor_stage_t *const *stages = pipeline->stages;
+    while (at + matches < pipeline->stage_count && stages[at + matches]->class == &stor_stage_match)
+        matches++;
+    stor_filter_t *filter = VD_ARENA_NEW(context->arena, stor_filter_t);
+    filter->kind = matches == 0 ? STOR_FILTER_TRUE : STOR_FILTER_AND;
+    filter->children = VD_ARENA_ARRAY(context->arena, stor_filter_t *, matches + 1);
+    filter->child_count = matches;
+    for (uint32_t i = 0; i < matches; i++)
+        filter->children[i] = (stor_filter_t *)stor_stage_match_filter(stages[i]);
+    spec->filter = matches == 1 ? filter->children[0] : filter;
+    at = matches;
+    if (at < pipeline->stage_count && stages[at]->class == &stor_stage_sort)
+        spec->sort = stor_stage_sort_pattern(stages[at++]);
+    if (at < pipeline->stage_count && stages[at]->class == &stor_stage_skip)
+        spec->skip = stor_stage_cut_count(stages[at++]);
+    if (at < pipeline->stage_count && stages[at]->class == &stor_stage_limit &&
+        stor_stage_cut_count(stages[at]) < INT64_MAX - spec->skip)
+        spec->limit = stor_stage_cut_count(stages[at++]);
+    return at;
+}
+
+static int parse_all(const stor_pipeline_context_t *context, vd_bson_t stages,
+                     stor_pipeline_t *pipeline, vd_error_t *err)
+{
+    uint32_t count = vd_bson_count(stages);
+    vd_bson_iter_t iter;
+    if (count > STOR_PIPELINE_STAGES_MAX)
+        return vd_error_set(err, VD_ERR_LOCATION(7749501),
+                            "Pipeline length must be no longer than %d stages",
+                            STOR_PIPELINE_STAGES_MAX);
+    pipeline->stages = VD_ARENA_ARRAY(context->arena, stor_stage_t *, count + 1);
+    vd_bson_iter_init(&iter, stages);
+    while (vd_bson_iter_next(&iter)) {
+        int rc = parse_stage(context, iter.value, &pipeline->stages[pipeline->stage_count], err);
+        if (rc != VD_OK)
+            return rc;
+        pipeline->stage_count++;
+    }
+    return check_places(context, pipeline, err);
+}
+
+int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages,
+                        stor_pipeline_t **ret_pipeline, vd_error_t *err)
+{
+    stor_pipeline_t *pipeline = VD_ARENA_NEW(context->arena, stor_pipeline_t);
+    int rc = parse_all(context, stages, pipeline, err);
+    if (rc != VD_OK)
+        return rc;
+    if (pipeline->stage_count == 0 || !pipeline->stages[0]->class->first_only) {
+        stor_query_spec_t spec = {.collection_id = context->collection_id,
+                                  .variables = context->variables};
+        uint32_t folded = fold_head(context, pipeline, &spec);
+        pipeline->stages += folded;
+        pipeline->stage_count -= folded;
+        rc = stor_query_open(context->arena, &spec, &pipeline->head.query, err);
+        if (rc != VD_OK)
+            return rc;
+        pipeline->has_head = true;
+        pipeline->head.stage.class = &head_class;
+        pipeline->last = &pipeline->head.stage;
+    }
+    for (uint32_t i = 0; i < pipeline->stage_count; i++) {
+        pipeline->stages[i]->source = pipeline->last;
+        pipeline->last = pipeline->stages[i];
+    }
+    *ret_pipeline = pipeline;
+    return VD_OK;
+}
+
+int stor_pipeline_next(stor_pipeline_t *pipeline, stor_request_t *request, vd_bson_t *ret_document,
+                       vd_error_t *err)
+{
+    if (pipeline->pushed_back) {
+        pipeline->pushed_back = false;
+        *ret_document = pipeline->document;
+        return VD_OK;
+    }
+    int rc = pipeline->last->class->next(pipeline->last, request, &pipeline->document, err);
+    if (rc == VD_OK)
+        *ret_document = pipeline->document;
+    return rc;
+}
+
+void stor_pipeline_push_back(stor_pipeline_t *pipeline)
+{
+    pipeline->pushed_back = true;
+}
+
+/* A document that waits for the next batch may stand in memory that is given back now: it is
+ * copied. */
+void stor_pipeline_release(stor_pipeline_t *pipeline)
+{
+    if (pipeline->pushed_back) {
+        uint8_t *copy = vd_xalloc(pipeline->document.len);
+        memcpy(copy, pipeline->document.data, pipeline->document.len);
+        vd_free(pipeline->kept);
+        pipeline->kept = copy;
+        pipeline->document.data = copy;
+    }
+    for (uint32_t i = 0; i < pipeline->stage_count; i++)
+        if (pipeline->stages[i]->class->release != NULL)
+            pipeline->stages[i]->class->release(pipeline->stages[i]);
+    if (pipeline->has_head)
+        head_class.release(&pipeline->head.stage);
+}
+
+void stor_pipeline_close(stor_pipeline_t **pipeline_p)
+{
+    stor_pipeline_t *pipeline = *pipeline_p;
+    if (pipeline == NULL)
+        return;
+    for (uint32_t i = 0; i < pipeline->stage_count; i++)
+        if (pipeline->stages[i]->class->close != NULL)
+            pipeline->stages[i]->class->close(pipeline->stages[i]);
+    if (pipeline->has_head)
+        head_class.close(&pipeline->head.stage);
+    vd_free(pipeline->kept);
+    *pipeline_p = NULL;
+}
+
+const stor_query_t *stor_pipeline_query(const stor_pipeline_t *pipeline)
+{
+    return pipeline->has_head ? pipeline->head.query : NULL;
+}
+
+uint32_t stor_pipeline_stage_count(const stor_pipeline_t *pipeline)
+{
+    return pipeline->stage_count;
+}
+
+const char *stor_pipeline_stage_name(const stor_pipeline_t *pipeline, uint32_t position)
+{
+    return pipeline->stages[position]->class->name;
+}

@@ -1,0 +1,322 @@
+/* veddb-storaged/pipeline/stage_group.c — $group, $count, $sortByCount. */
+#include "libcommon/base/limits.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/bson/build.h"
+#include "libcommon/bson/compare.h"
+#include "veddb-storaged/pipeline/stages.h"
+#include "veddb-storaged/query/accumulate.h"
+
+typedef struct group_entry {
+    struct group_entry *next_in_bucket, *next; /* next: order of arrival */
+    uint64_t hash;
+    vd_value_t id;
+    stor_accumulator_state_t *states[];
+} group_entry_t;
+
+typedef struct {
+    stor_stage_t stage;
+    const stor_variables_t *variables;
+    stor_expr_t *id;
+    uint32_t field_count;
+    vd_slice_t *fields;
+    stor_accumulator_t **accumulators;
+    vd_arena_t *groups, *scratch; /* groups: everything kept */
+    group_entry_t **buckets, *first, **tail, *output;
+    size_t bucket_count, group_count;
+    bool done;
+} group_t;
+
+static int group_field(const stor_pipeline_context_t *context, group_t *group, vd_slice_t name,
+                       vd_value_t spec, vd_error_t *err)
+{
+    if (memchr(name.data, '.', name.len) != NULL)
+        return vd_error_set(err, VD_ERR_LOCATION(40235), "The field name '%.*s' cannot contain '.'",
+                            VD_SLICE_FMT(name));
+    if (name.len > 0 && name.data[0] == '$')
+        return vd_error_set(err, VD_ERR_LOCATION(40236),
+                            "The field name '%.*s' cannot be an operator name", VD_SLICE_FMT(name));
+    if (spec.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_LOCATION(40234),
+                            "The field '%.*s' must be an accumulator object", VD_SLICE_FMT(name));
+    if (vd_bson_count(vd_value_document(spec)) != 1)
+        return vd_error_set(err, VD_ERR_LOCATION(40238),
+                            "The field '%.*s' must specify one accumulator", VD_SLICE_FMT(name));
+    group->fields[group->field_count] = name;
+    int rc = stor_accumulator_parse(context->arena, name, spec, context->variables,
+                                    &group->accumulators[group->field_count], err);
+    if (rc == VD_OK)
+        group->field_count++;
+    return rc;
+}
+
+static group_t *group_new(const stor_pipeline_context_t *context, uint32_t fields_max)
+{
+    group_t *group = VD_ARENA_NEW(context->arena, group_t);
+    group->variables = context->variables;
+    group->fields = VD_ARENA_ARRAY(context->arena, vd_slice_t, fields_max + 1);
+    group->accumulators = VD_ARENA_ARRAY(context->arena, stor_accumulator_t *, fields_max + 1);
+    return group;
+}
+
+static int group_parse(const stor_pipeline_context_t *context, vd_value_t spec,
+                       stor_stage_t **ret_stage, vd_error_t *err)
+{
+    if (spec.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_LOCATION(15947),
+                            "a group's fields must be specified in an object");
+    group_t *group = group_new(context, vd_bson_count(vd_value_document(spec)));
+    vd_bson_iter_t iter;
+    int rc = VD_OK;
+    vd_bson_iter_init(&iter, vd_value_document(spec));
+    while (rc == VD_OK && vd_bson_iter_next(&iter)) {
+        if (!vd_slice_is(iter.name, "_id"))
+            rc = group_field(context, group, iter.name, iter.value, err);
+        else if (group->id != NULL)
+            rc = vd_error_set(err, VD_ERR_LOCATION(15948),
+                              "a group's _id may only be specified once");
+        else
+            rc = stor_expr_parse(context->arena, iter.value, context->variables, &group->id, err);
+    }
+    if (rc == VD_OK && group->id == NULL)
+        rc = vd_error_set(err, VD_ERR_LOCATION(15955), "a group specification must include an _id");
+    *ret_stage = &group->stage;
+    return rc;
+}
+
+static void group_grow(group_t *group)
+{
+    size_t count = group->bucket_count == 0 ? 256 : group->bucket_count * 4;
+    group_entry_t **buckets = VD_ARENA_ARRAY(group->groups, group_entry_t *, count);
+    for (group_entry_t *entry = group->first; entry != NULL; entry = entry->next) {
+        entry->next_in_bucket = buckets[entry->hash % count];
+        buckets[entry->hash % count] = entry;
+    }
+    group->buckets = buckets;
+    group->bucket_count = count;
+}
+
+static group_entry_t *group_of(group_t *group, vd_value_t id)
+{
+    uint64_t hash = vd_value_hash(id);
+    for (group_entry_t *entry = group->buckets[hash % group->bucket_count]; entry != NULL;
+         entry = entry->next_in_bucket)
+        if (entry->hash == hash && vd_value_equal(entry->id, id))
+            return entry;
+    if (group->group_count++ >= group->bucket_count)
+        group_grow(group);
+    group_entry_t *entry = vd_arena_zalloc(
+        group->groups, sizeof *entry + group->field_count * sizeof entry->states[0]);
+    entry->hash = hash;
+    entry->id = vd_value_copy(group->groups, id);
+    for (uint32_t i = 0; i < group->field_count; i++)
+        entry->states[i] = stor_accumulator_begin(group->accumulators[i], group->groups);
+    entry->next_in_bucket = group->buckets[hash % group->bucket_count];
+    group->buckets[hash % group->bucket_count] = entry;
+    *group->tail = entry;
+    group->tail = &entry->next;
+    return entry;
+}
+
+static int group_add(group_t *group, vd_bson_t document, vd_error_t *err)
+{
+    stor_expr_env_t env;
+    vd_value_t id;
+    vd_arena_reset(group->scratch);
+    stor_expr_env_init(&env, group->scratch, group->variables);
+    stor_expr_env_document(&env, document);
+    int rc = stor_expr_eval(group->id, &env, &id, err);
+    if (rc != VD_OK)
+        return rc;
+    if (vd_value_is_missing(id)) /* a missing _id groups with null */
+        id = vd_value_from_null();
+    group_entry_t *entry = group_of(group, id);
+    for (uint32_t i = 0; rc == VD_OK && i < group->field_count; i++)
+        rc = stor_accumulator_add(entry->states[i], &env, err);
+    if (rc == VD_OK && vd_arena_used(group->groups) > VD_QUERY_MEMORY_MAX_BYTES)
+        rc = vd_error_set(err, VD_ERR_QUERY_EXCEEDED_MEMORY_LIMIT_NO_DISK_USE,
+                          "Exceeded memory limit for $group, but didn't allow external sort. Pass "
+                          "allowDiskUse:true to opt in.");
+    return rc;
+}
+
+static int group_collect(group_t *group, stor_request_t *request, vd_error_t *err)
+{
+    vd_bson_t document;
+    int rc;
+    group->groups = vd_arena_create();
+    group->scratch = vd_arena_create();
+    group->tail = &group->first;
+    group_grow(group);
+    while ((rc = stor_stage_pull(&group->stage, request, &document, err)) == VD_OK)
+        if ((rc = group_add(group, document, err)) != VD_OK)
+            break;
+    if (rc != VD_ERR_NOT_FOUND)
+        return rc;
+    group->output = group->first;
+    group->done = true;
+    return VD_OK;
+}
+
+static int group_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *ret_document,
+                      vd_error_t *err)
+{
+    group_t *group = (group_t *)stage;
+    int rc = group->done ? VD_OK : group_collect(group, request, err);
+    if (rc != VD_OK)
+        return rc;
+    group_entry_t *entry = group->output;
+    if (entry == NULL)
+        return VD_ERR_NOT_FOUND;
+    group->output = entry->next;
+    vd_bb_t bb;
+    vd_arena_reset(group->scratch);
+    vd_bb_init_arena(&bb, group->scratch, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_value(&bb, VD_SLICE_LIT("_id"), entry->id);
+    for (uint32_t i = 0; rc == VD_OK && i < group->field_count; i++) {
+        vd_value_t value;
+        rc = stor_accumulator_finish(entry->states[i], group->scratch, &value, err);
+        if (rc == VD_OK)
+            vd_bb_value(&bb, group->fields[i],
+                        vd_value_is_missing(value) ? vd_value_from_null() : value);
+    }
+    return rc == VD_OK ? vd_bb_finish(&bb, ret_document, err) : rc;
+}
+
+static void group_close(stor_stage_t *stage)
+{
+    group_t *group = (group_t *)stage;
+    vd_arena_destroy(&group->groups);
+    vd_arena_destroy(&group->scratch);
+}
+
+const stor_stage_class_t stor_stage_group = {
+    .name = "$group", .parse = group_parse, .next = group_next, .close = group_close};
+
+/* ---- $count ---- */
+
+typedef struct {
+    stor_stage_t stage;
+    vd_slice_t field;
+    vd_arena_t *arena;
+    bool done;
+} count_t;
+
+static int count_parse(const stor_pipeline_context_t *context, vd_value_t spec,
+                       stor_stage_t **ret_stage, vd_error_t *err)
+{
+    count_t *count = VD_ARENA_NEW(context->arena, count_t);
+    if (spec.type != VD_BSON_STRING)
+        return vd_error_set(err, VD_ERR_LOCATION(40156),
+                            "the count field must be a non-empty string");
+    count->field = vd_value_string(spec);
+    count->arena = context->arena;
+    if (count->field.len == 0)
+        return vd_error_set(err, VD_ERR_LOCATION(40157),
+                            "the count field must be a non-empty string");
+    if (count->field.data[0] == '$')
+        return vd_error_set(err, VD_ERR_LOCATION(40158),
+                            "the count field cannot be a $-prefixed path");
+    if (memchr(count->field.data, '\0', count->field.len) != NULL)
+        return vd_error_set(err, VD_ERR_LOCATION(40159),
+                            "the count field cannot contain a null byte");
+    if (memchr(count->field.data, '.', count->field.len) != NULL)
+        return vd_error_set(err, VD_ERR_LOCATION(40160), "the count field cannot contain '.'");
+    *ret_stage = &count->stage;
+    return VD_OK;
+}
+
+static int count_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *ret_document,
+                      vd_error_t *err)
+{
+    count_t *count = (count_t *)stage;
+    int64_t n = 0;
+    int rc;
+    if (count->done)
+        return VD_ERR_NOT_FOUND;
+    while ((rc = stor_stage_pull(stage, request, ret_document, err)) == VD_OK)
+        n++;
+    if (rc != VD_ERR_NOT_FOUND || n == 0)
+        return rc;
+    count->done = true;
+    vd_bb_t bb;
+    vd_bb_init_arena(&bb, count->arena, 1024 + count->field.len);
+    vd_bb_value(&bb, count->field,
+                n <= INT32_MAX ? vd_value_from_int32(count->arena, (int32_t)n)
+                               : vd_value_from_int64(count->arena, n));
+    return vd_bb_finish(&bb, ret_document, err);
+}
+
+const stor_stage_class_t stor_stage_count = {
+    .name = "$count", .parse = count_parse, .next = count_next};
+
+/* ---- $sortByCount: $group {_id: expr, count: {$sum: 1}} and $sort {count: -1} in one ---- */
+
+typedef struct {
+    stor_stage_t stage;
+    group_t *group;
+    stor_stage_t *sort;
+} sort_by_count_t;
+
+static int sort_by_count_parse(const stor_pipeline_context_t *context, vd_value_t spec,
+                               stor_stage_t **ret_stage, vd_error_t *err)
+{
+    sort_by_count_t *by = VD_ARENA_NEW(context->arena, sort_by_count_t);
+    bool expression = spec.type == VD_BSON_OBJECT;
+    vd_slice_t name;
+    vd_value_t value;
+    if (expression && (!vd_bson_first(vd_value_document(spec), &name, &value) || name.len == 0 ||
+                       name.data[0] != '$'))
+        return vd_error_set(err, VD_ERR_LOCATION(40147),
+                            "the sortByCount field must be defined as a $-prefixed path or an "
+                            "expression inside an object");
+    if (!expression && (spec.type != VD_BSON_STRING || vd_value_string(spec).len == 0 ||
+                        vd_value_string(spec).data[0] != '$'))
+        return vd_error_set(
+            err, spec.type == VD_BSON_STRING ? VD_ERR_LOCATION(40148) : VD_ERR_LOCATION(40149),
+            "the sortByCount field must be defined as a $-prefixed path or an expression inside an "
+            "object");
+    vd_bb_t bb;
+    vd_bson_t accumulator, order;
+    vd_bb_init_arena(&bb, context->arena, 256);
+    vd_bb_int32(&bb, "$sum", 1);
+    int rc = vd_bb_finish(&bb, &accumulator, err);
+    vd_bb_init_arena(&bb, context->arena, 256);
+    vd_bb_int32(&bb, "count", -1);
+    if (rc == VD_OK)
+        rc = vd_bb_finish(&bb, &order, err);
+    by->group = group_new(context, 1);
+    by->group->stage.class = &stor_stage_group;
+    if (rc == VD_OK)
+        rc = stor_expr_parse(context->arena, spec, context->variables, &by->group->id, err);
+    if (rc == VD_OK)
+        rc = group_field(context, by->group, VD_SLICE_LIT("count"),
+                         vd_value_from_document(accumulator), err);
+    if (rc == VD_OK)
+        rc = stor_stage_sort.parse(context, vd_value_from_document(order), &by->sort, err);
+    if (rc == VD_OK) {
+        by->sort->class = &stor_stage_sort;
+        by->sort->source = &by->group->stage;
+    }
+    *ret_stage = &by->stage;
+    return rc;
+}
+
+static int sort_by_count_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *ret_document,
+                              vd_error_t *err)
+{
+    sort_by_count_t *by = (sort_by_count_t *)stage;
+    by->group->stage.source = stage->source;
+    return stor_stage_sort.next(by->sort, request, ret_document, err);
+}
+
+static void sort_by_count_close(stor_stage_t *stage)
+{
+    sort_by_count_t *by = (sort_by_count_t *)stage;
+    stor_stage_sort.close(by->sort);
+    group_close(&by->group->stage);
+}
+
+const stor_stage_class_t stor_stage_sort_by_count = {.name = "$sortByCount",
+                                                     .parse = sort_by_count_parse,
+                                                     .next = sort_by_count_next,
+                                                     .close = sort_by_count_close};

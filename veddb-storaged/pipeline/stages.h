@@ -1,0 +1,25 @@
+/* veddb-storaged/pipeline/stages.h — between pipeline.c and the files of the stages: classes, and
+ * what the head folds away. */
+#pragma once
+#include "veddb-storaged/pipeline/pipeline.h"
+
+extern const stor_stage_class_t stor_stage_match, stor_stage_sort, stor_stage_limit,
+    stor_stage_skip;
+extern const stor_stage_class_t stor_stage_project, stor_stage_add_fields, stor_stage_set,
+    stor_stage_unset, stor_stage_replace_root, stor_stage_replace_with;
+extern const stor_stage_class_t stor_stage_group, stor_stage_count, stor_stage_sort_by_count,
+    stor_stage_unwind;
+extern const stor_stage_class_t stor_stage_documents, stor_stage_coll_stats, stor_stage_current_op,
+    stor_stage_index_stats;
+
+/* What the head of a pipeline takes over from these stages. */
+const stor_filter_t *stor_stage_match_filter(const stor_stage_t *stage);
+const stor_sort_t *stor_stage_sort_pattern(const stor_stage_t *stage);
+int64_t stor_stage_cut_count(const stor_stage_t *stage); /* of $limit and $skip */
+
+/* Pulls from the stage before. */
+static inline int stor_stage_pull(stor_stage_t *stage, stor_request_t *request,
+                                  vd_bson_t *ret_document, vd_error_t *err)
+{
+    return stage->source->class->next(stage->source, request, ret_document, err);
+}
