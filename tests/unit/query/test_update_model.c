@@ -248,13 +248,12 @@ static void op_random(vd_arena_t *arena, vd_rand_t *rand, op_t *op)
     static const char *const names[] = {"a", "b", "c", "0", "1", "2", "10"};
     op->op = "suipsp"[vd_rand_below(rand, 6)];
     op->count = 1 + (uint32_t)vd_rand_below(rand, 3);
-    op->path[0] = '\0';
+    size_t len = 0;
     for (uint32_t i = 0; i < op->count; i++) {
-        (void)snprintf(op->parts[i], sizeof op->parts[i], "%s",
-                       names[vd_rand_below(rand, VD_COUNT_OF(names))]);
-        if (i > 0)
-            strcat(op->path, ".");
-        strcat(op->path, op->parts[i]);
+        const char *name = names[vd_rand_below(rand, VD_COUNT_OF(names))];
+        (void)snprintf(op->parts[i], sizeof op->parts[i], "%s", name);
+        len +=
+            (size_t)snprintf(op->path + len, sizeof op->path - len, "%s%s", i > 0 ? "." : "", name);
     }
     op->operand = op->op == 'i' ? node_new(arena, 'i', "") : node_random(arena, rand, 1, "");
     if (op->op == 'i')
@@ -359,5 +358,104 @@ Test(update_model, random)
     }
     cr_expect(applied > ROUNDS / 10 && refused > ROUNDS / 10 && unchanged > 100,
               "%u applied, %u refused, %u unchanged", applied, refused, unchanged);
+    vd_arena_destroy(&arena);
+}
+
+/* Any operator, any path, any operand: an error or a valid document with its _id, never anything
+ * else. */
+Test(update_model, any_operator)
+{
+    enum { ROUNDS = 40000 };
+    static const char *const operators[] = {
+        "$set",  "$unset",       "$inc",  "$mul",      "$min", "$max",     "$setOnInsert", "$bit",
+        "$push", "$currentDate", "$pull", "$addToSet", "$pop", "$pullAll", "$rename"};
+    static const char *const parts[] = {"a",    "b",   "0",  "1", "$", "$[]",
+                                        "$[i]", "_id", "$x", "a", "b"};
+    static const char *const operands[] = {
+        "1",
+        "-1",
+        "{'$numberLong': '9223372036854775807'}",
+        "1.5",
+        "{'$numberDecimal': '1E+6000'}",
+        "{'$numberDouble': 'NaN'}",
+        "'b'",
+        "'c.d'",
+        "null",
+        "true",
+        "[1, 'x', {'a': 1}]",
+        "[]",
+        "{}",
+        "{'a': 1}",
+        "{'$gte': 1}",
+        "{'$each': [3, 1, 2, {'b': 1}]}",
+        "{'$each': [2, 2.0, 9], '$slice': -2, '$sort': 1, '$position': 1}",
+        "{'$each': [{'b': 2}, {'b': 1}], '$sort': {'b': -1}, '$slice': 3}",
+        "{'and': 1, 'xor': {'$numberLong': '4'}}",
+        "{'~type': 'timestamp'}",
+    };
+    static const char *const documents[] = {
+        "{'_id': 1, 'a': [1, 2, 3], 'b': {'a': [{'b': 1}, {'b': [1, 2]}], 'b': 5}}",
+        "{'_id': {'a': 1}, 'b': [[1, 2], [3, [4]], {'a': 1}], 'a': {'0': 1, '1': [2]}}",
+        "{'_id': 'x', 'a': [], 'b': null, '$x': 1}",
+        "{'_id': 1, 'a': 2147483647, 'b': [{'a': 1, 'b': 2}, {'a': 2}, 7]}",
+    };
+    vd_rand_t rand;
+    vd_rand_seed(&rand, 77);
+    vd_arena_t *arena = vd_arena_create();
+    uint32_t applied = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        vd_arena_reset(arena);
+        vd_bson_t document =
+                      case_json(arena, documents[vd_rand_below(&rand, VD_COUNT_OF(documents))]),
+                  spec, result;
+        vd_bb_t bb;
+        vd_bb_init_arena(&bb, arena, VD_BSON_DOCUMENT_MAX_BYTES);
+        bool filtered = false;
+        for (uint64_t ops = 1 + vd_rand_below(&rand, 3); ops > 0; ops--) {
+            vd_bb_begin_document(&bb, operators[vd_rand_below(&rand, VD_COUNT_OF(operators))]);
+            for (uint64_t paths = 1 + vd_rand_below(&rand, 2); paths > 0; paths--) {
+                char path[64];
+                size_t len = 0;
+                for (uint64_t i = 1 + vd_rand_below(&rand, 3), first = i; i > 0; i--) {
+                    const char *part = parts[vd_rand_below(&rand, VD_COUNT_OF(parts))];
+                    filtered |= strcmp(part, "$[i]") == 0;
+                    len += (size_t)snprintf(path + len, sizeof path - len, "%s%s",
+                                            i < first ? "." : "", part);
+                }
+                const char *operand = operands[vd_rand_below(&rand, VD_COUNT_OF(operands))];
+                vd_bson_t wrapped = case_json(arena, vd_arena_printf(arena, "{'v': %s}", operand));
+                vd_bb_value(&bb, vd_slice_str(path), vd_bson_get(wrapped, "v"));
+            }
+            vd_bb_close(&bb);
+        }
+        cr_assert_eq(vd_bb_finish(&bb, &spec, NULL), VD_OK);
+        stor_update_options_t options = {.update = vd_value_from_document(spec),
+                                         .variables = &case_variables};
+        if (filtered)
+            options.array_filters = case_array(arena, "[{'i': {'$gte': 1}}]");
+        stor_update_t *update = NULL;
+        bool changed = false;
+        vd_error_t err = VD_ERROR_INIT;
+        stor_match_t match = {.arena = arena,
+                              .array_position = (int64_t)vd_rand_below(&rand, 3) - 1};
+        int rc = stor_update_parse(arena, &options, &update, &err);
+        if (rc == VD_OK)
+            rc = stor_update_apply(update, arena, document, &match, &result, &changed, &err);
+        if (rc != VD_OK) {
+            cr_assert(rc < 0 && err.code == rc && err.message[0] != '\0',
+                      "an error without words: %d", rc);
+            continue;
+        }
+        applied++;
+        const char *text = vd_bson_to_json(arena, spec, 1000);
+        cr_assert_eq(vd_bson_validate(vd_slice(result.data, result.len), VD_BSON_CHECK_UTF8,
+                                      VD_BSON_DEPTH_MAX, &err),
+                     VD_OK, "%s: %s", text, err.message);
+        cr_assert(vd_value_identical(vd_bson_get(result, "_id"), vd_bson_get(document, "_id")),
+                  "%s: _id changed", text);
+        cr_assert(changed || result.data == document.data, "%s: no change, but another document",
+                  text);
+    }
+    cr_expect(applied > ROUNDS / 20, "only %u applied", applied);
     vd_arena_destroy(&arena);
 }
