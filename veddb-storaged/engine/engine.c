@@ -277,6 +277,9 @@ int stor_engine_open(const stor_engine_options_t *options, stor_engine_t **ret_e
         rc = wt_open(engine, err);
     if (rc == VD_OK)
         rc = flusher_open(engine, err);
+    /* From its first start on a database has a checkpoint, and its turtle says where. */
+    if (rc == VD_OK && o->bootstrap)
+        rc = stor_engine_checkpoint(engine, err);
     if (rc == VD_OK)
         rc = stor_guard_opened(engine->guard, err);
     if (rc != VD_OK)

@@ -445,12 +445,11 @@ static int fs_open_file(WT_FILE_SYSTEM *file_system, WT_SESSION *session, const 
     handle->iface.close = handle_close;
     handle->iface.fh_lock = handle_lock;
     handle->iface.fh_sync = handle_sync;
-    if (file != NULL) {
-        handle->iface.fh_read = handle_read;
-        handle->iface.fh_size = handle_size;
-        handle->iface.fh_truncate = handle_truncate;
-        handle->iface.fh_write = handle_write;
-    }
+    /* WiredTiger wants all of them for the folder's handle too, but only syncs it. */
+    handle->iface.fh_read = handle_read;
+    handle->iface.fh_size = handle_size;
+    handle->iface.fh_truncate = handle_truncate;
+    handle->iface.fh_write = handle_write;
     *file_handlep = &handle->iface;
     return 0;
 }

@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -42,7 +43,9 @@ struct stor_guard {
     char *folder;
     uint8_t payload[FORMAT_PAYLOAD_BYTES];
     uint8_t sealed_with[STOR_KEY_ID_BYTES];
-    uint32_t log_highest; /* as the note has it; the flusher's thread alone after open */
+    /* As the note has it, and as seen before the flush under way; the flusher's thread alone after
+     * open. */
+    uint32_t log_highest, log_candidate;
     stor_log_scan_t scan;
 };
 
@@ -229,8 +232,8 @@ static int must_stand(const stor_guard_t *guard, const char *name, vd_error_t *e
     return VD_OK;
 }
 
-/* Which log file recovery begins in, from the turtle's plain text. */
-static int turtle_read(const stor_guard_t *guard, uint32_t *ret_first_needed, vd_error_t *err)
+/* Where recovery of the metadata begins in the log, from the turtle's plain text. */
+static int turtle_read(const stor_guard_t *guard, stor_log_place_t *ret_needed, vd_error_t *err)
 {
     char text[16384];
     int fd = openat(guard->dir_fd, "WiredTiger.turtle", O_RDONLY | O_CLOEXEC);
@@ -243,13 +246,13 @@ static int turtle_read(const stor_guard_t *guard, uint32_t *ret_first_needed, vd
         return VD_ERR_IO;
     text[len] = '\0';
     const char *at = strstr(text, ",checkpoint_lsn=(");
-    if (at == NULL)
+    stor_log_place_t needed = {0};
+    if (at == NULL ||
+        sscanf(at, ",checkpoint_lsn=(%" SCNu32 ",%" SCNu64 ")", &needed.file, &needed.offset) != 2)
         return vd_error_set(err, VD_ERR_CORRUPT,
                             "%s/WiredTiger.turtle is damaged: it names no checkpoint",
                             guard->folder);
-    /* (4294967295,2147483647) stands for "none yet". */
-    unsigned long number = strtoul(at + sizeof ",checkpoint_lsn=(" - 1, NULL, 10);
-    *ret_first_needed = number >= UINT32_MAX ? 0 : (uint32_t)number;
+    *ret_needed = needed;
     return VD_OK;
 }
 
@@ -285,16 +288,56 @@ static int log_note_write(stor_guard_t *guard, uint32_t number, vd_error_t *err)
     return rc;
 }
 
-int stor_guard_log_flushed(stor_guard_t *guard, vd_error_t *err)
+static uint32_t log_probe(const stor_guard_t *guard, uint32_t number)
 {
     char name[64];
-    uint32_t number = guard->log_highest;
     for (;; number++) {
         (void)snprintf(name, sizeof name, STOR_LOG_FILE_PREFIX "%010u", number + 1);
         if (VD_LIKELY(faccessat(guard->dir_fd, name, F_OK, 0) != 0))
+            return number;
+    }
+}
+
+/* A file that is seen now may not be durable yet, not even its name. It is after the next flush,
+ * which has written its marker there. */
+int stor_guard_log_flushed(stor_guard_t *guard, vd_error_t *err)
+{
+    int rc = VD_OK;
+    if (VD_UNLIKELY(guard->log_candidate > guard->log_highest))
+        rc = log_note_write(guard, guard->log_candidate, err);
+    guard->log_candidate = log_probe(guard, guard->log_highest);
+    return rc;
+}
+
+/* WiredTiger takes some forms of a torn tail for damage. What the scan has found not to be durable
+ * is cut off here, the newest file first, so that a crash in between leaves a torn tail again. */
+static int log_cut(stor_guard_t *guard, vd_error_t *err)
+{
+    char name[64];
+    uint32_t file = guard->scan.torn_at.file;
+    uint64_t offset = guard->scan.torn_at.offset;
+    vd_log(VD_LOG_WARN, "the log ends in records that never became durable; they are cut off",
+           "file=" STOR_LOG_FILE_PREFIX "%010u offset=%" PRIu64, file, offset);
+    int rc = 0;
+    for (uint32_t last = log_probe(guard, file); rc == 0 && (last > file || offset == 0); last--) {
+        (void)snprintf(name, sizeof name, STOR_LOG_FILE_PREFIX "%010u", last);
+        rc = unlinkat(guard->dir_fd, name, 0);
+        if (last == file)
             break;
     }
-    return VD_LIKELY(number == guard->log_highest) ? VD_OK : log_note_write(guard, number, err);
+    (void)snprintf(name, sizeof name, STOR_LOG_FILE_PREFIX "%010u", file);
+    int fd = -1;
+    if (rc == 0 && offset != 0) {
+        fd = openat(guard->dir_fd, name, O_WRONLY | O_CLOEXEC);
+        rc = fd < 0 || ftruncate(fd, (off_t)offset) != 0 || fsync(fd) != 0 ? -1 : 0;
+    }
+    if (rc == 0)
+        rc = fsync(guard->dir_fd);
+    if (rc != 0)
+        (void)vd_error_set_errno(err, "cutting %s/%s", guard->folder, name);
+    if (fd >= 0)
+        (void)close(fd); /* synced already */
+    return rc == 0 ? VD_OK : VD_ERR_IO;
 }
 
 static int database_check(stor_guard_t *guard, vd_error_t *err)
@@ -309,20 +352,16 @@ static int database_check(stor_guard_t *guard, vd_error_t *err)
         rc = must_stand(guard, files[i], err);
     if (rc != VD_OK)
         return rc;
-    uint32_t first_needed = 0, highest = 0;
-    rc = turtle_read(guard, &first_needed, err);
+    stor_log_place_t needed = {0};
+    uint32_t highest = 0;
+    rc = turtle_read(guard, &needed, err);
     if (rc == VD_OK)
         rc = log_note_read(guard, &highest, err);
     if (rc != VD_OK)
         return rc;
-    guard->log_highest = highest;
-    rc = stor_log_scan(guard->folder, guard->keys, first_needed, highest, &guard->scan, err);
-    if (rc == VD_OK && guard->scan.torn)
-        vd_log(VD_LOG_WARN,
-               "the log ends in a record that was never made durable; recovery cuts it off",
-               "file=" STOR_LOG_FILE_PREFIX "%010u offset=%llu", guard->scan.torn_file,
-               (unsigned long long)guard->scan.torn_offset);
-    return rc;
+    guard->log_highest = guard->log_candidate = highest;
+    rc = stor_log_scan(guard->folder, guard->keys, needed, highest, &guard->scan, err);
+    return rc == VD_OK && guard->scan.torn ? log_cut(guard, err) : rc;
 }
 
 int stor_guard_enter(const char *folder, bool bootstrap, stor_keys_t *keys,
@@ -355,8 +394,9 @@ int stor_guard_opened(stor_guard_t *guard, vd_error_t *err)
         return format_write(guard, err);
     }
     int rc = format_write(guard, err);
-    if (rc == VD_OK && guard->log_highest == 0)
-        rc = vd_error_set(err, VD_ERR_INTERNAL, "no log file was made in %s", guard->folder);
+    if (rc ==
+        VD_OK) /* the first flush and a checkpoint are done: the log's first file is durable */
+        rc = log_note_write(guard, 1, err);
     if (rc != VD_OK)
         return rc;
     if (unlinkat(guard->dir_fd, BOOTSTRAP_MARK, 0) != 0 || fsync(guard->dir_fd) != 0)

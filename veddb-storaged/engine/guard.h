@@ -25,12 +25,16 @@ void stor_guard_leave(stor_guard_t **guard_p);
 /* A database, in full or in part (a half-made one does not count). */
 bool stor_guard_exists(const char *folder);
 
+typedef struct {
+    uint32_t file; /* 0 = not known */
+    uint64_t offset;
+} stor_log_place_t;
+
 /* What the scan of the log found. */
 typedef struct {
     uint64_t files, records, bytes, markers;
-    bool torn; /* a bad record above the last flushed mark: cut off by recovery */
-    uint32_t torn_file;
-    uint64_t torn_offset;
+    bool torn; /* a bad record above the last flushed mark: it and what follows is cut off */
+    stor_log_place_t torn_at;
 } stor_log_scan_t;
 const stor_log_scan_t *stor_guard_scan(const stor_guard_t *guard);
 /* After each flush, on the flusher's thread: notes durably when the log has gone on to a new file

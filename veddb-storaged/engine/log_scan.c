@@ -36,8 +36,7 @@ typedef struct {
     stor_log_scan_t out;
     /* The place of the first bad record since the last start, and the last marker before it. */
     bool bad;
-    uint32_t bad_file;
-    uint64_t bad_offset;
+    stor_log_place_t bad_at;
     bool any_marker;
     uint64_t start_id, number;
     bool start_seen;   /* some marker 0 */
@@ -182,6 +181,14 @@ static bool marker_parse(const uint8_t *plain, size_t len, uint64_t *ret_start,
     return sscanf(text, "%12" SCNx64 " %16" SCNx64, ret_start, ret_number) == 2;
 }
 
+static int damaged(const scan_t *scan, vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_CORRUPT,
+                        "%s/" STOR_LOG_FILE_PREFIX "%010u is damaged at offset %" PRIu64
+                        ": a record that had been written durably fails its check",
+                        scan->folder, scan->bad_at.file, scan->bad_at.offset);
+}
+
 /* VD_ERR_CORRUPT when the marker proves that the bad record before it had been flushed. */
 static int marker_seen(scan_t *scan, uint64_t start_id, uint64_t number, vd_error_t *err)
 {
@@ -191,10 +198,7 @@ static int marker_seen(scan_t *scan, uint64_t start_id, uint64_t number, vd_erro
         scan->start_seen = true;
     } else if (scan->bad &&
                !(scan->any_marker && scan->start_id == start_id && scan->number >= number - 1)) {
-        return vd_error_set(err, VD_ERR_CORRUPT,
-                            "%s/" STOR_LOG_FILE_PREFIX "%010u is damaged at offset %" PRIu64
-                            ": a record that had been written durably fails its check",
-                            scan->folder, scan->bad_file, scan->bad_offset);
+        return damaged(scan, err);
     }
     if (!scan->bad) {
         scan->any_marker = true;
@@ -209,8 +213,7 @@ static void bad_note(scan_t *scan, uint32_t file, uint64_t offset)
     if (scan->bad)
         return;
     scan->bad = true;
-    scan->bad_file = file;
-    scan->bad_offset = offset;
+    scan->bad_at = (stor_log_place_t){file, offset};
 }
 
 /* The second record of a file says where the log ended in the file before: zeros there hide nothing
@@ -310,11 +313,11 @@ static int missing(const scan_t *scan, uint32_t number, vd_error_t *err)
 
 /* Files [first, count) follow each other without a gap. Is the one before the first needed? */
 static int sequence_check(scan_t *scan, const uint32_t *numbers, size_t first, size_t count,
-                          uint32_t first_needed, vd_error_t *err)
+                          stor_log_place_t needed, vd_error_t *err)
 {
     uint32_t lowest = numbers[first];
-    if (first_needed != 0 && first_needed < lowest)
-        return missing(scan, first_needed, err);
+    if (needed.file != 0 && needed.file < lowest)
+        return missing(scan, needed.file, err);
     if (lowest == 1 || scan->start_seen)
         return VD_OK;
     for (size_t i = count; i > first && scan->checkpoint_file == 0; i--) {
@@ -328,12 +331,12 @@ static int sequence_check(scan_t *scan, const uint32_t *numbers, size_t first, s
     return scan->checkpoint_file >= lowest ? VD_OK : missing(scan, lowest - 1, err);
 }
 
-static int files_scan(scan_t *scan, const uint32_t *numbers, size_t count, uint32_t first_needed,
+static int files_scan(scan_t *scan, const uint32_t *numbers, size_t count, stor_log_place_t needed,
                       uint32_t highest_known, vd_error_t *err)
 {
     if (count == 0)
         return missing(scan, highest_known != 0 ? highest_known : 1, err);
-    if (numbers[count - 1] < highest_known || numbers[count - 1] < first_needed)
+    if (numbers[count - 1] < highest_known || numbers[count - 1] < needed.file)
         return missing(scan, numbers[count - 1] + 1, err);
     size_t first = count - 1;
     while (first > 0 && numbers[first - 1] + 1 == numbers[first])
@@ -348,10 +351,13 @@ static int files_scan(scan_t *scan, const uint32_t *numbers, size_t count, uint3
         if (rc != VD_OK)
             return rc;
     }
-    return sequence_check(scan, numbers, first, count, first_needed, err);
+    if (scan->bad && (scan->bad_at.file < needed.file ||
+                      (scan->bad_at.file == needed.file && scan->bad_at.offset <= needed.offset)))
+        return damaged(scan, err);
+    return sequence_check(scan, numbers, first, count, needed, err);
 }
 
-int stor_log_scan(const char *folder, stor_keys_t *keys, uint32_t first_needed,
+int stor_log_scan(const char *folder, stor_keys_t *keys, stor_log_place_t needed,
                   uint32_t highest_known, stor_log_scan_t *ret_scan, vd_error_t *err)
 {
     scan_t scan = {.folder = folder, .keys = keys};
@@ -359,13 +365,12 @@ int stor_log_scan(const char *folder, stor_keys_t *keys, uint32_t first_needed,
     size_t count = 0;
     int rc = files_list(folder, &numbers, &count, err);
     if (rc == VD_OK)
-        rc = files_scan(&scan, numbers, count, first_needed, highest_known, err);
+        rc = files_scan(&scan, numbers, count, needed, highest_known, err);
     vd_free(numbers);
     if (rc != VD_OK)
         return rc;
     scan.out.torn = scan.bad;
-    scan.out.torn_file = scan.bad_file;
-    scan.out.torn_offset = scan.bad_offset;
+    scan.out.torn_at = scan.bad_at;
     *ret_scan = scan.out;
     return VD_OK;
 }

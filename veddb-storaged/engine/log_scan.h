@@ -15,7 +15,7 @@
 
 #define STOR_LOG_FILE_PREFIX "WiredTigerLog."
 
-/* All of the above. first_needed: number of the file that the turtle's checkpoint names;
- * highest_known: greatest file number that is known to have existed. Both 0 when not known. */
-VD_MUST_CHECK int stor_log_scan(const char *folder, stor_keys_t *keys, uint32_t first_needed,
+/* All of the above. needed: where the turtle's checkpoint begins; what stands before it in the log
+ * was durable. highest_known: greatest file number that a flush has reached. 0 when not known. */
+VD_MUST_CHECK int stor_log_scan(const char *folder, stor_keys_t *keys, stor_log_place_t needed,
                                 uint32_t highest_known, stor_log_scan_t *ret_scan, vd_error_t *err);
