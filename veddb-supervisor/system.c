@@ -245,15 +245,17 @@ static bool system_step(void *context)
 {
     sup_system_t *system = context;
     uint64_t now = vd_monotonic_ms(), earliest = 0;
-    bool all_running = true, all_gone = true;
+    bool all_running = true, all_gone = true, changed = false;
     if (system->phase == SUP_PHASE_STOPPED)
         return false;
     for (int i = SUP_KIND_COUNT - 1; system->phase == SUP_PHASE_STOPPING && i >= 0; i--) {
         sup_worker_t *worker = &system->workers[i];
         worker->wanted = false;
         if (may_go(system, i)) {
+            sup_child_state_t before = worker->state;
             worker->leaving = true;
             sup_worker_event(worker, SUP_EVENT_DRAIN);
+            changed = changed || worker->state != before;
         }
     }
     for (int i = 0; i < SUP_KIND_COUNT; i++) {
@@ -262,6 +264,7 @@ static bool system_step(void *context)
         do { /* a state may pass at once to the next: stopped, waiting, starting */
             before = worker->state;
             worker_step(worker, now, &earliest);
+            changed = changed || worker->state != before;
         } while (worker->state != before);
         all_running = all_running && worker->state == SUP_CHILD_RUNNING;
         all_gone =
@@ -278,7 +281,7 @@ static bool system_step(void *context)
     }
     if (earliest != 0)
         vd_loop_set_timer(system->timer, earliest > now ? earliest - now : 1, 0);
-    return false;
+    return changed; /* the links' own step was before this one: what was sent goes out next turn */
 }
 
 static void timer_fired(void *context)
@@ -377,7 +380,7 @@ int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t *
     if (rc == VD_OK)
         rc = vd_loop_add_timer(loop, 1, 0, timer_fired, system, &system->timer, err);
     if (rc == VD_OK)
-        rc = vd_loop_add_end_of_turn(loop, 10, system_step, system, &system->step, err);
+        rc = vd_loop_add_end_of_turn(loop, 1000, system_step, system, &system->step, err);
     if (rc != VD_OK) {
         sup_system_destroy(&system);
         return rc;
