@@ -398,3 +398,60 @@ Test(update, many_fields)
     cr_expect(changed && case_bytes_equal(result, wanted));
     vd_arena_destroy(&arena);
 }
+
+/* The bounds that are not about size: parts of a path, nulls that pad an array, array filters,
+ * stages. */
+Test(update, limits)
+{
+    static const update_case_t padding[] = {
+        {"{'_id': 1, 'a': [1]}", "{'$set': {'a.1500002': 1}}", NULL, 34,
+         "can't backfill more than 1500000 elements"},
+        {"{'_id': 1, 'a': [1]}", "{'$unset': {'a.1500002': 1}}", SAME},
+        {"{'_id': 1, 'a': [1]}", "{'$set': {'a.4294967296': 1}}", NULL, 28,
+         "Cannot create field '4294967296' in element"},
+    };
+    CASES_RUN(padding);
+
+    vd_arena_t *arena = vd_arena_create();
+    vd_bson_t result = VD_BSON_NONE;
+    stor_update_t *update = NULL;
+    bool changed = false;
+    stor_update_options_t options = {.variables = &case_variables};
+    options.update = case_update(arena, "{'$set': {'a.1500001': 1}}");
+    cr_expect_eq(stor_update_parse(arena, &options, &update, NULL), VD_OK);
+    cr_expect_eq(stor_update_apply(update, arena, case_json(arena, "{'_id': 1, 'a': [1]}"), NULL,
+                                   &result, &changed, NULL),
+                 VD_OK);
+    cr_expect_eq(vd_bson_count(vd_value_document(vd_bson_get(result, "a"))), 1500002);
+
+    static const struct {
+        const char *update; /* NULL: the array is the update, else its array filters */
+        int max, code_over;
+    } cases[] = {
+        {"{'$set': {'a': 1}}", VD_ARRAY_FILTERS_MAX, 2},
+        {NULL, 1000, 7749501},
+    };
+    for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
+        for (int count = cases[i].max; count <= cases[i].max + 1; count++) {
+            char *text = vd_arena_strdup(arena, "[");
+            for (int k = 0; k < count; k++) {
+                const char *one = i == 0 ? vd_arena_printf(arena, "{'i%d': 1}", k)
+                                         : vd_arena_printf(arena, "{'$unset': 'a%d'}", k);
+                text = vd_arena_printf(arena, "%s%s%s", text, k > 0 ? "," : "", one);
+            }
+            text = vd_arena_printf(arena, "%s]", text);
+            stor_update_options_t many = {.variables = &case_variables};
+            many.update = case_update(arena, cases[i].update != NULL ? cases[i].update : text);
+            if (cases[i].update != NULL)
+                many.array_filters = case_array(arena, text);
+            vd_error_t err = VD_ERROR_INIT;
+            int rc = stor_update_parse(arena, &many, &update, &err);
+            /* at the limit the filters are read, and found to be unused */
+            int expected = count > cases[i].max ? -cases[i].code_over
+                           : i == 0             ? VD_ERR_FAILED_TO_PARSE
+                                                : VD_OK;
+            cr_expect_eq(rc, expected, "%d: %d %s", count, rc, err.message);
+        }
+    }
+    vd_arena_destroy(&arena);
+}
