@@ -158,7 +158,7 @@ static int parse_always(filter_parse_t *parse, vd_slice_t name, vd_value_t v, fi
                         stor_filter_t **ret_filter)
 {
     (void)level;
-    int64_t number;
+    int64_t number = 0;
     int rc = filter_parse_whole(parse->arena, name, v, &number, parse->err);
     if (rc != VD_OK)
         return rc;

@@ -42,7 +42,7 @@ int filter_parse_whole(vd_arena_t *arena, vd_slice_t name, vd_value_t v, int64_t
 int filter_parse_not_negative(vd_arena_t *arena, vd_slice_t name, vd_value_t v, int64_t *ret,
                               vd_error_t *err)
 {
-    int64_t number;
+    int64_t number = 0;
     int rc = filter_parse_whole(arena, name, v, &number, err);
     if (rc != VD_OK)
         return rc;
@@ -188,6 +188,10 @@ int filter_parse_literal(filter_parse_t *parse, const stor_path_t *path, vd_valu
 
 static int parse_regex(const operator_t *op, stor_filter_t **ret_filter)
 {
+    if (vd_bson_get(op->context, "$regex").data != op->v.data) {
+        *ret_filter = NULL; /* a second $regex: the first call has read it */
+        return VD_OK;
+    }
     vd_slice_t pattern = VD_SLICE_NULL, options = VD_SLICE_NULL;
     vd_bson_iter_t iter;
     vd_bson_iter_init(&iter, op->context);
@@ -289,7 +293,7 @@ static int make_in(const operator_t *op, stor_filter_t **ret_filter)
     if (node->value_count == 1 && node->regex_count == 0) {
         node->kind = STOR_FILTER_EQ;
         node->value = node->values[0];
-    } else if (node->value_count == 0 && node->regex_count == 0) {
+    } else if (node->value_count == 0 && node->regex_count == 0 && op->path->count > 0) {
         node = filter_node(op->parse, STOR_FILTER_FALSE);
     } else if (node->value_count == 0 && node->regex_count == 1) {
         node->kind = STOR_FILTER_REGEX;
@@ -347,7 +351,7 @@ static int parse_type(const operator_t *op, stor_filter_t **ret_filter)
         vd_bson_iter_t iter;
         vd_bson_iter_init(&iter, vd_value_document(op->v));
         while (vd_bson_iter_next(&iter)) {
-            uint32_t one;
+            uint32_t one = 0;
             int rc = filter_parse_type(iter.value, &one, op->parse->err);
             if (rc != VD_OK)
                 return rc;
@@ -368,7 +372,7 @@ static int parse_type(const operator_t *op, stor_filter_t **ret_filter)
 
 static int parse_size(const operator_t *op, stor_filter_t **ret_filter)
 {
-    int64_t size;
+    int64_t size = 0;
     int rc = parse_small(op->parse, op->name, op->v, "Failed to parse $size. ", &size);
     if (rc != VD_OK)
         return rc;
@@ -446,7 +450,7 @@ static int parse_bit_positions(const operator_t *op, stor_filter_t *node)
     vd_bson_iter_t iter;
     vd_bson_iter_init(&iter, vd_value_document(op->v));
     while (vd_bson_iter_next(&iter)) {
-        int64_t position;
+        int64_t position = 0;
         int rc = parse_small(op->parse, iter.name, iter.value, "Failed to parse bit position. ",
                              &position);
         if (rc != VD_OK)
@@ -471,7 +475,7 @@ static int parse_bits(const operator_t *op, stor_filter_t **ret_filter)
         uint8_t subtype;
         node->bits_mask = vd_value_binary(op->v, &subtype);
     } else if (vd_value_is_number(op->v)) {
-        int64_t mask;
+        int64_t mask = 0;
         int rc =
             filter_parse_not_negative(op->parse->arena, op->name, op->v, &mask, op->parse->err);
         if (rc != VD_OK)
@@ -500,23 +504,29 @@ static int parse_elem_match(const operator_t *op, stor_filter_t **ret_filter)
     bool on_values = filter_is_operators(op->v, true) && vd_bson_first(inner, &name, &first) &&
                      !filter_is_pathless(name);
     filter_list_t list = {0};
+    stor_filter_t *child = NULL;
     int rc;
     if (on_values) {
         stor_path_t path = {0};
         rc = filter_parse_operators(op->parse, &path, inner, level, &list);
-    } else {
-        stor_filter_t *child = NULL;
-        rc = filter_parse_document(op->parse, inner, level, &child);
         if (rc == VD_OK)
-            filter_list_add(op->parse, &list, child);
+            child = filter_join(op->parse, STOR_FILTER_AND, &list);
+    } else {
+        rc = filter_parse_document(op->parse, inner, level, &child);
     }
     if (rc != VD_OK)
         return rc;
     stor_filter_t *node = filter_leaf(
         op->parse, on_values ? STOR_FILTER_ELEM_MATCH_VALUE : STOR_FILTER_ELEM_MATCH_OBJECT,
         op->path);
-    node->children = list.items;
-    node->child_count = list.count;
+    if (on_values && child->kind == STOR_FILTER_AND) {
+        node->children = child->children;
+        node->child_count = child->child_count;
+    } else {
+        node->children = VD_ARENA_NEW(op->parse->arena, stor_filter_t *);
+        node->children[0] = child;
+        node->child_count = 1;
+    }
     *ret_filter = node;
     return VD_OK;
 }
@@ -557,8 +567,12 @@ static int parse_all(const operator_t *op, stor_filter_t **ret_filter)
             return rc;
         filter_list_add(op->parse, &list, child);
     }
-    *ret_filter = list.count == 0 ? filter_node(op->parse, STOR_FILTER_FALSE)
-                                  : filter_join(op->parse, STOR_FILTER_AND, &list);
+    if (list.count > 0)
+        *ret_filter = filter_join(op->parse, STOR_FILTER_AND, &list);
+    else if (op->path->count > 0)
+        *ret_filter = filter_node(op->parse, STOR_FILTER_FALSE);
+    else
+        *ret_filter = filter_leaf(op->parse, STOR_FILTER_IN, op->path); /* {$in: []} */
     return VD_OK;
 }
 

@@ -73,6 +73,18 @@ static void print_bits(vd_bb_t *bb, const stor_filter_t *node)
     vd_bb_close(bb);
 }
 
+/* Operators without a path, side by side in one document. Several $regex with $options would be
+ * taken for one: they are written as $in. */
+static void print_together(vd_bb_t *bb, vd_arena_t *arena, const stor_filter_t *node)
+{
+    for (uint32_t i = 0; i < node->child_count; i++) {
+        if (node->children[i]->kind == STOR_FILTER_REGEX && node->child_count > 1)
+            print_in(bb, arena, node->children[i]);
+        else
+            print_node(bb, arena, node->children[i]);
+    }
+}
+
 /* The operator of one field: what stands inside {field: {...}}. False for what has no such form. */
 static bool print_operator(vd_bb_t *bb, vd_arena_t *arena, const stor_filter_t *node)
 {
@@ -125,8 +137,7 @@ static bool print_operator(vd_bb_t *bb, vd_arena_t *arena, const stor_filter_t *
         return true;
     case STOR_FILTER_ELEM_MATCH_VALUE:
         vd_bb_begin_document(bb, "$elemMatch");
-        for (uint32_t i = 0; i < node->child_count; i++)
-            print_node(bb, arena, node->children[i]);
+        print_together(bb, arena, node);
         vd_bb_close(bb);
         return true;
     default:
@@ -151,21 +162,31 @@ static void print_list(vd_bb_t *bb, vd_arena_t *arena, const char *name, const s
     vd_bb_close(bb);
 }
 
+/* A predicate on one value, as it stands under $elemMatch. */
+static bool is_pathless(const stor_filter_t *node)
+{
+    while (node->kind == STOR_FILTER_AND || node->kind == STOR_FILTER_NOT)
+        node = node->children[0];
+    return is_operator(node) && node->path.count == 0;
+}
+
 /* {a: {$not: {$eq: 1}}}; what is no operator of one field can only stand under $nor. */
 static void print_not(vd_bb_t *bb, vd_arena_t *arena, const stor_filter_t *node)
 {
     const stor_filter_t *child = node->children[0];
-    if (!is_operator(child)) {
-        print_list(bb, arena, "$nor", node);
-        return;
-    }
-    if (child->path.count > 0)
-        vd_bb_open_document(bb, child->path.text);
-    vd_bb_begin_document(bb, "$not");
-    (void)print_operator(bb, arena, child);
-    vd_bb_close(bb);
-    if (child->path.count > 0)
+    if (is_pathless(child)) {
+        vd_bb_begin_document(bb, "$not");
+        print_together(bb, arena, child->kind == STOR_FILTER_AND ? child : node);
         vd_bb_close(bb);
+    } else if (is_operator(child)) {
+        vd_bb_open_document(bb, child->path.text);
+        vd_bb_begin_document(bb, "$not");
+        (void)print_operator(bb, arena, child);
+        vd_bb_close(bb);
+        vd_bb_close(bb);
+    } else {
+        print_list(bb, arena, "$nor", node);
+    }
 }
 
 /* Appends the node's fields to the open document. */
@@ -203,6 +224,11 @@ static void print_node(vd_bb_t *bb, vd_arena_t *arena, const stor_filter_t *node
         (void)print_operator(bb, arena, node);
         return;
     }
+    if (node->path.text.len > 0 && node->path.text.data[0] == '$') {
+        vd_bb_value(bb, node->path.text,
+                    node->value); /* $ref, $id, $db: fields that take no operators */
+        return;
+    }
     vd_bb_open_document(bb, node->path.text);
     (void)print_operator(bb, arena, node);
     vd_bb_close(bb);
@@ -218,8 +244,8 @@ vd_bson_t stor_filter_to_bson(vd_arena_t *arena, const stor_filter_t *filter)
     vd_error_t err = VD_ERROR_INIT;
     if (vd_bb_finish(&bb, &document, &err) == VD_OK)
         return document;
-    /* Too long to show: say so instead of nothing. */
+    /* Too long or too deep to show: say so instead of nothing. */
     vd_bb_init_arena(&bb, arena, 256);
-    vd_bb_cstr(&bb, "$comment", "the parsed query is too large to show");
+    vd_bb_cstr(&bb, "$comment", "the parsed query is too large or too deep to show");
     return vd_bb_finish(&bb, &document, &err) == VD_OK ? document : VD_BSON_NONE;
 }

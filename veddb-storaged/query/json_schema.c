@@ -78,7 +78,7 @@ static int parse_type(schema_parse_t *parse, stor_json_schema_t *schema, vd_slic
     vd_bson_iter_t iter;
     vd_bson_iter_init(&iter, vd_value_document(v));
     while (vd_bson_iter_next(&iter)) {
-        uint32_t mask;
+        uint32_t mask = 0;
         int rc = parse_one_type(parse, name, iter.value, &mask);
         if (rc != VD_OK)
             return rc;
