@@ -159,7 +159,7 @@ static int parse_always(filter_parse_t *parse, vd_slice_t name, vd_value_t v, fi
 {
     (void)level;
     int64_t number = 0;
-    int rc = filter_parse_whole(parse->arena, name, v, &number, parse->err);
+    int rc = filter_parse_whole(name, v, &number, parse->err);
     if (rc != VD_OK)
         return rc;
     if (number != 1)

@@ -4,50 +4,49 @@
 #include "libcommon/bson/decimal.h"
 #include "veddb-storaged/query/filter_private.h"
 #include "veddb-storaged/query/regex.h"
+#include "veddb-storaged/query/update_private.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-#define SPEC_IN_MESSAGE_MAX_BYTES 200
-#define TYPE_BIT_MINKEY           30
-#define TYPE_BIT_MAXKEY           31
-#define INT64_LIMIT               9223372036854775808.0 /* 2^63 */
+#define ELEMENT_IN_MESSAGE_SIZE 200
+#define TYPE_BIT_MINKEY         30
+#define TYPE_BIT_MAXKEY         31
+#define INT64_LIMIT             9223372036854775808.0 /* 2^63 */
 
 /* ---- numbers and types in arguments ---- */
 
-static int bad_number(vd_arena_t *arena, vd_slice_t name, vd_value_t v, const char *what,
-                      vd_error_t *err)
+static int bad_number(vd_slice_t name, vd_value_t v, const char *what, vd_error_t *err)
 {
-    return vd_error_set(err, VD_ERR_FAILED_TO_PARSE, "%s: %.*s: %s", what, VD_SLICE_FMT(name),
-                        vd_value_to_json(arena, v, SPEC_IN_MESSAGE_MAX_BYTES));
+    char element[ELEMENT_IN_MESSAGE_SIZE];
+    return vd_error_set(err, VD_ERR_FAILED_TO_PARSE, "%s: %s", what,
+                        stor_print_element(name, v, element, sizeof element));
 }
 
-int filter_parse_whole(vd_arena_t *arena, vd_slice_t name, vd_value_t v, int64_t *ret,
-                       vd_error_t *err)
+int filter_parse_whole(vd_slice_t name, vd_value_t v, int64_t *ret, vd_error_t *err)
 {
     if (!vd_value_is_number(v))
-        return bad_number(arena, name, v, "Expected a number in", err);
+        return bad_number(name, v, "Expected a number in", err);
     if (vd_value_as_int64(v, ret))
         return VD_OK;
     if (v.type == VD_BSON_DOUBLE) {
         double d = vd_value_double(v);
         if (isnan(d))
-            return bad_number(arena, name, v, "Expected an integer, but found NaN in", err);
+            return bad_number(name, v, "Expected an integer, but found NaN in", err);
         if (d < INT64_LIMIT && d >= -INT64_LIMIT)
-            return bad_number(arena, name, v, "Expected an integer", err);
+            return bad_number(name, v, "Expected an integer", err);
     }
-    return bad_number(arena, name, v, "Cannot represent as a 64-bit integer", err);
+    return bad_number(name, v, "Cannot represent as a 64-bit integer", err);
 }
 
-int filter_parse_not_negative(vd_arena_t *arena, vd_slice_t name, vd_value_t v, int64_t *ret,
-                              vd_error_t *err)
+int filter_parse_not_negative(vd_slice_t name, vd_value_t v, int64_t *ret, vd_error_t *err)
 {
     int64_t number = 0;
-    int rc = filter_parse_whole(arena, name, v, &number, err);
+    int rc = filter_parse_whole(name, v, &number, err);
     if (rc != VD_OK)
         return rc;
     if (number < 0)
-        return bad_number(arena, name, v, "Expected a non-negative number in", err);
+        return bad_number(name, v, "Expected a non-negative number in", err);
     *ret = number;
     return VD_OK;
 }
@@ -57,9 +56,9 @@ static int parse_small(filter_parse_t *parse, vd_slice_t name, vd_value_t v, con
                        int64_t *ret)
 {
     vd_error_t inner = VD_ERROR_INIT;
-    int rc = filter_parse_not_negative(parse->arena, name, v, ret, &inner);
+    int rc = filter_parse_not_negative(name, v, ret, &inner);
     if (rc == VD_OK && *ret > INT32_MAX)
-        rc = bad_number(parse->arena, name, v, "Cannot represent in a 32-bit integer", &inner);
+        rc = bad_number(name, v, "Cannot represent in a 32-bit integer", &inner);
     if (rc != VD_OK)
         return vd_error_set(parse->err, VD_ERR_BAD_VALUE, "%s%s", prefix, inner.message);
     return VD_OK;
@@ -476,18 +475,18 @@ static int parse_bits(const operator_t *op, stor_filter_t **ret_filter)
         node->bits_mask = vd_value_binary(op->v, &subtype);
     } else if (vd_value_is_number(op->v)) {
         int64_t mask = 0;
-        int rc =
-            filter_parse_not_negative(op->parse->arena, op->name, op->v, &mask, op->parse->err);
+        int rc = filter_parse_not_negative(op->name, op->v, &mask, op->parse->err);
         if (rc != VD_OK)
             return rc;
         uint8_t bytes[8];
         vd_put_u64(bytes, (uint64_t)mask);
         node->bits_mask = vd_arena_copy_slice(op->parse->arena, vd_slice(bytes, sizeof bytes));
     } else {
+        char element[ELEMENT_IN_MESSAGE_SIZE];
         return vd_error_set(op->parse->err, VD_ERR_BAD_VALUE,
-                            "%.*s takes an Array, a number, or a BinData but received: %.*s: %s",
-                            VD_SLICE_FMT(op->path->text), VD_SLICE_FMT(op->name),
-                            vd_value_to_json(op->parse->arena, op->v, SPEC_IN_MESSAGE_MAX_BYTES));
+                            "%.*s takes an Array, a number, or a BinData but received: %s",
+                            VD_SLICE_FMT(op->path->text),
+                            stor_print_element(op->name, op->v, element, sizeof element));
     }
     *ret_filter = node;
     return VD_OK;

@@ -51,7 +51,6 @@ VD_MUST_CHECK int filter_parse_literal(filter_parse_t *parse, const stor_path_t 
 VD_MUST_CHECK int filter_parse_type(vd_value_t v, uint32_t *ret_mask, vd_error_t *err);
 /* A whole number >= 0 or not, with MongoDB's sentences ("Expected an integer: $size: 1.5"); name:
  * of the field that holds it. */
-VD_MUST_CHECK int filter_parse_whole(vd_arena_t *arena, vd_slice_t name, vd_value_t v, int64_t *ret,
-                                     vd_error_t *err);
-VD_MUST_CHECK int filter_parse_not_negative(vd_arena_t *arena, vd_slice_t name, vd_value_t v,
-                                            int64_t *ret, vd_error_t *err);
+VD_MUST_CHECK int filter_parse_whole(vd_slice_t name, vd_value_t v, int64_t *ret, vd_error_t *err);
+VD_MUST_CHECK int filter_parse_not_negative(vd_slice_t name, vd_value_t v, int64_t *ret,
+                                            vd_error_t *err);

@@ -136,7 +136,7 @@ static int parse_bound(schema_parse_t *parse, stor_json_schema_t *schema, vd_sli
                             : vd_slice_is(name, "minProperties") ? &schema->min_properties
                                                                  : &schema->max_properties;
     bound->set = true;
-    return filter_parse_not_negative(parse->arena, name, v, &bound->value, parse->err);
+    return filter_parse_not_negative(name, v, &bound->value, parse->err);
 }
 
 static int parse_pattern(schema_parse_t *parse, stor_json_schema_t *schema, vd_slice_t name,

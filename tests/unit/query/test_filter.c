@@ -5,7 +5,7 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/build.h"
 #include "libcommon/bson/compare.h"
-#include "query_json.h"
+#include "tests/unit/query/query_json.h"
 
 Test(filter, errors)
 {

@@ -3,7 +3,7 @@
  * message. */
 #include "libcommon/base/rand.h"
 #include "libcommon/bson/build.h"
-#include "query_json.h"
+#include "tests/unit/query/query_json.h"
 #include "veddb-storaged/query/match.h"
 
 #define ROUNDS 20000

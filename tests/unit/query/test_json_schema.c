@@ -4,7 +4,7 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/build.h"
 #include "libcommon/bson/compare.h"
-#include "query_json.h"
+#include "tests/unit/query/query_json.h"
 
 static stor_json_schema_t *parse_schema_text(vd_arena_t *arena, const char *text)
 {

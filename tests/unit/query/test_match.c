@@ -2,7 +2,7 @@
  * cases. */
 #include "veddb-storaged/query/match.h"
 
-#include "query_json.h"
+#include "tests/unit/query/query_json.h"
 
 typedef struct {
     const char *document, *filter;
