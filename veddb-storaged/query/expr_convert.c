@@ -273,7 +273,7 @@ static int to_date(stor_expr_env_t *env, vd_value_t v, vd_value_t *ret, vd_error
 static int convert(stor_expr_env_t *env, vd_value_t v, uint8_t to, vd_value_t *ret, vd_error_t *err)
 {
     int64_t whole;
-    double d;
+    double d = 0;
     vd_decimal_t decimal;
     int rc;
     switch (to) {

@@ -55,7 +55,7 @@ static int parse_natural(vd_bson_t spec, vd_value_t v, stor_sort_t *sort, vd_err
 static int parse_key(vd_arena_t *arena, stor_sort_t *sort, vd_slice_t name, vd_value_t v,
                      vd_error_t *err)
 {
-    int8_t direction;
+    int8_t direction = 1;
     int rc = parse_direction(arena, name, v, &direction, err);
     const vd_slice_t *parts;
     uint32_t count;
@@ -98,7 +98,7 @@ int stor_sort_parse(vd_arena_t *arena, vd_bson_t spec, stor_sort_t **ret_sort, v
 typedef struct {
     vd_value_t best;
     bool any;
-    int8_t direction;
+    int8_t direction = 1;
     const uint8_t *array; /* the array whose elements were compared */
 } pick_t;
 
