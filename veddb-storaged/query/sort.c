@@ -98,7 +98,7 @@ int stor_sort_parse(vd_arena_t *arena, vd_bson_t spec, stor_sort_t **ret_sort, v
 typedef struct {
     vd_value_t best;
     bool any;
-    int8_t direction = 1;
+    int8_t direction;
     const uint8_t *array; /* the array whose elements were compared */
 } pick_t;
 
