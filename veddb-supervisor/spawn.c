@@ -110,8 +110,8 @@ static int make_pair(const char *run_folder, const char *name, bool users, const
                      const char *connector, vd_error_t *err)
 {
     char path[PATH_MAX];
-    uid_t uid = geteuid(), other_uid;
-    gid_t gid = getegid(), other_gid;
+    uid_t uid = geteuid(), other_uid = 0;
+    gid_t gid = getegid(), other_gid = 0;
     int rc = VD_OK;
     if (users && binder != NULL)
         rc = user_ids(binder, &uid, &gid, err);
