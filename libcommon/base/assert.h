@@ -9,7 +9,7 @@
 #define VD_LIKELY(x)                       __builtin_expect(!!(x), 1)
 #define VD_UNLIKELY(x)                     __builtin_expect(!!(x), 0)
 #define VD_COUNT_OF(a)                     (sizeof(a) / sizeof((a)[0]))
-#define VD_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define VD_CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* Prints where and what to standard error and aborts. */
 _Noreturn void vd_assert_failed(const char *expression, const char *file, int line);
