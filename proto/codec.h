@@ -1,10 +1,13 @@
 /* proto/codec.h — one packer and one unpacker for all messages.
  *
- * An item on a link = msgpack array [version, id, request_id, generation, deadline_ms, [fields...]] followed, to the item's end, by an opaque body (BSON or
- * wire sections; never unpacked here). A message is a C struct with a table of its fields. New fields go to the end, optional; a reader skips fields it doesn't know and
+ * An item on a link = msgpack array [version, id, request_id, generation, deadline_ms,
+ * [fields...]] followed, to the item's end, by an opaque body (BSON or
+ * wire sections; never unpacked here). A message is a C struct with a table of its fields. New
+ * fields go to the end, optional; a reader skips fields it doesn't know and
  * leaves absent ones at their zero value.
  * Pure: no sockets, no threads, no globals. Borrowing: decoded slices point into the item.
- * Errors: VD_ERR_PROTOCOL for anything malformed; counts are checked in the headers before anything is walked. */
+ * Errors: VD_ERR_PROTOCOL for anything malformed; counts are checked in the headers before
+ *         anything is walked. */
 #pragma once
 #include "libcommon/base/buf.h"
 #include "libcommon/base/error.h"
@@ -33,7 +36,10 @@ typedef struct {
     uint32_t max_bytes; /* STRING, BYTES */
 } vdp_field_t;
 
-#define VDP_FIELD(type, struct_type, member, max) {#member, (type), offsetof(struct_type, member), (max)}
+#define VDP_FIELD(type, struct_type, member, max)                                                  \
+    {                                                                                              \
+#member, (type), offsetof(struct_type, member), (max)                                      \
+    }
 
 typedef struct {
     uint32_t id;
@@ -52,10 +58,13 @@ typedef struct {
 } vdp_envelope_t;
 
 /* Appends one item (without a length in front: link.h frames items). */
-VD_MUST_CHECK int vdp_encode(vd_buf_t *out, const vdp_envelope_t *envelope, const vdp_message_t *message, const void *fields, vd_slice_t body,
+VD_MUST_CHECK int vdp_encode(vd_buf_t *out, const vdp_envelope_t *envelope,
+                             const vdp_message_t *message, const void *fields, vd_slice_t body,
                              vd_error_t *err);
 /* Reads the head; *ret_rest is what vdp_decode needs. */
-VD_MUST_CHECK int vdp_decode_envelope(vd_slice_t item, vdp_envelope_t *ret_envelope, vd_slice_t *ret_rest, vd_error_t *err);
-VD_MUST_CHECK int vdp_decode(const vdp_message_t *message, vd_slice_t rest, void *ret_fields, vd_slice_t *ret_body, vd_error_t *err);
+VD_MUST_CHECK int vdp_decode_envelope(vd_slice_t item, vdp_envelope_t *ret_envelope,
+                                      vd_slice_t *ret_rest, vd_error_t *err);
+VD_MUST_CHECK int vdp_decode(const vdp_message_t *message, vd_slice_t rest, void *ret_fields,
+                             vd_slice_t *ret_body, vd_error_t *err);
 /* "OPERATION_COMMAND", or "unknown". */
 const char *vdp_id_name(uint32_t id);

@@ -29,7 +29,9 @@ typedef struct {
 } vdp_control_drain_t;
 
 typedef struct {
-    vd_slice_t text; /* STATUS: which part (""=all); LOG_LEVEL: the level; *_REPLY and *_SET: the body is JSON or text is the level in force */
+    /* STATUS: which part (""=all); LOG_LEVEL: the level; *_REPLY and *_SET: the body is JSON or
+     * text is the level in force */
+    vd_slice_t text;
 } vdp_control_text_t;
 
 typedef struct {
@@ -37,18 +39,21 @@ typedef struct {
     vd_slice_t message;
 } vdp_control_fatal_t;
 
-extern const vdp_message_t vdp_control_hello, vdp_control_welcome, vdp_control_ready, vdp_control_heartbeat, vdp_control_heartbeat_seen,
-    vdp_control_drain, vdp_control_drained, vdp_control_stop, vdp_control_status, vdp_control_status_reply /* body: JSON */,
+extern const vdp_message_t vdp_control_hello, vdp_control_welcome, vdp_control_ready,
+    vdp_control_heartbeat, vdp_control_heartbeat_seen, vdp_control_drain, vdp_control_drained,
+    vdp_control_stop, vdp_control_status, vdp_control_status_reply /* body: JSON */,
     vdp_control_log_level, vdp_control_log_level_set, vdp_control_fatal;
 
 /* operator: vedctl <-> supervisor over its control socket. */
 typedef struct {
-    vd_slice_t verb;      /* "status", "stop", "restart", "drain", "log-level", "config-check", "version", "keys-status" */
-    vd_slice_t argument;  /* worker's name, level, ... */
+    /* "status", "stop", "restart", "drain", "log-level", "config-check", "version", "keys-status"
+     */
+    vd_slice_t verb;
+    vd_slice_t argument; /* worker's name, level, ... */
     vd_slice_t argument2;
 } vdp_operator_request_t;
 typedef struct {
-    int64_t code;        /* VD_OK or a negative code */
-    vd_slice_t message;  /* for a person */
+    int64_t code;       /* VD_OK or a negative code */
+    vd_slice_t message; /* for a person */
 } vdp_operator_reply_t;
 extern const vdp_message_t vdp_operator_request, vdp_operator_reply /* body: JSON */;

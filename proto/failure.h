@@ -1,4 +1,5 @@
-/* proto/failure.h — how an error travels from program to program: the answer to a request that can't be served. */
+/* proto/failure.h — how an error travels from program to program: the answer to a request that
+ * can't be served. */
 #pragma once
 #include "proto/codec.h"
 

@@ -3,7 +3,8 @@
 #include "libcommon/base/limits.h"
 #include "proto/codec.h"
 
-/* Gateway -> storage, first on a link; storage answers ATTACHED and then STATE whenever it changes. */
+/* Gateway -> storage, first on a link; storage answers ATTACHED and then STATE whenever it
+ * changes. */
 typedef struct {
     vd_slice_t instance; /* 16 random bytes per gateway start */
     uint64_t thread;     /* loop thread: each has its own link */
@@ -11,52 +12,64 @@ typedef struct {
 
 /* What the gateway must know to answer hello and to trust its caches. */
 typedef struct {
-    vd_slice_t boot_id;      /* 16 bytes, new at each start of storage */
-    bool ready;              /* takes commands */
-    bool writable;           /* primary */
-    uint64_t auth_epoch;     /* grows with every change of users or roles */
+    vd_slice_t boot_id;  /* 16 bytes, new at each start of storage */
+    bool ready;          /* takes commands */
+    bool writable;       /* primary */
+    uint64_t auth_epoch; /* grows with every change of users or roles */
     uint64_t term;
-    uint64_t newest;         /* operationTime to announce (visible timestamp) */
+    uint64_t newest; /* operationTime to announce (visible timestamp) */
     uint64_t durable;
-    int64_t last_write_ms;   /* wall clock of the newest write */
-    bool has_users;          /* false: only the one-time bootstrap may create the first administrator */
-    vd_slice_t set_id;       /* 12 bytes: the replica set's and election's ObjectId, made at bootstrap */
+    int64_t last_write_ms; /* wall clock of the newest write */
+    /* false: only the one-time bootstrap may create the first administrator */
+    bool has_users;
+    /* 12 bytes: the replica set's and election's ObjectId, made at bootstrap */
+    vd_slice_t set_id;
 } vdp_operation_state_t;
 
 enum {
-    VDP_COMMAND_INTERNAL = 1u << 0,     /* from the gateway itself (users, roles): may touch admin.system.* */
-    VDP_COMMAND_NO_REPLY = 1u << 1,     /* moreToCome: w:0 */
-    VDP_COMMAND_RESENT = 1u << 2,       /* sent again after a restart of storage */
-    VDP_COMMAND_ALL_USERS = 1u << 3,    /* may see and kill other users' cursors and operations (killAnyCursor, inprog) */
+    /* from the gateway itself (users, roles): may touch admin.system.* */
+    VDP_COMMAND_INTERNAL = 1u << 0,
+    VDP_COMMAND_NO_REPLY = 1u << 1, /* moreToCome: w:0 */
+    VDP_COMMAND_RESENT = 1u << 2,   /* sent again after a restart of storage */
+    /* may see and kill other users' cursors and operations (killAnyCursor, inprog) */
+    VDP_COMMAND_ALL_USERS = 1u << 3,
 };
 
 typedef struct {
-    vd_slice_t name;         /* the command's name as in the table: "find" */
+    vd_slice_t name; /* the command's name as in the table: "find" */
     vd_slice_t db;
     uint32_t flags;
-    vd_slice_t user;         /* "name@db", empty when nobody is logged in */
-    vd_slice_t client;       /* "127.0.0.1:50000" */
-    vd_slice_t app;          /* application name from client metadata */
+    vd_slice_t user;   /* "name@db", empty when nobody is logged in */
+    vd_slice_t client; /* "127.0.0.1:50000" */
+    vd_slice_t app;    /* application name from client metadata */
     uint64_t connection_id;
-    uint64_t auth_epoch;     /* the gateway's; storage refuses an older one than it knows with VD_ERR_AGAIN in REPLY.status */
-    vd_slice_t lsid;         /* 16 bytes, or empty */
-    vd_slice_t lsid_user;    /* 32 bytes: SHA-256 of user@db, part of the session's identity; empty when lsid is */
-    int64_t txn_number;      /* -1 = none */
-    uint32_t max_time_ms;    /* 0 = none */
-    vd_slice_t visible;      /* listDatabases, listCollections: BSON {all: bool, databases: [..], collections: ["db.c", ..]}; empty = all */
+    /* the gateway's; storage refuses an older one than it knows with VD_ERR_AGAIN in REPLY.status
+     */
+    uint64_t auth_epoch;
+    vd_slice_t lsid; /* 16 bytes, or empty */
+    /* 32 bytes: SHA-256 of user@db, part of the session's identity; empty when lsid is */
+    vd_slice_t lsid_user;
+    int64_t txn_number;   /* -1 = none */
+    uint32_t max_time_ms; /* 0 = none */
+    /* listDatabases, listCollections: BSON {all: bool, databases: [..], collections: ["db.c",
+     * ..]}; empty = all */
+    vd_slice_t visible;
 } vdp_operation_command_t;
-/* Body: the OP_MSG sections as on the wire (kind 0 document and kind 1 sequences), checked by the gateway for structure (sections.h). */
+/* Body: the OP_MSG sections as on the wire (kind 0 document and kind 1 sequences), checked by the
+ *       gateway for structure (sections.h). */
 
 enum {
-    VDP_REPLY_RETRY = 1u << 0, /* nothing was done: the gateway may send it again (auth epoch, starting) */
+    /* nothing was done: the gateway may send it again (auth epoch, starting) */
+    VDP_REPLY_RETRY = 1u << 0,
 };
 typedef struct {
-    int64_t status;          /* VD_OK, or the top-level error's negative code */
+    int64_t status; /* VD_OK, or the top-level error's negative code */
     uint32_t flags;
     uint64_t operation_time;
-    int64_t cursor_id;       /* cursor open after this reply; 0 = none */
+    int64_t cursor_id; /* cursor open after this reply; 0 = none */
     vd_slice_t cursor_ns;
-    vd_slice_t resume;       /* opaque key: reopen the cursor after a crash from here; empty = can't */
+    /* opaque key: reopen the cursor after a crash from here; empty = can't */
+    vd_slice_t resume;
 } vdp_operation_reply_t;
 /* Body: the BSON reply ready for the client, including ok, operationTime and $clusterTime. */
 
@@ -70,5 +83,6 @@ typedef struct {
     uint64_t unused;
 } vdp_operation_ping_t;
 
-extern const vdp_message_t vdp_operation_attach, vdp_operation_attached /* state_t */, vdp_operation_state, vdp_operation_command, vdp_operation_reply,
-    vdp_operation_cancel, vdp_operation_connection_closed, vdp_operation_ping, vdp_operation_pong;
+extern const vdp_message_t vdp_operation_attach, vdp_operation_attached /* state_t */,
+    vdp_operation_state, vdp_operation_command, vdp_operation_reply, vdp_operation_cancel,
+    vdp_operation_connection_closed, vdp_operation_ping, vdp_operation_pong;

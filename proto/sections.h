@@ -1,7 +1,10 @@
-/* proto/sections.h — the sections of an OP_MSG body: one kind-0 document, any kind-1 document sequences.
+/* proto/sections.h — the sections of an OP_MSG body: one kind-0 document, any kind-1 document
+ * sequences.
  *
- * Pure. The gateway checks untrusted bytes with it (vdp_sections_parse does every bound and unique names); storage reads the same bytes again.
- * Documents are peeked (length and final NUL), not validated deeply: storage validates what it stores or interprets. */
+ * Pure. The gateway checks untrusted bytes with it (vdp_sections_parse does every bound and
+ * unique names); storage reads the same bytes again.
+ * Documents are peeked (length and final NUL), not validated deeply: storage validates what it
+ * stores or interprets. */
 #pragma once
 #include "libcommon/bson/view.h"
 
@@ -19,7 +22,8 @@ typedef struct {
     vdp_sequence_t sequences[VDP_SEQUENCES_MAX];
 } vdp_sections_t;
 
-VD_MUST_CHECK int vdp_sections_parse(vd_slice_t bytes, vdp_sections_t *ret_sections, vd_error_t *err);
+VD_MUST_CHECK int vdp_sections_parse(vd_slice_t bytes, vdp_sections_t *ret_sections,
+                                     vd_error_t *err);
 /* Next document of a sequence; *position starts at 0; false at the end. */
 bool vdp_sequence_next(const vdp_sequence_t *sequence, size_t *position, vd_bson_t *ret_document);
 /* NULL when there is no sequence of that name. */

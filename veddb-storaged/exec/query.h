@@ -52,7 +52,9 @@ typedef struct {
     bool backward;
     uint64_t documents_examined, keys_examined, returned, sorted_bytes;
     uint64_t before_sort; /* documents that reached the sort */
+    uint64_t skipped;
     const stor_bounds_t *bounds;
 } stor_query_facts_t;
 void stor_query_facts(const stor_query_t *query, stor_query_facts_t *ret_facts);
+const stor_query_spec_t *stor_query_spec(const stor_query_t *query);
 const char *stor_access_name(stor_access_t access);

@@ -1,7 +1,9 @@
-/* veddb-storaged/query/accumulate.h — accumulators of $group: $sum $avg $min $max $first $last $push $addToSet $count $mergeObjects
+/* veddb-storaged/query/accumulate.h — accumulators of $group: $sum $avg $min $max $first $last
+ * $push $addToSet $count $mergeObjects
  * $stdDevPop $stdDevSamp $top(N) $bottom(N) $firstN $lastN $minN $maxN.
  *
- * Owner:   specs in the parse arena; states in an arena of the group's lifetime. Threads: one at a time. Others are refused by name
+ * Owner:   specs in the parse arena; states in an arena of the group's lifetime. Threads: one at
+ *          a time. Others are refused by name
  *          ("unknown group operator '$x'", Location15952). */
 #pragma once
 #include "veddb-storaged/query/expr.h"
@@ -10,11 +12,16 @@ typedef struct stor_accumulator stor_accumulator_t;             /* immutable spe
 typedef struct stor_accumulator_state stor_accumulator_state_t; /* one per group */
 
 /* spec: {$sum: expr}. */
-VD_MUST_CHECK int stor_accumulator_parse(vd_arena_t *arena, vd_slice_t field, vd_value_t spec, const stor_variables_t *variables,
+VD_MUST_CHECK int stor_accumulator_parse(vd_arena_t *arena, vd_slice_t field, vd_value_t spec,
+                                         const stor_variables_t *variables,
                                          stor_accumulator_t **ret_accumulator, vd_error_t *err);
-stor_accumulator_state_t *stor_accumulator_begin(const stor_accumulator_t *accumulator, vd_arena_t *arena);
-/* Evaluates the argument for env's document and adds it; the state copies what it keeps into its own arena. */
-VD_MUST_CHECK int stor_accumulator_add(stor_accumulator_state_t *state, stor_expr_env_t *env, vd_error_t *err);
-VD_MUST_CHECK int stor_accumulator_finish(stor_accumulator_state_t *state, vd_arena_t *arena, vd_value_t *ret_value, vd_error_t *err);
+stor_accumulator_state_t *stor_accumulator_begin(const stor_accumulator_t *accumulator,
+                                                 vd_arena_t *arena);
+/* Evaluates the argument for env's document and adds it; the state copies what it keeps into its
+ * own arena. */
+VD_MUST_CHECK int stor_accumulator_add(stor_accumulator_state_t *state, stor_expr_env_t *env,
+                                       vd_error_t *err);
+VD_MUST_CHECK int stor_accumulator_finish(stor_accumulator_state_t *state, vd_arena_t *arena,
+                                          vd_value_t *ret_value, vd_error_t *err);
 /* Bytes held by the state beyond its arena's fixed part, for the memory budget. */
 size_t stor_accumulator_bytes(const stor_accumulator_state_t *state);

@@ -1,8 +1,11 @@
-/* veddb-storaged/query/expr.h — aggregation expressions: parse once, fold constants, evaluate per document.
+/* veddb-storaged/query/expr.h — aggregation expressions: parse once, fold constants, evaluate per
+ * document.
  *
- * Duty:    all core and common expressions of MONGODB-SURFACE with MongoDB 7.0's results, types and error codes; others are refused with
+ * Duty:    all core and common expressions of MONGODB-SURFACE with MongoDB 7.0's results, types
+ *          and error codes; others are refused with
  *          "Unrecognized expression '$x'" (InvalidPipelineOperator 168). Pure.
- * Owner:   the tree lives in the parse arena and borrows the spec's bytes. Results live in the evaluation arena or borrow the document.
+ * Owner:   the tree lives in the parse arena and borrows the spec's bytes. Results live in the
+ *          evaluation arena or borrow the document.
  * Threads: immutable after parse. Limits: depth VD_QUERY_DEPTH_MAX. */
 #pragma once
 #include "libcommon/base/arena.h"
@@ -17,7 +20,8 @@ typedef struct {
     vd_bson_t root;                    /* $$ROOT */
     vd_value_t current;                /* $$CURRENT; normally the root as a value */
     uint64_t version;                  /* {$meta: "version"}: the document's version, 0 = unknown */
-    size_t arena_start;                /* vd_arena_used when the document came: what one document may use is bounded */
+    /* vd_arena_used when the document came: what one document may use is bounded */
+    size_t arena_start;
     /* internal slots of $map, $filter, $reduce, $let are kept by expr.c behind this: */
     vd_value_t slots[STOR_VARIABLES_MAX];
 } stor_expr_env_t;
@@ -26,10 +30,12 @@ void stor_expr_env_init(stor_expr_env_t *env, vd_arena_t *arena, const stor_vari
 /* Points the environment at the next document; the version stays as the caller set it. */
 void stor_expr_env_document(stor_expr_env_t *env, vd_bson_t document);
 
-VD_MUST_CHECK int stor_expr_parse(vd_arena_t *arena, vd_value_t spec, const stor_variables_t *variables, stor_expr_t **ret_expr,
+VD_MUST_CHECK int stor_expr_parse(vd_arena_t *arena, vd_value_t spec,
+                                  const stor_variables_t *variables, stor_expr_t **ret_expr,
                                   vd_error_t *err);
 /* *ret_value is MISSING when the expression has no value ($$REMOVE, an absent field). */
-VD_MUST_CHECK int stor_expr_eval(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t *ret_value, vd_error_t *err);
+VD_MUST_CHECK int stor_expr_eval(const stor_expr_t *expr, stor_expr_env_t *env,
+                                 vd_value_t *ret_value, vd_error_t *err);
 /* True when the expression is a constant (after folding); *ret_value gets it. */
 bool stor_expr_constant(const stor_expr_t *expr, vd_value_t *ret_value);
 /* True when it is a plain "$a.b" of the current document: *ret_path gets "a.b". */

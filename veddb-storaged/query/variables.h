@@ -1,21 +1,25 @@
-/* veddb-storaged/query/variables.h — variables that expressions may name: $$NOW, $$CLUSTER_TIME, $$ROOT and `let`.
+/* veddb-storaged/query/variables.h — variables that expressions may name: $$NOW, $$CLUSTER_TIME,
+ * $$ROOT and `let`.
  *
- * Owner: the request; values are borrowed. Parse resolves names to slots, so evaluation never looks a name up. Threads: one. */
+ * Owner: the request; values are borrowed. Parse resolves names to slots, so evaluation never
+ *        looks a name up. Threads: one. */
 #pragma once
 #include "libcommon/bson/view.h"
 
 #define STOR_VARIABLES_MAX 64
 
 typedef struct {
-    int64_t now_ms;         /* $$NOW, the same for the whole command */
-    uint64_t cluster_time;  /* $$CLUSTER_TIME; 0 = unknown */
-    vd_bson_t user_roles;   /* $$USER_ROLES: array */
-    uint32_t count;         /* `let` of the command */
+    int64_t now_ms;        /* $$NOW, the same for the whole command */
+    uint64_t cluster_time; /* $$CLUSTER_TIME; 0 = unknown */
+    vd_bson_t user_roles;  /* $$USER_ROLES: array */
+    uint32_t count;        /* `let` of the command */
     struct {
         vd_slice_t name;
-        vd_value_t value;   /* already evaluated constants */
+        vd_value_t value; /* already evaluated constants */
     } let[STOR_VARIABLES_MAX];
 } stor_variables_t;
 
-/* Reads a command's `let` document: evaluates each value as a constant expression. Names checked as MongoDB does. (expr.c) */
-VD_MUST_CHECK int stor_variables_parse_let(vd_arena_t *arena, vd_bson_t let, stor_variables_t *variables, vd_error_t *err);
+/* Reads a command's `let` document: evaluates each value as a constant expression. Names checked
+ * as MongoDB does. (expr.c) */
+VD_MUST_CHECK int stor_variables_parse_let(vd_arena_t *arena, vd_bson_t let,
+                                           stor_variables_t *variables, vd_error_t *err);
