@@ -7,7 +7,7 @@ let node;
 before(async () => (node = await Node.start()));
 after(async () => node?.stop());
 
-const KILLS = Number(process.env.VEDDB_KILLS ?? 24);
+const KILLS = Number(process.env.VD_TEST_KILLS ?? 24);
 
 /** Writers insert and increment; readers watch that no value goes back. All count what was acknowledged. */
 class Load {

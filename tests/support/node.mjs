@@ -8,9 +8,11 @@ import {MongoClient} from 'mongodb';
 
 const run = promisify(execFile);
 const root = path.resolve(import.meta.dirname, '../..');
-export const dev = process.env.VEDDB_DEV ?? path.join(root, 'dev');
-export const bin = process.env.VEDDB_BIN ?? path.join(root, 'build/release/bin');
-export const build = process.env.VEDDB_BUILD ?? path.join(root, 'build/release');
+export const dev = path.join(root, 'dev');
+export const bin = process.env.VD_TEST_BIN ?? process.env.VEDDB_BIN ?? path.join(root, 'build/release/bin');
+export const build = path.dirname(bin);
+// VEDDB_* are options of the programs, and an unknown one is fatal: nothing of that name reaches them from here.
+for (const name of Object.keys(process.env)) if (name.startsWith('VEDDB_')) delete process.env[name];
 
 export const sleep = (ms) => new Promise((r) => setTimeout(r, ms));
 
@@ -44,7 +46,7 @@ export class Node {
     const args = ['up', '--dir', this.dir];
     if (this.port) args.push('--port', String(this.port));
     for (const s of this.set) args.push('--set', s);
-    const {stdout} = await run(dev, args, {env: {...process.env, VEDDB_BIN: bin}});
+    const {stdout} = await run(dev, args, {env: {...process.env, VD_TEST_BIN: bin}});
     this.uri = stdout.trim();
     this.info = JSON.parse(fs.readFileSync(path.join(this.dir, 'connection.json')));
     this.port = Number(new URL(this.uri.replace('mongodb:', 'http:')).port);
