@@ -19,6 +19,7 @@
 #define LOG_FILE_BYTES     (100ULL << 20)
 #define LOG_FILE_MIN_BYTES (1ULL << 20)
 #define CHECKPOINT_WAIT_S  30
+#define CHECKPOINT_LOG_MIN (16ULL << 20)
 #define CHECKPOINT_LOG_MAX (256ULL << 20)
 #define OWN_SESSIONS       32 /* flusher, admin, and those that WiredTiger opens for itself */
 
@@ -146,6 +147,8 @@ static void open_string(const stor_engine_t *engine, char *out, size_t size)
     uint64_t checkpoint_log = o->log_file_max_bytes * 5 / 2;
     if (checkpoint_log > CHECKPOINT_LOG_MAX)
         checkpoint_log = CHECKPOINT_LOG_MAX;
+    if (checkpoint_log < CHECKPOINT_LOG_MIN)
+        checkpoint_log = CHECKPOINT_LOG_MIN;
     int len =
         snprintf(out, size,
                  "%ssession_max=%u,cache_size=%" PRIu64 ",eviction=(threads_min=1,threads_max=%u),"
@@ -184,6 +187,8 @@ static int open_refused(stor_engine_t *engine, int ret, vd_error_t *err)
 
 static int wt_open(stor_engine_t *engine, vd_error_t *err)
 {
+    stor_encryptor_bind(engine->options.keys);
+    engine->bound = true;
     char config[1024];
     open_string(engine, config, sizeof config);
     stor_wt_message_clear();
@@ -222,7 +227,8 @@ static int flusher_open(stor_engine_t *engine, vd_error_t *err)
 static void engine_free(stor_engine_t *engine)
 {
     stor_sequencer_done(&engine->sequencer);
-    stor_encryptor_unbind();
+    if (engine->bound) /* not when an open was refused, perhaps beside an engine that runs */
+        stor_encryptor_unbind();
     stor_guard_leave(&engine->guard);
     (void)pthread_mutex_destroy(&engine->message_lock);
     (void)pthread_mutex_destroy(&engine->admin_lock);
@@ -266,7 +272,6 @@ int stor_engine_open(const stor_engine_options_t *options, stor_engine_t **ret_e
         return rc;
     stor_engine_t *engine = engine_make(options);
     const stor_engine_options_t *o = &engine->options;
-    stor_encryptor_bind(o->keys);
     rc = stor_guard_enter(engine->folder, o->bootstrap, o->keys, &engine->guard, err);
     if (rc == VD_OK)
         rc = stor_reserve_init(&engine->reserve, engine->folder, o->cache_bytes,

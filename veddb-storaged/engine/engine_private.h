@@ -20,13 +20,13 @@ struct stor_engine {
     stor_engine_options_t options;
     char *folder;
     stor_guard_t *guard;
+    bool bound; /* stor_encryptor_bind */
     WT_CONNECTION *conn;
     stor_sequencer_t sequencer;
     stor_flusher_t *flusher;
     stor_reserve_t reserve;
     /* Messages at open. */
     atomic_bool opening;
-    atomic_bool closing;
     pthread_mutex_t message_lock;
     char open_fault[VD_ERROR_MESSAGE_SIZE]; /* first message that speaks of corruption or salvage */
     char open_message[VD_ERROR_MESSAGE_SIZE]; /* first error message */

@@ -46,6 +46,7 @@ struct stor_flusher {
     WT_SESSION *session;
     WT_CURSOR *ceiling_cursor;
     uint64_t start_id, marker;
+    bool proven; /* the last flush found nothing new: its marker vouches for all before */
     uint64_t flushed_ended; /* commits_ended when the last flush began */
     atomic_uint_fast64_t flushes, flushed_commits, flush_us_sum, flush_us_max;
 };
@@ -216,7 +217,9 @@ static void wait_tick(stor_flusher_t *flusher)
                                  &until); /* both results mean: look */
 }
 
-/* Returns when a flush is due: somebody waits for it, or commits have been unflushed for a tick. */
+/* Returns when a flush is due: somebody waits for it, or commits have been unflushed for a tick.
+ * Before the deep sleep comes one more flush: its marker is the proof that the one before had
+ * ended, without which damage to the last records would pass for a torn tail. */
 static void sleep_until_due(stor_flusher_t *flusher)
 {
     if (urgent(flusher))
@@ -234,6 +237,8 @@ static void sleep_until_due(stor_flusher_t *flusher)
             tick++;
             continue;
         }
+        if (!flusher->proven)
+            break;
         atomic_store(&flusher->sleep, DEEP);
         if (!urgent(flusher) && !dirty(flusher))
             (void)pthread_cond_wait(&flusher->wake, &flusher->lock); /* the loop looks again */
@@ -269,13 +274,15 @@ static void *flusher_run(void *arg)
         bool stopping = atomic_load(&flusher->stopping);
         stor_flush_waiter_t *list = reversed(atomic_exchange(&flusher->parked, NULL));
         bool wanted = atomic_load(&flusher->options.sequencer->wanted);
-        if (!dirty(flusher) && !wanted && !stopping) {
+        bool clean = !dirty(flusher);
+        if (clean && list != NULL && !wanted && !stopping) {
             release(flusher, list); /* parked in the instant before the last flush was published */
             continue;
         }
         uint64_t ceiling = stopping ? stor_sequencer_last(flusher->options.sequencer) : 0;
         if (flush(flusher, ceiling, &err) != VD_OK)
             give_up(flusher, &err);
+        flusher->proven = clean;
         release(flusher, list);
         if (stopping && atomic_load(&flusher->parked) == NULL)
             return NULL;

@@ -24,11 +24,12 @@
 #define BOOTSTRAP_MARK "VedDB.bootstrap"
 /* The highest log file that a flush has reached: without it a missing last file would not be
  * noticed. Magic 8 B, number u32, crc32c u32. */
-#define LOG_NOTE_FILE  "VedDB.log"
-#define LOG_NOTE_NEW   "VedDB.log.new"
-#define LOG_NOTE_MAGIC "VEDDBLOG"
-#define LOG_NOTE_BYTES 16
-#define FORMAT_MAGIC   "VEDDBFMT"
+#define LOG_NOTE_FILE    "VedDB.log"
+#define LOG_NOTE_NEW     "VedDB.log.new"
+#define LOG_NOTE_MAGIC   "VEDDBLOG"
+#define LOG_NOTE_BYTES   16
+#define LOG_HEADER_BYTES 128
+#define FORMAT_MAGIC     "VEDDBFMT"
 /* Plain: magic 8 B, version u32, length u32 of the block. Then a sealed block {version u32,
  * database id 16 B, made at (ms) u64}, then crc32c u32. */
 #define FORMAT_HEAD_BYTES    16
@@ -316,6 +317,8 @@ static int log_cut(stor_guard_t *guard, vd_error_t *err)
     char name[64];
     uint32_t file = guard->scan.torn_at.file;
     uint64_t offset = guard->scan.torn_at.offset;
+    if (offset <= LOG_HEADER_BYTES)
+        offset = 0; /* WiredTiger can't read a file that has its header alone: it goes, too */
     vd_log(VD_LOG_WARN, "the log ends in records that never became durable; they are cut off",
            "file=" STOR_LOG_FILE_PREFIX "%010u offset=%" PRIu64, file, offset);
     int rc = 0;

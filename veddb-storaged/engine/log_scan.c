@@ -285,6 +285,9 @@ static int file_scan(scan_t *scan, const file_t *file, vd_error_t *err)
         bad_note(scan, file->number, offset);
         offset = next == offset ? offset + ALIGN_BYTES : next;
     }
+    /* A header without the record behind it: recovery would fail to read that. */
+    if (file->len < 2 * ALIGN_BYTES)
+        bad_note(scan, file->number, end);
     scan->end_file = file->number;
     scan->end_offset = end;
     return VD_OK;
@@ -317,7 +320,7 @@ static int sequence_check(scan_t *scan, const uint32_t *numbers, size_t first, s
 {
     uint32_t lowest = numbers[first];
     if (needed.file != 0 && needed.file < lowest)
-        return missing(scan, needed.file, err);
+        return missing(scan, lowest - 1, err);
     if (lowest == 1 || scan->start_seen)
         return VD_OK;
     for (size_t i = count; i > first && scan->checkpoint_file == 0; i--) {

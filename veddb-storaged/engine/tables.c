@@ -127,8 +127,8 @@ static int size_read(stor_engine_t *engine, const char *uri, uint64_t *ret_file,
     char stat_uri[STOR_TABLE_NAME_MAX_BYTES + 32];
     (void)snprintf(stat_uri, sizeof stat_uri, "statistics:%s", uri);
     WT_CURSOR *cursor = NULL;
-    int ret = engine->admin->open_cursor(engine->admin, stat_uri, NULL, "statistics=(size,fast)",
-                                         &cursor);
+    int ret =
+        engine->admin->open_cursor(engine->admin, stat_uri, NULL, "statistics=(fast)", &cursor);
     const int which[2] = {WT_STAT_DSRC_BLOCK_SIZE, WT_STAT_DSRC_BLOCK_REUSE_BYTES};
     uint64_t *out[2] = {ret_file, ret_free};
     for (int i = 0; i < 2 && ret == 0; i++) {
