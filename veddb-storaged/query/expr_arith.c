@@ -3,6 +3,25 @@
 #include "veddb-storaged/query/expr_private.h"
 
 #include <math.h>
+#include <stdio.h>
+
+vd_decimal_t stor_expr_decimal(double d)
+{
+    char text[64], *exponent;
+    if (!isfinite(d) || d == 0)
+        return vd_decimal_from_double(d);
+    snprintf(text, sizeof text, "%.33e", d);
+    exponent = strchr(text, 'e');
+    VD_ASSERT(exponent != NULL);
+    char *last = exponent;
+    while (last[-1] == '0' && last[-2] != '.')
+        last--;
+    memmove(last, exponent, strlen(exponent) + 1);
+    vd_decimal_t decimal;
+    bool good = vd_decimal_from_string(vd_slice_str(text), &decimal);
+    VD_ASSERT(good);
+    return decimal;
+}
 
 static uint8_t wider(uint8_t a, uint8_t b)
 {
@@ -72,7 +91,7 @@ static void sum_widen(sum_t *sum, uint8_t type)
     if (sum->type == VD_BSON_DOUBLE)
         sum->sum_double = (double)sum->sum_long;
     else if (sum->type == VD_BSON_DECIMAL128)
-        sum->sum_decimal = old == VD_BSON_DOUBLE ? vd_decimal_from_double_exact(sum->sum_double)
+        sum->sum_decimal = old == VD_BSON_DOUBLE ? stor_expr_decimal(sum->sum_double)
                                                  : vd_decimal_from_int64(sum->sum_long);
 }
 
@@ -470,8 +489,7 @@ static int eval_round(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t 
         if (places == 0 || isnan(d) || isinf(d))
             d = how == VD_DECIMAL_HALF_EVEN ? rint(d) : trunc(d);
         else
-            d = vd_decimal_to_double(
-                vd_decimal_round(vd_decimal_from_double_exact(d), places, how));
+            d = vd_decimal_to_double(vd_decimal_round(stor_expr_decimal(d), places, how));
         *ret = vd_value_from_double(env->arena, d);
     } else if (places >= 0) {
         *ret = v;
@@ -508,8 +526,7 @@ static vd_decimal_t pow_decimal(vd_decimal_t base, vd_decimal_t exponent)
 {
     int64_t n;
     if (!vd_decimal_to_int64(exponent, &n) || n > 20000 || n < -20000)
-        return vd_decimal_from_double_exact(
-            pow(vd_decimal_to_double(base), vd_decimal_to_double(exponent)));
+        return stor_expr_decimal(pow(vd_decimal_to_double(base), vd_decimal_to_double(exponent)));
     bool negative = n < 0;
     uint64_t left = (uint64_t)(negative ? -n : n);
     vd_decimal_t result = vd_decimal_from_int64(1);
@@ -571,9 +588,11 @@ static vd_decimal_t sqrt_decimal(vd_decimal_t d)
     double estimate = sqrt(vd_decimal_to_double(d));
     if (vd_decimal_is_zero(d) || vd_decimal_is_nan(d) || vd_decimal_is_infinite(d) ||
         !(estimate > 0) || isinf(estimate))
-        return vd_decimal_is_zero(d) ? d : vd_decimal_from_double_exact(estimate);
-    vd_decimal_t x = vd_decimal_from_double_exact(estimate), half;
+        return vd_decimal_is_zero(d) ? d : stor_expr_decimal(estimate);
+    vd_decimal_t x = stor_expr_decimal(estimate), half;
     (void)vd_decimal_from_string(VD_SLICE_LIT("0.5"), &half);
+    if (vd_decimal_compare(vd_decimal_mul(x, x), d) == 0)
+        return x;
     for (int i = 0; i < 2; i++)
         x = vd_decimal_mul(half, vd_decimal_add(x, vd_decimal_div(d, x)));
     return x;
@@ -600,9 +619,8 @@ static int eval_sqrt(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t *
 static vd_value_t apply_double(vd_arena_t *arena, vd_value_t v, double (*f)(double))
 {
     double d = f(vd_value_as_double(v));
-    return v.type == VD_BSON_DECIMAL128
-               ? vd_value_from_decimal(arena, vd_decimal_from_double_exact(d))
-               : vd_value_from_double(arena, d);
+    return v.type == VD_BSON_DECIMAL128 ? vd_value_from_decimal(arena, stor_expr_decimal(d))
+                                        : vd_value_from_double(arena, d);
 }
 
 static int eval_exp(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t *ret, vd_error_t *err)
@@ -657,7 +675,7 @@ static int eval_log(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t *r
                             base);
     double result = log(d) / log(base);
     *ret = wider(v[0].type, v[1].type) == VD_BSON_DECIMAL128
-               ? vd_value_from_decimal(env->arena, vd_decimal_from_double_exact(result))
+               ? vd_value_from_decimal(env->arena, stor_expr_decimal(result))
                : vd_value_from_double(env->arena, result);
     return VD_OK;
 }

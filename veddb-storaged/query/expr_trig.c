@@ -54,7 +54,7 @@ enum {
 
 static vd_value_t result(vd_arena_t *arena, bool decimal, double d)
 {
-    return decimal ? vd_value_from_decimal(arena, vd_decimal_from_double_exact(d))
+    return decimal ? vd_value_from_decimal(arena, stor_expr_decimal(d))
                    : vd_value_from_double(arena, d);
 }
 

@@ -1,6 +1,8 @@
 /* veddb-storaged/query/total.c — sums that do not depend on order more than they must. */
 #include "veddb-storaged/query/total.h"
 
+#include "veddb-storaged/query/expr_private.h"
+
 #include <math.h>
 
 /* high + low stays the exact sum as far as two doubles can hold it (Knuth's two-sum). */
@@ -70,8 +72,8 @@ static vd_decimal_t as_decimal(const stor_total_t *total)
     if (total->has_double) {
         if (total->special != 0 || isnan(total->special))
             return vd_decimal_add(sum, vd_decimal_from_double(total->special));
-        sum = vd_decimal_add(sum, vd_decimal_from_double_exact(total->high));
-        sum = vd_decimal_add(sum, vd_decimal_from_double_exact(total->low));
+        sum = vd_decimal_add(sum, stor_expr_decimal(total->high));
+        sum = vd_decimal_add(sum, stor_expr_decimal(total->low));
     }
     return sum;
 }
