@@ -58,20 +58,19 @@ static int32_t code_points(const uint8_t *from, const uint8_t *to)
 }
 
 /* Appends {match, idx, captures} to the open document. */
-static void write_match(vd_bb_t *bb, vd_slice_t text, const size_t *offsets, uint32_t groups,
-                        int32_t position)
+static void write_match(vd_arena_t *arena, vd_bb_t *bb, vd_slice_t text, const size_t *offsets,
+                        uint32_t groups, int32_t position)
 {
     char name[12];
     vd_bb_string(bb, "match", vd_slice(text.data + offsets[0], offsets[1] - offsets[0]));
     vd_bb_int32(bb, "idx", position);
     vd_bb_begin_array(bb, "captures");
     for (uint32_t i = 1; i < groups; i++) {
-        const char *number = (const char *)vd_array_name(i - 1, name).data;
-        if (offsets[2 * i] == SIZE_MAX)
-            vd_bb_null(bb, number);
-        else
-            vd_bb_string(bb, number,
-                         vd_slice(text.data + offsets[2 * i], offsets[2 * i + 1] - offsets[2 * i]));
+        vd_value_t capture = vd_value_from_null();
+        if (offsets[2 * i] != SIZE_MAX)
+            capture = vd_value_from_string(
+                arena, vd_slice(text.data + offsets[2 * i], offsets[2 * i + 1] - offsets[2 * i]));
+        vd_bb_value(bb, vd_array_name(i - 1, name), capture);
     }
     vd_bb_close(bb);
 }
@@ -89,7 +88,8 @@ static int find_one(const stor_regex_t *regex, stor_expr_env_t *env, vd_slice_t 
     vd_bb_t bb;
     vd_bson_t doc;
     vd_bb_init_arena(&bb, env->arena, STOR_EXPR_VALUE_MAX_BYTES);
-    write_match(&bb, text, offsets, groups, code_points(text.data, text.data + offsets[0]));
+    write_match(env->arena, &bb, text, offsets, groups,
+                code_points(text.data, text.data + offsets[0]));
     int rc = vd_bb_finish(&bb, &doc, err);
     if (rc == VD_OK)
         *ret = vd_value_from_document(doc);
@@ -121,8 +121,11 @@ static int find_all(const stor_regex_t *regex, stor_expr_env_t *env, vd_slice_t 
         position += code_points(text.data + counted, text.data + offsets[0]);
         counted = offsets[0];
         vd_bb_open_document(&out.bb, vd_array_name(out.count++, name));
-        write_match(&out.bb, text, offsets, groups, position);
+        write_match(env->arena, &out.bb, text, offsets, groups, position);
         vd_bb_close(&out.bb);
+        int rc = stor_expr_check_memory(env, err);
+        if (rc != VD_OK)
+            return rc;
         if (out.bb.rc != VD_OK)
             return vd_error_set(err, VD_ERR_LOCATION(51151),
                                 "$regexFindAll: the size of buffer to store output exceeded the "

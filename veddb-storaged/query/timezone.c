@@ -152,8 +152,8 @@ static int32_t posix_offset(const posix_t *posix, int64_t utc_s)
     stor_civil_from_days(stor_floor_div(utc_s + posix->standard_s, 86400), &year, &month, &day);
     int64_t start = change_in_year(&posix->start, year) - posix->standard_s;
     int64_t end = change_in_year(&posix->end, year) - posix->daylight_s;
-    bool daylight = start < end ? utc_s >= start && utc_s < end : utc_s >= start || utc_s < end;
-    return daylight ? posix->daylight_s : posix->standard_s;
+    bool in_summer = start < end ? utc_s >= start && utc_s < end : utc_s >= start || utc_s < end;
+    return in_summer ? posix->daylight_s : posix->standard_s;
 }
 
 /* ---- TZif ---- */
