@@ -42,7 +42,7 @@ int stor_days_in_month(int64_t year, int month)
 void stor_date_split(int64_t local_ms, stor_date_parts_t *ret_parts)
 {
     int64_t days = stor_floor_div(local_ms, STOR_DAY_MS);
-    int rest = (int)(local_ms - days * STOR_DAY_MS);
+    int rest = (int)((local_ms % STOR_DAY_MS + STOR_DAY_MS) % STOR_DAY_MS);
     stor_civil_from_days(days, &ret_parts->year, &ret_parts->month, &ret_parts->day);
     ret_parts->ms = rest % 1000;
     ret_parts->second = rest / 1000 % 60;

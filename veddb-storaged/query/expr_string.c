@@ -79,7 +79,7 @@ int stor_expr_new_string(stor_expr_env_t *env, size_t len, vd_value_t *ret, char
 
 static int set_string(stor_expr_env_t *env, vd_slice_t text, vd_value_t *ret, vd_error_t *err)
 {
-    char *bytes;
+    char *bytes = NULL;
     int rc = stor_expr_new_string(env, text.len, ret, &bytes, err);
     if (rc == VD_OK && text.len > 0)
         memcpy(bytes, text.data, text.len);
@@ -127,7 +127,7 @@ static int eval_concat(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t
                                 "$concat only supports strings, not %s", stor_expr_type(parts[i]));
         len += vd_value_string(parts[i]).len;
     }
-    char *bytes;
+    char *bytes = NULL;
     int rc = stor_expr_new_string(env, len, ret, &bytes, err);
     for (uint32_t i = 0; i < expr->count && rc == VD_OK; i++) {
         vd_slice_t s = vd_value_string(parts[i]);
@@ -153,7 +153,7 @@ static int eval_case(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t *
 {
     vd_value_t v;
     vd_slice_t text;
-    char *bytes;
+    char *bytes = NULL;
     int rc = stor_expr_arg(expr, 0, env, &v, err);
     if (rc == VD_OK)
         rc = stor_expr_to_text(env->arena, v, &text, err);
@@ -581,7 +581,7 @@ static int replace(const stor_expr_t *expr, stor_expr_env_t *env, vd_slice_t tex
     if (count > 0 && with.len > STOR_EXPR_VALUE_MAX_BYTES / count)
         return vd_error_set(err, VD_ERR_BSON_OBJECT_TOO_LARGE, "%s would make too large a string",
                             expr->op->name);
-    char *bytes;
+    char *bytes = NULL;
     int rc =
         stor_expr_new_string(env, text.len - count * find.len + count * with.len, ret, &bytes, err);
     if (rc != VD_OK)
