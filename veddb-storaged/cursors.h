@@ -57,7 +57,8 @@ VD_MUST_CHECK int stor_cursors_create(stor_request_t *request,
                                       const stor_client_cursor_options_t *options,
                                       vd_arena_t **arena_p, void *state, int64_t *ret_id,
                                       vd_error_t *err);
-/* Convenience for the first batch and for getMore: begins the batch, runs fill, ends it; keeps or
+/* batch_size 0 for the first batch: an empty one, the cursor is made; for more: only bytes count.
+ * Convenience for the first batch and for getMore: begins the batch, runs fill, ends it; keeps or
  * closes the cursor. */
 /* first: fill runs before the cursor exists; if it is not done (and not single_batch), the cursor
  * is made. Takes the arena in every case. */

@@ -9,7 +9,7 @@
  * VD_LINK_QUEUE_MAX_BYTES held: beyond, requests are refused with TemporarilyUnavailable and the
  * retry flag. */
 #pragma once
-#include "veddb-storaged/request.h"
+#include "veddb-storaged/registry.h"
 
 #define STOR_INFLIGHT_MAX 20000
 
@@ -24,19 +24,6 @@ void stor_inbox_stop(stor_inbox_t **inbox_p);
 void stor_inbox_released(stor_flush_waiter_t *list, void *context);
 /* STATE must go out now (any thread). */
 void stor_inbox_announce(stor_inbox_t *inbox);
-
-/* ---- in flight (also in tests without an inbox) ---- */
-void stor_registry_add(stor_request_t *request);
-void stor_registry_remove(stor_request_t *request);
-/* Visits what is in flight under the lock: quick, no calls back. */
-void stor_registry_visit(stor_storage_t *storage,
-                         void (*visit)(stor_request_t *request, void *context), void *context);
-/* Marks the operation with that opid; false when there is none (or it belongs to another user and
- * all_users is false). */
-bool stor_registry_kill(stor_storage_t *storage, uint64_t number, vd_slice_t user, bool all_users);
-/* Marks every operation of a session. */
-uint32_t stor_registry_kill_session(stor_storage_t *storage, vd_slice_t lsid,
-                                    const stor_request_t *but_not);
 
 typedef struct {
     uint64_t inflight, queued_quick, queued_long, running, parked, refused, received, workers;

@@ -78,6 +78,8 @@ typedef struct stor_journal_reader stor_journal_reader_t;
 /* From the first entry above `after`. */
 stor_journal_reader_t *stor_journal_reader_open(stor_journal_t *journal, stor_session_t *session,
                                                 uint64_t after);
+/* First in each transaction of the session. */
+void stor_journal_reader_begin(stor_journal_reader_t *reader);
 void stor_journal_reader_close(stor_journal_reader_t **reader_p);
 /* The next entry with a timestamp <= upto (give stor_engine_visible(): no hole below).
  * VD_ERR_NOT_FOUND when there is none yet; VD_ERR_CHANGE_STREAM_HISTORY_LOST when what comes next

@@ -93,6 +93,7 @@ struct stor_request {
 
     uint32_t held_count;
     stor_collection_t *held[STOR_REQUEST_HELD_MAX];
+    void *executing; /* sessions.c: the session whose retryable write this is */
     bool slow_lane;
     bool registered;
     struct stor_request *registry_next,

@@ -10,6 +10,7 @@
 #include "veddb-storaged/engine/engine.h"
 #include "veddb-storaged/engine/session.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 typedef struct stor_catalog stor_catalog_t;
@@ -59,6 +60,9 @@ typedef struct stor_storage {
     atomic_uint_fast64_t auth_epoch;   /* timestamp of the newest change of users or roles */
     atomic_int_fast64_t last_write_ms; /* wall clock of the newest write */
     atomic_uint_fast64_t next_number;  /* of requests: opid */
+    pthread_mutex_t registry_lock; /* registry.c */
+    stor_request_t *registry_first;
+    uint64_t registry_count;
     atomic_bool ready, draining;
     atomic_bool state_changed; /* the I/O thread announces STATE at its next turn */
 } stor_storage_t;

@@ -17,6 +17,7 @@ typedef struct {
     stor_collection_t *collection;
     stor_cursor_t *table;
     vd_buf_t entry; /* the journal entry under way */
+    vd_buf_t value;  /* the table's value under way */
     uint32_t part;
     uint64_t timestamp; /* 0 until the first change */
     uint32_t changes;

@@ -933,6 +933,9 @@ static int make_sockets(vd_link_t *link, void *context, vd_error_t *err)
     if (zmq_socket_monitor(link->socket, endpoint, ZMQ_EVENT_DISCONNECTED) != 0 ||
         zmq_connect(link->monitor, endpoint) != 0)
         return zmq_failed(err, "monitor of", link->path);
+    /* A pipe tells its reader of news only after the reader has found it empty once. */
+    char nothing;
+    (void)zmq_recv(link->monitor, &nothing, 1, ZMQ_DONTWAIT);
     return VD_OK;
 }
 

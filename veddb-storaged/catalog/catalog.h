@@ -118,3 +118,14 @@ VD_MUST_CHECK int stor_catalog_meta_get(stor_session_t *session, const char *nam
                                         vd_arena_t *arena, vd_value_t *ret_value, vd_error_t *err);
 VD_MUST_CHECK int stor_catalog_meta_put(stor_session_t *session, const char *name, vd_value_t value,
                                         vd_error_t *err);
+/* Visits the journal's segments: number and first timestamp. */
+VD_MUST_CHECK int stor_catalog_segments(stor_session_t *session,
+                                        int (*visit)(void *context, uint64_t number, uint64_t first),
+                                        void *context, vd_error_t *err);
+/* A table that no row names any more: its file goes when nobody has it open. */
+void stor_catalog_table_dropped(stor_catalog_t *catalog, const char *table);
+/* By id, without the fence (keeper: counters, scrub): a reference that keeps the object alive; NULL when there is none. */
+stor_collection_t *stor_catalog_reference(stor_catalog_t *catalog, uint64_t id);
+void stor_catalog_unreference(stor_collection_t **collection_p);
+/* The collection with the smallest id above `after`, referenced; NULL at the end. */
+stor_collection_t *stor_catalog_next(stor_catalog_t *catalog, uint64_t after);

@@ -21,6 +21,22 @@ static const stor_arg_t count_table[] = {
     {"fields", STOR_ARG_IGNORED, 0, 0}, /* old drivers send it; a count returns none */
 };
 
+int stor_count_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err)
+{
+    count_args_t args = {0};
+    int rc = stor_args_parse(body, "count", true, count_table, VD_COUNT_OF(count_table), &args, err);
+    if (rc == VD_OK)
+        rc = stor_args_collation(args.collation, err);
+    if (rc == VD_OK && args.parts.limit == INT64_MIN)
+        rc = vd_error_set(err, VD_ERR_BAD_VALUE, "Limit value for count cannot be min long");
+    if (rc != VD_OK)
+        return rc;
+    if (args.parts.limit < 0) /* the old way to say "and no cursor" */
+        args.parts.limit = -args.parts.limit;
+    *ret_parts = args.parts;
+    return VD_OK;
+}
+
 /* Counts matching documents with one query in the request's arena. */
 static int count_matching(stor_request_t *request, const stor_query_spec_t *spec,
                           int64_t *ret_count, vd_error_t *err)
@@ -46,16 +62,9 @@ int stor_run_count(stor_request_t *request, vd_error_t *err)
     uint64_t id = 0;
     vd_slice_t name;
     int64_t n = 0;
-    int rc = stor_args_parse(request->body, "count", true, count_table, VD_COUNT_OF(count_table),
-                             &args, err);
+    int rc = stor_count_parts(request->body, &args.parts, err);
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
-    if (rc == VD_OK)
-        rc = stor_args_collation(args.collation, err);
-    if (rc == VD_OK && args.parts.limit == INT64_MIN)
-        rc = vd_error_set(err, VD_ERR_BAD_VALUE, "Limit value for count cannot be min long");
-    if (args.parts.limit < 0) /* the old way to say "and no cursor" */
-        args.parts.limit = -args.parts.limit;
     if (rc == VD_OK)
         rc = stor_read_collection(request, name, &id, &collection, err);
     if (rc == VD_OK)
@@ -69,10 +78,10 @@ int stor_run_count(stor_request_t *request, vd_error_t *err)
         n = n < 0 ? 0 : n;
         if (spec.limit > 0 && n > spec.limit)
             n = spec.limit;
-        request->plan_summary = "RECORD_STORE_FAST_COUNT";
+        stor_read_plan_summary(request, "RECORD_STORE_FAST_COUNT");
     } else if (collection != NULL) {
         rc = count_matching(request, &spec, &n, err);
-        request->plan_summary = "COUNT";
+        stor_read_plan_summary(request, "COUNT");
     }
     if (rc != VD_OK)
         return rc;
@@ -159,6 +168,25 @@ static bool distinct_leaf(vd_value_t value, int64_t array_position, void *contex
     return false;
 }
 
+static int distinct_args(vd_bson_t body, count_args_t *args, vd_error_t *err)
+{
+    int rc = stor_args_parse(body, "distinct", true, distinct_table, VD_COUNT_OF(distinct_table),
+                             args, err);
+    if (rc == VD_OK && memchr(args->key.data, '\0', args->key.len) != NULL)
+        rc = vd_error_set(err, VD_ERR_LOCATION(31032),
+                          "Key field cannot contain an embedded null byte");
+    return rc == VD_OK ? stor_args_collation(args->collation, err) : rc;
+}
+
+int stor_distinct_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err)
+{
+    count_args_t args = {0};
+    int rc = distinct_args(body, &args, err);
+    if (rc == VD_OK)
+        *ret_parts = args.parts;
+    return rc;
+}
+
 int stor_run_distinct(stor_request_t *request, vd_error_t *err)
 {
     count_args_t args = {0};
@@ -168,15 +196,9 @@ int stor_run_distinct(stor_request_t *request, vd_error_t *err)
     uint64_t id = 0;
     vd_slice_t name;
     vd_bson_t document;
-    int rc = stor_args_parse(request->body, "distinct", true, distinct_table,
-                             VD_COUNT_OF(distinct_table), &args, err);
+    int rc = distinct_args(request->body, &args, err);
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
-    if (rc == VD_OK && memchr(args.key.data, '\0', args.key.len) != NULL)
-        rc = vd_error_set(err, VD_ERR_LOCATION(31032),
-                          "Key field cannot contain an embedded null byte");
-    if (rc == VD_OK)
-        rc = stor_args_collation(args.collation, err);
     if (rc == VD_OK)
         rc = stor_read_collection(request, name, &id, NULL, err);
     if (rc == VD_OK)

@@ -61,6 +61,16 @@ static int find_args(stor_request_t *request, vd_bson_t body, find_args_t *args,
     return rc;
 }
 
+int stor_find_parts(stor_request_t *request, vd_bson_t body, stor_query_parts_t *ret_parts,
+                    vd_error_t *err)
+{
+    find_args_t args;
+    int rc = find_args(request, body, &args, err);
+    if (rc == VD_OK)
+        *ret_parts = args.parts;
+    return rc;
+}
+
 /* ---- the state behind a cursor ---- */
 
 typedef struct {
@@ -85,7 +95,7 @@ static int find_fill(void *state, stor_request_t *request, stor_batch_t *batch, 
     stor_query_release(find->query);
     stor_query_facts_t facts;
     stor_query_facts(find->query, &facts);
-    request->plan_summary = stor_access_name(facts.access);
+    stor_read_plan_summary(request, stor_access_name(facts.access));
     return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
 }
 
@@ -134,7 +144,7 @@ static int find_point(stor_request_t *request, const find_args_t *args,
     }
     if (rc != VD_OK && rc != VD_ERR_NOT_FOUND)
         return rc;
-    request->plan_summary = "IDHACK";
+    stor_read_plan_summary(request, "IDHACK");
     *ret_done = true;
     stor_batch_begin(&batch, request, true, 0);
     if (document.data != NULL)
@@ -172,25 +182,8 @@ static int find_cursor(stor_request_t *request, uint64_t collection_id, vd_arena
         .no_timeout = args.no_timeout,
         .originating = body,
     };
-    if (args.batch_size != 0) {
-        uint32_t size = args.batch_size < 0            ? VD_FIRST_BATCH_DOCUMENTS
-                        : args.batch_size > UINT32_MAX ? UINT32_MAX
-                                                       : (uint32_t)args.batch_size;
-        return stor_cursors_first(request, &options, &arena, find, size, args.single_batch, err);
-    }
-    int64_t id = 0;
-    stor_batch_t batch;
-    if (args.single_batch) {
-        find_close(find);
-        vd_arena_destroy(&arena);
-    } else {
-        rc = stor_cursors_create(request, &options, &arena, find, &id, err);
-    }
-    if (rc == VD_OK) {
-        stor_batch_begin(&batch, request, true, 0);
-        stor_batch_end(&batch, id, request->ns);
-    }
-    return rc;
+    return stor_read_cursor(request, &options, &arena, find, args.batch_size,
+                            VD_FIRST_BATCH_DOCUMENTS, args.single_batch, err);
 }
 
 int stor_run_find(stor_request_t *request, vd_error_t *err)

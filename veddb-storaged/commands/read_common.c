@@ -1,6 +1,8 @@
 /* veddb-storaged/commands/read_common.c — see read_common.h. */
 #include "veddb-storaged/commands/read_common.h"
 
+#include "veddb-storaged/args.h"
+
 int stor_read_collection(stor_request_t *request, vd_slice_t name, uint64_t *ret_id,
                          stor_collection_t **ret_collection, vd_error_t *err)
 {
@@ -94,4 +96,77 @@ int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *parts, stor_var
     spec.project = project;
     *ret_spec = spec;
     return VD_OK;
+}
+
+int stor_read_cursor(stor_request_t *request, const stor_client_cursor_options_t *options,
+                     vd_arena_t **arena_p, void *state, int64_t batch_size, uint32_t default_size,
+                     bool single_batch, vd_error_t *err)
+{
+    if (batch_size != 0) {
+        uint32_t size = batch_size < 0            ? default_size
+                        : batch_size > UINT32_MAX ? UINT32_MAX
+                                                  : (uint32_t)batch_size;
+        return stor_cursors_first(request, options, arena_p, state, size, single_batch, err);
+    }
+    int64_t id = 0;
+    int rc = VD_OK;
+    vd_slice_t ns = vd_arena_copy_slice(request->arena, options->ns);
+    if (single_batch) {
+        if (options->class->close != NULL)
+            options->class->close(state);
+        vd_arena_destroy(arena_p);
+    } else {
+        rc = stor_cursors_create(request, options, arena_p, state, &id, err);
+    }
+    if (rc == VD_OK) {
+        stor_batch_t batch;
+        stor_batch_begin(&batch, request, true, 0);
+        stor_batch_end(&batch, id, ns);
+    }
+    return rc;
+}
+
+typedef struct {
+    const vd_bson_t *documents;
+    uint32_t count, position;
+} documents_t;
+
+static int documents_fill(void *state, stor_request_t *request, stor_batch_t *batch, bool *ret_done,
+                          vd_error_t *err)
+{
+    documents_t *list = state;
+    int rc = stor_request_check(request, err);
+    while (rc == VD_OK && list->position < list->count && !stor_batch_full(batch) &&
+           stor_batch_add(batch, list->documents[list->position]))
+        list->position++;
+    *ret_done = list->position == list->count;
+    return rc;
+}
+
+static const stor_cursor_class_t documents_class = {.fill = documents_fill};
+
+int stor_read_documents(stor_request_t *request, vd_arena_t **arena_p, const vd_bson_t *documents,
+                        uint32_t count, vd_slice_t ns, int64_t batch_size, vd_error_t *err)
+{
+    documents_t *list = VD_ARENA_NEW(*arena_p, documents_t);
+    list->documents = documents;
+    list->count = count;
+    stor_client_cursor_options_t options = {
+        .class = &documents_class, .ns = ns, .originating = request->body};
+    return stor_read_cursor(request, &options, arena_p, list, batch_size, 0, false, err);
+}
+
+typedef struct {
+    int64_t batch_size;
+} cursor_option_t;
+
+int stor_read_cursor_option(vd_bson_t cursor, int64_t *ret_batch_size, vd_error_t *err)
+{
+    static const stor_arg_t table[] = {
+        STOR_ARG("batchSize", STOR_ARG_COUNT, cursor_option_t, batch_size, 0)};
+    cursor_option_t option = {.batch_size = -1};
+    int rc = stor_args_parse(cursor, "cursor", false, table, VD_COUNT_OF(table), &option, err);
+    if (rc == VD_OK)
+        *ret_batch_size = option.batch_size;
+    return rc;
 }

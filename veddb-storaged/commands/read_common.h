@@ -4,6 +4,7 @@
  * Owner: trees live in the arena given. Threads: the worker's. */
 #pragma once
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/cursors.h"
 #include "veddb-storaged/exec/query.h"
 
 /* The parts of a query as they stand in find, count, distinct and an aggregation's head. */
@@ -28,3 +29,49 @@ VD_MUST_CHECK int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *p
 /* Only _id has an index: {_id: 1}, "_id_" and {$natural: ±1} are good hints. *ret_natural: the
  * direction, else 0. */
 VD_MUST_CHECK int stor_read_hint(vd_value_t hint, int8_t *ret_natural, vd_error_t *err);
+
+/* The arguments of a find, count or distinct as parts; explain reads them too. body borrows. */
+VD_MUST_CHECK int stor_find_parts(stor_request_t *request, vd_bson_t body,
+                                  stor_query_parts_t *ret_parts, vd_error_t *err);
+VD_MUST_CHECK int stor_count_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err);
+VD_MUST_CHECK int stor_distinct_parts(vd_bson_t body, stor_query_parts_t *ret_parts,
+                                      vd_error_t *err);
+
+/* The first batch of a cursor. batch_size < 0: default_size (0 = only bytes count); 0: an empty
+ * batch, and the cursor is made anyway. Takes the arena and the state in every case. */
+VD_MUST_CHECK int stor_read_cursor(stor_request_t *request,
+                                   const stor_client_cursor_options_t *options,
+                                   vd_arena_t **arena_p, void *state, int64_t batch_size,
+                                   uint32_t default_size, bool single_batch, vd_error_t *err);
+/* A cursor over documents that are there already. Takes the arena in which they live. */
+VD_MUST_CHECK int stor_read_documents(stor_request_t *request, vd_arena_t **arena_p,
+                                      const vd_bson_t *documents, uint32_t count, vd_slice_t ns,
+                                      int64_t batch_size, vd_error_t *err);
+/* {batchSize: n} of commands with a `cursor` document; -1 when there is none. */
+VD_MUST_CHECK int stor_read_cursor_option(vd_bson_t cursor, int64_t *ret_batch_size,
+                                          vd_error_t *err);
+/* For currentOp, which another thread may answer meanwhile. */
+static inline void stor_read_plan_summary(stor_request_t *request, const char *summary)
+{
+    __atomic_store_n(&request->plan_summary, summary, __ATOMIC_RELAXED);
+}
+
+/* ---- aggregate and explain ---- */
+typedef struct {
+    vd_bson_t pipeline, let;
+    vd_value_t hint;
+    int64_t batch_size;    /* -1 = not given */
+    vd_slice_t collection; /* empty for aggregate: 1 */
+    bool explain;
+} stor_aggregate_args_t;
+/* request->body must be the command (for the collection's name). in_explain: `cursor` may lack. */
+VD_MUST_CHECK int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain,
+                                      stor_aggregate_args_t *ret_args, vd_error_t *err);
+typedef enum {
+    STOR_EXPLAIN_PLANNER,
+    STOR_EXPLAIN_STATS,
+    STOR_EXPLAIN_ALL_PLANS
+} stor_verbosity_t;
+/* Explains a command into the reply. */
+VD_MUST_CHECK int stor_explain(stor_request_t *request, vd_bson_t command,
+                               stor_verbosity_t verbosity, vd_error_t *err);

@@ -197,6 +197,7 @@ int stor_query_next(stor_query_t *query, stor_request_t *request, vd_bson_t *ret
         if (query->skip_left == 0)
             break;
         query->skip_left--;
+        query->facts.skipped++;
     }
     query->have_last = true;
     query->returned++;
@@ -237,6 +238,11 @@ void stor_query_close(stor_query_t **query_p)
 void stor_query_facts(const stor_query_t *query, stor_query_facts_t *ret_facts)
 {
     *ret_facts = query->facts;
+}
+
+const stor_query_spec_t *stor_query_spec(const stor_query_t *query)
+{
+    return &query->spec;
 }
 
 const char *stor_access_name(stor_access_t access)

@@ -199,7 +199,8 @@ int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages
         return rc;
     if (pipeline->stage_count == 0 || !pipeline->stages[0]->class->first_only) {
         stor_query_spec_t spec = {.collection_id = context->collection_id,
-                                  .variables = context->variables};
+                                  .variables = context->variables,
+                                  .natural = context->natural};
         uint32_t folded = fold_head(context, pipeline, &spec);
         pipeline->stages += folded;
         pipeline->stage_count -= folded;
@@ -227,8 +228,10 @@ int stor_pipeline_next(stor_pipeline_t *pipeline, stor_request_t *request, vd_bs
         return VD_OK;
     }
     int rc = pipeline->last->class->next(pipeline->last, request, &pipeline->document, err);
-    if (rc == VD_OK)
+    if (rc == VD_OK) {
+        pipeline->last->returned++;
         *ret_document = pipeline->document;
+    }
     return rc;
 }
 
@@ -282,4 +285,9 @@ uint32_t stor_pipeline_stage_count(const stor_pipeline_t *pipeline)
 const char *stor_pipeline_stage_name(const stor_pipeline_t *pipeline, uint32_t position)
 {
     return pipeline->stages[position]->class->name;
+}
+
+uint64_t stor_pipeline_stage_returned(const stor_pipeline_t *pipeline, uint32_t position)
+{
+    return pipeline->stages[position]->returned;
 }

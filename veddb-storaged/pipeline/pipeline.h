@@ -21,6 +21,7 @@ typedef struct {
     const stor_variables_t *variables; /* lives as long */
     vd_slice_t db, collection;         /* collection empty for aggregate: 1; live as long */
     uint64_t collection_id;            /* 0 = does not exist */
+    int8_t natural;                    /* hint {$natural: -1}: the collection is read backward */
 } stor_pipeline_context_t;
 
 /* A stage's functions. next: VD_ERR_NOT_FOUND at the end; the document is valid until the next call
@@ -41,6 +42,7 @@ typedef struct {
 struct stor_stage {
     const stor_stage_class_t *class;
     stor_stage_t *source; /* NULL for the first */
+    uint64_t returned;    /* documents given to the stage behind, for explain */
 };
 
 /* The one table (stages.c). NULL when there is none of that name. */
@@ -60,3 +62,4 @@ const stor_query_t *stor_pipeline_query(const stor_pipeline_t *pipeline);
 /* Names of the stages that were not folded into the head, as explain shows them. */
 uint32_t stor_pipeline_stage_count(const stor_pipeline_t *pipeline);
 const char *stor_pipeline_stage_name(const stor_pipeline_t *pipeline, uint32_t position);
+uint64_t stor_pipeline_stage_returned(const stor_pipeline_t *pipeline, uint32_t position);

@@ -21,5 +21,7 @@ int64_t stor_stage_cut_count(const stor_stage_t *stage); /* of $limit and $skip 
 static inline int stor_stage_pull(stor_stage_t *stage, stor_request_t *request,
                                   vd_bson_t *ret_document, vd_error_t *err)
 {
-    return stage->source->class->next(stage->source, request, ret_document, err);
+    int rc = stage->source->class->next(stage->source, request, ret_document, err);
+    stage->source->returned += rc == VD_OK;
+    return rc;
 }

@@ -1,0 +1,25 @@
+/* veddb-gatewayd/access.h — the one place that says yes or no to a command.
+ *
+ * Pure: a row of the command table, what the client sent, who the client is. Threads: any. */
+#pragma once
+#include "proto/sections.h"
+#include "veddb-gatewayd/commands/table.h"
+#include "veddb-gatewayd/roles.h"
+
+typedef struct {
+    vd_slice_t user, db; /* empty: nobody is logged in */
+    const gate_privileges_t *privileges;
+    const gate_role_ref_t *roles; /* all that were reached, for rolesInfo on one's own */
+    uint32_t role_count;
+} gate_principal_t;
+
+typedef struct {
+    bool all_users;   /* may see and end what other users run: goes to storage with the command */
+    bool all_visible; /* listDatabases, listCollections: no filtering */
+} gate_access_grant_t;
+
+/* VD_OK, or VD_ERR_UNAUTHORIZED with MongoDB's message. principal NULL: nobody is logged in. */
+VD_MUST_CHECK int gate_access_check(const gate_command_t *command, vd_slice_t db,
+                                    const vdp_sections_t *sections,
+                                    const gate_principal_t *principal,
+                                    gate_access_grant_t *ret_grant, vd_error_t *err);

@@ -1,0 +1,69 @@
+/* veddb-gatewayd/conn.h — one client: TLS, its states, buffers and timeouts.
+ *
+ * States:  HANDSHAKE -> OPEN -> CLOSING (flush, then end). Busy (request != NULL) is a fact beside
+ * the state: one request at a time, the next is read ahead, bounded. Owner:   the loop thread that
+ * accepted it; freed at the end of the turn in which it closed. Limits:  a message <= 64 KB before
+ * login, <= 48,000,000 bytes after; GATE_AHEAD_MAX bytes read ahead; nothing is read while a reply
+ * is not flushed. */
+#pragma once
+#include "libcommon/base/buf.h"
+#include "veddb-gatewayd/gatewayd.h"
+
+#define GATE_AHEAD_MAX    (64 * 1024)
+#define GATE_APP_NAME_MAX 128
+#define GATE_METADATA_MAX 512
+
+typedef struct gate_sasl gate_sasl_t;
+
+typedef enum {
+    GATE_CONN_HANDSHAKE,
+    GATE_CONN_OPEN,
+    GATE_CONN_CLOSING,
+    GATE_CONN_DEAD
+} gate_conn_state_t;
+
+struct gate_conn {
+    vd_node_t node;        /* among the thread's connections, or its dead ones */
+    vd_node_t paused_node; /* waits for room */
+    gate_thread_t *thread;
+    uint64_t id;
+    int fd;
+    SSL *ssl;
+    vd_source_t *source;
+    gate_conn_state_t state;
+    unsigned events; /* what the loop watches for */
+    bool pumping;    /* pump is on the stack */
+    bool forwarded;  /* storage knows this connection */
+    bool wants_room; /* paused until memory for its message is free */
+    bool said_hello, end_seen, read_wants_write, metadata_seen;
+    uint64_t opened_ms, active_ms, message_ms,
+        write_ms;  /* write_ms: last progress while a reply waits */
+    uint64_t held; /* accounted for in the thread */
+    gate_address_t address;
+    char client[64]; /* "127.0.0.1:50000" */
+    char server[64];
+    vd_buf_t in, ahead, out;
+    uint32_t need; /* length of the message in `in`, 0 = header not complete */
+    gate_request_t *request;
+    gate_user_t *user; /* who is logged in */
+    gate_sasl_t *sasl;
+    char app[GATE_APP_NAME_MAX + 1];
+};
+
+/* Takes the descriptor. */
+void gate_conn_open(gate_thread_t *thread, int fd, const gate_address_t *address,
+                    const char *client);
+/* At once; a request under way is abandoned. */
+void gate_conn_close(gate_conn_t *conn, const char *why);
+/* After what is still to be sent. */
+void gate_conn_close_softly(gate_conn_t *conn, const char *why);
+/* Sends bytes, or keeps what the socket doesn't take. */
+void gate_conn_write(gate_conn_t *conn, vd_slice_t bytes);
+/* The request is over: take the next. */
+void gate_conn_request_done(gate_conn_t *conn);
+/* Once a second: timeouts; gives idle buffers back. */
+void gate_conn_tick(gate_conn_t *conn, uint64_t now_ms);
+/* Reads on after a pause. */
+void gate_conn_resume(gate_conn_t *conn);
+/* Ends the login; both are fine when there is none. */
+void gate_conn_logout(gate_conn_t *conn);

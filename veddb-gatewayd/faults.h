@@ -1,0 +1,13 @@
+/* veddb-gatewayd/faults.h — the fail point failCommand, as driver test suites use it. Exists only
+ * under test.faults.
+ *
+ * Owner:   the gateway. Threads: any (one lock). */
+#pragma once
+#include "veddb-gatewayd/request.h"
+
+gate_faults_t *gate_faults_create(void);
+void gate_faults_destroy(gate_faults_t **faults_p);
+/* The command configureFailPoint. */
+int gate_faults_configure(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
+/* Fills request->fault when the fail point is set for this request. */
+void gate_faults_match(gate_faults_t *faults, gate_request_t *request);

@@ -1,0 +1,168 @@
+/* veddb-gatewayd/gatewayd.h — the gateway as a whole and each of its loop threads; wiring.
+ *
+ * Duty:    settings, threads, what they share: limits, the state that hello announces, the
+ * administration worker, fail points, counters. Owner:   create/destroy by main (or a test).
+ * Threads: what is shared says how it is locked; a gate_thread_t belongs to its thread. */
+#pragma once
+#include "libcommon/base/list.h"
+#include "libcommon/runtime/loop.h"
+#include "libcommon/runtime/metrics.h"
+#include "libcommon/runtime/tls.h"
+#include "libcommon/runtime/worker.h"
+#include "veddb-gatewayd/auth/users.h"
+#include "veddb-gatewayd/commands/table.h"
+#include "veddb-gatewayd/limits.h"
+#include "veddb-gatewayd/reply.h"
+#include "veddb-gatewayd/upstream.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define GATE_VERSION          "7.0.14" /* of MongoDB, whose behaviour clients may expect */
+#define GATE_MAX_WIRE_VERSION 21
+#define GATE_THREADS_MAX      64
+#define GATE_SCRATCH_BYTES    (64 * 1024)
+#define GATE_HELD_FREE_BYTES  (16 * 1024) /* messages up to here are not accounted for */
+
+typedef struct gate gate_t;
+typedef struct gate_conn gate_conn_t;
+typedef struct gate_faults gate_faults_t;
+typedef struct gate_http gate_http_t;
+typedef struct gate_listener gate_listener_t;
+
+typedef struct {
+    char node_name[64];
+    char replica_set[64];
+    char address[300]; /* host:port as clients reach this node; empty: listen:port */
+    char listen[256];
+    uint16_t port, http_port;
+    int listen_fd, http_fd; /* passed down, or -1 */
+    uint32_t threads;
+    uint32_t connections_max, connections_per_address_max, login_rate;
+    uint64_t handshake_timeout_ms, storage_wait_ms, held_max_bytes;
+    uint8_t compressors[4];
+    uint32_t compressor_count;
+    bool test_faults;
+    char bootstrap_file[4001];
+    char storage_path[256];
+    char config_file_hint[256]; /* shown by getCmdLineOpts */
+    vd_tls_options_t tls;
+} gate_settings_t;
+
+/* Told when the gateway serves, when a drain is done, and when it can't go on. Any thread; all may
+ * be NULL. */
+typedef struct {
+    void (*ready)(void *context, const char *detail);
+    void (*drained)(void *context);
+    void (*beat)(void *context, uint32_t thread, bool busy);
+    void *context;
+} gate_events_t;
+
+/* What hello announces; one for all threads. */
+typedef struct {
+    pthread_mutex_t lock;
+    uint8_t process_id[12];
+    _Atomic int64_t counter;
+    bool known, ready, writable; /* known: storage was seen at least once */
+    uint64_t term;
+    uint8_t set_id[12];
+    uint64_t lost_ms; /* storage away since; 0 = is there */
+    bool draining;
+} gate_topology_t;
+
+enum {
+    GATE_OPCOUNT_INSERT,
+    GATE_OPCOUNT_QUERY,
+    GATE_OPCOUNT_UPDATE,
+    GATE_OPCOUNT_DELETE,
+    GATE_OPCOUNT_GETMORE,
+    GATE_OPCOUNT_COMMAND,
+    GATE_OPCOUNTS
+};
+
+typedef struct {
+    _Atomic uint64_t opcounters[GATE_OPCOUNTS];
+    _Atomic uint64_t bytes_in, bytes_out, requests;
+    _Atomic uint64_t asserts_user, asserts_msg;
+    _Atomic uint64_t connections_current, connections_total, connections_rejected,
+        connections_active, exhaust_hello, awaiting_hello, handshakes_failed;
+    _Atomic uint64_t logins, logins_failed;
+} gate_stats_t;
+
+struct gate_thread {
+    gate_t *gate;
+    uint32_t index;
+    vd_loop_t *loop;
+    pthread_t pthread;
+    bool own_loop, started;
+    gate_upstream_t *upstream;
+    gate_storage_state_t state;
+    gate_users_t *users;
+    vd_list_t conns, dead, idle_requests;
+    vd_list_t paused; /* connections that wait for room to read a large message */
+    uint32_t idle_request_count;
+    uint64_t held_bytes, held_max_bytes;
+    uint8_t *scratch;  /* GATE_SCRATCH_BYTES, for reads */
+    vd_buf_t assembly; /* a reply being put together */
+    int32_t next_message_id;
+    int64_t seen_counter; /* of the topology */
+    vd_list_t watchers;   /* hellos that wait for a change */
+    vd_source_t *tick, *end_of_turn;
+    uint32_t ticks;
+    bool room_made; /* memory was given back in this turn */
+    bool stopping;
+};
+
+struct gate {
+    gate_settings_t settings;
+    gate_events_t events;
+    vd_tls_t *tls;
+    gate_limits_t *limits;
+    gate_topology_t topology;
+    vd_worker_t *worker; /* one thread: administration is done one after the other */
+    gate_faults_t *faults;
+    gate_listener_t *listener;
+    gate_http_t *http;
+    gate_thread_t *threads[GATE_THREADS_MAX];
+    uint32_t thread_count;
+    gate_stats_t stats;
+    uint8_t fake_secret[32]; /* shapes the salts of names that nobody has */
+    uint8_t instance[16];
+    _Atomic uint64_t next_connection_id;
+    _Atomic bool draining, ready_said;
+    _Atomic uint64_t auth_epoch; /* as thread 0 knows it */
+    pthread_mutex_t call_lock;   /* no internal call is posted once `stopping` is set under it */
+    bool stopping;
+    _Atomic uint32_t threads_drained;
+    int64_t started_wall_ms;
+    uint64_t started_ms;
+    char hostname[256];
+    _Atomic uint32_t bootstrap_state; /* 0 not tried, 1 under way, 2 done */
+};
+
+/* Reads certificates, makes what is shared; opens nothing on the network yet. */
+VD_MUST_CHECK int gate_create(const gate_settings_t *settings, const gate_events_t *events,
+                              gate_t **ret_gate, vd_error_t *err);
+/* Opens listeners and links and starts threads; thread 0 runs on `loop`, which the caller turns.
+ * Called on that thread. */
+VD_MUST_CHECK int gate_start(gate_t *gate, vd_loop_t *loop, vd_error_t *err);
+/* Accepts nobody new; connections end as their requests do; events.drained() when all have gone. */
+void gate_drain(gate_t *gate);
+/* Ends everything; on the thread of `loop`, after it has stopped turning. */
+void gate_destroy(gate_t **gate_p);
+/* One JSON object. */
+VD_MUST_CHECK int gate_status(gate_t *gate, vd_buf_t *out);
+
+/* ---- for the rooms of the gateway ---- */
+/* Storage said something new, or went away; on the thread that saw it. */
+void gate_note_state(gate_thread_t *thread);
+gate_reply_times_t gate_times(const gate_thread_t *thread);
+/* Reads the shared state into copies. */
+void gate_topology_read(gate_t *gate, bool *ret_ready, bool *ret_writable, uint64_t *ret_term,
+                        uint8_t ret_set_id[12], int64_t *ret_counter);
+/* Cached users of all threads are out of date. Any thread. */
+void gate_users_forget_all(gate_t *gate);
+/* From any other thread, blocking: runs an internal command on storage and appends the reply
+ * document to out. Not on a loop thread. */
+VD_MUST_CHECK int gate_internal_call(gate_t *gate, vd_slice_t db, vd_bson_t command,
+                                     uint64_t timeout_ms, vd_buf_t *out, vd_error_t *err);

@@ -1,0 +1,421 @@
+/* veddb-gatewayd/http/http.c — see http.h. */
+#include "veddb-gatewayd/http/http.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/mem.h"
+#include "veddb-gatewayd/commands/user_document.h"
+#include "veddb-gatewayd/listener.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent_ssl.h>
+#include <event2/event.h>
+#include <event2/http.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <openssl/sha.h>
+#include <signal.h>
+#include <stdio.h>
+#include <strings.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define HEADERS_MAX_BYTES 8192
+#define BODY_MAX_BYTES    4096
+#define TIMEOUT_S         10
+#define LOGIN_WAIT_MS     2000 /* for storage */
+#define LOGIN_KEEP_MS     60000
+
+struct gate_http {
+    gate_t *gate;
+    struct event_base *base;
+    struct evhttp *server;
+    struct event *stop_event;
+    int stop_fd;
+    pthread_t thread;
+    bool started;
+    /* The last login that was good: scrapers come every few seconds with the same. */
+    uint8_t last_login[32];
+    uint64_t last_epoch, last_ms;
+    bool last_known;
+};
+
+static struct bufferevent *make_tls(struct event_base *base, void *context)
+{
+    gate_http_t *http = context;
+    SSL *ssl = NULL;
+    if (vd_tls_ssl_new(http->gate->tls, -1, &ssl, NULL) != VD_OK)
+        return NULL;
+    /* The connection layer of libevent sets its own reading and writing ends. */
+    return bufferevent_openssl_socket_new(base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING,
+                                          BEV_OPT_CLOSE_ON_FREE);
+}
+
+static void answer(struct evhttp_request *request, int code, const char *reason, const char *type,
+                   vd_slice_t text)
+{
+    struct evkeyvalq *headers = evhttp_request_get_output_headers(request);
+    (void)evhttp_add_header(headers, "Content-Type", type);
+    (void)evhttp_add_header(headers, "Cache-Control", "no-store");
+    (void)evhttp_add_header(headers, "X-Content-Type-Options", "nosniff");
+    struct evbuffer *body = evbuffer_new();
+    if (body != NULL)
+        (void)evbuffer_add(body, text.data, text.len); /* out of memory: an empty body */
+    evhttp_send_reply(request, code, reason, body);
+    if (body != NULL)
+        evbuffer_free(body);
+}
+
+/* ---- login ---- */
+
+static bool is_current(gate_http_t *http, const uint8_t digest[32])
+{
+    return http->last_known && http->last_epoch == atomic_load(&http->gate->auth_epoch) &&
+           vd_monotonic_ms() - http->last_ms < LOGIN_KEEP_MS &&
+           vd_equal_constant_time(http->last_login, digest, 32);
+}
+
+static int load_user(gate_http_t *http, vd_arena_t *arena, vd_slice_t name, gate_user_t **ret_user,
+                     vd_error_t *err)
+{
+    gate_t *gate = http->gate;
+    vd_bson_t filter, *documents, *roles;
+    uint32_t count, role_count;
+    vd_bb_t bb;
+    vd_bb_init_arena(&bb, arena, 4096);
+    vd_bb_cstr(&bb, "_id", vd_arena_printf(arena, "admin.%.*s", VD_SLICE_FMT(name)));
+    int rc = vd_bb_finish(&bb, &filter, err);
+    if (rc == VD_OK)
+        rc = gate_internal_find_within(gate, "system.users", filter, LOGIN_WAIT_MS, arena,
+                                       &documents, &count, err);
+    if (rc == VD_OK)
+        rc = gate_internal_find_within(gate, "system.roles", VD_BSON_NONE, LOGIN_WAIT_MS, arena,
+                                       &roles, &role_count, err);
+    if (rc != VD_OK)
+        return rc;
+    gate_role_set_t set = {VD_ARENA_ARRAY(arena, gate_role_t, role_count + 1), role_count};
+    for (uint32_t i = 0; i < role_count && rc == VD_OK; i++)
+        rc = gate_role_parse(arena, roles[i], &set.items[i], err);
+    if (rc == VD_OK)
+        rc = gate_user_make(name, VD_SLICE_LIT("admin"), count == 0 ? VD_BSON_NONE : documents[0],
+                            &set, gate->fake_secret, ret_user, err);
+    return rc;
+}
+
+static bool password_matches(gate_user_t *user, vd_slice_t password)
+{
+    gate_scram_credentials_t derived;
+    const gate_scram_credentials_t *stored = &user->credentials;
+    bool good =
+        gate_scram_derive(password, stored->salt, stored->salt_len, stored->iterations, &derived,
+                          NULL) == VD_OK &&
+        vd_equal_constant_time(derived.stored_key, stored->stored_key, sizeof derived.stored_key) &&
+        stored->real;
+    vd_wipe(&derived, sizeof derived);
+    return good;
+}
+
+static bool may_monitor(const gate_user_t *user)
+{
+    return user->known &&
+           gate_privileges_allow(&user->privileges, GATE_ACTION_serverStatus, GATE_RESOURCE_CLUSTER,
+                                 VD_SLICE_NULL, VD_SLICE_NULL);
+}
+
+typedef enum { LOGIN_GOOD, LOGIN_BAD, LOGIN_FORBIDDEN, LOGIN_LATER } login_t;
+
+static login_t check_login(gate_http_t *http, const char *header)
+{
+    uint8_t text[1200], digest[32], salted[32 + sizeof text];
+    uint32_t len = 0;
+    if (header == NULL || strncasecmp(header, "Basic ", 6) != 0 ||
+        !gate_base64_decode(vd_slice_str(header + 6), text, sizeof text, &len))
+        return LOGIN_BAD;
+    const uint8_t *colon = memchr(text, ':', len);
+    if (colon == NULL || memchr(text, 0, len) != NULL)
+        return LOGIN_BAD;
+    memcpy(salted, http->gate->instance, 16);
+    memcpy(salted + 16, text, len);
+    (void)SHA256(salted, 16 + len, digest);
+    vd_wipe(salted, sizeof salted);
+    if (is_current(http, digest)) {
+        vd_wipe(text, sizeof text);
+        return LOGIN_GOOD;
+    }
+    vd_slice_t name = vd_slice(text, (size_t)(colon - text)),
+               password = vd_slice(colon + 1, len - name.len - 1);
+    vd_arena_t *arena = vd_arena_create();
+    gate_user_t *user = NULL;
+    vd_error_t err = VD_ERROR_INIT;
+    login_t result = LOGIN_LATER;
+    uint64_t epoch = atomic_load(&http->gate->auth_epoch);
+    if (name.len == 0 || name.len > GATE_SCRAM_NAME_MAX)
+        result = LOGIN_BAD;
+    else if (load_user(http, arena, name, &user, &err) == VD_OK)
+        result = !password_matches(user, password) ? LOGIN_BAD
+                 : may_monitor(user)               ? LOGIN_GOOD
+                                                   : LOGIN_FORBIDDEN;
+    if (result == LOGIN_GOOD) {
+        memcpy(http->last_login, digest, sizeof digest);
+        http->last_epoch = epoch, http->last_ms = vd_monotonic_ms(), http->last_known = true;
+    }
+    vd_wipe(text, sizeof text);
+    gate_user_drop(&user);
+    vd_arena_destroy(&arena);
+    return result;
+}
+
+static bool peer_address(struct evhttp_request *request, gate_address_t *ret)
+{
+    char *host = NULL;
+    ev_uint16_t port = 0;
+    struct sockaddr_in v4 = {.sin_family = AF_INET};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+    evhttp_connection_get_peer(evhttp_request_get_connection(request), &host, &port);
+    if (host != NULL && inet_pton(AF_INET, host, &v4.sin_addr) == 1)
+        *ret = gate_address_from((const struct sockaddr *)&v4);
+    else if (host != NULL && inet_pton(AF_INET6, host, &v6.sin6_addr) == 1)
+        *ret = gate_address_from((const struct sockaddr *)&v6);
+    else
+        return false;
+    return true;
+}
+
+/* Answers itself unless the client may go on. */
+static bool admit(gate_http_t *http, struct evhttp_request *request)
+{
+    gate_address_t address;
+    login_t login = LOGIN_BAD;
+    if (!peer_address(request, &address) ||
+        gate_limits_login_wait_ms(http->gate->limits, &address) != 0) {
+        answer(request, 429, "Too Many Requests", "text/plain",
+               VD_SLICE_LIT("too many failed logins\n"));
+        return false;
+    }
+    const char *header =
+        evhttp_find_header(evhttp_request_get_input_headers(request), "Authorization");
+    login = check_login(http, header);
+    if (login == LOGIN_GOOD)
+        return true;
+    if (login == LOGIN_LATER) {
+        answer(request, 503, "Service Unavailable", "text/plain",
+               VD_SLICE_LIT("storage is not there\n"));
+    } else if (login == LOGIN_FORBIDDEN) {
+        answer(request, 403, "Forbidden", "text/plain",
+               VD_SLICE_LIT("needs the privilege serverStatus (role clusterMonitor)\n"));
+    } else {
+        if (header != NULL)
+            gate_limits_login_failed(http->gate->limits, &address);
+        (void)evhttp_add_header(evhttp_request_get_output_headers(request), "WWW-Authenticate",
+                                "Basic realm=\"VedDB\", charset=\"UTF-8\"");
+        answer(request, 401, "Unauthorized", "text/plain",
+               VD_SLICE_LIT("log in with a user of the admin database\n"));
+    }
+    return false;
+}
+
+/* ---- pages ---- */
+
+static void healthz(struct evhttp_request *request, void *context)
+{
+    (void)context; /* answering is the answer */
+    answer(request, 200, "OK", "text/plain", VD_SLICE_LIT("ok\n"));
+}
+
+static void readyz(struct evhttp_request *request, void *context)
+{
+    gate_http_t *http = context;
+    bool ready, writable;
+    uint64_t term;
+    uint8_t set_id[12];
+    int64_t counter;
+    gate_topology_read(http->gate, &ready, &writable, &term, set_id, &counter);
+    if (ready)
+        answer(request, 200, "OK", "text/plain", VD_SLICE_LIT("ready\n"));
+    else
+        answer(request, 503, "Service Unavailable", "text/plain", VD_SLICE_LIT("not ready\n"));
+}
+
+static int print_stats(gate_t *gate, vd_buf_t *out)
+{
+    gate_stats_t *stats = &gate->stats;
+    static const char *const kinds[GATE_OPCOUNTS] = {"insert", "query",   "update",
+                                                     "delete", "getmore", "command"};
+    const struct {
+        const char *name, *type, *help;
+        uint64_t value;
+    } rows[] = {
+        {"veddb_gateway_connections", "gauge", "open client connections",
+         atomic_load(&stats->connections_current)},
+        {"veddb_gateway_requests_in_flight", "gauge", "requests being worked on",
+         atomic_load(&stats->connections_active)},
+        {"veddb_gateway_connections_accepted_total", "counter", "connections taken",
+         atomic_load(&stats->connections_total)},
+        {"veddb_gateway_connections_rejected_total", "counter", "connections over a limit",
+         atomic_load(&stats->connections_rejected)},
+        {"veddb_gateway_handshakes_failed_total", "counter", "TLS handshakes that failed",
+         atomic_load(&stats->handshakes_failed)},
+        {"veddb_gateway_requests_total", "counter", "requests", atomic_load(&stats->requests)},
+        {"veddb_gateway_errors_total", "counter",
+         "requests that the gateway answered with an error", atomic_load(&stats->asserts_user)},
+        {"veddb_gateway_received_bytes_total", "counter", "bytes of requests",
+         atomic_load(&stats->bytes_in)},
+        {"veddb_gateway_sent_bytes_total", "counter", "bytes of replies",
+         atomic_load(&stats->bytes_out)},
+        {"veddb_gateway_logins_total", "counter", "logins", atomic_load(&stats->logins)},
+        {"veddb_gateway_logins_failed_total", "counter", "logins refused",
+         atomic_load(&stats->logins_failed)},
+        {"veddb_gateway_certificate_expires_seconds", "gauge", "until the certificate expires",
+         (uint64_t)vd_tls_expires_in_s(gate->tls)},
+    };
+    int rc = VD_OK;
+    for (size_t i = 0; i < VD_COUNT_OF(rows) && rc == VD_OK; i++)
+        rc = vd_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help,
+                           rows[i].name, rows[i].type, rows[i].name,
+                           (unsigned long long)rows[i].value);
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, "# HELP veddb_gateway_operations_total operations by kind\n# TYPE "
+                                "veddb_gateway_operations_total counter\n");
+    for (unsigned i = 0; i < GATE_OPCOUNTS && rc == VD_OK; i++)
+        rc = vd_buf_printf(out, "veddb_gateway_operations_total{kind=\"%s\"} %llu\n", kinds[i],
+                           (unsigned long long)atomic_load(&stats->opcounters[i]));
+    return rc != VD_OK ? rc : vd_metrics_print(out);
+}
+
+static void page(gate_http_t *http, struct evhttp_request *request, const char *type,
+                 int (*print)(gate_t *gate, vd_buf_t *out))
+{
+    vd_buf_t out;
+    if (!admit(http, request))
+        return;
+    vd_buf_init(&out, 4u << 20);
+    if (print(http->gate, &out) == VD_OK)
+        answer(request, 200, "OK", type, vd_buf_slice(&out));
+    else
+        answer(request, 500, "Internal Server Error", "text/plain", VD_SLICE_LIT("too large\n"));
+    vd_buf_done(&out);
+}
+
+static void metrics(struct evhttp_request *request, void *context)
+{
+    page(context, request, "text/plain; version=0.0.4; charset=utf-8", print_stats);
+}
+
+static void status(struct evhttp_request *request, void *context)
+{
+    page(context, request, "application/json", gate_status);
+}
+
+static void nothing(struct evhttp_request *request, void *context)
+{
+    (void)context; /* the same for every path */
+    answer(request, 404, "Not Found", "text/plain", VD_SLICE_LIT("not found\n"));
+}
+
+/* ---- life ---- */
+
+static void stop_asked(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd, (void)what; /* one meaning */
+    gate_http_t *http = context;
+    (void)event_base_loopbreak(http->base);
+}
+
+static void *thread_main(void *context)
+{
+    gate_http_t *http = context;
+    (void)event_base_dispatch(http->base);
+    return NULL;
+}
+
+static int start_thread(gate_http_t *http, vd_error_t *err)
+{
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int why = pthread_create(&http->thread, NULL, thread_main, http);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    http->started = why == 0;
+    return why == 0
+               ? VD_OK
+               : vd_error_set(err, VD_ERR_NO_MEMORY, "the HTTPS thread can't be started: %d", why);
+}
+
+int gate_http_open(gate_t *gate, gate_http_t **ret_http, vd_error_t *err)
+{
+    static const struct {
+        const char *path;
+        void (*handler)(struct evhttp_request *request, void *context);
+    } pages[] = {
+        {"/healthz", healthz}, {"/readyz", readyz}, {"/metrics", metrics}, {"/status", status}};
+    gate_http_t *http = vd_xalloc(sizeof *http);
+    int fd = gate->settings.http_fd, rc = VD_OK;
+    http->gate = gate;
+    http->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    http->base = event_base_new();
+    http->server = http->base == NULL ? NULL : evhttp_new(http->base);
+    if (http->stop_fd < 0 || http->server == NULL) {
+        rc = vd_error_set(err, VD_ERR_NO_MEMORY, "the HTTPS listener can't be made");
+        goto cleanup;
+    }
+    if (fd < 0)
+        rc = gate_listen_socket(gate->settings.listen, gate->settings.http_port, &fd,
+                                &gate->settings.http_port, err);
+    else
+        gate->settings.http_port = gate_listen_port(fd);
+    if (rc != VD_OK)
+        goto cleanup;
+    (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); /* a passed one may block */
+    evhttp_set_bevcb(http->server, make_tls, http);
+    evhttp_set_max_headers_size(http->server, HEADERS_MAX_BYTES);
+    evhttp_set_max_body_size(http->server, BODY_MAX_BYTES);
+    evhttp_set_timeout(http->server, TIMEOUT_S);
+    evhttp_set_allowed_methods(http->server, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
+    evhttp_set_gencb(http->server, nothing, http);
+    for (size_t i = 0; i < VD_COUNT_OF(pages); i++)
+        (void)evhttp_set_cb(http->server, pages[i].path, pages[i].handler,
+                            http); /* fails only for doubles */
+    if (evhttp_accept_socket(http->server, fd) != 0) {
+        (void)close(fd);
+        rc = vd_error_set(err, VD_ERR_IO, "the HTTPS listener can't accept");
+        goto cleanup;
+    }
+    http->stop_event = event_new(http->base, http->stop_fd, EV_READ, stop_asked, http);
+    if (http->stop_event == NULL || event_add(http->stop_event, NULL) != 0) {
+        rc = vd_error_set(err, VD_ERR_NO_MEMORY, "the HTTPS listener can't be watched");
+        goto cleanup;
+    }
+    rc = start_thread(http, err);
+    if (rc != VD_OK)
+        goto cleanup;
+    *ret_http = http;
+    http = NULL;
+cleanup:
+    gate_http_close(&http);
+    return rc;
+}
+
+void gate_http_close(gate_http_t **http_p)
+{
+    gate_http_t *http = *http_p;
+    if (http == NULL)
+        return;
+    if (http->started) {
+        uint64_t one = 1;
+        while (write(http->stop_fd, &one, sizeof one) < 0 && errno == EINTR)
+            continue;
+        (void)pthread_join(http->thread, NULL);
+    }
+    if (http->stop_event != NULL)
+        event_free(http->stop_event);
+    if (http->server != NULL)
+        evhttp_free(http->server);
+    if (http->base != NULL)
+        event_base_free(http->base);
+    if (http->stop_fd >= 0)
+        (void)close(http->stop_fd);
+    vd_wipe(http->last_login, sizeof http->last_login);
+    vd_free(http);
+    *http_p = NULL;
+}

@@ -1,0 +1,17 @@
+/* veddb-gatewayd/listener.h — accepts MongoDB clients and deals them to the loop threads; limits in
+ * total and per address.
+ *
+ * Owner: the gateway; lives on the loop of thread 0. When the limit is reached connections are
+ * accepted and closed, so that clients learn at once. */
+#pragma once
+#include "veddb-gatewayd/gatewayd.h"
+
+/* fd >= 0: passed down and listening. Else opens its own; *ret_port is what it got. */
+VD_MUST_CHECK int gate_listen_socket(const char *host, uint16_t port, int *ret_fd,
+                                     uint16_t *ret_port, vd_error_t *err);
+/* Port of a listening socket, 0 when it can't be told. */
+uint16_t gate_listen_port(int fd);
+VD_MUST_CHECK int gate_listener_open(gate_t *gate, vd_loop_t *loop, int fd,
+                                     gate_listener_t **ret_listener, vd_error_t *err);
+/* Accepts nobody any more. */
+void gate_listener_close(gate_listener_t **listener_p);

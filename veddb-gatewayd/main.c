@@ -1,0 +1,171 @@
+/* veddb-gatewayd/main.c — options into settings, and one call. */
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/runtime/daemon.h"
+#include "veddb-gatewayd/compress.h"
+#include "veddb-gatewayd/gatewayd.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+typedef struct {
+    gate_t *gate;
+    vd_daemon_t *daemon;
+    vd_daemon_slot_t *slots[GATE_THREADS_MAX];
+} state_t;
+
+static void ready(void *context, const char *detail)
+{
+    state_t *state = context;
+    vd_daemon_ready(state->daemon, detail);
+}
+
+static void drained(void *context)
+{
+    state_t *state = context;
+    vd_daemon_drained(state->daemon);
+}
+
+static void beat(void *context, uint32_t thread, bool busy)
+{
+    state_t *state = context;
+    if (state->slots[thread] != NULL)
+        vd_daemon_beat(state->slots[thread], busy);
+}
+
+static void copy(char *out, size_t size, const char *text)
+{
+    (void)snprintf(out, size, "%s", text); /* bounded by the option's own limit */
+}
+
+static int read_compressors(const char *list, gate_settings_t *settings, vd_error_t *err)
+{
+    while (*list != 0) {
+        size_t len = strcspn(list, ",");
+        uint8_t id;
+        if (len != 0) {
+            if (!gate_compressor_by_name(vd_slice(list, len), &id) || id == GATE_COMPRESSOR_NOOP)
+                return vd_error_set(err, VD_ERR_CONFIG,
+                                    "gateway.compressors: \"%.*s\" is not snappy, zlib or zstd",
+                                    (int)len, list);
+            bool there = false;
+            for (uint32_t i = 0; i < settings->compressor_count; i++)
+                there = there || settings->compressors[i] == id;
+            if (!there)
+                settings->compressors[settings->compressor_count++] = id;
+        }
+        list += len;
+        list += *list == ',';
+    }
+    return VD_OK;
+}
+
+static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_error_t *err)
+{
+    const vd_config_t *config = vd_daemon_config(daemon);
+    copy(settings->node_name, sizeof settings->node_name, vd_config_string(config, "node.name"));
+    copy(settings->replica_set, sizeof settings->replica_set,
+         vd_config_string(config, "node.replica_set"));
+    copy(settings->address, sizeof settings->address, vd_config_string(config, "node.address"));
+    copy(settings->listen, sizeof settings->listen, vd_config_string(config, "gateway.listen"));
+    copy(settings->bootstrap_file, sizeof settings->bootstrap_file,
+         vd_config_string(config, "gateway.bootstrap_file"));
+    settings->port = (uint16_t)vd_config_number(config, "gateway.port");
+    settings->http_port = (uint16_t)vd_config_number(config, "gateway.http_port");
+    settings->listen_fd = vd_daemon_passed_fd(daemon, "MONGODB");
+    settings->http_fd = vd_daemon_passed_fd(daemon, "HTTPS");
+    int64_t threads = vd_config_number(config, "gateway.threads"),
+            cores = sysconf(_SC_NPROCESSORS_ONLN);
+    settings->threads = threads != 0 ? (uint32_t)threads : cores < 4 ? 1 : (uint32_t)(cores / 2);
+    settings->connections_max = (uint32_t)vd_config_number(config, "gateway.connections_max");
+    settings->connections_per_address_max =
+        (uint32_t)vd_config_number(config, "gateway.connections_per_address_max");
+    settings->login_rate = (uint32_t)vd_config_number(config, "gateway.login_rate");
+    settings->handshake_timeout_ms =
+        (uint64_t)vd_config_number(config, "gateway.handshake_timeout");
+    settings->storage_wait_ms = (uint64_t)vd_config_number(config, "gateway.storage_wait");
+    settings->held_max_bytes = (uint64_t)vd_config_number(config, "gateway.held_max");
+    settings->test_faults = vd_config_bool(config, "test.faults");
+    (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", settings->storage_path,
+                                sizeof settings->storage_path);
+    const char *verify = vd_config_string(config, "tls.client_certificates");
+    settings->tls = (vd_tls_options_t){
+        .certificate_file = vd_config_string(config, "tls.certificate_file"),
+        .key_file = vd_config_string(config, "tls.key_file"),
+        .ca_file = vd_config_string(config, "tls.ca_file"),
+        .server = true,
+        .verify = strcmp(verify, "required") == 0   ? 2
+                  : strcmp(verify, "optional") == 0 ? 1
+                                                    : 0,
+        .tls13_only = strcmp(vd_config_string(config, "tls.min_version"), "1.3") == 0,
+    };
+    if (settings->tls.certificate_file[0] == 0 || settings->tls.key_file[0] == 0)
+        return vd_error_set(
+            err, VD_ERR_CONFIG,
+            "tls.certificate_file and tls.key_file must be set: clients are served over TLS only");
+    return read_compressors(vd_config_string(config, "gateway.compressors"), settings, err);
+}
+
+/* Certificates are read while we may still read them. */
+static int prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
+{
+    state_t *state = vd_xalloc(sizeof *state);
+    gate_settings_t *settings = vd_xalloc(sizeof *settings);
+    gate_events_t events = {ready, drained, beat, state};
+    state->daemon = daemon;
+    *state_p = state;
+    int rc = read_settings(daemon, settings, err);
+    if (rc == VD_OK)
+        rc = gate_create(settings, &events, &state->gate, err);
+    vd_free(settings);
+    return rc;
+}
+
+static int start(vd_daemon_t *daemon, void *context, vd_error_t *err)
+{
+    state_t *state = context;
+    for (uint32_t i = 1; i < state->gate->settings.threads && i < GATE_THREADS_MAX; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "loop-%u", i);
+        state->slots[i] = vd_daemon_slot(daemon, name);
+    }
+    return gate_start(state->gate, vd_daemon_loop(daemon), err);
+}
+
+static void drain(vd_daemon_t *daemon, void *context)
+{
+    (void)daemon; /* the state has it */
+    state_t *state = context;
+    gate_drain(state->gate);
+}
+
+static void stop(vd_daemon_t *daemon, void *context)
+{
+    (void)daemon; /* the state has it */
+    state_t *state = context;
+    gate_destroy(&state->gate);
+    vd_free(state);
+}
+
+static int status(vd_daemon_t *daemon, void *context, vd_buf_t *out)
+{
+    (void)daemon; /* the state has it */
+    state_t *state = context;
+    return gate_status(state->gate, out);
+}
+
+int main(int argc, char **argv)
+{
+    static const vd_program_t program = {
+        .program = "veddb-gatewayd",
+        .letter = 'g',
+        .summary = "MongoDB's wire protocol over TLS: logins, privileges, limits; holds no data",
+        .network = true,
+        .prepare = prepare,
+        .start = start,
+        .drain = drain,
+        .stop = stop,
+        .status = status,
+    };
+    return vd_daemon_main(&program, argc, argv);
+}

@@ -1,0 +1,24 @@
+/* veddb-gatewayd/reply.h — replies and errors in the form that MongoDB's clients expect. Pure. */
+#pragma once
+#include "libcommon/bson/build.h"
+
+typedef struct {
+    uint64_t operation_time; /* 0: not known yet, left out */
+} gate_reply_times_t;
+
+enum {                                      /* what is known about the request that failed */
+       GATE_REPLY_TXN_NUMBER = 1u << 0,     /* carries a txnNumber and is a write */
+       GATE_REPLY_IN_TRANSACTION = 1u << 1, /* autocommit: false */
+       GATE_REPLY_COMMIT = 1u << 2,         /* commitTransaction or abortTransaction */
+};
+
+/* Labels (VD_LABEL_*) that are true for this code. */
+unsigned gate_reply_labels(int code, unsigned facts);
+/* {ok:0, errmsg, code, codeName, <details>, errorLabels} + times; appends to an empty document. */
+void gate_reply_error(vd_bb_t *bb, const vd_error_t *err, unsigned labels,
+                      const gate_reply_times_t *times);
+void gate_reply_label_array(vd_bb_t *bb, unsigned labels);
+/* ok: 1 and the times, behind what the handler wrote. */
+void gate_reply_ok(vd_bb_t *bb, const gate_reply_times_t *times);
+/* operationTime and $clusterTime. */
+void gate_reply_times(vd_bb_t *bb, const gate_reply_times_t *times);

@@ -1,0 +1,843 @@
+/* veddb-gatewayd/request.c — see request.h. */
+#include "veddb-gatewayd/request.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+#include "veddb-gatewayd/access.h"
+#include "veddb-gatewayd/compress.h"
+#include "veddb-gatewayd/faults.h"
+
+#include <strings.h>
+
+#define POOL_MAX        64
+#define REPLY_MAX_BYTES (VD_BSON_INTERNAL_MAX_BYTES)
+#define TRIES_MAX       200 /* storage asked to try again so often */
+#define TRY_AGAIN_MS    5
+
+static void authorize(gate_request_t *request);
+static void fail(gate_request_t *request, const vd_error_t *err);
+
+/* ---- pool ---- */
+
+static gate_request_t *request_take(gate_thread_t *thread)
+{
+    vd_node_t *node = vd_list_pop_front(&thread->idle_requests);
+    gate_request_t *request;
+    vd_arena_t *arena;
+    if (node != NULL) {
+        thread->idle_request_count--;
+        request = VD_CONTAINER_OF(node, gate_request_t, node);
+        arena = request->arena;
+        /* The reply builder's table of depths needs no clearing. */
+        memset(request, 0, offsetof(gate_request_t, reply));
+        memset(&request->grant, 0, sizeof *request - offsetof(gate_request_t, grant));
+    } else {
+        request = vd_xalloc(sizeof *request);
+        arena = vd_arena_create();
+    }
+    request->arena = arena;
+    request->thread = thread;
+    vd_bb_init_arena(&request->reply, arena, REPLY_MAX_BYTES);
+    return request;
+}
+
+static void request_free(gate_request_t *request)
+{
+    vd_arena_destroy(&request->arena);
+    vd_free(request);
+}
+
+static void request_give(gate_request_t *request)
+{
+    gate_thread_t *thread = request->thread;
+    vd_loop_remove(&request->timer);
+    vd_list_remove(&request->node);
+    if (request->unpacked != NULL)
+        vd_free(request->unpacked);
+    request->unpacked = NULL;
+    if (request->taken.cap != 0)
+        vd_buf_done(&request->taken);
+    vd_arena_reset(request->arena);
+    if (thread->idle_request_count >= POOL_MAX) {
+        request_free(request);
+        return;
+    }
+    thread->idle_request_count++;
+    vd_list_push_front(&thread->idle_requests, &request->node);
+}
+
+void gate_request_pool_done(gate_thread_t *thread)
+{
+    vd_node_t *node;
+    while ((node = vd_list_pop_front(&thread->idle_requests)) != NULL)
+        request_free(VD_CONTAINER_OF(node, gate_request_t, node));
+    thread->idle_request_count = 0;
+}
+
+/* ---- out ---- */
+
+static int32_t next_id(gate_thread_t *thread)
+{
+    return ++thread->next_message_id < 0 ? (thread->next_message_id = 1) : thread->next_message_id;
+}
+
+static void send_document(gate_request_t *request, vd_slice_t document, uint32_t flags)
+{
+    gate_thread_t *thread = request->thread;
+    gate_conn_t *conn = request->conn;
+    if (request->no_reply || conn == NULL || conn->state != GATE_CONN_OPEN)
+        return;
+    vd_buf_t *out = &thread->assembly;
+    vd_buf_clear(out);
+    int32_t id = next_id(thread);
+    int rc;
+    if (request->legacy)
+        rc = gate_wire_write_reply(out, id, request->reply_to, document);
+    else if (request->compressed &&
+             (request->command == NULL || (request->command->flags & GATE_NO_COMPRESS) == 0))
+        rc = gate_wire_write_compressed(out, id, request->reply_to, flags, document,
+                                        request->compressor, NULL);
+    else
+        rc = gate_wire_write_msg(out, id, request->reply_to, flags, document);
+    request->reply_to = id; /* of the next one, when this is a stream */
+    if (rc != VD_OK) {
+        gate_conn_close(conn, "reply does not fit");
+        return;
+    }
+    gate_conn_write(conn, vd_buf_slice(out));
+    vd_buf_shrink(out, GATE_SCRATCH_BYTES);
+}
+
+/* The request is over; a connection that lives goes on. Connections are freed at the end of the
+ * turn, so conn is valid here even when it is dead. */
+static void finished(gate_request_t *request)
+{
+    gate_conn_t *conn = request->conn;
+    bool close = request->fault.close;
+    atomic_fetch_sub_explicit(&request->thread->gate->stats.connections_active, 1,
+                              memory_order_relaxed);
+    if (conn != NULL)
+        conn->request = NULL;
+    request_give(request);
+    if (conn == NULL || conn->state == GATE_CONN_DEAD)
+        return;
+    if (close)
+        gate_conn_close_softly(conn, NULL);
+    else
+        gate_conn_request_done(conn);
+}
+
+/* Puts what a fail point asks for behind a reply. */
+static vd_slice_t add_fault(gate_request_t *request, vd_slice_t document)
+{
+    if (!request->fault.active || request->fault.write_concern_error.len == 0)
+        return document;
+    vd_bb_t bb;
+    vd_bson_t whole;
+    vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
+    vd_bb_concat(&bb, (vd_bson_t){document.data, (uint32_t)document.len});
+    vd_bb_document(&bb, "writeConcernError", request->fault.write_concern_error);
+    if (request->fault.has_labels)
+        vd_bb_array(&bb, "errorLabels", request->fault.labels);
+    if (vd_bb_finish(&bb, &whole, NULL) != VD_OK)
+        return document;
+    return vd_slice(whole.data, whole.len);
+}
+
+void gate_request_finish_raw(gate_request_t *request, vd_slice_t document)
+{
+    /* A write that fails closes the connection, which must not abandon the request under our feet.
+     */
+    if (request->conn != NULL)
+        request->conn->request = NULL;
+    send_document(request, add_fault(request, document), 0);
+    finished(request);
+}
+
+bool gate_request_stream(gate_request_t *request)
+{
+    gate_reply_times_t times = gate_times(request->thread);
+    gate_conn_t *conn = request->conn;
+    vd_bson_t document;
+    gate_reply_ok(&request->reply, &times);
+    VD_ASSERT(vd_bb_finish(&request->reply, &document, NULL) ==
+              VD_OK); /* hello is far below the limit */
+    conn->request = NULL;
+    send_document(request, vd_slice(document.data, document.len), GATE_MSG_MORE_TO_COME);
+    if (conn->state != GATE_CONN_OPEN) {
+        finished(request);
+        return false;
+    }
+    conn->request = request;
+    vd_arena_reset(request->arena);
+    vd_bb_init_arena(&request->reply, request->arena, REPLY_MAX_BYTES);
+    return true;
+}
+
+static void fail(gate_request_t *request, const vd_error_t *err)
+{
+    gate_reply_times_t times = gate_times(request->thread);
+    vd_bson_t document;
+    vd_bb_t bb;
+    atomic_fetch_add_explicit(&request->thread->gate->stats.asserts_user, 1, memory_order_relaxed);
+    vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
+    unsigned labels = gate_reply_labels(err->code, request->facts);
+    if (request->fault.active && request->fault.has_labels) {
+        gate_reply_error(&bb, err, 0, &times);
+        if (!vd_bson_is_empty(request->fault.labels))
+            vd_bb_array(&bb, "errorLabels", request->fault.labels);
+    } else {
+        gate_reply_error(&bb, err, labels, &times);
+    }
+    if (vd_bb_finish(&bb, &document, NULL) !=
+        VD_OK) { /* details too large: send the error without */
+        vd_error_t bare = {.code = err->code};
+        memcpy(bare.message, err->message, sizeof bare.message);
+        vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
+        gate_reply_error(&bb, &bare, labels, &times);
+        VD_ASSERT(vd_bb_finish(&bb, &document, NULL) == VD_OK);
+    }
+    gate_request_finish_raw(request, vd_slice(document.data, document.len));
+}
+
+void gate_request_finish(gate_request_t *request, int rc, const vd_error_t *err)
+{
+    vd_error_t own = VD_ERROR_INIT;
+    if (rc != VD_OK) {
+        if (err == NULL || err->code == VD_OK) {
+            (void)vd_error_set(&own, rc, "the operation failed"); /* the code is the reply's */
+            err = &own;
+        }
+        fail(request, err);
+        return;
+    }
+    gate_reply_times_t times = gate_times(request->thread);
+    vd_bson_t document;
+    gate_reply_ok(&request->reply, &times);
+    if (vd_bb_finish(&request->reply, &document, &own) != VD_OK) {
+        fail(request, &own);
+        return;
+    }
+    gate_request_finish_raw(request, vd_slice(document.data, document.len));
+}
+
+/* ---- timers, storage ---- */
+
+static void timer_fired(void *context)
+{
+    gate_request_t *request = context;
+    vd_loop_remove(&request->timer);
+    request->timer_fired(request);
+}
+
+int gate_request_park(gate_request_t *request, uint64_t ms, void (*fired)(gate_request_t *request),
+                      vd_error_t *err)
+{
+    request->timer_fired = fired;
+    vd_loop_remove(&request->timer);
+    return vd_loop_add_timer(request->thread->loop, ms == 0 ? 1 : ms, 0, timer_fired, request,
+                             &request->timer, err);
+}
+
+/* An error reply of storage gets the labels that only we know to be true. */
+static vd_slice_t add_labels(gate_request_t *request, int code, vd_slice_t document)
+{
+    unsigned labels = gate_reply_labels(code, request->facts);
+    vd_bson_t body = {document.data, (uint32_t)document.len}, whole;
+    if (labels == 0 || !vd_value_is_missing(vd_bson_get(body, "errorLabels")))
+        return document;
+    vd_bb_t bb;
+    vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
+    vd_bb_concat(&bb, body);
+    gate_reply_label_array(&bb, labels);
+    if (vd_bb_finish(&bb, &whole, NULL) != VD_OK)
+        return document;
+    return vd_slice(whole.data, whole.len);
+}
+
+static void storage_answered(void *context, const gate_answer_t *answer)
+{
+    gate_request_t *request = context;
+    if (request->conn == NULL) { /* a write that wanted no answer, of a client who has left */
+        gate_upstream_connection_closed(request->thread->upstream, request->closed_connection);
+        finished(request);
+        return;
+    }
+    if (answer->rc == VD_ERR_AGAIN && request->tries < TRIES_MAX) {
+        /* Users or roles changed: look again who this is and what they may do, then send again. */
+        vd_error_t err = VD_ERROR_INIT;
+        request->tries++;
+        if (gate_request_park(request, TRY_AGAIN_MS, authorize, &err) != VD_OK)
+            fail(request, &err);
+        return;
+    }
+    if (request->answered != NULL) {
+        void (*answered)(gate_request_t *, const gate_answer_t *) = request->answered;
+        request->answered = NULL;
+        answered(request, answer);
+        return;
+    }
+    if (answer->rc != VD_OK) {
+        fail(request, answer->err);
+        return;
+    }
+    if (answer->body.len < 5) {
+        vd_error_t err = VD_ERROR_INIT;
+        (void)vd_error_set(&err, VD_ERR_INTERNAL,
+                           "storage sent an empty reply"); /* the code is the reply's */
+        fail(request, &err);
+        return;
+    }
+    vd_slice_t body = answer->body;
+    if (answer->reply->status != VD_OK)
+        body = add_labels(request, (int)answer->reply->status, body);
+    gate_request_finish_raw(request, body);
+}
+
+/* Which databases and collections this user may see: {all, databases, collections}. */
+static vd_slice_t visible_list(gate_request_t *request, const gate_user_t *user)
+{
+    vd_bb_t bb;
+    vd_bson_t document;
+    char key[12];
+    uint32_t n = 0;
+    vd_bb_init_arena(&bb, request->arena, 60000);
+    vd_bb_bool(&bb, "all", false);
+    vd_bb_begin_array(&bb, "databases");
+    for (uint32_t i = 0; i < user->privileges.count; i++) {
+        const gate_resource_t *resource = &user->privileges.items[i].resource;
+        if (resource->kind == GATE_RESOURCE_DB)
+            vd_bb_value(&bb, vd_array_name(n++, key),
+                        vd_value_from_string(request->arena, resource->db));
+    }
+    vd_bb_close(&bb);
+    vd_bb_begin_array(&bb, "collections");
+    n = 0;
+    for (uint32_t i = 0; i < user->privileges.count; i++) {
+        const gate_resource_t *resource = &user->privileges.items[i].resource;
+        if (resource->kind != GATE_RESOURCE_COLLECTION)
+            continue;
+        char *name = vd_arena_printf(request->arena, "%.*s.%.*s", VD_SLICE_FMT(resource->db),
+                                     VD_SLICE_FMT(resource->collection));
+        vd_bb_value(&bb, vd_array_name(n++, key),
+                    vd_value_from_string(request->arena, vd_slice_str(name)));
+    }
+    vd_bb_close(&bb);
+    if (vd_bb_finish(&bb, &document, NULL) != VD_OK)
+        return VD_SLICE_NULL;
+    return vd_slice(document.data, document.len);
+}
+
+static bool lists_names(const gate_command_t *command)
+{
+    return command->check == GATE_CHECK_LIST_DATABASES ||
+           command->check == GATE_CHECK_LIST_COLLECTIONS;
+}
+
+int gate_request_forward(gate_request_t *request, vd_error_t *err)
+{
+    gate_conn_t *conn = request->conn;
+    const gate_command_t *command = request->command;
+    gate_flight_t *flight = &request->flight;
+    vdp_operation_command_t *out = &flight->command;
+    memset(flight, 0, sizeof *flight);
+    out->name = vd_slice_str(command->name);
+    out->db = request->db;
+    out->flags = request->grant.all_users ? VDP_COMMAND_ALL_USERS : 0;
+    if (conn->user != NULL) {
+        out->user = vd_slice_str(conn->user->name_at_db);
+        out->auth_epoch = conn->user->epoch;
+    }
+    out->client = vd_slice_str(conn->client);
+    out->app = vd_slice_str(conn->app);
+    out->connection_id = conn->id;
+    out->txn_number = request->has_txn ? request->txn_number : -1;
+    out->max_time_ms = request->max_time_ms;
+    if (request->has_lsid && conn->user != NULL) {
+        out->lsid = vd_slice(request->lsid, sizeof request->lsid);
+        out->lsid_user = vd_slice(conn->user->lsid_user, sizeof conn->user->lsid_user);
+    }
+    if (lists_names(command) && !request->grant.all_visible && conn->user != NULL) {
+        out->visible = visible_list(request, conn->user);
+        if (out->visible.len == 0)
+            return vd_error_set(err, VD_ERR_UNAUTHORIZED,
+                                "too many privileges on single databases to list by");
+    }
+    flight->body = request->message.section_bytes;
+    /* Commands inside a transaction are never sent again: the transaction died with storage. */
+    flight->resend = !request->in_transaction &&
+                     ((command->flags & GATE_RETRY_READ) != 0 ||
+                      ((command->flags & GATE_RETRY_WRITE) != 0 && request->has_txn));
+    flight->done = storage_answered;
+    flight->context = request;
+    conn->forwarded = true;
+    return gate_upstream_send(request->thread->upstream, flight, err);
+}
+
+int gate_request_internal(gate_request_t *request, vd_slice_t db, vd_bson_t command,
+                          vd_error_t *err)
+{
+    VD_ASSERT(request->answered != NULL);
+    gate_flight_t *flight = &request->flight;
+    vd_slice_t name;
+    vd_value_t first;
+    memset(flight, 0, sizeof *flight);
+    VD_ASSERT(vd_bson_first(command, &name, &first));
+    uint8_t *body = vd_arena_alloc(request->arena, command.len + 1);
+    body[0] = 0;
+    memcpy(body + 1, command.data, command.len);
+    flight->command.name = vd_arena_copy_slice(request->arena, name);
+    flight->command.db = vd_arena_copy_slice(request->arena, db);
+    flight->command.flags = VDP_COMMAND_INTERNAL;
+    flight->command.user = VD_SLICE_LIT("__system@local");
+    flight->command.txn_number = -1;
+    flight->body = vd_slice(body, command.len + 1);
+    flight->resend = true;
+    flight->done = storage_answered;
+    flight->context = request;
+    return gate_upstream_send(request->thread->upstream, flight, err);
+}
+
+/* ---- in: what routing and login need, in one walk over the top level ---- */
+
+static int read_lsid(gate_request_t *request, vd_value_t v, vd_error_t *err)
+{
+    if (v.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field 'lsid' is the wrong type '%s', expected type 'object'",
+                            vd_bson_type_name(v.type));
+    vd_value_t id = vd_bson_get(vd_value_document(v), "id");
+    uint8_t subtype = 0;
+    if (id.type != VD_BSON_BINARY)
+        return vd_error_set(err,
+                            vd_value_is_missing(id) ? VD_ERR_LOCATION(40414) : VD_ERR_TYPE_MISMATCH,
+                            "BSON field 'OperationSessionInfo.lsid.id' must be a UUID");
+    vd_slice_t bytes = vd_value_binary(id, &subtype);
+    if (bytes.len != sizeof request->lsid || subtype != 4)
+        return vd_error_set(err, VD_ERR_INVALID_UUID,
+                            "BSON field 'lsid.id' must be a UUID of 16 bytes, subtype 4");
+    memcpy(request->lsid, bytes.data, bytes.len);
+    request->has_lsid = true;
+    return VD_OK;
+}
+
+static int read_max_time(gate_request_t *request, vd_value_t v, vd_error_t *err)
+{
+    int64_t ms;
+    if (!vd_value_is_number(v) || !vd_value_as_int64(v, &ms))
+        return vd_error_set(err, VD_ERR_BAD_VALUE, "maxTimeMS must be a number");
+    if (ms < 0 || ms > INT32_MAX)
+        return vd_error_set(err, VD_ERR_BAD_VALUE,
+                            "%lld value for maxTimeMS is out of range [0, 2147483647]",
+                            (long long)ms);
+    request->max_time_ms = (uint32_t)ms;
+    return VD_OK;
+}
+
+typedef struct {
+    bool autocommit_seen, autocommit, api_version_seen;
+} field_facts_t;
+
+static int read_field(gate_request_t *request, vd_slice_t name, vd_value_t v, field_facts_t *facts,
+                      vd_error_t *err)
+{
+    switch (name.len) { /* cheap: most names differ in length from ours */
+    case 3:
+        if (vd_slice_is(name, "$db")) {
+            if (v.type != VD_BSON_STRING)
+                return vd_error_set(err, VD_ERR_TYPE_MISMATCH, "$db must be a string");
+            request->db = vd_value_string(v);
+        }
+        break;
+    case 4:
+        if (vd_slice_is(name, "lsid"))
+            return read_lsid(request, v, err);
+        break;
+    case 9:
+        if (vd_slice_is(name, "maxTimeMS"))
+            return read_max_time(request, v, err);
+        if (vd_slice_is(name, "txnNumber")) {
+            if (v.type != VD_BSON_INT64)
+                return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                                    "BSON field 'OperationSessionInfo.txnNumber' is the wrong type "
+                                    "'%s', expected type 'long'",
+                                    vd_bson_type_name(v.type));
+            request->txn_number = vd_value_int64(v);
+            if (request->txn_number < 0)
+                return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                                    "Transaction number cannot be negative");
+            request->has_txn = true;
+        } else if (vd_slice_is(name, "apiStrict")) {
+            if (v.type != VD_BSON_BOOL)
+                return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                                    "BSON field 'apiStrict' must be a boolean");
+            request->api_strict = vd_value_bool(v);
+        }
+        break;
+    case 10:
+        if (vd_slice_is(name, "autocommit")) {
+            if (v.type != VD_BSON_BOOL)
+                return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                                    "BSON field 'autocommit' must be a boolean");
+            facts->autocommit_seen = true;
+            facts->autocommit = vd_value_bool(v);
+        } else if (vd_slice_is(name, "apiVersion")) {
+            if (v.type != VD_BSON_STRING)
+                return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                                    "BSON field 'apiVersion' must be a string");
+            if (!vd_slice_is(vd_value_string(v), "1"))
+                return vd_error_set(err, VD_ERR_API_VERSION_ERROR, "API version must be \"1\"");
+            facts->api_version_seen = true;
+        }
+        break;
+    default:
+        break;
+    }
+    return VD_OK;
+}
+
+static bool database_name_valid(vd_slice_t name)
+{
+    if (name.len == 0 || name.len > VD_DATABASE_NAME_MAX_BYTES)
+        return false;
+    for (size_t i = 0; i < name.len; i++) {
+        if (name.data[i] == 0 || strchr("/\\. \"", name.data[i]) != NULL)
+            return false;
+    }
+    return true;
+}
+
+static int read_fields(gate_request_t *request, vd_error_t *err)
+{
+    field_facts_t facts = {0};
+    vd_bson_iter_t each;
+    vd_bson_iter_init(&each, gate_request_body(request));
+    if (!vd_bson_iter_next(&each))
+        return vd_error_set(err, VD_ERR_FAILED_TO_PARSE, "the command document is empty");
+    request->name = each.name;
+    request->first = each.value;
+    while (vd_bson_iter_next(&each)) {
+        int rc = read_field(request, each.name, each.value, &facts, err);
+        if (rc != VD_OK)
+            return rc;
+    }
+    if (each.bad)
+        return vd_error_set(err, VD_ERR_INVALID_BSON, "the command document is not BSON");
+    if (request->db.data == NULL)
+        return vd_error_set(err, VD_ERR_LOCATION(40571), "OP_MSG requests require a $db argument");
+    if (!database_name_valid(request->db))
+        return vd_error_set(err, VD_ERR_INVALID_NAMESPACE, "Invalid database name: '%.*s'",
+                            (int)(request->db.len < 64 ? request->db.len : 64), request->db.data);
+    if (request->has_txn && !request->has_lsid)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "Transaction number requires a session ID to also be specified");
+    if (facts.autocommit_seen) {
+        if (!request->has_txn)
+            return vd_error_set(
+                err, VD_ERR_INVALID_OPTIONS,
+                "'autocommit' field requires a transaction number to also be specified");
+        if (facts.autocommit)
+            return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                                "Specifying autocommit=true is not allowed.");
+        request->in_transaction = true;
+    }
+    if (request->api_strict && !facts.api_version_seen)
+        return vd_error_set(err, VD_ERR_API_VERSION_ERROR,
+                            "Provided values for apiStrict but did not provide apiVersion");
+    return VD_OK;
+}
+
+/* ---- checks, then the work ---- */
+
+static void count_operation(gate_request_t *request)
+{
+    gate_stats_t *stats = &request->thread->gate->stats;
+    const char *name = request->command->name;
+    unsigned kind = GATE_OPCOUNT_COMMAND;
+    uint64_t n = 1;
+    const vdp_sections_t *sections = &request->message.sections;
+    const char *list = NULL;
+    if (strcmp(name, "insert") == 0)
+        kind = GATE_OPCOUNT_INSERT, list = "documents";
+    else if (strcmp(name, "find") == 0)
+        kind = GATE_OPCOUNT_QUERY;
+    else if (strcmp(name, "update") == 0)
+        kind = GATE_OPCOUNT_UPDATE, list = "updates";
+    else if (strcmp(name, "delete") == 0)
+        kind = GATE_OPCOUNT_DELETE, list = "deletes";
+    else if (strcmp(name, "getMore") == 0)
+        kind = GATE_OPCOUNT_GETMORE;
+    if (list != NULL) {
+        const vdp_sequence_t *sequence = vdp_sections_sequence(sections, list);
+        vd_value_t array = sequence == NULL ? vd_bson_get(sections->body, list) : VD_VALUE_MISSING;
+        if (sequence != NULL)
+            n = sequence->count;
+        else if (array.type == VD_BSON_ARRAY)
+            n = vd_bson_count(vd_value_document(array));
+    }
+    atomic_fetch_add_explicit(&stats->opcounters[kind], n, memory_order_relaxed);
+}
+
+static void worker_run(void *context)
+{
+    gate_request_t *request = context;
+    vd_error_clear(&request->worker_error);
+    request->worker_rc = request->command->run(request, &request->reply, &request->worker_error);
+}
+
+static void worker_done(void *context)
+{
+    gate_request_t *request = context;
+    request->on_worker = false;
+    gate_request_finish(request, request->worker_rc, &request->worker_error);
+}
+
+static void run(gate_request_t *request)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    int rc = VD_OK;
+    if (!request->restarted)
+        count_operation(request);
+    request->restarted = true;
+    switch (request->command->where) {
+    case GATE_RUN_HERE:
+        rc = request->command->run(request, &request->reply, &err);
+        if (rc == VD_OK)
+            gate_request_finish(request, VD_OK, NULL);
+        break;
+    case GATE_RUN_WORKER:
+        rc = vd_bson_validate(
+            vd_slice(gate_request_body(request).data, gate_request_body(request).len),
+            VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX, &err);
+        if (rc == VD_OK) {
+            request->on_worker = true;
+            rc = vd_worker_put(request->thread->gate->worker, request->thread->loop, worker_run,
+                               worker_done, request, &err);
+            request->on_worker = rc == VD_OK;
+        }
+        if (rc == VD_OK)
+            rc = GATE_LATER;
+        break;
+    case GATE_RUN_STORAGE:
+        rc = gate_request_forward(request, &err);
+        if (rc == VD_OK)
+            rc = GATE_LATER;
+        break;
+    case GATE_RUN_REFUSED:
+        rc = vd_error_set(&err, request->command->refusal_code, "%s", request->command->help);
+        break;
+    }
+    if (rc < 0)
+        fail(request, &err);
+}
+
+static void user_loaded(void *context, gate_user_t *user, const vd_error_t *err)
+{
+    gate_request_t *request = context;
+    request->waiting_user = false;
+    if (user == NULL) {
+        fail(request, err);
+        return;
+    }
+    gate_conn_t *conn = request->conn;
+    gate_user_drop(&conn->user);
+    if (user->known)
+        conn->user = user;
+    else
+        gate_user_drop(&user); /* dropped meanwhile: nobody is logged in any more */
+    authorize(request);
+}
+
+/* True when the user is as storage knows it now; else authorize() is called again later, or the
+ * request has failed. */
+static bool user_is_current(gate_request_t *request)
+{
+    gate_thread_t *thread = request->thread;
+    gate_user_t *user = request->conn->user;
+    if (user == NULL || !thread->state.attached || user->epoch == thread->state.auth_epoch)
+        return true;
+    vd_error_t err = VD_ERROR_INIT;
+    gate_user_t *fresh = NULL;
+    request->waiting_user = true;
+    int rc =
+        gate_users_get(thread->users, user->name, user->db, user_loaded, request, &fresh, &err);
+    if (rc == GATE_LATER)
+        return false;
+    request->waiting_user = false;
+    if (rc != VD_OK) {
+        fail(request, &err);
+        return false;
+    }
+    gate_user_drop(&request->conn->user);
+    if (fresh->known)
+        request->conn->user = fresh;
+    else
+        gate_user_drop(&fresh);
+    return true;
+}
+
+static void authorize(gate_request_t *request)
+{
+    const gate_command_t *command = request->command;
+    vd_error_t err = VD_ERROR_INIT;
+    if (command->check != GATE_CHECK_OPEN && !user_is_current(request))
+        return;
+    const gate_user_t *user = request->conn->user;
+    int rc = gate_access_check(command, request->db, &request->message.sections,
+                               user == NULL ? NULL : &user->principal, &request->grant, &err);
+    if (rc != VD_OK) {
+        fail(request, &err);
+        return;
+    }
+    run(request);
+}
+
+static void fault_waited(gate_request_t *request)
+{
+    if (request->fault.close) {
+        finished(request);
+    } else if (request->fault.has_error) {
+        vd_error_t err = VD_ERROR_INIT;
+        (void)vd_error_set(
+            &err, request->fault.error_code,
+            "Failing command via 'failCommand' failpoint"); /* the code is the reply's */
+        fail(request, &err);
+    } else {
+        authorize(request);
+    }
+}
+
+static int find_command(gate_request_t *request, vd_error_t *err)
+{
+    const gate_command_t *command = gate_command_find(request->name);
+    gate_t *gate = request->thread->gate;
+    int name_len = (int)(request->name.len < 100 ? request->name.len : 100);
+    if (command == NULL || ((command->flags & GATE_TEST_ONLY) != 0 && !gate->settings.test_faults))
+        return vd_error_set(err, VD_ERR_COMMAND_NOT_FOUND, "no such command: '%.*s'", name_len,
+                            request->name.data);
+    if (request->legacy && (command->flags & GATE_LEGACY) == 0)
+        return vd_error_set(
+            err, VD_ERR_UNSUPPORTED_OP_QUERY,
+            "Unsupported OP_QUERY command: %.*s. The client driver may require an upgrade.",
+            name_len, request->name.data);
+    request->command = command;
+    if ((command->flags & GATE_ADMIN_ONLY) != 0 && !vd_slice_is(request->db, "admin"))
+        return vd_error_set(err, VD_ERR_UNAUTHORIZED,
+                            "%s may only be run against the admin database.", command->name);
+    if (request->api_strict && (command->flags & GATE_API_V1) == 0)
+        return vd_error_set(err, VD_ERR_API_STRICT_ERROR,
+                            "Provided apiStrict:true, but the command %s is not in API Version 1",
+                            command->name);
+    if ((command->flags & GATE_TRANSACTION) != 0)
+        request->facts |= GATE_REPLY_COMMIT;
+    else if (request->in_transaction)
+        request->facts |= GATE_REPLY_IN_TRANSACTION;
+    else if (request->has_txn && (command->flags & GATE_RETRY_WRITE) != 0)
+        request->facts |= GATE_REPLY_TXN_NUMBER;
+    return VD_OK;
+}
+
+static int unpack(gate_request_t *request, const gate_wire_header_t *header, vd_slice_t *payload,
+                  gate_wire_header_t *inner, vd_error_t *err)
+{
+    *inner = *header;
+    if (header->op != GATE_OP_COMPRESSED)
+        return VD_OK;
+    gate_wire_compressed_t packed;
+    uint32_t max =
+        request->conn->user != NULL ? VD_WIRE_MESSAGE_MAX_BYTES : VD_WIRE_PRELOGIN_MAX_BYTES;
+    int rc = gate_wire_compressed(*payload, max, &packed, err);
+    if (rc != VD_OK)
+        return rc;
+    request->unpacked = vd_try_alloc(packed.uncompressed_bytes + 1ul);
+    if (request->unpacked == NULL)
+        return vd_error_set(err, VD_ERR_NO_MEMORY, "no memory to unpack a message");
+    rc = gate_decompress(packed.compressor, packed.data, request->unpacked,
+                         packed.uncompressed_bytes, err);
+    if (rc != VD_OK)
+        return rc;
+    *payload = vd_slice(request->unpacked, packed.uncompressed_bytes);
+    inner->op = packed.original_op;
+    inner->length = packed.uncompressed_bytes + GATE_WIRE_HEADER_BYTES;
+    request->compressed = true;
+    request->compressor = packed.compressor;
+    return VD_OK;
+}
+
+void gate_request_begin(gate_conn_t *conn, const gate_wire_header_t *header, vd_slice_t payload)
+{
+    VD_ASSERT(conn->request == NULL);
+    vd_error_t err = VD_ERROR_INIT;
+    gate_request_t *request = request_take(conn->thread);
+    gate_wire_header_t inner;
+    gate_stats_t *stats = &conn->thread->gate->stats;
+    conn->request = request;
+    request->conn = conn;
+    request->reply_to = header->request_id;
+    atomic_fetch_add_explicit(&stats->requests, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&stats->connections_active, 1, memory_order_relaxed);
+    if (unpack(request, header, &payload, &inner, &err) != VD_OK ||
+        gate_wire_parse(&inner, payload, &request->message, &err) != VD_OK) {
+        gate_conn_close(conn, err.message); /* abandons the request */
+        return;
+    }
+    conn->said_hello = true;
+    request->legacy = request->message.op == GATE_OP_QUERY;
+    request->no_reply = (request->message.flags & GATE_MSG_MORE_TO_COME) != 0;
+    request->exhaust = (request->message.flags & GATE_MSG_EXHAUST_ALLOWED) != 0;
+    if (request->legacy)
+        request->db = request->message.db;
+    int rc = read_fields(request, &err);
+    if (rc == VD_OK)
+        rc = find_command(request, &err);
+    if (rc != VD_OK) {
+        fail(request, &err);
+        return;
+    }
+    if (conn->thread->gate->settings.test_faults) {
+        gate_faults_match(conn->thread->gate->faults, request);
+        if (request->fault.active && request->fault.block) {
+            if (gate_request_park(request, request->fault.block_ms, fault_waited, &err) != VD_OK)
+                fail(request, &err);
+            return;
+        }
+        if (request->fault.active) {
+            fault_waited(request);
+            return;
+        }
+    }
+    authorize(request);
+}
+
+bool gate_request_abandon(gate_request_t *request)
+{
+    gate_thread_t *thread = request->thread;
+    gate_conn_t *conn = request->conn;
+    request->conn = NULL;
+    if (request->waiting_user)
+        gate_users_forget(thread->users, request);
+    if (request->on_worker) {
+        /* The worker reads the client's bytes: they stay with the request. */
+        request->taken = conn->in;
+        vd_buf_init(&conn->in, VD_WIRE_MESSAGE_MAX_BYTES);
+        return false;
+    }
+    if (request->no_reply && request->flight.id != 0 && !thread->stopping) {
+        /* A write that wants no answer is still done; its bytes stay until it has gone. */
+        vdp_operation_command_t *command = &request->flight.command;
+        request->taken = conn->in;
+        vd_buf_init(&conn->in, VD_WIRE_MESSAGE_MAX_BYTES);
+        command->user = vd_arena_copy_slice(request->arena, command->user);
+        command->client = vd_arena_copy_slice(request->arena, command->client);
+        command->app = vd_arena_copy_slice(request->arena, command->app);
+        command->lsid_user = vd_arena_copy_slice(request->arena, command->lsid_user);
+        request->closed_connection = conn->id;
+        return true;
+    }
+    if (vd_node_linked(&request->node))
+        atomic_fetch_sub_explicit(&thread->gate->stats.awaiting_hello, 1, memory_order_relaxed);
+    gate_upstream_cancel(thread->upstream, &request->flight);
+    finished(request);
+    return false;
+}

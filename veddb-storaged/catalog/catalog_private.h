@@ -1,0 +1,45 @@
+/* veddb-storaged/catalog/catalog_private.h — what catalog.c and change.c share: the maps, the fence, making of objects.
+ *
+ * Threads: see catalog.h. Order of locks: change_lock, then the fence, then lock. */
+#pragma once
+#include "libcommon/base/map.h"
+#include "veddb-storaged/catalog/catalog.h"
+
+#define STOR_COLLECTIONS_MAX 1000000
+#define STOR_FENCE_WAIT_MS   30000
+
+enum { STOR_FENCE_OPEN, STOR_FENCE_CLOSED, STOR_FENCE_GONE };
+
+typedef struct stor_dropped {
+    struct stor_dropped *next;
+    char table[32];
+    uint32_t tries;
+} stor_dropped_t;
+
+struct stor_catalog {
+    stor_storage_t *storage;
+    pthread_rwlock_t lock; /* the two maps */
+    vd_map_t *by_ns, *by_id;
+    pthread_mutex_t change_lock; /* one schema change at a time */
+    uint64_t next_id;            /* under change_lock; never falls, also over restarts */
+    pthread_mutex_t fence_lock;
+    pthread_cond_t fence_changed;
+    atomic_uint_fast64_t counters_at; /* counters.c: journal position folded */
+    pthread_mutex_t dropped_lock;
+    stor_dropped_t *dropped;
+};
+
+VD_MUST_CHECK int stor_collection_make(uint64_t id, vd_slice_t db, vd_slice_t name,
+                                       const uint8_t uuid[16], vd_bson_t options,
+                                       stor_collection_t **ret_collection, vd_error_t *err);
+/* Copies the options and parses the validator; the old ones stay on an error. */
+VD_MUST_CHECK int stor_collection_options_set(stor_collection_t *collection, vd_bson_t options,
+                                              vd_error_t *err);
+void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection);
+void stor_catalog_leave(stor_catalog_t *catalog, stor_collection_t *collection);
+/* `to` (same id) takes the place of `from`, in one step. */
+void stor_catalog_swap(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to);
+/* Lets nobody in and waits until nobody holds it. On an error it is open again. */
+VD_MUST_CHECK int stor_catalog_fence(stor_request_t *request, stor_collection_t *collection,
+                                     vd_error_t *err);
+void stor_catalog_unfence(stor_catalog_t *catalog, stor_collection_t *collection, bool gone);

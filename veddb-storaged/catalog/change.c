@@ -1,0 +1,403 @@
+/* veddb-storaged/catalog/change.c — changes of what exists. Each is one transaction of catalog rows and a journal entry, under change_lock;
+ * files are made before it and removed after it. */
+#include "libcommon/base/clock.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/rand.h"
+#include "veddb-storaged/catalog/catalog_private.h"
+#include "veddb-storaged/catalog/names.h"
+#include "veddb-storaged/catalog/rows.h"
+#include "veddb-storaged/cursors.h"
+#include "veddb-storaged/journal.h"
+
+#include <stdio.h>
+#include <strings.h>
+
+#define ATTEMPTS_MAX 50
+
+typedef struct {
+    stor_change_kind_t kind;
+    uint64_t collection_id;
+    vd_bson_t body;
+    /* Puts and removes rows, in the transaction. */
+    int (*rows)(stor_session_t *session, void *context, vd_error_t *err);
+    void *context;
+} change_t;
+
+static int change_try(stor_request_t *request, const change_t *change, vd_buf_t *entry,
+                      vd_error_t *err)
+{
+    stor_session_t *session = request->session;
+    stor_journal_t *journal = request->storage->journal;
+    stor_change_t c = {
+        .kind = change->kind,
+        .statement = -1,
+        .collection_id = change->collection_id,
+        .body = change->body,
+    };
+    int rc = stor_txn_begin(session, err);
+    if (rc != VD_OK)
+        return rc;
+    uint64_t timestamp = stor_txn_timestamp(session);
+    vd_buf_clear(entry);
+    rc = stor_journal_begin(entry, request, vd_wall_ms(), err);
+    if (rc == VD_OK)
+        rc = stor_journal_add(entry, &c, err);
+    if (rc == VD_OK)
+        rc = change->rows(session, change->context, err);
+    if (rc == VD_OK)
+        rc = stor_journal_append(journal, session, timestamp, 0, vd_buf_slice(entry), err);
+    if (rc != VD_OK) {
+        stor_txn_rollback(session);
+        return rc;
+    }
+    rc = stor_txn_commit(session, err);
+    if (rc == VD_OK) {
+        stor_request_depends(request, timestamp);
+        request->operation_time = timestamp;
+    }
+    return rc;
+}
+
+static int change_commit(stor_request_t *request, const change_t *change, vd_error_t *err)
+{
+    vd_buf_t entry;
+    vd_buf_init(&entry, VD_BSON_INTERNAL_MAX_BYTES + 4096);
+    int rc = VD_ERR_WRITE_CONFLICT;
+    for (int i = 0; rc == VD_ERR_WRITE_CONFLICT && i < ATTEMPTS_MAX; i++) {
+        if (i > 0)
+            vd_error_clear(err);
+        rc = change_try(request, change, &entry, err);
+    }
+    vd_buf_done(&entry);
+    return rc;
+}
+
+static int change_body(stor_request_t *request, const stor_collection_t *collection,
+                       const stor_collection_t *to, bool options, vd_bson_t *ret_body,
+                       vd_error_t *err)
+{
+    vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
+    vd_bb_init_arena(bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_string(bb, "db", collection->db);
+    vd_bb_string(bb, "name", collection->name);
+    vd_bb_binary(bb, "uuid", 4, vd_slice(collection->uuid, 16));
+    if (to != NULL) {
+        vd_bb_string(bb, "toDb", to->db);
+        vd_bb_string(bb, "toName", to->name);
+    }
+    if (options)
+        vd_bb_document(bb, "options", collection->options);
+    return vd_bb_finish(bb, ret_body, err);
+}
+
+/* The collection while change_lock is held: nobody else can remove it. */
+static stor_collection_t *find(stor_catalog_t *catalog, vd_slice_t db, vd_slice_t name)
+{
+    char ns[VD_NAMESPACE_MAX_BYTES + 2];
+    int len = snprintf(ns, sizeof ns, "%.*s.%.*s", VD_SLICE_FMT(db), VD_SLICE_FMT(name));
+    if (len < 0 || (size_t)len >= sizeof ns)
+        return NULL;
+    pthread_rwlock_rdlock(&catalog->lock);
+    stor_collection_t *collection = vd_map_get(catalog->by_ns, vd_slice(ns, (size_t)len));
+    pthread_rwlock_unlock(&catalog->lock);
+    return collection;
+}
+
+static int database_case_check(stor_catalog_t *catalog, vd_slice_t db, vd_error_t *err)
+{
+    size_t position = 0;
+    vd_slice_t key;
+    void *value;
+    int rc = VD_OK;
+    pthread_rwlock_rdlock(&catalog->lock);
+    while (rc == VD_OK && vd_map_next(catalog->by_ns, &position, &key, &value)) {
+        vd_slice_t other = ((stor_collection_t *)value)->db;
+        if (other.len == db.len && !vd_slice_equal(other, db) &&
+            strncasecmp((const char *)other.data, (const char *)db.data, db.len) == 0)
+            rc = vd_error_set(err, VD_ERR_LOCATION(13297),
+                              "db already exists with different case already have: [%.*s] trying "
+                              "to create [%.*s]",
+                              VD_SLICE_FMT(other), VD_SLICE_FMT(db));
+    }
+    pthread_rwlock_unlock(&catalog->lock);
+    return rc;
+}
+
+/* ---- create ---- */
+
+static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
+{
+    const stor_collection_t *collection = context;
+    uint8_t payload[8];
+    vd_put_u64(payload, collection->id + 1);
+    int rc = stor_rows_collection_put(session, collection, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_meta_put(session, "next_id",
+                                   (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
+    return rc;
+}
+
+static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                         const stor_create_options_t *options, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    if (find(catalog, db, name) != NULL)
+        return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "Collection %.*s.%.*s already exists.",
+                            VD_SLICE_FMT(db), VD_SLICE_FMT(name));
+    int rc = database_case_check(catalog, db, err);
+    if (rc != VD_OK)
+        return rc;
+    if (vd_map_count(catalog->by_id) + 1 >= STOR_COLLECTIONS_MAX)
+        return vd_error_set(err, VD_ERR_FULL, "the limit of %d collections is reached",
+                            STOR_COLLECTIONS_MAX);
+    uint8_t uuid[16];
+    if (options->uuid != NULL) {
+        memcpy(uuid, options->uuid, 16);
+    } else {
+        vd_rand_secret(uuid, sizeof uuid);
+        uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x40), uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
+    }
+    stor_collection_t *collection = NULL;
+    vd_bson_t body;
+    rc = stor_collection_make(catalog->next_id, db, name, uuid, options->options, &collection, err);
+    if (rc == VD_OK)
+        rc = change_body(request, collection, NULL, true, &body, err);
+    if (rc == VD_OK)
+        rc = stor_engine_table_create(catalog->storage->engine, collection->table, false, err);
+    if (rc != VD_OK) {
+        stor_catalog_unreference(&collection);
+        return rc;
+    }
+    catalog->next_id++;
+    change_t change = {STOR_CHANGE_CREATE, collection->id, body, create_rows, collection};
+    rc = change_commit(request, &change, err);
+    if (rc != VD_OK) {
+        stor_catalog_table_dropped(catalog, collection->table);
+        stor_catalog_unreference(&collection);
+        return rc;
+    }
+    stor_catalog_enter(catalog, collection);
+    return VD_OK;
+}
+
+int stor_catalog_create(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                        const stor_create_options_t *options, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    int rc = stor_name_check_writable(db, name, stor_request_internal(request), err);
+    if (rc != VD_OK)
+        return rc;
+    pthread_mutex_lock(&catalog->change_lock);
+    rc = create_locked(request, db, name, options, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+/* ---- drop ---- */
+
+static int drop_rows(stor_session_t *session, void *context, vd_error_t *err)
+{
+    return stor_rows_collection_remove(session, ((stor_collection_t *)context)->id, err);
+}
+
+static void gone(stor_catalog_t *catalog, stor_collection_t *collection)
+{
+    stor_catalog_leave(catalog, collection);
+    stor_catalog_unfence(catalog, collection, true);
+    (void)stor_cursors_kill_collection(catalog->storage->cursors, collection->id);
+    stor_catalog_table_dropped(catalog, collection->table);
+    stor_catalog_unreference(&collection);
+}
+
+static int drop_locked(stor_request_t *request, stor_collection_t *collection, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    vd_bson_t body;
+    int rc = change_body(request, collection, NULL, false, &body, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, collection, err);
+    if (rc != VD_OK)
+        return rc;
+    change_t change = {STOR_CHANGE_DROP, collection->id, body, drop_rows, collection};
+    rc = change_commit(request, &change, err);
+    if (rc != VD_OK)
+        stor_catalog_unfence(catalog, collection, false);
+    else
+        gone(catalog, collection);
+    return rc;
+}
+
+int stor_catalog_drop(stor_request_t *request, vd_slice_t db, vd_slice_t name, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    stor_collection_t *collection = find(catalog, db, name);
+    int rc;
+    if (collection == NULL) {
+        stor_request_depends_newest(request);
+        rc = vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns not found");
+    } else {
+        rc = drop_locked(request, collection, err);
+    }
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db, uint32_t *ret_dropped,
+                               vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_collection_info_t *infos;
+    uint32_t count;
+    *ret_dropped = 0;
+    pthread_mutex_lock(&catalog->change_lock);
+    int rc = stor_catalog_list(catalog, request->arena, db, false, &infos, &count, err);
+    for (uint32_t i = 0; rc == VD_OK && i < count; i++) {
+        rc = drop_locked(request, find(catalog, infos[i].db, infos[i].name), err);
+        *ret_dropped += rc == VD_OK;
+    }
+    pthread_mutex_unlock(&catalog->change_lock);
+    if (*ret_dropped == 0)
+        stor_request_depends_newest(request);
+    return rc;
+}
+
+/* ---- rename ---- */
+
+typedef struct {
+    stor_collection_t *to, *dropped;
+} rename_t;
+
+static int rename_rows(stor_session_t *session, void *context, vd_error_t *err)
+{
+    const rename_t *rename = context;
+    int rc = stor_rows_collection_put(session, rename->to, err);
+    if (rc == VD_OK && rename->dropped != NULL)
+        rc = stor_rows_collection_remove(session, rename->dropped->id, err);
+    return rc;
+}
+
+static void stats_move(stor_collection_t *to, stor_collection_t *from)
+{
+    atomic_store(&to->documents, atomic_load(&from->documents));
+    atomic_store(&to->bytes, atomic_load(&from->bytes));
+    atomic_store(&to->hash, atomic_load(&from->hash));
+}
+
+static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
+                         stor_collection_t *target, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    vd_bson_t body;
+    int rc = change_body(request, from, to, false, &body, err);
+    rename_t rename = {to, target};
+    change_t change = {STOR_CHANGE_RENAME, from->id, body, rename_rows, &rename};
+    if (rc == VD_OK)
+        rc = change_commit(request, &change, err);
+    if (rc != VD_OK) {
+        stor_catalog_unfence(catalog, from, false);
+        if (target != NULL)
+            stor_catalog_unfence(catalog, target, false);
+        return rc;
+    }
+    stats_move(to, from);
+    if (target != NULL)
+        gone(catalog, target);
+    stor_catalog_swap(catalog, from, to);
+    stor_catalog_unfence(catalog, from, true);
+    stor_catalog_unreference(&from);
+    return VD_OK;
+}
+
+static int rename_locked(stor_request_t *request, vd_slice_t from_db, vd_slice_t from_name,
+                         vd_slice_t to_db, vd_slice_t to_name, bool drop_target, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_collection_t *from = find(catalog, from_db, from_name), *to = NULL;
+    stor_collection_t *target = find(catalog, to_db, to_name);
+    if (from == NULL) {
+        stor_request_depends_newest(request);
+        return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND,
+                            "Source collection %.*s.%.*s does not exist", VD_SLICE_FMT(from_db),
+                            VD_SLICE_FMT(from_name));
+    }
+    if (from == target)
+        return vd_error_set(err, VD_ERR_ILLEGAL_OPERATION,
+                            "Can't rename a collection to itself");
+    if (target != NULL && !drop_target) {
+        stor_request_depends_newest(request);
+        return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "target namespace exists");
+    }
+    int rc = database_case_check(catalog, to_db, err);
+    if (rc == VD_OK)
+        rc = stor_collection_make(from->id, to_db, to_name, from->uuid, from->options, &to, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, from, err);
+    if (rc == VD_OK && target != NULL) {
+        rc = stor_catalog_fence(request, target, err);
+        if (rc != VD_OK)
+            stor_catalog_unfence(catalog, from, false);
+    }
+    if (rc == VD_OK)
+        rc = rename_fenced(request, from, to, target, err);
+    if (rc != VD_OK)
+        stor_catalog_unreference(&to);
+    return rc;
+}
+
+int stor_catalog_rename(stor_request_t *request, vd_slice_t from_db, vd_slice_t from_name,
+                        vd_slice_t to_db, vd_slice_t to_name, bool drop_target, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    int rc = rename_locked(request, from_db, from_name, to_db, to_name, drop_target, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+/* ---- modify ---- */
+
+static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
+{
+    return stor_rows_collection_put(session, context, err);
+}
+
+static int modify_locked(stor_request_t *request, stor_collection_t *collection, vd_bson_t options,
+                         vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    vd_bson_t old = {vd_arena_copy(request->arena, collection->options.data, collection->options.len),
+                     collection->options.len};
+    vd_bson_t body;
+    int rc = stor_catalog_fence(request, collection, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_collection_options_set(collection, options, err);
+    if (rc == VD_OK) {
+        rc = change_body(request, collection, NULL, true, &body, err);
+        change_t change = {STOR_CHANGE_MODIFY, collection->id, body, modify_rows, collection};
+        if (rc == VD_OK)
+            rc = change_commit(request, &change, err);
+        if (rc != VD_OK && stor_collection_options_set(collection, old, NULL) != VD_OK)
+            VD_UNREACHABLE(); /* they were parsed before */
+    }
+    stor_catalog_unfence(catalog, collection, false);
+    return rc;
+}
+
+int stor_catalog_modify(stor_request_t *request, vd_slice_t db, vd_slice_t name, vd_bson_t options,
+                        vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    stor_collection_t *collection = find(catalog, db, name);
+    int rc = collection == NULL
+                 ? vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns does not exist")
+                 : modify_locked(request, collection, options, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}

@@ -1,0 +1,455 @@
+#include "veddb-storaged/cursors.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/map.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/base/rand.h"
+#include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/registry.h"
+
+#define CURSOR_IN_USE 12051
+#define USER_MAX      320
+
+struct stor_client_cursor {
+    int64_t id;
+    const stor_cursor_class_t *class;
+    void *state;
+    vd_arena_t *arena;
+    vd_slice_t ns, user; /* in the arena */
+    vd_bson_t originating;
+    uint8_t lsid[16];
+    bool has_lsid, no_timeout, pinned, killed;
+    uint64_t collection_id, left_us; /* left_us: of maxTimeMS; 0 = none */
+    uint64_t opened_ms, last_used_ms, batches, documents;
+    uint64_t pinned_by;              /* opid */
+};
+
+struct stor_cursors {
+    stor_storage_t *storage;
+    pthread_mutex_t lock;
+    vd_map_t *by_id;
+    uint64_t total_opened, timed_out, killed;
+};
+
+/* ---- batches ---- */
+
+void stor_batch_begin(stor_batch_t *batch, stor_request_t *request, bool first,
+                      uint32_t documents_max)
+{
+    *batch = (stor_batch_t){.request = request,
+                            .documents_max = documents_max,
+                            .bytes_max = VD_BSON_DOCUMENT_MAX_BYTES};
+    vd_bb_begin_document(&request->reply, "cursor");
+    vd_bb_begin_array(&request->reply, first ? "firstBatch" : "nextBatch");
+}
+
+bool stor_batch_full(const stor_batch_t *batch)
+{
+    return (batch->documents_max != 0 && batch->count >= batch->documents_max) ||
+           batch->bytes >= batch->bytes_max;
+}
+
+bool stor_batch_add(stor_batch_t *batch, vd_bson_t document)
+{
+    char name[12];
+    if (stor_batch_full(batch) ||
+        (batch->count > 0 && batch->bytes + document.len + 16 > batch->bytes_max))
+        return false;
+    vd_bb_value(&batch->request->reply, vd_array_name(batch->count, name),
+                vd_value_from_document(document));
+    batch->count++;
+    batch->bytes += document.len + 16;
+    batch->request->documents_returned++;
+    return true;
+}
+
+void stor_batch_end(stor_batch_t *batch, int64_t cursor_id, vd_slice_t ns)
+{
+    vd_bb_t *bb = &batch->request->reply;
+    vd_bb_close(bb);
+    vd_bb_int64(bb, "id", cursor_id);
+    vd_bb_string(bb, "ns", ns);
+    vd_bb_close(bb);
+    batch->request->cursor_id = cursor_id;
+    batch->request->cursor_ns = vd_arena_copy_slice(batch->request->arena, ns);
+}
+
+/* ---- the table of cursors ---- */
+
+int stor_cursors_open(stor_storage_t *storage, stor_cursors_t **ret_cursors, vd_error_t *err)
+{
+    (void)err;
+    stor_cursors_t *cursors = vd_xalloc(sizeof *cursors);
+    cursors->storage = storage;
+    cursors->by_id = vd_map_create(VD_CURSORS_OPEN_MAX);
+    pthread_mutex_init(&cursors->lock, NULL);
+    *ret_cursors = cursors;
+    return VD_OK;
+}
+
+static void cursor_free(stor_client_cursor_t *cursor)
+{
+    if (cursor->class->close != NULL)
+        cursor->class->close(cursor->state);
+    vd_arena_destroy(&cursor->arena); /* the cursor itself stands in it */
+}
+
+void stor_cursors_close(stor_cursors_t **cursors_p)
+{
+    stor_cursors_t *cursors = *cursors_p;
+    if (cursors == NULL)
+        return;
+    size_t position = 0;
+    vd_slice_t key;
+    void *value;
+    while (vd_map_next(cursors->by_id, &position, &key, &value))
+        cursor_free(value);
+    vd_map_destroy(&cursors->by_id);
+    pthread_mutex_destroy(&cursors->lock);
+    vd_free(cursors);
+    *cursors_p = NULL;
+}
+
+static vd_slice_t key_of(const int64_t *id)
+{
+    return vd_slice(id, sizeof *id);
+}
+
+int stor_cursors_create(stor_request_t *request, const stor_client_cursor_options_t *options,
+                        vd_arena_t **arena_p, void *state, int64_t *ret_id, vd_error_t *err)
+{
+    stor_cursors_t *cursors = request->storage->cursors;
+    vd_arena_t *arena = *arena_p;
+    *arena_p = NULL;
+    stor_client_cursor_t *cursor = VD_ARENA_NEW(arena, stor_client_cursor_t);
+    *cursor = (stor_client_cursor_t){
+        .class = options->class,
+        .state = state,
+        .arena = arena,
+        .ns = vd_arena_copy_slice(arena, options->ns),
+        .user = vd_arena_copy_slice(arena, request->command.user),
+        .no_timeout = options->no_timeout,
+        .collection_id = options->collection_id,
+        .left_us = options->max_time_ms * 1000,
+        .opened_ms = vd_monotonic_ms(),
+    };
+    cursor->last_used_ms = cursor->opened_ms;
+    if (options->originating.len >= 5)
+        cursor->originating = (vd_bson_t){
+            vd_arena_copy(arena, options->originating.data, options->originating.len),
+            options->originating.len};
+    if (request->command.lsid.len == 16) {
+        cursor->has_lsid = true;
+        memcpy(cursor->lsid, request->command.lsid.data, 16);
+    }
+    pthread_mutex_lock(&cursors->lock);
+    do {
+        vd_rand_secret(&cursor->id, sizeof cursor->id);
+        cursor->id &= INT64_MAX;
+    } while (cursor->id == 0 || vd_map_get(cursors->by_id, key_of(&cursor->id)) != NULL);
+    int64_t id = cursor->id;
+    int rc = vd_map_put(cursors->by_id, key_of(&id), cursor, NULL);
+    cursors->total_opened += rc == VD_OK;
+    pthread_mutex_unlock(&cursors->lock);
+    if (rc != VD_OK) {
+        cursor_free(cursor);
+        return vd_error_set(err, VD_ERR_TEMPORARILY_UNAVAILABLE,
+                            "too many open cursors (limit %d)", VD_CURSORS_OPEN_MAX);
+    }
+    *ret_id = id;
+    return VD_OK;
+}
+
+int stor_cursors_first(stor_request_t *request, const stor_client_cursor_options_t *options,
+                       vd_arena_t **arena_p, void *state, uint32_t batch_size, bool single_batch,
+                       vd_error_t *err)
+{
+    stor_batch_t batch;
+    bool done = false;
+    int64_t id = 0;
+    int rc = VD_OK;
+    stor_batch_begin(&batch, request, true, batch_size);
+    if (batch_size > 0)
+        rc = options->class->fill(state, request, &batch, &done, err);
+    if (rc == VD_OK && !done && !single_batch) {
+        stor_client_cursor_options_t copy = *options;
+        if (options->max_time_ms != 0) {
+            uint64_t used_ms = (vd_monotonic_us() - request->started_us) / 1000;
+            copy.max_time_ms = used_ms < options->max_time_ms ? options->max_time_ms - used_ms : 1;
+        }
+        rc = stor_cursors_create(request, &copy, arena_p, state, &id, err);
+    } else {
+        if (options->class->close != NULL)
+            options->class->close(state);
+        /* The reply holds copies; but ns may stand in the arena: it is ended below. */
+    }
+    if (rc == VD_OK)
+        stor_batch_end(&batch, id, options->ns);
+    vd_arena_destroy(arena_p);
+    return rc;
+}
+
+static bool owned_by(const stor_client_cursor_t *cursor, const stor_request_t *request)
+{
+    return vd_slice_equal(cursor->user, request->command.user) || stor_request_all_users(request);
+}
+
+static int pin_check(const stor_client_cursor_t *cursor, const stor_request_t *request, int64_t id,
+                     vd_slice_t ns, vd_error_t *err)
+{
+    if (cursor == NULL || cursor->killed)
+        return vd_error_set(err, VD_ERR_CURSOR_NOT_FOUND, "cursor id %lld not found",
+                            (long long)id);
+    if (cursor->pinned)
+        return vd_error_set(err, VD_ERR_LOCATION(CURSOR_IN_USE),
+                            "cursor id %lld is already in use", (long long)id);
+    if (!vd_slice_equal(cursor->ns, ns))
+        return vd_error_set(err, VD_ERR_UNAUTHORIZED,
+                            "Requested getMore on namespace '%.*s', but cursor belongs to a "
+                            "different namespace %.*s",
+                            VD_SLICE_FMT(ns), VD_SLICE_FMT(cursor->ns));
+    if (!owned_by(cursor, request))
+        return vd_error_set(err, VD_ERR_UNAUTHORIZED,
+                            "cursor id %lld was not created by the authenticated user",
+                            (long long)id);
+    bool same_session = cursor->has_lsid ? request->command.lsid.len == 16 &&
+                                               memcmp(cursor->lsid, request->command.lsid.data, 16) == 0
+                                         : request->command.lsid.len == 0;
+    if (!same_session)
+        return vd_error_set(err, VD_ERR_LOCATION(50738),
+                            "Cannot run getMore on cursor %lld, which was not created in this "
+                            "session",
+                            (long long)id);
+    return VD_OK;
+}
+
+static int pin(stor_request_t *request, int64_t id, vd_slice_t ns, stor_client_cursor_t **ret,
+               vd_error_t *err)
+{
+    stor_cursors_t *cursors = request->storage->cursors;
+    pthread_mutex_lock(&cursors->lock);
+    stor_client_cursor_t *cursor = vd_map_get(cursors->by_id, key_of(&id));
+    int rc = pin_check(cursor, request, id, ns, err);
+    if (rc == VD_OK) {
+        cursor->pinned = true;
+        cursor->pinned_by = request->number;
+        *ret = cursor;
+    }
+    pthread_mutex_unlock(&cursors->lock);
+    if (rc == VD_ERR_CURSOR_NOT_FOUND)
+        stor_request_depends_newest(request);
+    return rc;
+}
+
+/* Keeps or ends the cursor; true when it stays open. */
+static bool unpin(stor_cursors_t *cursors, stor_client_cursor_t *cursor, bool end)
+{
+    pthread_mutex_lock(&cursors->lock);
+    cursor->pinned = false;
+    cursor->last_used_ms = vd_monotonic_ms();
+    end = end || cursor->killed;
+    if (end)
+        (void)vd_map_remove(cursors->by_id, key_of(&cursor->id));
+    pthread_mutex_unlock(&cursors->lock);
+    if (end)
+        cursor_free(cursor);
+    return !end;
+}
+
+static void deadline_of(stor_request_t *request, const stor_client_cursor_t *cursor)
+{
+    if (cursor->left_us == 0)
+        return;
+    uint64_t until = request->started_us + cursor->left_us;
+    if (request->deadline_us == 0 || until < request->deadline_us) {
+        request->deadline_us = until;
+        request->deadline_is_max_time = true;
+    }
+}
+
+int stor_cursors_more(stor_request_t *request, int64_t id, vd_slice_t ns, uint32_t batch_size,
+                      vd_error_t *err)
+{
+    stor_cursors_t *cursors = request->storage->cursors;
+    stor_client_cursor_t *cursor;
+    int rc = pin(request, id, ns, &cursor, err);
+    if (rc != VD_OK)
+        return rc;
+    stor_batch_t batch;
+    bool done = false;
+    deadline_of(request, cursor);
+    stor_batch_begin(&batch, request, false, batch_size);
+    rc = cursor->class->fill(cursor->state, request, &batch, &done, err);
+    cursor->batches++;
+    cursor->documents += batch.count;
+    if (cursor->left_us != 0) {
+        uint64_t used_us = vd_monotonic_us() - request->started_us;
+        cursor->left_us = used_us < cursor->left_us ? cursor->left_us - used_us : 1;
+    }
+    bool killed = cursor->killed;
+    bool open = unpin(cursors, cursor, rc != VD_OK || done);
+    if (rc != VD_OK)
+        return rc;
+    if (killed && !open && !done)
+        return vd_error_set(err, VD_ERR_LOCATION(237), "cursor id %lld was killed", (long long)id);
+    stor_batch_end(&batch, open ? id : 0, ns);
+    return VD_OK;
+}
+
+/* ---- killing ---- */
+
+/* Under the lock. A pinned cursor is only marked; its operation is told afterwards. */
+static void kill_locked(stor_cursors_t *cursors, stor_client_cursor_t *cursor,
+                        stor_client_cursor_t **ret_free, uint64_t *ret_operation)
+{
+    *ret_free = NULL;
+    *ret_operation = 0;
+    cursors->killed++;
+    if (cursor->pinned) {
+        cursor->killed = true;
+        *ret_operation = cursor->pinned_by;
+        return;
+    }
+    (void)vd_map_remove(cursors->by_id, key_of(&cursor->id));
+    *ret_free = cursor;
+}
+
+stor_kill_t stor_cursors_kill(stor_request_t *request, int64_t id, vd_slice_t ns)
+{
+    stor_cursors_t *cursors = request->storage->cursors;
+    stor_client_cursor_t *dead = NULL;
+    uint64_t operation = 0;
+    stor_kill_t result = STOR_KILL_KILLED;
+    pthread_mutex_lock(&cursors->lock);
+    stor_client_cursor_t *cursor = vd_map_get(cursors->by_id, key_of(&id));
+    if (cursor == NULL || cursor->killed || !vd_slice_equal(cursor->ns, ns))
+        result = STOR_KILL_NOT_FOUND;
+    else if (!owned_by(cursor, request))
+        result = STOR_KILL_ALIVE;
+    else
+        kill_locked(cursors, cursor, &dead, &operation);
+    pthread_mutex_unlock(&cursors->lock);
+    if (dead != NULL)
+        cursor_free(dead);
+    if (operation != 0)
+        (void)stor_registry_kill(request->storage, operation, VD_SLICE_NULL, true);
+    return result;
+}
+
+typedef bool (*select_fn)(const stor_client_cursor_t *cursor, const void *context);
+
+static uint32_t kill_selected(stor_cursors_t *cursors, select_fn select, const void *context)
+{
+    uint32_t killed = 0;
+    for (;;) {
+        stor_client_cursor_t *dead = NULL;
+        uint64_t operation = 0;
+        bool found = false;
+        size_t position = 0;
+        vd_slice_t key;
+        void *value;
+        pthread_mutex_lock(&cursors->lock);
+        while (!found && vd_map_next(cursors->by_id, &position, &key, &value)) {
+            stor_client_cursor_t *cursor = value;
+            if (cursor->killed || !select(cursor, context))
+                continue;
+            kill_locked(cursors, cursor, &dead, &operation);
+            found = true;
+        }
+        pthread_mutex_unlock(&cursors->lock);
+        if (!found)
+            return killed;
+        killed++;
+        if (dead != NULL)
+            cursor_free(dead);
+        if (operation != 0)
+            (void)stor_registry_kill(cursors->storage, operation, VD_SLICE_NULL, true);
+    }
+}
+
+static bool of_session(const stor_client_cursor_t *cursor, const void *context)
+{
+    return cursor->has_lsid && memcmp(cursor->lsid, context, 16) == 0;
+}
+
+uint32_t stor_cursors_kill_session(stor_cursors_t *cursors, const uint8_t lsid[16])
+{
+    return kill_selected(cursors, of_session, lsid);
+}
+
+static bool of_collection(const stor_client_cursor_t *cursor, const void *context)
+{
+    return cursor->collection_id == *(const uint64_t *)context;
+}
+
+uint32_t stor_cursors_kill_collection(stor_cursors_t *cursors, uint64_t collection_id)
+{
+    return collection_id == 0 ? 0 : kill_selected(cursors, of_collection, &collection_id);
+}
+
+static bool is_idle(const stor_client_cursor_t *cursor, const void *context)
+{
+    return !cursor->pinned && !cursor->no_timeout &&
+           cursor->last_used_ms < *(const uint64_t *)context;
+}
+
+uint32_t stor_cursors_expire(stor_cursors_t *cursors)
+{
+    uint64_t now = vd_monotonic_ms(), idle = cursors->storage->settings.cursor_idle_max_ms;
+    if (now <= idle)
+        return 0;
+    uint64_t before = now - idle;
+    uint32_t expired = kill_selected(cursors, is_idle, &before);
+    pthread_mutex_lock(&cursors->lock);
+    cursors->timed_out += expired;
+    pthread_mutex_unlock(&cursors->lock);
+    return expired;
+}
+
+void stor_cursors_stats(stor_cursors_t *cursors, stor_cursors_stats_t *ret_stats)
+{
+    size_t position = 0;
+    vd_slice_t key;
+    void *value;
+    memset(ret_stats, 0, sizeof *ret_stats);
+    pthread_mutex_lock(&cursors->lock);
+    ret_stats->open = vd_map_count(cursors->by_id);
+    while (vd_map_next(cursors->by_id, &position, &key, &value)) {
+        const stor_client_cursor_t *cursor = value;
+        ret_stats->open_no_timeout += cursor->no_timeout;
+        ret_stats->pinned += cursor->pinned;
+    }
+    ret_stats->total_opened = cursors->total_opened;
+    ret_stats->timed_out = cursors->timed_out;
+    ret_stats->killed = cursors->killed;
+    pthread_mutex_unlock(&cursors->lock);
+}
+
+void stor_cursors_visit(stor_cursors_t *cursors,
+                        void (*visit)(const stor_client_cursor_info_t *info, void *context),
+                        void *context)
+{
+    size_t position = 0;
+    vd_slice_t key;
+    void *value;
+    pthread_mutex_lock(&cursors->lock);
+    while (vd_map_next(cursors->by_id, &position, &key, &value)) {
+        const stor_client_cursor_t *cursor = value;
+        if (cursor->pinned)
+            continue; /* shown with its operation */
+        stor_client_cursor_info_t info = {
+            .id = cursor->id,
+            .ns = cursor->ns,
+            .user = cursor->user,
+            .lsid = cursor->has_lsid ? vd_slice(cursor->lsid, 16) : VD_SLICE_NULL,
+            .originating = cursor->originating,
+            .opened_ms = cursor->opened_ms,
+            .last_used_ms = cursor->last_used_ms,
+            .batches = cursor->batches,
+            .documents = cursor->documents,
+            .no_timeout = cursor->no_timeout,
+        };
+        visit(&info, context);
+    }
+    pthread_mutex_unlock(&cursors->lock);
+}

@@ -1,0 +1,265 @@
+#include "veddb-storaged/exec/scan.h"
+
+#include "libcommon/base/clock.h"
+#include "veddb-storaged/catalog/catalog.h"
+
+#include <stdio.h>
+
+#define CLOCK_EVERY 64 /* records between looks at the clock */
+
+struct stor_scan {
+    stor_scan_options_t options;
+    vd_arena_t *arena;
+    char table[32];
+    uint32_t range;        /* the one in work; ranges are walked from the last one when backward */
+    bool positioned;       /* the engine cursor stands on the last record, in this stretch */
+    bool own;              /* the transaction is the scan's */
+    bool pushed_back;      /* the last record comes again */
+    bool done;
+    uint32_t since_clock;
+    uint64_t stretch_ends_us;
+    stor_request_t *request; /* of the stretch */
+    stor_cursor_t *cursor;
+    uint8_t *last, *before; /* keys: of the last record given, and of the one consumed before it */
+    uint32_t last_len, before_len;
+};
+
+int stor_scan_open(vd_arena_t *arena, const stor_scan_options_t *options, stor_scan_t **ret_scan,
+                   vd_error_t *err)
+{
+    if (options->resume_after.len > VD_KEYCODE_MAX_BYTES)
+        return vd_error_set(err, VD_ERR_BAD_VALUE, "the resume key is too long");
+    stor_scan_t *scan = VD_ARENA_NEW(arena, stor_scan_t);
+    scan->options = *options;
+    scan->arena = arena;
+    (void)snprintf(scan->table, sizeof scan->table, "c-%llu",
+                   (unsigned long long)options->collection_id);
+    scan->last = vd_arena_alloc(arena, VD_KEYCODE_MAX_BYTES);
+    scan->before = vd_arena_alloc(arena, VD_KEYCODE_MAX_BYTES);
+    scan->last_len = (uint32_t)options->resume_after.len;
+    if (scan->last_len > 0)
+        memcpy(scan->last, options->resume_after.data, scan->last_len);
+    *ret_scan = scan;
+    return VD_OK;
+}
+
+void stor_scan_release(stor_scan_t *scan)
+{
+    if (scan == NULL || scan->request == NULL)
+        return;
+    stor_request_t *request = scan->request;
+    if (scan->cursor != NULL) {
+        if (scan->own && stor_txn_active(request->session))
+            stor_request_depends(request, stor_txn_snapshot_newest(request->session));
+        if (scan->own)
+            stor_cursor_reset(scan->cursor);
+        else
+            stor_cursor_release(&scan->cursor);
+        scan->cursor = NULL;
+    }
+    if (scan->own && stor_txn_active(request->session))
+        stor_txn_rollback(request->session); /* it only read */
+    scan->own = false;
+    scan->positioned = false;
+    scan->request = NULL;
+}
+
+void stor_scan_close(stor_scan_t **scan_p)
+{
+    stor_scan_release(*scan_p);
+    *scan_p = NULL;
+}
+
+static int stretch_begin(stor_scan_t *scan, stor_request_t *request, vd_error_t *err)
+{
+    scan->request = request;
+    scan->own = !stor_txn_active(request->session);
+    scan->positioned = false;
+    scan->since_clock = 0;
+    if (scan->own) {
+        int rc = stor_txn_begin(request->session, err);
+        if (rc != VD_OK) {
+            scan->request = NULL;
+            return rc;
+        }
+        scan->stretch_ends_us = vd_monotonic_us() + STOR_SCAN_STRETCH_MS * 1000;
+    }
+    /* Its own transaction: nobody else uses the session's cursor meanwhile. In a caller's: he may. */
+    int rc = scan->own ? stor_cursor_open(request->session, scan->table, &scan->cursor, err)
+                       : stor_cursor_acquire(request->session, scan->table, &scan->cursor, err);
+    if (rc != VD_OK)
+        stor_scan_release(scan);
+    return rc;
+}
+
+/* The key the last record consumed has; a pushed back one was not consumed. */
+static vd_slice_t consumed(const stor_scan_t *scan)
+{
+    return scan->pushed_back ? vd_slice(scan->before, scan->before_len)
+                             : vd_slice(scan->last, scan->last_len);
+}
+
+static const stor_range_t *range_of(const stor_scan_t *scan)
+{
+    const stor_bounds_t *bounds = scan->options.bounds;
+    return &bounds->ranges[scan->options.backward ? bounds->count - 1 - scan->range : scan->range];
+}
+
+/* < 0: the key lies before the range in walking order, 0 inside, > 0 behind. */
+static int range_place(const stor_scan_t *scan, const stor_range_t *range, vd_slice_t key)
+{
+    int low = vd_slice_compare(key, range->low);
+    bool below = low < 0 || (low == 0 && range->low_exclusive);
+    int high = range->high.len == 0 ? -1 : vd_slice_compare(key, range->high);
+    bool above = high > 0 || (high == 0 && range->high_exclusive);
+    int place = below ? -1 : above ? 1 : 0;
+    return scan->options.backward ? -place : place;
+}
+
+/* To the first record of the present range that was not yet consumed. */
+static int seek(stor_scan_t *scan, vd_slice_t *key, vd_slice_t *value, vd_error_t *err)
+{
+    bool forward = !scan->options.backward;
+    vd_slice_t last = consumed(scan), from = VD_SLICE_NULL;
+    bool skip_equal = false;
+    if (scan->options.bounds != NULL) {
+        const stor_range_t *range = range_of(scan);
+        from = forward ? range->low : range->high;
+        skip_equal = forward ? range->low_exclusive : range->high_exclusive;
+    }
+    if (last.len > 0) {
+        int c = from.len == 0 ? 1 : vd_slice_compare(last, from);
+        if (from.len == 0 || (forward ? c >= 0 : c <= 0)) {
+            from = last;
+            skip_equal = true;
+        }
+    }
+    int rc;
+    stor_cursor_reset(scan->cursor);
+    if (from.len == 0)
+        return stor_cursor_next(scan->cursor, forward, key, value, err);
+    rc = stor_cursor_seek(scan->cursor, from, forward, key, value, err);
+    if (rc == VD_OK && skip_equal && vd_slice_equal(*key, from))
+        rc = stor_cursor_next(scan->cursor, forward, key, value, err);
+    return rc;
+}
+
+static int advance(stor_scan_t *scan, vd_slice_t *key, vd_slice_t *value, vd_error_t *err)
+{
+    const stor_bounds_t *bounds = scan->options.bounds;
+    for (;;) {
+        if (bounds != NULL && scan->range >= bounds->count)
+            return VD_ERR_NOT_FOUND;
+        vd_error_t step = VD_ERROR_INIT;
+        int rc = scan->positioned
+                     ? stor_cursor_next(scan->cursor, !scan->options.backward, key, value, &step)
+                     : seek(scan, key, value, &step);
+        if (rc != VD_OK) {
+            if (rc != VD_ERR_NOT_FOUND && err != NULL)
+                vd_error_copy(&step, err);
+            return rc; /* behind the last record nothing of any range can follow */
+        }
+        scan->positioned = true;
+        if (bounds == NULL)
+            return VD_OK;
+        int place = range_place(scan, range_of(scan), *key);
+        if (place == 0)
+            return VD_OK;
+        VD_ASSERT(place > 0); /* seek went to the range's start */
+        /* On to the range that this key may lie in; from its start if it lies before it. */
+        while (scan->range < bounds->count && range_place(scan, range_of(scan), *key) > 0)
+            scan->range++;
+        if (scan->range < bounds->count && range_place(scan, range_of(scan), *key) == 0)
+            return VD_OK;
+        scan->positioned = false;
+    }
+}
+
+static int stretch_check(stor_scan_t *scan, stor_request_t *request, vd_error_t *err)
+{
+    int rc = stor_request_check(request, err);
+    if (rc != VD_OK)
+        return rc;
+    if (scan->cursor != NULL && scan->own && ++scan->since_clock >= CLOCK_EVERY) {
+        scan->since_clock = 0;
+        if (vd_monotonic_us() >= scan->stretch_ends_us) {
+            request->yields++;
+            stor_scan_release(scan);
+        }
+    }
+    return scan->cursor == NULL ? stretch_begin(scan, request, err) : VD_OK;
+}
+
+int stor_scan_next(stor_scan_t *scan, stor_request_t *request, stor_record_t *ret_record,
+                   vd_error_t *err)
+{
+    if (scan->done)
+        return VD_ERR_NOT_FOUND;
+    int rc = stretch_check(scan, request, err);
+    if (rc != VD_OK)
+        return rc;
+    if (scan->pushed_back)
+        scan->positioned = false;
+    vd_slice_t key, value;
+    rc = advance(scan, &key, &value, err);
+    if (rc == VD_ERR_NOT_FOUND) {
+        scan->done = true;
+        stor_scan_release(scan);
+        return rc;
+    }
+    if (rc != VD_OK)
+        return rc;
+    if (key.len > VD_KEYCODE_MAX_BYTES)
+        return vd_error_set(err, VD_ERR_CORRUPT, "a stored key is too long");
+    if (!scan->pushed_back) {
+        uint8_t *swap = scan->before;
+        scan->before = scan->last, scan->before_len = scan->last_len;
+        scan->last = swap;
+    }
+    scan->pushed_back = false;
+    memcpy(scan->last, key.data, key.len);
+    scan->last_len = (uint32_t)key.len;
+    request->documents_examined++;
+    ret_record->key = vd_slice(scan->last, scan->last_len);
+    return stor_envelope_read(value, &ret_record->document, &ret_record->version, err);
+}
+
+void stor_scan_push_back(stor_scan_t *scan)
+{
+    VD_ASSERT(!scan->pushed_back);
+    scan->pushed_back = true;
+}
+
+vd_slice_t stor_scan_position(const stor_scan_t *scan)
+{
+    return consumed(scan);
+}
+
+int stor_fetch(stor_request_t *request, const stor_collection_t *collection, vd_slice_t key,
+               stor_record_t *ret_record, vd_error_t *err)
+{
+    stor_session_t *session = request->session;
+    bool own = !stor_txn_active(session);
+    stor_cursor_t *cursor;
+    vd_slice_t value;
+    int rc = own ? stor_txn_begin(session, err) : VD_OK;
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_cursor_open(session, collection->table, &cursor, err);
+    if (rc == VD_OK)
+        rc = stor_cursor_search(cursor, key, &value, err);
+    if (rc == VD_OK) {
+        stor_record_t record = {.key = key};
+        rc = stor_envelope_read(value, &record.document, &record.version, err);
+        if (rc == VD_OK) {
+            *ret_record = stor_record_copy(request->arena, record);
+            stor_request_depends(request, record.version);
+            request->documents_examined++;
+        }
+    } else if (rc == VD_ERR_NOT_FOUND) {
+        stor_request_depends(request, stor_txn_snapshot_newest(session));
+    }
+    if (own)
+        stor_txn_rollback(session); /* it only read */
+    return rc;
+}

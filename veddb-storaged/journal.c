@@ -1,0 +1,549 @@
+/* veddb-storaged/journal.c — entries, segments, readers.
+ *
+ * STOR_JOURNAL_FORMAT 1, little-endian:
+ *   head:   u8 format, u8 flags (1 session, 2 user), u16 zero, u32 count of changes, i64 wall clock ms,
+ *           [session: 16 B lsid, 32 B digest of its user, i64 txnNumber], [u8 length, user]
+ *   change: u8 kind, u8 type of _id, u16 length of _id if <= 0xfffe (else 0xffff and u32 behind), i32 statement,
+ *           u64 collection, u64 previous version, i64 bytes delta, u64 hash delta, u32 length of body, _id, body
+ *           (INSERT and REPLACE have no _id of their own: it is the body's first field) */
+#include "veddb-storaged/journal.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+#include "veddb-storaged/catalog/catalog.h"
+
+#include <stdio.h>
+
+#define FORMAT            1
+#define FLAG_SESSION      1
+#define FLAG_USER         2
+#define HEAD_BYTES        16
+#define CHANGE_BYTES      44
+#define KEY_BYTES         12
+#define SEGMENTS_MAX      4096
+#define SEGMENTS_WANTED   16       /* of journal_max */
+#define SEGMENT_MIN_BYTES (8u << 20)
+#define CUT_PAUSE_MS      5000
+
+/* ---- entries ---- */
+
+int stor_journal_begin(vd_buf_t *buf, const stor_request_t *request, int64_t wall_ms,
+                       vd_error_t *err)
+{
+    const vdp_operation_command_t *command = &request->command;
+    bool session = request->txn_number >= 0 && command->lsid.len == 16;
+    bool user = command->user.len > 0;
+    size_t user_len = command->user.len > 255 ? 255 : command->user.len;
+    uint8_t *at;
+    size_t len = HEAD_BYTES + (session ? 56 : 0) + (user ? 1 + user_len : 0);
+    if (vd_buf_reserve(buf, len, &at) != VD_OK)
+        return vd_error_set(err, VD_ERR_FULL, "a journal entry is too large");
+    memset(at, 0, len);
+    at[0] = FORMAT;
+    at[1] = (session ? FLAG_SESSION : 0) | (user ? FLAG_USER : 0);
+    vd_put_u64(at + 8, (uint64_t)wall_ms);
+    uint8_t *p = at + HEAD_BYTES;
+    if (session) {
+        memcpy(p, command->lsid.data, 16);
+        if (command->lsid_user.len == 32)
+            memcpy(p + 16, command->lsid_user.data, 32);
+        vd_put_u64(p + 48, (uint64_t)request->txn_number);
+        p += 56;
+    }
+    if (user) {
+        *p = (uint8_t)user_len;
+        memcpy(p + 1, command->user.data, user_len);
+    }
+    vd_buf_commit(buf, len);
+    return VD_OK;
+}
+
+int stor_journal_add(vd_buf_t *buf, const stor_change_t *change, vd_error_t *err)
+{
+    bool own_id = change->kind != STOR_CHANGE_INSERT && change->kind != STOR_CHANGE_REPLACE;
+    size_t id_len = own_id ? change->id.len : 0;
+    size_t wide = id_len > 0xfffe ? 4 : 0;
+    size_t len = CHANGE_BYTES + wide + id_len + change->body.len;
+    uint8_t *at;
+    if (vd_buf_reserve(buf, len, &at) != VD_OK)
+        return vd_error_set(err, VD_ERR_FULL, "a journal entry is too large");
+    at[0] = (uint8_t)change->kind;
+    at[1] = own_id ? change->id.type : 0;
+    uint16_t narrow = wide != 0 ? 0xffff : (uint16_t)id_len;
+    at[2] = (uint8_t)narrow, at[3] = (uint8_t)(narrow >> 8);
+    vd_put_u32(at + 4, (uint32_t)change->statement);
+    vd_put_u64(at + 8, change->collection_id);
+    vd_put_u64(at + 16, change->previous_version);
+    vd_put_u64(at + 24, (uint64_t)change->bytes_delta);
+    vd_put_u64(at + 32, change->hash_delta);
+    vd_put_u32(at + 40, change->body.len);
+    uint8_t *p = at + CHANGE_BYTES;
+    if (wide != 0)
+        vd_put_u32(p, (uint32_t)id_len), p += 4;
+    if (id_len > 0)
+        memcpy(p, change->id.data, id_len), p += id_len;
+    if (change->body.len > 0)
+        memcpy(p, change->body.data, change->body.len);
+    vd_buf_commit(buf, len);
+    uint8_t *head = vd_buf_at(buf, 4);
+    vd_put_u32(head, vd_get_u32(head) + 1);
+    return VD_OK;
+}
+
+static int bad_entry(vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_CORRUPT, "a journal entry is malformed");
+}
+
+int stor_journal_decode(vd_slice_t key, vd_slice_t value, stor_journal_entry_t *ret_entry,
+                        vd_error_t *err)
+{
+    if (key.len != KEY_BYTES || value.len < HEAD_BYTES || value.data[0] != FORMAT)
+        return bad_entry(err);
+    uint8_t flags = value.data[1];
+    stor_journal_entry_t entry = {
+        .timestamp = vd_get_u64_be(key.data),
+        .part = (uint32_t)key.data[8] << 24 | (uint32_t)key.data[9] << 16 |
+                (uint32_t)key.data[10] << 8 | key.data[11],
+        .wall_ms = (int64_t)vd_get_u64(value.data + 8),
+        .change_count = vd_get_u32(value.data + 4),
+        .txn_number = -1,
+    };
+    const uint8_t *p = value.data + HEAD_BYTES, *end = value.data + value.len;
+    if ((flags & FLAG_SESSION) != 0) {
+        if (end - p < 56)
+            return bad_entry(err);
+        entry.lsid = vd_slice(p, 16);
+        entry.lsid_user = vd_slice(p + 16, 32);
+        entry.txn_number = (int64_t)vd_get_u64(p + 48);
+        p += 56;
+    }
+    if ((flags & FLAG_USER) != 0) {
+        if (end - p < 1 || end - p < 1 + *p)
+            return bad_entry(err);
+        entry.user = vd_slice(p + 1, *p);
+        p += 1 + *p;
+    }
+    entry.changes = vd_slice(p, (size_t)(end - p));
+    *ret_entry = entry;
+    return VD_OK;
+}
+
+static int64_t documents_delta(stor_change_kind_t kind)
+{
+    return kind == STOR_CHANGE_INSERT ? 1 : kind == STOR_CHANGE_DELETE ? -1 : 0;
+}
+
+int stor_journal_change_next(vd_slice_t *changes, stor_change_t *ret_change, vd_error_t *err)
+{
+    const uint8_t *p = changes->data;
+    size_t left = changes->len;
+    if (left == 0)
+        return VD_ERR_NOT_FOUND;
+    if (left < CHANGE_BYTES)
+        return bad_entry(err);
+    size_t id_len = (size_t)p[2] | (size_t)p[3] << 8, head = CHANGE_BYTES;
+    if (id_len == 0xffff) {
+        if (left < CHANGE_BYTES + 4)
+            return bad_entry(err);
+        id_len = vd_get_u32(p + CHANGE_BYTES);
+        head += 4;
+    }
+    size_t body_len = vd_get_u32(p + 40);
+    if (id_len > left - head || body_len > left - head - id_len)
+        return bad_entry(err);
+    stor_change_t change = {
+        .kind = (stor_change_kind_t)p[0],
+        .statement = (int32_t)vd_get_u32(p + 4),
+        .collection_id = vd_get_u64(p + 8),
+        .previous_version = vd_get_u64(p + 16),
+        .bytes_delta = (int64_t)vd_get_u64(p + 24),
+        .hash_delta = vd_get_u64(p + 32),
+        .body = {p + head + id_len, (uint32_t)body_len},
+    };
+    change.documents_delta = documents_delta(change.kind);
+    if (change.kind == STOR_CHANGE_INSERT || change.kind == STOR_CHANGE_REPLACE)
+        change.id = vd_bson_get(change.body, "_id");
+    else
+        change.id = (vd_value_t){p + head, (uint32_t)id_len, p[1]};
+    *changes = vd_slice(p + head + id_len + body_len, left - head - id_len - body_len);
+    *ret_change = change;
+    return VD_OK;
+}
+
+/* ---- segments ---- */
+
+typedef struct {
+    uint64_t number;
+    char table[32];
+    uint64_t first;             /* no entry below; rows of older segments may be above, near the cut */
+    atomic_uint_fast64_t bytes; /* appended since open, plus the file's size at open */
+    atomic_uint_fast64_t entries;
+} segment_t;
+
+struct stor_journal {
+    stor_storage_t *storage;
+    pthread_rwlock_t lock;      /* the list; appenders look only at `current` */
+    segment_t *segments[SEGMENTS_MAX];
+    uint32_t count;
+    _Atomic(segment_t *) current;
+    uint64_t cut_at;            /* above every timestamp drawn before the current one was made */
+    uint64_t cut_ms;
+    uint64_t dropped_below;     /* entries at or below may be gone */
+    segment_t *graveyard[SEGMENTS_MAX]; /* dropped while open: structs stay until close, as appenders may look */
+    uint32_t graveyard_count;
+};
+
+static void segment_names(uint64_t number, char table[32], char row[32])
+{
+    (void)snprintf(table, 32, "j-%llu", (unsigned long long)number);
+    (void)snprintf(row, 32, "segment-%llu", (unsigned long long)number);
+}
+
+static int segment_make(stor_journal_t *journal, stor_session_t *session, uint64_t number,
+                        uint64_t first, vd_error_t *err)
+{
+    segment_t *segment = vd_xalloc(sizeof *segment);
+    char row[32];
+    segment->number = number;
+    segment->first = first;
+    segment_names(number, segment->table, row);
+    vd_arena_t *arena = vd_arena_create();
+    int rc = stor_engine_table_create(journal->storage->engine, segment->table, false, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_meta_put(session, row, vd_value_from_int64(arena, (int64_t)first), err);
+    vd_arena_destroy(&arena);
+    if (rc != VD_OK) {
+        vd_free(segment);
+        return rc;
+    }
+    pthread_rwlock_wrlock(&journal->lock);
+    journal->segments[journal->count++] = segment;
+    pthread_rwlock_unlock(&journal->lock);
+    atomic_store(&journal->current, segment);
+    return VD_OK;
+}
+
+static int segment_load(void *context, uint64_t number, uint64_t first)
+{
+    stor_journal_t *journal = context;
+    if (journal->count >= SEGMENTS_MAX)
+        return VD_ERR_FULL;
+    segment_t *segment = vd_xalloc(sizeof *segment);
+    char row[32];
+    segment->number = number;
+    segment->first = first;
+    segment_names(number, segment->table, row);
+    uint64_t bytes = 0, free_bytes = 0;
+    if (stor_engine_table_size(journal->storage->engine, segment->table, &bytes, &free_bytes, NULL) ==
+        VD_OK)
+        atomic_store(&segment->bytes, bytes - free_bytes);
+    /* Rows come in the order of their names, not of their numbers. */
+    uint32_t at = journal->count++;
+    for (; at > 0 && journal->segments[at - 1]->number > number; at--)
+        journal->segments[at] = journal->segments[at - 1];
+    journal->segments[at] = segment;
+    return VD_OK;
+}
+
+/* Entries above this are all there: a dropped segment overlaps the one after it, not the second. */
+static uint64_t oldest_sure(const stor_journal_t *journal)
+{
+    if (journal->segments[0]->number == 1)
+        return 0;
+    return journal->segments[journal->count > 1 ? 1 : 0]->first;
+}
+
+int stor_journal_open(stor_storage_t *storage, stor_journal_t **ret_journal, vd_error_t *err)
+{
+    stor_journal_t *journal = vd_xalloc(sizeof *journal);
+    journal->storage = storage;
+    pthread_rwlock_init(&journal->lock, NULL);
+    stor_session_t *session = NULL;
+    int rc = stor_session_open(storage->engine, &session, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_segments(session, segment_load, journal, err);
+    if (rc == VD_OK && journal->count == 0)
+        rc = segment_make(journal, session, 1, 0, err);
+    else if (rc == VD_OK)
+        atomic_store(&journal->current, journal->segments[journal->count - 1]);
+    if (rc == VD_OK) {
+        journal->dropped_below = oldest_sure(journal);
+        journal->cut_ms = vd_monotonic_ms();
+    }
+    stor_session_close(&session);
+    if (rc != VD_OK)
+        stor_journal_close(&journal);
+    else
+        *ret_journal = journal;
+    return rc;
+}
+
+void stor_journal_close(stor_journal_t **journal_p)
+{
+    stor_journal_t *journal = *journal_p;
+    if (journal == NULL)
+        return;
+    for (uint32_t i = 0; i < journal->count; i++)
+        vd_free(journal->segments[i]);
+    for (uint32_t i = 0; i < journal->graveyard_count; i++)
+        vd_free(journal->graveyard[i]);
+    pthread_rwlock_destroy(&journal->lock);
+    vd_free(journal);
+    *journal_p = NULL;
+}
+
+static void entry_key(uint64_t timestamp, uint32_t part, uint8_t key[KEY_BYTES])
+{
+    vd_put_u64_be(key, timestamp);
+    key[8] = (uint8_t)(part >> 24), key[9] = (uint8_t)(part >> 16);
+    key[10] = (uint8_t)(part >> 8), key[11] = (uint8_t)part;
+}
+
+int stor_journal_append(stor_journal_t *journal, stor_session_t *session, uint64_t timestamp,
+                        uint32_t part, vd_slice_t entry, vd_error_t *err)
+{
+    segment_t *segment = atomic_load(&journal->current);
+    stor_cursor_t *cursor;
+    uint8_t key[KEY_BYTES];
+    int rc = stor_cursor_open(session, segment->table, &cursor, err);
+    if (rc != VD_OK)
+        return rc;
+    entry_key(timestamp, part, key);
+    /* put: the key is new (timestamps are unique), so no look-up is needed to know that. */
+    rc = stor_cursor_put(cursor, vd_slice(key, sizeof key), entry, err);
+    if (rc == VD_OK) {
+        atomic_fetch_add_explicit(&segment->bytes, entry.len + KEY_BYTES + 8, memory_order_relaxed);
+        atomic_fetch_add_explicit(&segment->entries, 1, memory_order_relaxed);
+    }
+    return rc;
+}
+
+static uint64_t segment_max_bytes(const stor_journal_t *journal)
+{
+    uint64_t max = journal->storage->settings.journal_max_bytes / SEGMENTS_WANTED;
+    return max < SEGMENT_MIN_BYTES ? SEGMENT_MIN_BYTES : max;
+}
+
+static int drop_first(stor_journal_t *journal, stor_session_t *session, vd_error_t *err)
+{
+    segment_t *segment = journal->segments[0];
+    char table[32], row[32];
+    segment_names(segment->number, table, row);
+    int rc = stor_catalog_meta_put(session, row, VD_VALUE_MISSING, err);
+    if (rc != VD_OK)
+        return rc;
+    pthread_rwlock_wrlock(&journal->lock);
+    journal->count--;
+    memmove(journal->segments, journal->segments + 1, journal->count * sizeof journal->segments[0]);
+    journal->dropped_below = oldest_sure(journal);
+    if (journal->graveyard_count < SEGMENTS_MAX)
+        journal->graveyard[journal->graveyard_count++] = segment;
+    pthread_rwlock_unlock(&journal->lock);
+    stor_catalog_table_dropped(journal->storage->catalog, table);
+    return VD_OK;
+}
+
+/* Bytes in all segments. */
+static uint64_t total_bytes(const stor_journal_t *journal)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < journal->count; i++)
+        bytes += atomic_load_explicit(&journal->segments[i]->bytes, memory_order_relaxed);
+    return bytes;
+}
+
+/* Seconds never run ahead of the clock by more than a full counter allows. */
+static uint64_t above_all_drawn(const stor_journal_t *journal)
+{
+    uint64_t seconds = stor_engine_newest(journal->storage->engine) >> 32;
+    uint64_t now = (uint64_t)vd_wall_ms() / 1000;
+    return ((seconds > now ? seconds : now) + 2) << 32;
+}
+
+int stor_journal_maintain(stor_journal_t *journal, stor_session_t *session, uint64_t keep_above,
+                          vd_error_t *err)
+{
+    stor_engine_t *engine = journal->storage->engine;
+    segment_t *current = atomic_load(&journal->current);
+    uint64_t now_ms = vd_monotonic_ms();
+    int rc = VD_OK;
+    if (atomic_load(&current->bytes) >= segment_max_bytes(journal) &&
+        journal->count < SEGMENTS_MAX && now_ms - journal->cut_ms >= CUT_PAUSE_MS &&
+        stor_engine_visible(engine) >= journal->cut_at) {
+        /* Who has drawn already may append to the old one or to the new one: so the new one begins at what is
+         * visible, and the next cut waits until everything drawn before this one is visible. */
+        uint64_t first = stor_engine_visible(engine);
+        rc = segment_make(journal, session, current->number + 1, first, err);
+        journal->cut_at = above_all_drawn(journal);
+        journal->cut_ms = now_ms;
+        if (rc == VD_OK)
+            vd_log(VD_LOG_INFO, "journal segment cut", "segment=%llu",
+                   (unsigned long long)current->number + 1);
+    }
+    /* The first segment ends where the second begins, with a little overlap: the third's start is surely behind it. */
+    while (rc == VD_OK && journal->count > 3 &&
+           total_bytes(journal) > journal->storage->settings.journal_max_bytes &&
+           journal->segments[2]->first <= keep_above)
+        rc = drop_first(journal, session, err);
+    return rc;
+}
+
+void stor_journal_stats(stor_journal_t *journal, stor_journal_stats_t *ret_stats)
+{
+    memset(ret_stats, 0, sizeof *ret_stats);
+    pthread_rwlock_rdlock(&journal->lock);
+    ret_stats->segments = journal->count;
+    ret_stats->bytes = total_bytes(journal);
+    for (uint32_t i = 0; i < journal->count; i++)
+        ret_stats->entries += atomic_load_explicit(&journal->segments[i]->entries, memory_order_relaxed);
+    ret_stats->oldest = journal->dropped_below;
+    ret_stats->newest_segment = journal->segments[journal->count - 1]->number;
+    pthread_rwlock_unlock(&journal->lock);
+}
+
+/* ---- readers ---- */
+
+typedef struct {
+    stor_cursor_t *cursor; /* NULL: nothing more in this table */
+    vd_slice_t key, value;
+} head_t;
+
+struct stor_journal_reader {
+    stor_journal_t *journal;
+    stor_session_t *session;
+    uint8_t after[KEY_BYTES]; /* key of the last entry given */
+    uint64_t segment;         /* number of the older of the two segments that are merged */
+    bool primed;              /* heads stand at the first records above `after`, in this transaction */
+    bool more_segments;
+    head_t heads[2];
+};
+
+stor_journal_reader_t *stor_journal_reader_open(stor_journal_t *journal, stor_session_t *session,
+                                                uint64_t after)
+{
+    stor_journal_reader_t *reader = vd_xalloc(sizeof *reader);
+    reader->journal = journal;
+    reader->session = session;
+    entry_key(after, UINT32_MAX, reader->after);
+    return reader;
+}
+
+void stor_journal_reader_close(stor_journal_reader_t **reader_p)
+{
+    vd_free(*reader_p);
+    *reader_p = NULL;
+}
+
+void stor_journal_reader_begin(stor_journal_reader_t *reader)
+{
+    reader->primed = false;
+}
+
+/* The two segments to merge: the oldest one that may hold something above `after`, and the next. */
+static uint32_t neighbours(stor_journal_reader_t *reader, char tables[2][32], bool *ret_lost)
+{
+    stor_journal_t *journal = reader->journal;
+    uint64_t after = vd_get_u64_be(reader->after);
+    pthread_rwlock_rdlock(&journal->lock);
+    *ret_lost = after < journal->dropped_below;
+    uint32_t i = 0;
+    while (i + 1 < journal->count && journal->segments[i]->number < reader->segment)
+        i++;
+    /* Segment i can't hold anything new when segment i+2 begins at or below `after`. */
+    while (i + 2 < journal->count && journal->segments[i + 2]->first <= after)
+        i++;
+    uint32_t n = 0;
+    for (; n < 2 && i + n < journal->count; n++)
+        memcpy(tables[n], journal->segments[i + n]->table, 32);
+    reader->segment = journal->segments[i]->number;
+    reader->more_segments = i + 2 < journal->count;
+    pthread_rwlock_unlock(&journal->lock);
+    return n;
+}
+
+/* First record above `after` in one table. */
+static int head_seek(stor_journal_reader_t *reader, head_t *head, const char *table, vd_error_t *err)
+{
+    int rc = stor_cursor_open(reader->session, table, &head->cursor, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_error_t miss = VD_ERROR_INIT;
+    vd_slice_t after = vd_slice(reader->after, KEY_BYTES);
+    rc = stor_cursor_seek(head->cursor, after, true, &head->key, &head->value, &miss);
+    if (rc == VD_OK && vd_slice_equal(head->key, after))
+        rc = stor_cursor_next(head->cursor, true, &head->key, &head->value, &miss);
+    if (rc == VD_ERR_NOT_FOUND) {
+        head->cursor = NULL;
+        return VD_OK;
+    }
+    if (rc != VD_OK && err != NULL)
+        vd_error_copy(&miss, err);
+    return rc;
+}
+
+static int reader_prime(stor_journal_reader_t *reader, vd_error_t *err)
+{
+    char tables[2][32];
+    bool lost;
+    uint32_t n = neighbours(reader, tables, &lost);
+    if (lost)
+        return vd_error_set(err, VD_ERR_CHANGE_STREAM_HISTORY_LOST,
+                            "the journal no longer holds what comes next");
+    reader->heads[0].cursor = reader->heads[1].cursor = NULL;
+    int rc = VD_OK;
+    for (uint32_t i = 0; i < n && rc == VD_OK; i++)
+        rc = head_seek(reader, &reader->heads[i], tables[i], err);
+    reader->primed = rc == VD_OK;
+    return rc;
+}
+
+/* The last entry given came from this head: on to the next. */
+static int head_advance(stor_journal_reader_t *reader, vd_error_t *err)
+{
+    for (int i = 0; i < 2; i++) {
+        head_t *head = &reader->heads[i];
+        if (head->cursor == NULL || memcmp(head->key.data, reader->after, KEY_BYTES) != 0)
+            continue;
+        vd_error_t miss = VD_ERROR_INIT;
+        int rc = stor_cursor_next(head->cursor, true, &head->key, &head->value, &miss);
+        if (rc == VD_ERR_NOT_FOUND)
+            head->cursor = NULL;
+        else if (rc != VD_OK) {
+            if (err != NULL)
+                vd_error_copy(&miss, err);
+            return rc;
+        }
+    }
+    return VD_OK;
+}
+
+int stor_journal_reader_next(stor_journal_reader_t *reader, uint64_t upto,
+                             stor_journal_entry_t *ret_entry, vd_error_t *err)
+{
+    for (;;) {
+        int rc = reader->primed ? head_advance(reader, err) : reader_prime(reader, err);
+        if (rc != VD_OK)
+            return rc;
+        head_t *a = &reader->heads[0], *b = &reader->heads[1];
+        head_t *least = a->cursor == NULL                                 ? b
+                        : b->cursor == NULL                               ? a
+                        : vd_slice_compare(a->key, b->key) <= 0 ? a
+                                                                          : b;
+        if (least->cursor != NULL) {
+            if (least->key.len != KEY_BYTES)
+                return bad_entry(err);
+            if (vd_get_u64_be(least->key.data) > upto)
+                return VD_ERR_NOT_FOUND;
+            rc = stor_journal_decode(least->key, least->value, ret_entry, err);
+            if (rc == VD_OK)
+                memcpy(reader->after, least->key.data, KEY_BYTES);
+            return rc;
+        }
+        if (!reader->more_segments)
+            return VD_ERR_NOT_FOUND;
+        reader->segment++; /* both are read to the end, and later ones exist */
+        reader->primed = false;
+    }
+}

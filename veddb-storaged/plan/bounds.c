@@ -1,0 +1,198 @@
+#include "libcommon/base/limits.h"
+#include "veddb-storaged/plan/bounds.h"
+
+#include "veddb-storaged/engine/keycode.h"
+
+#include <stdlib.h>
+
+/* One side of what the filter says; wide open at first. */
+typedef struct {
+    vd_arena_t *arena;
+    bool found;
+    stor_range_t whole;     /* from comparisons */
+    bool has_points;        /* from equalities and $in */
+    uint32_t point_count;
+    vd_slice_t *points;
+} bounds_build_t;
+
+static int key_of(vd_arena_t *arena, vd_value_t v, vd_slice_t *ret_key, bool *ret_exact,
+                  vd_error_t *err)
+{
+    vd_buf_t buf;
+    vd_buf_init(&buf, 4 * VD_KEYCODE_MAX_BYTES);
+    int rc = stor_keycode_append(&buf, v, false, ret_exact, err);
+    if (rc == VD_OK)
+        *ret_key = vd_arena_copy_slice(arena, vd_buf_slice(&buf));
+    vd_buf_done(&buf);
+    return rc;
+}
+
+/* Null also finds what is missing or undefined; an array or regex is never an _id: no bound. */
+static bool is_key_type(uint8_t type)
+{
+    return type != VD_BSON_NULL && type != VD_BSON_UNDEFINED && type != VD_BSON_ARRAY &&
+           type != VD_BSON_REGEX && type != VD_BSON_MISSING;
+}
+
+static void low_raise(bounds_build_t *build, vd_slice_t key, bool exclusive)
+{
+    stor_range_t *whole = &build->whole;
+    int c = vd_slice_compare(key, whole->low);
+    if (whole->low.len == 0 || c > 0 || (c == 0 && exclusive)) {
+        whole->low = key;
+        whole->low_exclusive = exclusive;
+    }
+    build->found = true;
+}
+
+static void high_lower(bounds_build_t *build, vd_slice_t key, bool exclusive)
+{
+    stor_range_t *whole = &build->whole;
+    int c = whole->high.len == 0 ? -1 : vd_slice_compare(key, whole->high);
+    if (c < 0 || (c == 0 && exclusive)) {
+        whole->high = key;
+        whole->high_exclusive = exclusive;
+    }
+    build->found = true;
+}
+
+static int key_compare(const void *a, const void *b)
+{
+    return vd_slice_compare(*(const vd_slice_t *)a, *(const vd_slice_t *)b);
+}
+
+static void points_unique(bounds_build_t *build)
+{
+    qsort(build->points, build->point_count, sizeof *build->points, key_compare);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < build->point_count; i++)
+        if (kept == 0 || !vd_slice_equal(build->points[kept - 1], build->points[i]))
+            build->points[kept++] = build->points[i];
+    build->point_count = kept;
+}
+
+/* A second set of points is left to the filter: the first alone is wide enough. */
+static int points_take(bounds_build_t *build, const vd_value_t *values, uint32_t count,
+                       vd_error_t *err)
+{
+    if (build->has_points || count > STOR_BOUNDS_RANGES_MAX)
+        return VD_OK;
+    for (uint32_t i = 0; i < count; i++)
+        if (!is_key_type(values[i].type))
+            return VD_OK;
+    vd_slice_t *points = VD_ARENA_ARRAY(build->arena, vd_slice_t, count + 1);
+    for (uint32_t i = 0; i < count; i++) {
+        bool exact;
+        int rc = key_of(build->arena, values[i], &points[i], &exact, err);
+        if (rc != VD_OK)
+            return rc;
+    }
+    build->points = points;
+    build->point_count = count;
+    build->has_points = build->found = true;
+    points_unique(build);
+    return VD_OK;
+}
+
+static int compare_take(bounds_build_t *build, const stor_filter_t *filter, vd_error_t *err)
+{
+    /* Only numbers, strings, ObjectIds, dates and the like, which compare within their own type by key order. */
+    static const uint8_t types[] = {VD_BSON_DOUBLE, VD_BSON_INT32,    VD_BSON_INT64,
+                                    VD_BSON_DECIMAL128, VD_BSON_STRING, VD_BSON_OBJECTID,
+                                    VD_BSON_DATE,   VD_BSON_TIMESTAMP};
+    if (memchr(types, filter->value.type, sizeof types) == NULL)
+        return VD_OK;
+    vd_slice_t key;
+    bool exact;
+    int rc = key_of(build->arena, filter->value, &key, &exact, err);
+    if (rc != VD_OK || !exact)
+        return rc; /* a cut key does not sort as its value does */
+    switch (filter->kind) {
+    case STOR_FILTER_GT:
+    case STOR_FILTER_GTE:
+        low_raise(build, key, filter->kind == STOR_FILTER_GT);
+        break;
+    case STOR_FILTER_LT:
+    case STOR_FILTER_LTE:
+        high_lower(build, key, filter->kind == STOR_FILTER_LT);
+        break;
+    default:
+        VD_UNREACHABLE();
+    }
+    return VD_OK;
+}
+
+static int take(bounds_build_t *build, const stor_filter_t *filter, vd_error_t *err)
+{
+    int rc = VD_OK;
+    if (filter->kind == STOR_FILTER_AND) {
+        for (uint32_t i = 0; i < filter->child_count && rc == VD_OK; i++)
+            rc = take(build, filter->children[i], err);
+        return rc;
+    }
+    if (filter->kind == STOR_FILTER_FALSE) {
+        build->has_points = build->found = true;
+        build->point_count = 0;
+        return VD_OK;
+    }
+    if (filter->path.count != 1 || !vd_slice_is(filter->path.text, "_id"))
+        return VD_OK;
+    switch (filter->kind) {
+    case STOR_FILTER_EQ:
+        return points_take(build, &filter->value, 1, err);
+    case STOR_FILTER_IN:
+        return filter->regex_count > 0 || filter->has_null
+                   ? VD_OK
+                   : points_take(build, filter->values, filter->value_count, err);
+    case STOR_FILTER_GT:
+    case STOR_FILTER_GTE:
+    case STOR_FILTER_LT:
+    case STOR_FILTER_LTE:
+        return compare_take(build, filter, err);
+    default:
+        return VD_OK;
+    }
+}
+
+static bool inside(const stor_range_t *whole, vd_slice_t key)
+{
+    int low = vd_slice_compare(key, whole->low);
+    int high = whole->high.len == 0 ? -1 : vd_slice_compare(key, whole->high);
+    return !(low < 0 || (low == 0 && whole->low_exclusive && whole->low.len > 0)) &&
+           !(high > 0 || (high == 0 && whole->high_exclusive));
+}
+
+static void points_to_ranges(const bounds_build_t *build, stor_bounds_t *bounds)
+{
+    bounds->ranges = VD_ARENA_ARRAY(build->arena, stor_range_t, build->point_count + 1);
+    bounds->all_points = true;
+    for (uint32_t i = 0; i < build->point_count; i++)
+        if (inside(&build->whole, build->points[i]))
+            bounds->ranges[bounds->count++] =
+                (stor_range_t){build->points[i], build->points[i], false, false, true};
+}
+
+int stor_bounds_of_filter(vd_arena_t *arena, const stor_filter_t *filter, stor_bounds_t **ret_bounds,
+                          vd_error_t *err)
+{
+    bounds_build_t build = {.arena = arena};
+    int rc = take(&build, filter, err);
+    if (rc != VD_OK)
+        return rc;
+    *ret_bounds = NULL;
+    if (!build.found)
+        return VD_OK;
+    stor_bounds_t *bounds = VD_ARENA_NEW(arena, stor_bounds_t);
+    if (build.has_points) {
+        points_to_ranges(&build, bounds);
+    } else {
+        const stor_range_t *whole = &build.whole;
+        int c = whole->high.len == 0 ? -1 : vd_slice_compare(whole->low, whole->high);
+        bounds->ranges = VD_ARENA_NEW(arena, stor_range_t);
+        bounds->ranges[0] = *whole;
+        bounds->count = c > 0 || (c == 0 && (whole->low_exclusive || whole->high_exclusive)) ? 0 : 1;
+        bounds->all_points = bounds->count == 0;
+    }
+    *ret_bounds = bounds;
+    return VD_OK;
+}

@@ -1,0 +1,493 @@
+/* veddb-storaged/request.c — generic arguments, checks before a handler, the frame of every reply. */
+#include "veddb-storaged/request.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/log.h"
+#include "veddb-storaged/args.h"
+#include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/catalog/names.h"
+#include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/sessions.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#define CLUSTER_TIME_WAIT_US 3000000 /* afterClusterTime: longest wait for commits in flight */
+#define CHECKS_PER_CLOCK     64
+#define REPLY_MAX_BYTES      (VD_BSON_INTERNAL_MAX_BYTES + 1024 * 1024)
+
+void stor_request_init(stor_request_t *request, stor_storage_t *storage, vd_arena_t *arena)
+{
+    memset(request, 0, sizeof *request);
+    request->storage = storage;
+    request->arena = arena;
+    request->arrived_us = vd_monotonic_us();
+    request->txn_number = -1;
+    request->command.txn_number = -1;
+    request->number = atomic_fetch_add_explicit(&storage->next_number, 1, memory_order_relaxed) + 1;
+}
+
+/* ---- generic arguments ---- */
+
+static int read_concern_level(stor_request_t *request, vd_slice_t level, vd_error_t *err)
+{
+    uint32_t flags = request->entry->flags;
+    if (vd_slice_is(level, "local") || vd_slice_is(level, "available"))
+        request->read_level = STOR_READ_LOCAL;
+    else if (vd_slice_is(level, "majority"))
+        request->read_level = STOR_READ_MAJORITY;
+    else if (vd_slice_is(level, "linearizable"))
+        request->read_level = STOR_READ_LINEARIZABLE;
+    else if (vd_slice_is(level, "snapshot"))
+        request->read_level = STOR_READ_SNAPSHOT;
+    else
+        return vd_error_set(err, VD_ERR_BAD_VALUE,
+                            "Enumeration value '%.*s' for field 'readConcern.level' is not a valid "
+                            "value.",
+                            VD_SLICE_FMT(level));
+    if (request->read_level == STOR_READ_SNAPSHOT)
+        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
+                            "readConcern level snapshot is not built yet");
+    if (request->read_level != STOR_READ_LOCAL && (flags & STOR_COMMAND_READ_CONCERN) == 0)
+        return vd_error_set(
+            err, VD_ERR_INVALID_OPTIONS,
+            "Command %s does not support { readConcern: { level: \"%.*s\", provenance: "
+            "\"clientSupplied\" } } :: caused by :: read concern not supported",
+            request->entry->name, VD_SLICE_FMT(level));
+    return VD_OK;
+}
+
+static int read_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t *err)
+{
+    if (v.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field 'readConcern' is the wrong type '%s', expected type "
+                            "'object'",
+                            vd_bson_type_name(v.type));
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, vd_value_document(v));
+    while (vd_bson_iter_next(&iter)) {
+        int rc = VD_OK;
+        if (vd_slice_is(iter.name, "level") && iter.value.type == VD_BSON_STRING)
+            rc = read_concern_level(request, vd_value_string(iter.value), err);
+        else if (vd_slice_is(iter.name, "afterClusterTime") &&
+                 iter.value.type == VD_BSON_TIMESTAMP)
+            request->after_cluster_time = vd_value_timestamp(iter.value);
+        else if (vd_slice_is(iter.name, "atClusterTime"))
+            rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
+                              "readConcern atClusterTime is not built yet");
+        else if (!vd_slice_is(iter.name, "provenance"))
+            rc = vd_error_set(err, VD_ERR_LOCATION(40415),
+                              "BSON field 'readConcern.%.*s' is an unknown field or has the wrong "
+                              "type.",
+                              VD_SLICE_FMT(iter.name));
+        if (rc != VD_OK)
+            return rc;
+    }
+    return VD_OK;
+}
+
+static int write_concern_w(stor_request_t *request, vd_value_t v, vd_error_t *err)
+{
+    stor_write_concern_t *concern = &request->write_concern;
+    if (v.type == VD_BSON_STRING) {
+        vd_slice_t mode = vd_value_string(v);
+        if (!vd_slice_is(mode, "majority"))
+            return vd_error_set(err, VD_ERR_UNKNOWN_REPL_WRITE_CONCERN,
+                                "No write concern mode named '%.*s' found in replica set "
+                                "configuration",
+                                VD_SLICE_FMT(mode));
+        concern->majority = true;
+        return VD_OK;
+    }
+    if (v.type == VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_UNKNOWN_REPL_WRITE_CONCERN,
+                            "tagged write concerns are not known in the replica set configuration");
+    int64_t w;
+    if (!vd_value_as_int64(v, &w))
+        return vd_error_set(err, VD_ERR_FAILED_TO_PARSE, "w has to be a number or string");
+    if (w < 0 || w > 50)
+        return vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
+                            "w has to be a non-negative number and not greater than 50; found: "
+                            "%lld",
+                            (long long)w);
+    concern->w = w;
+    return VD_OK;
+}
+
+static int write_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t *err)
+{
+    if (v.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field 'writeConcern' is the wrong type '%s', expected type "
+                            "'object'",
+                            vd_bson_type_name(v.type));
+    stor_write_concern_t *concern = &request->write_concern;
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, vd_value_document(v));
+    while (vd_bson_iter_next(&iter)) {
+        int rc = VD_OK;
+        if (vd_slice_is(iter.name, "w"))
+            rc = write_concern_w(request, iter.value, err);
+        else if (vd_slice_is(iter.name, "j"))
+            concern->journal = vd_value_as_flag(iter.value);
+        else if (vd_slice_is(iter.name, "wtimeout") || vd_slice_is(iter.name, "wtimeoutMS"))
+            concern->timeout_ms = (uint64_t)vd_value_as_double(iter.value);
+        else if (!vd_slice_is(iter.name, "fsync") && !vd_slice_is(iter.name, "provenance") &&
+                 !vd_slice_is(iter.name, "getLastError"))
+            rc = vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
+                              "unrecognized write concern field: %.*s", VD_SLICE_FMT(iter.name));
+        if (rc != VD_OK)
+            return rc;
+    }
+    concern->present = true;
+    return VD_OK;
+}
+
+static int generic_parse(stor_request_t *request, vd_slice_t name, vd_value_t v, vd_error_t *err)
+{
+    if (vd_slice_is(name, "readConcern"))
+        return read_concern_parse(request, v, err);
+    if (vd_slice_is(name, "writeConcern"))
+        return write_concern_parse(request, v, err);
+    if (vd_slice_is(name, "comment")) {
+        request->comment = v;
+        return VD_OK;
+    }
+    if (vd_slice_is(name, "startTransaction") ||
+        (vd_slice_is(name, "autocommit") && !vd_value_as_flag(v)))
+        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
+                            "multi-document transactions are not built yet");
+    if (vd_slice_is(name, "apiVersion") &&
+        (v.type != VD_BSON_STRING || !vd_slice_is(vd_value_string(v), "1")))
+        return vd_error_set(err, VD_ERR_API_VERSION_ERROR, "API version must be \"1\"");
+    return VD_OK;
+}
+
+int stor_request_prepare(stor_request_t *request, vd_error_t *err)
+{
+    request->db = request->command.db;
+    request->body = request->sections.body;
+    if (request->entry == NULL)
+        request->entry = stor_command_find(request->command.name);
+    if (request->entry == NULL)
+        return vd_error_set(err, VD_ERR_COMMAND_NOT_FOUND, "no such command: '%.*s'",
+                            VD_SLICE_FMT(request->command.name));
+    request->variables.now_ms = vd_wall_ms();
+    request->txn_number = request->command.txn_number;
+    if (request->command.max_time_ms != 0) {
+        request->deadline_us = request->arrived_us + request->command.max_time_ms * 1000ull;
+        request->deadline_is_max_time = true;
+    }
+    uint64_t asker_us = request->arrived_us + request->envelope.deadline_ms * 1000;
+    if (request->envelope.deadline_ms != 0 &&
+        (request->deadline_us == 0 || asker_us < request->deadline_us)) {
+        request->deadline_us = asker_us;
+        request->deadline_is_max_time = false;
+    }
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, request->body);
+    while (vd_bson_iter_next(&iter)) {
+        /* Cheap first letter test: most fields are the command's own. */
+        uint8_t c = iter.name.len == 0 ? 0 : iter.name.data[0];
+        if (c != 'r' && c != 'w' && c != 'c' && c != 's' && c != 'a')
+            continue;
+        int rc = generic_parse(request, iter.name, iter.value, err);
+        if (rc != VD_OK)
+            return rc;
+    }
+    return iter.bad ? vd_error_set(err, VD_ERR_INVALID_BSON, "the command is not valid BSON") : VD_OK;
+}
+
+/* ---- before the handler ---- */
+
+static int cluster_time_wait(stor_request_t *request, vd_error_t *err)
+{
+    uint64_t after = request->after_cluster_time;
+    if (after == 0)
+        return VD_OK;
+    stor_engine_t *engine = request->storage->engine;
+    uint64_t give_up = vd_monotonic_us() + CLUSTER_TIME_WAIT_US;
+    while (stor_engine_visible(engine) < after) {
+        int rc = stor_request_check(request, err);
+        if (rc != VD_OK)
+            return rc;
+        /* Nothing in flight can reach it: the time is not one that this node has given out. */
+        uint64_t newest = stor_engine_newest(engine);
+        if ((after > newest && (after >> 32) > (newest >> 32) + 2) || vd_monotonic_us() > give_up)
+            return vd_error_set(
+                err, VD_ERR_INVALID_OPTIONS,
+                "readConcern afterClusterTime value must not be greater than the current "
+                "clusterTime. Requested clusterTime: { ts: Timestamp(%u, %u) }; current "
+                "clusterTime: { ts: Timestamp(%u, %u) }",
+                (unsigned)(after >> 32), (unsigned)after, (unsigned)(newest >> 32),
+                (unsigned)newest);
+        (void)usleep(100);
+    }
+    return VD_OK;
+}
+
+static int admission_check(stor_request_t *request, vd_error_t *err)
+{
+    stor_storage_t *storage = request->storage;
+    uint32_t flags = request->entry->flags;
+    if ((flags & STOR_COMMAND_ADMIN_ONLY) != 0 && !vd_slice_is(request->db, "admin"))
+        return vd_error_set(err, VD_ERR_UNAUTHORIZED,
+                            "%s may only be run against the admin database.", request->entry->name);
+    if (request->command.auth_epoch < atomic_load(&storage->auth_epoch) &&
+        !stor_request_internal(request)) {
+        request->reply_flags |= VDP_REPLY_RETRY;
+        return vd_error_set(err, VD_ERR_AGAIN, "users or roles have changed: check the privileges again");
+    }
+    if (request->txn_number >= 0 && request->command.lsid.len == 0)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "Transaction number requires a session ID to also be specified");
+    if (request->txn_number >= 0 && (flags & STOR_COMMAND_RETRYABLE) == 0)
+        return vd_error_set(err, VD_ERR_LOCATION(50768),
+                            "txnNumber may only be provided for multi-document transactions and "
+                            "retryable write commands. autocommit:false was not provided, and %s "
+                            "is not a retryable write command.",
+                            request->entry->name);
+    if (request->write_concern.present && (flags & STOR_COMMAND_WRITES) == 0 &&
+        (request->write_concern.majority || request->write_concern.w > 1))
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "Command does not support writeConcern: %s", request->entry->name);
+    int rc = VD_OK;
+    if ((flags & STOR_COMMAND_WRITES) != 0)
+        rc = stor_engine_write_allowed(storage->engine, err);
+    if (rc == VD_OK && (flags & STOR_COMMAND_DIAGNOSTIC) == 0 && atomic_load(&storage->draining))
+        rc = vd_error_set(err, VD_ERR_INTERRUPTED_AT_SHUTDOWN, "interrupted at shutdown");
+    if (rc == VD_OK)
+        rc = stor_sessions_touch(request, err);
+    if (rc == VD_OK)
+        rc = cluster_time_wait(request, err);
+    return rc;
+}
+
+/* ---- after the handler ---- */
+
+static void append_times(stor_request_t *request)
+{
+    stor_engine_t *engine = request->storage->engine;
+    uint64_t time = request->operation_time != 0 ? request->operation_time : request->depends_on;
+    if (time == 0)
+        time = stor_engine_visible(engine);
+    request->operation_time = time;
+    uint64_t newest = stor_engine_newest(engine);
+    static const uint8_t no_signature[20];
+    vd_bb_t *bb = &request->reply;
+    vd_bb_begin_document(bb, "$clusterTime");
+    vd_bb_timestamp(bb, "clusterTime", newest > time ? newest : time);
+    vd_bb_begin_document(bb, "signature");
+    vd_bb_binary(bb, "hash", 0, vd_slice(no_signature, sizeof no_signature));
+    vd_bb_int64(bb, "keyId", 0);
+    vd_bb_close(bb);
+    vd_bb_close(bb);
+    vd_bb_timestamp(bb, "operationTime", time);
+}
+
+static void append_write_concern_error(stor_request_t *request)
+{
+    const stor_write_concern_t *concern = &request->write_concern;
+    if (!concern->present || concern->majority || concern->w <= 1 ||
+        (request->entry->flags & STOR_COMMAND_WRITES) == 0)
+        return;
+    vd_bb_t *bb = &request->reply;
+    vd_bb_begin_document(bb, "writeConcernError");
+    vd_bb_int32(bb, "code", 100);
+    vd_bb_cstr(bb, "codeName", "UnsatisfiableWriteConcern");
+    vd_bb_cstr(bb, "errmsg", "Not enough data-bearing nodes");
+    vd_bb_begin_document(bb, "errInfo");
+    vd_bb_begin_document(bb, "writeConcern");
+    vd_bb_int32(bb, "w", (int32_t)concern->w);
+    vd_bb_int64(bb, "wtimeout", (int64_t)concern->timeout_ms);
+    vd_bb_cstr(bb, "provenance", "clientSupplied");
+    vd_bb_close(bb);
+    vd_bb_close(bb);
+    vd_bb_close(bb);
+}
+
+/* Codes after which a driver may send the same write (with its txnNumber) again. */
+static bool is_retryable(int code)
+{
+    switch (code) {
+    case VD_ERR_INTERRUPTED_AT_SHUTDOWN:
+    case VD_ERR_SHUTDOWN_IN_PROGRESS:
+    case VD_ERR_NOT_WRITABLE_PRIMARY:
+    case VD_ERR_NOT_PRIMARY_NO_SECONDARY_OK:
+    case VD_ERR_NOT_PRIMARY_OR_SECONDARY:
+    case VD_ERR_PRIMARY_STEPPED_DOWN:
+    case VD_ERR_EXCEEDED_TIME_LIMIT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void reply_error(stor_request_t *request, const vd_error_t *err)
+{
+    vd_bb_t *bb = &request->reply;
+    char name[32];
+    vd_bb_init_arena(bb, request->arena, REPLY_MAX_BYTES);
+    vd_bb_double(bb, "ok", 0);
+    vd_bb_cstr(bb, "errmsg", err->message);
+    vd_bb_int32(bb, "code", -err->code);
+    vd_bb_cstr(bb, "codeName", vd_error_code_name(err->code, name));
+    if (request->txn_number >= 0 && is_retryable(err->code)) {
+        vd_bb_begin_array(bb, "errorLabels");
+        vd_bb_cstr(bb, "0", "RetryableWriteError");
+        vd_bb_close(bb);
+    }
+    if (err->details.len >= 5)
+        vd_bb_concat(bb, (vd_bson_t){err->details.data, (uint32_t)err->details.len});
+    request->status = err->code;
+    request->cursor_id = 0;
+}
+
+static void finish(stor_request_t *request, int rc, vd_error_t *err)
+{
+    if (rc == VD_OK) {
+        request->status = VD_OK;
+        append_write_concern_error(request);
+        vd_bb_double(&request->reply, "ok", 1);
+    } else {
+        reply_error(request, err);
+    }
+    append_times(request);
+    vd_error_t failure = VD_ERROR_INIT;
+    if (vd_bb_finish(&request->reply, &request->reply_document, &failure) == VD_OK)
+        return;
+    reply_error(request, &failure);
+    append_times(request);
+    rc = vd_bb_finish(&request->reply, &request->reply_document, NULL);
+    VD_ASSERT(rc == VD_OK); /* a few hundred bytes */
+}
+
+void stor_request_refuse(stor_request_t *request, const vd_error_t *err)
+{
+    vd_error_t copy = *err;
+    finish(request, err->code, &copy);
+}
+
+static void note_slow(const stor_request_t *request)
+{
+    uint64_t us = vd_monotonic_us() - request->started_us;
+    if (us < 100000)
+        return;
+    char user[160], ns[300];
+    vd_log(VD_LOG_INFO, "slow operation",
+           "op=%llu command=%s ns=%s user=%s took_ms=%llu examined=%llu returned=%llu "
+           "conflicts=%llu code=%d",
+           (unsigned long long)request->number, request->entry == NULL ? "?" : request->entry->name,
+           vd_log_quote(request->ns, ns, sizeof ns),
+           vd_log_quote(request->command.user, user, sizeof user), (unsigned long long)us / 1000,
+           (unsigned long long)request->documents_examined,
+           (unsigned long long)request->documents_returned, (unsigned long long)request->conflicts,
+           -request->status);
+}
+
+static void counters_add(stor_request_t *request)
+{
+    stor_op_counters_t *counters = &request->storage->counters;
+    if (request->documents_examined != 0)
+        atomic_fetch_add_explicit(&counters->documents_examined, request->documents_examined,
+                                  memory_order_relaxed);
+    if (request->documents_returned != 0)
+        atomic_fetch_add_explicit(&counters->documents_returned, request->documents_returned,
+                                  memory_order_relaxed);
+    if (request->conflicts != 0)
+        atomic_fetch_add_explicit(&counters->write_conflicts, request->conflicts,
+                                  memory_order_relaxed);
+}
+
+void stor_request_run(stor_request_t *request, stor_session_t *session)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    request->session = session;
+    request->started_us = vd_monotonic_us();
+    int rc = stor_request_prepare(request, &err);
+    if (rc == VD_OK)
+        rc = admission_check(request, &err);
+    if (rc == VD_OK)
+        rc = stor_request_check(request, &err);
+    if (rc == VD_OK) {
+        vd_bb_init_arena(&request->reply, request->arena, REPLY_MAX_BYTES);
+        rc = request->entry->run(request, &err);
+        VD_ASSERT(rc == VD_OK || err.code != VD_OK);
+    }
+    /* An error or a reply may have been decided by what an open transaction saw. */
+    if (stor_txn_active(session)) {
+        stor_request_depends(request, stor_txn_snapshot_newest(session));
+        stor_txn_rollback(session);
+    }
+    stor_sessions_write_end(request);
+    stor_catalog_release_all(request);
+    finish(request, rc, &err);
+    note_slow(request);
+    counters_add(request);
+    request->session = NULL;
+}
+
+/* ---- for handlers ---- */
+
+int stor_request_check(stor_request_t *request, vd_error_t *err)
+{
+    int killed = atomic_load_explicit(&request->killed, memory_order_relaxed);
+    if (VD_UNLIKELY(killed != 0))
+        return vd_error_set(err, killed,
+                            killed == VD_ERR_CLIENT_DISCONNECT ? "operation was interrupted because a client disconnected"
+                                                               : "operation was interrupted");
+    if (request->deadline_us == 0 || request->checks++ % CHECKS_PER_CLOCK != 0 ||
+        vd_monotonic_us() < request->deadline_us)
+        return VD_OK;
+    if (request->deadline_is_max_time)
+        return vd_error_set(err, VD_ERR_MAX_TIME_MS_EXPIRED, "operation exceeded time limit");
+    return vd_error_set(err, VD_ERR_EXCEEDED_TIME_LIMIT,
+                        "operation exceeded the time that the client waits");
+}
+
+void stor_request_depends_newest(stor_request_t *request)
+{
+    stor_request_depends(request, stor_engine_newest(request->storage->engine));
+}
+
+int stor_request_collection_name(stor_request_t *request, vd_slice_t *ret_name, vd_error_t *err)
+{
+    vd_slice_t field;
+    vd_value_t v;
+    if (!vd_bson_first(request->body, &field, &v))
+        return vd_error_set(err, VD_ERR_FAILED_TO_PARSE, "an empty command");
+    if (v.type != VD_BSON_STRING)
+        return vd_error_set(err, VD_ERR_INVALID_NAMESPACE, "collection name has invalid type %s",
+                            vd_bson_type_name(v.type));
+    vd_slice_t name = vd_value_string(v);
+    int rc = stor_name_check_database(request->db, err);
+    if (rc == VD_OK)
+        rc = stor_name_check_collection(request->db, name, err);
+    if (rc != VD_OK)
+        return rc;
+    (void)stor_request_namespace(request, name);
+    *ret_name = name;
+    return VD_OK;
+}
+
+vd_slice_t stor_request_namespace(stor_request_t *request, vd_slice_t collection)
+{
+    size_t len = request->db.len + 1 + collection.len;
+    char *ns = vd_arena_alloc(request->arena, len + 1);
+    memcpy(ns, request->db.data, request->db.len);
+    ns[request->db.len] = '.';
+    if (collection.len > 0)
+        memcpy(ns + request->db.len + 1, collection.data, collection.len);
+    ns[len] = 0;
+    request->ns = vd_slice(ns, len);
+    return request->ns;
+}
+
+uint64_t stor_request_left_ms(const stor_request_t *request)
+{
+    if (request->deadline_us == 0)
+        return UINT64_MAX;
+    uint64_t now = vd_monotonic_us();
+    return now >= request->deadline_us ? 0 : (request->deadline_us - now) / 1000;
+}

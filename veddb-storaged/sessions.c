@@ -1,0 +1,540 @@
+/* veddb-storaged/sessions.c — sessions in memory (sharded) and results of retryable writes in the table "sessions".
+ *
+ * Key: 48 B session + u32 BE first statement. Value, little-endian: u8 format, u8 kind, u8 flags, u8 zero, i64 txnNumber, u64 timestamp, i64 wall clock ms, u32 count,
+ * i32 n, i32 nModified, [upserted: u8 type, u32 length, payload], [value: BSON to the end]. */
+#include "veddb-storaged/sessions.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/map.h"
+#include "libcommon/base/mem.h"
+#include "veddb-storaged/cursors.h"
+
+#include <time.h>
+
+#define TABLE              "sessions"
+#define SHARDS             16
+#define FORMAT             1
+#define ROW_KEY_BYTES      (STOR_SESSION_KEY_BYTES + 4)
+#define ROW_HEAD_BYTES     40
+#define FLAG_UPSERTED      1
+#define FLAG_UPDATED       2
+#define FLAG_HAS_VALUE     4
+#define SWEEP_ROWS_MAX     2000
+#define ENDED_PER_PASS_MAX 200
+
+typedef struct {
+    stor_session_key_t key;
+    uint64_t last_used_ms;
+    int64_t txn_number; /* newest seen; -1 */
+    bool loaded;        /* txn_number is true (rows of an earlier start were looked at) */
+    bool executing;     /* a retryable write runs */
+} session_t;
+
+typedef struct {
+    pthread_mutex_t lock;
+    pthread_cond_t ended; /* some write of the shard has ended */
+    vd_map_t *by_key;
+} shard_t;
+
+struct stor_sessions {
+    stor_storage_t *storage;
+    shard_t shards[SHARDS];
+    atomic_uint_fast64_t count;
+    stor_session_key_t sweep_at; /* keeper only */
+};
+
+static int find_table(const char *name, void *context)
+{
+    *(bool *)context |= strcmp(name, TABLE) == 0;
+    return VD_OK;
+}
+
+int stor_sessions_open(stor_storage_t *storage, stor_sessions_t **ret_sessions, vd_error_t *err)
+{
+    bool found = false;
+    int rc = stor_engine_tables(storage->engine, find_table, &found, err);
+    if (rc == VD_OK && !found)
+        rc = stor_engine_table_create(storage->engine, TABLE, false, err);
+    if (rc != VD_OK)
+        return rc;
+    stor_sessions_t *sessions = vd_xalloc(sizeof *sessions);
+    sessions->storage = storage;
+    for (int i = 0; i < SHARDS; i++) {
+        pthread_mutex_init(&sessions->shards[i].lock, NULL);
+        pthread_cond_init(&sessions->shards[i].ended, NULL);
+        sessions->shards[i].by_key = vd_map_create(VD_SESSIONS_MAX);
+    }
+    *ret_sessions = sessions;
+    return VD_OK;
+}
+
+void stor_sessions_close(stor_sessions_t **sessions_p)
+{
+    stor_sessions_t *sessions = *sessions_p;
+    if (sessions == NULL)
+        return;
+    for (int i = 0; i < SHARDS; i++) {
+        shard_t *shard = &sessions->shards[i];
+        size_t position = 0;
+        vd_slice_t key;
+        void *value;
+        while (vd_map_next(shard->by_key, &position, &key, &value))
+            vd_free(value);
+        vd_map_destroy(&shard->by_key);
+        pthread_mutex_destroy(&shard->lock);
+        pthread_cond_destroy(&shard->ended);
+    }
+    vd_free(sessions);
+    *sessions_p = NULL;
+}
+
+uint64_t stor_sessions_count(stor_sessions_t *sessions)
+{
+    return atomic_load(&sessions->count);
+}
+
+static stor_session_key_t key_of(const stor_request_t *request)
+{
+    stor_session_key_t key = {{0}};
+    memcpy(key.bytes, request->command.lsid.data, 16);
+    if (request->command.lsid_user.len == 32)
+        memcpy(key.bytes + 16, request->command.lsid_user.data, 32);
+    return key;
+}
+
+static shard_t *shard_of(stor_sessions_t *sessions, const stor_session_key_t *key)
+{
+    return &sessions->shards[key->bytes[15] % SHARDS];
+}
+
+/* Under the shard's lock. */
+static int session_get(stor_sessions_t *sessions, shard_t *shard, const stor_session_key_t *key,
+                       session_t **ret, vd_error_t *err)
+{
+    vd_slice_t bytes = vd_slice(key->bytes, sizeof key->bytes);
+    session_t *session = vd_map_get(shard->by_key, bytes);
+    if (session == NULL) {
+        if (atomic_load(&sessions->count) >= VD_SESSIONS_MAX)
+            return vd_error_set(err, VD_ERR_TOO_MANY_LOGICAL_SESSIONS,
+                                "cannot add session: there are too many (limit %d)",
+                                VD_SESSIONS_MAX);
+        session = vd_xalloc(sizeof *session);
+        session->key = *key;
+        session->txn_number = -1;
+        int rc = vd_map_put(shard->by_key, bytes, session, NULL);
+        VD_ASSERT(rc == VD_OK); /* counted above */
+        atomic_fetch_add(&sessions->count, 1);
+    }
+    session->last_used_ms = vd_monotonic_ms();
+    *ret = session;
+    return VD_OK;
+}
+
+int stor_sessions_touch(stor_request_t *request, vd_error_t *err)
+{
+    if (request->command.lsid.len == 0)
+        return VD_OK;
+    if (request->command.lsid.len != 16)
+        return vd_error_set(err, VD_ERR_INVALID_UUID, "lsid.id must be a 16-byte value");
+    stor_sessions_t *sessions = request->storage->sessions;
+    stor_session_key_t key = key_of(request);
+    shard_t *shard = shard_of(sessions, &key);
+    session_t *session;
+    pthread_mutex_lock(&shard->lock);
+    int rc = session_get(sessions, shard, &key, &session, err);
+    pthread_mutex_unlock(&shard->lock);
+    return rc;
+}
+
+/* ---- rows ---- */
+
+static void row_key(const stor_session_key_t *key, uint32_t statement, uint8_t out[ROW_KEY_BYTES])
+{
+    memcpy(out, key->bytes, STOR_SESSION_KEY_BYTES);
+    out[48] = (uint8_t)(statement >> 24), out[49] = (uint8_t)(statement >> 16);
+    out[50] = (uint8_t)(statement >> 8), out[51] = (uint8_t)statement;
+}
+
+static int64_t row_txn_number(vd_slice_t value)
+{
+    return (int64_t)vd_get_u64(value.data + 4);
+}
+
+static bool row_ok(vd_slice_t key, vd_slice_t value)
+{
+    return key.len == ROW_KEY_BYTES && value.len >= ROW_HEAD_BYTES && value.data[0] == FORMAT;
+}
+
+static int row_bad(vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_CORRUPT, "a row of the session table is malformed");
+}
+
+static bool of_session(vd_slice_t key, const stor_session_key_t *session)
+{
+    return vd_slice_starts_with(key, vd_slice(session->bytes, STOR_SESSION_KEY_BYTES));
+}
+
+/* The newest txnNumber of a session's rows; -1 when there are none. */
+static int newest_read(stor_session_t *engine, const stor_session_key_t *session, int64_t *ret,
+                       vd_error_t *err)
+{
+    uint8_t key[ROW_KEY_BYTES];
+    stor_cursor_t *cursor;
+    vd_slice_t k, v;
+    vd_error_t step = VD_ERROR_INIT;
+    *ret = -1;
+    row_key(session, 0, key);
+    int rc = stor_txn_begin(engine, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_cursor_open(engine, TABLE, &cursor, &step);
+    if (rc == VD_OK)
+        rc = stor_cursor_seek(cursor, vd_slice(key, sizeof key), true, &k, &v, &step);
+    while (rc == VD_OK && of_session(k, session)) {
+        if (!row_ok(k, v)) {
+            rc = row_bad(&step);
+            break;
+        }
+        if (row_txn_number(v) > *ret)
+            *ret = row_txn_number(v);
+        rc = stor_cursor_next(cursor, true, &k, &v, &step);
+    }
+    stor_txn_rollback(engine);
+    if (rc == VD_OK || rc == VD_ERR_NOT_FOUND)
+        return VD_OK;
+    if (err != NULL)
+        vd_error_copy(&step, err);
+    return rc;
+}
+
+static void wait_ended(shard_t *shard)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 20000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    (void)pthread_cond_timedwait(&shard->ended, &shard->lock, &until);
+}
+
+/* Under the shard's lock; alone in the session when it returns VD_OK. */
+static int write_enter(stor_request_t *request, shard_t *shard, session_t **ret, vd_error_t *err)
+{
+    stor_sessions_t *sessions = request->storage->sessions;
+    stor_session_key_t key = key_of(request);
+    for (;;) {
+        session_t *session; /* looked up anew: it may have been ended meanwhile */
+        int rc = session_get(sessions, shard, &key, &session, err);
+        if (rc != VD_OK)
+            return rc;
+        if (!session->executing) {
+            session->executing = true;
+            request->executing = session;
+            *ret = session;
+            return VD_OK;
+        }
+        wait_ended(shard);
+        rc = stor_request_check(request, err);
+        if (rc != VD_OK)
+            return rc;
+    }
+}
+
+int stor_sessions_write_begin(stor_request_t *request, bool *ret_replay, vd_error_t *err)
+{
+    *ret_replay = false;
+    if (request->txn_number < 0)
+        return VD_OK;
+    stor_session_key_t key = key_of(request);
+    shard_t *shard = shard_of(request->storage->sessions, &key);
+    session_t *session;
+    pthread_mutex_lock(&shard->lock);
+    int rc = write_enter(request, shard, &session, err);
+    pthread_mutex_unlock(&shard->lock);
+    if (rc != VD_OK)
+        return rc;
+    /* Alone in it now: the fields below are ours. */
+    if (!session->loaded) {
+        int64_t newest;
+        rc = newest_read(request->session, &key, &newest, err);
+        if (rc != VD_OK)
+            return rc;
+        if (newest > session->txn_number)
+            session->txn_number = newest;
+        session->loaded = true;
+    }
+    if (request->txn_number < session->txn_number)
+        return vd_error_set(err, VD_ERR_TRANSACTION_TOO_OLD,
+                            "Retryable write with txnNumber %lld is prohibited on this session "
+                            "because a newer retryable write with txnNumber %lld has already "
+                            "started on this session.",
+                            (long long)request->txn_number, (long long)session->txn_number);
+    *ret_replay = request->txn_number == session->txn_number;
+    session->txn_number = request->txn_number;
+    return VD_OK;
+}
+
+void stor_sessions_write_end(stor_request_t *request)
+{
+    session_t *session = request->executing;
+    if (session == NULL)
+        return;
+    shard_t *shard = shard_of(request->storage->sessions, &session->key);
+    pthread_mutex_lock(&shard->lock);
+    session->executing = false;
+    request->executing = NULL;
+    pthread_cond_broadcast(&shard->ended);
+    pthread_mutex_unlock(&shard->lock);
+}
+
+static int row_decode(vd_slice_t key, vd_slice_t value, vd_arena_t *arena,
+                      stor_statement_result_t *ret, vd_error_t *err)
+{
+    const uint8_t *p = value.data;
+    uint8_t flags = p[2];
+    stor_statement_result_t result = {
+        .statement = (int32_t)((uint32_t)key.data[48] << 24 | (uint32_t)key.data[49] << 16 |
+                               (uint32_t)key.data[50] << 8 | key.data[51]),
+        .timestamp = vd_get_u64(p + 12),
+        .count = vd_get_u32(p + 28),
+        .n = (int32_t)vd_get_u32(p + 32),
+        .n_modified = (int32_t)vd_get_u32(p + 36),
+        .upserted = VD_VALUE_MISSING,
+        .updated_existing = (flags & FLAG_UPDATED) != 0,
+        .has_value = (flags & FLAG_HAS_VALUE) != 0,
+        .kind = p[1],
+    };
+    size_t at = ROW_HEAD_BYTES;
+    if ((flags & FLAG_UPSERTED) != 0) {
+        if (value.len < at + 5 || vd_get_u32(p + at + 1) > value.len - at - 5)
+            return row_bad(err);
+        uint32_t len = vd_get_u32(p + at + 1);
+        result.upserted = vd_value_copy(arena, (vd_value_t){p + at + 5, len, p[at]});
+        at += 5 + len;
+    }
+    if (result.has_value) {
+        vd_bson_t doc;
+        int rc = vd_bson_peek(vd_slice(p + at, value.len - at), &doc, err);
+        if (rc != VD_OK)
+            return rc;
+        result.value = (vd_bson_t){vd_arena_copy(arena, doc.data, doc.len), doc.len};
+    }
+    *ret = result;
+    return VD_OK;
+}
+
+int stor_sessions_lookup(stor_request_t *request, int32_t statement,
+                         stor_statement_result_t *ret_result, vd_error_t *err)
+{
+    stor_session_t *engine = request->session;
+    stor_session_key_t session = key_of(request);
+    uint8_t key[ROW_KEY_BYTES];
+    stor_cursor_t *cursor;
+    vd_slice_t k, v;
+    bool own = !stor_txn_active(engine);
+    int rc = own ? stor_txn_begin(engine, err) : VD_OK;
+    if (rc != VD_OK)
+        return rc;
+    vd_error_t step = VD_ERROR_INIT;
+    stor_statement_result_t result;
+    bool found = false;
+    row_key(&session, (uint32_t)statement, key);
+    rc = stor_cursor_open(engine, TABLE, &cursor, &step);
+    if (rc == VD_OK)
+        rc = stor_cursor_seek(cursor, vd_slice(key, sizeof key), false, &k, &v, &step);
+    /* Backwards: rows of older numbers may stand between. */
+    while (rc == VD_OK && of_session(k, &session)) {
+        if (!row_ok(k, v)) {
+            rc = row_bad(&step);
+            break;
+        }
+        if (row_txn_number(v) == request->txn_number) {
+            rc = row_decode(k, v, request->arena, &result, &step);
+            found = rc == VD_OK && statement - result.statement < (int32_t)result.count;
+            break;
+        }
+        rc = stor_cursor_next(cursor, false, &k, &v, &step);
+    }
+    if (found)
+        stor_request_depends(request, result.timestamp);
+    else
+        stor_request_depends(request, stor_txn_snapshot_newest(engine));
+    if (own)
+        stor_txn_rollback(engine);
+    if (rc != VD_OK && rc != VD_ERR_NOT_FOUND) {
+        if (err != NULL)
+            vd_error_copy(&step, err);
+        return rc;
+    }
+    if (!found)
+        return VD_ERR_NOT_FOUND;
+    *ret_result = result;
+    return VD_OK;
+}
+
+int stor_sessions_record(stor_request_t *request, const stor_statement_result_t *result,
+                         vd_error_t *err)
+{
+    stor_session_key_t session = key_of(request);
+    uint8_t key[ROW_KEY_BYTES];
+    bool upserted = result->upserted.type != VD_BSON_MISSING;
+    size_t len = ROW_HEAD_BYTES + (upserted ? 5 + result->upserted.len : 0) +
+                 (result->has_value ? result->value.len : 0);
+    uint8_t *value = vd_arena_alloc(request->arena, len);
+    memset(value, 0, ROW_HEAD_BYTES);
+    value[0] = FORMAT;
+    value[1] = result->kind;
+    value[2] = (uint8_t)((upserted ? FLAG_UPSERTED : 0) | (result->updated_existing ? FLAG_UPDATED : 0) |
+                         (result->has_value ? FLAG_HAS_VALUE : 0));
+    vd_put_u64(value + 4, (uint64_t)request->txn_number);
+    vd_put_u64(value + 12, result->timestamp);
+    vd_put_u64(value + 20, (uint64_t)request->variables.now_ms);
+    vd_put_u32(value + 28, result->count);
+    vd_put_u32(value + 32, (uint32_t)result->n);
+    vd_put_u32(value + 36, (uint32_t)result->n_modified);
+    uint8_t *p = value + ROW_HEAD_BYTES;
+    if (upserted) {
+        p[0] = result->upserted.type;
+        vd_put_u32(p + 1, result->upserted.len);
+        if (result->upserted.len > 0)
+            memcpy(p + 5, result->upserted.data, result->upserted.len);
+        p += 5 + result->upserted.len;
+    }
+    if (result->has_value)
+        memcpy(p, result->value.data, result->value.len);
+    row_key(&session, (uint32_t)result->statement, key);
+    stor_cursor_t *cursor;
+    int rc = stor_cursor_open(request->session, TABLE, &cursor, err);
+    return rc != VD_OK ? rc
+                       : stor_cursor_put(cursor, vd_slice(key, sizeof key), vd_slice(value, len), err);
+}
+
+/* ---- the end of sessions ---- */
+
+/* Removes a session's rows, in small transactions; what can't be removed now is left to the sweep. */
+static void rows_remove(stor_session_t *engine, const stor_session_key_t *session)
+{
+    uint8_t first[ROW_KEY_BYTES], key[ROW_KEY_BYTES];
+    stor_cursor_t *cursor;
+    vd_slice_t k, v;
+    row_key(session, 0, first);
+    for (bool more = true; more;) {
+        if (stor_txn_begin(engine, NULL) != VD_OK)
+            return;
+        int rc = stor_cursor_open(engine, TABLE, &cursor, NULL);
+        int removed = 0;
+        more = false;
+        while (rc == VD_OK && removed < 100) {
+            rc = stor_cursor_seek(cursor, vd_slice(first, sizeof first), true, &k, &v, NULL);
+            if (rc != VD_OK || !of_session(k, session) || k.len != ROW_KEY_BYTES)
+                break;
+            memcpy(key, k.data, sizeof key);
+            rc = stor_cursor_remove(cursor, vd_slice(key, sizeof key), NULL);
+            removed++;
+            more = removed == 100;
+        }
+        if (rc == VD_OK || rc == VD_ERR_NOT_FOUND)
+            rc = stor_txn_commit(engine, NULL);
+        else
+            stor_txn_rollback(engine);
+        if (rc != VD_OK)
+            return;
+    }
+}
+
+/* False while a write runs in it. */
+static bool session_remove(stor_sessions_t *sessions, const stor_session_key_t *key)
+{
+    shard_t *shard = shard_of(sessions, key);
+    vd_slice_t bytes = vd_slice(key->bytes, sizeof key->bytes);
+    pthread_mutex_lock(&shard->lock);
+    session_t *session = vd_map_get(shard->by_key, bytes);
+    bool busy = session != NULL && session->executing;
+    if (session != NULL && !busy) {
+        (void)vd_map_remove(shard->by_key, bytes);
+        vd_free(session);
+        atomic_fetch_sub(&sessions->count, 1);
+    }
+    pthread_mutex_unlock(&shard->lock);
+    return !busy;
+}
+
+void stor_sessions_end(stor_storage_t *storage, const stor_session_key_t *key,
+                       stor_session_t *session)
+{
+    (void)stor_cursors_kill_session(storage->cursors, key->bytes);
+    if (session_remove(storage->sessions, key))
+        rows_remove(session, key);
+}
+
+static uint32_t collect_idle(stor_sessions_t *sessions, stor_session_key_t *ret, uint32_t max)
+{
+    uint64_t now = vd_monotonic_ms(), idle = sessions->storage->settings.session_idle_max_ms;
+    uint32_t count = 0;
+    for (int i = 0; i < SHARDS && count < max; i++) {
+        shard_t *shard = &sessions->shards[i];
+        size_t position = 0;
+        vd_slice_t key;
+        void *value;
+        pthread_mutex_lock(&shard->lock);
+        while (count < max && vd_map_next(shard->by_key, &position, &key, &value)) {
+            const session_t *session = value;
+            if (!session->executing && now - session->last_used_ms > idle)
+                ret[count++] = session->key;
+        }
+        pthread_mutex_unlock(&shard->lock);
+    }
+    return count;
+}
+
+/* One stretch of the table: finds a session of an earlier start that nobody uses any more. */
+static bool sweep_find(stor_sessions_t *sessions, stor_session_t *engine, stor_session_key_t *ret)
+{
+    uint8_t from[ROW_KEY_BYTES];
+    stor_cursor_t *cursor;
+    vd_slice_t k, v;
+    bool found = false;
+    int64_t before = vd_wall_ms() - (int64_t)sessions->storage->settings.session_idle_max_ms;
+    row_key(&sessions->sweep_at, UINT32_MAX, from);
+    if (stor_txn_begin(engine, NULL) != VD_OK)
+        return false;
+    int rc = stor_cursor_open(engine, TABLE, &cursor, NULL);
+    if (rc == VD_OK)
+        rc = stor_cursor_seek(cursor, vd_slice(from, sizeof from), true, &k, &v, NULL);
+    for (int i = 0; rc == VD_OK && i < SWEEP_ROWS_MAX && !found; i++) {
+        if (row_ok(k, v)) {
+            memcpy(sessions->sweep_at.bytes, k.data, STOR_SESSION_KEY_BYTES);
+            found = (int64_t)vd_get_u64(v.data + 20) < before;
+        }
+        if (!found)
+            rc = stor_cursor_next(cursor, true, &k, &v, NULL);
+    }
+    if (rc == VD_ERR_NOT_FOUND)
+        memset(&sessions->sweep_at, 0, sizeof sessions->sweep_at);
+    stor_txn_rollback(engine);
+    *ret = sessions->sweep_at;
+    return found;
+}
+
+static bool in_memory(stor_sessions_t *sessions, const stor_session_key_t *key)
+{
+    shard_t *shard = shard_of(sessions, key);
+    pthread_mutex_lock(&shard->lock);
+    bool found = vd_map_get(shard->by_key, vd_slice(key->bytes, sizeof key->bytes)) != NULL;
+    pthread_mutex_unlock(&shard->lock);
+    return found;
+}
+
+void stor_sessions_expire(stor_storage_t *storage, stor_session_t *session)
+{
+    stor_sessions_t *sessions = storage->sessions;
+    stor_session_key_t idle[ENDED_PER_PASS_MAX];
+    uint32_t count = collect_idle(sessions, idle, ENDED_PER_PASS_MAX);
+    for (uint32_t i = 0; i < count; i++)
+        stor_sessions_end(storage, &idle[i], session);
+    stor_session_key_t old;
+    for (int i = 0; i < 100 && sweep_find(sessions, session, &old); i++)
+        if (!in_memory(sessions, &old))
+            rows_remove(session, &old);
+}

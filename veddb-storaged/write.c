@@ -1,0 +1,362 @@
+#include "veddb-storaged/write.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/fault.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/rand.h"
+#include "veddb-storaged/delta.h"
+#include "veddb-storaged/query/json_schema.h"
+#include "veddb-storaged/query/match.h"
+
+#include <time.h>
+
+#define ENTRY_MAX_BYTES (STOR_JOURNAL_PART_MAX + VD_BSON_INTERNAL_MAX_BYTES + 64 * 1024)
+#define VALUE_MAX_BYTES (VD_BSON_INTERNAL_MAX_BYTES + STOR_ENVELOPE_BYTES)
+
+void stor_write_init(stor_write_t *write, stor_request_t *request, stor_collection_t *collection)
+{
+    memset(write, 0, sizeof *write);
+    write->request = request;
+    write->collection = collection;
+    vd_buf_init(&write->entry, ENTRY_MAX_BYTES);
+    vd_buf_init(&write->value, VALUE_MAX_BYTES);
+}
+
+void stor_write_done(stor_write_t *write)
+{
+    vd_buf_done(&write->entry);
+    vd_buf_done(&write->value);
+}
+
+int stor_write_begin(stor_write_t *write, vd_error_t *err)
+{
+    stor_session_t *session = write->request->session;
+    vd_buf_clear(&write->entry);
+    write->part = 0;
+    write->timestamp = 0;
+    write->changes = 0;
+    write->documents_delta = write->bytes_delta = 0;
+    write->hash_delta = 0;
+    int rc = stor_txn_begin(session, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_cursor_open(session, write->collection->table, &write->table, err);
+    if (rc != VD_OK)
+        stor_txn_rollback(session);
+    return rc;
+}
+
+/* First change: draw the timestamp, begin the entry. */
+static int change_begin(stor_write_t *write, vd_error_t *err)
+{
+    stor_request_t *request = write->request;
+    if (write->timestamp == 0)
+        write->timestamp = stor_txn_timestamp(request->session);
+    if (vd_buf_len(&write->entry) >= STOR_JOURNAL_PART_MAX) {
+        int rc = stor_journal_append(request->storage->journal, request->session, write->timestamp,
+                                     write->part++, vd_buf_slice(&write->entry), err);
+        if (rc != VD_OK)
+            return rc;
+        vd_buf_clear(&write->entry);
+    }
+    if (vd_buf_len(&write->entry) > 0)
+        return VD_OK;
+    return stor_journal_begin(&write->entry, request, request->variables.now_ms, err);
+}
+
+static int value_make(stor_write_t *write, vd_bson_t document, vd_error_t *err)
+{
+    uint8_t *at;
+    size_t len = STOR_ENVELOPE_BYTES + (size_t)document.len;
+    vd_buf_clear(&write->value);
+    if (vd_buf_reserve(&write->value, len, &at) != VD_OK)
+        return vd_error_set(err, VD_ERR_BSON_OBJECT_TOO_LARGE, "the document is too large");
+    stor_envelope_write(at, write->timestamp, document);
+    vd_buf_commit(&write->value, len);
+    return VD_OK;
+}
+
+static void change_count(stor_write_t *write, const stor_change_t *change, int64_t documents)
+{
+    write->changes++;
+    write->documents_delta += documents;
+    write->bytes_delta += change->bytes_delta;
+    write->hash_delta += change->hash_delta;
+}
+
+static const char *id_text(vd_arena_t *arena, vd_value_t id)
+{
+    if (id.type != VD_BSON_OBJECTID)
+        return vd_value_to_json(arena, id, 200);
+    const uint8_t *o = vd_value_objectid(id);
+    return vd_arena_printf(
+        arena, "ObjectId('%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x')", o[0], o[1], o[2],
+        o[3], o[4], o[5], o[6], o[7], o[8], o[9], o[10], o[11]);
+}
+
+static int duplicate(stor_write_t *write, vd_value_t id, vd_error_t *err)
+{
+    vd_arena_t *arena = write->request->arena;
+    vd_bb_t *bb = vd_arena_alloc(arena, sizeof *bb);
+    vd_bson_t details;
+    stor_request_depends(write->request, stor_txn_snapshot_newest(write->request->session));
+    vd_error_clear(err);
+    vd_error_set(err, VD_ERR_DUPLICATE_KEY,
+                 "E11000 duplicate key error collection: %s index: _id_ dup key: { _id: %s }",
+                 write->collection->ns, id_text(arena, id));
+    vd_bb_init_arena(bb, arena, 64 * 1024);
+    vd_bb_begin_document(bb, "keyPattern");
+    vd_bb_int32(bb, "_id", 1);
+    vd_bb_close(bb);
+    vd_bb_begin_document(bb, "keyValue");
+    vd_bb_value(bb, VD_SLICE_LIT("_id"), id);
+    vd_bb_close(bb);
+    if (vd_bb_finish(bb, &details, NULL) == VD_OK && err != NULL)
+        err->details = vd_slice(details.data, details.len);
+    return VD_ERR_DUPLICATE_KEY;
+}
+
+int stor_write_insert(stor_write_t *write, vd_slice_t key, vd_bson_t document, int32_t statement,
+                      vd_error_t *err)
+{
+    int rc = change_begin(write, err);
+    if (rc == VD_OK)
+        rc = value_make(write, document, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_error_t step = VD_ERROR_INIT;
+    rc = stor_cursor_insert(write->table, key, vd_buf_slice(&write->value), &step);
+    if (rc == VD_ERR_DUPLICATE_KEY)
+        return duplicate(write, vd_bson_get(document, "_id"), err);
+    if (rc != VD_OK) {
+        if (err != NULL)
+            vd_error_copy(&step, err);
+        return rc;
+    }
+    stor_change_t change = {
+        .kind = STOR_CHANGE_INSERT,
+        .statement = statement,
+        .collection_id = write->collection->id,
+        .bytes_delta = document.len,
+        .hash_delta = stor_record_hash(write->timestamp, document),
+        .body = document,
+    };
+    change_count(write, &change, 1);
+    return stor_journal_add(&write->entry, &change, err);
+}
+
+int stor_write_replace(stor_write_t *write, const stor_record_t *old, vd_bson_t document,
+                       int32_t statement, vd_error_t *err)
+{
+    int rc = change_begin(write, err);
+    if (rc == VD_OK)
+        rc = value_make(write, document, err);
+    if (rc != VD_OK)
+        return rc;
+    VD_ASSERT(write->timestamp > old->version);
+    stor_change_t change = {
+        .kind = STOR_CHANGE_REPLACE,
+        .statement = statement,
+        .collection_id = write->collection->id,
+        .previous_version = old->version,
+        .bytes_delta = (int64_t)document.len - (int64_t)old->document.len,
+        .hash_delta = stor_record_hash(write->timestamp, document) -
+                      stor_record_hash(old->version, old->document),
+        .body = document,
+    };
+    /* Before the table changes: old may point into the engine's memory. */
+    if (stor_delta_make(write->request->arena, old->document, document, &change.body)) {
+        change.kind = STOR_CHANGE_DELTA;
+        change.id = vd_bson_get(document, "_id");
+    }
+    rc = stor_journal_add(&write->entry, &change, err);
+    if (rc == VD_OK)
+        rc = stor_cursor_update(write->table, old->key, vd_buf_slice(&write->value), err);
+    if (rc == VD_OK)
+        change_count(write, &change, 0);
+    return rc;
+}
+
+int stor_write_remove(stor_write_t *write, const stor_record_t *old, int32_t statement,
+                      vd_error_t *err)
+{
+    int rc = change_begin(write, err);
+    if (rc != VD_OK)
+        return rc;
+    VD_ASSERT(write->timestamp > old->version);
+    stor_change_t change = {
+        .kind = STOR_CHANGE_DELETE,
+        .statement = statement,
+        .collection_id = write->collection->id,
+        .previous_version = old->version,
+        .bytes_delta = -(int64_t)old->document.len,
+        .hash_delta = 0 - stor_record_hash(old->version, old->document),
+        .id = vd_bson_get(old->document, "_id"),
+    };
+    rc = stor_journal_add(&write->entry, &change, err);
+    if (rc == VD_OK)
+        rc = stor_cursor_remove(write->table, old->key, err);
+    if (rc == VD_OK)
+        change_count(write, &change, -1);
+    return rc;
+}
+
+int stor_write_read(stor_write_t *write, vd_slice_t key, stor_record_t *ret_record, vd_error_t *err)
+{
+    vd_slice_t value;
+    int rc = stor_cursor_search(write->table, key, &value, err);
+    if (rc == VD_OK)
+        rc = stor_envelope_read(value, &ret_record->document, &ret_record->version, err);
+    if (rc == VD_OK)
+        ret_record->key = key;
+    return rc;
+}
+
+/* Users or roles changed: the epoch is the timestamp of the newest such commit. */
+static int epoch_put(stor_write_t *write, vd_error_t *err)
+{
+    uint8_t payload[8];
+    vd_put_u64(payload, write->timestamp);
+    return stor_catalog_meta_put(write->request->session, "auth_epoch",
+                                 (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
+}
+
+static void epoch_raise(stor_write_t *write)
+{
+    atomic_uint_fast64_t *epoch = &write->request->storage->auth_epoch;
+    uint64_t seen = atomic_load(epoch);
+    while (seen < write->timestamp && !atomic_compare_exchange_weak(epoch, &seen, write->timestamp))
+        ;
+    write->request->announce = true;
+}
+
+static void committed(stor_write_t *write)
+{
+    stor_request_t *request = write->request;
+    stor_collection_t *collection = write->collection;
+    atomic_fetch_add_explicit(&collection->documents, write->documents_delta, memory_order_relaxed);
+    atomic_fetch_add_explicit(&collection->bytes, write->bytes_delta, memory_order_relaxed);
+    atomic_fetch_add_explicit(&collection->hash, write->hash_delta, memory_order_relaxed);
+    atomic_store_explicit(&request->storage->last_write_ms, request->variables.now_ms,
+                          memory_order_relaxed);
+    stor_request_depends(request, write->timestamp);
+    request->operation_time = write->timestamp;
+    if (collection->is_auth)
+        epoch_raise(write);
+}
+
+int stor_write_commit(stor_write_t *write, vd_error_t *err)
+{
+    stor_request_t *request = write->request;
+    stor_session_t *session = request->session;
+    if (write->changes == 0) {
+        /* A no-op was decided by what this snapshot saw. */
+        stor_request_depends(request, stor_txn_snapshot_newest(session));
+        return stor_txn_commit(session, err);
+    }
+    int rc = stor_journal_append(request->storage->journal, session, write->timestamp, write->part,
+                                 vd_buf_slice(&write->entry), err);
+    if (rc == VD_OK && write->collection->is_auth)
+        rc = epoch_put(write, err);
+    if (rc == VD_OK)
+        rc = VD_FAULT("write.before_commit", err);
+    if (rc != VD_OK) {
+        stor_txn_rollback(session);
+        return rc;
+    }
+    rc = stor_txn_commit(session, err);
+    if (rc == VD_OK) {
+        committed(write);
+        rc = VD_FAULT("write.after_commit", err);
+    }
+    return rc;
+}
+
+void stor_write_rollback(stor_write_t *write)
+{
+    if (stor_txn_active(write->request->session))
+        stor_txn_rollback(write->request->session);
+}
+
+int stor_write_backoff(stor_write_t *write, vd_error_t *err)
+{
+    VD_ASSERT(!stor_txn_active(write->request->session));
+    write->request->conflicts++;
+    int rc = stor_request_check(write->request, err);
+    if (rc != VD_OK)
+        return rc;
+    uint32_t n = write->attempts++ < 6 ? write->attempts : 6;
+    /* Up to 20 us at first, 640 us at most; chance from the clock and the request is good enough for jitter. */
+    uint64_t chance = (vd_monotonic_us() ^ write->request->number * 0x9e3779b97f4a7c15u) >> 3;
+    struct timespec pause = {0, (long)(1000 * (1 + chance % (10ull << n)))};
+    (void)nanosleep(&pause, NULL); /* waking early is fine */
+    return VD_OK;
+}
+
+/* ---- validators ---- */
+
+static const stor_filter_t *schema_of(const stor_filter_t *filter)
+{
+    if (filter->kind == STOR_FILTER_JSON_SCHEMA)
+        return filter;
+    for (uint32_t i = 0; filter->kind == STOR_FILTER_AND && i < filter->child_count; i++)
+        if (filter->children[i]->kind == STOR_FILTER_JSON_SCHEMA)
+            return filter->children[i];
+    return NULL;
+}
+
+static int validation_error(stor_write_t *write, vd_bson_t document, vd_error_t *err)
+{
+    vd_arena_t *arena = write->request->arena;
+    const stor_filter_t *schema = schema_of(write->collection->validator);
+    vd_bb_t *bb = vd_arena_alloc(arena, sizeof *bb);
+    vd_bson_t details;
+    vd_bb_init_arena(bb, arena, 1024 * 1024);
+    vd_bb_begin_document(bb, "errInfo");
+    vd_bb_value(bb, VD_SLICE_LIT("failingDocumentId"), vd_bson_get(document, "_id"));
+    vd_bb_begin_document(bb, "details");
+    bool schema_failed =
+        schema != NULL && !stor_json_schema_matches(schema->schema, vd_value_from_document(document));
+    if (schema_failed) {
+        vd_bb_cstr(bb, "operatorName", "$jsonSchema");
+        vd_bb_array(bb, "schemaRulesNotSatisfied",
+                    stor_json_schema_explain_failure(schema->schema, arena,
+                                                     vd_value_from_document(document)));
+    } else {
+        vd_bb_value(bb, VD_SLICE_LIT("specifiedAs"),
+                    vd_bson_get(write->collection->options, "validator"));
+        vd_bb_cstr(bb, "reason", "expression did not match");
+    }
+    vd_bb_close(bb);
+    vd_bb_close(bb);
+    vd_error_set(err, VD_ERR_DOCUMENT_VALIDATION_FAILURE, "Document failed validation");
+    if (vd_bb_finish(bb, &details, NULL) == VD_OK && err != NULL)
+        err->details = vd_slice(details.data, details.len);
+    return VD_ERR_DOCUMENT_VALIDATION_FAILURE;
+}
+
+int stor_write_validate(stor_write_t *write, vd_bson_t document, const vd_bson_t *old, bool bypass,
+                        vd_error_t *err)
+{
+    const stor_collection_t *collection = write->collection;
+    if (VD_LIKELY(collection->validator == NULL) || bypass ||
+        collection->validation_level == STOR_VALIDATION_OFF)
+        return VD_OK;
+    stor_match_t match = {.arena = write->request->arena, .variables = &write->request->variables};
+    bool matches = false;
+    int rc = stor_match_document(collection->validator, document, &match, &matches, err);
+    if (rc != VD_OK || matches)
+        return rc;
+    if (collection->validation_level == STOR_VALIDATION_MODERATE && old != NULL) {
+        rc = stor_match_document(collection->validator, *old, &match, &matches, err);
+        if (rc != VD_OK || !matches)
+            return rc; /* it was invalid before: may stay so */
+    }
+    if (collection->validation_action == STOR_VALIDATION_WARN) {
+        char ns[300];
+        vd_log(VD_LOG_WARN, "document would fail validation", "ns=%s",
+               vd_log_quote(vd_slice_str(collection->ns), ns, sizeof ns));
+        return VD_OK;
+    }
+    return validation_error(write, document, err);
+}
