@@ -24,7 +24,8 @@ static const stor_arg_t count_table[] = {
 int stor_count_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err)
 {
     count_args_t args = {0};
-    int rc = stor_args_parse(body, "count", true, count_table, VD_COUNT_OF(count_table), &args, err);
+    int rc =
+        stor_args_parse(body, "count", true, count_table, VD_COUNT_OF(count_table), &args, err);
     if (rc == VD_OK)
         rc = stor_args_collation(args.collation, err);
     if (rc == VD_OK && args.parts.limit == INT64_MIN)

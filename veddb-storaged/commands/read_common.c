@@ -102,28 +102,12 @@ int stor_read_cursor(stor_request_t *request, const stor_client_cursor_options_t
                      vd_arena_t **arena_p, void *state, int64_t batch_size, uint32_t default_size,
                      bool single_batch, vd_error_t *err)
 {
-    if (batch_size != 0) {
-        uint32_t size = batch_size < 0            ? default_size
-                        : batch_size > UINT32_MAX ? UINT32_MAX
-                                                  : (uint32_t)batch_size;
-        return stor_cursors_first(request, options, arena_p, state, size, single_batch, err);
-    }
-    int64_t id = 0;
-    int rc = VD_OK;
-    vd_slice_t ns = vd_arena_copy_slice(request->arena, options->ns);
-    if (single_batch) {
-        if (options->class->close != NULL)
-            options->class->close(state);
-        vd_arena_destroy(arena_p);
-    } else {
-        rc = stor_cursors_create(request, options, arena_p, state, &id, err);
-    }
-    if (rc == VD_OK) {
-        stor_batch_t batch;
-        stor_batch_begin(&batch, request, true, 0);
-        stor_batch_end(&batch, id, ns);
-    }
-    return rc;
+    stor_client_cursor_options_t copy = *options;
+    copy.max_time_ms = request->command.max_time_ms; /* holds for all batches together */
+    uint32_t size = batch_size < 0            ? default_size
+                    : batch_size > UINT32_MAX ? UINT32_MAX
+                                              : (uint32_t)batch_size;
+    return stor_cursors_first(request, &copy, arena_p, state, size, single_batch, err);
 }
 
 typedef struct {
@@ -153,7 +137,7 @@ int stor_read_documents(stor_request_t *request, vd_arena_t **arena_p, const vd_
     list->count = count;
     stor_client_cursor_options_t options = {
         .class = &documents_class, .ns = ns, .originating = request->body};
-    return stor_read_cursor(request, &options, arena_p, list, batch_size, 0, false, err);
+    return stor_read_cursor(request, &options, arena_p, list, batch_size, UINT32_MAX, false, err);
 }
 
 typedef struct {

@@ -37,8 +37,8 @@ VD_MUST_CHECK int stor_count_parts(vd_bson_t body, stor_query_parts_t *ret_parts
 VD_MUST_CHECK int stor_distinct_parts(vd_bson_t body, stor_query_parts_t *ret_parts,
                                       vd_error_t *err);
 
-/* The first batch of a cursor. batch_size < 0: default_size (0 = only bytes count); 0: an empty
- * batch, and the cursor is made anyway. Takes the arena and the state in every case. */
+/* The first batch of a cursor. batch_size < 0: default_size; 0: an empty batch, and the cursor is
+ * made anyway. Takes the arena and the state in every case. */
 VD_MUST_CHECK int stor_read_cursor(stor_request_t *request,
                                    const stor_client_cursor_options_t *options,
                                    vd_arena_t **arena_p, void *state, int64_t batch_size,
@@ -67,11 +67,7 @@ typedef struct {
 /* request->body must be the command (for the collection's name). in_explain: `cursor` may lack. */
 VD_MUST_CHECK int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain,
                                       stor_aggregate_args_t *ret_args, vd_error_t *err);
-typedef enum {
-    STOR_EXPLAIN_PLANNER,
-    STOR_EXPLAIN_STATS,
-    STOR_EXPLAIN_ALL_PLANS
-} stor_verbosity_t;
+typedef enum { STOR_EXPLAIN_PLANNER, STOR_EXPLAIN_STATS, STOR_EXPLAIN_ALL_PLANS } stor_verbosity_t;
 /* Explains a command into the reply. */
 VD_MUST_CHECK int stor_explain(stor_request_t *request, vd_bson_t command,
                                stor_verbosity_t verbosity, vd_error_t *err);

@@ -1,0 +1,235 @@
+/* veddb-storaged/commands/aggregate.c — aggregate.
+ *
+ * The pipeline is parsed in the arena of the cursor that may come of it. Counting everything, as
+ * drivers' countDocuments({}) asks, is answered from the kept count. */
+#include "veddb-storaged/args.h"
+#include "veddb-storaged/commands/read_common.h"
+#include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/pipeline/pipeline.h"
+
+typedef struct {
+    stor_aggregate_args_t args;
+    vd_bson_t cursor, collation;
+    bool has_cursor;
+    vd_value_t cursor_value;
+} raw_args_t;
+
+static const stor_arg_t aggregate_table[] = {
+    STOR_ARG("pipeline", STOR_ARG_ARRAY, raw_args_t, args.pipeline, STOR_ARG_REQUIRED),
+    STOR_ARG("cursor", STOR_ARG_VALUE, raw_args_t, cursor_value, 0),
+    STOR_ARG("explain", STOR_ARG_BOOL, raw_args_t, args.explain, 0),
+    STOR_ARG("hint", STOR_ARG_VALUE, raw_args_t, args.hint, 0),
+    STOR_ARG("let", STOR_ARG_DOCUMENT, raw_args_t, args.let, 0),
+    STOR_ARG("collation", STOR_ARG_DOCUMENT, raw_args_t, collation, 0),
+    {"allowDiskUse", STOR_ARG_IGNORED, 0, 0}, /* a permission: what would need it gives 292 */
+    {"bypassDocumentValidation", STOR_ARG_IGNORED, 0, 0}, /* no stage writes */
+};
+
+int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain,
+                        stor_aggregate_args_t *ret_args, vd_error_t *err)
+{
+    raw_args_t raw = {.args.batch_size = -1};
+    vd_slice_t name;
+    vd_value_t first;
+    int64_t one = 0;
+    int8_t natural;
+    int rc = stor_args_parse(body, "aggregate", true, aggregate_table, VD_COUNT_OF(aggregate_table),
+                             &raw, err);
+    if (rc != VD_OK)
+        return rc;
+    if (!vd_bson_first(body, &name, &first) ||
+        (first.type != VD_BSON_STRING && !(vd_value_as_int64(first, &one) && one == 1)))
+        return vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
+                            "Invalid command format: the 'aggregate' field must specify a "
+                            "collection name or 1");
+    if (first.type == VD_BSON_STRING)
+        rc = stor_request_collection_name(request, &raw.args.collection, err);
+    if (rc == VD_OK && vd_value_is_nullish(raw.cursor_value) && !raw.args.explain && !in_explain)
+        rc = vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
+                          "The 'cursor' option is required, except for aggregate with the explain "
+                          "argument");
+    if (rc == VD_OK && !vd_value_is_nullish(raw.cursor_value)) {
+        if (raw.cursor_value.type != VD_BSON_OBJECT)
+            return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                                "cursor field must be missing or an object");
+        rc =
+            stor_read_cursor_option(vd_value_document(raw.cursor_value), &raw.args.batch_size, err);
+    }
+    if (rc == VD_OK)
+        rc = stor_args_collation(raw.collation, err);
+    if (rc == VD_OK)
+        rc = stor_read_hint(raw.args.hint, &natural, err);
+    if (rc == VD_OK)
+        *ret_args = raw.args;
+    return rc;
+}
+
+/* ---- [{$match: {}}, {$group: {_id: <constant>, n: {$sum: 1}}}] ---- */
+
+static bool is_constant(vd_value_t v)
+{
+    if (v.type == VD_BSON_STRING)
+        return vd_value_string(v).len == 0 || vd_value_string(v).data[0] != '$';
+    return vd_value_is_number(v) || v.type == VD_BSON_NULL || v.type == VD_BSON_BOOL;
+}
+
+/* The constant and the field's name, when the pipeline counts everything and nothing else. */
+static bool counts_all(vd_bson_t pipeline, vd_value_t *ret_id, vd_slice_t *ret_field)
+{
+    vd_slice_t name;
+    vd_value_t stage, value;
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, pipeline);
+    if (!vd_bson_iter_next(&iter) || iter.value.type != VD_BSON_OBJECT ||
+        vd_bson_count(vd_value_document(iter.value)) != 1)
+        return false;
+    (void)vd_bson_first(vd_value_document(iter.value), &name, &stage);
+    if (!vd_slice_is(name, "$match") || stage.type != VD_BSON_OBJECT ||
+        !vd_bson_is_empty(vd_value_document(stage)))
+        return false;
+    if (!vd_bson_iter_next(&iter) || iter.value.type != VD_BSON_OBJECT ||
+        vd_bson_count(vd_value_document(iter.value)) != 1)
+        return false;
+    (void)vd_bson_first(vd_value_document(iter.value), &name, &stage);
+    if (!vd_slice_is(name, "$group") || stage.type != VD_BSON_OBJECT || vd_bson_iter_next(&iter))
+        return false;
+    vd_bson_iter_init(&iter, vd_value_document(stage));
+    if (!vd_bson_iter_next(&iter) || !vd_slice_is(iter.name, "_id") || !is_constant(iter.value))
+        return false;
+    *ret_id = iter.value;
+    if (!vd_bson_iter_next(&iter) || iter.value.type != VD_BSON_OBJECT || iter.name.len == 0 ||
+        iter.name.data[0] == '$' || memchr(iter.name.data, '.', iter.name.len) != NULL ||
+        vd_slice_is(iter.name, "_id"))
+        return false;
+    *ret_field = iter.name;
+    vd_bson_t sum = vd_value_document(iter.value);
+    return !vd_bson_iter_next(&iter) && vd_bson_count(sum) == 1 &&
+           vd_bson_first(sum, &name, &value) && vd_slice_is(name, "$sum") &&
+           value.type == VD_BSON_INT32 && vd_value_int32(value) == 1;
+}
+
+static int answer_count(stor_request_t *request, const stor_collection_t *collection, vd_value_t id,
+                        vd_slice_t field, vd_error_t *err)
+{
+    stor_batch_t batch;
+    vd_bb_t bb;
+    vd_bson_t document;
+    vd_slice_t ns = request->ns;
+    stor_request_depends_newest(request);
+    int64_t n = atomic_load(&collection->documents);
+    vd_bb_init_arena(&bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_value(&bb, VD_SLICE_LIT("_id"), id);
+    vd_bb_value(&bb, field,
+                n <= INT32_MAX ? vd_value_from_int32(request->arena, (int32_t)n)
+                               : vd_value_from_int64(request->arena, n));
+    int rc = vd_bb_finish(&bb, &document, err);
+    if (rc != VD_OK)
+        return rc;
+    stor_read_plan_summary(request, "RECORD_STORE_FAST_COUNT");
+    stor_batch_begin(&batch, request, true, 0);
+    if (n > 0)
+        (void)stor_batch_add(&batch, document); /* the first always fits */
+    stor_batch_end(&batch, 0, ns);
+    return VD_OK;
+}
+
+/* ---- the state behind a cursor ---- */
+
+typedef struct {
+    stor_pipeline_t *pipeline;
+    uint64_t collection_id;
+} aggregate_t;
+
+static int aggregate_fill(void *state, stor_request_t *request, stor_batch_t *batch, bool *ret_done,
+                          vd_error_t *err)
+{
+    aggregate_t *aggregate = state;
+    const stor_query_t *query = stor_pipeline_query(aggregate->pipeline);
+    int rc = aggregate->collection_id == 0
+                 ? VD_OK
+                 : stor_read_again(request, aggregate->collection_id, err);
+    if (query != NULL) {
+        stor_query_facts_t facts;
+        stor_query_facts(query, &facts);
+        stor_read_plan_summary(request, stor_access_name(facts.access));
+    }
+    while (rc == VD_OK && !stor_batch_full(batch)) {
+        vd_bson_t document;
+        rc = stor_pipeline_next(aggregate->pipeline, request, &document, err);
+        if (rc == VD_OK && !stor_batch_add(batch, document)) {
+            stor_pipeline_push_back(aggregate->pipeline);
+            break;
+        }
+    }
+    *ret_done = rc == VD_ERR_NOT_FOUND;
+    stor_pipeline_release(aggregate->pipeline);
+    return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
+}
+
+static void aggregate_close(void *state)
+{
+    stor_pipeline_close(&((aggregate_t *)state)->pipeline);
+}
+
+static const stor_cursor_class_t aggregate_class = {.fill = aggregate_fill,
+                                                    .close = aggregate_close};
+
+/* Takes the arena. */
+static int aggregate_cursor(stor_request_t *request, uint64_t collection_id, vd_arena_t *arena,
+                            vd_error_t *err)
+{
+    stor_aggregate_args_t args = {0};
+    vd_bson_t body = {vd_arena_copy(arena, request->body.data, request->body.len),
+                      request->body.len};
+    stor_variables_t *variables =
+        vd_arena_copy(arena, &request->variables, sizeof request->variables);
+    aggregate_t *aggregate = VD_ARENA_NEW(arena, aggregate_t);
+    stor_pipeline_context_t context = {.arena = arena,
+                                       .variables = variables,
+                                       .db = vd_arena_copy_slice(arena, request->db),
+                                       .collection_id = collection_id};
+    int rc = stor_aggregate_args(request, body, false, &args, err);
+    if (rc == VD_OK)
+        rc = stor_read_hint(args.hint, &context.natural, err);
+    if (rc == VD_OK && !vd_bson_is_empty(args.let))
+        rc = stor_variables_parse_let(arena, args.let, variables, err);
+    if (rc == VD_OK) {
+        context.collection = vd_arena_copy_slice(arena, args.collection);
+        aggregate->collection_id = collection_id;
+        rc = stor_pipeline_parse(&context, args.pipeline, &aggregate->pipeline, err);
+    }
+    if (rc != VD_OK) {
+        vd_arena_destroy(&arena);
+        return rc;
+    }
+    stor_client_cursor_options_t options = {.class = &aggregate_class,
+                                            .ns = request->ns,
+                                            .collection_id = collection_id,
+                                            .originating = body};
+    return stor_read_cursor(request, &options, &arena, aggregate, args.batch_size,
+                            VD_FIRST_BATCH_DOCUMENTS, false, err);
+}
+
+int stor_run_aggregate(stor_request_t *request, vd_error_t *err)
+{
+    stor_aggregate_args_t args = {0};
+    stor_collection_t *collection = NULL;
+    uint64_t collection_id = 0;
+    vd_value_t id;
+    vd_slice_t field;
+    int rc = stor_aggregate_args(request, request->body, false, &args, err);
+    if (rc != VD_OK)
+        return rc;
+    if (args.explain)
+        return stor_explain(request, request->body, STOR_EXPLAIN_PLANNER, err);
+    if (args.collection.len == 0)
+        (void)stor_request_namespace(request, VD_SLICE_LIT("$cmd.aggregate"));
+    else
+        rc = stor_read_collection(request, args.collection, &collection_id, &collection, err);
+    if (rc != VD_OK)
+        return rc;
+    if (collection != NULL && args.batch_size != 0 && vd_bson_is_empty(args.let) &&
+        counts_all(args.pipeline, &id, &field))
+        return answer_count(request, collection, id, field, err);
+    return aggregate_cursor(request, collection_id, vd_arena_create(), err);
+}

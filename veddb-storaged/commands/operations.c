@@ -1,0 +1,185 @@
+/* veddb-storaged/commands/operations.c — currentOp, killOp, top, fsync, profile: for operators. */
+#include "veddb-storaged/args.h"
+#include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/facts.h"
+#include "veddb-storaged/query/match.h"
+#include "veddb-storaged/registry.h"
+
+#define SLOW_MS 100 /* what request.c logs as slow */
+
+/* ---- currentOp: fields that are no option are a filter over the operations ---- */
+
+static int current_op_filter(stor_request_t *request, bool *ret_all, bool *ret_own,
+                             stor_filter_t **ret_filter, vd_error_t *err)
+{
+    vd_bson_iter_t iter;
+    vd_bson_t filter;
+    vd_bb_t bb;
+    vd_bb_init_arena(&bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bson_iter_init(&iter, request->body);
+    for (bool first = true; vd_bson_iter_next(&iter); first = false) {
+        if (vd_slice_is(iter.name, "$all"))
+            *ret_all = vd_value_as_flag(iter.value);
+        else if (vd_slice_is(iter.name, "$ownOps"))
+            *ret_own = vd_value_as_flag(iter.value);
+        else if (!first && !vd_slice_is(iter.name, "$truncateOps") &&
+                 !stor_args_is_generic(iter.name))
+            vd_bb_value(&bb, iter.name, iter.value);
+    }
+    int rc = vd_bb_finish(&bb, &filter, err);
+    return rc == VD_OK
+               ? stor_filter_parse(request->arena, filter, &request->variables, ret_filter, err)
+               : rc;
+}
+
+int stor_run_current_op(stor_request_t *request, vd_error_t *err)
+{
+    bool all = false, own = false;
+    stor_filter_t *filter = NULL;
+    vd_bson_t *documents;
+    uint32_t count, position = 0;
+    char buf[12];
+    int rc = current_op_filter(request, &all, &own, &filter, err);
+    if (rc == VD_OK && !own && !stor_request_all_users(request))
+        rc = vd_error_set(err, VD_ERR_UNAUTHORIZED,
+                          "not authorized on admin to see the operations of all users");
+    stor_operations_options_t options = {.all_users = !own, .idle_cursors = all, .truncate = true};
+    if (rc == VD_OK)
+        rc = stor_facts_operations(request, &options, request->arena, &documents, &count, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_bb_begin_array(&request->reply, "inprog");
+    for (uint32_t i = 0; rc == VD_OK && i < count; i++) {
+        stor_match_t match = {.arena = request->arena, .variables = &request->variables};
+        bool matches = false;
+        rc = stor_match_document(filter, documents[i], &match, &matches, err);
+        if (rc == VD_OK && matches)
+            vd_bb_value(&request->reply, vd_array_name(position++, buf),
+                        vd_value_from_document(documents[i]));
+    }
+    vd_bb_close(&request->reply);
+    return rc;
+}
+
+/* ---- killOp ---- */
+
+typedef struct {
+    int64_t op;
+} kill_args_t;
+
+int stor_run_kill_op(stor_request_t *request, vd_error_t *err)
+{
+    static const stor_arg_t table[] = {
+        STOR_ARG("op", STOR_ARG_INT, kill_args_t, op, STOR_ARG_REQUIRED)};
+    kill_args_t args = {0};
+    int rc = stor_args_parse(request->body, "killOp", true, table, VD_COUNT_OF(table), &args, err);
+    if (rc != VD_OK)
+        return rc;
+    /* Whether there was one is not told, as in MongoDB: it may have ended meanwhile. */
+    (void)stor_registry_kill(request->storage, (uint64_t)args.op, request->command.user,
+                             stor_request_all_users(request));
+    vd_bb_cstr(&request->reply, "info", "attempting to kill op");
+    return VD_OK;
+}
+
+/* ---- top ---- */
+
+static void append_time(vd_bb_t *bb, const char *name, uint64_t us, uint64_t count)
+{
+    vd_bb_begin_document(bb, name);
+    vd_bb_int64(bb, "time", (int64_t)us);
+    vd_bb_int64(bb, "count", (int64_t)count);
+    vd_bb_close(bb);
+}
+
+int stor_run_top(stor_request_t *request, vd_error_t *err)
+{
+    static const stor_arg_t table[] = {{"unused", STOR_ARG_REFUSED, 0, 0}};
+    stor_catalog_t *catalog = request->storage->catalog;
+    vd_bb_t *bb = &request->reply;
+    char none;
+    int rc = stor_args_parse(request->body, "top", true, table, 0, &none, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_bb_begin_document(bb, "totals");
+    vd_bb_cstr(bb, "note", "all times in microseconds");
+    for (uint64_t after = 0;;) {
+        stor_collection_t *collection = stor_catalog_next(catalog, after);
+        if (collection == NULL)
+            break;
+        after = collection->id;
+        uint64_t reads = collection->reads, writes = collection->writes;
+        uint64_t read_us = collection->read_us, write_us = collection->write_us;
+        vd_bb_begin_document(bb, collection->ns);
+        append_time(bb, "total", read_us + write_us, reads + writes);
+        append_time(bb, "readLock", read_us, reads);
+        append_time(bb, "writeLock", write_us, writes);
+        vd_bb_close(bb);
+        stor_catalog_unreference(&collection);
+    }
+    vd_bb_close(bb);
+    return VD_OK;
+}
+
+/* ---- fsync: a checkpoint; the reply waits for the log's flush like every other ---- */
+
+typedef struct {
+    bool lock;
+} fsync_args_t;
+
+int stor_run_fsync(stor_request_t *request, vd_error_t *err)
+{
+    static const stor_arg_t table[] = {
+        STOR_ARG("lock", STOR_ARG_BOOL, fsync_args_t, lock, 0),
+        {"async", STOR_ARG_IGNORED, 0, 0},                             /* of old storage engines */
+        {"fsyncLockAcquisitionTimeoutMillis", STOR_ARG_IGNORED, 0, 0}, /* only with lock */
+    };
+    fsync_args_t args = {false};
+    int rc = stor_args_parse(request->body, "fsync", true, table, VD_COUNT_OF(table), &args, err);
+    if (rc == VD_OK && args.lock)
+        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "fsync: lock is not built");
+    if (rc == VD_OK)
+        rc = stor_engine_checkpoint(request->storage->engine, err);
+    if (rc != VD_OK)
+        return rc;
+    stor_request_depends_newest(request);
+    vd_bb_int32(&request->reply, "numFiles", 1);
+    return VD_OK;
+}
+
+/* ---- profile: off, and what it would be ---- */
+
+typedef struct {
+    int64_t slow_ms;
+    vd_value_t sample_rate;
+} profile_args_t;
+
+int stor_run_profile(stor_request_t *request, vd_error_t *err)
+{
+    static const stor_arg_t table[] = {
+        STOR_ARG("slowms", STOR_ARG_INT, profile_args_t, slow_ms, 0),
+        STOR_ARG("sampleRate", STOR_ARG_VALUE, profile_args_t, sample_rate, 0),
+        {"filter", STOR_ARG_REFUSED, 0, 0},
+    };
+    profile_args_t args = {.slow_ms = SLOW_MS};
+    vd_slice_t name;
+    vd_value_t level;
+    int64_t n;
+    int rc = stor_args_parse(request->body, "profile", true, table, VD_COUNT_OF(table), &args, err);
+    if (rc != VD_OK)
+        return rc;
+    if (!vd_bson_first(request->body, &name, &level) || !vd_value_as_int64(level, &n) || n < -1 ||
+        n > 2)
+        return vd_error_set(err, VD_ERR_BAD_VALUE,
+                            "BSON field 'profile.profile' must be one of -1, 0, 1, 2");
+    if (n > 0)
+        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "profiling is not built");
+    if (args.slow_ms != SLOW_MS ||
+        (!vd_value_is_nullish(args.sample_rate) && vd_value_as_double(args.sample_rate) != 1.0))
+        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
+                            "profile: changing slowms or sampleRate is not built");
+    vd_bb_int32(&request->reply, "was", 0);
+    vd_bb_int32(&request->reply, "slowms", SLOW_MS);
+    vd_bb_double(&request->reply, "sampleRate", 1.0);
+    return VD_OK;
+}
