@@ -1,15 +1,16 @@
 /* tests/bench/floor_engine.c — the floor under everything: the engine alone, in one process,
  * without wire, query or journal.
  *
- * Usage: floor_engine FOLDER [SECONDS]. Prints one line per measurement: sealing of 1 KB blocks;
- * durable commits per second with 16 and 64 writers whose replies are parked (two threads commit, a
- * writer goes on when its flush has released it); unsynced commits; point reads. Encrypted, as
- * always. */
+ * Usage: floor_engine [EMPTY-FOLDER [SECONDS]] (none: a temporary one, removed at the end). Prints
+ * one line per measurement: sealing of 1 KB blocks; durable commits per second with 16 and 64
+ * writers whose replies are parked (two threads commit, a writer goes on when its flush has
+ * released it); unsynced commits; point reads. Encrypted, as always. */
 #include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/engine/session.h"
 
+#include <ftw.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -240,19 +241,29 @@ static void fill(void)
     stor_session_close(&session);
 }
 
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
 int main(int argc, char **argv)
 {
     uint8_t id[STOR_KEY_ID_BYTES] = {1}, key[STOR_KEY_BYTES];
     unsigned seconds = argc > 2 ? (unsigned)atoi(argv[2]) : 3;
-    if (argc < 2) {
-        (void)fprintf(stderr, "usage: %s EMPTY-FOLDER [SECONDS]\n", argv[0]);
+    char own[] = "/tmp/veddb-floor-XXXXXX";
+    const char *folder = argc > 1 ? argv[1] : mkdtemp(own);
+    if (folder == NULL) {
+        perror(own);
         return 2;
     }
     vd_rand_secret(key, sizeof key);
     stor_keys_t *keys = stor_keys_create();
     must(stor_keys_put(keys, id, key, STOR_KEY_ACTIVE, NULL), "key");
     measure_seal(keys);
-    stor_engine_options_t options = {.folder = argv[1],
+    stor_engine_options_t options = {.folder = folder,
                                      .cache_bytes = 1ULL << 30,
                                      .eviction_threads_max = 2,
                                      .sessions_max = 16,
@@ -273,5 +284,7 @@ int main(int argc, char **argv)
     measure_durable("durable commits, 64 writers", seconds, 64);
     must(stor_engine_close(&engine, NULL), "close");
     stor_keys_destroy(&keys);
+    if (argc <= 1)
+        (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS); /* what stays is small */
     return 0;
 }

@@ -2,9 +2,9 @@
  * with stor_keys.
  *
  * Duty:    registers the extension "veddb" when WiredTiger calls stor_encryptor_entry during open
- * (the symbol is exported; the program links with -rdynamic), and keeps the first error of an open
- * block, since WiredTiger hands on only a number. Threads: bind and unbind by the one that opens
- * and closes the engine; the rest any. */
+ *          (the symbol is exported; the program links with -rdynamic), and keeps the first error of
+ *          an open block, since WiredTiger hands on only a number.
+ * Threads: bind and unbind by the one that opens and closes the engine; the rest any. */
 #pragma once
 #include "veddb-storaged/engine/keys.h"
 

@@ -9,6 +9,7 @@
 #include "veddb-storaged/engine/engine_private.h"
 #include "veddb-storaged/engine/fs_faults.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -141,6 +142,15 @@ static int options_check(const stor_engine_options_t *options, vd_error_t *err)
     return stor_keys_active(options->keys, id, err);
 }
 
+/* Without it tables can't be made with compression, and old ones that have it can't be opened. */
+static bool have_snappy(void)
+{
+    void *library = dlopen(STOR_SNAPPY_LIBRARY, RTLD_LAZY | RTLD_LOCAL);
+    if (library != NULL)
+        (void)dlclose(library); /* WiredTiger opens it again */
+    return library != NULL;
+}
+
 static void open_string(const stor_engine_t *engine, char *out, size_t size)
 {
     const stor_engine_options_t *o = &engine->options;
@@ -160,7 +170,7 @@ static void open_string(const stor_engine_t *engine, char *out, size_t size)
                  o->bootstrap ? "create," : "", o->sessions_max + OWN_SESSIONS, o->cache_bytes,
                  o->eviction_threads_max, o->checkpoint_wait_s, checkpoint_log,
                  o->log_file_max_bytes, o->fs_faults != NULL ? "," STOR_FS_FAULTS_EXTENSION : "",
-                 access(STOR_SNAPPY_LIBRARY, R_OK) == 0 ? "," STOR_SNAPPY_LIBRARY : "");
+                 have_snappy() ? "," STOR_SNAPPY_LIBRARY : "");
     VD_ASSERT(len > 0 && (size_t)len < size);
 }
 

@@ -2,18 +2,18 @@
  * headers of the engine that others include. wiredtiger.h is included only in this room.
  *
  * Duty:    opens the database behind every guard of guard.h, with encryption (encryptor.c), log and
- * checkpoints as DESIGN.md section 4 sets them; hands out sessions; owns the sequencer
- * (timestamps), the flusher (group commit) and the reserve (free space). Owner:   one engine per
- * process at a time; open/close. close drains the flusher and takes a last checkpoint;
- * stor_engine_abandon leaves at once (after a WiredTiger panic close may hang). Threads: open/close
- * by one; the rest any. A WiredTiger panic ends the process with exit code STOR_EXIT_PANIC after
- * naming the cause. */
+ *          checkpoints as DESIGN.md section 4 sets them; hands out sessions; owns the sequencer
+ *          (timestamps), the flusher (group commit) and the reserve (free space).
+ * Owner:   one engine per process at a time; open/close. close drains the flusher and takes a last
+ *          checkpoint; stor_engine_abandon leaves at once (after a WiredTiger panic close may
+ *          hang).
+ * Threads: open/close by one; the rest any. A WiredTiger panic ends the process with exit code
+ *          STOR_EXIT_PANIC after naming the cause. */
 #pragma once
 #include "veddb-storaged/engine/keys.h"
 
-#define STOR_EXIT_PANIC                                                                            \
-    120 /* exit code: the engine can't go on (WiredTiger panic, failed flush); the cause was       \
-           logged */
+/* Exit code: the engine can't go on (WiredTiger panic, failed flush); the cause was logged. */
+#define STOR_EXIT_PANIC 120
 
 typedef struct stor_engine stor_engine_t;
 

@@ -2,12 +2,14 @@
  * releases who waits for it.
  *
  * Duty:    in a loop while there is something to do: sample `visible`, take the parked waiters,
- * write a marker and (when due) a higher ceiling, sync the log, publish `durable`, release the
- * waiters. Whoever was parked before a flush began is released by it: all that he may have seen had
- * its log record written before. Sleeps without a timer when nothing is parked or unflushed.
+ *          write a marker and (when due) a higher ceiling, sync the log, publish `durable`, release
+ *          the waiters. Whoever was parked before a flush began is released by it: all that he may
+ *          have seen had its log record written before. Sleeps without a timer when nothing is
+ *          parked or unflushed.
  * Markers: a log message {start id, number}; number n is written after flush n-1 has ended. So a
- * marker n found in the log proves that everything before marker n-1 is on disk (guard.c). Owner:
- * the engine. Threads: start/stop by the opener; the rest any. */
+ *          marker n found in the log proves that everything before marker n-1 is on disk (guard.c).
+ * Owner:   the engine.
+ * Threads: start/stop by the opener; the rest any. */
 #pragma once
 #include "veddb-storaged/engine/engine.h"
 #include "veddb-storaged/engine/guard.h"

@@ -2,11 +2,13 @@
  * for tests only.
  *
  * Duty:    writes and truncations stay in memory until their file is synced; creates, renames and
- * removes may be undone until a directory sync (or a durable operation). At a power loss a seeded
- * part of what was not synced reaches the disk, in no order, torn within writes, and the process
- *          ends at once with STOR_EXIT_POWER_LOSS. SIGKILL never tests fsync; this does.
- * Owner:   configured by the engine before WiredTiger opens; one per process. Threads: any (one
- * lock). Limits:  file contents are held in memory: small databases only. */
+ *          removes may be undone until a directory sync (or a durable operation). At a power loss a
+ *          seeded part of what was not synced reaches the disk, in no order, torn within writes,
+ *          and the process ends at once with STOR_EXIT_POWER_LOSS. SIGKILL never tests fsync; this
+ *          does.
+ * Owner:   configured by the engine before WiredTiger opens; one per process.
+ * Threads: any (one lock).
+ * Limits:  file contents are held in memory: small databases only. */
 #pragma once
 #include "libcommon/base/error.h"
 

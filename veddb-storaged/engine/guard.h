@@ -1,12 +1,15 @@
 /* veddb-storaged/engine/guard.h — what is checked before WiredTiger may touch the folder.
  *
  * Duty:    WiredTiger 3.2.1 opens damaged folders silently: it drops the log behind a bad record,
- * and makes a new empty database when its turtle is gone. So before it is called: one process per
- * folder (lock file); the folder is what the caller says (new or not); our format file is there,
- * authentic and not newer; turtle, metadata and log sequence are all there; no bad log record
- * stands where the log had been flushed. A refusal names the file, and the offset where there is
- * one. States:  a folder is empty, half-made (VedDB.bootstrap stands: the bootstrap did not end,
- * nothing was ever stored; made anew), or a database. Owner:   the engine. Threads: one. */
+ *          and makes a new empty database when its turtle is gone. So before it is called: one
+ *          process per folder (lock file); the folder is what the caller says (new or not); our
+ *          format file is there, authentic and not newer; turtle, metadata and log sequence are all
+ *          there; no bad log record stands where the log had been flushed. A refusal names the
+ *          file, and the offset where there is one.
+ * States:  a folder is empty, half-made (VedDB.bootstrap stands: the bootstrap did not end, nothing
+ *          was ever stored; made anew), or a database.
+ * Owner:   the engine.
+ * Threads: one. */
 #pragma once
 #include "veddb-storaged/engine/keys.h"
 

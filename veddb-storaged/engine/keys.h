@@ -2,14 +2,15 @@
  * they are used in.
  *
  * Duty:    block = magic "VDB1" 4 B, format version u8, 3 B zero, key id 16 B, boot id 16 B,
- * counter u64, 4 random bytes (counter and these are the 12-byte nonce), tag 16 B, ciphertext.
- * Everything before the tag is AAD. The key per boot id is HKDF-SHA256(data key, salt = boot id,
- * info = "veddb block"); derived keys are cached in an LRU. A new boot id is drawn at create and at
- * 2^31 blocks, so a nonce never repeats. The same format serves WiredTiger blocks, spill files,
- * backups, audit segments. Owner:   create/destroy. Key bytes live in locked, non-dumpable memory
- * and are wiped. Threads: any (seal and open are lock-free on the hot path: thread-local cipher
- * contexts). Errors:  VD_ERR_KEY_MISSING, VD_ERR_KEY_WRONG (tag fails for every block of that key),
- * VD_ERR_KEY_DESTROYED, VD_ERR_CORRUPT, VD_ERR_NOT_ENCRYPTED. */
+ *          counter u64, 4 random bytes (counter and these are the 12-byte nonce), tag 16 B,
+ *          ciphertext. Everything before the tag is AAD. The key per boot id is HKDF-SHA256(data
+ *          key, salt = boot id, info = "veddb block"); derived keys are cached in an LRU. A new
+ *          boot id is drawn at create and at 2^31 blocks, so a nonce never repeats. The same format
+ *          serves WiredTiger blocks, spill files, backups, audit segments.
+ * Owner:   create/destroy. Key bytes live in locked, non-dumpable memory and are wiped.
+ * Threads: any (seal and open are lock-free on the hot path: thread-local cipher contexts).
+ * Errors:  VD_ERR_KEY_MISSING, VD_ERR_KEY_WRONG (tag fails for every block of that key),
+ *          VD_ERR_KEY_DESTROYED, VD_ERR_CORRUPT, VD_ERR_NOT_ENCRYPTED. */
 #pragma once
 #include "libcommon/base/error.h"
 
@@ -17,8 +18,8 @@
 #define STOR_KEY_ID_BYTES     16
 #define STOR_KEYS_MAX         256
 #define STOR_KEY_ID_TEXT_SIZE (2 * STOR_KEY_ID_BYTES + 1)
-#define STOR_BLOCK_OVERHEAD_BYTES                                                                  \
-    68 /* magic 4 + version 1 + zero 3 + key id 16 + boot id 16 + counter 8 + random 4 + tag 16 */
+/* Magic 4, version 1, zero 3, key id 16, boot id 16, counter 8, random 4, tag 16. */
+#define STOR_BLOCK_OVERHEAD_BYTES 68
 
 typedef enum {
     STOR_KEY_ACTIVE,

@@ -354,9 +354,6 @@ static int files_scan(scan_t *scan, const uint32_t *numbers, size_t count, stor_
         if (rc != VD_OK)
             return rc;
     }
-    if (scan->bad && (scan->bad_at.file < needed.file ||
-                      (scan->bad_at.file == needed.file && scan->bad_at.offset <= needed.offset)))
-        return damaged(scan, err);
     return sequence_check(scan, numbers, first, count, needed, err);
 }
 

@@ -2,9 +2,11 @@
  * full disk (it would panic).
  *
  * Duty:    answers "may a write begin" from a sample of the file system's free space that is at
- * most SAMPLE_MAX_MS old, or newer when much was written since. Writes are refused below the
- * reserve and allowed again when a tenth more than the reserve is free (or all that was asked for).
- * Owner:   embedded in the engine. Threads: any. */
+ *          most SAMPLE_MAX_MS old, or newer when much was written since. Writes are refused below
+ *          the reserve and allowed again when a tenth more than the reserve is free (or all that
+ *          was asked for).
+ * Owner:   embedded in the engine.
+ * Threads: any. */
 #pragma once
 #include "libcommon/base/error.h"
 

@@ -1,12 +1,14 @@
 /* veddb-storaged/engine/sequencer.h — timestamps, and what is in flight.
  *
  * Duty:    a timestamp is {seconds u32, term u8, counter u24}, unique and growing. A draw enters
- * the session's slot first with a lower bound, so that the visible watermark (no hole below) never
- * passes a transaction that has drawn but not yet ended. No timestamp above the ceiling is handed
- * out; the ceiling is made durable by the flusher about a second ahead, and a start goes above it:
- *          no timestamp is issued twice, also after a crash. A clock that goes back does not
- * matter: seconds never fall. A full counter moves on to the next second. Owner:   embedded in the
- * engine. Threads: a slot belongs to one session; the rest any. */
+ *          the session's slot first with a lower bound, so that the visible watermark (no hole
+ *          below) never passes a transaction that has drawn but not yet ended. No timestamp above
+ *          the ceiling is handed out; the ceiling is made durable by the flusher about a second
+ *          ahead, and a start goes above it: no timestamp is issued twice, also after a crash. A
+ *          clock that goes back does not matter: seconds never fall. A full counter moves on to the
+ *          next second.
+ * Owner:   embedded in the engine.
+ * Threads: a slot belongs to one session; the rest any. */
 #pragma once
 #include "libcommon/base/error.h"
 

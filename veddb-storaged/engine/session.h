@@ -2,12 +2,14 @@
  * cursors on tables.
  *
  * Duty:    WT_SESSION with cached cursors; every call maps WiredTiger's results: WT_ROLLBACK ->
- * VD_ERR_WRITE_CONFLICT (the transaction must then be rolled back: commit refuses), WT_NOTFOUND ->
- * VD_ERR_NOT_FOUND, WT_DUPLICATE_KEY -> VD_ERR_DUPLICATE_KEY, WT_CACHE_FULL and ENOSPC named.
+ *          VD_ERR_WRITE_CONFLICT (the transaction must then be rolled back: commit refuses),
+ *          WT_NOTFOUND -> VD_ERR_NOT_FOUND, WT_DUPLICATE_KEY -> VD_ERR_DUPLICATE_KEY, WT_CACHE_FULL
+ *          and ENOSPC named.
  * Owner:   open/close; a session belongs to one thread at a time (it may move between threads
- * between calls). Rules:   cursors are reset at commit and rollback (a positioned cursor in an idle
- * session stalls all writers). Slices returned by a cursor are valid until its next call or the end
- * of the transaction. */
+ *          between calls).
+ * Rules:   cursors are reset at commit and rollback (a positioned cursor in an idle session stalls
+ *          all writers). Slices returned by a cursor are valid until its next call or the end of
+ *          the transaction. */
 #pragma once
 #include "libcommon/base/arena.h"
 #include "veddb-storaged/engine/engine.h"
@@ -35,7 +37,11 @@ bool stor_txn_active(const stor_session_t *session);
  * have seen. */
 uint64_t stor_txn_snapshot_newest(const stor_session_t *session);
 
-/* A cursor on a table, from the session's cache; valid until the session closes or the table is
+/* All cursor operations, reads too, are inside a transaction. After an error other than
+ * VD_ERR_NOT_FOUND and VD_ERR_DUPLICATE_KEY the transaction has failed: every later operation and
+ * the commit return VD_ERR_WRITE_CONFLICT. An insert leaves the cursor without a position.
+ *
+ * A cursor on a table, from the session's cache; valid until the session closes or the table is
  * retired. VD_ERR_NOT_FOUND: no such table. */
 VD_MUST_CHECK int stor_cursor_open(stor_session_t *session, const char *table,
                                    stor_cursor_t **ret_cursor, vd_error_t *err);

@@ -1,7 +1,7 @@
 /* veddb-storaged/engine/wt.h — WiredTiger's results as ours.
  *
  * Duty:    one mapping of WiredTiger's return codes; the last message that WiredTiger gave on this
- * thread (its codes alone say little). */
+ *          thread (its codes alone say little). */
 #pragma once
 #include "libcommon/base/error.h"
 
@@ -11,7 +11,8 @@
 #define STOR_OWN_TABLE     "veddb-engine"
 #define STOR_OWN_TABLE_URI "file:" STOR_OWN_TABLE ".wt"
 
-#define STOR_SNAPPY_LIBRARY "/usr/lib/x86_64-linux-gnu/libwiredtiger_snappy.so"
+/* Found by the dynamic linker, as Debian ships it. */
+#define STOR_SNAPPY_LIBRARY "libwiredtiger_snappy.so"
 
 /* Notes an error for a WiredTiger result other than 0, with "what" as prefix. Returns the code. */
 int stor_wt_error(int ret, vd_error_t *err, const char *what);

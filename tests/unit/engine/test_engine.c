@@ -1,4 +1,5 @@
-/* Sessions, transactions, cursors, tables, the flusher and the reserve, on a real engine. */
+/* tests/unit/engine/test_engine.c — sessions, transactions, cursors, tables, the flusher and the
+ * reserve, on a real engine. */
 #include "libcommon/base/clock.h"
 #include "libcommon/base/fault.h"
 #include "tests/unit/engine/engine_support.h"
@@ -126,16 +127,10 @@ static int count_table(const char *name, void *context)
 
 Test(engine, tables)
 {
-    static const char *const bad[] = {
-        "",
-        "C-1",
-        "a/b",
-        "a.b",
-        "../x",
-        "veddb-engine",
-        "a:b",
-        "0123456789012345678901234567890123456789012345678901234567890"
-        "1234"};
+    static const char long_name[] =
+        "01234567890123456789012345678901234567890123456789012345678901234";
+    static const char *const bad[] = {"",     "C-1",          "a/b", "a.b",
+                                      "../x", "veddb-engine", "a:b", long_name};
     start();
     int count = 0;
     stor_cursor_t *cursor = NULL;

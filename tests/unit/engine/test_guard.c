@@ -1,5 +1,5 @@
-/* Every guard at open, tried: what WiredTiger would pass over in silence is refused, and the
- * message names the thing. */
+/* tests/unit/engine/test_guard.c — every guard at open, tried: what WiredTiger would pass over in
+ * silence is refused, and the message names the thing. */
 #include "libcommon/base/rand.h"
 #include "tests/unit/engine/engine_support.h"
 #include "veddb-storaged/engine/crc32c.h"

@@ -1,5 +1,5 @@
-/* Blocks: what is sealed opens, every changed byte is noticed, each fault has its own error, nonces
- * never repeat. */
+/* tests/unit/engine/test_keys.c — blocks: what is sealed opens, every changed byte is noticed, each
+ * fault has its own error, nonces never repeat. */
 #include "libcommon/base/buf.h"
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/engine/keys.h"

@@ -1,6 +1,6 @@
-/* Power loss (the file-system layer) and SIGKILL: whatever was acknowledged is there afterwards, no
- * transaction is there by half, no timestamp is issued twice. A forked child writes and
- * acknowledges over a pipe; the parent opens what is left. */
+/* tests/unit/engine/test_power.c — power loss (the file-system layer) and SIGKILL: whatever was
+ * acknowledged is there afterwards, no transaction is there by half, no timestamp is issued twice.
+ * A forked child writes and acknowledges over a pipe; the parent opens what is left. */
 #include "libcommon/base/rand.h"
 #include "tests/unit/engine/engine_support.h"
 #include "veddb-storaged/engine/fs_faults.h"

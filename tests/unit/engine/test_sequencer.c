@@ -1,4 +1,5 @@
-/* Timestamps: unique, growing, never above the ceiling; the visible watermark has no hole below. */
+/* tests/unit/engine/test_sequencer.c — timestamps: unique, growing, never above the ceiling; the
+ * visible watermark has no hole below. */
 #include "libcommon/base/clock.h"
 #include "veddb-storaged/engine/sequencer.h"
 
