@@ -247,6 +247,8 @@ static bool read_once(gate_conn_t *conn, size_t *budget)
             vd_buf_append_slice(&conn->ahead, bytes) != VD_OK)
             gate_conn_close(conn, "too much was sent ahead");
     }
+    if (conn->state != GATE_CONN_OPEN)
+        return false; /* the message ended the connection */
     return SSL_has_pending(conn->ssl) != 0 || (size_t)n == room;
 }
 

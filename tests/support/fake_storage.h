@@ -1,0 +1,30 @@
+/* tests/support/fake_storage.h — storage's end of the gateway's link, scripted: keeps users and
+ * roles, answers everything else with an echo, and can die, be silent, or fail.
+ *
+ * Owner: the test; runs on a thread of its own. All functions may be called from the test. */
+#pragma once
+#include "libcommon/base/error.h"
+
+typedef struct fake_storage fake_storage_t;
+
+fake_storage_t *fake_storage_start(const char *path);
+/* As a crash: nothing more is answered, the link goes away. What it keeps is kept. */
+void fake_storage_kill(fake_storage_t *storage);
+/* A new life with another boot id. */
+void fake_storage_revive(fake_storage_t *storage);
+void fake_storage_stop(fake_storage_t **storage_p);
+
+/* Commands of that name get no answer (NULL: none are silenced). */
+void fake_storage_silence(fake_storage_t *storage, const char *name);
+/* The next command of that name is answered with this error. */
+void fake_storage_fail_next(fake_storage_t *storage, const char *name, int code);
+void fake_storage_set_ready(fake_storage_t *storage, bool ready);
+void fake_storage_set_writable(fake_storage_t *storage, bool writable);
+/* How often commands of that name came, from clients. */
+uint32_t fake_storage_count(fake_storage_t *storage, const char *name);
+/* How often one came that was sent again after a restart. */
+uint32_t fake_storage_resent(fake_storage_t *storage);
+uint32_t fake_storage_cancelled(fake_storage_t *storage);
+uint32_t fake_storage_closed(fake_storage_t *storage);
+/* Documents in admin.<collection>. */
+uint32_t fake_storage_documents(fake_storage_t *storage, const char *collection);
