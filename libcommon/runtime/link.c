@@ -48,6 +48,7 @@
 #define COPY_MAX_BYTES           4096
 #define CLOSE_LINGER_MS          200
 #define RETRY_MS                 2
+#define HELLO_RETRY_MS           20
 #define PROBE_MS                 10
 #define PROBES                   4
 
@@ -746,10 +747,12 @@ static bool link_step(void *context)
         link_free(link);
         return false;
     }
-    /* A peer's room may have been announced while we received, where the socket's descriptor no
-     * longer tells of it: look again soon. */
+    /* A peer's room, or the connection that hello waits for, may have been announced while we
+     * received, where the socket's descriptor no longer tells of it: look again soon. */
     if (any_blocked(link))
         arm_retry(link, RETRY_MS);
+    else if (link->hello_due)
+        arm_retry(link, HELLO_RETRY_MS);
     return more;
 }
 
@@ -1085,6 +1088,7 @@ int vd_link_send(vd_link_t *link, uint64_t number, vd_slice_t head, vd_slice_t b
         return vd_error_set(err, VD_ERR_FULL, "%llu bytes wait for the other end of %s",
                             (unsigned long long)peer->queued_bytes, link->path);
     link->dirty = true;
+    vd_loop_again(link->loop);
     link->stats.items_sent++;
     if (len <= VD_LINK_PIECE_MAX_BYTES) {
         batch_room(peer, HEAD_BYTES + len);

@@ -622,6 +622,12 @@ int vd_loop_add_end_of_turn(vd_loop_t *loop, int order, bool (*step)(void *conte
     return VD_OK;
 }
 
+void vd_loop_again(vd_loop_t *loop)
+{
+    if (!loop->in_turn)
+        loop->again = true;
+}
+
 void vd_loop_wake(vd_loop_t *loop)
 {
     if (atomic_exchange(&loop->woken, true) || !atomic_load(&loop->asleep))

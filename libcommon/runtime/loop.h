@@ -44,6 +44,8 @@ void vd_loop_remove(vd_source_t **source_p);
 /* Called at the end of every turn, in ascending order of `order`, before the loop sleeps; returns true when it wants another turn at once. */
 VD_MUST_CHECK int vd_loop_add_end_of_turn(vd_loop_t *loop, int order, bool (*step)(void *context), void *context, vd_source_t **ret_source,
                                           vd_error_t *err);
+/* From the loop's own thread, outside of a turn: the next turn doesn't wait, so that its end-of-turn steps run at once. In a turn: nothing to do. */
+void vd_loop_again(vd_loop_t *loop);
 /* From any thread: the loop wakes and runs its end-of-turn steps. Cheap when it is awake anyway. */
 void vd_loop_wake(vd_loop_t *loop);
 /* From any thread: run(context) on the loop's thread. Dropped unrun when the loop is destroyed first. */
