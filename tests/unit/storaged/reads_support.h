@@ -1,0 +1,186 @@
+/* tests/unit/storaged/reads_support.h — engine, catalog, journal, sessions and cursors over a
+ * folder of its own, and commands run on them as a worker does: for tests of the commands that
+ * read. */
+#pragma once
+#include "libcommon/base/clock.h"
+#include "tests/unit/query/query_json.h"
+#include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/cursors.h"
+#include "veddb-storaged/journal.h"
+#include "veddb-storaged/registry.h"
+#include "veddb-storaged/sessions.h"
+#include "veddb-storaged/write.h"
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define READS_SUPPORT __attribute__((unused)) static
+
+typedef struct {
+    char folder[256];
+    stor_storage_t storage;
+    stor_session_t *session;
+    vd_arena_t *arena; /* of the running command and its reply */
+    vd_arena_t *texts;
+    stor_request_t request;
+    vd_bson_t reply;
+    const char *user;
+    const char *visible; /* what the gateway says the user may see; NULL = all */
+    uint32_t flags;
+} reads_t;
+
+static const stor_command_t reads_table[] = {
+#define STOR_READ_ROW(command, flag_bits, handler, point_look)                                     \
+    {.name = command, .flags = flag_bits, .run = handler},
+#include "veddb-storaged/commands/reads.def"
+#undef STOR_READ_ROW
+};
+
+READS_SUPPORT void reads_ok(int rc, const vd_error_t *err)
+{
+    cr_assert_eq(rc, VD_OK, "%d: %s", -rc, err->message);
+}
+
+READS_SUPPORT reads_t *reads_open(void)
+{
+    static int count;
+    reads_t *reads = calloc(1, sizeof *reads);
+    stor_storage_t *storage = &reads->storage;
+    vd_error_t err = VD_ERROR_INIT;
+    uint8_t key_id[STOR_KEY_ID_BYTES] = {1}, key[STOR_KEY_BYTES] = {1};
+    snprintf(reads->folder, sizeof reads->folder, "/tmp/veddb-reads-%d-%d", (int)getpid(), count++);
+    cr_assert_eq(mkdir(reads->folder, 0700), 0);
+    storage->keys = stor_keys_create();
+    reads_ok(stor_keys_put(storage->keys, key_id, key, STOR_KEY_ACTIVE, &err), &err);
+    stor_engine_options_t options = {.folder = reads->folder,
+                                     .cache_bytes = 32 << 20,
+                                     .eviction_threads_max = 2,
+                                     .sessions_max = 32,
+                                     .bootstrap = true,
+                                     .keys = storage->keys,
+                                     .log_file_max_bytes = 1 << 20,
+                                     .reserve_min_bytes = 1 << 20};
+    storage->settings = (stor_settings_t){.cursor_idle_max_ms = 600000,
+                                          .session_idle_max_ms = 1800000,
+                                          .journal_max_bytes = 1 << 26,
+                                          .replica_set = "rs0",
+                                          .address = "db.example:27018",
+                                          .data_folder = reads->folder};
+    storage->started_wall_ms = vd_wall_ms();
+    storage->started_monotonic_ms = vd_monotonic_ms();
+    pthread_mutex_init(&storage->registry_lock, NULL);
+    reads_ok(stor_engine_open(&options, &storage->engine, &err), &err);
+    reads_ok(stor_catalog_open(storage, &storage->catalog, &err), &err);
+    reads_ok(stor_journal_open(storage, &storage->journal, &err), &err);
+    reads_ok(stor_sessions_open(storage, &storage->sessions, &err), &err);
+    reads_ok(stor_cursors_open(storage, &storage->cursors, &err), &err);
+    reads_ok(stor_session_open(storage->engine, &reads->session, &err), &err);
+    reads->arena = vd_arena_create();
+    reads->texts = vd_arena_create();
+    reads->user = "ann@admin";
+    reads->flags = VDP_COMMAND_ALL_USERS;
+    return reads;
+}
+
+READS_SUPPORT int reads_unlink(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+READS_SUPPORT void reads_close(reads_t *reads)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    stor_storage_t *storage = &reads->storage;
+    stor_cursors_close(&storage->cursors);
+    stor_sessions_close(&storage->sessions);
+    stor_session_close(&reads->session);
+    stor_journal_close(&storage->journal);
+    stor_catalog_close(&storage->catalog);
+    reads_ok(stor_engine_close(&storage->engine, &err), &err);
+    stor_keys_destroy(&storage->keys);
+    vd_arena_destroy(&reads->arena);
+    vd_arena_destroy(&reads->texts);
+    (void)nftw(reads->folder, reads_unlink, 8, FTW_DEPTH | FTW_PHYS);
+    free(reads);
+}
+
+READS_SUPPORT void reads_begin(reads_t *reads, const char *db)
+{
+    stor_request_t *request = &reads->request;
+    vd_arena_reset(reads->arena);
+    stor_request_init(request, &reads->storage, reads->arena);
+    request->command.db = request->db = vd_slice_str(db);
+    request->command.user = vd_slice_str(reads->user);
+    request->command.client = VD_SLICE_LIT("127.0.0.1:50000");
+    request->command.flags = reads->flags;
+    request->command.connection_id = 7;
+    request->session = reads->session;
+}
+
+/* Writes the documents of a list, all in one transaction; makes the collection. */
+READS_SUPPORT void reads_insert(reads_t *reads, const char *db, const char *name, vd_bson_t list)
+{
+    stor_request_t *request = &reads->request;
+    stor_collection_t *collection;
+    stor_write_t write;
+    vd_error_t err = VD_ERROR_INIT;
+    vd_bson_iter_t iter;
+    reads_begin(reads, db);
+    reads_ok(stor_catalog_acquire_or_create(request, vd_slice_str(db), vd_slice_str(name),
+                                            &collection, &err),
+             &err);
+    stor_write_init(&write, request, collection);
+    reads_ok(stor_write_begin(&write, &err), &err);
+    vd_bson_iter_init(&iter, list);
+    while (vd_bson_iter_next(&iter)) {
+        vd_bson_t document = vd_value_document(iter.value);
+        vd_slice_t key;
+        reads_ok(stor_id_key(request->arena, vd_bson_get(document, "_id"), &key, &err), &err);
+        reads_ok(stor_write_insert(&write, key, document, -1, &err), &err);
+    }
+    reads_ok(stor_write_commit(&write, &err), &err);
+    stor_write_done(&write);
+    stor_catalog_release_all(request);
+}
+
+/* Runs a command; the reply stands in reads->reply until the next. */
+READS_SUPPORT int reads_run(reads_t *reads, const char *db, const char *json)
+{
+    stor_request_t *request = &reads->request;
+    vd_slice_t name;
+    vd_value_t value;
+    vd_bson_t body = query_json(reads->texts, json);
+    cr_assert(vd_bson_first(body, &name, &value));
+    reads_begin(reads, db);
+    for (size_t i = 0; i < VD_COUNT_OF(reads_table); i++)
+        if (vd_slice_is(name, reads_table[i].name))
+            request->entry = &reads_table[i];
+    request->command.name = name;
+    request->sections.body = body;
+    if (reads->visible != NULL) {
+        vd_bson_t visible = query_json(reads->arena, reads->visible);
+        request->command.visible = vd_slice(visible.data, visible.len);
+    }
+    stor_registry_add(request);
+    stor_request_run(request, reads->session);
+    stor_registry_remove(request);
+    reads->reply = request->reply_document;
+    cr_assert_eq(request->held_count, 0, "%s: still holds a collection", json);
+    cr_assert_not(stor_txn_active(reads->session), "%s: left a transaction open", json);
+    return request->status;
+}
+
+READS_SUPPORT vd_value_t reads_at(const reads_t *reads, const char *path)
+{
+    return vd_bson_get_path(reads->reply, vd_slice_str(path));
+}
+
+READS_SUPPORT const char *reads_text(reads_t *reads)
+{
+    return vd_bson_to_json(reads->texts, reads->reply, 2000);
+}
