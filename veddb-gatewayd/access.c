@@ -269,6 +269,24 @@ static bool may_pipeline(const question_t *q, vd_value_t pipeline, vd_slice_t db
     return !reads_here || on_collection(q, GATE_ACTION_find, db, collection);
 }
 
+static bool writes_out(vd_bson_t body)
+{
+    vd_value_t pipeline = vd_bson_get(body, "pipeline");
+    vd_bson_iter_t each;
+    if (pipeline.type != VD_BSON_ARRAY)
+        return false;
+    vd_bson_iter_init(&each, vd_value_document(pipeline));
+    while (vd_bson_iter_next(&each)) {
+        vd_slice_t stage;
+        vd_value_t spec;
+        if (each.value.type == VD_BSON_OBJECT &&
+            vd_bson_first(vd_value_document(each.value), &stage, &spec) &&
+            (vd_slice_is(stage, "$out") || vd_slice_is(stage, "$merge")))
+            return true;
+    }
+    return false;
+}
+
 static bool may_aggregate(const question_t *q, vd_bson_t body)
 {
     vd_slice_t collection = first_collection(body);
@@ -526,6 +544,7 @@ static bool allowed(const question_t *q, gate_access_grant_t *grant)
         return on_cluster(q, action);
     case GATE_CHECK_AGGREGATE:
         grant->all_users = on_cluster(q, GATE_ACTION_inprog);
+        grant->writes = writes_out(body);
         return may_aggregate(q, body);
     case GATE_CHECK_INSERT:
         return on_collection(q, action, q->db, collection) && may_bypass(q, collection);

@@ -16,6 +16,7 @@ typedef struct {
 typedef struct {
     bool all_users;   /* may see and end what other users run: goes to storage with the command */
     bool all_visible; /* listDatabases, listCollections: no filtering */
+    bool writes;      /* an aggregate with $out or $merge: never sent again */
 } gate_access_grant_t;
 
 /* VD_OK, or VD_ERR_UNAUTHORIZED with MongoDB's message. principal NULL: nobody is logged in. */

@@ -366,7 +366,7 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
     }
     flight->body = request->message.section_bytes;
     /* Commands inside a transaction are never sent again: the transaction died with storage. */
-    flight->resend = !request->in_transaction &&
+    flight->resend = !request->in_transaction && !request->grant.writes &&
                      ((command->flags & GATE_RETRY_READ) != 0 ||
                       ((command->flags & GATE_RETRY_WRITE) != 0 && request->has_txn));
     flight->done = storage_answered;

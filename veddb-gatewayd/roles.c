@@ -103,8 +103,7 @@ bool gate_privileges_allow(const gate_privileges_t *privileges, gate_action_t ac
         A(createCollection), A(createIndex), A(dbStats), A(dropCollection), A(dropDatabase),       \
         A(dropIndex), A(enableProfiler), A(listCollections), A(listIndexes),                       \
         A(planCacheIndexFilter), A(planCacheRead), A(planCacheWrite), A(reIndex),                  \
-        A(renameCollectionSameDB), A(storageDetails), A(validate), A(analyzeShardKey),             \
-        A(indexStats)
+        A(renameCollectionSameDB), A(storageDetails), A(validate), A(analyzeShardKey)
 #define CLUSTER_MONITOR_ACTIONS                                                                    \
     A(checkFreeMonitoringStatus), A(connPoolStats), A(getCmdLineOpts), A(getDefaultRWConcern),     \
         A(getLog), A(getParameter), A(getShardMap), A(hostInfo), A(inprog), A(listDatabases),      \
@@ -162,7 +161,8 @@ LIST(restore_system_list, A(find), A(insert), A(remove), A(update), A(createInde
 LIST(root_any_list, A(validate), A(collStats), A(listCollections), A(listIndexes));
 LIST(root_cluster_list, CLUSTER_MONITOR_ACTIONS, CLUSTER_MANAGER_ACTIONS, HOST_MANAGER_ACTIONS,
      A(authSchemaUpgrade), A(applyOps));
-LIST(root_normal_list, READ_ACTIONS, WRITE_ACTIONS, USER_ADMIN_ACTIONS, DB_ADMIN_ACTIONS);
+LIST(root_normal_list, READ_ACTIONS, WRITE_ACTIONS, USER_ADMIN_ACTIONS, DB_ADMIN_ACTIONS,
+     A(indexStats));
 #undef LIST
 
 typedef struct {
