@@ -92,9 +92,11 @@ static bool parse_bool(const char *text, int64_t *ret)
 static bool is_choice(const char *text, const char *choices)
 {
     size_t len = strlen(text);
-    for (const char *at = choices; len > 0 && at != NULL; at = strchr(at, '|')) {
+    if (len == 0 || strchr(text, '|') != NULL)
+        return false;
+    for (const char *at = choices; at != NULL; at = strchr(at, '|')) {
         at += *at == '|';
-        if (strncmp(at, text, len) == 0 && (at[len] == '|' || at[len] == '\0'))
+        if (strncmp(at, text, len) == 0 && (at[len] == '|' || at[len] == 0))
             return true;
     }
     return false;

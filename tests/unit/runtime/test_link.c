@@ -552,6 +552,10 @@ Test(link, bytes_that_are_not_zeromq)
     }
     cr_assert_eq(vd_link_send(honest.link, 0, VD_SLICE_LIT("fine"), VD_SLICE_NULL, NULL), VD_OK);
     UNTIL(server.items == 1, &server, &honest);
+    /* libzmq 4.3.4 aborts when an unversioned greeting ends in the very moment in which the socket
+     * closes. */
+    uint64_t settled_ms = vd_monotonic_ms() + 200;
+    UNTIL(vd_monotonic_ms() > settled_ms, &server, &honest);
     close_end(&honest);
     close_end(&server);
 }

@@ -1,0 +1,216 @@
+/* Each in a child of its own: what is given up never comes back. */
+#include "libcommon/runtime/sandbox.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <linux/keyctl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+TestSuite(sandbox, .timeout = 30);
+
+/* Exit code, or 1000 + signal. */
+static int in_child(int (*body)(void))
+{
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(body());
+    int status = 0;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static int basic(void)
+{
+    struct rlimit core;
+    if (vd_sandbox_basic(getppid(), NULL) != VD_OK)
+        return 1;
+    int signal_number = 0;
+    if (prctl(PR_GET_PDEATHSIG, &signal_number) != 0 || signal_number != SIGKILL)
+        return 2;
+    if (getrlimit(RLIMIT_CORE, &core) != 0 || core.rlim_max != 0)
+        return 3;
+    if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
+        return 4;
+    if (!SANITIZED && prctl(PR_GET_DUMPABLE) != 0)
+        return 5;
+    return vd_sandbox_basic(1234567, NULL) == VD_ERR_CLOSED ? 0 : 6; /* not our parent */
+}
+
+Test(sandbox, basic)
+{
+    cr_assert_eq(in_child(basic), 0);
+}
+
+static int to_nobody(void)
+{
+    if (vd_sandbox_user("", NULL) != VD_OK || getuid() != 0)
+        return 1;
+    if (vd_sandbox_user("no-such-user-here", NULL) != VD_ERR_CONFIG)
+        return 2;
+    if (vd_sandbox_user("nobody", NULL) != VD_OK)
+        return 3;
+    uid_t real, effective, saved;
+    if (getresuid(&real, &effective, &saved) != 0 || real == 0 || effective == 0 || saved == 0)
+        return 4;
+    return getgroups(0, NULL) == 0 ? 0 : 5;
+}
+
+Test(sandbox, user)
+{
+    if (geteuid() == 0)
+        cr_assert_eq(in_child(to_nobody), 0);
+}
+
+static int sockets(bool network)
+{
+    if (vd_sandbox_basic(0, NULL) != VD_OK || vd_sandbox_seccomp(network, false, NULL) != VD_OK)
+        return 1;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0)
+        return 2;
+    (void)close(fd);
+    static const int inet[] = {AF_INET, AF_INET6};
+    for (size_t i = 0; i < 2; i++) {
+        fd = socket(inet[i], SOCK_STREAM, 0);
+        if (fd < 0 && errno != EAFNOSUPPORT)
+            return 3;
+        if (inet[i] == AF_INET && (fd >= 0) != network)
+            return 4;
+    }
+    static const int never[] = {AF_NETLINK, AF_PACKET, AF_ALG, AF_VSOCK, AF_IPX};
+    for (size_t i = 0; i < VD_COUNT_OF(never); i++)
+        if (socket(never[i], SOCK_RAW, 0) >= 0 || errno != EAFNOSUPPORT)
+            return 5;
+    return 0;
+}
+
+static int with_network(void)
+{
+    return sockets(true);
+}
+static int without_network(void)
+{
+    return sockets(false);
+}
+
+Test(sandbox, sockets_by_domain)
+{
+    if (SANITIZED)
+        return; /* no filter is loaded then */
+    cr_assert_eq(in_child(with_network), 0);
+    cr_assert_eq(in_child(without_network), 0);
+}
+
+static int load(bool exec)
+{
+    return vd_sandbox_basic(0, NULL) == VD_OK && vd_sandbox_seccomp(false, exec, NULL) == VD_OK ? 0
+                                                                                                : 1;
+}
+
+static int try_exec(void)
+{
+    static char *const argv[] = {(char *)(uintptr_t) "true", NULL};
+    if (load(false) != 0)
+        return 1;
+    (void)execv("/bin/true", argv);
+    return 2;
+}
+static int try_allowed_exec(void)
+{
+    static char *const argv[] = {(char *)(uintptr_t) "true", NULL};
+    if (load(true) != 0)
+        return 1;
+    (void)execv("/bin/true", argv);
+    return 2;
+}
+static int try_ptrace(void)
+{
+    return load(false) != 0 ? 1 : (int)ptrace(PTRACE_TRACEME, 0, NULL, NULL) & 0;
+}
+static int try_keyctl(void)
+{
+    return load(false) != 0 ? 1 : (int)syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, 0, 0) & 0;
+}
+static int try_unshare(void)
+{
+    return load(false) != 0 ? 1 : (int)syscall(SYS_unshare, 0) & 0;
+}
+static int try_io_uring(void)
+{
+    if (load(false) != 0)
+        return 1;
+    return syscall(SYS_io_uring_setup, 1, NULL) == -1 && errno == ENOSYS ? 0 : 2;
+}
+
+static void *ptrace_in_thread(void *context)
+{
+    (void)pause();
+    return context;
+}
+
+static void in_signal(int signal_number)
+{
+    (void)signal_number;
+    (void)syscall(SYS_unshare, 0);
+}
+
+/* The filter holds for threads that were there before it. */
+static int thread_before(void)
+{
+    pthread_t thread;
+    (void)signal(SIGUSR1, in_signal);
+    if (pthread_create(&thread, NULL, ptrace_in_thread, NULL) != 0 || load(false) != 0)
+        return 1;
+    (void)pthread_kill(thread, SIGUSR1);
+    (void)pthread_join(thread, NULL);
+    return 2;
+}
+
+Test(sandbox, what_is_forbidden)
+{
+    if (SANITIZED)
+        return;
+    cr_assert_eq(in_child(try_exec), 1000 + SIGSYS);
+    cr_assert_eq(in_child(try_allowed_exec), 0);
+    cr_assert_eq(in_child(try_ptrace), 1000 + SIGSYS);
+    cr_assert_eq(in_child(try_keyctl), 1000 + SIGSYS);
+    cr_assert_eq(in_child(try_unshare), 1000 + SIGSYS);
+    cr_assert_eq(in_child(try_io_uring), 0);
+    cr_assert_eq(in_child(thread_before), 1000 + SIGSYS);
+}
+
+Test(sandbox, secrets)
+{
+    void *secret = NULL;
+    cr_assert_eq(vd_secret_alloc(32, &secret, NULL), VD_OK);
+    memset(secret, 7, 32);
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(((uint8_t *)secret)[0]); /* wiped in the child */
+    int status = 0;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert_eq(WEXITSTATUS(status), 0);
+    cr_assert_eq(((uint8_t *)secret)[31], 7);
+    vd_secret_free(secret, 32);
+    vd_secret_free(NULL, 32);
+}
