@@ -9,7 +9,7 @@
 #include <sys/statvfs.h>
 
 #define SAMPLE_MAX_US      100000
-#define SAMPLE_WRITTEN_MAX (4 * 1024 * 1024)
+#define SAMPLE_WRITTEN_MAX (4ULL * 1024 * 1024)
 #define DIRTY_TRIGGER_PCT  30
 #define SPILL_MAX_BYTES    (256ULL * 1024 * 1024)
 
@@ -78,8 +78,10 @@ int stor_reserve_init(stor_reserve_t *reserve, const char *folder, uint64_t cach
 int stor_reserve_check(stor_reserve_t *reserve, vd_error_t *err)
 {
     uint64_t sampled_us = atomic_load_explicit(&reserve->sampled_us, memory_order_relaxed);
+    /* What is committed goes to the log and again to the tables, some of it more than once. */
+    uint64_t written_max = at_most(SAMPLE_WRITTEN_MAX, reserve->reserve_bytes / 16);
     if (vd_monotonic_us() - sampled_us > SAMPLE_MAX_US ||
-        atomic_load_explicit(&reserve->written_bytes, memory_order_relaxed) > SAMPLE_WRITTEN_MAX) {
+        atomic_load_explicit(&reserve->written_bytes, memory_order_relaxed) > written_max) {
         int rc = sample(reserve, NULL, err);
         if (rc != VD_OK)
             return rc;
