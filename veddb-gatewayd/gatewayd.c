@@ -46,9 +46,12 @@ static void topology_changed(gate_t *gate)
            topology->ready, topology->writable, (long long)counter);
 }
 
+/* A failed try is made again when storage tells its state the next time. */
 static void bootstrap_done(void *context)
 {
-    gate_note_state(context);
+    gate_thread_t *thread = context;
+    if (atomic_load(&thread->gate->bootstrap_state) == 2)
+        gate_note_state(thread);
 }
 
 static void bootstrap_run(void *context)
