@@ -320,7 +320,8 @@ int stor_engine_close(stor_engine_t **engine_p, vd_error_t *err)
     stor_flusher_stop(&engine->flusher);
     stor_wt_message_clear();
     int ret = engine->conn->close(engine->conn, NULL);
-    int rc = ret == 0 ? VD_OK : stor_wt_error(ret, err, "closing the database");
+    int rc = ret == 0 ? stor_guard_closed(engine->guard, err)
+                      : stor_wt_error(ret, err, "closing the database");
     engine_free(engine);
     *engine_p = NULL;
     return rc;

@@ -2,8 +2,8 @@
  * headers of the engine that others include. wiredtiger.h is included only in this room.
  *
  * Duty:    opens the database behind every guard of guard.h, with encryption (encryptor.c), log and
- *          checkpoints as DESIGN.md section 4 sets them; hands out sessions; owns the sequencer
- *          (timestamps), the flusher (group commit) and the reserve (free space).
+ *          checkpoints as engine.c sets them; hands out sessions; owns the sequencer (timestamps),
+ *          the flusher (group commit) and the reserve (free space).
  * Owner:   one engine per process at a time; open/close. close drains the flusher and takes a last
  *          checkpoint; stor_engine_abandon leaves at once (after a WiredTiger panic close may
  *          hang).
@@ -32,7 +32,7 @@ typedef struct {
     bool bootstrap; /* make a new database; refused when the folder holds one (or remains of one) */
     stor_keys_t *keys;           /* borrowed; outlives the engine */
     uint64_t log_file_max_bytes; /* 0 = 100 MB */
-    uint64_t reserve_min_bytes;  /* free-space reserve; 0 = computed as DESIGN.md says */
+    uint64_t reserve_min_bytes;  /* free-space reserve; 0 = computed from the cache */
     uint32_t checkpoint_wait_s;  /* 0 = 30 */
     const char *fs_faults; /* tests only: file-system layer that drops/reorders unsynced writes (see
                               fs_faults.h); NULL = none */

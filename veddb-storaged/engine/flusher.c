@@ -45,8 +45,10 @@ struct stor_flusher {
     pthread_cond_t wake;
     WT_SESSION *session;
     WT_CURSOR *ceiling_cursor;
-    uint64_t start_id, marker;
-    bool proven; /* the last flush found nothing new: its marker vouches for all before */
+    uint64_t start_id, begun; /* flushes begun */
+    bool proven;  /* the last flush found nothing new: its marker vouches for all before */
+    bool vouched; /* a marker behind the last flush was handed to the kernel: the same against kills
+                   */
     uint64_t flushed_ended; /* commits_ended when the last flush began */
     atomic_uint_fast64_t flushes, flushed_commits, flush_us_sum, flush_us_max;
 };
@@ -131,15 +133,25 @@ static int ceiling_write(stor_flusher_t *flusher, uint64_t ceiling, vd_error_t *
     return ret == 0 ? VD_OK : stor_wt_error(ret, err, "writing the timestamp ceiling");
 }
 
-static int marker_write(stor_flusher_t *flusher, vd_error_t *err)
+static int marker_write(stor_flusher_t *flusher, uint64_t number, vd_error_t *err)
 {
     int ret = flusher->session->log_printf(flusher->session,
                                            STOR_MARKER_PREFIX "%012" PRIx64 " %016" PRIx64,
-                                           flusher->start_id, flusher->marker);
-    if (ret != 0)
-        return stor_wt_error(ret, err, "writing a flush marker");
-    flusher->marker++;
-    return VD_OK;
+                                           flusher->start_id, number);
+    return ret == 0 ? VD_OK : stor_wt_error(ret, err, "writing a flush marker");
+}
+
+/* The next flush's marker, already behind the last one: written to the kernel, not to the disk. So
+ * a killed process leaves the proof that the last flush had ended. The number comes again with the
+ * next flush; both say no more than is true. */
+static int vouch(stor_flusher_t *flusher, vd_error_t *err)
+{
+    int rc = marker_write(flusher, 2 * flusher->begun - 1, err);
+    if (rc != VD_OK)
+        return rc;
+    int ret = flusher->session->log_flush(flusher->session, "sync=off");
+    flusher->vouched = true;
+    return ret == 0 ? VD_OK : stor_wt_error(ret, err, "writing the log");
 }
 
 static stor_flush_waiter_t *reversed(stor_flush_waiter_t *list)
@@ -166,7 +178,7 @@ static int flush(stor_flusher_t *flusher, uint64_t ceiling, vd_error_t *err)
     uint64_t visible = stor_sequencer_visible(flusher->options.sequencer);
     if (ceiling == 0)
         ceiling = stor_sequencer_ceiling_due(flusher->options.sequencer);
-    int rc = marker_write(flusher, err);
+    int rc = marker_write(flusher, 2 * flusher->begun++, err);
     if (rc == VD_OK && ceiling != 0)
         rc = ceiling_write(flusher, ceiling, err);
     if (rc == VD_OK)
@@ -270,6 +282,8 @@ static void *flusher_run(void *arg)
     stor_flusher_t *flusher = arg;
     vd_error_t err = VD_ERROR_INIT;
     for (;;) {
+        if (!flusher->vouched && !urgent(flusher) && vouch(flusher, &err) != VD_OK)
+            give_up(flusher, &err);
         sleep_until_due(flusher);
         bool stopping = atomic_load(&flusher->stopping);
         stor_flush_waiter_t *list = reversed(atomic_exchange(&flusher->parked, NULL));
@@ -283,6 +297,7 @@ static void *flusher_run(void *arg)
         if (flush(flusher, ceiling, &err) != VD_OK)
             give_up(flusher, &err);
         flusher->proven = clean;
+        flusher->vouched = clean;
         release(flusher, list);
         if (stopping && atomic_load(&flusher->parked) == NULL)
             return NULL;

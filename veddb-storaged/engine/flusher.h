@@ -6,8 +6,10 @@
  *          the waiters. Whoever was parked before a flush began is released by it: all that he may
  *          have seen had its log record written before. Sleeps without a timer when nothing is
  *          parked or unflushed.
- * Markers: a log message {start id, number}; number n is written after flush n-1 has ended. So a
- *          marker n found in the log proves that everything before marker n-1 is on disk (guard.c).
+ * Markers: a log message {start id, number}. Number 2n is written before the sync of flush n, and
+ *          number 2n+1 after it, when nobody hurries on to the next (unsynced: so that a kill leaves
+ *          it). So 2n+1 in the log proves that everything before marker 2n is on disk, and 2n the
+ *          same of marker 2n-2 (log_scan.c).
  * Owner:   the engine.
  * Threads: start/stop by the opener; the rest any. */
 #pragma once

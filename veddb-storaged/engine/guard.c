@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -30,6 +31,13 @@
 #define LOG_NOTE_BYTES   16
 #define LOG_HEADER_BYTES 128
 #define FORMAT_MAGIC     "VEDDBFMT"
+/* Stands while a database is closed in order: SHA-256 of the turtle, sealed. WiredTiger keeps no
+ * sum of its turtle, and takes many a flipped bit in it for another value. */
+#define CLOSED_FILE      "VedDB.closed"
+#define CLOSED_NEW       "VedDB.closed.new"
+#define CLOSED_BYTES     (SHA256_DIGEST_LENGTH + STOR_BLOCK_OVERHEAD_BYTES)
+#define TURTLE_FILE      "WiredTiger.turtle"
+#define TURTLE_MAX_BYTES 16384
 /* Plain: magic 8 B, version u32, length u32 of the block. Then a sealed block {version u32,
  * database id 16 B, made at (ms) u64}, then crc32c u32. */
 #define FORMAT_HEAD_BYTES    16
@@ -233,26 +241,65 @@ static int must_stand(const stor_guard_t *guard, const char *name, vd_error_t *e
     return VD_OK;
 }
 
-/* Where recovery of the metadata begins in the log, from the turtle's plain text. */
-static int turtle_read(const stor_guard_t *guard, stor_log_place_t *ret_needed, vd_error_t *err)
+static int turtle_text(const stor_guard_t *guard, char text[TURTLE_MAX_BYTES], size_t *ret_len,
+                       vd_error_t *err)
 {
-    char text[16384];
-    int fd = openat(guard->dir_fd, "WiredTiger.turtle", O_RDONLY | O_CLOEXEC);
-    ssize_t len = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0);
+    int fd = openat(guard->dir_fd, TURTLE_FILE, O_RDONLY | O_CLOEXEC);
+    ssize_t len = fd < 0 ? -1 : pread(fd, text, TURTLE_MAX_BYTES - 1, 0);
     if (len < 0)
-        (void)vd_error_set_errno(err, "reading %s/WiredTiger.turtle", guard->folder);
+        (void)vd_error_set_errno(err, "reading %s/" TURTLE_FILE, guard->folder);
     if (fd >= 0)
         (void)close(fd); /* was only read */
     if (len < 0)
         return VD_ERR_IO;
     text[len] = '\0';
+    *ret_len = (size_t)len;
+    return VD_OK;
+}
+
+/* After a close in order the turtle is as it was left; after a crash there is nothing to compare.
+ */
+static int closed_check(const stor_guard_t *guard, const char *text, size_t len, vd_error_t *err)
+{
+    uint8_t sealed[CLOSED_BYTES + 1], sum[CLOSED_BYTES], now[SHA256_DIGEST_LENGTH];
+    size_t sum_len = 0;
+    int fd = openat(guard->dir_fd, CLOSED_FILE, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return VD_OK;
+    ssize_t n = fd < 0 ? -1 : pread(fd, sealed, sizeof sealed, 0);
+    if (fd >= 0)
+        (void)close(fd); /* was only read */
+    if (n < 0)
+        return vd_error_set_errno(err, "reading %s/%s", guard->folder, CLOSED_FILE);
+    if (n != CLOSED_BYTES)
+        return vd_error_set(err, VD_ERR_CORRUPT, "%s/%s is damaged", guard->folder, CLOSED_FILE);
+    int rc = stor_keys_open(guard->keys, vd_slice(sealed, CLOSED_BYTES), sum, &sum_len, err);
+    if (rc != VD_OK)
+        return vd_error_prefix(err, "%s/%s", guard->folder, CLOSED_FILE);
+    (void)SHA256((const uint8_t *)text, len, now);
+    if (sum_len != sizeof now || memcmp(sum, now, sizeof now) != 0)
+        return vd_error_set(err, VD_ERR_CORRUPT,
+                            "%s/" TURTLE_FILE " is damaged: it is not as it was left at the close",
+                            guard->folder);
+    return VD_OK;
+}
+
+/* Where recovery of the metadata begins in the log, from the turtle's plain text. */
+static int turtle_read(const stor_guard_t *guard, stor_log_place_t *ret_needed, vd_error_t *err)
+{
+    char text[TURTLE_MAX_BYTES];
+    size_t len;
+    int rc = turtle_text(guard, text, &len, err);
+    if (rc == VD_OK)
+        rc = closed_check(guard, text, len, err);
+    if (rc != VD_OK)
+        return rc;
     const char *at = strstr(text, ",checkpoint_lsn=(");
     stor_log_place_t needed = {0};
     if (at == NULL ||
         sscanf(at, ",checkpoint_lsn=(%" SCNu32 ",%" SCNu64 ")", &needed.file, &needed.offset) != 2)
         return vd_error_set(err, VD_ERR_CORRUPT,
-                            "%s/WiredTiger.turtle is damaged: it names no checkpoint",
-                            guard->folder);
+                            "%s/" TURTLE_FILE " is damaged: it names no checkpoint", guard->folder);
     *ret_needed = needed;
     return VD_OK;
 }
@@ -364,7 +411,12 @@ static int database_check(stor_guard_t *guard, vd_error_t *err)
         return rc;
     guard->log_highest = guard->log_candidate = highest;
     rc = stor_log_scan(guard->folder, guard->keys, needed, highest, &guard->scan, err);
-    return rc == VD_OK && guard->scan.torn ? log_cut(guard, err) : rc;
+    if (rc == VD_OK && guard->scan.torn)
+        rc = log_cut(guard, err);
+    /* From here on WiredTiger changes the turtle. */
+    if (rc == VD_OK && unlinkat(guard->dir_fd, CLOSED_FILE, 0) == 0 && fsync(guard->dir_fd) != 0)
+        rc = vd_error_set_errno(err, "removing %s/%s", guard->folder, CLOSED_FILE);
+    return rc;
 }
 
 int stor_guard_enter(const char *folder, bool bootstrap, stor_keys_t *keys,
@@ -405,6 +457,20 @@ int stor_guard_opened(stor_guard_t *guard, vd_error_t *err)
     if (unlinkat(guard->dir_fd, BOOTSTRAP_MARK, 0) != 0 || fsync(guard->dir_fd) != 0)
         return vd_error_set_errno(err, "ending the bootstrap in %s", guard->folder);
     return VD_OK;
+}
+
+int stor_guard_closed(stor_guard_t *guard, vd_error_t *err)
+{
+    char text[TURTLE_MAX_BYTES];
+    uint8_t sum[SHA256_DIGEST_LENGTH], sealed[CLOSED_BYTES];
+    size_t len, sealed_len = 0;
+    int rc = turtle_text(guard, text, &len, err);
+    if (rc != VD_OK)
+        return rc;
+    (void)SHA256((const uint8_t *)text, len, sum);
+    rc = stor_keys_seal(guard->keys, vd_slice(sum, sizeof sum), sealed, &sealed_len, err);
+    VD_ASSERT(rc != VD_OK || sealed_len == CLOSED_BYTES);
+    return rc == VD_OK ? file_replace(guard, CLOSED_FILE, CLOSED_NEW, sealed, sealed_len, err) : rc;
 }
 
 const stor_log_scan_t *stor_guard_scan(const stor_guard_t *guard)

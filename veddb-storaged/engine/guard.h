@@ -24,6 +24,8 @@ VD_MUST_CHECK int stor_guard_enter(const char *folder, bool bootstrap, stor_keys
 /* After a bootstrap: writes the format file, takes the mark of a half-made folder away. After
  * another open: seals the format file anew when its key is no longer the active one. */
 VD_MUST_CHECK int stor_guard_opened(stor_guard_t *guard, vd_error_t *err);
+/* After WiredTiger has closed in order: notes what the turtle is, for the next open. */
+VD_MUST_CHECK int stor_guard_closed(stor_guard_t *guard, vd_error_t *err);
 void stor_guard_leave(stor_guard_t **guard_p);
 /* A database, in full or in part (a half-made one does not count). */
 bool stor_guard_exists(const char *folder);

@@ -11,11 +11,13 @@
  *   DBPointer             length of its payload (4 bytes), the payload
  *   code with scope       code as a string, scope as an object's elements
  *   number                the type byte says the sign and how many bytes the whole part has. The
- * whole part is shifted left by one; the low bit says that a fraction follows. For a fraction, and
- * for what is below 1 or from 2^63 up, the magnitude follows as a double cut toward zero (8 bytes),
- * then 00 when that is exact, else 01 and the decimal's exact value: weight of its first digit (2
- * bytes), 34 digits (15 bytes). Only decimals can need the latter. Payloads of negative numbers are
- *                         complemented.
+ *                         whole part is shifted left by one; the low bit says that a fraction
+ *                         follows. For a fraction, and for what is below 1 or from 2^63 up, the
+ *                         magnitude follows as a double cut toward zero (8 bytes), then 00 when
+ *                         that is exact, else 01 and the decimal's exact value: weight of its first
+ *                         digit (2 bytes), 34 digits (15 bytes). Only decimals can need the latter.
+ *                         Payloads of negative numbers are complemented.
+ *
  * Full keys over EXACT_MAX bytes are cut to PREFIX_BYTES and the SHA-256 of the whole: exactly
  * VD_KEYCODE_MAX_BYTES. A reader that comes to byte PREFIX_BYTES without an end therefore knows
  * that the key was cut.

@@ -189,15 +189,22 @@ static int damaged(const scan_t *scan, vd_error_t *err)
                         scan->folder, scan->bad_at.file, scan->bad_at.offset);
 }
 
-/* VD_ERR_CORRUPT when the marker proves that the bad record before it had been flushed. */
+/* The marker before which everything is on disk, since this one (not 0) was written (flusher.h). */
+static uint64_t proven_by(uint64_t number)
+{
+    return number % 2 == 1 ? number - 1 : number - 2;
+}
+
+/* VD_ERR_CORRUPT when the marker proves that the bad record before it had been flushed: the marker
+ * that it speaks for stands behind that record. */
 static int marker_seen(scan_t *scan, uint64_t start_id, uint64_t number, vd_error_t *err)
 {
     scan->out.markers++;
     if (number == 0) { /* a start: recovery had dealt with all that stands before */
         scan->bad = false;
         scan->start_seen = true;
-    } else if (scan->bad &&
-               !(scan->any_marker && scan->start_id == start_id && scan->number >= number - 1)) {
+    } else if (scan->bad && !(scan->any_marker && scan->start_id == start_id &&
+                              scan->number >= proven_by(number))) {
         return damaged(scan, err);
     }
     if (!scan->bad) {

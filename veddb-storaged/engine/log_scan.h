@@ -2,10 +2,10 @@
  * reads them.
  *
  * Duty:    finds log records that fail their checksum and says whether that is damage or a torn
- *          tail; checks that no file of the sequence is missing. Form of a record: multiple of 128
- *          B, aligned to 128; u32 length, u32 crc32c over all of it with this field zero, u16 flags
- *          (2 = encrypted), 6 more bytes, then u32 length (of head, itself and block) and the
- *          block. A file begins with a header record; zeros follow the last record.
+ *          tail; checks that no file of the sequence is missing.
+ * Record:  multiple of 128 B, aligned to 128; u32 length, u32 crc32c over all of it with this field
+ *          zero, u16 flags (2 = encrypted), 6 more bytes, then u32 length (of head, itself and
+ *          block) and the block. A file begins with a header record; zeros follow the last record.
  * Rule:    the flusher writes numbered markers, number n only after flush n-1 has ended. A marker n
  *          behind a bad record, while marker n-1 was not seen before it, proves that the bad record
  *          had been on disk: damage. Otherwise the tail is torn, which is ordinary after a power

@@ -375,6 +375,37 @@ Test(guard, flipped_bits_in_metadata, .timeout = 120)
     place_done(&crashed);
 }
 
+/* After a close in order the turtle is known byte for byte; the note of it is gone once it is open.
+ */
+Test(guard, every_flipped_bit_of_the_turtle_after_a_close)
+{
+    place_t crashed, closed;
+    char path[512];
+    crashed_init(&crashed);
+    cr_assert_eq(place_open(&crashed, false), VD_OK, "%s", crashed.err.message);
+    place_path(&crashed, "VedDB.closed", path);
+    cr_assert_neq(access(path, F_OK), 0);
+    cr_assert_eq(place_close(&crashed), VD_OK);
+    cr_assert_eq(access(path, F_OK), 0);
+    place_copy(&crashed, &closed);
+    opens_whole(&closed, "closed");
+    place_done(&closed);
+    for (off_t at = 0; at < place_file_size(&crashed, "WiredTiger.turtle"); at += 7) {
+        place_copy(&crashed, &closed);
+        cr_assert(place_flip_bit(&closed, "WiredTiger.turtle", at));
+        refused(&closed, VD_ERR_CORRUPT, "WiredTiger.turtle is damaged");
+        place_done(&closed);
+    }
+    for (off_t at = 0; at < place_file_size(&crashed, "VedDB.closed"); at += 11) {
+        place_copy(&crashed, &closed);
+        cr_assert(place_flip_bit(&closed, "VedDB.closed", at));
+        cr_assert_neq(place_open(&closed, false), VD_OK);
+        cr_assert(strstr(closed.err.message, "VedDB.closed") != NULL, "%s", closed.err.message);
+        place_done(&closed);
+    }
+    place_done(&crashed);
+}
+
 /* A damaged block of a table: a read ends the process with its own exit code (never a wrong
  * answer); verify says so and the process lives. */
 static int read_all(void *arg)
