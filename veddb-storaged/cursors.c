@@ -21,7 +21,7 @@ struct stor_client_cursor {
     bool has_lsid, no_timeout, pinned, killed;
     uint64_t collection_id, left_us; /* left_us: of maxTimeMS; 0 = none */
     uint64_t opened_ms, last_used_ms, batches, documents;
-    uint64_t pinned_by;              /* opid */
+    uint64_t pinned_by; /* opid */
 };
 
 struct stor_cursors {
@@ -91,7 +91,8 @@ static void cursor_free(stor_client_cursor_t *cursor)
 {
     if (cursor->class->close != NULL)
         cursor->class->close(cursor->state);
-    vd_arena_destroy(&cursor->arena); /* the cursor itself stands in it */
+    vd_arena_t *arena = cursor->arena; /* the cursor itself stands in it */
+    vd_arena_destroy(&arena);
 }
 
 void stor_cursors_close(stor_cursors_t **cursors_p)
@@ -135,9 +136,9 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
     };
     cursor->last_used_ms = cursor->opened_ms;
     if (options->originating.len >= 5)
-        cursor->originating = (vd_bson_t){
-            vd_arena_copy(arena, options->originating.data, options->originating.len),
-            options->originating.len};
+        cursor->originating =
+            (vd_bson_t){vd_arena_copy(arena, options->originating.data, options->originating.len),
+                        options->originating.len};
     if (request->command.lsid.len == 16) {
         cursor->has_lsid = true;
         memcpy(cursor->lsid, request->command.lsid.data, 16);
@@ -153,8 +154,8 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
     pthread_mutex_unlock(&cursors->lock);
     if (rc != VD_OK) {
         cursor_free(cursor);
-        return vd_error_set(err, VD_ERR_TEMPORARILY_UNAVAILABLE,
-                            "too many open cursors (limit %d)", VD_CURSORS_OPEN_MAX);
+        return vd_error_set(err, VD_ERR_TEMPORARILY_UNAVAILABLE, "too many open cursors (limit %d)",
+                            VD_CURSORS_OPEN_MAX);
     }
     *ret_id = id;
     return VD_OK;
@@ -201,8 +202,8 @@ static int pin_check(const stor_client_cursor_t *cursor, const stor_request_t *r
         return vd_error_set(err, VD_ERR_CURSOR_NOT_FOUND, "cursor id %lld not found",
                             (long long)id);
     if (cursor->pinned)
-        return vd_error_set(err, VD_ERR_LOCATION(CURSOR_IN_USE),
-                            "cursor id %lld is already in use", (long long)id);
+        return vd_error_set(err, VD_ERR_LOCATION(CURSOR_IN_USE), "cursor id %lld is already in use",
+                            (long long)id);
     if (!vd_slice_equal(cursor->ns, ns))
         return vd_error_set(err, VD_ERR_UNAUTHORIZED,
                             "Requested getMore on namespace '%.*s', but cursor belongs to a "
@@ -212,9 +213,10 @@ static int pin_check(const stor_client_cursor_t *cursor, const stor_request_t *r
         return vd_error_set(err, VD_ERR_UNAUTHORIZED,
                             "cursor id %lld was not created by the authenticated user",
                             (long long)id);
-    bool same_session = cursor->has_lsid ? request->command.lsid.len == 16 &&
-                                               memcmp(cursor->lsid, request->command.lsid.data, 16) == 0
-                                         : request->command.lsid.len == 0;
+    bool same_session = cursor->has_lsid
+                            ? request->command.lsid.len == 16 &&
+                                  memcmp(cursor->lsid, request->command.lsid.data, 16) == 0
+                            : request->command.lsid.len == 0;
     if (!same_session)
         return vd_error_set(err, VD_ERR_LOCATION(50738),
                             "Cannot run getMore on cursor %lld, which was not created in this "

@@ -1,20 +1,23 @@
-/* veddb-storaged/request.c — generic arguments, checks before a handler, the frame of every reply. */
+/* veddb-storaged/request.c — generic arguments, checks before a handler, the frame of every reply.
+ */
 #include "veddb-storaged/request.h"
 
 #include "libcommon/base/clock.h"
+#include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
+#include "libcommon/runtime/daemon.h"
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/catalog/names.h"
-#include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/commands/metrics.h"
 #include "veddb-storaged/sessions.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
-#define CLUSTER_TIME_WAIT_US 3000000 /* afterClusterTime: longest wait for commits in flight */
-#define CHECKS_PER_CLOCK     64
-#define REPLY_MAX_BYTES      (VD_BSON_INTERNAL_MAX_BYTES + 1024 * 1024)
+#define CHECKS_PER_CLOCK 64
+#define SLOW_US          100000 /* logged from here on */
+#define REPLY_MAX_BYTES  (VD_BSON_INTERNAL_MAX_BYTES + 1024 * 1024)
 
 void stor_request_init(stor_request_t *request, stor_storage_t *storage, vd_arena_t *arena)
 {
@@ -70,8 +73,7 @@ static int read_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t 
         int rc = VD_OK;
         if (vd_slice_is(iter.name, "level") && iter.value.type == VD_BSON_STRING)
             rc = read_concern_level(request, vd_value_string(iter.value), err);
-        else if (vd_slice_is(iter.name, "afterClusterTime") &&
-                 iter.value.type == VD_BSON_TIMESTAMP)
+        else if (vd_slice_is(iter.name, "afterClusterTime") && iter.value.type == VD_BSON_TIMESTAMP)
             request->after_cluster_time = vd_value_timestamp(iter.value);
         else if (vd_slice_is(iter.name, "atClusterTime"))
             rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
@@ -135,8 +137,8 @@ static int write_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t
             concern->timeout_ms = (uint64_t)vd_value_as_double(iter.value);
         else if (!vd_slice_is(iter.name, "fsync") && !vd_slice_is(iter.name, "provenance") &&
                  !vd_slice_is(iter.name, "getLastError"))
-            rc = vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
-                              "unrecognized write concern field: %.*s", VD_SLICE_FMT(iter.name));
+            rc = vd_error_set(err, VD_ERR_FAILED_TO_PARSE, "unrecognized write concern field: %.*s",
+                              VD_SLICE_FMT(iter.name));
         if (rc != VD_OK)
             return rc;
     }
@@ -144,8 +146,47 @@ static int write_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t
     return VD_OK;
 }
 
+/* There is one member, so every mode leads to it; what is none is refused. */
+static int read_preference_check(vd_value_t v, vd_error_t *err)
+{
+    static const char *const modes[] = {"primary", "primaryPreferred", "secondary",
+                                        "secondaryPreferred", "nearest"};
+    if (v.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "\"$readPreference\" had the wrong type. Expected object, found %s",
+                            vd_bson_type_name(v.type));
+    vd_value_t mode = vd_bson_get(vd_value_document(v), "mode");
+    if (mode.type != VD_BSON_STRING)
+        return vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
+                            "$readPreference needs a \"mode\" that is a string");
+    for (size_t i = 0; i < VD_COUNT_OF(modes); i++)
+        if (vd_slice_is(vd_value_string(mode), modes[i]))
+            return VD_OK;
+    return vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
+                        "Could not parse $readPreference mode '%.*s'. Only the modes 'primary', "
+                        "'primaryPreferred', 'secondary', 'secondaryPreferred', and 'nearest' are "
+                        "supported.",
+                        VD_SLICE_FMT(vd_value_string(mode)));
+}
+
+static int cluster_time_check(vd_value_t v, vd_error_t *err)
+{
+    if (v.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "\"$clusterTime\" had the wrong type. Expected object, found %s",
+                            vd_bson_type_name(v.type));
+    if (vd_bson_get(vd_value_document(v), "clusterTime").type != VD_BSON_TIMESTAMP)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "\"$clusterTime.clusterTime\" must be a timestamp");
+    return VD_OK;
+}
+
 static int generic_parse(stor_request_t *request, vd_slice_t name, vd_value_t v, vd_error_t *err)
 {
+    if (vd_slice_is(name, "$readPreference"))
+        return read_preference_check(v, err);
+    if (vd_slice_is(name, "$clusterTime"))
+        return cluster_time_check(v, err);
     if (vd_slice_is(name, "readConcern"))
         return read_concern_parse(request, v, err);
     if (vd_slice_is(name, "writeConcern"))
@@ -190,39 +231,57 @@ int stor_request_prepare(stor_request_t *request, vd_error_t *err)
     while (vd_bson_iter_next(&iter)) {
         /* Cheap first letter test: most fields are the command's own. */
         uint8_t c = iter.name.len == 0 ? 0 : iter.name.data[0];
-        if (c != 'r' && c != 'w' && c != 'c' && c != 's' && c != 'a')
+        if (c != 'r' && c != 'w' && c != 'c' && c != 's' && c != 'a' && c != '$')
             continue;
         int rc = generic_parse(request, iter.name, iter.value, err);
         if (rc != VD_OK)
             return rc;
     }
-    return iter.bad ? vd_error_set(err, VD_ERR_INVALID_BSON, "the command is not valid BSON") : VD_OK;
+    return iter.bad ? vd_error_set(err, VD_ERR_INVALID_BSON, "the command is not valid BSON")
+                    : VD_OK;
 }
 
 /* ---- before the handler ---- */
 
+/* The gateway has looked at lengths only: from here on everything is known to be BSON. */
+static int bodies_check(const stor_request_t *request, vd_error_t *err)
+{
+    const vdp_sections_t *sections = &request->sections;
+    int rc = vd_bson_validate(vd_slice(sections->body.data, sections->body.len), 0,
+                              VD_BSON_BUILD_DEPTH_MAX, err);
+    for (uint32_t i = 0; rc == VD_OK && i < sections->sequence_count; i++) {
+        const vdp_sequence_t *sequence = &sections->sequences[i];
+        size_t position = 0;
+        vd_bson_t document;
+        while (rc == VD_OK && vdp_sequence_next(sequence, &position, &document))
+            rc = vd_bson_validate(vd_slice(document.data, document.len), 0, VD_BSON_BUILD_DEPTH_MAX,
+                                  err);
+    }
+    return rc;
+}
+
+/* Waits for commits in flight at or below the asked time: moments. A time that this node has not
+ * given out can't be waited for. */
 static int cluster_time_wait(stor_request_t *request, vd_error_t *err)
 {
     uint64_t after = request->after_cluster_time;
-    if (after == 0)
-        return VD_OK;
     stor_engine_t *engine = request->storage->engine;
-    uint64_t give_up = vd_monotonic_us() + CLUSTER_TIME_WAIT_US;
+    if (after == 0 || stor_engine_visible(engine) >= after)
+        return VD_OK;
+    uint64_t newest = stor_engine_newest(engine);
+    if (after > newest)
+        return vd_error_set(
+            err, VD_ERR_INVALID_OPTIONS,
+            "readConcern afterClusterTime value must not be greater than the current clusterTime. "
+            "Requested clusterTime: { ts: Timestamp(%u, %u) }; current clusterTime: { ts: "
+            "Timestamp(%u, %u) }",
+            (unsigned)(after >> 32), (unsigned)after, (unsigned)(newest >> 32), (unsigned)newest);
     while (stor_engine_visible(engine) < after) {
+        request->checks = 0; /* each check looks at the clock */
         int rc = stor_request_check(request, err);
         if (rc != VD_OK)
             return rc;
-        /* Nothing in flight can reach it: the time is not one that this node has given out. */
-        uint64_t newest = stor_engine_newest(engine);
-        if ((after > newest && (after >> 32) > (newest >> 32) + 2) || vd_monotonic_us() > give_up)
-            return vd_error_set(
-                err, VD_ERR_INVALID_OPTIONS,
-                "readConcern afterClusterTime value must not be greater than the current "
-                "clusterTime. Requested clusterTime: { ts: Timestamp(%u, %u) }; current "
-                "clusterTime: { ts: Timestamp(%u, %u) }",
-                (unsigned)(after >> 32), (unsigned)after, (unsigned)(newest >> 32),
-                (unsigned)newest);
-        (void)usleep(100);
+        (void)usleep(100); /* waking early is fine */
     }
     return VD_OK;
 }
@@ -237,7 +296,8 @@ static int admission_check(stor_request_t *request, vd_error_t *err)
     if (request->command.auth_epoch < atomic_load(&storage->auth_epoch) &&
         !stor_request_internal(request)) {
         request->reply_flags |= VDP_REPLY_RETRY;
-        return vd_error_set(err, VD_ERR_AGAIN, "users or roles have changed: check the privileges again");
+        return vd_error_set(err, VD_ERR_AGAIN,
+                            "users or roles have changed: check the privileges again");
     }
     if (request->txn_number >= 0 && request->command.lsid.len == 0)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
@@ -255,8 +315,6 @@ static int admission_check(stor_request_t *request, vd_error_t *err)
     int rc = VD_OK;
     if ((flags & STOR_COMMAND_WRITES) != 0)
         rc = stor_engine_write_allowed(storage->engine, err);
-    if (rc == VD_OK && (flags & STOR_COMMAND_DIAGNOSTIC) == 0 && atomic_load(&storage->draining))
-        rc = vd_error_set(err, VD_ERR_INTERRUPTED_AT_SHUTDOWN, "interrupted at shutdown");
     if (rc == VD_OK)
         rc = stor_sessions_touch(request, err);
     if (rc == VD_OK)
@@ -369,10 +427,12 @@ void stor_request_refuse(stor_request_t *request, const vd_error_t *err)
     finish(request, err->code, &copy);
 }
 
-static void note_slow(const stor_request_t *request)
+static void note_time(const stor_request_t *request)
 {
     uint64_t us = vd_monotonic_us() - request->started_us;
-    if (us < 100000)
+    if (request->entry != NULL)
+        stor_metrics_observe(request->entry, us, request->status != VD_OK);
+    if (us < SLOW_US)
         return;
     char user[160], ns[300];
     vd_log(VD_LOG_INFO, "slow operation",
@@ -405,9 +465,13 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
     vd_error_t err = VD_ERROR_INIT;
     request->session = session;
     request->started_us = vd_monotonic_us();
-    int rc = stor_request_prepare(request, &err);
+    int rc = bodies_check(request, &err);
+    if (rc == VD_OK)
+        rc = stor_request_prepare(request, &err);
     if (rc == VD_OK)
         rc = admission_check(request, &err);
+    if (rc == VD_OK)
+        rc = VD_FAULT("request.before_handler", &err);
     if (rc == VD_OK)
         rc = stor_request_check(request, &err);
     if (rc == VD_OK) {
@@ -423,7 +487,7 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
     stor_sessions_write_end(request);
     stor_catalog_release_all(request);
     finish(request, rc, &err);
-    note_slow(request);
+    note_time(request);
     counters_add(request);
     request->session = NULL;
 }
@@ -435,10 +499,14 @@ int stor_request_check(stor_request_t *request, vd_error_t *err)
     int killed = atomic_load_explicit(&request->killed, memory_order_relaxed);
     if (VD_UNLIKELY(killed != 0))
         return vd_error_set(err, killed,
-                            killed == VD_ERR_CLIENT_DISCONNECT ? "operation was interrupted because a client disconnected"
-                                                               : "operation was interrupted");
-    if (request->deadline_us == 0 || request->checks++ % CHECKS_PER_CLOCK != 0 ||
-        vd_monotonic_us() < request->deadline_us)
+                            killed == VD_ERR_CLIENT_DISCONNECT
+                                ? "operation was interrupted because a client disconnected"
+                                : "operation was interrupted");
+    if (VD_LIKELY(request->checks++ % CHECKS_PER_CLOCK != 0))
+        return VD_OK;
+    if (request->slot != NULL)
+        vd_daemon_beat(request->slot, true); /* long, not hung */
+    if (request->deadline_us == 0 || vd_monotonic_us() < request->deadline_us)
         return VD_OK;
     if (request->deadline_is_max_time)
         return vd_error_set(err, VD_ERR_MAX_TIME_MS_EXPIRED, "operation exceeded time limit");

@@ -22,6 +22,7 @@
 
 #define STOR_REQUEST_HELD_MAX 8
 
+struct vd_daemon_slot;                            /* libcommon/runtime/daemon.h */
 typedef struct stor_command stor_command_t;       /* commands/table.h */
 typedef struct stor_collection stor_collection_t; /* catalog/catalog.h */
 
@@ -50,6 +51,7 @@ struct stor_request {
     uint64_t number; /* opid */
 
     /* what came */
+    vd_slice_t item; /* the whole message, in the arena; all below borrow it */
     vdp_envelope_t envelope;
     vdp_operation_command_t command;
     vdp_sections_t sections;
@@ -94,6 +96,7 @@ struct stor_request {
     uint32_t held_count;
     stor_collection_t *held[STOR_REQUEST_HELD_MAX];
     void *executing; /* sessions.c: the session whose retryable write this is */
+    struct vd_daemon_slot *slot; /* the worker's sign of life, stamped by stor_request_check; or NULL */
     bool slow_lane;
     bool registered;
     struct stor_request *registry_next,

@@ -1,10 +1,11 @@
 /* veddb-storaged/storaged.h — the program's context: what exists once, and who owns it.
  *
  * Duty:    wiring. Every module gets its dependencies from here; nobody keeps globals.
- * Owner:   storaged.c makes and ends it (tests: tests/unit/storaged/support.h). Fields never change
- * between start and stop, unless marked atomic. Threads: main (daemon loop, status), I/O (inbox.c:
- * the link), workers (inbox.c: one engine session each), keeper (keeper.c: expiry, counters,
- *          journal segments, scrub), and the engine's flusher. */
+ * Owner:   storaged.c makes and ends it. Fields never change between start and stop, unless marked
+ *          atomic.
+ * Threads: main (daemon loop, status), I/O (inbox.c: the link), workers (inbox.c: one engine session
+ *          each), keeper (keeper.c: expiry, counters, journal segments, scrub), and the engine's
+ *          flusher. */
 #pragma once
 #include "libcommon/runtime/metrics.h"
 #include "veddb-storaged/engine/engine.h"
@@ -31,7 +32,7 @@ typedef struct {
 } stor_op_counters_t;
 
 typedef struct {
-    uint64_t threads;            /* workers */
+    uint64_t threads;            /* workers for quick operations */
     uint64_t cursor_idle_max_ms; /* storage.cursor_timeout */
     uint64_t session_idle_max_ms;
     uint64_t journal_max_bytes;
@@ -73,19 +74,13 @@ typedef struct {
     uint64_t reserve_min_bytes;
     uint64_t checkpoint_ms;
     bool bootstrap; /* make a new database when there is none */
-    const char *fs_faults;
-    void (*released)(stor_flush_waiter_t *list, void *context);
-    void (*failed)(const vd_error_t *err, void *context);
-    void *context;
+    const char *fs_faults; /* tests only: engine/fs_faults.h */
 } stor_storage_options_t;
 
 /* Opens engine, catalog (with the sweep of orphans), journal, sessions, cursors over a folder. keys
  * are borrowed; settings' strings too. Starts no threads besides the engine's: inbox and keeper are
- * started by the program. */
+ * started by the program, and stopped by it before close. */
 VD_MUST_CHECK int stor_storage_open(const stor_storage_options_t *options,
                                     const stor_settings_t *settings, stor_keys_t *keys,
                                     stor_storage_t **ret_storage, vd_error_t *err);
 VD_MUST_CHECK int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err);
-
-/* The program (main.c). */
-int stor_main(int argc, char **argv);

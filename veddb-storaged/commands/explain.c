@@ -7,6 +7,7 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/commands/write_common.h"
 #include "veddb-storaged/facts.h"
 #include "veddb-storaged/pipeline/pipeline.h"
 
@@ -344,60 +345,36 @@ static int explain_distinct(explain_t *explain, vd_error_t *err)
 }
 
 /* A write is planned by its filter; it is never run for an explain. */
-static int explain_write(explain_t *explain, vd_bson_t statement, const char *filter, vd_bson_t let,
+static int explain_write(explain_t *explain, const char *top, const stor_query_parts_t *parts,
                          vd_error_t *err)
 {
-    stor_query_parts_t parts = {.let = let, .hint = vd_bson_get(statement, "hint")};
-    vd_value_t query = vd_bson_get(statement, filter), sort = vd_bson_get(statement, "sort");
+    explain->top = top;
     if (explain->verbosity != STOR_EXPLAIN_PLANNER)
         return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
                             "explain of a write is built with the verbosity queryPlanner only");
-    if (!vd_value_is_nullish(query) && query.type != VD_BSON_OBJECT)
-        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
-                            "BSON field '%s' is the wrong type '%s', expected type 'object'",
-                            filter, vd_bson_type_name(query.type));
-    if (query.type == VD_BSON_OBJECT)
-        parts.filter = vd_value_document(query);
-    if (sort.type == VD_BSON_OBJECT) {
-        parts.sort = vd_value_document(sort);
-        parts.limit = 1;
-    }
-    return explain_query(explain, &parts, err);
-}
-
-static int explain_statements(explain_t *explain, const char *field, vd_error_t *err)
-{
-    vd_value_t list = vd_bson_get(explain->command, field);
-    vd_value_t let = vd_bson_get(explain->command, "let");
-    vd_slice_t name;
-    vd_value_t statement;
-    if (list.type != VD_BSON_ARRAY || vd_bson_count(vd_value_document(list)) != 1 ||
-        !vd_bson_first(vd_value_document(list), &name, &statement) ||
-        statement.type != VD_BSON_OBJECT)
-        return vd_error_set(err, VD_ERR_INVALID_LENGTH,
-                            "explained write batches must be of size 1");
-    return explain_write(explain, vd_value_document(statement), "q",
-                         let.type == VD_BSON_OBJECT ? vd_value_document(let) : VD_BSON_NONE, err);
+    return explain_query(explain, parts, err);
 }
 
 static int explain_update(explain_t *explain, vd_error_t *err)
 {
-    explain->top = "UPDATE";
-    return explain_statements(explain, "updates", err);
+    stor_query_parts_t parts = {0};
+    int rc = stor_update_parts(explain->command, &parts, err);
+    return rc == VD_OK ? explain_write(explain, "UPDATE", &parts, err) : rc;
 }
 
 static int explain_delete(explain_t *explain, vd_error_t *err)
 {
-    explain->top = "DELETE";
-    return explain_statements(explain, "deletes", err);
+    stor_query_parts_t parts = {0};
+    int rc = stor_delete_parts(explain->command, &parts, err);
+    return rc == VD_OK ? explain_write(explain, "DELETE", &parts, err) : rc;
 }
 
 static int explain_find_and_modify(explain_t *explain, vd_error_t *err)
 {
-    vd_value_t let = vd_bson_get(explain->command, "let");
-    explain->top = vd_value_as_flag(vd_bson_get(explain->command, "remove")) ? "DELETE" : "UPDATE";
-    return explain_write(explain, explain->command, "query",
-                         let.type == VD_BSON_OBJECT ? vd_value_document(let) : VD_BSON_NONE, err);
+    stor_query_parts_t parts = {0};
+    bool removes = false;
+    int rc = stor_find_and_modify_parts(explain->command, &parts, &removes, err);
+    return rc == VD_OK ? explain_write(explain, removes ? "DELETE" : "UPDATE", &parts, err) : rc;
 }
 
 /* ---- aggregate ---- */

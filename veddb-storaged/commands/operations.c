@@ -75,9 +75,12 @@ int stor_run_kill_op(stor_request_t *request, vd_error_t *err)
     int rc = stor_args_parse(request->body, "killOp", true, table, VD_COUNT_OF(table), &args, err);
     if (rc != VD_OK)
         return rc;
-    /* Whether there was one is not told, as in MongoDB: it may have ended meanwhile. */
-    (void)stor_registry_kill(request->storage, (uint64_t)args.op, request->command.user,
-                             stor_request_all_users(request));
+    bool all = stor_request_all_users(request);
+    bool found =
+        stor_registry_kill(request->storage, (uint64_t)args.op, request->command.user, all);
+    if (!found && !all) /* whether somebody else's runs under that number is not told */
+        return vd_error_set(err, VD_ERR_UNAUTHORIZED, "Unauthorized");
+    /* Who may kill any is not told whether there was one: it may have ended meanwhile. */
     vd_bb_cstr(&request->reply, "info", "attempting to kill op");
     return VD_OK;
 }

@@ -55,7 +55,6 @@ STOR_HANDLER(kill_sessions);
 STOR_HANDLER(kill_all_sessions);
 STOR_HANDLER(kill_all_sessions_by_pattern);
 STOR_HANDLER(transactions_refused); /* commitTransaction, abortTransaction */
-STOR_HANDLER(get_last_error);
 /* reads (their rows stand in reads.def, one line per command: STOR_READ_ROW(name, flags, handler,
  * point)) */
 #define STOR_READ_ROW(name, flags, handler, point)                                                 \
@@ -63,8 +62,17 @@ STOR_HANDLER(get_last_error);
 #include "veddb-storaged/commands/reads.def"
 #undef STOR_READ_ROW
 
-/* True when the body's `field` ("filter", "query") pins _id to one value: fast lane. */
+/* ---- point.c: for the fast lane ---- */
+/* The statement's `field` (q, filter, query) pins _id to one value. */
+bool stor_point_filter(vd_bson_t statement, const char *field);
+/* The same of the command's body. */
 bool stor_point_by_filter(const stor_request_t *request, const char *field);
+bool stor_point_insert(const stor_request_t *request); /* by its size */
 bool stor_point_find(const stor_request_t *request); /* find.filter; no sort on other things matters
                                                         with one document */
 bool stor_point_count(const stor_request_t *request); /* count without query: from the kept count */
+bool stor_point_aggregate(const stor_request_t *request);
+/* Every statement (deletes and updates) or the query pins _id to one value. */
+bool stor_point_update(const stor_request_t *request);          /* update.c */
+bool stor_point_delete(const stor_request_t *request);          /* delete.c */
+bool stor_point_find_and_modify(const stor_request_t *request); /* find_and_modify.c */

@@ -1,0 +1,14 @@
+/* veddb-storaged/commands/drop.c — skeleton */
+#include "veddb-storaged/commands/table.h"
+
+int stor_command_drop(stor_request_t *request, vd_error_t *err)
+{
+    (void)request;
+    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+}
+
+int stor_command_drop_database(stor_request_t *request, vd_error_t *err)
+{
+    (void)request;
+    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+}

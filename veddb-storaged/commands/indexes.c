@@ -1,0 +1,20 @@
+/* veddb-storaged/commands/indexes.c — skeleton */
+#include "veddb-storaged/commands/table.h"
+
+int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
+{
+    (void)request;
+    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+}
+
+int stor_command_drop_indexes(stor_request_t *request, vd_error_t *err)
+{
+    (void)request;
+    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+}
+
+int stor_command_list_indexes(stor_request_t *request, vd_error_t *err)
+{
+    (void)request;
+    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+}

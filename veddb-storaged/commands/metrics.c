@@ -1,0 +1,160 @@
+/* veddb-storaged/commands/metrics.c — storage's figures in Prometheus' text form, for the gateway's
+ * /metrics page; and the latency of every command.
+ *
+ * The command is the gateway's own: users have no row for it in the gateway's table. */
+#include "veddb-storaged/commands/metrics.h"
+
+#include "libcommon/base/mem.h"
+#include "libcommon/runtime/metrics.h"
+#include "veddb-storaged/cursors.h"
+#include "veddb-storaged/inbox.h"
+#include "veddb-storaged/journal.h"
+#include "veddb-storaged/sessions.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
+#define TEXT_MAX_BYTES (4u << 20)
+
+static struct {
+    vd_metric_t *latency, *errors;
+} * figures; /* by position in stor_commands */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void build(void)
+{
+    char label[96];
+    figures = vd_xalloc(stor_command_count * sizeof *figures);
+    for (size_t i = 0; i < stor_command_count; i++) {
+        (void)snprintf(label, sizeof label, "command=\"%s\"", stor_commands[i].name);
+        figures[i].latency = vd_metric_histogram("veddb_storage_command_seconds", label,
+                                                 "from a worker's start to the finished reply");
+        figures[i].errors = vd_metric_counter("veddb_storage_command_errors_total", label,
+                                              "commands that ended with an error");
+    }
+}
+
+void stor_metrics_observe(const stor_command_t *entry, uint64_t us, bool failed)
+{
+    (void)pthread_once(&once, build); /* can't fail for a static once */
+    uintptr_t at = (uintptr_t)entry, first = (uintptr_t)stor_commands;
+    size_t i = (at - first) / sizeof *entry;
+    if (at < first || i >= stor_command_count)
+        return; /* a test's own table */
+    vd_metric_observe_us(figures[i].latency, us);
+    if (failed)
+        vd_metric_add(figures[i].errors, 1);
+}
+
+/* ---- the page ---- */
+
+typedef struct {
+    const char *name;
+    bool gauge;
+    const char *help;
+    uint64_t value;
+} row_t;
+
+static int rows_print(vd_buf_t *out, const row_t *rows, size_t count)
+{
+    int rc = VD_OK;
+    for (size_t i = 0; rc == VD_OK && i < count; i++)
+        rc = vd_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help,
+                           rows[i].name, rows[i].gauge ? "gauge" : "counter", rows[i].name,
+                           (unsigned long long)rows[i].value);
+    return rc;
+}
+
+static int engine_print(const stor_storage_t *storage, vd_buf_t *out)
+{
+    stor_engine_stats_t s;
+    stor_keys_counts_t keys;
+    stor_engine_stats(storage->engine, &s);
+    stor_keys_counts(storage->keys, &keys);
+    const row_t rows[] = {
+        {"veddb_storage_flushes_total", false, "flushes of the log", s.flushes},
+        {"veddb_storage_flushed_commits_total", false, "commits made durable", s.flushed_commits},
+        {"veddb_storage_flush_microseconds_total", false, "time in flushes", s.flush_us_sum},
+        {"veddb_storage_cache_bytes", true, "engine cache in use", s.cache_bytes_used},
+        {"veddb_storage_cache_dirty_bytes", true, "of these not yet written", s.cache_bytes_dirty},
+        {"veddb_storage_cache_max_bytes", true, "engine cache at most", s.cache_bytes_max},
+        {"veddb_storage_cache_read_bytes_total", false, "read into the cache", s.cache_bytes_read},
+        {"veddb_storage_cache_written_bytes_total", false, "written from the cache",
+         s.cache_bytes_written},
+        {"veddb_storage_pages_evicted_total", false, "pages put out of the cache", s.pages_evicted},
+        {"veddb_storage_log_written_bytes_total", false, "write-ahead log", s.log_bytes_written},
+        {"veddb_storage_checkpoints_total", false, "checkpoints", s.checkpoints},
+        {"veddb_storage_transactions_committed_total", false, "commits", s.txn_commits},
+        {"veddb_storage_transactions_rolled_back_total", false, "rollbacks", s.txn_rollbacks},
+        {"veddb_storage_conflicts_total", false, "write conflicts", s.conflicts},
+        {"veddb_storage_disk_free_bytes", true, "free space of the disk", s.free_bytes},
+        {"veddb_storage_disk_reserve_bytes", true, "below this, writes are refused",
+         s.reserve_bytes},
+        {"veddb_storage_disk_reserve_reached", true, "1: writes are refused", s.reserve_reached},
+        {"veddb_storage_blocks_sealed_total", false, "blocks encrypted", keys.sealed_blocks},
+        {"veddb_storage_blocks_opened_total", false, "blocks decrypted", keys.opened_blocks},
+        {"veddb_storage_blocks_failed_total", false, "blocks that could not be decrypted",
+         keys.failed},
+    };
+    return rows_print(out, rows, VD_COUNT_OF(rows));
+}
+
+static int work_print(const stor_storage_t *storage, vd_buf_t *out)
+{
+    stor_inbox_stats_t inbox = {0};
+    stor_cursors_stats_t cursors;
+    stor_journal_stats_t journal;
+    if (storage->inbox != NULL)
+        stor_inbox_stats(storage, &inbox);
+    stor_cursors_stats(storage->cursors, &cursors);
+    stor_journal_stats(storage->journal, &journal);
+    const stor_op_counters_t *c = &storage->counters;
+    const row_t rows[] = {
+        {"veddb_storage_requests_total", false, "commands taken", inbox.received},
+        {"veddb_storage_requests_refused_total", false, "sent back: too many, or draining",
+         inbox.refused},
+        {"veddb_storage_requests_in_flight", true, "commands not yet answered", inbox.inflight},
+        {"veddb_storage_requests_parked", true, "answers that wait for the disk", inbox.parked},
+        {"veddb_storage_requests_queued", true, "commands that wait for a worker",
+         inbox.queued_quick + inbox.queued_long},
+        {"veddb_storage_documents_inserted_total", false, "documents stored",
+         atomic_load(&c->documents_inserted)},
+        {"veddb_storage_documents_updated_total", false, "documents changed",
+         atomic_load(&c->documents_updated)},
+        {"veddb_storage_documents_deleted_total", false, "documents removed",
+         atomic_load(&c->documents_deleted)},
+        {"veddb_storage_documents_returned_total", false, "documents sent",
+         atomic_load(&c->documents_returned)},
+        {"veddb_storage_documents_examined_total", false, "documents looked at",
+         atomic_load(&c->documents_examined)},
+        {"veddb_storage_write_conflicts_total", false, "statements tried again",
+         atomic_load(&c->write_conflicts)},
+        {"veddb_storage_cursors_open", true, "open client cursors", cursors.open},
+        {"veddb_storage_cursors_timed_out_total", false, "cursors idle for too long",
+         cursors.timed_out},
+        {"veddb_storage_sessions", true, "logical sessions",
+         stor_sessions_count(storage->sessions)},
+        {"veddb_storage_journal_bytes", true, "journal kept", journal.bytes},
+        {"veddb_storage_journal_segments", true, "journal segments kept", journal.segments},
+    };
+    return rows_print(out, rows, VD_COUNT_OF(rows));
+}
+
+int stor_run_metrics(stor_request_t *request, vd_error_t *err)
+{
+    vd_buf_t out;
+    if (!stor_request_internal(request))
+        return vd_error_set(err, VD_ERR_COMMAND_NOT_FOUND, "no such command: 'veddbMetrics'");
+    vd_buf_init(&out, TEXT_MAX_BYTES);
+    int rc = engine_print(request->storage, &out);
+    if (rc == VD_OK)
+        rc = work_print(request->storage, &out);
+    if (rc == VD_OK)
+        rc = vd_metrics_print(&out);
+    if (rc == VD_OK)
+        vd_bb_string(&request->reply, "text", vd_buf_slice(&out));
+    else
+        rc = vd_error_set(err, rc, "the page of metrics is too large");
+    vd_buf_done(&out);
+    return rc;
+}

@@ -1,0 +1,63 @@
+/* veddb-storaged/commands/table.c — see table.h. */
+#include "veddb-storaged/commands/table.h"
+
+#include "libcommon/base/map.h"
+
+#include <pthread.h>
+
+#define WRITE (STOR_COMMAND_WRITES | STOR_COMMAND_RETRYABLE)
+
+const stor_command_t stor_commands[] = {
+    /* writes; whether one goes to the fast lane is told by its size or its filter */
+    {"insert", WRITE | STOR_COMMAND_LONG, stor_command_insert, stor_point_insert},
+    {"update", WRITE | STOR_COMMAND_LONG, stor_command_update, stor_point_update},
+    {"delete", WRITE | STOR_COMMAND_LONG, stor_command_delete, stor_point_delete},
+    {"findAndModify", WRITE | STOR_COMMAND_LONG, stor_command_find_and_modify,
+     stor_point_find_and_modify},
+
+    /* collections, indexes, databases */
+    {"create", STOR_COMMAND_WRITES, stor_command_create, NULL},
+    {"drop", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_drop, NULL},
+    {"dropDatabase", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_drop_database, NULL},
+    {"renameCollection", STOR_COMMAND_WRITES | STOR_COMMAND_ADMIN_ONLY | STOR_COMMAND_LONG,
+     stor_command_rename_collection, NULL},
+    {"collMod", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_coll_mod, NULL},
+    {"createIndexes", STOR_COMMAND_WRITES, stor_command_create_indexes, NULL},
+    {"dropIndexes", STOR_COMMAND_WRITES, stor_command_drop_indexes, NULL},
+    {"listIndexes", STOR_COMMAND_READS, stor_command_list_indexes, NULL},
+
+    /* sessions */
+    {"startSession", 0, stor_command_start_session, NULL},
+    {"refreshSessions", 0, stor_command_refresh_sessions, NULL},
+    {"endSessions", 0, stor_command_end_sessions, NULL},
+    {"killSessions", 0, stor_command_kill_sessions, NULL},
+    {"killAllSessions", 0, stor_command_kill_all_sessions, NULL},
+    {"killAllSessionsByPattern", 0, stor_command_kill_all_sessions_by_pattern, NULL},
+    {"commitTransaction", WRITE | STOR_COMMAND_ADMIN_ONLY, stor_command_transactions_refused, NULL},
+    {"abortTransaction", WRITE | STOR_COMMAND_ADMIN_ONLY, stor_command_transactions_refused, NULL},
+
+#define STOR_READ_ROW(name, flags, handler, point) {name, flags, handler, point},
+#include "veddb-storaged/commands/reads.def"
+#undef STOR_READ_ROW
+};
+const size_t stor_command_count = VD_COUNT_OF(stor_commands);
+
+static vd_map_t *by_name;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void build(void)
+{
+    by_name = vd_map_create(2 * VD_COUNT_OF(stor_commands) + 1);
+    for (size_t i = 0; i < stor_command_count; i++) {
+        void *old = NULL;
+        int rc = vd_map_put(by_name, vd_slice_str(stor_commands[i].name),
+                            (void *)(uintptr_t)&stor_commands[i], &old);
+        VD_ASSERT(rc == VD_OK && old == NULL);
+    }
+}
+
+const stor_command_t *stor_command_find(vd_slice_t name)
+{
+    (void)pthread_once(&once, build); /* can't fail for a static once */
+    return vd_map_get(by_name, name);
+}

@@ -1,0 +1,314 @@
+/* veddb-storaged/commands/update.c — update; and what findAndModify shares with it: one document
+ * changed or inserted. */
+#include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/commands/write_common.h"
+
+#define SEARCHES_MAX 1000 /* an _id that comes and goes each time: somebody else's fault */
+
+static const stor_arg_t update_table[] = {
+    STOR_WRITE_ARGS("updates"),
+    STOR_ARG("let", STOR_ARG_DOCUMENT, stor_write_args_t, let, 0),
+};
+
+static const stor_writes_class_t update_class = {.kind = STOR_WRITES_UPDATE,
+                                                 .name = "update",
+                                                 .field = "updates",
+                                                 .table = update_table,
+                                                 .table_count = VD_COUNT_OF(update_table)};
+
+static const stor_arg_t statement_table[] = {
+    STOR_ARG("q", STOR_ARG_DOCUMENT, stor_update_args_t, query, STOR_ARG_REQUIRED),
+    STOR_ARG("u", STOR_ARG_VALUE, stor_update_args_t, update, STOR_ARG_REQUIRED),
+    STOR_ARG("c", STOR_ARG_DOCUMENT, stor_update_args_t, constants, 0),
+    STOR_ARG("multi", STOR_ARG_BOOL, stor_update_args_t, multi, 0),
+    STOR_ARG("upsert", STOR_ARG_BOOL, stor_update_args_t, upsert, 0),
+    STOR_ARG("arrayFilters", STOR_ARG_ARRAY, stor_update_args_t, array_filters, 0),
+    STOR_ARG("hint", STOR_ARG_VALUE, stor_update_args_t, hint, 0),
+    STOR_ARG("collation", STOR_ARG_DOCUMENT, stor_update_args_t, collation, 0),
+    {"upsertSupplied", STOR_ARG_REFUSED, 0, 0},
+    {"sampleId", STOR_ARG_IGNORED, 0, 0}, /* of routers that sample queries */
+};
+
+static int statement_parse(vd_bson_t statement, stor_update_args_t *ret_args, vd_error_t *err)
+{
+    stor_update_args_t args = {0};
+    int rc = stor_args_parse(statement, "update.updates", false, statement_table,
+                             VD_COUNT_OF(statement_table), &args, err);
+    if (rc == VD_OK && args.update.type != VD_BSON_OBJECT && args.update.type != VD_BSON_ARRAY)
+        rc = vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
+                          "Update argument must be either an object or an array");
+    if (rc == VD_OK)
+        rc = stor_writes_hint_form(args.hint, err);
+    if (rc == VD_OK)
+        *ret_args = args;
+    return rc;
+}
+
+int stor_update_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err)
+{
+    stor_write_args_t command = {.ordered = true};
+    vd_bson_t statement;
+    stor_update_args_t args;
+    int rc = stor_args_parse(body, "update", true, update_table, VD_COUNT_OF(update_table),
+                             &command, err);
+    if (rc == VD_OK)
+        rc = stor_writes_only_statement(command.list, &statement, err);
+    if (rc == VD_OK)
+        rc = statement_parse(statement, &args, err);
+    if (rc == VD_OK)
+        rc = stor_args_collation(args.collation, err);
+    if (rc == VD_OK)
+        *ret_parts =
+            (stor_query_parts_t){.filter = args.query, .let = command.let, .hint = args.hint};
+    return rc;
+}
+
+/* ---- one statement, parsed ---- */
+
+/* `c` are plain values that a pipeline names like variables of `let`. */
+static int constants_read(stor_request_t *request, const stor_update_args_t *args,
+                          const stor_variables_t **ret_variables, vd_error_t *err)
+{
+    vd_arena_t *arena = request->arena;
+    if (args->constants.data == NULL)
+        return VD_OK;
+    if (args->update.type != VD_BSON_ARRAY)
+        return vd_error_set(err, VD_ERR_LOCATION(51198),
+                            "Constant values may only be specified for pipeline updates");
+    vd_bb_t bb;
+    vd_bson_t let;
+    vd_bson_iter_t iter;
+    vd_bb_init_arena(&bb, arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bson_iter_init(&iter, args->constants);
+    while (vd_bson_iter_next(&iter)) {
+        vd_bb_open_document(&bb, iter.name);
+        vd_bb_value(&bb, VD_SLICE_LIT("$literal"), iter.value);
+        vd_bb_close(&bb);
+    }
+    stor_variables_t *variables =
+        vd_arena_copy(arena, &request->variables, sizeof request->variables);
+    int rc = vd_bb_finish(&bb, &let, err);
+    if (rc == VD_OK)
+        rc = stor_variables_parse_let(arena, let, variables, err);
+    if (rc == VD_OK)
+        *ret_variables = variables;
+    return rc;
+}
+
+int stor_update_prepare(stor_writes_t *writes, const stor_update_args_t *args,
+                        stor_update_plan_t *ret_plan, vd_error_t *err)
+{
+    stor_request_t *request = writes->request;
+    const stor_variables_t *variables = &request->variables;
+    stor_update_plan_t plan = {.upsert = args->upsert, .bypass = writes->args.bypass};
+    stor_update_t *update;
+    stor_filter_t *filter;
+    if (args->multi && request->txn_number >= 0)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "Cannot use (or request) retryable writes with multi=true");
+    int rc = stor_args_collation(args->collation, err);
+    if (rc == VD_OK)
+        rc = constants_read(request, args, &variables, err);
+    if (rc != VD_OK)
+        return rc;
+    stor_update_options_t options = {.update = args->update,
+                                     .array_filters = args->array_filters,
+                                     .multi = args->multi,
+                                     .upsert = args->upsert,
+                                     .variables = variables};
+    rc = stor_update_parse(request->arena, &options, &update, err);
+    if (rc == VD_OK)
+        rc = stor_filter_parse(request->arena, args->query, &request->variables, &filter, err);
+    if (rc == VD_OK)
+        rc = stor_read_hint(args->hint, &plan.targets.natural, err);
+    if (rc != VD_OK)
+        return rc;
+    plan.update = update;
+    plan.filter = plan.targets.filter = filter;
+    plan.targets.variables = &request->variables;
+    plan.targets.multi = args->multi;
+    *ret_plan = plan;
+    return VD_OK;
+}
+
+/* ---- one document ---- */
+
+int stor_update_record(void *context, const stor_record_t *record, const stor_match_t *match,
+                       stor_tally_t *tally, vd_error_t *err)
+{
+    stor_update_run_t *run = context;
+    stor_writes_t *writes = run->writes;
+    stor_statement_result_t result = {.n = 1, .updated_existing = true};
+    vd_bson_t after;
+    bool changed = false;
+    int rc = stor_update_apply(run->plan->update, writes->request->arena, record->document, match,
+                               &after, &changed, err);
+    if (rc == VD_OK && changed)
+        rc = stor_write_validate(&writes->write, after, &record->document, run->plan->bypass, err);
+    if (rc == VD_OK && run->image != NULL) /* first: record is gone after the change */
+        rc = run->image(run->image_context, record->document, after, match->array_position, &result,
+                        err);
+    if (rc == VD_OK && changed)
+        rc = stor_write_replace(&writes->write, record, after,
+                                stor_writes_statement_id(writes, run->index), err);
+    result.n_modified = changed;
+    if (rc == VD_OK)
+        rc = stor_writes_record(writes, run->index, changed, &result, err);
+    if (rc == VD_OK) {
+        tally->n++;
+        tally->n_modified += changed;
+    }
+    return rc;
+}
+
+static int insert_try(stor_update_run_t *run, vd_error_t *err)
+{
+    stor_writes_t *writes = run->writes;
+    vd_arena_t *arena = writes->request->arena;
+    stor_statement_result_t result = {.n = 1};
+    vd_bson_t document;
+    vd_slice_t key;
+    int rc = stor_write_begin(&writes->write, err);
+    if (rc == VD_OK)
+        rc = stor_update_upsert(run->plan->update, arena, run->plan->filter, &document, err);
+    if (rc == VD_OK)
+        rc = stor_write_validate(&writes->write, document, NULL, run->plan->bypass, err);
+    if (rc != VD_OK)
+        return rc;
+    result.upserted = vd_bson_get(document, "_id");
+    rc = stor_id_key(arena, result.upserted, &key, err);
+    if (rc == VD_OK && run->image != NULL)
+        rc = run->image(run->image_context, VD_BSON_NONE, document, -1, &result, err);
+    if (rc == VD_OK)
+        rc = stor_write_insert(&writes->write, key, document,
+                               stor_writes_statement_id(writes, run->index), err);
+    if (rc == VD_OK)
+        rc = stor_writes_record(writes, run->index, true, &result, err);
+    if (rc == VD_OK)
+        rc = stor_writes_commit(writes, err);
+    if (rc == VD_OK)
+        run->upserted = result.upserted;
+    return rc;
+}
+
+int stor_update_insert(stor_update_run_t *run, vd_error_t *err)
+{
+    stor_writes_t *writes = run->writes;
+    vd_arena_t *arena = writes->request->arena;
+    int rc = stor_writes_collection(writes, true, err);
+    while (rc == VD_OK) {
+        vd_arena_mark_t mark = vd_arena_mark(arena);
+        vd_error_t step = VD_ERROR_INIT;
+        rc = insert_try(run, &step);
+        if (rc == VD_OK)
+            return rc;
+        stor_writes_undo(writes);
+        if (rc == VD_ERR_WRITE_CONFLICT)
+            vd_arena_rewind(arena, mark);
+        rc = stor_writes_again(writes, rc, &step);
+        if (rc != VD_OK)
+            vd_error_copy(&step, err);
+    }
+    return rc;
+}
+
+bool stor_update_search_again(const stor_update_plan_t *plan, int rc, uint32_t tries)
+{
+    if (rc != VD_ERR_DUPLICATE_KEY || vd_value_is_missing(stor_filter_id_equality(plan->filter)))
+        return false;
+    /* With other conditions the document may be there and not match: then it is a true duplicate.
+     */
+    return tries < (plan->filter->kind == STOR_FILTER_EQ ? SEARCHES_MAX : 1);
+}
+
+/* ---- one statement ---- */
+
+static int update_run(stor_update_run_t *run, stor_tally_t *tally, vd_error_t *err)
+{
+    stor_writes_t *writes = run->writes;
+    const stor_update_plan_t *plan = run->plan;
+    for (uint32_t tries = 0;; tries++) {
+        int rc = stor_writes_collection(writes, false, err);
+        if (rc == VD_OK && writes->collection != NULL)
+            rc = stor_writes_each(writes, &plan->targets, stor_update_record, run, tally, err);
+        if (rc != VD_OK || tally->n > 0 || !plan->upsert)
+            return rc;
+        rc = stor_update_insert(run, err);
+        if (rc == VD_OK || !stor_update_search_again(plan, rc, tries))
+            return rc;
+        vd_error_clear(err);
+    }
+}
+
+static void update_replay(stor_writes_t *writes, uint32_t index,
+                          const stor_statement_result_t *result)
+{
+    writes->n += result->n;
+    writes->n_modified += result->n_modified;
+    if (!vd_value_is_missing(result->upserted))
+        stor_writes_note_upserted(writes, index, result->upserted);
+}
+
+static int update_statement(stor_writes_t *writes, uint32_t index, void *context, vd_error_t *err)
+{
+    const stor_update_args_t *args = (const stor_update_args_t *)context + index;
+    stor_statement_result_t result;
+    stor_update_plan_t plan;
+    stor_tally_t tally = {0, 0};
+    stor_update_run_t run = {.writes = writes, .plan = &plan, .index = index};
+    int rc = stor_writes_replayed(writes, index, &result, err);
+    if (rc == VD_OK)
+        update_replay(writes, index, &result);
+    if (rc != VD_ERR_NOT_FOUND)
+        return rc;
+    atomic_fetch_add_explicit(&writes->request->storage->counters.update, 1, memory_order_relaxed);
+    rc = stor_update_prepare(writes, args, &plan, err);
+    if (rc == VD_OK)
+        rc = update_run(&run, &tally, err);
+    bool inserted = !vd_value_is_missing(run.upserted);
+    if (rc == VD_OK && tally.n == 0 && !inserted)
+        rc = stor_writes_record_nothing(writes, index, err);
+    if (rc != VD_OK)
+        return rc;
+    writes->n += tally.n + inserted;
+    writes->n_modified += tally.n_modified;
+    if (inserted)
+        stor_writes_note_upserted(writes, index, run.upserted);
+    return VD_OK;
+}
+
+/* ---- the command ---- */
+
+static int update_parse(stor_writes_t *writes, stor_update_args_t **ret_args, vd_error_t *err)
+{
+    int rc = stor_writes_parse(writes, err);
+    if (rc != VD_OK)
+        return rc;
+    stor_update_args_t *args =
+        VD_ARENA_ARRAY(writes->request->arena, stor_update_args_t, writes->count);
+    for (uint32_t i = 0; rc == VD_OK && i < writes->count; i++)
+        rc = statement_parse(writes->statements[i], &args[i], err);
+    *ret_args = args;
+    return rc;
+}
+
+int stor_command_update(stor_request_t *request, vd_error_t *err)
+{
+    stor_writes_t writes;
+    stor_update_args_t *args = NULL;
+    stor_writes_init(&writes, request, &update_class);
+    int rc = update_parse(&writes, &args, err);
+    if (rc == VD_OK)
+        rc = stor_writes_start(&writes, err);
+    if (rc == VD_OK)
+        rc = stor_writes_run(&writes, update_statement, args, err);
+    if (rc == VD_OK)
+        rc = stor_writes_reply(&writes, err);
+    stor_writes_done(&writes);
+    return rc;
+}
+
+bool stor_point_update(const stor_request_t *request)
+{
+    return stor_writes_point(request, "updates");
+}

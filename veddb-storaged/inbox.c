@@ -1,0 +1,903 @@
+/* veddb-storaged/inbox.c — see inbox.h.
+ *
+ * A request's way: item_arrived (I/O thread: copied into a pooled request's arena, admitted) ->
+ * arrived list of this turn -> one push into the lanes -> a worker -> parked at the flusher or
+ * straight onto the done stack -> sent and recycled by the I/O thread.
+ *
+ * Order in a turn of the I/O thread: replies are handed to the link before the link's own step
+ * sends them; what the link has received is pushed to the workers after it. */
+#include "veddb-storaged/inbox.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/limits.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/runtime/daemon.h"
+#include "libcommon/runtime/link.h"
+#include "proto/failure.h"
+#include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/commands/table.h"
+
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REPLY_STEP_ORDER    (VD_LINK_STEP_ORDER - 50)
+#define DISPATCH_STEP_ORDER (VD_LINK_STEP_ORDER + 50)
+#define IDLE_REQUESTS_MAX   256
+#define STATE_PERIOD_MS     1000
+#define UNSENT_RETRY_MS     2
+#define STOP_WAIT_MS        10000
+#define LONG_NICE           5 /* quick operations go first when cores are short */
+
+typedef struct {
+    stor_request_t *first, **last;
+    uint64_t count;
+} queue_t;
+
+typedef struct worker {
+    stor_inbox_t *inbox;
+    stor_session_t *session;
+    vd_daemon_slot_t *slot; /* NULL without a daemon */
+    struct lane *lane;
+    pthread_t thread;
+    pthread_cond_t wake;
+    struct worker *next_idle;
+    bool idle, started;
+} worker_t;
+
+/* Under inbox->lock. */
+typedef struct lane {
+    queue_t queue;
+    worker_t *idle;
+    uint32_t running;
+} lane_t;
+
+enum { LANE_QUICK, LANE_LONG, LANE_COUNT };
+
+typedef struct {
+    uint64_t id; /* of the link's peer; 0 = free */
+    bool attached;
+} peer_t;
+
+struct stor_inbox {
+    stor_storage_t *storage;
+    vd_daemon_t *daemon;
+    char path[PATH_MAX];
+
+    /* The I/O thread's own. */
+    pthread_t thread;
+    vd_loop_t *loop;
+    vd_link_t *link;
+    vd_source_t *reply_step, *dispatch_step, *state_timer, *unsent_timer;
+    peer_t peers[VD_LINK_PEERS_MAX];
+    queue_t arrived[LANE_COUNT];
+    queue_t unsent; /* finished, but the peer's credit is used up */
+    stor_request_t *idle_first;
+    uint32_t idle_count;
+    uint64_t held_bytes;
+    vd_buf_t item;
+
+    /* Start of the thread. */
+    pthread_mutex_t start_lock;
+    pthread_cond_t start_done;
+    int start_rc;
+    bool started;
+    vd_error_t start_error;
+
+    pthread_mutex_t lock;
+    lane_t lanes[LANE_COUNT];
+    worker_t *workers; /* those of the quick lane first */
+    uint32_t worker_count;
+    bool stopping; /* under lock */
+
+    _Atomic(stor_request_t *) done;
+    atomic_uint_fast64_t inflight, parked, refused, received;
+    atomic_bool drain_asked;
+    void (*drained)(void *context);
+    void *drained_context;
+};
+
+/* ---- queues (linked by request->next) ---- */
+
+static void queue_init(queue_t *queue)
+{
+    queue->first = NULL;
+    queue->last = &queue->first;
+    queue->count = 0;
+}
+
+static void queue_push(queue_t *queue, stor_request_t *request)
+{
+    request->next = NULL;
+    *queue->last = request;
+    queue->last = &request->next;
+    queue->count++;
+}
+
+static stor_request_t *queue_pop(queue_t *queue)
+{
+    stor_request_t *request = queue->first;
+    if (request == NULL)
+        return NULL;
+    queue->first = request->next;
+    if (queue->first == NULL)
+        queue->last = &queue->first;
+    queue->count--;
+    return request;
+}
+
+/* Moves everything of `from` to the end of `to`. */
+static void queue_join(queue_t *to, queue_t *from)
+{
+    if (from->first == NULL)
+        return;
+    *to->last = from->first;
+    to->last = from->last;
+    to->count += from->count;
+    queue_init(from);
+}
+
+/* ---- pool ---- */
+
+static stor_request_t *request_take(stor_inbox_t *inbox)
+{
+    stor_request_t *request = inbox->idle_first;
+    vd_arena_t *arena;
+    if (request != NULL) {
+        inbox->idle_first = request->next;
+        inbox->idle_count--;
+        arena = request->arena;
+    } else {
+        request = vd_xalloc(sizeof *request);
+        arena = vd_arena_create();
+    }
+    stor_request_init(request, inbox->storage, arena);
+    return request;
+}
+
+static void request_free(stor_request_t *request)
+{
+    vd_arena_destroy(&request->arena);
+    vd_free(request);
+}
+
+static void request_give(stor_inbox_t *inbox, stor_request_t *request)
+{
+    if (inbox->idle_count >= IDLE_REQUESTS_MAX) {
+        request_free(request);
+        return;
+    }
+    vd_arena_reset(request->arena);
+    request->next = inbox->idle_first;
+    inbox->idle_first = request;
+    inbox->idle_count++;
+}
+
+/* ---- workers ---- */
+
+static worker_t *idle_take(lane_t *lane)
+{
+    worker_t *worker = lane->idle;
+    if (worker != NULL) {
+        lane->idle = worker->next_idle;
+        worker->idle = false;
+    }
+    return worker;
+}
+
+static void idle_wait(stor_inbox_t *inbox, worker_t *worker)
+{
+    worker->idle = true;
+    worker->next_idle = worker->lane->idle;
+    worker->lane->idle = worker;
+    while (worker->idle)
+        (void)pthread_cond_wait(&worker->wake, &inbox->lock);
+}
+
+/* The next request of the worker's lane, or NULL when the inbox stops. A worker that finds more
+ * work than its own wakes the next one. */
+static stor_request_t *work_take(stor_inbox_t *inbox, worker_t *worker)
+{
+    lane_t *lane = worker->lane;
+    (void)pthread_mutex_lock(&inbox->lock);
+    while (lane->queue.first == NULL && !inbox->stopping)
+        idle_wait(inbox, worker);
+    stor_request_t *request = inbox->stopping ? NULL : queue_pop(&lane->queue);
+    lane->running += request != NULL;
+    worker_t *next = lane->queue.first != NULL ? idle_take(lane) : NULL;
+    (void)pthread_mutex_unlock(&inbox->lock);
+    if (next != NULL)
+        (void)pthread_cond_signal(&next->wake);
+    return request;
+}
+
+static void work_ended(stor_inbox_t *inbox, lane_t *lane)
+{
+    (void)pthread_mutex_lock(&inbox->lock);
+    lane->running--;
+    (void)pthread_mutex_unlock(&inbox->lock);
+}
+
+/* Pushes a chain first..last of finished requests; wakes the I/O thread when it may sleep. */
+static void done_push(stor_inbox_t *inbox, stor_request_t *first, stor_request_t *last)
+{
+    stor_request_t *head = atomic_load_explicit(&inbox->done, memory_order_relaxed);
+    do {
+        last->next = head;
+    } while (!atomic_compare_exchange_weak_explicit(&inbox->done, &head, first,
+                                                    memory_order_release, memory_order_relaxed));
+    if (head == NULL)
+        vd_loop_wake(inbox->loop);
+}
+
+static void reply_encode(stor_request_t *request)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    vd_buf_t head;
+    vdp_envelope_t envelope = {.id = VDP_OPERATION_REPLY,
+                               .request_id = request->envelope.request_id};
+    vdp_operation_reply_t reply = {.status = request->status,
+                                   .flags = request->reply_flags,
+                                   .operation_time = request->operation_time,
+                                   .cursor_id = request->cursor_id,
+                                   .cursor_ns = request->cursor_ns,
+                                   .resume = request->resume};
+    vd_buf_init(&head, 16 * 1024);
+    int rc = vdp_encode(&head, &envelope, &vdp_operation_reply, &reply, VD_SLICE_NULL, &err);
+    VD_ASSERT(rc == VD_OK); /* its strings are bounded by the message that came */
+    request->reply_head = vd_arena_copy_slice(request->arena, vd_buf_slice(&head));
+    vd_buf_done(&head);
+}
+
+/* The answer is there: it leaves when all that it depends on is on disk. */
+static void park(stor_inbox_t *inbox, stor_request_t *request)
+{
+    reply_encode(request);
+    atomic_fetch_add_explicit(&inbox->parked, 1, memory_order_relaxed);
+    if (stor_engine_flush_wait(inbox->storage->engine, request->depends_on, &request->flush)) {
+        atomic_fetch_sub_explicit(&inbox->parked, 1, memory_order_relaxed);
+        done_push(inbox, request, request);
+    }
+}
+
+void stor_inbox_released(stor_flush_waiter_t *list, void *context)
+{
+    stor_storage_t *storage = context;
+    stor_inbox_t *inbox = storage->inbox;
+    stor_request_t *first = NULL, *last = NULL;
+    uint64_t count = 0;
+    while (list != NULL) {
+        stor_request_t *request = (stor_request_t *)(void *)list; /* its first member */
+        list = list->next;
+        request->next = first;
+        first = request;
+        if (last == NULL)
+            last = request;
+        count++;
+    }
+    if (count == 0)
+        return;
+    /* Counted before it is pushed: the I/O thread may end the inbox once nothing is parked. */
+    done_push(inbox, first, last);
+    atomic_fetch_sub_explicit(&inbox->parked, count, memory_order_release);
+}
+
+void stor_inbox_failed(const vd_error_t *err, void *context)
+{
+    stor_storage_t *storage = context;
+    if (storage->inbox != NULL && storage->inbox->daemon != NULL)
+        vd_daemon_fatal(storage->inbox->daemon, false, err);
+    stor_engine_abandon(storage->engine, STOR_EXIT_PANIC);
+}
+
+static void signals_block(void)
+{
+    sigset_t all;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
+}
+
+static void *worker_run(void *context)
+{
+    worker_t *worker = context;
+    stor_inbox_t *inbox = worker->inbox;
+    stor_request_t *request;
+    signals_block();
+    if (worker->lane == &inbox->lanes[LANE_LONG])
+        (void)setpriority(PRIO_PROCESS, (id_t)gettid(), LONG_NICE); /* refused: it is a wish */
+    while ((request = work_take(inbox, worker)) != NULL) {
+        if (worker->slot != NULL)
+            vd_daemon_beat(worker->slot, true);
+        request->slot = worker->slot;
+        stor_request_run(request, worker->session);
+        request->slot = NULL;
+        work_ended(inbox, worker->lane);
+        park(inbox, request);
+        if (worker->slot != NULL)
+            vd_daemon_beat(worker->slot, false);
+    }
+    return NULL;
+}
+
+/* ---- I/O thread: peers and what they are told ---- */
+
+static peer_t *peer_find(stor_inbox_t *inbox, uint64_t id)
+{
+    for (size_t i = 0; i < VD_LINK_PEERS_MAX; i++)
+        if (inbox->peers[i].id == id)
+            return &inbox->peers[i];
+    return NULL;
+}
+
+static bool has_users(stor_storage_t *storage)
+{
+    stor_collection_info_t *infos;
+    uint32_t count = 0;
+    bool found = false;
+    vd_arena_t *arena = vd_arena_create();
+    if (stor_catalog_list(storage->catalog, arena, VD_SLICE_LIT("admin"), false, &infos, &count,
+                          NULL) == VD_OK)
+        for (uint32_t i = 0; i < count; i++)
+            found |= vd_slice_is(infos[i].name, "system.users") && infos[i].documents > 0;
+    vd_arena_destroy(&arena);
+    return found;
+}
+
+static vdp_operation_state_t state_make(stor_inbox_t *inbox)
+{
+    stor_storage_t *storage = inbox->storage;
+    bool ready = atomic_load(&storage->ready) && !atomic_load(&storage->draining);
+    return (vdp_operation_state_t){
+        .boot_id = vd_slice(storage->boot_id, sizeof storage->boot_id),
+        .ready = ready,
+        .writable = true,
+        .auth_epoch = atomic_load(&storage->auth_epoch),
+        .term = storage->term,
+        .newest = stor_engine_visible(storage->engine),
+        .durable = stor_engine_durable(storage->engine),
+        .last_write_ms = atomic_load(&storage->last_write_ms),
+        .has_users = has_users(storage),
+        .set_id = vd_slice(storage->set_id, sizeof storage->set_id),
+    };
+}
+
+static void message_send(stor_inbox_t *inbox, uint64_t peer, const vdp_message_t *message,
+                         const void *fields, uint64_t request_id)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    vdp_envelope_t envelope = {.id = message->id, .request_id = request_id};
+    vd_buf_clear(&inbox->item);
+    int rc = vdp_encode(&inbox->item, &envelope, message, fields, VD_SLICE_NULL, &err);
+    if (rc == VD_OK)
+        rc = vd_link_send(inbox->link, peer, vd_buf_slice(&inbox->item), VD_SLICE_NULL, &err);
+    if (rc != VD_OK && rc != VD_ERR_CLOSED)
+        vd_log(VD_LOG_WARN, "message to a gateway was not sent", "message=%s error=%d",
+               message->name, -rc);
+}
+
+static void state_send(void *context)
+{
+    stor_inbox_t *inbox = context;
+    vdp_operation_state_t state = state_make(inbox);
+    for (size_t i = 0; i < VD_LINK_PEERS_MAX; i++)
+        if (inbox->peers[i].attached)
+            message_send(inbox, inbox->peers[i].id, &vdp_operation_state, &state, 0);
+}
+
+static void peer_changed(void *context, uint64_t id, bool up)
+{
+    stor_inbox_t *inbox = context;
+    peer_t *peer = peer_find(inbox, up ? 0 : id);
+    if (!up)
+        stor_registry_connection_closed(inbox->storage, id, 0);
+    if (peer != NULL)
+        *peer = (peer_t){.id = up ? id : 0};
+    VD_DEBUG("gateway link", "peer=%llu up=%d", (unsigned long long)id, up);
+}
+
+/* ---- I/O thread: what arrives ---- */
+
+typedef struct {
+    stor_inbox_t *inbox;
+    peer_t *peer;
+    vdp_envelope_t envelope;
+    vd_slice_t rest, item;
+} arrival_t;
+
+static int on_attach(const arrival_t *arrival, vd_error_t *err)
+{
+    stor_inbox_t *inbox = arrival->inbox;
+    vdp_operation_attach_t attach = {0};
+    vd_slice_t none;
+    int rc = vdp_decode(&vdp_operation_attach, arrival->rest, &attach, &none, err);
+    if (rc != VD_OK)
+        return rc;
+    arrival->peer->attached = true;
+    vdp_operation_state_t state = state_make(inbox);
+    message_send(inbox, arrival->peer->id, &vdp_operation_attached, &state,
+                 arrival->envelope.request_id);
+    vd_log(VD_LOG_INFO, "gateway attached", "thread=%llu", (unsigned long long)attach.thread);
+    return VD_OK;
+}
+
+static void choose_lane(stor_inbox_t *inbox, stor_request_t *request)
+{
+    request->entry = stor_command_find(request->command.name);
+    request->slow_lane = request->entry != NULL &&
+                         (request->entry->flags & STOR_COMMAND_LONG) != 0 &&
+                         (request->entry->point == NULL || !request->entry->point(request));
+    queue_push(&inbox->arrived[request->slow_lane ? LANE_LONG : LANE_QUICK], request);
+}
+
+static int admit(stor_inbox_t *inbox, stor_request_t *request, vd_error_t *err)
+{
+    if (atomic_load(&inbox->storage->draining)) {
+        request->reply_flags |= VDP_REPLY_RETRY;
+        return vd_error_set(err, VD_ERR_INTERRUPTED_AT_SHUTDOWN, "interrupted at shutdown");
+    }
+    if (atomic_load_explicit(&inbox->inflight, memory_order_relaxed) < STOR_INFLIGHT_MAX &&
+        inbox->held_bytes < VD_LINK_QUEUE_MAX_BYTES)
+        return VD_OK;
+    request->reply_flags |= VDP_REPLY_RETRY;
+    return vd_error_set(err, VD_ERR_TEMPORARILY_UNAVAILABLE, "too many operations are in flight");
+}
+
+static int on_command(const arrival_t *arrival, vd_error_t *err)
+{
+    stor_inbox_t *inbox = arrival->inbox;
+    stor_request_t *request = request_take(inbox);
+    vd_error_t refusal = VD_ERROR_INIT;
+    vd_slice_t body, none;
+    request->peer = arrival->peer->id;
+    /* One copy, then all that is decoded borrows it. */
+    request->item = vd_arena_copy_slice(request->arena, arrival->item);
+    int rc = vdp_decode_envelope(request->item, &request->envelope, &none, err);
+    if (rc == VD_OK)
+        rc = vdp_decode(&vdp_operation_command, none, &request->command, &body, err);
+    if (rc == VD_OK)
+        rc = vdp_sections_parse(body, &request->sections, err);
+    if (rc != VD_OK) {
+        request_give(inbox, request);
+        return rc;
+    }
+    rc = admit(inbox, request, &refusal);
+    atomic_fetch_add_explicit(&inbox->inflight, 1, memory_order_relaxed);
+    inbox->held_bytes += request->item.len;
+    if (rc != VD_OK) {
+        atomic_fetch_add_explicit(&inbox->refused, 1, memory_order_relaxed);
+        stor_request_refuse(request, &refusal);
+        reply_encode(request);
+        done_push(inbox, request, request);
+        return VD_OK;
+    }
+    atomic_fetch_add_explicit(&inbox->received, 1, memory_order_relaxed);
+    stor_registry_add(request);
+    choose_lane(inbox, request);
+    return VD_OK;
+}
+
+static int on_cancel(const arrival_t *arrival, vd_error_t *err)
+{
+    vdp_operation_cancel_t cancel = {0};
+    vd_slice_t none;
+    int rc = vdp_decode(&vdp_operation_cancel, arrival->rest, &cancel, &none, err);
+    if (rc == VD_OK)
+        (void)stor_registry_cancel(arrival->inbox->storage, arrival->peer->id,
+                                   cancel.target_request_id); /* false: it has ended */
+    return rc;
+}
+
+static int on_connection_closed(const arrival_t *arrival, vd_error_t *err)
+{
+    vdp_operation_connection_closed_t closed = {0};
+    vd_slice_t none;
+    int rc = vdp_decode(&vdp_operation_connection_closed, arrival->rest, &closed, &none, err);
+    if (rc == VD_OK && closed.connection_id != 0)
+        stor_registry_connection_closed(arrival->inbox->storage, arrival->peer->id,
+                                        closed.connection_id);
+    return rc;
+}
+
+static int on_ping(const arrival_t *arrival, vd_error_t *err)
+{
+    vdp_operation_ping_t ping = {0};
+    vd_slice_t none;
+    int rc = vdp_decode(&vdp_operation_ping, arrival->rest, &ping, &none, err);
+    if (rc == VD_OK)
+        message_send(arrival->inbox, arrival->peer->id, &vdp_operation_pong, &ping,
+                     arrival->envelope.request_id);
+    return rc;
+}
+
+/* All that a gateway may say, and whether it must have attached before. */
+static const struct {
+    uint32_t id;
+    bool attached;
+    int (*handle)(const arrival_t *arrival, vd_error_t *err);
+} messages[] = {
+    {VDP_OPERATION_COMMAND, true, on_command},
+    {VDP_OPERATION_CANCEL, true, on_cancel},
+    {VDP_OPERATION_CONNECTION_CLOSED, true, on_connection_closed},
+    {VDP_OPERATION_PING, true, on_ping},
+    {VDP_OPERATION_ATTACH, false, on_attach},
+};
+
+static int message_handle(const arrival_t *arrival, vd_error_t *err)
+{
+    for (size_t i = 0; i < VD_COUNT_OF(messages); i++) {
+        if (messages[i].id != arrival->envelope.id)
+            continue;
+        if (messages[i].attached && !arrival->peer->attached)
+            return vd_error_set(err, VD_ERR_PROTOCOL, "%s before ATTACH",
+                                vdp_id_name(arrival->envelope.id));
+        return messages[i].handle(arrival, err);
+    }
+    return vd_error_set(err, VD_ERR_PROTOCOL, "message %u is not for storage",
+                        arrival->envelope.id);
+}
+
+static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
+{
+    stor_inbox_t *inbox = context;
+    vd_error_t err = VD_ERROR_INIT;
+    arrival_t arrival = {.inbox = inbox, .peer = peer_find(inbox, peer), .item = item};
+    if (arrival.peer == NULL)
+        return; /* one too many: the link bounds them */
+    int rc = vdp_decode_envelope(item, &arrival.envelope, &arrival.rest, &err);
+    if (rc == VD_OK)
+        rc = message_handle(&arrival, &err);
+    if (rc == VD_OK)
+        return;
+    char text[VD_ERROR_MESSAGE_SIZE + 64];
+    vd_log(VD_LOG_WARN, "message of a gateway refused", "error=%s",
+           vd_log_quote(vd_slice_str(err.message), text, sizeof text));
+    vdp_failure_t failure = vdp_failure_from(&err);
+    message_send(inbox, peer, &vdp_failure, &failure, arrival.envelope.request_id);
+}
+
+/* ---- I/O thread: the two steps of a turn ---- */
+
+static void reply_finished(stor_inbox_t *inbox, stor_request_t *request)
+{
+    stor_registry_remove(request);
+    inbox->held_bytes -= request->item.len;
+    request_give(inbox, request);
+    atomic_fetch_sub_explicit(&inbox->inflight, 1, memory_order_relaxed);
+}
+
+/* False: the peer's credit is used up. */
+static bool reply_send(stor_inbox_t *inbox, stor_request_t *request)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    vd_slice_t body = vd_slice(request->reply_document.data, request->reply_document.len);
+    if ((request->command.flags & VDP_COMMAND_NO_REPLY) != 0)
+        body = VD_SLICE_NULL;
+    if (request->announce) {
+        request->announce = false;
+        state_send(inbox);
+    }
+    int rc = vd_link_send(inbox->link, request->peer, request->reply_head, body, &err);
+    if (rc == VD_ERR_FULL)
+        return false;
+    if (rc != VD_OK && rc != VD_ERR_CLOSED)
+        vd_log(VD_LOG_ERROR, "a reply was not sent", "error=%d bytes=%zu", -rc, body.len);
+    reply_finished(inbox, request);
+    return true;
+}
+
+static void unsent_retry(stor_inbox_t *inbox)
+{
+    for (uint64_t n = inbox->unsent.count; n > 0; n--) {
+        stor_request_t *request = queue_pop(&inbox->unsent);
+        if (!reply_send(inbox, request))
+            queue_push(&inbox->unsent, request);
+    }
+    if (inbox->unsent.count > 0)
+        vd_loop_set_timer(inbox->unsent_timer, UNSENT_RETRY_MS, 0);
+}
+
+static void drain_check(stor_inbox_t *inbox)
+{
+    if (!atomic_load(&inbox->drain_asked) || atomic_load(&inbox->inflight) != 0)
+        return;
+    atomic_store(&inbox->drain_asked, false);
+    inbox->drained(inbox->drained_context);
+}
+
+static bool step_replies(void *context)
+{
+    stor_inbox_t *inbox = context;
+    stor_request_t *list = atomic_exchange_explicit(&inbox->done, NULL, memory_order_acquire);
+    stor_request_t *ordered = NULL;
+    while (list != NULL) { /* the stack's top is the newest */
+        stor_request_t *next = list->next;
+        list->next = ordered;
+        ordered = list;
+        list = next;
+    }
+    if (atomic_exchange(&inbox->storage->state_changed, false))
+        state_send(inbox);
+    if (inbox->unsent.count > 0)
+        unsent_retry(inbox);
+    while (ordered != NULL) {
+        stor_request_t *request = ordered;
+        ordered = ordered->next;
+        if (!reply_send(inbox, request)) {
+            queue_push(&inbox->unsent, request);
+            vd_loop_set_timer(inbox->unsent_timer, UNSENT_RETRY_MS, 0);
+        }
+    }
+    drain_check(inbox);
+    return false;
+}
+
+static bool step_dispatch(void *context)
+{
+    stor_inbox_t *inbox = context;
+    worker_t *workers[LANE_COUNT] = {NULL};
+    if (inbox->arrived[LANE_QUICK].first != NULL || inbox->arrived[LANE_LONG].first != NULL) {
+        (void)pthread_mutex_lock(&inbox->lock);
+        for (int i = 0; i < LANE_COUNT; i++) {
+            queue_join(&inbox->lanes[i].queue, &inbox->arrived[i]);
+            workers[i] = inbox->lanes[i].queue.first != NULL ? idle_take(&inbox->lanes[i]) : NULL;
+        }
+        (void)pthread_mutex_unlock(&inbox->lock);
+    }
+    for (int i = 0; i < LANE_COUNT; i++)
+        if (workers[i] != NULL)
+            (void)pthread_cond_signal(&workers[i]->wake);
+    return atomic_load_explicit(&inbox->done, memory_order_relaxed) != NULL;
+}
+
+static void unsent_due(void *context)
+{
+    (void)context; /* the turn that this begins does it */
+}
+
+/* ---- life ---- */
+
+static int io_open(stor_inbox_t *inbox, vd_error_t *err)
+{
+    vd_link_options_t options = {
+        .path = inbox->path,
+        .bind = true,
+        .socket_mode = 0660, /* the folder lets in only ourselves and the gateway's group */
+        .item = item_arrived,
+        .peer_changed = peer_changed,
+        .context = inbox,
+    };
+    int rc = vd_loop_create(&inbox->loop, err);
+    if (rc == VD_OK)
+        rc = vd_link_open(inbox->loop, &options, &inbox->link, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_end_of_turn(inbox->loop, REPLY_STEP_ORDER, step_replies, inbox,
+                                     &inbox->reply_step, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_end_of_turn(inbox->loop, DISPATCH_STEP_ORDER, step_dispatch, inbox,
+                                     &inbox->dispatch_step, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_timer(inbox->loop, STATE_PERIOD_MS, STATE_PERIOD_MS, state_send, inbox,
+                               &inbox->state_timer, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_timer(inbox->loop, STATE_PERIOD_MS, 0, unsent_due, inbox,
+                               &inbox->unsent_timer, err);
+    return rc;
+}
+
+static void io_close(stor_inbox_t *inbox)
+{
+    vd_loop_remove(&inbox->reply_step);
+    vd_loop_remove(&inbox->dispatch_step);
+    vd_loop_remove(&inbox->state_timer);
+    vd_loop_remove(&inbox->unsent_timer);
+    if (inbox->link != NULL)
+        vd_link_close(&inbox->link);
+    vd_loop_destroy(&inbox->loop);
+}
+
+static void *io_run(void *context)
+{
+    stor_inbox_t *inbox = context;
+    vd_error_t err = VD_ERROR_INIT;
+    signals_block();
+    int rc = io_open(inbox, &err);
+    (void)pthread_mutex_lock(&inbox->start_lock);
+    inbox->start_rc = rc;
+    inbox->start_error = err;
+    inbox->started = true;
+    (void)pthread_cond_signal(&inbox->start_done);
+    (void)pthread_mutex_unlock(&inbox->start_lock);
+    if (rc == VD_OK && vd_loop_run(inbox->loop, &err) != VD_OK)
+        stor_inbox_failed(&err, inbox->storage);
+    if (rc == VD_OK)
+        (void)step_replies(inbox); /* what came after the last turn */
+    io_close(inbox);
+    return NULL;
+}
+
+static int io_start(stor_inbox_t *inbox, vd_error_t *err)
+{
+    if (pthread_create(&inbox->thread, NULL, io_run, inbox) != 0)
+        return vd_error_set(err, VD_ERR_INTERNAL, "the I/O thread could not be started");
+    (void)pthread_setname_np(inbox->thread, "io");
+    (void)pthread_mutex_lock(&inbox->start_lock);
+    while (!inbox->started)
+        (void)pthread_cond_wait(&inbox->start_done, &inbox->start_lock);
+    (void)pthread_mutex_unlock(&inbox->start_lock);
+    if (inbox->start_rc == VD_OK)
+        return VD_OK;
+    (void)pthread_join(inbox->thread, NULL);
+    if (err != NULL)
+        *err = inbox->start_error;
+    return inbox->start_rc;
+}
+
+static int worker_start(stor_inbox_t *inbox, uint32_t i, vd_error_t *err)
+{
+    worker_t *worker = &inbox->workers[i];
+    bool quick = i < inbox->storage->settings.threads;
+    char name[32];
+    (void)snprintf(name, sizeof name, "%s-%u", quick ? "worker" : "long", (unsigned)i);
+    worker->inbox = inbox;
+    worker->lane = &inbox->lanes[quick ? LANE_QUICK : LANE_LONG];
+    (void)pthread_cond_init(&worker->wake, NULL);
+    int rc = stor_session_open(inbox->storage->engine, &worker->session, err);
+    if (rc != VD_OK)
+        return rc;
+    worker->slot = inbox->daemon == NULL ? NULL : vd_daemon_slot(inbox->daemon, name);
+    if (pthread_create(&worker->thread, NULL, worker_run, worker) != 0)
+        return vd_error_set(err, VD_ERR_INTERNAL, "a worker could not be started");
+    (void)pthread_setname_np(worker->thread, name);
+    worker->started = true;
+    return VD_OK;
+}
+
+int stor_inbox_start(stor_storage_t *storage, vd_daemon_t *daemon, const char *socket_path,
+                     vd_error_t *err)
+{
+    stor_inbox_t *inbox = vd_xalloc(sizeof *inbox);
+    inbox->storage = storage;
+    inbox->daemon = daemon;
+    (void)snprintf(inbox->path, sizeof inbox->path, "%s", socket_path);
+    queue_init(&inbox->unsent);
+    for (int i = 0; i < LANE_COUNT; i++) {
+        queue_init(&inbox->arrived[i]);
+        queue_init(&inbox->lanes[i].queue);
+    }
+    vd_buf_init(&inbox->item, 64 * 1024);
+    (void)pthread_mutex_init(&inbox->start_lock, NULL);
+    (void)pthread_cond_init(&inbox->start_done, NULL);
+    (void)pthread_mutex_init(&inbox->lock, NULL);
+    inbox->worker_count = (uint32_t)storage->settings.threads + STOR_LONG_WORKERS;
+    inbox->workers = vd_xalloc(inbox->worker_count * sizeof *inbox->workers);
+    storage->inbox = inbox;
+    int rc = VD_OK;
+    for (uint32_t i = 0; rc == VD_OK && i < inbox->worker_count; i++)
+        rc = worker_start(inbox, i, err);
+    if (rc == VD_OK)
+        rc = io_start(inbox, err);
+    if (rc != VD_OK)
+        stor_inbox_stop(&storage->inbox);
+    return rc;
+}
+
+void stor_inbox_drain(stor_inbox_t *inbox, void (*idle)(void *context), void *context)
+{
+    inbox->drained = idle;
+    inbox->drained_context = context;
+    atomic_store(&inbox->storage->draining, true);
+    atomic_store(&inbox->drain_asked, true);
+    stor_inbox_announce(inbox);
+}
+
+void stor_inbox_announce(stor_inbox_t *inbox)
+{
+    atomic_store(&inbox->storage->state_changed, true);
+    vd_loop_wake(inbox->loop);
+}
+
+static void request_interrupt(stor_request_t *request, void *context)
+{
+    (void)context; /* all of them */
+    int none = 0;
+    (void)atomic_compare_exchange_strong(&request->killed, &none, VD_ERR_INTERRUPTED_AT_SHUTDOWN);
+}
+
+static void workers_stop(stor_inbox_t *inbox)
+{
+    worker_t *worker;
+    stor_registry_visit(inbox->storage, request_interrupt, NULL);
+    (void)pthread_mutex_lock(&inbox->lock);
+    inbox->stopping = true;
+    for (int i = 0; i < LANE_COUNT; i++)
+        while ((worker = idle_take(&inbox->lanes[i])) != NULL)
+            (void)pthread_cond_signal(&worker->wake);
+    (void)pthread_mutex_unlock(&inbox->lock);
+    for (uint32_t i = 0; i < inbox->worker_count; i++) {
+        worker = &inbox->workers[i];
+        if (worker->started)
+            (void)pthread_join(worker->thread, NULL);
+        stor_session_close(&worker->session);
+        (void)pthread_cond_destroy(&worker->wake);
+    }
+}
+
+/* Until the flusher has given back all that it held: it keeps running, so this is short. */
+static void parked_wait(stor_inbox_t *inbox)
+{
+    uint64_t give_up_ms = vd_monotonic_ms() + STOP_WAIT_MS;
+    while (atomic_load_explicit(&inbox->parked, memory_order_acquire) != 0 &&
+           vd_monotonic_ms() < give_up_ms) {
+        struct timespec pause = {.tv_nsec = 1000000};
+        (void)nanosleep(&pause, NULL); /* waking early is fine */
+    }
+    VD_ASSERT(atomic_load(&inbox->parked) == 0);
+}
+
+static void queue_free(queue_t *queue)
+{
+    stor_request_t *request;
+    while ((request = queue_pop(queue)) != NULL) {
+        stor_registry_remove(request);
+        request_free(request);
+    }
+}
+
+void stor_inbox_stop(stor_inbox_t **inbox_p)
+{
+    stor_inbox_t *inbox = *inbox_p;
+    if (inbox == NULL)
+        return;
+    workers_stop(inbox);
+    parked_wait(inbox);
+    if (inbox->started && inbox->start_rc == VD_OK) {
+        vd_loop_stop(inbox->loop);
+        (void)pthread_join(inbox->thread, NULL);
+    }
+    queue_t left;
+    queue_init(&left);
+    stor_request_t *done = atomic_exchange(&inbox->done, NULL), *next;
+    for (; done != NULL; done = next) {
+        next = done->next;
+        queue_push(&left, done);
+    }
+    queue_free(&left);
+    queue_free(&inbox->unsent);
+    for (int i = 0; i < LANE_COUNT; i++) {
+        queue_free(&inbox->lanes[i].queue);
+        queue_free(&inbox->arrived[i]);
+    }
+    while ((done = inbox->idle_first) != NULL) {
+        inbox->idle_first = done->next;
+        request_free(done);
+    }
+    vd_buf_done(&inbox->item);
+    (void)pthread_mutex_destroy(&inbox->start_lock);
+    (void)pthread_cond_destroy(&inbox->start_done);
+    (void)pthread_mutex_destroy(&inbox->lock);
+    vd_free(inbox->workers);
+    vd_free(inbox);
+    *inbox_p = NULL;
+}
+
+void stor_inbox_stats(const stor_storage_t *storage, stor_inbox_stats_t *ret_stats)
+{
+    stor_inbox_t *inbox = storage->inbox;
+    *ret_stats = (stor_inbox_stats_t){0};
+    if (inbox == NULL)
+        return;
+    ret_stats->inflight = atomic_load_explicit(&inbox->inflight, memory_order_relaxed);
+    ret_stats->parked = atomic_load_explicit(&inbox->parked, memory_order_relaxed);
+    ret_stats->refused = atomic_load_explicit(&inbox->refused, memory_order_relaxed);
+    ret_stats->received = atomic_load_explicit(&inbox->received, memory_order_relaxed);
+    ret_stats->workers = inbox->worker_count;
+    (void)pthread_mutex_lock(&inbox->lock);
+    ret_stats->queued_quick = inbox->lanes[LANE_QUICK].queue.count;
+    ret_stats->queued_long = inbox->lanes[LANE_LONG].queue.count;
+    ret_stats->running = inbox->lanes[LANE_QUICK].running + inbox->lanes[LANE_LONG].running;
+    (void)pthread_mutex_unlock(&inbox->lock);
+}

@@ -1,0 +1,298 @@
+/* veddb-storaged/main.c — the program: data keys from the key holder, storage over them, then the
+ * threads that serve. */
+#include "libcommon/base/clock.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/machine.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/runtime/daemon.h"
+#include "libcommon/runtime/local.h"
+#include "proto/failure.h"
+#include "proto/keys.h"
+#include "veddb-storaged/inbox.h"
+#include "veddb-storaged/keeper.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define KEY_ENTRY_BYTES (STOR_KEY_ID_BYTES + STOR_KEY_BYTES + 1 + 4)
+#define KEYS_CALL_MS    5000
+#define KEYS_WAIT_MS    30000 /* for a key holder that is not there yet */
+#define KEYS_RETRY_MS   100
+#define CACHE_MIN_BYTES (32ull << 20)
+#define WORKERS_MIN     2 /* one may be busy with a long operation */
+
+typedef struct {
+    vd_daemon_t *daemon;
+    stor_keys_t *keys;
+    stor_storage_t *storage;
+    char folder[PATH_MAX];
+} state_t;
+
+/* ---- data keys ---- */
+
+static int keys_take(stor_keys_t *keys, const vdp_keys_opened_t *opened, vd_slice_t body,
+                     vd_error_t *err)
+{
+    static const stor_key_state_t states[] = {STOR_KEY_ACTIVE, STOR_KEY_DECRYPT_ONLY,
+                                              STOR_KEY_RETIRING};
+    if (opened->count == 0 || opened->count > STOR_KEYS_MAX ||
+        body.len != (size_t)opened->count * KEY_ENTRY_BYTES)
+        return vd_error_set(err, VD_ERR_PROTOCOL, "the key holder's answer is malformed");
+    for (uint32_t i = 0; i < opened->count; i++) {
+        const uint8_t *entry = body.data + (size_t)i * KEY_ENTRY_BYTES;
+        uint8_t state = entry[STOR_KEY_ID_BYTES + STOR_KEY_BYTES];
+        if (state >= VD_COUNT_OF(states))
+            return vd_error_set(err, VD_ERR_PROTOCOL, "a key has an unknown state");
+        int rc = stor_keys_put(keys, entry, entry + STOR_KEY_ID_BYTES, states[state], err);
+        if (rc != VD_OK)
+            return rc;
+    }
+    return VD_OK;
+}
+
+static int answer_read(stor_keys_t *keys, vd_slice_t packet, vd_error_t *err)
+{
+    vdp_envelope_t envelope;
+    vd_slice_t rest, body;
+    int rc = vdp_decode_envelope(packet, &envelope, &rest, err);
+    if (rc != VD_OK)
+        return rc;
+    if (envelope.id == VDP_FAILURE) {
+        vdp_failure_t failure = {0};
+        rc = vdp_decode(&vdp_failure, rest, &failure, &body, err);
+        if (rc == VD_OK)
+            rc = vdp_failure_to(&failure, err);
+        return rc == VD_OK ? vd_error_set(err, VD_ERR_PROTOCOL, "a failure without a code") : rc;
+    }
+    vdp_keys_opened_t opened = {0};
+    if (envelope.id != VDP_KEYS_OPENED)
+        return vd_error_set(err, VD_ERR_PROTOCOL, "message %u instead of keys", envelope.id);
+    rc = vdp_decode(&vdp_keys_opened, rest, &opened, &body, err);
+    return rc == VD_OK ? keys_take(keys, &opened, body, err) : rc;
+}
+
+/* The user as whom the key holder must run. */
+static int64_t holder_uid(const vd_config_t *config)
+{
+    const struct passwd *user = getpwnam("veddb-rotated");
+    return vd_config_bool(config, "node.users") && user != NULL ? (int64_t)user->pw_uid
+                                                                : (int64_t)geteuid();
+}
+
+static int keys_ask(state_t *state, bool bootstrap, vd_error_t *err)
+{
+    char path[PATH_MAX];
+    vd_buf_t ask, reply;
+    vdp_envelope_t envelope = {.id = VDP_KEYS_OPEN, .request_id = 1};
+    vdp_keys_open_t open = {.bootstrap = bootstrap};
+    (void)vd_daemon_socket_path(state->daemon, "storage-rotated", "keys", path, sizeof path);
+    vd_buf_init(&ask, 4096);
+    vd_buf_init(&reply, VD_LOCAL_PACKET_MAX);
+    int rc = vdp_encode(&ask, &envelope, &vdp_keys_open, &open, VD_SLICE_NULL, err);
+    if (rc == VD_OK)
+        rc = vd_local_call(path, vd_buf_slice(&ask), KEYS_CALL_MS,
+                           holder_uid(vd_daemon_config(state->daemon)), &reply, err);
+    if (rc == VD_OK)
+        rc = answer_read(state->keys, vd_buf_slice(&reply), err);
+    vd_wipe(reply.data, reply.cap);
+    vd_buf_done(&reply);
+    vd_buf_done(&ask);
+    return rc;
+}
+
+/* A key holder that can't be reached may be starting; one that refuses has said why. */
+static bool is_worth_waiting(int rc)
+{
+    return rc == VD_ERR_HOST_UNREACHABLE || rc == VD_ERR_CLOSED || rc == VD_ERR_IO ||
+           rc == VD_ERR_AGAIN || rc == VD_ERR_NETWORK_TIMEOUT;
+}
+
+static int keys_fetch(state_t *state, bool bootstrap, vd_error_t *err)
+{
+    uint64_t give_up_ms = vd_monotonic_ms() + KEYS_WAIT_MS;
+    for (;;) {
+        int rc = keys_ask(state, bootstrap, err);
+        if (rc == VD_OK || !is_worth_waiting(rc) || vd_monotonic_ms() > give_up_ms)
+            return rc;
+        vd_error_clear(err);
+        struct timespec pause = {.tv_nsec = KEYS_RETRY_MS * 1000000};
+        (void)nanosleep(&pause, NULL); /* waking early is fine */
+    }
+}
+
+/* ---- settings ---- */
+
+static stor_settings_t settings_read(const state_t *state)
+{
+    const vd_config_t *config = vd_daemon_config(state->daemon);
+    uint64_t threads = (uint64_t)vd_config_number(config, "storage.threads");
+    if (threads == 0)
+        threads = vd_machine_cores();
+    return (stor_settings_t){
+        .threads = threads,
+        .cursor_idle_max_ms = (uint64_t)vd_config_number(config, "storage.cursor_timeout"),
+        .session_idle_max_ms = (uint64_t)vd_config_number(config, "storage.session_timeout"),
+        .journal_max_bytes = (uint64_t)vd_config_number(config, "storage.journal_max"),
+        .scrub_period_ms = (uint64_t)vd_config_number(config, "storage.scrub"),
+        .replica_set = vd_config_string(config, "node.replica_set"),
+        .address = vd_config_string(config, "node.address"),
+        .data_folder = state->folder,
+    };
+}
+
+/* Half of the node's memory is the engine's; the other half is for requests, links, the rest. */
+static uint64_t cache_bytes(const vd_config_t *config)
+{
+    uint64_t cache = (uint64_t)vd_config_number(config, "storage.cache");
+    uint64_t node = (uint64_t)vd_config_number(config, "node.memory");
+    if (cache == 0)
+        cache = (node == 0 ? vd_machine_memory_bytes() / 2 : node) / 2;
+    return cache < CACHE_MIN_BYTES ? CACHE_MIN_BYTES : cache;
+}
+
+/* ---- life ---- */
+
+static int folder_make(const char *path, const struct passwd *user, vd_error_t *err)
+{
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return vd_error_set_errno(err, "can't make folder %s", path);
+    if (user != NULL && geteuid() == 0 && chown(path, user->pw_uid, user->pw_gid) != 0)
+        return vd_error_set_errno(err, "can't give folder %s to its user", path);
+    return VD_OK;
+}
+
+static int prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
+{
+    const vd_config_t *config = vd_daemon_config(daemon);
+    const char *root = vd_config_string(config, "node.folder");
+    state_t *state = vd_xalloc(sizeof *state);
+    *state_p = state;
+    state->daemon = daemon;
+    state->keys = stor_keys_create();
+    if (snprintf(state->folder, sizeof state->folder, "%s/data", root) >= (int)sizeof state->folder)
+        return vd_error_set(err, VD_ERR_CONFIG, "node.folder is too long");
+    const struct passwd *user =
+        vd_config_bool(config, "node.users") ? getpwnam("veddb-storaged") : NULL;
+    int rc = folder_make(root, NULL, err);
+    return rc == VD_OK ? folder_make(state->folder, user, err) : rc;
+}
+
+static int start(vd_daemon_t *daemon, void *context, vd_error_t *err)
+{
+    state_t *state = context;
+    const vd_config_t *config = vd_daemon_config(daemon);
+    stor_settings_t settings = settings_read(state);
+    stor_storage_options_t options = {
+        .folder = state->folder,
+        .cache_bytes = cache_bytes(config),
+        .reserve_min_bytes = (uint64_t)vd_config_number(config, "storage.reserve"),
+        .checkpoint_ms = (uint64_t)vd_config_number(config, "storage.checkpoint"),
+        .bootstrap = !stor_engine_exists(state->folder),
+    };
+    char path[PATH_MAX], detail[128];
+    uint64_t began_ms = vd_monotonic_ms();
+    int rc = keys_fetch(state, options.bootstrap, err);
+    if (rc == VD_OK && !stor_keys_memory_locked(state->keys))
+        vd_log(VD_LOG_WARN, "data keys are not in locked memory: raise RLIMIT_MEMLOCK",
+               "keys_may_be_swapped=%d", 1);
+    if (rc == VD_OK)
+        rc = stor_storage_open(&options, &settings, state->keys, &state->storage, err);
+    if (rc == VD_OK)
+        rc = stor_keeper_start(state->storage, daemon, err);
+    if (rc == VD_OK) {
+        atomic_store(&state->storage->ready, true);
+        (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", path, sizeof path);
+        rc = stor_inbox_start(state->storage, daemon, path, err);
+    }
+    if (rc != VD_OK)
+        return rc;
+    (void)snprintf(
+        detail, sizeof detail, "%s in %llu ms, cache %llu MiB, %llu workers",
+        options.bootstrap ? "made" : "opened", (unsigned long long)(vd_monotonic_ms() - began_ms),
+        (unsigned long long)(options.cache_bytes >> 20), (unsigned long long)settings.threads);
+    vd_daemon_ready(daemon, detail);
+    return VD_OK;
+}
+
+static void drained(void *context)
+{
+    state_t *state = context;
+    vd_daemon_drained(state->daemon);
+}
+
+static void drain(vd_daemon_t *daemon, void *context)
+{
+    state_t *state = context;
+    if (state->storage != NULL && state->storage->inbox != NULL)
+        stor_inbox_drain(state->storage->inbox, drained, state);
+    else
+        vd_daemon_drained(daemon);
+}
+
+static void stop(vd_daemon_t *daemon, void *context)
+{
+    (void)daemon; /* its parts go with it */
+    state_t *state = context;
+    vd_error_t err = VD_ERROR_INIT;
+    if (state->storage != NULL) {
+        stor_inbox_stop(&state->storage->inbox);
+        stor_keeper_stop(&state->storage->keeper);
+    }
+    if (stor_storage_close(&state->storage, &err) != VD_OK) {
+        char text[VD_ERROR_MESSAGE_SIZE + 64];
+        vd_log(VD_LOG_ERROR, "storage was not closed cleanly", "error=%s",
+               vd_log_quote(vd_slice_str(err.message), text, sizeof text));
+    }
+    stor_keys_destroy(&state->keys);
+    vd_free(state);
+}
+
+static int status(vd_daemon_t *daemon, void *context, vd_buf_t *out)
+{
+    (void)daemon; /* the state has all */
+    const state_t *state = context;
+    if (state->storage == NULL)
+        return vd_buf_printf(out, "{}");
+    stor_engine_t *engine = state->storage->engine;
+    stor_engine_stats_t stats;
+    stor_inbox_stats_t inbox;
+    stor_engine_stats(engine, &stats);
+    stor_inbox_stats(state->storage, &inbox);
+    return vd_buf_printf(
+        out,
+        "{\"newest\":%llu,\"visible\":%llu,\"durable\":%llu,\"inflight\":%llu,\"parked\":%llu,"
+        "\"queued\":%llu,\"running\":%llu,\"workers\":%llu,\"flushes\":%llu,"
+        "\"cache_bytes\":%llu,\"cache_bytes_max\":%llu,\"free_bytes\":%llu,"
+        "\"reserve_bytes\":%llu,\"reserve_reached\":%s}",
+        (unsigned long long)stor_engine_newest(engine),
+        (unsigned long long)stor_engine_visible(engine),
+        (unsigned long long)stor_engine_durable(engine), (unsigned long long)inbox.inflight,
+        (unsigned long long)inbox.parked,
+        (unsigned long long)(inbox.queued_quick + inbox.queued_long),
+        (unsigned long long)inbox.running, (unsigned long long)inbox.workers,
+        (unsigned long long)stats.flushes, (unsigned long long)stats.cache_bytes_used,
+        (unsigned long long)stats.cache_bytes_max, (unsigned long long)stats.free_bytes,
+        (unsigned long long)stats.reserve_bytes, stats.reserve_reached ? "true" : "false");
+}
+
+int main(int argc, char **argv)
+{
+    static const vd_program_t program = {
+        .program = "veddb-storaged",
+        .letter = 't',
+        .summary = "documents: storage engine, query language, journal; no network",
+        .network = false,
+        .prepare = prepare,
+        .start = start,
+        .drain = drain,
+        .stop = stop,
+        .status = status,
+    };
+    stor_engine_warm_up();
+    return vd_daemon_main(&program, argc, argv);
+}

@@ -1,0 +1,121 @@
+/* veddb-storaged/storaged.c — see storaged.h: everything that storage holds, opened in order and
+ * closed in the opposite one. */
+#include "veddb-storaged/storaged.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/base/rand.h"
+#include "veddb-storaged/catalog/counters.h"
+#include "veddb-storaged/cursors.h"
+#include "veddb-storaged/inbox.h"
+#include "veddb-storaged/journal.h"
+#include "veddb-storaged/sessions.h"
+
+#define FIRST_TERM     1
+#define OTHER_SESSIONS 16 /* keeper, opening, catalog changes */
+
+/* The set's id is made once; the epoch of users and roles is what their newest change left. */
+static int identity_load(stor_storage_t *storage, stor_session_t *session, vd_error_t *err)
+{
+    vd_arena_t *arena = vd_arena_create();
+    vd_value_t value;
+    int rc = stor_catalog_meta_get(session, "set_id", arena, &value, err);
+    if (rc == VD_OK && value.type == VD_BSON_OBJECTID) {
+        memcpy(storage->set_id, vd_value_objectid(value), sizeof storage->set_id);
+    } else if (rc == VD_ERR_NOT_FOUND) {
+        vd_error_clear(err);
+        vd_rand_secret(storage->set_id, sizeof storage->set_id);
+        value = (vd_value_t){storage->set_id, sizeof storage->set_id, VD_BSON_OBJECTID};
+        rc = stor_catalog_meta_put(session, "set_id", value, err);
+    }
+    if (rc == VD_OK) {
+        rc = stor_catalog_meta_get(session, "auth_epoch", arena, &value, err);
+        if (rc == VD_OK && value.type == VD_BSON_INT64)
+            atomic_store(&storage->auth_epoch, (uint64_t)vd_value_int64(value));
+        if (rc == VD_ERR_NOT_FOUND) {
+            vd_error_clear(err);
+            rc = VD_OK;
+        }
+    }
+    vd_arena_destroy(&arena);
+    return rc;
+}
+
+static int parts_open(stor_storage_t *storage, vd_error_t *err)
+{
+    stor_session_t *session = NULL;
+    int rc = stor_catalog_open(storage, &storage->catalog, err);
+    if (rc == VD_OK)
+        rc = stor_journal_open(storage, &storage->journal, err);
+    if (rc == VD_OK)
+        rc = stor_sessions_open(storage, &storage->sessions, err);
+    if (rc == VD_OK)
+        rc = stor_cursors_open(storage, &storage->cursors, err);
+    if (rc == VD_OK)
+        rc = stor_session_open(storage->engine, &session, err);
+    if (rc == VD_OK)
+        rc = stor_counters_load(storage, session, err);
+    if (rc == VD_OK)
+        rc = identity_load(storage, session, err);
+    stor_session_close(&session);
+    return rc;
+}
+
+int stor_storage_open(const stor_storage_options_t *options, const stor_settings_t *settings,
+                      stor_keys_t *keys, stor_storage_t **ret_storage, vd_error_t *err)
+{
+    VD_ASSERT(options != NULL && settings != NULL && settings->threads > 0 && keys != NULL);
+
+    stor_storage_t *storage = vd_xalloc(sizeof *storage);
+    storage->settings = *settings;
+    storage->keys = keys;
+    storage->term = FIRST_TERM;
+    storage->started_wall_ms = vd_wall_ms();
+    storage->started_monotonic_ms = vd_monotonic_ms();
+    vd_rand_secret(storage->boot_id, sizeof storage->boot_id);
+    (void)pthread_mutex_init(&storage->registry_lock, NULL);
+    stor_engine_options_t engine = {
+        .folder = options->folder,
+        .cache_bytes = options->cache_bytes,
+        .eviction_threads_max = settings->threads > 4 ? 4 : (uint32_t)settings->threads,
+        .sessions_max = (uint32_t)settings->threads + STOR_LONG_WORKERS + OTHER_SESSIONS,
+        .bootstrap = options->bootstrap,
+        .keys = keys,
+        .reserve_min_bytes = options->reserve_min_bytes,
+        .checkpoint_wait_s = (uint32_t)(options->checkpoint_ms / 1000),
+        .fs_faults = options->fs_faults,
+        .term = FIRST_TERM,
+        .released = stor_inbox_released,
+        .released_context = storage,
+        .failed = stor_inbox_failed,
+    };
+    int rc = stor_engine_open(&engine, &storage->engine, err);
+    if (rc == VD_OK)
+        rc = parts_open(storage, err);
+    if (rc == VD_OK) {
+        *ret_storage = storage;
+        return VD_OK;
+    }
+    int closed = stor_storage_close(&storage, NULL);
+    (void)closed; /* the first error is the one to tell */
+    return rc;
+}
+
+int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
+{
+    stor_storage_t *storage = *storage_p;
+    int rc = VD_OK;
+    if (storage == NULL)
+        return rc;
+    VD_ASSERT(storage->inbox == NULL && storage->keeper == NULL && storage->registry_first == NULL);
+    stor_cursors_close(&storage->cursors);
+    stor_sessions_close(&storage->sessions);
+    stor_journal_close(&storage->journal);
+    stor_catalog_close(&storage->catalog);
+    if (storage->engine != NULL)
+        rc = stor_engine_close(&storage->engine, err);
+    (void)pthread_mutex_destroy(&storage->registry_lock);
+    vd_free(storage);
+    *storage_p = NULL;
+    return rc;
+}
