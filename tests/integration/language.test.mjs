@@ -1,9 +1,10 @@
 // The filter, update, projection and sort languages through a real node: tables of cases, and real nested data counted a second time in JavaScript.
 import assert from 'node:assert/strict';
 import {after, before, describe, test} from 'node:test';
-import {Binary, Decimal128, Double, EJSON, Long, MaxKey, MinKey, ObjectId, Timestamp} from 'bson';
+import {BSON, Binary, Decimal128, Double, Long, MaxKey, MinKey, ObjectId, Timestamp} from 'mongodb';
 import {Node, countries} from '../support/node.mjs';
 
+const {EJSON} = BSON;
 let node, client, db;
 before(async () => {
   node = await Node.start();
@@ -166,7 +167,7 @@ const FILTERS = {
       [{n: [1, 2]}, [4]],
       [{n: {$in: [[1, 2]]}}, [4]],
       [{n: 3}, [1, 4]],
-      [{'n.0': 1}, [1, 4]],
+      [{'n.0': 1}, [1]],
       [{'n.0.1': 2}, [4]],
       [{'r.q': 5, 'r.p': 9}, [5, 6]],
       [{r: {$elemMatch: {q: 5, p: 9}}}, [6]],
@@ -244,7 +245,7 @@ const FILTERS = {
       [{$jsonSchema: {additionalProperties: false, properties: {_id: {}, n: {}}}}, [2]],
       [{$jsonSchema: {properties: {n: {enum: ['x', 7]}}, required: ['n']}}, [1, 2]],
       [{$jsonSchema: {not: {required: ['a']}}}, [2, 4]],
-      [{$jsonSchema: {anyOf: [{required: ['o']}, {properties: {n: {pattern: '^x'}}, required: ['n']}]}}, [1, 4]],
+      [{$jsonSchema: {anyOf: [{required: ['o']}, {properties: {n: {pattern: '^x'}}, required: ['n']}]}}, [1, 2, 4]],
     ],
   },
   order: {
@@ -462,7 +463,7 @@ test('upserts: what the new document is made of', async () => {
     [{_id: 7, $or: [{x: 1}, {x: 2}]}, {$set: {y: 2}}, {_id: 7, y: 2}],
     [{_id: 9, a: {$all: [3]}}, {$push: {y: 2}}, {_id: 9, a: 3, y: [2]}],
     [{_id: 10, t: 5}, {r: 1}, {_id: 10, r: 1}],
-    [{a: 5}, {_id: 11, r: 1}, {_id: 11, r: 1}],
+    [{a: 55}, {_id: 11, r: 1}, {_id: 11, r: 1}],
     [{_id: 12, a: 5}, [{$set: {b: {$add: ['$a', 1]}}}], {_id: 12, a: 5, b: 6}],
     [{_id: 13}, {$setOnInsert: {s: 1}, $set: {t: 1}}, {_id: 13, s: 1, t: 1}],
     [{_id: 14, a: 1, 'a.b': 2}, {$set: {c: 1}}, null],
@@ -517,7 +518,7 @@ const PROJECTIONS = [
   [{a: 1, b: 0}, 31254],
   [{b: 0, a: 1}, 31253],
   [{a: 1, 'a.b': 1}, 31249],
-  [{'o.$': 1}, 51246, {}],
+  [{'o.$': 1}, 31277, {}],
   [{'o.$': 1, 'l.$': 1}, 31276, {'o.x': 2}],
   [{a: {$nothing: 1}}, 168],
   [{'': 1}, 40352],
@@ -574,7 +575,7 @@ test('sort: types in BSON order, arrays by their least or greatest element, miss
   assert.deepEqual((await a.find({_id: {$lte: 5}}).sort({v: -1, _id: 1}).toArray()).map((d) => d._id), [4, 1, 2, 5, 3]);
   assert.deepEqual((await a.find({_id: {$gte: 6}}).sort({'v.x': 1}).toArray()).map((d) => d._id), [6, 7]);
   assert.deepEqual((await a.find({_id: {$gte: 6}}).sort({'v.x': -1}).toArray()).map((d) => d._id), [7, 6]);
-  for (const [sort, codes] of [[{v: 2}, [2]], [{v: 'x'}, [2, 15975]], [{'': 1}, [2, 40352]], [{v: {$meta: 'textScore'}}, null], [{$a: 1}, null]]) {
+  for (const [sort, codes] of [[{v: 2}, [15975]], [{v: 'x'}, [15974]], [{'': 1}, [2, 40352]], [{v: {$meta: 'textScore'}}, null], [{$a: 1}, null]]) {
     const code = await db.command({find: 'sorts', sort}).then(() => 0, (e) => e.code);
     assert.ok(code !== 0 && (!codes || codes.includes(code)), `${show(sort)}: ${code}`);
   }

@@ -322,17 +322,12 @@ describe('hostile', () => {
     await refuse(packet(OP.COMPRESSED, Buffer.concat([i32(OP.MSG), i32(40000000), Buffer.from([2]), zlib.deflateSync(Buffer.alloc(40000000)).subarray(0, 60000)])), {login: false});
   });
 
-  test('a login may not travel compressed', async () => {
+  test('the reply to a login is never compressed, also when the request was', async () => {
     const raw = await Raw.connect(node);
     raw.send(query('admin.$cmd', {ismaster: 1, compression: ['zlib']}));
     await raw.reply();
     raw.send(compressed(msg({saslStart: 1, mechanism: 'SCRAM-SHA-256', payload: new Binary(Buffer.from('n,,n=admin,r=abcdefgh')), $db: 'admin'}), 2, zlib.deflateSync));
-    const m = await raw.message(5000).catch(() => null);
-    if (m !== null) {
-      const body = m.readInt32LE(12) === OP.COMPRESSED ? zlib.inflateSync(m.subarray(25)) : m.subarray(16);
-      const {deserialize} = await import('bson');
-      assert.equal(deserialize(body.subarray(5)).ok, 0);
-    }
+    assert.equal((await raw.message(5000)).readInt32LE(12), OP.MSG);
     raw.close();
   });
 

@@ -1,5 +1,5 @@
-/* Who may do what: the table of commands walked for every built-in role against a file that is
- * checked in, and the rules that look into the command. */
+/* tests/unit/gatewayd/test_access.c — who may do what: the table of commands walked for every
+ * built-in role against a file that is checked in, and the rules that look into the command. */
 #include "veddb-gatewayd/access.h"
 
 #include <criterion/criterion.h>

@@ -1,4 +1,4 @@
-/* A whole gateway over real TLS, before a scripted storage. */
+/* tests/unit/gatewayd/test_conn.c — a whole gateway over real TLS, before a scripted storage. */
 #include "tests/support/gate_fixture.h"
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/conn.h"

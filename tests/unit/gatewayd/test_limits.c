@@ -1,4 +1,5 @@
-/* Bounds per address: connections, failed logins, how many addresses are remembered. */
+/* tests/unit/gatewayd/test_limits.c — bounds per address: connections, failed logins, how many
+ * addresses are remembered. */
 #include "libcommon/base/assert.h"
 #include "libcommon/base/clock.h"
 #include "veddb-gatewayd/limits.h"

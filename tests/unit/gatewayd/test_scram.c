@@ -1,4 +1,5 @@
-/* SCRAM-SHA-256: the vectors of RFC 7677, whole conversations, and every kind of wrong message. */
+/* tests/unit/gatewayd/test_scram.c — SCRAM-SHA-256: the vectors of RFC 7677, whole conversations,
+ * and every kind of wrong message. */
 #include "libcommon/base/rand.h"
 #include "tests/support/gate_fixture.h"
 #include "veddb-gatewayd/auth/scram.h"

@@ -1,4 +1,5 @@
-/* Bytes of the wire protocol: whole, cut at every place, and hostile. */
+/* tests/unit/gatewayd/test_wire.c — bytes of the wire protocol: whole, cut at every place, and
+ * hostile. */
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/wire.h"
 

@@ -1,4 +1,5 @@
-/* Every message: its golden bytes, both ways; and what a hostile or newer writer may send. */
+/* tests/unit/proto/test_codec.c — every message: its golden bytes, both ways; and what a hostile
+ * or newer writer may send. */
 #include "proto/codec.h"
 #include "proto/control.h"
 #include "proto/failure.h"

@@ -1,4 +1,4 @@
-/* Sections of an OP_MSG as hostile clients send them. */
+/* tests/unit/proto/test_sections.c — sections of an OP_MSG as hostile clients send them. */
 #include "proto/sections.h"
 
 #include <criterion/criterion.h>

@@ -1,8 +1,7 @@
 /* tests/unit/query/query_json.h — documents written as text in test tables.
  *
  * Extended JSON with ' for ", read by libbson. Names that libbson takes for itself inside a filter
- * are written with %:
- * '%regex' '%options' '%type' '%ref' '%id' '%db' become $regex and so on. */
+ * are written with %: '%regex' '%options' '%type' '%ref' '%id' '%db' become $regex and so on. */
 #pragma once
 #include "libcommon/bson/view.h"
 

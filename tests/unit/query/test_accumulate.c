@@ -1,5 +1,5 @@
-/* Accumulators: each over the same few documents, empty groups, refusals, memory that does not grow
- * for nothing. */
+/* tests/unit/query/test_accumulate.c — accumulators: each over the same few documents, empty
+ * groups, refusals, memory that does not grow for nothing. */
 #include "libcommon/bson/build.h"
 #include "libcommon/bson/compare.h"
 #include "tests/unit/query/query_json.h"

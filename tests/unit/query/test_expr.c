@@ -1,5 +1,5 @@
-/* Paths, variables, literals, comparison, boolean and conditional operators; the parser's refusals.
- */
+/* tests/unit/query/test_expr.c — paths, variables, literals, comparison, boolean and conditional
+ * operators; the parser's refusals. */
 #include "libcommon/bson/build.h"
 #include "tests/unit/query/expr_cases.h"
 

@@ -1,4 +1,4 @@
-/* Numbers: types of results, overflow, rounding, refusals. */
+/* tests/unit/query/test_expr_arith.c — numbers: types of results, overflow, rounding, refusals. */
 #include "tests/unit/query/expr_cases.h"
 
 #define LONG_MAX_JSON "{'$numberLong': '9223372036854775807'}"

@@ -1,4 +1,5 @@
-/* Arrays, sets, objects and the expressions that bind a variable to each element. */
+/* tests/unit/query/test_expr_array.c — arrays, sets, objects and the expressions that bind a
+ * variable to each element. */
 #include "tests/unit/query/expr_cases.h"
 
 #define L(n) "{'$numberLong': '" #n "'}"

@@ -1,4 +1,4 @@
-/* $convert and its short forms. */
+/* tests/unit/query/test_expr_convert.c — $convert and its short forms. */
 #include "tests/unit/query/expr_cases.h"
 
 #define L(n)    "{'$numberLong': '" #n "'}"

@@ -1,4 +1,4 @@
-/* Dates: parts, formats, zones, arithmetic. */
+/* tests/unit/query/test_expr_date.c — dates: parts, formats, zones, arithmetic. */
 #include "tests/unit/query/expr_cases.h"
 #include "veddb-storaged/query/date.h"
 

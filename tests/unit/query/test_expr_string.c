@@ -1,4 +1,4 @@
-/* Strings and regular expressions. */
+/* tests/unit/query/test_expr_string.c — strings and regular expressions. */
 #include "tests/unit/query/expr_cases.h"
 
 Test(expr_string, join_and_case)

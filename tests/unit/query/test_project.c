@@ -1,4 +1,5 @@
-/* Projections of find, $project, $addFields, $unset, $replaceWith. */
+/* tests/unit/query/test_project.c — projections of find, $project, $addFields, $unset,
+ * $replaceWith. */
 #include "libcommon/bson/compare.h"
 #include "tests/unit/query/query_json.h"
 #include "veddb-storaged/query/match.h"

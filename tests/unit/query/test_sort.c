@@ -1,4 +1,4 @@
-/* Sort patterns: their forms, keys of documents, order. */
+/* tests/unit/query/test_sort.c — sort patterns: their forms, keys of documents, order. */
 #include "libcommon/bson/compare.h"
 #include "tests/unit/query/query_json.h"
 #include "veddb-storaged/query/sort.h"

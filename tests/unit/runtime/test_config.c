@@ -1,3 +1,5 @@
+/* tests/unit/runtime/test_config.c — options: file, environment and flags in order; what is refused
+ * and how it is named; packing for a worker. */
 #include "libcommon/runtime/config.h"
 
 #include <criterion/criterion.h>

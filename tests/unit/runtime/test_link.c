@@ -1,5 +1,5 @@
-/* Two ends of a link: in two threads, in two processes, and against bytes that no VedDB would send.
- */
+/* tests/unit/runtime/test_link.c — two ends of a link: in two threads, in two processes, and
+ * against bytes that no VedDB would send. */
 #include "libcommon/base/buf.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/limits.h"

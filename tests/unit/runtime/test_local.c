@@ -1,3 +1,5 @@
+/* tests/unit/runtime/test_local.c — request and answer over a local socket: credentials, limits,
+ * slow and silent clients. */
 #include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/local.h"

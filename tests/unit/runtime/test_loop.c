@@ -1,3 +1,5 @@
+/* tests/unit/runtime/test_loop.c — descriptors, timers, signals, children, wake-ups and the
+ * end-of-turn steps of a loop. */
 #include "libcommon/base/clock.h"
 #include "libcommon/runtime/loop.h"
 

@@ -1,3 +1,5 @@
+/* tests/unit/runtime/test_metrics.c — counters, gauges, quantiles, and the text that Prometheus
+ * reads. */
 #include "libcommon/runtime/metrics.h"
 
 #include <criterion/criterion.h>

@@ -1,4 +1,5 @@
-/* Each in a child of its own: what is given up never comes back. */
+/* tests/unit/runtime/test_sandbox.c — each in a child of its own: what is given up never comes
+ * back. */
 #include "libcommon/runtime/sandbox.h"
 
 #include <criterion/criterion.h>

@@ -1,4 +1,4 @@
-/* Handshakes in memory, with certificates made on the spot. */
+/* tests/unit/runtime/test_tls.c — handshakes in memory, with certificates made on the spot. */
 #include "libcommon/runtime/tls.h"
 
 #include <criterion/criterion.h>

@@ -1,3 +1,5 @@
+/* tests/unit/runtime/test_worker.c — run on a worker, done on the loop; the full queue; the end
+ * with work still queued. */
 #include "libcommon/runtime/worker.h"
 
 #include <criterion/criterion.h>

@@ -4,7 +4,7 @@
 #pragma once
 #include "libcommon/base/clock.h"
 #include "tests/unit/query/query_json.h"
-#include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/journal.h"
@@ -31,6 +31,9 @@ typedef struct {
     const char *user;
     const char *visible; /* what the gateway says the user may see; NULL = all */
     uint32_t flags;
+    int64_t txn_number; /* of a retryable write in the session below; 0 = none */
+    uint8_t lsid[16], lsid_user[32];
+    vdp_sequence_t sequence; /* goes with the next command; empty name = none */
 } reads_t;
 
 static const stor_command_t reads_table[] = {
@@ -45,6 +48,27 @@ READS_SUPPORT void reads_ok(int rc, const vd_error_t *err)
     cr_assert_eq(rc, VD_OK, "%d: %s", -rc, err->message);
 }
 
+READS_SUPPORT void reads_start(reads_t *reads, bool bootstrap)
+{
+    stor_storage_t *storage = &reads->storage;
+    vd_error_t err = VD_ERROR_INIT;
+    stor_engine_options_t options = {.folder = reads->folder,
+                                     .cache_bytes = 32 << 20,
+                                     .eviction_threads_max = 2,
+                                     .sessions_max = 32,
+                                     .bootstrap = bootstrap,
+                                     .keys = storage->keys,
+                                     .log_file_max_bytes = 1 << 20,
+                                     .reserve_min_bytes = 1 << 20};
+    reads_ok(stor_engine_open(&options, &storage->engine, &err), &err);
+    reads_ok(stor_catalog_open(storage, &storage->catalog, &err), &err);
+    reads_ok(stor_journal_open(storage, &storage->journal, &err), &err);
+    reads_ok(stor_sessions_open(storage, &storage->sessions, &err), &err);
+    reads_ok(stor_cursors_open(storage, &storage->cursors, &err), &err);
+    reads_ok(stor_session_open(storage->engine, &reads->session, &err), &err);
+    reads_ok(stor_counters_load(storage, reads->session, &err), &err);
+}
+
 READS_SUPPORT reads_t *reads_open(void)
 {
     static int count;
@@ -56,14 +80,6 @@ READS_SUPPORT reads_t *reads_open(void)
     cr_assert_eq(mkdir(reads->folder, 0700), 0);
     storage->keys = stor_keys_create();
     reads_ok(stor_keys_put(storage->keys, key_id, key, STOR_KEY_ACTIVE, &err), &err);
-    stor_engine_options_t options = {.folder = reads->folder,
-                                     .cache_bytes = 32 << 20,
-                                     .eviction_threads_max = 2,
-                                     .sessions_max = 32,
-                                     .bootstrap = true,
-                                     .keys = storage->keys,
-                                     .log_file_max_bytes = 1 << 20,
-                                     .reserve_min_bytes = 1 << 20};
     storage->settings = (stor_settings_t){.cursor_idle_max_ms = 600000,
                                           .session_idle_max_ms = 1800000,
                                           .journal_max_bytes = 1 << 26,
@@ -73,12 +89,7 @@ READS_SUPPORT reads_t *reads_open(void)
     storage->started_wall_ms = vd_wall_ms();
     storage->started_monotonic_ms = vd_monotonic_ms();
     pthread_mutex_init(&storage->registry_lock, NULL);
-    reads_ok(stor_engine_open(&options, &storage->engine, &err), &err);
-    reads_ok(stor_catalog_open(storage, &storage->catalog, &err), &err);
-    reads_ok(stor_journal_open(storage, &storage->journal, &err), &err);
-    reads_ok(stor_sessions_open(storage, &storage->sessions, &err), &err);
-    reads_ok(stor_cursors_open(storage, &storage->cursors, &err), &err);
-    reads_ok(stor_session_open(storage->engine, &reads->session, &err), &err);
+    reads_start(reads, true);
     reads->arena = vd_arena_create();
     reads->texts = vd_arena_create();
     reads->user = "ann@admin";
@@ -92,7 +103,7 @@ READS_SUPPORT int reads_unlink(const char *path, const struct stat *st, int type
     return remove(path);
 }
 
-READS_SUPPORT void reads_close(reads_t *reads)
+READS_SUPPORT void reads_stop(reads_t *reads)
 {
     vd_error_t err = VD_ERROR_INIT;
     stor_storage_t *storage = &reads->storage;
@@ -102,6 +113,27 @@ READS_SUPPORT void reads_close(reads_t *reads)
     stor_journal_close(&storage->journal);
     stor_catalog_close(&storage->catalog);
     reads_ok(stor_engine_close(&storage->engine, &err), &err);
+}
+
+/* Goes on in a copy of the folder as it is now, as after a crash: nothing is closed before. */
+READS_SUPPORT void reads_crash(reads_t *reads)
+{
+    char copy[300], command[1000];
+    while (stor_engine_durable(reads->storage.engine) < stor_engine_newest(reads->storage.engine))
+        usleep(1000);
+    snprintf(copy, sizeof copy, "%s-after", reads->folder);
+    snprintf(command, sizeof command, "cp -r %s %s", reads->folder, copy);
+    cr_assert_eq(system(command), 0);
+    reads_stop(reads);
+    snprintf(command, sizeof command, "rm -r %s && mv %s %s", reads->folder, copy, reads->folder);
+    cr_assert_eq(system(command), 0);
+    reads_start(reads, false);
+}
+
+READS_SUPPORT void reads_close(reads_t *reads)
+{
+    stor_storage_t *storage = &reads->storage;
+    reads_stop(reads);
     stor_keys_destroy(&storage->keys);
     vd_arena_destroy(&reads->arena);
     vd_arena_destroy(&reads->texts);
@@ -162,6 +194,14 @@ READS_SUPPORT int reads_run(reads_t *reads, const char *db, const char *json)
             request->entry = &reads_table[i];
     request->command.name = name;
     request->sections.body = body;
+    if (reads->sequence.name.len > 0)
+        request->sections.sequences[request->sections.sequence_count++] = reads->sequence;
+    reads->sequence = (vdp_sequence_t){0};
+    if (reads->txn_number != 0) {
+        request->command.lsid = vd_slice(reads->lsid, sizeof reads->lsid);
+        request->command.lsid_user = vd_slice(reads->lsid_user, sizeof reads->lsid_user);
+        request->command.txn_number = reads->txn_number;
+    }
     if (reads->visible != NULL) {
         vd_bson_t visible = query_json(reads->arena, reads->visible);
         request->command.visible = vd_slice(visible.data, visible.len);
