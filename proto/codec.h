@@ -1,13 +1,13 @@
 /* proto/codec.h — one packer and one unpacker for all messages.
  *
- * An item on a link = msgpack array [version, id, request_id, generation, deadline_ms,
- * [fields...]] followed, to the item's end, by an opaque body (BSON or
- * wire sections; never unpacked here). A message is a C struct with a table of its fields. New
- * fields go to the end, optional; a reader skips fields it doesn't know and
- * leaves absent ones at their zero value.
- * Pure: no sockets, no threads, no globals. Borrowing: decoded slices point into the item.
- * Errors: VD_ERR_PROTOCOL for anything malformed; counts are checked in the headers before
- *         anything is walked. */
+ * Duty:    an item on a link = msgpack array [version, id, request_id, generation, deadline_ms,
+ *          [fields...]] followed, to the item's end, by an opaque body (BSON or wire sections;
+ *          never unpacked here). A message is a C struct with a table of its fields. New fields go
+ *          to the end, optional; a reader skips fields it doesn't know and leaves absent ones at
+ *          their zero value. Pure: no sockets, no threads, no globals.
+ * Owner:   decoded slices point into the item.
+ * Errors:  VD_ERR_PROTOCOL for anything malformed; counts are checked in the headers before
+ *          anything is walked. */
 #pragma once
 #include "libcommon/base/buf.h"
 #include "libcommon/base/error.h"

@@ -19,7 +19,7 @@ typedef struct {
 
 typedef struct {
     uint64_t sequence;
-    vd_slice_t state;     /* "starting", "running", "draining" */
+    vd_slice_t state;     /* "starting", "running", "draining", "drained" */
     uint64_t busy_ms_max; /* longest turn of any loop or worker since the last one */
 } vdp_control_heartbeat_t;
 
@@ -29,8 +29,8 @@ typedef struct {
 } vdp_control_drain_t;
 
 typedef struct {
-    /* STATUS: which part (""=all); LOG_LEVEL: the level; *_REPLY and *_SET: the body is JSON or
-     * text is the level in force */
+    /* STATUS: which part, empty = all; its reply has JSON as body. LOG_LEVEL: the level to set,
+     * empty = only ask; LOG_LEVEL_SET: the level in force. */
     vd_slice_t text;
 } vdp_control_text_t;
 
@@ -44,11 +44,9 @@ extern const vdp_message_t vdp_control_hello, vdp_control_welcome, vdp_control_r
     vdp_control_stop, vdp_control_status, vdp_control_status_reply /* body: JSON */,
     vdp_control_log_level, vdp_control_log_level_set, vdp_control_fatal;
 
-/* operator: vedctl <-> supervisor over its control socket. */
+/* operator: vedctl <-> supervisor over its control socket. See operator.md. */
 typedef struct {
-    /* "status", "stop", "restart", "drain", "log-level", "config-check", "version", "keys-status"
-     */
-    vd_slice_t verb;
+    vd_slice_t verb;     /* "status", "stop", "restart", "drain", "log-level" */
     vd_slice_t argument; /* worker's name, level, ... */
     vd_slice_t argument2;
 } vdp_operator_request_t;

@@ -1,5 +1,5 @@
 /* proto/failure.h — how an error travels from program to program: the answer to a request that
- * can't be served. */
+ * can't be served. See failure.md. */
 #pragma once
 #include "proto/codec.h"
 

@@ -1,5 +1,5 @@
-/* proto/keys.h — storage <-> rotated, over a local socket that checks who is at the other end.
- * See keys.md.
+/* proto/keys.h — storage <-> rotated, over a local socket that checks who is at the other end. See
+ * keys.md.
  *
  * The answer to KEYS_OPEN carries key bytes: both sides wipe their buffers. */
 #pragma once

@@ -43,20 +43,19 @@ typedef struct {
     vd_slice_t client; /* "127.0.0.1:50000" */
     vd_slice_t app;    /* application name from client metadata */
     uint64_t connection_id;
-    /* the gateway's; storage refuses an older one than it knows with VD_ERR_AGAIN in REPLY.status
-     */
+    /* the gateway's; an older one than storage knows is refused with VDP_REPLY_RETRY */
     uint64_t auth_epoch;
     vd_slice_t lsid; /* 16 bytes, or empty */
     /* 32 bytes: SHA-256 of user@db, part of the session's identity; empty when lsid is */
     vd_slice_t lsid_user;
     int64_t txn_number;   /* -1 = none */
     uint32_t max_time_ms; /* 0 = none */
-    /* listDatabases, listCollections: BSON {all: bool, databases: [..], collections: ["db.c",
-     * ..]}; empty = all */
+    /* listDatabases, listCollections: BSON {all: bool, databases: [..], collections: ["db.c", ..]};
+     * empty = all */
     vd_slice_t visible;
 } vdp_operation_command_t;
 /* Body: the OP_MSG sections as on the wire (kind 0 document and kind 1 sequences), checked by the
- *       gateway for structure (sections.h). */
+ * gateway for structure (sections.h). */
 
 enum {
     /* nothing was done: the gateway may send it again (auth epoch, starting) */
@@ -68,7 +67,7 @@ typedef struct {
     uint64_t operation_time;
     int64_t cursor_id; /* cursor open after this reply; 0 = none */
     vd_slice_t cursor_ns;
-    /* opaque key: reopen the cursor after a crash from here; empty = can't */
+    /* opaque key: reopen the cursor after a crash from here; empty = can't (always, today) */
     vd_slice_t resume;
 } vdp_operation_reply_t;
 /* Body: the BSON reply ready for the client, including ok, operationTime and $clusterTime. */

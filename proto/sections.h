@@ -1,10 +1,11 @@
 /* proto/sections.h — the sections of an OP_MSG body: one kind-0 document, any kind-1 document
  * sequences.
  *
- * Pure. The gateway checks untrusted bytes with it (vdp_sections_parse does every bound and
- * unique names); storage reads the same bytes again.
- * Documents are peeked (length and final NUL), not validated deeply: storage validates what it
- * stores or interprets. */
+ * Duty:    the gateway checks untrusted bytes with it (vdp_sections_parse does every bound and
+ *          unique names); storage reads the same bytes again. Documents are peeked (length and
+ *          final NUL), not validated deeply: storage validates what it stores or interprets. Pure.
+ * Owner:   what is parsed borrows the bytes.
+ * Limits:  VDP_SEQUENCES_MAX sequences, names of 1 to 64 bytes. */
 #pragma once
 #include "libcommon/bson/view.h"
 

@@ -54,6 +54,12 @@ static bool namespace_split(vd_value_t v, vd_slice_t *ret_db, vd_slice_t *ret_co
     return true;
 }
 
+static bool is_false(vd_bson_t body, const char *name)
+{
+    vd_value_t v = vd_bson_get(body, name);
+    return !vd_value_is_missing(v) && v.type != VD_BSON_NULL && !vd_value_as_flag(v);
+}
+
 static bool flag_of(vd_bson_t body, const char *name)
 {
     return vd_value_as_flag(vd_bson_get(body, name));
@@ -562,7 +568,9 @@ static bool allowed(const question_t *q, gate_access_grant_t *grant)
         return may_rename(q);
     case GATE_CHECK_LIST_DATABASES:
         grant->all_visible = on_cluster(q, action);
-        return true; /* without it one sees the databases that one has privileges on */
+        /* Without it one sees the databases that one has privileges on, unless one insists on all.
+         */
+        return grant->all_visible || !is_false(body, "authorizedDatabases");
     case GATE_CHECK_LIST_COLLECTIONS:
         grant->all_visible = on_database(q, action, q->db);
         return grant->all_visible ||

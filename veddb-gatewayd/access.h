@@ -1,6 +1,7 @@
 /* veddb-gatewayd/access.h — the one place that says yes or no to a command.
  *
- * Pure: a row of the command table, what the client sent, who the client is. Threads: any. */
+ * Pure: a row of the command table, what the client sent, who the client is.
+ * Threads: any. */
 #pragma once
 #include "proto/sections.h"
 #include "veddb-gatewayd/commands/table.h"

@@ -2,8 +2,8 @@
  * users.
  *
  * Duty:    reads {"user": .., "password": ..} from a file that only its owner can read, and inserts
- * that user with the role root on admin. There is no other way in without a login. Blocks: runs on
- * the administration worker. */
+ *          that user with the role root on admin. There is no other way in without a login.
+ * Blocks:  runs on the administration worker. */
 #pragma once
 #include "veddb-gatewayd/gatewayd.h"
 

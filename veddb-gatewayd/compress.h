@@ -1,7 +1,7 @@
 /* veddb-gatewayd/compress.h — the compressors of OP_COMPRESSED. Pure.
  *
- * Limits: unpacking writes exactly the announced size, which the caller has bounded, or fails with
- * VD_ERR_PROTOCOL. */
+ * Limits:  unpacking writes exactly the announced size, which the caller has bounded, or fails with
+ *          VD_ERR_PROTOCOL. */
 #pragma once
 #include "libcommon/base/buf.h"
 

@@ -1,10 +1,10 @@
 /* veddb-gatewayd/conn.h — one client: TLS, its states, buffers and timeouts.
  *
  * States:  HANDSHAKE -> OPEN -> CLOSING (flush, then end). Busy (request != NULL) is a fact beside
- * the state: one request at a time, the next is read ahead, bounded. Owner:   the loop thread that
- * accepted it; freed at the end of the turn in which it closed. Limits:  a message <= 64 KB before
- * login, <= 48,000,000 bytes after; GATE_AHEAD_MAX bytes read ahead; nothing is read while a reply
- * is not flushed. */
+ *          the state: one request at a time, the next is read ahead, bounded.
+ * Owner:   the loop thread that accepted it; freed at the end of the turn in which it closed.
+ * Limits:  a message <= 64 KB before login, <= 48,000,000 bytes after; GATE_AHEAD_MAX bytes read
+ *          ahead; nothing is read while a reply is not flushed. */
 #pragma once
 #include "libcommon/base/buf.h"
 #include "veddb-gatewayd/gatewayd.h"

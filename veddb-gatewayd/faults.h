@@ -1,7 +1,8 @@
 /* veddb-gatewayd/faults.h — the fail point failCommand, as driver test suites use it. Exists only
  * under test.faults.
  *
- * Owner:   the gateway. Threads: any (one lock). */
+ * Owner:   the gateway.
+ * Threads: any (one lock). */
 #pragma once
 #include "veddb-gatewayd/request.h"
 

@@ -1,7 +1,8 @@
 /* veddb-gatewayd/gatewayd.h — the gateway as a whole and each of its loop threads; wiring.
  *
  * Duty:    settings, threads, what they share: limits, the state that hello announces, the
- * administration worker, fail points, counters. Owner:   create/destroy by main (or a test).
+ *          administration worker, fail points, counters.
+ * Owner:   create/destroy by main (or a test).
  * Threads: what is shared says how it is locked; a gate_thread_t belongs to its thread. */
 #pragma once
 #include "libcommon/base/list.h"
@@ -137,7 +138,8 @@ struct gate {
     int64_t started_wall_ms;
     uint64_t started_ms;
     char hostname[256];
-    _Atomic uint32_t bootstrap_state; /* 0 not tried, 1 under way, 2 done */
+    /* 0 not tried, 1 under way, 2 done, 3 given up: an operator must act */
+    _Atomic uint32_t bootstrap_state;
 };
 
 /* Reads certificates, makes what is shared; opens nothing on the network yet. */

@@ -1,10 +1,11 @@
 /* veddb-gatewayd/limits.h — bounds per client address: open connections, failed logins.
  *
  * Duty:    counts; the callers act. A failed login takes a token; an address without tokens must
- * wait before its next login is looked at, and is refused when it would wait too long. Other
- * addresses never notice. Threads: any (one lock). Limits:  GATE_ADDRESSES_MAX addresses are
- * remembered; when full, addresses without open connections and with full buckets are forgotten
- * first. */
+ *          wait before its next login is looked at, and is refused when it would wait too long.
+ *          Other addresses never notice.
+ * Threads: any (one lock).
+ * Limits:  GATE_ADDRESSES_MAX addresses are remembered; when full, addresses without open
+ *          connections and with full buckets are forgotten first. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,8 +1,9 @@
 /* veddb-gatewayd/listener.h — accepts MongoDB clients and deals them to the loop threads; limits in
  * total and per address.
  *
- * Owner: the gateway; lives on the loop of thread 0. When the limit is reached connections are
- * accepted and closed, so that clients learn at once. */
+ * Owner:   the gateway; lives on the loop of thread 0.
+ * Limits:  when one is reached, connections are accepted and closed, so that clients learn at
+ *          once. */
 #pragma once
 #include "veddb-gatewayd/gatewayd.h"
 

@@ -2,9 +2,10 @@
  * answered.
  *
  * The way: begin -> fields -> row of the table -> fail points -> login and privileges -> handler,
- * worker or storage -> finish. One way down, one way up. Owner:   the loop thread; pooled. A
- * request on the worker belongs to the worker until it is posted back; one whose client has left
- * has conn == NULL and only ends. Limits:  one per connection. */
+ *          worker or storage -> finish. One way down, one way up.
+ * Owner:   the loop thread; pooled. A request on the worker belongs to the worker until it is
+ *          posted back; one whose client has left has conn == NULL and only ends.
+ * Limits:  one per connection. */
 #pragma once
 #include "veddb-gatewayd/conn.h"
 #include "veddb-gatewayd/wire.h"

@@ -1,9 +1,11 @@
 /* veddb-gatewayd/roles.h — actions, resources, privileges and roles as data.
  *
  * Duty:    the built-in roles; reading custom roles from their documents; what a list of roles adds
- * up to. It never decides about a request: access.c does. Owner:   everything lives in the caller's
- * arena. Threads: pure. Limits:  GATE_ROLES_MAX custom roles; inheritance is walked with a mark per
- * role, so cycles end. */
+ *          up to. It never decides about a request: access.c does.
+ * Owner:   everything lives in the caller's arena.
+ * Threads: pure.
+ * Limits:  GATE_ROLES_MAX custom roles; inheritance is walked with a mark per role, so cycles end.
+ */
 #pragma once
 #include "libcommon/bson/build.h"
 

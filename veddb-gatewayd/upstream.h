@@ -2,10 +2,12 @@
  * sent again; matches answers.
  *
  * Duty:    one link per loop thread. While storage is away, or not ready, requests wait, bounded in
- * time; when it died, what may be sent again is sent again as soon as it is back, in order, and the
- * rest is answered with an error. Each flight ends exactly once: done(), or gate_upstream_cancel().
+ *          time; when it died, what may be sent again is sent again as soon as it is back, in
+ *          order, and the rest is answered with an error. Each flight ends exactly once: done(), or
+ *          gate_upstream_cancel().
  * Owner:   the loop thread. A flight is embedded in its owner's struct; the command's slices and
- * the body must stay valid until it ends. Limits:  GATE_FLIGHTS_MAX in flight. */
+ *          the body must stay valid until it ends.
+ * Limits:  GATE_FLIGHTS_MAX in flight. */
 #pragma once
 #include "libcommon/base/list.h"
 #include "libcommon/runtime/link.h"

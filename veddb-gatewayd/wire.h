@@ -1,10 +1,10 @@
 /* veddb-gatewayd/wire.h — bytes <-> messages of MongoDB's wire protocol.
  *
  * Duty:    OP_MSG (document sequences, checksum, flags), OP_QUERY for the legacy handshake,
- * OP_COMPRESSED's head, OP_REPLY out. Pure: no sockets, no allocation beyond the output buffer.
- * What a parser returns borrows the message. Limits:  the caller says how long a message may be;
- * every length is checked before it is used. Malformed: VD_ERR_PROTOCOL, and the connection is
- * closed. */
+ *          OP_COMPRESSED's head, OP_REPLY out. Pure: no sockets, no allocation beyond the output
+ *          buffer. What a parser returns borrows the message.
+ * Limits:  the caller says how long a message may be; every length is checked before it is used.
+ *          Malformed: VD_ERR_PROTOCOL, and the connection is closed. */
 #pragma once
 #include "libcommon/base/buf.h"
 #include "libcommon/base/limits.h"

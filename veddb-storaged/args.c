@@ -1,3 +1,4 @@
+/* veddb-storaged/args.c — see args.h. */
 #include "veddb-storaged/args.h"
 
 #include <math.h>
@@ -5,11 +6,29 @@
 bool stor_args_is_generic(vd_slice_t name)
 {
     static const char *const names[] = {
-        "$db",        "lsid",        "txnNumber",        "$clusterTime", "$readPreference",
-        "readConcern", "writeConcern", "maxTimeMS",        "comment",      "apiVersion",
-        "apiStrict",  "apiDeprecationErrors", "startTransaction", "autocommit", "$audit",
-        "$client",    "$configServerState",   "$queryOptions",    "maxTimeMSOpOnly",
-        "mayBypassWriteBlocking", "$configTime", "$topologyTime", "operationTime",
+        "$db",
+        "lsid",
+        "txnNumber",
+        "$clusterTime",
+        "$readPreference",
+        "readConcern",
+        "writeConcern",
+        "maxTimeMS",
+        "comment",
+        "apiVersion",
+        "apiStrict",
+        "apiDeprecationErrors",
+        "startTransaction",
+        "autocommit",
+        "$audit",
+        "$client",
+        "$configServerState",
+        "$queryOptions",
+        "maxTimeMSOpOnly",
+        "mayBypassWriteBlocking",
+        "$configTime",
+        "$topologyTime",
+        "operationTime",
     };
     for (size_t i = 0; i < VD_COUNT_OF(names); i++)
         if (vd_slice_is(name, names[i]))
@@ -47,7 +66,9 @@ static int arg_int(const char *prefix, const stor_arg_t *arg, vd_value_t v, int6
     if (!vd_value_is_number(v))
         return wrong_type(prefix, arg, v, "'[long, int, decimal, double]'", err);
     int64_t n = safe_int(v);
-    int64_t least = arg->type == STOR_ARG_POSITIVE ? 1 : arg->type == STOR_ARG_COUNT ? 0 : INT64_MIN;
+    int64_t least = arg->type == STOR_ARG_POSITIVE ? 1
+                    : arg->type == STOR_ARG_COUNT  ? 0
+                                                   : INT64_MIN;
     if (n < least)
         return vd_error_set(err, VD_ERR_LOCATION(51024),
                             "BSON field '%s' value must be >= %lld, actual value '%lld'", arg->name,
@@ -131,7 +152,8 @@ int stor_args_parse(vd_bson_t body, const char *prefix, bool top, const stor_arg
             if ((args[i].flags & (STOR_ARG_REQUIRED | STOR_ARG_NULL_IS_ERROR)) == 0)
                 continue;
         }
-        int rc = arg_read(prefix, &args[i], iter.value, (uint8_t *)ret_struct + args[i].offset, err);
+        int rc =
+            arg_read(prefix, &args[i], iter.value, (uint8_t *)ret_struct + args[i].offset, err);
         if (rc != VD_OK)
             return rc;
     }

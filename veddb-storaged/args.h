@@ -1,12 +1,12 @@
 /* veddb-storaged/args.h — a command's own arguments, read by a table into a struct, as strictly as
  * MongoDB's IDL does.
  *
- * Duty:    unknown field: Location40415 "BSON field 'find.foo' is an unknown field."; duplicate:
- * 40413; missing and required: 40414; wrong type: TypeMismatch "BSON field 'find.filter' is the
- * wrong type 'int', expected type 'object'"; negative where not allowed: 51024. Generic arguments
- *          ($db, lsid, txnNumber, readConcern, ... see request.c) are skipped at the top level.
- * null is "absent", as MongoDB has it for optional fields. Pure; slices and documents borrow the
- * body. Absent fields leave the struct as it was: set defaults first. */
+ * Duty: unknown field: Location40415 "BSON field 'find.foo' is an unknown field."; duplicate:
+ *       40413; missing and required: 40414; wrong type: TypeMismatch "BSON field 'find.filter' is
+ *       the wrong type 'int', expected type 'object'"; negative where not allowed: 51024. Generic
+ *       arguments ($db, lsid, txnNumber, readConcern, ... see request.c) are skipped at the top
+ *       level. null is "absent", as MongoDB has it for optional fields. Pure; slices and documents
+ *       borrow the body. Absent fields leave the struct as it was: set defaults first. */
 #pragma once
 #include "libcommon/bson/view.h"
 

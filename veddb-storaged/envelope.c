@@ -1,5 +1,6 @@
-#include "libcommon/base/limits.h"
+/* veddb-storaged/envelope.c — see envelope.h. */
 #include "veddb-storaged/envelope.h"
+#include "libcommon/base/limits.h"
 
 #include "veddb-storaged/engine/keycode.h"
 
@@ -33,7 +34,8 @@ static inline uint64_t fold(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Multiply and fold, 16 bytes a step. Not meant against an adversary who knows the documents: it finds storage faults. It is stored, so it may never change. */
+/* Multiply and fold, 16 bytes a step. Not meant against an adversary who knows the documents: it
+ * finds storage faults. It is stored, so it may never change. */
 uint64_t stor_record_hash(uint64_t version, vd_bson_t document)
 {
     static const uint64_t odd1 = 0x9e3779b97f4a7c15u, odd2 = 0xc2b2ae3d27d4eb4fu,
@@ -65,8 +67,8 @@ int stor_id_key(vd_arena_t *arena, vd_value_t id, vd_slice_t *ret_key, vd_error_
 {
     if (id.type == VD_BSON_ARRAY || id.type == VD_BSON_REGEX || id.type == VD_BSON_UNDEFINED ||
         id.type == VD_BSON_MISSING)
-        return vd_error_set(err, VD_ERR_INVALID_ID_FIELD,
-                            "The '_id' value cannot be of type %s", vd_bson_type_name(id.type));
+        return vd_error_set(err, VD_ERR_INVALID_ID_FIELD, "The '_id' value cannot be of type %s",
+                            vd_bson_type_name(id.type));
     vd_buf_t buf;
     vd_buf_init(&buf, 2 * VD_KEYCODE_MAX_BYTES);
     bool exact = true;

@@ -2,9 +2,10 @@
  * little-endian} + BSON.
  *
  * Duty:    the only place that knows it. epoch is flipped by key rotation and means nothing else;
- * flags are zero today (others are refused as corrupt); version = timestamp of the transaction that
- * wrote the document. Pure. Hash:    stor_record_hash covers version and BSON (not epoch): the sum
- * over a collection is the same on every node. */
+ *          flags are zero today (others are refused as corrupt); version = timestamp of the
+ *          transaction that wrote the document. Pure.
+ * Hash:    stor_record_hash covers version and BSON (not epoch): the sum over a collection is the
+ *          same on every node. */
 #pragma once
 #include "libcommon/bson/view.h"
 

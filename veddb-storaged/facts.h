@@ -2,7 +2,9 @@
  * collections, operations in flight, idle cursors. Commands and aggregation stages show the same.
  *
  * Duty:    only figures that are really measured; a field of MongoDB's that has no counterpart here
- * is left out. Owner: nothing is kept; documents live in the arena given. Threads: any worker. */
+ *          is left out.
+ * Owner:   nothing is kept; documents live in the arena given.
+ * Threads: any worker. */
 #pragma once
 #include "veddb-storaged/catalog/catalog.h"
 

@@ -1,3 +1,4 @@
+/* veddb-storaged/registry.c — see registry.h. */
 #include "veddb-storaged/registry.h"
 
 void stor_registry_add(stor_request_t *request)
@@ -44,7 +45,8 @@ void stor_registry_visit(stor_storage_t *storage,
 static void request_kill(stor_request_t *request, int code)
 {
     int none = 0;
-    (void)atomic_compare_exchange_strong(&request->killed, &none, code); /* the first reason stays */
+    /* The first reason stays. */
+    (void)atomic_compare_exchange_strong(&request->killed, &none, code);
 }
 
 bool stor_registry_kill(stor_storage_t *storage, uint64_t number, vd_slice_t user, bool all_users)

@@ -1,6 +1,8 @@
-/* veddb-storaged/registry.h — the requests in flight: for currentOp, killOp, killSessions and cancels.
+/* veddb-storaged/registry.h — the requests in flight: for currentOp, killOp, killSessions and
+ * cancels.
  *
- * Owner: the storage context (list and lock); requests are their owners'. Threads: any. */
+ * Owner:   the storage context (list and lock); requests are their owners'.
+ * Threads: any. */
 #pragma once
 #include "veddb-storaged/request.h"
 
@@ -19,4 +21,5 @@ uint32_t stor_registry_kill_session(stor_storage_t *storage, vd_slice_t lsid,
 /* A gateway asks to stop one request of its own. */
 bool stor_registry_cancel(stor_storage_t *storage, uint64_t peer, uint64_t request_id);
 /* Marks what a connection (0 = every one of that gateway link) still has in flight. */
-void stor_registry_connection_closed(stor_storage_t *storage, uint64_t peer, uint64_t connection_id);
+void stor_registry_connection_closed(stor_storage_t *storage, uint64_t peer,
+                                     uint64_t connection_id);

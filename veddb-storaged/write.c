@@ -1,3 +1,4 @@
+/* veddb-storaged/write.c — see write.h. */
 #include "veddb-storaged/write.h"
 
 #include "libcommon/base/clock.h"
@@ -89,9 +90,9 @@ static const char *id_text(vd_arena_t *arena, vd_value_t id)
     if (id.type != VD_BSON_OBJECTID)
         return vd_value_to_json(arena, id, 200);
     const uint8_t *o = vd_value_objectid(id);
-    return vd_arena_printf(
-        arena, "ObjectId('%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x')", o[0], o[1], o[2],
-        o[3], o[4], o[5], o[6], o[7], o[8], o[9], o[10], o[11]);
+    return vd_arena_printf(arena, "ObjectId('%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x')",
+                           o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7], o[8], o[9], o[10],
+                           o[11]);
 }
 
 static int duplicate(stor_write_t *write, vd_value_t id, vd_error_t *err)
@@ -286,7 +287,8 @@ int stor_write_backoff(stor_write_t *write, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     uint32_t n = write->attempts++ < 6 ? write->attempts : 6;
-    /* Up to 20 us at first, 640 us at most; chance from the clock and the request is good enough for jitter. */
+    /* Up to 20 us at first, 640 us at most; chance from the clock and the request is good enough
+     * for jitter. */
     uint64_t chance = (vd_monotonic_us() ^ write->request->number * 0x9e3779b97f4a7c15u) >> 3;
     struct timespec pause = {0, (long)(1000 * (1 + chance % (10ull << n)))};
     (void)nanosleep(&pause, NULL); /* waking early is fine */
@@ -315,8 +317,8 @@ static int validation_error(stor_write_t *write, vd_bson_t document, vd_error_t 
     vd_bb_begin_document(bb, "errInfo");
     vd_bb_value(bb, VD_SLICE_LIT("failingDocumentId"), vd_bson_get(document, "_id"));
     vd_bb_begin_document(bb, "details");
-    bool schema_failed =
-        schema != NULL && !stor_json_schema_matches(schema->schema, vd_value_from_document(document));
+    bool schema_failed = schema != NULL && !stor_json_schema_matches(
+                                               schema->schema, vd_value_from_document(document));
     if (schema_failed) {
         vd_bb_cstr(bb, "operatorName", "$jsonSchema");
         vd_bb_array(bb, "schemaRulesNotSatisfied",

@@ -2,11 +2,13 @@
  * write, counters; all or nothing.
  *
  * Duty:    begin -> insert/replace/remove ... -> commit. Draws the timestamp at the first change
- * (after begin), asserts that it is greater than each version replaced, appends the journal entry
- * at commit, adds to the collection's counters after it, and notes what the reply depends on.
+ *          (after begin), asserts that it is greater than each version replaced, appends the
+ *          journal entry at commit, adds to the collection's counters after it, and notes what the
+ *          reply depends on.
  * Retry:   any call may give VD_ERR_WRITE_CONFLICT: roll back, stor_write_backoff, start over (the
- * whole statement, with a new begin). Owner:   embedded in the command's frame; lives in the
- * request's arena. One at a time per worker. */
+ *          whole statement, with a new begin).
+ * Owner:   embedded in the command's frame; lives in the request's arena. One at a time per worker.
+ */
 #pragma once
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/envelope.h"
@@ -17,7 +19,7 @@ typedef struct {
     stor_collection_t *collection;
     stor_cursor_t *table;
     vd_buf_t entry; /* the journal entry under way */
-    vd_buf_t value;  /* the table's value under way */
+    vd_buf_t value; /* the table's value under way */
     uint32_t part;
     uint64_t timestamp; /* 0 until the first change */
     uint32_t changes;

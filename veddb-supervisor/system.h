@@ -2,9 +2,10 @@
  * moves them.
  *
  * Duty:    events (a death, a message, a time that is over, an operator's wish) only note facts;
- * system_step, once at the end of every loop turn, compares what is with what is wanted and acts:
- * start in order of readiness, stop in reverse. Owner:   main creates and destroys. Threads: the
- * loop's. */
+ *          system_step, once at the end of every loop turn, compares what is with what is wanted
+ *          and acts: start in order of readiness, stop in reverse.
+ * Owner:   main creates and destroys.
+ * Threads: the loop's. */
 #pragma once
 #include "libcommon/runtime/config.h"
 #include "libcommon/runtime/link.h"

@@ -1,7 +1,7 @@
 /* libcommon/base/assert.h — our own bugs end the process; nothing else does.
  *
  * Duty: VD_ASSERT is always on; VD_ASSERT_SLOW only in debug builds. Never used on input from
- * outside. */
+ *       outside. */
 #pragma once
 
 #define VD_MUST_CHECK                      __attribute__((warn_unused_result))

@@ -1,6 +1,7 @@
 /* libcommon/base/clock.h — time, behind one replaceable table (the simulator replaces it).
  *
- * Units are in the names. Threads: any. */
+ * Units are in the names.
+ * Threads: any. */
 #pragma once
 #include <stdint.h>
 

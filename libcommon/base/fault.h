@@ -1,9 +1,9 @@
 /* libcommon/base/fault.h — named fault points: compiled in, armed only under --test-faults.
  *
- * Duty:    a point costs one load when nothing is armed. Names: "<room>.<what>", for example
- *          "flusher.before_sync". Spec: "name=action[:times=N][:skip=N]" joined by commas.
- *          Actions: error (the call returns VD_ERR_FAULT_INJECTED), kill (SIGKILL to self), wait
- *          (until released), sleep_ms=N.
+ * Duty:    a point costs one load when nothing is armed.
+ * Names:   "<room>.<what>", for example "flusher.before_sync".
+ * Spec:    "name=action[:times=N][:skip=N]" joined by commas. Actions: error (the call returns
+ *          VD_ERR_FAULT_INJECTED), kill (SIGKILL to self), wait (until released), sleep_ms=N.
  * Threads: any. */
 #pragma once
 #include "libcommon/base/error.h"

@@ -1,5 +1,7 @@
 /* libcommon/base/rand.h — chance. vd_rand_* is seeded, repeatable and not secret (xoshiro256**);
- * vd_rand_secret is the kernel's. Threads: a vd_rand_t belongs to one; vd_rand_secret: any. */
+ * vd_rand_secret is the kernel's.
+ *
+ * Threads: a vd_rand_t belongs to one; vd_rand_secret: any. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

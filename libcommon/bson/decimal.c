@@ -1,9 +1,8 @@
 /* libcommon/bson/decimal.c — Decimal128 in BID encoding; see decimal.h.
  *
  * +, -, *, / and the conversion to double are libgcc's. Its functions take _Decimal128, which clang
- * 14 does not know;
- * __float128 travels in the same registers, so they are declared with it and the bits are copied.
- * All else works on sign, coefficient and exponent, exactly. */
+ * 14 does not know; __float128 travels in the same registers, so they are declared with it and the
+ * bits are copied. All else works on sign, coefficient and exponent, exactly. */
 #include "libcommon/bson/decimal.h"
 
 #include <math.h>

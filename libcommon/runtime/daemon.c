@@ -1,8 +1,8 @@
 /* libcommon/runtime/daemon.c — see daemon.h.
  *
- * States: starting -> running (vd_daemon_ready) -> draining (DRAIN, STOP or SIGTERM) -> ended. A
- * drain that was asked for by itself ends in "drained" and waits for STOP; one that is part of a
- * stop ends the loop. */
+ * States:  starting -> running (vd_daemon_ready) -> draining (DRAIN, STOP or SIGTERM) -> ended. A
+ *          drain that was asked for by itself ends in "drained" and waits for STOP; one that is
+ *          part of a stop ends the loop. */
 #include "libcommon/runtime/daemon.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/fault.h"

@@ -1,10 +1,13 @@
 /* libcommon/runtime/daemon.h — the skeleton main of every worker.
  *
- * Duty:    options and configuration (a blob from the supervisor on descriptor VEDDB_CONFIG_FD, or the file when alone), logging, signals, sandbox,
- *          PDEATHSIG, control link (hello, ready, heartbeat, status, log level, drain, stop), exit codes. Alone (no VEDDB_CONTROL_SOCKET): no control link; its own watchdog.
- * Order:   load config -> program->prepare (open what needs privileges) -> user change, no-new-privs, limits -> program->start (threads, links) -> seccomp ->
- *          run the main loop -> drain -> stop. The program calls vd_daemon_ready() when it can serve.
- * Threads: the main loop belongs to the main thread; vd_daemon_ready, _fatal and _beat may be called from any. */
+ * Duty:    options and configuration (a blob from the supervisor on descriptor VEDDB_CONFIG_FD, or
+ * the file when alone), logging, signals, sandbox, PDEATHSIG, control link (hello, ready,
+ * heartbeat, status, log level, drain, stop), exit codes. Alone (no VEDDB_CONTROL_SOCKET): no
+ * control link; its own watchdog. Order:   load config -> program->prepare (open what needs
+ * privileges) -> user change, no-new-privs, limits -> program->start (threads, links) -> seccomp ->
+ *          run the main loop -> drain -> stop. The program calls vd_daemon_ready() when it can
+ * serve. Threads: the main loop belongs to the main thread; vd_daemon_ready, _fatal and _beat may
+ * be called from any. */
 #pragma once
 #include "libcommon/runtime/config.h"
 #include "libcommon/runtime/loop.h"
@@ -20,11 +23,12 @@ enum {
 };
 
 typedef struct {
-    const char *program;  /* "veddb-storaged" */
-    char letter;          /* in options.def */
-    const char *summary;  /* for --help */
-    bool network;         /* seccomp: may use inet sockets (gatewayd, replicad) */
-    /* All return VD_OK or an error that ends the process: VD_ERR_CONFIG, VD_ERR_CORRUPT, VD_ERR_KEY_* are structural (exit 125). state_p is the program's. */
+    const char *program; /* "veddb-storaged" */
+    char letter;         /* in options.def */
+    const char *summary; /* for --help */
+    bool network;        /* seccomp: may use inet sockets (gatewayd, replicad) */
+    /* All return VD_OK or an error that ends the process: VD_ERR_CONFIG, VD_ERR_CORRUPT,
+     * VD_ERR_KEY_* are structural (exit 125). state_p is the program's. */
     int (*prepare)(vd_daemon_t *daemon, void **state_p, vd_error_t *err);
     int (*start)(vd_daemon_t *daemon, void *state, vd_error_t *err);
     /* Begin to refuse new work; call vd_daemon_drained() when what was in flight is done. */
@@ -43,15 +47,18 @@ const vd_config_t *vd_daemon_config(const vd_daemon_t *daemon);
 uint64_t vd_daemon_generation(const vd_daemon_t *daemon);
 /* Descriptor that the supervisor passed under that name (VEDDB_FD_<NAME>), or -1. */
 int vd_daemon_passed_fd(const vd_daemon_t *daemon, const char *name);
-/* Path of a socket between two programs: <run_folder>/<pair>/<name>; the pair's folder is made by the supervisor. */
-const char *vd_daemon_socket_path(const vd_daemon_t *daemon, const char *pair, const char *name, char *buf, size_t size);
+/* Path of a socket between two programs: <run_folder>/<pair>/<name>; the pair's folder is made by
+ * the supervisor. */
+const char *vd_daemon_socket_path(const vd_daemon_t *daemon, const char *pair, const char *name,
+                                  char *buf, size_t size);
 /* Any thread. */
 void vd_daemon_ready(vd_daemon_t *daemon, const char *detail);
 void vd_daemon_drained(vd_daemon_t *daemon);
 /* Reports and ends the process (structural: no restart). Any thread; does not return. */
 _Noreturn void vd_daemon_fatal(vd_daemon_t *daemon, bool structural, const vd_error_t *err);
-/* A thread that works outside the main loop registers a slot and stamps it when it begins (true) and ends (false) a piece of work; a slot busy for longer than the hang timeout
- * stops the heartbeats, so that the supervisor kills the process. */
+/* A thread that works outside the main loop registers a slot and stamps it when it begins (true)
+ * and ends (false) a piece of work; a slot busy for longer than the hang timeout stops the
+ * heartbeats, so that the supervisor kills the process. */
 typedef struct vd_daemon_slot vd_daemon_slot_t;
 vd_daemon_slot_t *vd_daemon_slot(vd_daemon_t *daemon, const char *name);
 void vd_daemon_beat(vd_daemon_slot_t *slot, bool busy);

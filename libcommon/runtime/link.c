@@ -2,17 +2,19 @@
  *
  * Frame:   u32 session, then items: u32 (length | kind << 28), payload.
  * Kinds:   whole item; piece (u32 stream, u32 total, bytes) of an item larger than
- * VD_LINK_PIECE_MAX_BYTES; control (u8 type ...): the link's own hello, heartbeat, reset. Session:
- * drawn by the DEALER for each attempt to get through, repeated in every frame of both sides. What
- *          comes under another session belongs to a connection that was given up, and is dropped.
+ *          VD_LINK_PIECE_MAX_BYTES; control (u8 type ...): the link's own hello, heartbeat, reset.
+ * Session: drawn by the DEALER for each attempt to get through, repeated in every frame of both
+ *          sides. What comes under another session belongs to a connection that was given up, and
+ *          is dropped.
  * Hello:   the DEALER says hello until the ROUTER answers with its own; only then it is up. A
- * ROUTER that doesn't know the sender of a frame answers reset, and the DEALER begins anew.
+ *          ROUTER that doesn't know the sender of a frame answers reset, and the DEALER begins
+ *          anew.
  *
  * ZeroMQ:  its descriptor is edge-triggered: after every turn we flush, then receive until EAGAIN.
- * IMMEDIATE keeps frames from waiting for a connection that isn't there (they would reach the next
- *          instance). High-water marks count frames and only bound what lies inside ZeroMQ: at
- * EAGAIN frames stay with us, where bytes are counted. A monitor tells of broken connections at
- * once. */
+ *          IMMEDIATE keeps frames from waiting for a connection that isn't there (they would reach
+ *          the next instance). High-water marks count frames and only bound what lies inside
+ *          ZeroMQ: at EAGAIN frames stay with us, where bytes are counted. A monitor tells of
+ *          broken connections at once. */
 #include "libcommon/runtime/link.h"
 #include "libcommon/base/buf.h"
 #include "libcommon/base/limits.h"

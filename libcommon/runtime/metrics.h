@@ -1,7 +1,10 @@
-/* libcommon/runtime/metrics.h — counters, gauges and latency histograms: real figures only, printed in Prometheus' text form.
+/* libcommon/runtime/metrics.h — counters, gauges and latency histograms: real figures only, printed
+ * in Prometheus' text form.
  *
- * Owner:   the registry lives as long as the process; metrics are static or created at start, never at run time. Threads: add/observe from any, wait-free (sharded per thread);
- *          print sums up. Names: veddb_<room>_<what>_<unit>[_total]. */
+ * Owner:   the registry lives as long as the process; metrics are static or created at start, never
+ *          at run time.
+ * Threads: add/observe from any, wait-free (sharded per thread); print sums up.
+ * Names:   veddb_<room>_<what>_<unit>[_total]. */
 #pragma once
 #include "libcommon/base/buf.h"
 

@@ -1,8 +1,13 @@
-/* libcommon/runtime/tls.h — one TLS policy for every listener and every client: versions, suites, chains, names, reload.
+/* libcommon/runtime/tls.h — one TLS policy for every listener and every client: versions, suites,
+ * chains, names, reload.
  *
- * Policy: TLS 1.2 and 1.3; 1.2 with ECDHE + AEAD only; TLS 1.3 suites explicit; no renegotiation, no compression, session tickets on (fewer full handshakes);
- * SSL_MODE_ENABLE_PARTIAL_WRITE | ACCEPT_MOVING_WRITE_BUFFER | RELEASE_BUFFERS; security level 2; private key files must not be readable by group or others.
- * Owner:   contexts are reference counted by OpenSSL: a reload swaps the pointer, live connections keep theirs. Threads: reload by one; ssl_new by any. */
+ * Policy:  TLS 1.2 and 1.3; 1.2 with ECDHE + AEAD only; TLS 1.3 suites explicit; no renegotiation,
+ *          no compression, session tickets on (fewer full handshakes);
+ *          SSL_MODE_ENABLE_PARTIAL_WRITE | ACCEPT_MOVING_WRITE_BUFFER | RELEASE_BUFFERS; security
+ *          level 2; private key files must not be readable by group or others.
+ * Owner:   contexts are reference counted by OpenSSL: a reload swaps the pointer, live connections
+ *          keep theirs.
+ * Threads: reload by one; ssl_new by any. */
 #pragma once
 #include "libcommon/base/error.h"
 
@@ -11,18 +16,21 @@
 typedef struct vd_tls vd_tls_t;
 
 typedef struct {
-    const char *certificate_file, *key_file, *ca_file; /* PEM; ca_file may be empty when no peer is verified */
+    /* PEM; ca_file may be empty when no peer is verified */
+    const char *certificate_file, *key_file, *ca_file;
     bool server;
     int verify; /* 0 none, 1 if shown, 2 required */
     bool tls13_only;
     const char *expected_name; /* clients: the server's name, checked */
 } vd_tls_options_t;
 
-VD_MUST_CHECK int vd_tls_create(const vd_tls_options_t *options, vd_tls_t **ret_tls, vd_error_t *err);
+VD_MUST_CHECK int vd_tls_create(const vd_tls_options_t *options, vd_tls_t **ret_tls,
+                                vd_error_t *err);
 void vd_tls_destroy(vd_tls_t **tls_p);
 /* Reads the files again; on failure the old stays in force. */
 VD_MUST_CHECK int vd_tls_reload(vd_tls_t *tls, vd_error_t *err);
-/* A connection's SSL on a non-blocking descriptor, in accept or connect state; the caller frees it. fd -1: the caller sets its own BIOs. */
+/* A connection's SSL on a non-blocking descriptor, in accept or connect state; the caller frees it.
+ * fd -1: the caller sets its own BIOs. */
 VD_MUST_CHECK int vd_tls_ssl_new(vd_tls_t *tls, int fd, SSL **ret_ssl, vd_error_t *err);
 /* Borrowed context (for evhttp); valid until the next reload. */
 SSL_CTX *vd_tls_context(vd_tls_t *tls);

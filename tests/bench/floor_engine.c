@@ -2,9 +2,9 @@
  * without wire, query or journal.
  *
  * Usage: floor_engine [EMPTY-FOLDER [SECONDS]] (none: a temporary one, removed at the end). Prints
- * one line per measurement: sealing of 1 KB blocks; durable commits per second with 16 and 64
- * writers whose replies are parked (two threads commit, a writer goes on when its flush has
- * released it); unsynced commits; point reads. Encrypted, as always. */
+ *        one line per measurement: sealing of 1 KB blocks; durable commits per second with 16 and
+ *        64 writers whose replies are parked (two threads commit, a writer goes on when its flush
+ *        has released it); unsynced commits; point reads. Encrypted, as always. */
 #include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"

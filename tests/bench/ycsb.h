@@ -2,8 +2,9 @@
  * operations, documents, latency figures.
  *
  * Workloads: A (50 % update), B (5 % update), C (reads), D (reads of the latest, 5 % insert), E
- * (short scans, 5 % insert), F (read-modify-write), load (bulk insert). Documents have ten fields
- * of 100 bytes. Threads: a ycsb_t per thread; options are set once. */
+ *            (short scans, 5 % insert), F (read-modify-write), load (bulk insert). Documents have
+ *            ten fields of 100 bytes.
+ * Threads:   a ycsb_t per thread; options are set once. */
 #pragma once
 #include <bson/bson.h>
 

@@ -1,8 +1,8 @@
 /* tests/fuzz/runner.c — replays a corpus folder and seeded mutations of it, without libFuzzer.
  *
  * Usage: fuzz_<name> FOLDER ROUNDS [SEED]. The seed is printed first: seed and rounds repeat a run.
- * Each mutated input is copied into a block of exactly its size, so that AddressSanitizer sees a
- * read behind the end. */
+ *        Each mutated input is copied into a block of exactly its size, so that AddressSanitizer
+ *        sees a read behind the end. */
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "tests/fuzz/fuzz.h"

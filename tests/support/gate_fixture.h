@@ -2,7 +2,7 @@
  * a blocking client that speaks the wire protocol over real TLS.
  *
  * Owner: the test. The gateway runs on a thread of its own. Failures of the client are returned, so
- * that tests can expect them; failures of the set-up end the process. */
+ *        that tests can expect them; failures of the set-up end the process. */
 #pragma once
 #include "libcommon/bson/build.h"
 #include "tests/support/fake_storage.h"

@@ -1,6 +1,7 @@
 /* tests/support/random_value.h — random BSON values of every type, small enough to collide often.
  *
- * Owner: values live in the arena. Threads: one. */
+ * Owner:   values live in the arena.
+ * Threads: one. */
 #pragma once
 #include "libcommon/base/arena.h"
 #include "libcommon/base/rand.h"

@@ -1,9 +1,12 @@
 /* veddb-gatewayd/auth/scram.h — the server's side of SCRAM-SHA-256 (RFC 5802, RFC 7677).
  *
  * Duty:    credentials from a password; the two steps of a conversation. Pure: no sockets, no
- * storage; the caller brings the credentials between the steps. Somebody who is not a user gets
- * made-up credentials and the same steps: nothing tells the two apart. Owner:   embedded;
- * gate_scram_wipe when it ends. Threads: one. Limits:  messages <= GATE_SCRAM_MESSAGE_MAX bytes.
+ *          storage; the caller brings the credentials between the steps. Somebody who is not a user
+ *          gets made-up credentials and the same steps: nothing tells the two apart.
+ * Owner:   embedded; gate_scram_wipe when it ends.
+ * Threads: one.
+ * Limits:  messages <= GATE_SCRAM_MESSAGE_MAX bytes.
+ *
  * Passwords are taken as they come: ASCII needs no SASLprep, other text must be in its prepared
  * form (NFKC) already, which is what drivers send. */
 #pragma once

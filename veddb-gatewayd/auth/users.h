@@ -1,10 +1,11 @@
 /* veddb-gatewayd/auth/users.h — users and what they may do, cached per loop thread.
  *
  * Duty:    loads a user's document and all custom roles from storage by internal commands, resolves
- * privileges, and keeps the result until storage's auth_epoch changes. A connection holds a
- * reference and compares epochs before each command. Owner:   the loop thread. Users are reference
- * counted, not across threads. Limits:  GATE_USERS_CACHED_MAX entries, those of nobody (unknown
- * names) included; when full, all unused ones are dropped. */
+ *          privileges, and keeps the result until storage's auth_epoch changes. A connection holds
+ *          a reference and compares epochs before each command.
+ * Owner:   the loop thread. Users are reference counted, not across threads.
+ * Limits:  GATE_USERS_CACHED_MAX entries, those of nobody (unknown names) included; when full, all
+ *          unused ones are dropped. */
 #pragma once
 #include "veddb-gatewayd/access.h"
 #include "veddb-gatewayd/auth/scram.h"

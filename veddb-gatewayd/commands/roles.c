@@ -49,7 +49,7 @@ static int check_reach(gate_request_t *request, const gate_role_ref_t *roles, ui
     for (uint32_t i = 0; i < count; i++) {
         if (!vd_slice_equal(roles[i].db, request->db))
             return vd_error_set(
-                err, VD_ERR_INVALID_OPTIONS,
+                err, VD_ERR_INVALID_ROLE_MODIFICATION,
                 "Roles on the '%.*s' database cannot be granted roles from other databases",
                 VD_SLICE_FMT(request->db));
     }
@@ -59,7 +59,7 @@ static int check_reach(gate_request_t *request, const gate_role_ref_t *roles, ui
             (resource->kind == GATE_RESOURCE_DB || resource->kind == GATE_RESOURCE_COLLECTION) &&
             vd_slice_equal(resource->db, request->db);
         if (!here)
-            return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+            return vd_error_set(err, VD_ERR_INVALID_ROLE_MODIFICATION,
                                 "Roles on the '%.*s' database cannot be granted privileges that "
                                 "target other databases or the cluster",
                                 VD_SLICE_FMT(request->db));
@@ -73,7 +73,7 @@ static int check_cycles(gate_request_t *request, const gate_role_set_t *set, vd_
     for (uint32_t i = 0; i < count; i++) {
         if (gate_roles_reach(set, roles[i], named(request, name)))
             return vd_error_set(
-                err, VD_ERR_INVALID_OPTIONS,
+                err, VD_ERR_INVALID_ROLE_MODIFICATION,
                 "Granting %.*s@%.*s to %.*s@%.*s would introduce a cycle in the role graph.",
                 VD_SLICE_FMT(roles[i].role), VD_SLICE_FMT(roles[i].db), VD_SLICE_FMT(name),
                 VD_SLICE_FMT(request->db));

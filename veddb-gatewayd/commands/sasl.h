@@ -1,8 +1,9 @@
 /* veddb-gatewayd/commands/sasl.h — saslStart, saslContinue, and the speculative form inside hello.
  *
- * States: START (waits for its turn, or for the user to be loaded) -> CHALLENGED -> PROVEN (one
- * empty exchange is left) -> gone. Owner:  the connection; destroyed when the conversation ends
- * either way. Threads: the loop's. */
+ * States:  START (waits for its turn, or for the user to be loaded) -> CHALLENGED -> PROVEN (one
+ *          empty exchange is left) -> gone.
+ * Owner:   the connection; destroyed when the conversation ends either way.
+ * Threads: the loop's. */
 #pragma once
 #include "veddb-gatewayd/request.h"
 

@@ -1,7 +1,8 @@
 /* veddb-gatewayd/commands/table.h — the one table of all commands: where each runs, what it needs,
  * what may be sent again.
  *
- * A command without a row can't be reached. Threads: read-only after gate_commands_init. */
+ * A command without a row can't be reached.
+ * Threads: read-only after gate_commands_init. */
 #pragma once
 #include "libcommon/bson/build.h"
 #include "veddb-gatewayd/roles.h"
@@ -12,7 +13,7 @@ typedef enum {
     GATE_RUN_HERE,    /* the handler answers on the loop, or later */
     GATE_RUN_WORKER,  /* the handler may block: it runs on the administration worker */
     GATE_RUN_STORAGE, /* the bytes travel on */
-    GATE_RUN_REFUSED, /* known, and refused with `refusal` */
+    GATE_RUN_REFUSED, /* known, and refused with `refusal_code` */
 } gate_run_t;
 
 /* What the privilege is checked on. CHECK_* beyond the four plain ones have a rule of their own in

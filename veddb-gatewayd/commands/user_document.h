@@ -1,5 +1,7 @@
 /* veddb-gatewayd/commands/user_document.h — the stored form of users and roles, and the internal
- * reads and writes of them. Blocks: on the administration worker only. */
+ * reads and writes of them.
+ *
+ * Blocks:  on the administration worker only. */
 #pragma once
 #include "veddb-gatewayd/gatewayd.h"
 

@@ -25,6 +25,7 @@
 #define BODY_MAX_BYTES    4096
 #define TIMEOUT_S         10
 #define LOGIN_WAIT_MS     2000 /* for storage */
+#define STORAGE_WAIT_MS   1000
 #define LOGIN_KEEP_MS     60000
 
 struct gate_http {
@@ -283,6 +284,39 @@ static int print_stats(gate_t *gate, vd_buf_t *out)
     return rc != VD_OK ? rc : vd_metrics_print(out);
 }
 
+/* Storage's own page, behind ours; while storage is away ours stands alone and says so. */
+static int print_storage(gate_t *gate, vd_buf_t *out)
+{
+    vd_buf_t reply;
+    vd_bb_t bb;
+    vd_bson_t command;
+    vd_value_t text = VD_VALUE_MISSING;
+    vd_bb_init(&bb, 1024);
+    vd_buf_init(&reply, 5u << 20);
+    vd_bb_int32(&bb, "veddbMetrics", 1);
+    vd_bb_cstr(&bb, "$db", "admin");
+    if (vd_bb_finish(&bb, &command, NULL) == VD_OK &&
+        gate_internal_call(gate, VD_SLICE_LIT("admin"), command, STORAGE_WAIT_MS, &reply, NULL) ==
+            VD_OK)
+        text = vd_bson_get((vd_bson_t){vd_buf_at(&reply, 0), (uint32_t)vd_buf_len(&reply)}, "text");
+    bool there = text.type == VD_BSON_STRING;
+    int rc = vd_buf_printf(out,
+                           "# HELP veddb_storage_up storage answers\n# TYPE veddb_storage_up "
+                           "gauge\nveddb_storage_up %d\n",
+                           there);
+    if (rc == VD_OK && there)
+        rc = vd_buf_append_slice(out, vd_value_string(text));
+    vd_bb_done(&bb);
+    vd_buf_done(&reply);
+    return rc;
+}
+
+static int print_metrics(gate_t *gate, vd_buf_t *out)
+{
+    int rc = print_stats(gate, out);
+    return rc == VD_OK ? print_storage(gate, out) : rc;
+}
+
 static void page(gate_http_t *http, struct evhttp_request *request, const char *type,
                  int (*print)(gate_t *gate, vd_buf_t *out))
 {
@@ -299,7 +333,7 @@ static void page(gate_http_t *http, struct evhttp_request *request, const char *
 
 static void metrics(struct evhttp_request *request, void *context)
 {
-    page(context, request, "text/plain; version=0.0.4; charset=utf-8", print_stats);
+    page(context, request, "text/plain; version=0.0.4; charset=utf-8", print_metrics);
 }
 
 static void status(struct evhttp_request *request, void *context)

@@ -1,10 +1,11 @@
 /* veddb-gatewayd/http/http.h — administration over HTTPS: /healthz, /readyz, /metrics, /status.
  *
  * Duty:    its own thread with libevent's evhttp over the same TLS policy. Health and readiness are
- * open; /metrics and /status need HTTP basic login of a user of the admin database with the
- * privilege serverStatus on the cluster (clusterMonitor has it), checked against the SCRAM
- * credentials and throttled like any login. Owner:   open/close by the gateway. The thread may
- * block for a login; the request path never meets it. */
+ *          open; /metrics and /status need HTTP basic login of a user of the admin database with
+ *          the privilege serverStatus on the cluster (clusterMonitor has it), checked against the
+ *          SCRAM credentials and throttled like any login.
+ * Owner:   open/close by the gateway. The thread may block for a login; the request path never
+ *          meets it. */
 #pragma once
 #include "veddb-gatewayd/gatewayd.h"
 

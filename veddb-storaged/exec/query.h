@@ -2,11 +2,12 @@
  * what find, aggregate's head, count, distinct and explain run.
  *
  * Duty:    _id ranges from the filter (plan/bounds), scan, match, sort (top-k when there is a
- * limit), skip, limit, projection, as one pull iterator. A sort that _id order serves needs none.
- * Between batches it holds no engine resource. Owner:   open/close; everything but a sort's
- * documents lives in the arena given (a client cursor's own, for cursors), and the spec's trees
- * must live there too. Threads: one at a time. Limits:  a sort keeps at most
- * VD_QUERY_MEMORY_MAX_BYTES (292 when over). */
+ *          limit), skip, limit, projection, as one pull iterator. A sort that _id order serves
+ *          needs none. Between batches it holds no engine resource.
+ * Owner:   open/close; everything but a sort's documents lives in the arena given (a client
+ *          cursor's own, for cursors), and the spec's trees must live there too.
+ * Threads: one at a time.
+ * Limits:  a sort keeps at most VD_QUERY_MEMORY_MAX_BYTES (292 when over). */
 #pragma once
 #include "veddb-storaged/exec/scan.h"
 #include "veddb-storaged/query/filter.h"

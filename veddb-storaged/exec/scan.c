@@ -1,3 +1,4 @@
+/* veddb-storaged/exec/scan.c — see scan.h. */
 #include "veddb-storaged/exec/scan.h"
 
 #include "libcommon/base/clock.h"
@@ -11,10 +12,10 @@ struct stor_scan {
     stor_scan_options_t options;
     vd_arena_t *arena;
     char table[32];
-    uint32_t range;        /* the one in work; ranges are walked from the last one when backward */
-    bool positioned;       /* the engine cursor stands on the last record, in this stretch */
-    bool own;              /* the transaction is the scan's */
-    bool pushed_back;      /* the last record comes again */
+    uint32_t range;   /* the one in work; ranges are walked from the last one when backward */
+    bool positioned;  /* the engine cursor stands on the last record, in this stretch */
+    bool own;         /* the transaction is the scan's */
+    bool pushed_back; /* the last record comes again */
     bool done;
     uint32_t since_clock;
     uint64_t stretch_ends_us;
@@ -84,7 +85,8 @@ static int stretch_begin(stor_scan_t *scan, stor_request_t *request, vd_error_t 
         }
         scan->stretch_ends_us = vd_monotonic_us() + STOR_SCAN_STRETCH_MS * 1000;
     }
-    /* Its own transaction: nobody else uses the session's cursor meanwhile. In a caller's: he may. */
+    /* In its own transaction nobody else uses the session's cursor meanwhile; in a caller's he may.
+     */
     int rc = scan->own ? stor_cursor_open(request->session, scan->table, &scan->cursor, err)
                        : stor_cursor_acquire(request->session, scan->table, &scan->cursor, err);
     if (rc != VD_OK)

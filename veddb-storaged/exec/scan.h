@@ -2,13 +2,14 @@
  * cursors for reading (scan.c stands with it).
  *
  * Duty:    pull iterator over key ranges, forward or backward. When the engine session has no
- * transaction, the scan begins its own for each stretch and ends it every STOR_SCAN_STRETCH_MS (or
- * at stor_scan_release), going on behind the last key: so no snapshot is held for long or between
- * batches. Inside a caller's transaction (write path) it stays in that snapshot. Counts
- * documents_examined, calls stor_request_check, and notes what the reply depends on: the newest
- * commit of each stretch's snapshot. Owner:   open/close. State that outlives a request (ranges,
- * last key) lives in the arena given at open: a client cursor gives its own. Threads: the worker
- * that runs the request; between batches any. */
+ *          transaction, the scan begins its own for each stretch and ends it every
+ *          STOR_SCAN_STRETCH_MS (or at stor_scan_release), going on behind the last key: so no
+ *          snapshot is held for long or between batches. Inside a caller's transaction (write path)
+ *          it stays in that snapshot. Counts documents_examined, calls stor_request_check, and
+ *          notes what the reply depends on: the newest commit of each stretch's snapshot.
+ * Owner:   open/close. State that outlives a request (ranges, last key) lives in the arena given at
+ *          open: a client cursor gives its own.
+ * Threads: the worker that runs the request; between batches any. */
 #pragma once
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/plan/bounds.h"

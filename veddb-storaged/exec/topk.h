@@ -1,9 +1,10 @@
 /* veddb-storaged/exec/topk.h — a sort in memory: all documents, or the first k of them.
  *
  * Duty:    keeps copies of documents with their sort keys; gives them back in order. With a bound k
- * it never holds more than 2k + 1024. Equal keys keep the order in which they came. Owner:
- * create/destroy. Threads: one. Limits: bytes_max (VD_ERR_QUERY_EXCEEDED_MEMORY_LIMIT_NO_DISK_USE,
- * MongoDB's 292). */
+ *          it never holds more than 2k + 1024. Equal keys keep the order in which they came.
+ * Owner:   create/destroy.
+ * Threads: one.
+ * Limits:  bytes_max (VD_ERR_QUERY_EXCEEDED_MEMORY_LIMIT_NO_DISK_USE, MongoDB's 292). */
 #pragma once
 #include "veddb-storaged/query/sort.h"
 

@@ -2,11 +2,13 @@
  * stage pulls from the one before it.
  *
  * Duty:    parse checks the whole pipeline before anything runs, and folds its head ($match, $sort,
- * $skip, $limit) into the query that reads the collection; run pulls documents through, one at a
- * time. Errors as MongoDB 7.0 (40324 "Unrecognized pipeline stage name", 40323). Owner:   the parse
- * arena = the client cursor's. Between batches stor_pipeline_release gives engine resources back;
- * close frees what blocking stages keep. Threads: one at a time. Limits:  STOR_PIPELINE_STAGES_MAX
- * stages; a blocking stage keeps at most VD_QUERY_MEMORY_MAX_BYTES (292 when over). */
+ *          $skip, $limit) into the query that reads the collection; run pulls documents through,
+ *          one at a time. Errors as MongoDB 7.0 (40324 "Unrecognized pipeline stage name", 40323).
+ * Owner:   the parse arena = the client cursor's. Between batches stor_pipeline_release gives
+ *          engine resources back; close frees what blocking stages keep.
+ * Threads: one at a time.
+ * Limits:  STOR_PIPELINE_STAGES_MAX stages; a blocking stage keeps at most
+ *          VD_QUERY_MEMORY_MAX_BYTES (292 when over). */
 #pragma once
 #include "veddb-storaged/exec/query.h"
 #include "veddb-storaged/query/expr.h"

@@ -1,5 +1,6 @@
-#include "libcommon/base/limits.h"
+/* veddb-storaged/plan/bounds.c — see bounds.h. */
 #include "veddb-storaged/plan/bounds.h"
+#include "libcommon/base/limits.h"
 
 #include "veddb-storaged/engine/keycode.h"
 
@@ -9,8 +10,8 @@
 typedef struct {
     vd_arena_t *arena;
     bool found;
-    stor_range_t whole;     /* from comparisons */
-    bool has_points;        /* from equalities and $in */
+    stor_range_t whole; /* from comparisons */
+    bool has_points;    /* from equalities and $in */
     uint32_t point_count;
     vd_slice_t *points;
 } bounds_build_t;
@@ -96,10 +97,11 @@ static int points_take(bounds_build_t *build, const vd_value_t *values, uint32_t
 
 static int compare_take(bounds_build_t *build, const stor_filter_t *filter, vd_error_t *err)
 {
-    /* Only numbers, strings, ObjectIds, dates and the like, which compare within their own type by key order. */
-    static const uint8_t types[] = {VD_BSON_DOUBLE, VD_BSON_INT32,    VD_BSON_INT64,
-                                    VD_BSON_DECIMAL128, VD_BSON_STRING, VD_BSON_OBJECTID,
-                                    VD_BSON_DATE,   VD_BSON_TIMESTAMP};
+    /* Only numbers, strings, ObjectIds, dates and the like, which compare within their own type by
+     * key order. */
+    static const uint8_t types[] = {VD_BSON_DOUBLE,     VD_BSON_INT32,    VD_BSON_INT64,
+                                    VD_BSON_DECIMAL128, VD_BSON_STRING,   VD_BSON_OBJECTID,
+                                    VD_BSON_DATE,       VD_BSON_TIMESTAMP};
     if (memchr(types, filter->value.type, sizeof types) == NULL)
         return VD_OK;
     vd_slice_t key;
@@ -172,8 +174,8 @@ static void points_to_ranges(const bounds_build_t *build, stor_bounds_t *bounds)
                 (stor_range_t){build->points[i], build->points[i], false, false, true};
 }
 
-int stor_bounds_of_filter(vd_arena_t *arena, const stor_filter_t *filter, stor_bounds_t **ret_bounds,
-                          vd_error_t *err)
+int stor_bounds_of_filter(vd_arena_t *arena, const stor_filter_t *filter,
+                          stor_bounds_t **ret_bounds, vd_error_t *err)
 {
     bounds_build_t build = {.arena = arena};
     int rc = take(&build, filter, err);
@@ -190,7 +192,8 @@ int stor_bounds_of_filter(vd_arena_t *arena, const stor_filter_t *filter, stor_b
         int c = whole->high.len == 0 ? -1 : vd_slice_compare(whole->low, whole->high);
         bounds->ranges = VD_ARENA_NEW(arena, stor_range_t);
         bounds->ranges[0] = *whole;
-        bounds->count = c > 0 || (c == 0 && (whole->low_exclusive || whole->high_exclusive)) ? 0 : 1;
+        bounds->count =
+            c > 0 || (c == 0 && (whole->low_exclusive || whole->high_exclusive)) ? 0 : 1;
         bounds->all_points = bounds->count == 0;
     }
     *ret_bounds = bounds;

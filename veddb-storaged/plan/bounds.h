@@ -1,9 +1,10 @@
 /* veddb-storaged/plan/bounds.h — key ranges of _id that a filter allows (bounds.c stands with it).
  *
  * Duty:    from equalities, $in, $gt/$gte/$lt/$lte on _id at top level or under $and
- * (type-bracketed as MongoDB compares): sorted, disjoint ranges of table keys. The ranges may be
- * wider than the filter, never narrower: the filter is always run on what comes. Pure. Owner:
- * arena. */
+ *          (type-bracketed as MongoDB compares): sorted, disjoint ranges of table keys. The ranges
+ *          may be wider than the filter, never narrower: the filter is always run on what comes.
+ *          Pure.
+ * Owner:   arena. */
 #pragma once
 #include "veddb-storaged/query/filter.h"
 

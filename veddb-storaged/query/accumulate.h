@@ -1,10 +1,10 @@
 /* veddb-storaged/query/accumulate.h — accumulators of $group: $sum $avg $min $max $first $last
- * $push $addToSet $count $mergeObjects
- * $stdDevPop $stdDevSamp $top(N) $bottom(N) $firstN $lastN $minN $maxN.
+ * $push $addToSet $count $mergeObjects $stdDevPop $stdDevSamp $top(N) $bottom(N) $firstN $lastN
+ * $minN $maxN.
  *
- * Owner:   specs in the parse arena; states in an arena of the group's lifetime. Threads: one at
- *          a time. Others are refused by name
- *          ("unknown group operator '$x'", Location15952). */
+ * Owner:   specs in the parse arena; states in an arena of the group's lifetime.
+ * Threads: one at a time.
+ * Errors:  others are refused by name ("unknown group operator '$x'", Location15952). */
 #pragma once
 #include "veddb-storaged/query/expr.h"
 

@@ -2,7 +2,8 @@
  * formatting and parsing by pattern.
  *
  * Duty:    proleptic Gregorian, pure; knows nothing of zones (timezone.h): "local" times are
- * milliseconds that were shifted by the zone's offset. Threads: any. */
+ *          milliseconds that were shifted by the zone's offset.
+ * Threads: any. */
 #pragma once
 #include "libcommon/base/arena.h"
 #include "libcommon/base/error.h"

@@ -2,7 +2,7 @@
  * arrays; the lookup of operators.
  *
  * Order: parsing first, then leaves, then the public door. Names are resolved at parse: evaluation
- * follows pointers only. */
+ *        follows pointers only. */
 #include "veddb-storaged/query/expr_private.h"
 
 #include <stddef.h>

@@ -1,12 +1,13 @@
 /* veddb-storaged/query/expr.h — aggregation expressions: parse once, fold constants, evaluate per
  * document.
  *
- * Duty:    all core and common expressions of MONGODB-SURFACE with MongoDB 7.0's results, types
- *          and error codes; others are refused with
- *          "Unrecognized expression '$x'" (InvalidPipelineOperator 168). Pure.
+ * Duty:    the core and common expressions, with MongoDB 7.0's results, types and
+ *          error codes; others are refused with "Unrecognized expression '$x'"
+ *          (InvalidPipelineOperator 168). Pure.
  * Owner:   the tree lives in the parse arena and borrows the spec's bytes. Results live in the
  *          evaluation arena or borrow the document.
- * Threads: immutable after parse. Limits: depth VD_QUERY_DEPTH_MAX. */
+ * Threads: immutable after parse.
+ * Limits:  depth VD_QUERY_DEPTH_MAX. */
 #pragma once
 #include "libcommon/base/arena.h"
 #include "libcommon/bson/view.h"

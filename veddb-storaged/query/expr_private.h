@@ -2,7 +2,9 @@
  * the parser, the table of operators.
  *
  * Duty:    expr.c parses and folds; each expr_<family>.c holds the functions of its operators and
- * one table of them. Owner:   nodes live in the parse arena. Threads: immutable after parse. */
+ *          one table of them.
+ * Owner:   nodes live in the parse arena.
+ * Threads: immutable after parse. */
 #pragma once
 #include "libcommon/bson/build.h"
 #include "libcommon/bson/compare.h"

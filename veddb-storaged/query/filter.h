@@ -1,14 +1,16 @@
 /* veddb-storaged/query/filter.h — MongoDB's filter language as an immutable tree.
  *
  * Duty:    parses and checks everything about a filter once ($and/$or/$nor/$not, comparison, $in,
- * $elemMatch, $all, $size, $type, $exists, $regex, $mod, $bits*, $expr, $jsonSchema, $comment,
- * $alwaysTrue/False, $where/$text/geo refused by name). Pure: knows nothing of storage. match.h
- * runs it; plan/bounds.c reads it. $sampleRate becomes $expr. The tree is normalised: no AND in
- * AND, no OR in OR, no AND/OR of one; $in of one value is EQ, $in of none FALSE. Owner:   the arena
- * given at parse. The tree borrows the filter's bytes: they must live as long. Threads: immutable
- * after parse, so any; compiled regexes are shared, match data comes from the caller's scratch.
- * Limits:  depth VD_QUERY_DEPTH_MAX. Errors: code and message as MongoDB 7.0 (BadValue 2,
- * TypeMismatch 14, FailedToParse 9 ...). */
+ *          $elemMatch, $all, $size, $type, $exists, $regex, $mod, $bits*, $expr, $jsonSchema,
+ *          $comment, $alwaysTrue/False, $where/$text/geo refused by name). Pure: knows nothing of
+ *          storage. match.h runs it; plan/bounds.c reads it. $sampleRate becomes $expr. The tree is
+ *          normalised: no AND in AND, no OR in OR, no AND/OR of one; $in of one value is EQ, $in of
+ *          none FALSE.
+ * Owner:   the arena given at parse. The tree borrows the filter's bytes: they must live as long.
+ * Threads: immutable after parse, so any; compiled regexes are shared, match data comes from the
+ *          caller's scratch.
+ * Limits:  depth VD_QUERY_DEPTH_MAX.
+ * Errors:  code and message as MongoDB 7.0 (BadValue 2, TypeMismatch 14, FailedToParse 9 ...). */
 #pragma once
 #include "libcommon/base/arena.h"
 #include "libcommon/bson/view.h"

@@ -1,8 +1,11 @@
 /* veddb-storaged/query/json_schema.h — $jsonSchema (draft 4 with bsonType), as MongoDB 7.0 accepts
  * it.
  *
- * Pure. Owner: parse arena. Threads: immutable after parse. Unknown keywords are refused (9),
- * `$ref`, `$schema`, `default`, `definitions`, `format`, `id` by name. */
+ * Pure.
+ * Owner:   parse arena.
+ * Threads: immutable after parse.
+ * Errors:  unknown keywords are refused (9), `$ref`, `$schema`, `default`, `definitions`, `format`,
+ *          `id` by name. */
 #pragma once
 #include "veddb-storaged/query/filter.h"
 

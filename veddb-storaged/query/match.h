@@ -1,7 +1,8 @@
 /* veddb-storaged/query/match.h — does a document match a filter? MongoDB's semantics of paths
  * through arrays, null and missing.
  *
- * Pure. Threads: any; scratch belongs to the caller's request. */
+ * Pure.
+ * Threads: any; scratch belongs to the caller's request. */
 #pragma once
 #include "veddb-storaged/query/filter.h"
 

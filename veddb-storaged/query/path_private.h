@@ -1,6 +1,7 @@
 /* veddb-storaged/query/path_private.h — the walk along a path, as the matcher needs it.
  *
- * Pure. Threads: any. */
+ * Pure.
+ * Threads: any. */
 #pragma once
 #include "veddb-storaged/query/match.h"
 

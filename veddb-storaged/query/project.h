@@ -1,11 +1,12 @@
 /* veddb-storaged/query/project.h — projections of find and findAndModify, and the stages that
- * reshape one document
- * ($project, $addFields/$set, $unset, $replaceRoot/$replaceWith), shared by pipelines and
- * pipeline updates.
+ * reshape one document ($project, $addFields/$set, $unset, $replaceRoot/$replaceWith), shared by
+ * pipelines and pipeline updates.
  *
- * Pure. Owner: arena of parse; borrows the spec. Threads: immutable after parse. Errors as
- * MongoDB 7.0 (31249 path collision, 31253/31254
- * mixed inclusion/exclusion, 31325 ..., 51246/51276 positional). */
+ * Pure.
+ * Owner:   arena of parse; borrows the spec.
+ * Threads: immutable after parse.
+ * Errors:  as MongoDB 7.0 (31249 path collision, 31253/31254 mixed inclusion/exclusion, 31325 ...,
+ *          51246/51276 positional). */
 #pragma once
 #include "veddb-storaged/query/expr.h"
 #include "veddb-storaged/query/filter.h"

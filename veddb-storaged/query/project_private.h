@@ -1,7 +1,8 @@
 /* veddb-storaged/query/project_private.h — the tree of a projection, made by project_parse.c and
  * applied by project.c.
  *
- * Owner: parse arena. Threads: immutable after parse. */
+ * Owner:   parse arena.
+ * Threads: immutable after parse. */
 #pragma once
 #include "veddb-storaged/query/expr_private.h"
 #include "veddb-storaged/query/match.h"

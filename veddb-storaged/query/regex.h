@@ -1,7 +1,7 @@
 /* veddb-storaged/query/regex.h — MongoDB's regular expressions on PCRE2: JIT, UTF-8, match limits.
  *
- * Owner: compiled objects are freed by the arena's clean-up hook. Threads: a compiled regex is
- * immutable; match data is per thread. */
+ * Owner:   compiled objects are freed by the arena's clean-up hook.
+ * Threads: a compiled regex is immutable; match data is per thread. */
 #pragma once
 #include "libcommon/base/arena.h"
 #include "libcommon/base/error.h"

@@ -1,8 +1,11 @@
-/* veddb-storaged/query/sort.h — sort patterns on any paths: {a: 1, "b.c": -1}; arrays sort by
- * their smallest (1) or largest (-1) element.
+/* veddb-storaged/query/sort.h — sort patterns on any paths: {a: 1, "b.c": -1}; arrays sort by their
+ * smallest (1) or largest (-1) element.
  *
- * Pure. Owner: arena of parse. Threads: immutable after parse. $meta:"textScore" is refused;
- * {$natural: ±1} is told apart. */
+ * Pure.
+ * Owner:   arena of parse.
+ * Threads: immutable after parse.
+ *
+ * $meta:"textScore" is refused; {$natural: ±1} is told apart. */
 #pragma once
 #include "veddb-storaged/query/filter.h"
 

@@ -1,9 +1,9 @@
 /* veddb-storaged/query/timezone.h — time zones: Olson names from the system's tz files, and fixed
  * offsets "+02:00".
  *
- * Owner:   zones are read once, kept for the life of the process and never change. Threads: any
- * (the cache has a lock). Limits:  at most STOR_ZONES_MAX zones, files of at most
- * STOR_ZONE_FILE_MAX_BYTES. */
+ * Owner:   zones are read once, kept for the life of the process and never change.
+ * Threads: any (the cache has a lock).
+ * Limits:  at most STOR_ZONES_MAX zones, files of at most STOR_ZONE_FILE_MAX_BYTES. */
 #pragma once
 #include "libcommon/base/error.h"
 #include "libcommon/base/slice.h"

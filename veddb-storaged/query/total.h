@@ -1,7 +1,8 @@
 /* veddb-storaged/query/total.h — running totals as $sum, $avg and $stdDev take them: whole numbers
  * exactly, doubles with a second word for what rounding loses, decimals as decimals.
  *
- * Owner:   embedded, zero is empty. Threads: one. */
+ * Owner:   embedded, zero is empty.
+ * Threads: one. */
 #pragma once
 #include "libcommon/bson/decimal.h"
 

@@ -1,11 +1,11 @@
 /* veddb-storaged/query/update.h — MongoDB's update language: operators, replacement, pipeline.
  *
  * Duty:    parse checks everything that does not depend on a document (unknown operator 9,
- *          conflicts 40, bad paths 56/57, arrayFilters 9);
- *          apply makes the new document from the old one, or says "no change". Pure.
- * Owner:   the tree lives in the parse arena and borrows the spec. Results live in the apply
- *          arena, or are the old document or the
- *          replacement itself when nothing had to be written. Threads: immutable after parse.
+ *          conflicts 40, bad paths 56/57, arrayFilters 9); apply makes the new document from the
+ *          old one, or says "no change". Pure.
+ * Owner:   the tree lives in the parse arena and borrows the spec. Results live in the apply arena,
+ *          or are the old document or the replacement itself when nothing had to be written.
+ * Threads: immutable after parse.
  * Errors:  codes and messages as MongoDB 7.0. */
 #pragma once
 #include "veddb-storaged/query/expr.h"

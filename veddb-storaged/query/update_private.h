@@ -3,10 +3,10 @@
  *
  * update_parse.c     update document -> tree of nodes; array filters; pipelines; replacement
  * update_apply.c     one walk over tree and document; replacement, pipeline, upsert
- * update_operators.c operators on one value: $set $unset $inc $mul $min $max $currentDate $rename
- * $bit update_array.c     operators on arrays: $push $addToSet $pull $pullAll $pop update_print.c
- * values in messages, as MongoDB prints them document.c         stor_document_prepare and the
- * checks of whole documents */
+ * update_operators.c on one value: $set $unset $inc $mul $min $max $currentDate $rename $bit
+ * update_array.c     on arrays: $push $addToSet $pull $pullAll $pop
+ * update_print.c     values in messages, as MongoDB prints them
+ * document.c         stor_document_prepare and the checks of whole documents */
 #pragma once
 #include "libcommon/bson/build.h"
 #include "libcommon/bson/compare.h"

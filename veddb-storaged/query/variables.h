@@ -1,8 +1,9 @@
 /* veddb-storaged/query/variables.h — variables that expressions may name: $$NOW, $$CLUSTER_TIME,
  * $$ROOT and `let`.
  *
- * Owner: the request; values are borrowed. Parse resolves names to slots, so evaluation never
- *        looks a name up. Threads: one. */
+ * Owner:   the request; values are borrowed. Parse resolves names to slots, so evaluation never
+ *          looks a name up.
+ * Threads: one. */
 #pragma once
 #include "libcommon/bson/view.h"
 
