@@ -19,16 +19,15 @@ static uint64_t at_most(uint64_t a, uint64_t b)
 }
 
 /* 1.5 x what may be dirty in the cache (a checkpoint writes it beside the old blocks), four log
- * files, a budget for spilling sorts, a share of the cache for the lookaside file. On a small disk
- * not more than a fifth of it, but never less than the dirty part and two log files. */
+ * files, a share of the cache for the lookaside file; and, where a fifth of the disk is more than
+ * these, a budget for spilling sorts. */
 uint64_t stor_reserve_compute(uint64_t cache_bytes, uint64_t log_file_bytes, uint64_t disk_bytes)
 {
     uint64_t dirty = cache_bytes / 100 * DIRTY_TRIGGER_PCT;
     uint64_t spill = at_most(cache_bytes / 4, SPILL_MAX_BYTES);
-    uint64_t full = dirty + dirty / 2 + 4 * log_file_bytes + spill + cache_bytes / 8;
-    uint64_t least = dirty + dirty / 2 + 2 * log_file_bytes;
+    uint64_t least = dirty + dirty / 2 + 4 * log_file_bytes + cache_bytes / 8;
     uint64_t share = disk_bytes / 5;
-    return at_most(full, share > least ? share : least);
+    return at_most(least + spill, share > least ? share : least);
 }
 
 static int sample(stor_reserve_t *reserve, uint64_t *ret_disk_bytes, vd_error_t *err)

@@ -412,7 +412,7 @@ Test(reserve, formula)
     uint64_t large = stor_reserve_compute(1024 * mb, 100 * mb, 1000000 * mb);
     cr_assert(large > 1200 * mb && large < 1260 * mb, "%llu", (unsigned long long)(large / mb));
     /* A small disk: at most a fifth, at least the dirty part and two log files. */
-    cr_assert_eq(stor_reserve_compute(1024 * mb, 100 * mb, 4000 * mb), 800 * mb);
+    cr_assert_eq(stor_reserve_compute(1024 * mb, 100 * mb, 6000 * mb), 1200 * mb);
     uint64_t small = stor_reserve_compute(32 * mb, 1 * mb, 64 * mb);
     cr_assert(small > 12 * mb && small < 20 * mb, "%llu", (unsigned long long)(small / mb));
 }
