@@ -411,10 +411,10 @@ Test(reserve, formula)
     /* A large disk: the whole formula. 1 GB cache, 100 MB log files: 461 + 400 + 256 + 128. */
     uint64_t large = stor_reserve_compute(1024 * mb, 100 * mb, 1000000 * mb);
     cr_assert(large > 1200 * mb && large < 1260 * mb, "%llu", (unsigned long long)(large / mb));
-    /* A small disk: at most a fifth, at least the dirty part and two log files. */
+    /* A smaller disk: a fifth; never less than the dirty part, the logs and lookaside. */
     cr_assert_eq(stor_reserve_compute(1024 * mb, 100 * mb, 6000 * mb), 1200 * mb);
     uint64_t small = stor_reserve_compute(32 * mb, 1 * mb, 64 * mb);
-    cr_assert(small > 12 * mb && small < 20 * mb, "%llu", (unsigned long long)(small / mb));
+    cr_assert(small > 20 * mb && small < 25 * mb, "%llu", (unsigned long long)(small / mb));
 }
 
 Test(reserve, writes_are_refused_and_come_back)
