@@ -1,5 +1,7 @@
 #include "veddb-storaged/cursors.h"
 
+#include "veddb-storaged/sessions.h"
+
 #include "libcommon/base/clock.h"
 #include "libcommon/base/map.h"
 #include "libcommon/base/mem.h"
@@ -17,7 +19,7 @@ struct stor_client_cursor {
     vd_arena_t *arena;
     vd_slice_t ns, user; /* in the arena */
     vd_bson_t originating;
-    uint8_t lsid[16];
+    stor_session_key_t session; /* when has_lsid */
     bool has_lsid, no_timeout, pinned, killed;
     uint64_t collection_id, left_us; /* left_us: of maxTimeMS; 0 = none */
     uint64_t opened_ms, last_used_ms, batches, documents;
@@ -141,7 +143,7 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
                         options->originating.len};
     if (request->command.lsid.len == 16) {
         cursor->has_lsid = true;
-        memcpy(cursor->lsid, request->command.lsid.data, 16);
+        cursor->session = stor_session_key_of(&request->command);
     }
     pthread_mutex_lock(&cursors->lock);
     do {
@@ -215,7 +217,7 @@ static int pin_check(const stor_client_cursor_t *cursor, const stor_request_t *r
                             (long long)id);
     bool same_session = cursor->has_lsid
                             ? request->command.lsid.len == 16 &&
-                                  memcmp(cursor->lsid, request->command.lsid.data, 16) == 0
+                                  memcmp(cursor->session.bytes, request->command.lsid.data, 16) == 0
                             : request->command.lsid.len == 0;
     if (!same_session)
         return vd_error_set(err, VD_ERR_LOCATION(50738),
@@ -369,14 +371,23 @@ static uint32_t kill_selected(stor_cursors_t *cursors, select_fn select, const v
     }
 }
 
-static bool of_session(const stor_client_cursor_t *cursor, const void *context)
+typedef struct {
+    bool (*matches)(const stor_session_key_t *key, const void *context);
+    const void *context;
+} sessions_t;
+
+static bool of_sessions(const stor_client_cursor_t *cursor, const void *context)
 {
-    return cursor->has_lsid && memcmp(cursor->lsid, context, 16) == 0;
+    const sessions_t *sessions = context;
+    return cursor->has_lsid && sessions->matches(&cursor->session, sessions->context);
 }
 
-uint32_t stor_cursors_kill_session(stor_cursors_t *cursors, const uint8_t lsid[16])
+uint32_t stor_cursors_kill_sessions(stor_cursors_t *cursors,
+                                    bool (*matches)(const stor_session_key_t *key,
+                                                    const void *context),
+                                    const void *context)
 {
-    return kill_selected(cursors, of_session, lsid);
+    return kill_selected(cursors, of_sessions, &(sessions_t){matches, context});
 }
 
 static bool of_collection(const stor_client_cursor_t *cursor, const void *context)
@@ -443,7 +454,7 @@ void stor_cursors_visit(stor_cursors_t *cursors,
             .id = cursor->id,
             .ns = cursor->ns,
             .user = cursor->user,
-            .lsid = cursor->has_lsid ? vd_slice(cursor->lsid, 16) : VD_SLICE_NULL,
+            .lsid = cursor->has_lsid ? vd_slice(cursor->session.bytes, 16) : VD_SLICE_NULL,
             .originating = cursor->originating,
             .opened_ms = cursor->opened_ms,
             .last_used_ms = cursor->last_used_ms,

@@ -75,9 +75,12 @@ typedef enum { STOR_KILL_KILLED, STOR_KILL_NOT_FOUND, STOR_KILL_ALIVE } stor_kil
 /* A cursor in use is killed when its batch ends; its request is told to stop. ALIVE: may not be
  * killed by this user. */
 stor_kill_t stor_cursors_kill(stor_request_t *request, int64_t id, vd_slice_t ns);
-/* All of a session (endSessions, killSessions), of a collection (drop), or idle ones. Return how
+/* All of the sessions that match (endSessions, killSessions), of a collection (drop), or idle ones. Return how
  * many. */
-uint32_t stor_cursors_kill_session(stor_cursors_t *cursors, const uint8_t lsid[16]);
+uint32_t stor_cursors_kill_sessions(stor_cursors_t *cursors,
+                                    bool (*matches)(const stor_session_key_t *key,
+                                                    const void *context),
+                                    const void *context);
 uint32_t stor_cursors_kill_collection(stor_cursors_t *cursors, uint64_t collection_id);
 uint32_t stor_cursors_expire(stor_cursors_t *cursors);
 

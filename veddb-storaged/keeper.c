@@ -1,14 +1,244 @@
+/* veddb-storaged/keeper.c — see keeper.h.
+ *
+ * Two threads: the keeper makes its pass twice a second; the scrub goes round the collections in
+ * its own time, so that a large one holds up nothing. */
 #include "veddb-storaged/keeper.h"
-int stor_keeper_start(stor_storage_t *storage, struct vd_daemon *daemon, vd_error_t *err)
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/runtime/daemon.h"
+#include "veddb-storaged/catalog/counters.h"
+#include "veddb-storaged/cursors.h"
+#include "veddb-storaged/journal.h"
+#include "veddb-storaged/scrub.h"
+#include "veddb-storaged/sessions.h"
+
+#include <signal.h>
+#include <time.h>
+
+#define PASS_MS          500
+#define FOLD_ENTRIES_MAX 20000
+#define FOLD_BATCHES_MAX 20    /* in a pass */
+#define SCRUB_PAUSE_US   10000 /* behind each step of about a millisecond */
+#define SCRUB_LOOK_MS    1000
+
+/* Kinds of work that may fail: told once, and again when they have gone well in between. */
+typedef enum { WORK_COUNTERS, WORK_JOURNAL, WORK_SCRUB, WORK_COUNT } work_t;
+
+struct stor_keeper {
+    stor_storage_t *storage;
+    vd_daemon_slot_t *slot; /* NULL without a daemon */
+    stor_session_t *session, *scrub_session;
+    pthread_t thread, scrub_thread;
+    bool started, scrub_started;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    atomic_bool stop;
+    atomic_bool failed[WORK_COUNT];
+};
+
+static const char *const work_names[WORK_COUNT] = {"counters", "journal", "scrub"};
+
+static void note(stor_keeper_t *keeper, work_t work, int rc, const vd_error_t *err)
 {
-    (void)storage, (void)daemon, (void)err;
-    return VD_OK;
+    bool before = keeper != NULL && atomic_exchange(&keeper->failed[work], rc != VD_OK);
+    if (rc == VD_OK || before || rc == VD_ERR_WRITE_CONFLICT)
+        return;
+    char text[VD_ERROR_MESSAGE_SIZE + 64];
+    vd_log(VD_LOG_ERROR, "work in the background failed", "work=%s error=%s", work_names[work],
+           vd_log_quote(vd_slice_str(err->message), text, sizeof text));
 }
-void stor_keeper_stop(stor_keeper_t **keeper_p)
+
+/* ---- one pass ---- */
+
+static void counters_fold(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t *session)
 {
-    *keeper_p = NULL;
+    bool more = true;
+    for (int i = 0; more && i < FOLD_BATCHES_MAX; i++) {
+        vd_error_t err = VD_ERROR_INIT;
+        more = false;
+        int rc = stor_counters_fold(storage, session, FOLD_ENTRIES_MAX, &more, &err);
+        note(keeper, WORK_COUNTERS, rc, &err);
+        if (rc != VD_OK)
+            return;
+    }
 }
+
+static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t *session)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    uint32_t expired = stor_cursors_expire(storage->cursors);
+    if (expired > 0)
+        vd_log(VD_LOG_INFO, "idle cursors closed", "cursors=%u", (unsigned)expired);
+    /* What follows writes a little: not into the last of the disk. */
+    if (stor_engine_write_allowed(storage->engine, NULL) != VD_OK)
+        return;
+    stor_sessions_expire(storage, session);
+    counters_fold(keeper, storage, session);
+    int rc =
+        stor_journal_maintain(storage->journal, session, stor_counters_position(storage), &err);
+    note(keeper, WORK_JOURNAL, rc, &err);
+    stor_catalog_remove_dropped(storage->catalog, session);
+}
+
 void stor_keeper_pass(stor_storage_t *storage, stor_session_t *session)
 {
-    (void)storage, (void)session;
+    pass(storage->keeper, storage, session);
+}
+
+/* ---- scrub ---- */
+
+static void scrub_told(stor_collection_t *collection, const stor_scrub_result_t *result)
+{
+    char ns[VD_NAMESPACE_MAX_BYTES * 2 + 16];
+    atomic_store(&collection->scrubbed_wall_ms, vd_wall_ms());
+    if (result->inconclusive)
+        return;
+    atomic_fetch_add(&collection->scrubs, 1);
+    if (result->equal)
+        return;
+    atomic_fetch_add(&collection->scrub_failures, 1);
+    vd_log(VD_LOG_ERROR, "a collection is not what it was kept to be",
+           "ns=%s collection=%llu documents=%lld documents_kept=%lld bytes=%lld bytes_kept=%lld "
+           "hash=%016llx hash_kept=%016llx",
+           vd_log_quote(vd_slice_str(collection->ns), ns, sizeof ns),
+           (unsigned long long)collection->id, (long long)result->documents,
+           (long long)result->documents_kept, (long long)result->bytes,
+           (long long)result->bytes_kept, (unsigned long long)result->hash,
+           (unsigned long long)result->hash_kept);
+}
+
+static bool is_due(const stor_collection_t *collection, const stor_storage_t *storage)
+{
+    int64_t last = atomic_load(&collection->scrubbed_wall_ms);
+    if (last < storage->started_wall_ms)
+        last = storage->started_wall_ms;
+    return vd_wall_ms() - last >= (int64_t)storage->settings.scrub_period_ms;
+}
+
+/* One round over all collections. */
+static void scrub_round(stor_keeper_t *keeper)
+{
+    stor_storage_t *storage = keeper->storage;
+    uint64_t id = 0;
+    for (stor_collection_t *c;
+         !atomic_load(&keeper->stop) && (c = stor_catalog_next(storage->catalog, id)) != NULL;
+         stor_catalog_unreference(&c)) {
+        vd_error_t err = VD_ERROR_INIT;
+        stor_scrub_result_t result;
+        id = c->id;
+        if (!is_due(c, storage))
+            continue;
+        int rc = stor_scrub_collection(storage, keeper->scrub_session, id, SCRUB_PAUSE_US,
+                                       &keeper->stop, &result, &err);
+        if (rc == VD_OK)
+            scrub_told(c, &result);
+        else if (rc != VD_ERR_INTERRUPTED)
+            atomic_fetch_add(&c->scrub_failures, 1);
+        if (rc != VD_ERR_INTERRUPTED)
+            note(keeper, WORK_SCRUB, rc, &err);
+        if (rc != VD_OK) /* not again at once */
+            atomic_store(&c->scrubbed_wall_ms, vd_wall_ms());
+    }
+}
+
+/* ---- threads ---- */
+
+static void signals_block(void)
+{
+    sigset_t all;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
+}
+
+/* False when it is time to stop. */
+static bool rest(stor_keeper_t *keeper, uint64_t ms)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until); /* can't fail for this clock */
+    until.tv_sec += (time_t)(ms / 1000);
+    until.tv_nsec += (long)(ms % 1000) * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    (void)pthread_mutex_lock(&keeper->lock);
+    while (!atomic_load(&keeper->stop) &&
+           pthread_cond_timedwait(&keeper->wake, &keeper->lock, &until) == 0)
+        continue;
+    (void)pthread_mutex_unlock(&keeper->lock);
+    return !atomic_load(&keeper->stop);
+}
+
+static void *keeper_run(void *context)
+{
+    stor_keeper_t *keeper = context;
+    signals_block();
+    while (rest(keeper, PASS_MS)) {
+        if (keeper->slot != NULL)
+            vd_daemon_beat(keeper->slot, true);
+        pass(keeper, keeper->storage, keeper->session);
+        if (keeper->slot != NULL)
+            vd_daemon_beat(keeper->slot, false);
+    }
+    return NULL;
+}
+
+static void *scrub_run(void *context)
+{
+    stor_keeper_t *keeper = context;
+    signals_block();
+    while (rest(keeper, SCRUB_LOOK_MS))
+        scrub_round(keeper);
+    return NULL;
+}
+
+int stor_keeper_start(stor_storage_t *storage, vd_daemon_t *daemon, vd_error_t *err)
+{
+    stor_keeper_t *keeper = vd_xalloc(sizeof *keeper);
+    pthread_condattr_t attr;
+    keeper->storage = storage;
+    keeper->slot = daemon == NULL ? NULL : vd_daemon_slot(daemon, "keeper");
+    (void)pthread_mutex_init(&keeper->lock, NULL);
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&keeper->wake, &attr);
+    (void)pthread_condattr_destroy(&attr);
+    storage->keeper = keeper;
+    int rc = stor_session_open(storage->engine, &keeper->session, err);
+    if (rc == VD_OK)
+        rc = stor_session_open(storage->engine, &keeper->scrub_session, err);
+    if (rc == VD_OK) {
+        keeper->started = pthread_create(&keeper->thread, NULL, keeper_run, keeper) == 0;
+        keeper->scrub_started = pthread_create(&keeper->scrub_thread, NULL, scrub_run, keeper) == 0;
+        if (!keeper->started || !keeper->scrub_started)
+            rc = vd_error_set(err, VD_ERR_INTERNAL, "the keeper's threads could not be started");
+    }
+    if (rc != VD_OK) {
+        stor_keeper_stop(&storage->keeper);
+        return rc;
+    }
+    (void)pthread_setname_np(keeper->thread, "keeper");
+    (void)pthread_setname_np(keeper->scrub_thread, "scrub");
+    return VD_OK;
+}
+
+void stor_keeper_stop(stor_keeper_t **keeper_p)
+{
+    stor_keeper_t *keeper = *keeper_p;
+    if (keeper == NULL)
+        return;
+    (void)pthread_mutex_lock(&keeper->lock);
+    atomic_store(&keeper->stop, true);
+    (void)pthread_cond_broadcast(&keeper->wake);
+    (void)pthread_mutex_unlock(&keeper->lock);
+    if (keeper->started)
+        (void)pthread_join(keeper->thread, NULL);
+    if (keeper->scrub_started)
+        (void)pthread_join(keeper->scrub_thread, NULL);
+    stor_session_close(&keeper->session);
+    stor_session_close(&keeper->scrub_session);
+    (void)pthread_mutex_destroy(&keeper->lock);
+    (void)pthread_cond_destroy(&keeper->wake);
+    vd_free(keeper);
+    *keeper_p = NULL;
 }

@@ -1,6 +1,8 @@
 /* veddb-storaged/registry.c — see registry.h. */
 #include "veddb-storaged/registry.h"
 
+#include "veddb-storaged/sessions.h"
+
 void stor_registry_add(stor_request_t *request)
 {
     VD_ASSERT(!request->registered);
@@ -63,13 +65,16 @@ bool stor_registry_kill(stor_storage_t *storage, uint64_t number, vd_slice_t use
     return found;
 }
 
-uint32_t stor_registry_kill_session(stor_storage_t *storage, vd_slice_t lsid,
-                                    const stor_request_t *but_not)
+uint32_t stor_registry_kill_sessions(stor_storage_t *storage,
+                                     bool (*matches)(const stor_session_key_t *key,
+                                                     const void *context),
+                                     const void *context, const stor_request_t *but_not)
 {
     uint32_t killed = 0;
     pthread_mutex_lock(&storage->registry_lock);
     for (stor_request_t *r = storage->registry_first; r != NULL; r = r->registry_next) {
-        if (r == but_not || !vd_slice_equal(r->command.lsid, lsid))
+        stor_session_key_t key = stor_session_key_of(&r->command);
+        if (r == but_not || r->command.lsid.len != 16 || !matches(&key, context))
             continue;
         request_kill(r, VD_ERR_INTERRUPTED);
         killed++;

@@ -14,10 +14,11 @@ void stor_registry_visit(stor_storage_t *storage,
 /* Marks the operation with that opid; false when there is none (or it belongs to another user and
  * all_users is false). */
 bool stor_registry_kill(stor_storage_t *storage, uint64_t number, vd_slice_t user, bool all_users);
-/* Marks every operation of a session. */
-uint32_t stor_registry_kill_session(stor_storage_t *storage, vd_slice_t lsid,
-                                    const stor_request_t *but_not);
-
+/* Marks every operation of the sessions that match. */
+uint32_t stor_registry_kill_sessions(stor_storage_t *storage,
+                                     bool (*matches)(const stor_session_key_t *key,
+                                                     const void *context),
+                                     const void *context, const stor_request_t *but_not);
 /* A gateway asks to stop one request of its own. */
 bool stor_registry_cancel(stor_storage_t *storage, uint64_t peer, uint64_t request_id);
 /* Marks what a connection (0 = every one of that gateway link) still has in flight. */

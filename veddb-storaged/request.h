@@ -20,7 +20,13 @@
 #include "veddb-storaged/query/variables.h"
 #include "veddb-storaged/storaged.h"
 
-#define STOR_REQUEST_HELD_MAX 8
+#define STOR_REQUEST_HELD_MAX  8
+#define STOR_SESSION_KEY_BYTES 48
+
+/* What a logical session is known by (sessions.h): lsid + digest of its user. */
+typedef struct {
+    uint8_t bytes[STOR_SESSION_KEY_BYTES];
+} stor_session_key_t;
 
 struct vd_daemon_slot;                            /* libcommon/runtime/daemon.h */
 typedef struct stor_command stor_command_t;       /* commands/table.h */

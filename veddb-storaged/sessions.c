@@ -1,7 +1,9 @@
-/* veddb-storaged/sessions.c — sessions in memory (sharded) and results of retryable writes in the table "sessions".
+/* veddb-storaged/sessions.c — sessions in memory (sharded) and results of retryable writes in the
+ * table "sessions".
  *
- * Key: 48 B session + u32 BE first statement. Value, little-endian: u8 format, u8 kind, u8 flags, u8 zero, i64 txnNumber, u64 timestamp, i64 wall clock ms, u32 count,
- * i32 n, i32 nModified, [upserted: u8 type, u32 length, payload], [value: BSON to the end]. */
+ * Key: 48 B session + u32 BE first statement. Value, little-endian: u8 format, u8 kind, u8 flags,
+ * u8 zero, i64 txnNumber, u64 timestamp, i64 wall clock ms, u32 count, i32 n, i32 nModified,
+ * [upserted: u8 type, u32 length, payload], [value: BSON to the end]. */
 #include "veddb-storaged/sessions.h"
 
 #include "libcommon/base/clock.h"
@@ -9,6 +11,7 @@
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/cursors.h"
 
+#include <openssl/sha.h>
 #include <time.h>
 
 #define TABLE              "sessions"
@@ -93,13 +96,28 @@ uint64_t stor_sessions_count(stor_sessions_t *sessions)
     return atomic_load(&sessions->count);
 }
 
-static stor_session_key_t key_of(const stor_request_t *request)
+stor_session_key_t stor_session_key(vd_slice_t id, vd_slice_t user)
 {
     stor_session_key_t key = {{0}};
-    memcpy(key.bytes, request->command.lsid.data, 16);
-    if (request->command.lsid_user.len == 32)
-        memcpy(key.bytes + 16, request->command.lsid_user.data, 32);
+    if (id.len == 16)
+        memcpy(key.bytes, id.data, 16);
+    (void)SHA256(user.len == 0 ? (const uint8_t *)"" : user.data, user.len, key.bytes + 16);
     return key;
+}
+
+stor_session_key_t stor_session_key_of(const vdp_operation_command_t *command)
+{
+    stor_session_key_t key = {{0}};
+    if (command->lsid.len == 16)
+        memcpy(key.bytes, command->lsid.data, 16);
+    if (command->lsid_user.len == 32)
+        memcpy(key.bytes + 16, command->lsid_user.data, 32);
+    return key;
+}
+
+static stor_session_key_t key_of(const stor_request_t *request)
+{
+    return stor_session_key_of(&request->command);
 }
 
 static shard_t *shard_of(stor_sessions_t *sessions, const stor_session_key_t *key)
@@ -136,12 +154,16 @@ int stor_sessions_touch(stor_request_t *request, vd_error_t *err)
         return VD_OK;
     if (request->command.lsid.len != 16)
         return vd_error_set(err, VD_ERR_INVALID_UUID, "lsid.id must be a 16-byte value");
-    stor_sessions_t *sessions = request->storage->sessions;
     stor_session_key_t key = key_of(request);
-    shard_t *shard = shard_of(sessions, &key);
+    return stor_sessions_use(request->storage->sessions, &key, err);
+}
+
+int stor_sessions_use(stor_sessions_t *sessions, const stor_session_key_t *key, vd_error_t *err)
+{
+    shard_t *shard = shard_of(sessions, key);
     session_t *session;
     pthread_mutex_lock(&shard->lock);
-    int rc = session_get(sessions, shard, &key, &session, err);
+    int rc = session_get(sessions, shard, key, &session, err);
     pthread_mutex_unlock(&shard->lock);
     return rc;
 }
@@ -385,8 +407,9 @@ int stor_sessions_record(stor_request_t *request, const stor_statement_result_t 
     memset(value, 0, ROW_HEAD_BYTES);
     value[0] = FORMAT;
     value[1] = result->kind;
-    value[2] = (uint8_t)((upserted ? FLAG_UPSERTED : 0) | (result->updated_existing ? FLAG_UPDATED : 0) |
-                         (result->has_value ? FLAG_HAS_VALUE : 0));
+    value[2] =
+        (uint8_t)((upserted ? FLAG_UPSERTED : 0) | (result->updated_existing ? FLAG_UPDATED : 0) |
+                  (result->has_value ? FLAG_HAS_VALUE : 0));
     vd_put_u64(value + 4, (uint64_t)request->txn_number);
     vd_put_u64(value + 12, result->timestamp);
     vd_put_u64(value + 20, (uint64_t)request->variables.now_ms);
@@ -406,13 +429,15 @@ int stor_sessions_record(stor_request_t *request, const stor_statement_result_t 
     row_key(&session, (uint32_t)result->statement, key);
     stor_cursor_t *cursor;
     int rc = stor_cursor_open(request->session, TABLE, &cursor, err);
-    return rc != VD_OK ? rc
-                       : stor_cursor_put(cursor, vd_slice(key, sizeof key), vd_slice(value, len), err);
+    return rc != VD_OK
+               ? rc
+               : stor_cursor_put(cursor, vd_slice(key, sizeof key), vd_slice(value, len), err);
 }
 
 /* ---- the end of sessions ---- */
 
-/* Removes a session's rows, in small transactions; what can't be removed now is left to the sweep. */
+/* Removes a session's rows, in small transactions; what can't be removed now is left to the sweep.
+ */
 static void rows_remove(stor_session_t *engine, const stor_session_key_t *session)
 {
     uint8_t first[ROW_KEY_BYTES], key[ROW_KEY_BYTES];
@@ -460,10 +485,15 @@ static bool session_remove(stor_sessions_t *sessions, const stor_session_key_t *
     return !busy;
 }
 
+static bool is_session(const stor_session_key_t *key, const void *context)
+{
+    return memcmp(key->bytes, ((const stor_session_key_t *)context)->bytes, sizeof key->bytes) == 0;
+}
+
 void stor_sessions_end(stor_storage_t *storage, const stor_session_key_t *key,
                        stor_session_t *session)
 {
-    (void)stor_cursors_kill_session(storage->cursors, key->bytes);
+    (void)stor_cursors_kill_sessions(storage->cursors, is_session, key);
     if (session_remove(storage->sessions, key))
         rows_remove(session, key);
 }

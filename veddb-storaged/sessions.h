@@ -8,17 +8,19 @@
 #pragma once
 #include "veddb-storaged/request.h"
 
-#define STOR_SESSION_KEY_BYTES 48
-
-typedef struct {
-    uint8_t bytes[STOR_SESSION_KEY_BYTES]; /* lsid + user digest */
-} stor_session_key_t;
+/* The key of a session of "name@db" ("" = nobody). id empty: only the user's part is set. */
+stor_session_key_t stor_session_key(vd_slice_t id, vd_slice_t user);
+/* That of a command; zeros without a session. */
+stor_session_key_t stor_session_key_of(const vdp_operation_command_t *command);
 
 VD_MUST_CHECK int stor_sessions_open(stor_storage_t *storage, stor_sessions_t **ret_sessions,
                                      vd_error_t *err);
 void stor_sessions_close(stor_sessions_t **sessions_p);
 /* The request's session is in use (made when new). Requests without lsid: VD_OK. */
 VD_MUST_CHECK int stor_sessions_touch(stor_request_t *request, vd_error_t *err);
+/* The same by key (startSession, refreshSessions). */
+VD_MUST_CHECK int stor_sessions_use(stor_sessions_t *sessions, const stor_session_key_t *key,
+                                    vd_error_t *err);
 /* Forgets (endSessions): also the rows of retryable writes, and the session's cursors. */
 void stor_sessions_end(stor_storage_t *storage, const stor_session_key_t *key,
                        stor_session_t *session);

@@ -12,7 +12,7 @@
 #include "veddb-storaged/sessions.h"
 
 #define FIRST_TERM     1
-#define OTHER_SESSIONS 16 /* keeper, opening, catalog changes */
+#define OTHER_SESSIONS 32 /* keeper, scrub, opening, catalog changes, validate */
 
 /* The set's id is made once; the epoch of users and roles is what their newest change left. */
 static int identity_load(stor_storage_t *storage, stor_session_t *session, vd_error_t *err)

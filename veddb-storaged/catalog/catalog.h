@@ -102,9 +102,12 @@ VD_MUST_CHECK int stor_catalog_drop_database(stor_request_t *request, vd_slice_t
 VD_MUST_CHECK int stor_catalog_rename(stor_request_t *request, vd_slice_t from_db,
                                       vd_slice_t from_name, vd_slice_t to_db, vd_slice_t to_name,
                                       bool drop_target, vd_error_t *err);
-/* Replaces the options (validator and its level and action are parsed from them). */
+/* Replaces the options by what `change` makes of the present ones, alone in the catalog. (Validator
+ * and its level and action are parsed from them.) */
 VD_MUST_CHECK int stor_catalog_modify(stor_request_t *request, vd_slice_t db, vd_slice_t name,
-                                      vd_bson_t options, vd_error_t *err);
+                                      int (*change)(void *context, vd_bson_t old,
+                                                    vd_bson_t *ret_options, vd_error_t *err),
+                                      void *context, vd_error_t *err);
 
 /* ---- the program ---- */
 VD_MUST_CHECK int stor_catalog_open(stor_storage_t *storage, stor_catalog_t **ret_catalog,

@@ -1,5 +1,5 @@
-/* veddb-storaged/catalog/change.c — changes of what exists. Each is one transaction of catalog rows and a journal entry, under change_lock;
- * files are made before it and removed after it. */
+/* veddb-storaged/catalog/change.c — changes of what exists. Each is one transaction of catalog rows
+ * and a journal entry, under change_lock; files are made before it and removed after it. */
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/rand.h"
@@ -324,8 +324,7 @@ static int rename_locked(stor_request_t *request, vd_slice_t from_db, vd_slice_t
                             VD_SLICE_FMT(from_name));
     }
     if (from == target)
-        return vd_error_set(err, VD_ERR_ILLEGAL_OPERATION,
-                            "Can't rename a collection to itself");
+        return vd_error_set(err, VD_ERR_ILLEGAL_OPERATION, "Can't rename a collection to itself");
     if (target != NULL && !drop_target) {
         stor_request_depends_newest(request);
         return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "target namespace exists");
@@ -365,22 +364,27 @@ static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
     return stor_rows_collection_put(session, context, err);
 }
 
-static int modify_locked(stor_request_t *request, stor_collection_t *collection, vd_bson_t options,
-                         vd_error_t *err)
+static int modify_locked(stor_request_t *request, stor_collection_t *collection,
+                         int (*change)(void *context, vd_bson_t old, vd_bson_t *ret_options,
+                                       vd_error_t *err),
+                         void *context, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    vd_bson_t old = {vd_arena_copy(request->arena, collection->options.data, collection->options.len),
-                     collection->options.len};
-    vd_bson_t body;
-    int rc = stor_catalog_fence(request, collection, err);
+    vd_bson_t old = {
+        vd_arena_copy(request->arena, collection->options.data, collection->options.len),
+        collection->options.len};
+    vd_bson_t body, options;
+    int rc = change(context, old, &options, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, collection, err);
     if (rc != VD_OK)
         return rc;
     rc = stor_collection_options_set(collection, options, err);
     if (rc == VD_OK) {
         rc = change_body(request, collection, NULL, true, &body, err);
-        change_t change = {STOR_CHANGE_MODIFY, collection->id, body, modify_rows, collection};
+        change_t modify = {STOR_CHANGE_MODIFY, collection->id, body, modify_rows, collection};
         if (rc == VD_OK)
-            rc = change_commit(request, &change, err);
+            rc = change_commit(request, &modify, err);
         if (rc != VD_OK && stor_collection_options_set(collection, old, NULL) != VD_OK)
             VD_UNREACHABLE(); /* they were parsed before */
     }
@@ -388,16 +392,17 @@ static int modify_locked(stor_request_t *request, stor_collection_t *collection,
     return rc;
 }
 
-int stor_catalog_modify(stor_request_t *request, vd_slice_t db, vd_slice_t name, vd_bson_t options,
-                        vd_error_t *err)
+int stor_catalog_modify(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                        int (*change)(void *context, vd_bson_t old, vd_bson_t *ret_options,
+                                      vd_error_t *err),
+                        void *context, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     pthread_mutex_lock(&catalog->change_lock);
     stor_collection_t *collection = find(catalog, db, name);
-    int rc = collection == NULL
-                 ? vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns does not exist")
-                 : modify_locked(request, collection, options, err);
+    int rc = collection == NULL ? vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns does not exist")
+                                : modify_locked(request, collection, change, context, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }

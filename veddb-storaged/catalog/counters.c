@@ -7,8 +7,7 @@
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/journal.h"
 
-#define POSITION_META     "counters_at"
-#define COLLECTIONS_FOLD_MAX 100000
+#define POSITION_META "counters_at"
 
 /* Deltas of some journal entries, by collection. */
 typedef struct {
@@ -18,7 +17,7 @@ typedef struct {
 
 static void deltas_init(deltas_t *deltas)
 {
-    deltas->by_id = vd_map_create(COLLECTIONS_FOLD_MAX);
+    deltas->by_id = vd_map_create(STOR_COLLECTIONS_MAX);
     deltas->arena = vd_arena_create();
 }
 
@@ -68,7 +67,8 @@ static int entries_read(stor_storage_t *storage, stor_session_t *session, deltas
     vd_error_t step = VD_ERROR_INIT;
     int rc = VD_OK;
     stor_journal_reader_begin(reader);
-    /* Parts of one transaction are never torn apart: the count is only looked at between timestamps. */
+    /* Parts of one transaction are never torn apart: the count is only looked at between
+     * timestamps. */
     for (;;) {
         rc = stor_journal_reader_next(reader, upto, &entry, &step);
         if (rc == VD_OK && count >= max && entry.timestamp != last)
@@ -204,7 +204,8 @@ int stor_counters_fold(stor_storage_t *storage, stor_session_t *session, uint32_
                        bool *ret_more, vd_error_t *err)
 {
     deltas_t deltas;
-    uint64_t upto = stor_engine_visible(storage->engine); /* before begin: all of it is in the snapshot */
+    uint64_t upto =
+        stor_engine_visible(storage->engine); /* before begin: all of it is in the snapshot */
     *ret_more = false;
     int rc = stor_txn_begin(session, err);
     if (rc != VD_OK)
@@ -229,6 +230,37 @@ int stor_counters_fold(stor_storage_t *storage, stor_session_t *session, uint32_
         atomic_store(&storage->catalog->counters_at, position);
     *ret_more = count >= entries_max;
     deltas_done(&deltas);
+    return rc;
+}
+
+int stor_counters_kept(stor_storage_t *storage, stor_session_t *session, uint64_t collection_id,
+                       uint64_t upto, stor_counters_row_t *ret_row, vd_error_t *err)
+{
+    VD_ASSERT(stor_txn_active(session));
+    stor_counters_row_t row = {0};
+    vd_error_t step = VD_ERROR_INIT;
+    uint64_t folded = position_read(session);
+    uint64_t from = folded < upto ? folded : upto, to = folded < upto ? upto : folded;
+    uint32_t count;
+    deltas_t deltas;
+    deltas_init(&deltas);
+    int rc = stor_rows_counters_get(session, collection_id, &row, &step);
+    if (rc == VD_OK || rc == VD_ERR_NOT_FOUND) {
+        vd_error_clear(&step);
+        rc = entries_read(storage, session, &deltas, &from, to, UINT32_MAX, &count, &step);
+    }
+    const stor_counters_row_t *delta = vd_map_get(deltas.by_id, vd_key_u64(&collection_id));
+    if (delta != NULL) {
+        int64_t sign = folded < upto ? 1 : -1;
+        row.documents += sign * delta->documents;
+        row.bytes += sign * delta->bytes;
+        row.hash += (uint64_t)sign * delta->hash;
+    }
+    deltas_done(&deltas);
+    if (rc == VD_OK)
+        *ret_row = row;
+    else if (err != NULL)
+        vd_error_copy(&step, err);
     return rc;
 }
 

@@ -8,7 +8,7 @@
  * journal segments above P are not dropped (stor_counters_position). Threads: fold: keeper; load:
  * at open. */
 #pragma once
-#include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/catalog/rows.h"
 
 /* At open, when the catalog's collections are known. */
 VD_MUST_CHECK int stor_counters_load(stor_storage_t *storage, stor_session_t *session,
@@ -17,5 +17,10 @@ VD_MUST_CHECK int stor_counters_load(stor_storage_t *storage, stor_session_t *se
  * there is more. */
 VD_MUST_CHECK int stor_counters_fold(stor_storage_t *storage, stor_session_t *session,
                                      uint32_t entries_max, bool *ret_more, vd_error_t *err);
+/* The kept values of a collection as of the journal position `upto` (visible), in the session's open
+ * transaction. VD_ERR_CHANGE_STREAM_HISTORY_LOST when the journal was cut in between. */
+VD_MUST_CHECK int stor_counters_kept(stor_storage_t *storage, stor_session_t *session,
+                                     uint64_t collection_id, uint64_t upto,
+                                     stor_counters_row_t *ret_row, vd_error_t *err);
 /* Journal position up to which the rows are folded. */
 uint64_t stor_counters_position(const stor_storage_t *storage);

@@ -1,44 +1,292 @@
-/* veddb-storaged/commands/sessions.c — skeleton */
+/* veddb-storaged/commands/sessions.c — startSession, refreshSessions, endSessions, the commands
+ * that kill sessions, and the refusal of transactions.
+ *
+ * Who kills: everybody their own sessions; those of others with VDP_COMMAND_ALL_USERS, which the
+ * gateway gives with the privilege killAnySession. */
+#include "veddb-storaged/sessions.h"
+
+#include "libcommon/base/rand.h"
+#include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/cursors.h"
+#include "veddb-storaged/registry.h"
+
+#include <stdio.h>
+
+#define SESSIONS_PER_COMMAND_MAX 10000
+#define USER_TEXT_MAX            400
+
+/* ---- what a session is named by ---- */
+
+/* {id: UUID, uid: digest}; without uid it is the asker's own. */
+static int session_read(stor_request_t *request, vd_value_t v, const char *command,
+                        stor_session_key_t *ret_key, vd_error_t *err)
+{
+    uint8_t subtype = 0;
+    bool has_id = false;
+    stor_session_key_t key = stor_session_key(VD_SLICE_NULL, request->command.user);
+    vd_bson_iter_t iter;
+    if (v.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field '%s' holds a session of the wrong type '%s', expected type "
+                            "'object'",
+                            command, vd_bson_type_name(v.type));
+    vd_bson_iter_init(&iter, vd_value_document(v));
+    while (vd_bson_iter_next(&iter)) {
+        bool id = vd_slice_is(iter.name, "id"), uid = vd_slice_is(iter.name, "uid");
+        if (!id && !uid)
+            return vd_error_set(err, VD_ERR_LOCATION(40415),
+                                "BSON field '%s.%.*s' is an unknown field.", command,
+                                VD_SLICE_FMT(iter.name));
+        vd_slice_t bytes = iter.value.type == VD_BSON_BINARY ? vd_value_binary(iter.value, &subtype)
+                                                             : VD_SLICE_NULL;
+        if (id && (bytes.len != 16 || subtype != 4))
+            return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                                "BSON field '%s.id' is no UUID (binary of subtype 4, 16 bytes)",
+                                command);
+        if (uid && bytes.len != 32)
+            return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                                "BSON field '%s.uid' is no digest (32 bytes)", command);
+        memcpy(key.bytes + (id ? 0 : 16), bytes.data, bytes.len);
+        has_id |= id;
+    }
+    if (!has_id)
+        return vd_error_set(err, VD_ERR_LOCATION(40414),
+                            "BSON field '%s.id' is missing but a required field", command);
+    *ret_key = key;
+    return VD_OK;
+}
+
+static bool is_own(const stor_request_t *request, const stor_session_key_t *key)
+{
+    stor_session_key_t own = stor_session_key(VD_SLICE_NULL, request->command.user);
+    return memcmp(key->bytes + 16, own.bytes + 16, 32) == 0;
+}
+
+static int array_read(stor_request_t *request, vd_bson_t *ret_array, vd_error_t *err)
+{
+    vd_slice_t name;
+    vd_value_t v;
+    if (!vd_bson_first(request->body, &name, &v) || v.type != VD_BSON_ARRAY)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field '%s.%s' is the wrong type '%s', expected type 'array'",
+                            request->entry->name, request->entry->name, vd_bson_type_name(v.type));
+    if (vd_bson_count(vd_value_document(v)) > SESSIONS_PER_COMMAND_MAX)
+        return vd_error_set(err, VD_ERR_BAD_VALUE, "%s: at most %d sessions at once",
+                            request->entry->name, SESSIONS_PER_COMMAND_MAX);
+    static const stor_arg_t table[] = {{"unused", STOR_ARG_REFUSED, 0, 0}};
+    char unused;
+    *ret_array = vd_value_document(v);
+    return stor_args_parse(request->body, request->entry->name, true, table, VD_COUNT_OF(table),
+                           &unused, err);
+}
+
+/* Calls each() for every session of the command's array. */
+static int sessions_each(stor_request_t *request,
+                         int (*each)(stor_request_t *request, const stor_session_key_t *key,
+                                     vd_error_t *err),
+                         vd_error_t *err)
+{
+    vd_bson_t array;
+    vd_bson_iter_t iter;
+    stor_session_key_t key;
+    int rc = array_read(request, &array, err);
+    if (rc != VD_OK)
+        return rc;
+    for (int pass = 0; rc == VD_OK && pass < 2;
+         pass++) { /* all are checked before any is touched */
+        vd_bson_iter_init(&iter, array);
+        while (rc == VD_OK && vd_bson_iter_next(&iter)) {
+            rc = session_read(request, iter.value, request->entry->name, &key, err);
+            if (rc == VD_OK && !is_own(request, &key) && !stor_request_all_users(request))
+                rc = vd_error_set(err, VD_ERR_UNAUTHORIZED,
+                                  "not authorized on sessions of other users");
+            if (rc == VD_OK && pass == 1)
+                rc = each(request, &key, err);
+        }
+    }
+    return rc;
+}
+
+/* ---- start, refresh, end ---- */
 
 int stor_command_start_session(stor_request_t *request, vd_error_t *err)
 {
-    (void)request;
-    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+    static const stor_arg_t table[] = {{"unused", STOR_ARG_REFUSED, 0, 0}};
+    char unused;
+    uint8_t id[16];
+    int rc = stor_args_parse(request->body, "startSession", true, table, VD_COUNT_OF(table),
+                             &unused, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_rand_secret(id, sizeof id);
+    id[6] = (uint8_t)((id[6] & 0x0f) | 0x40), id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
+    stor_session_key_t key = stor_session_key(vd_slice(id, sizeof id), request->command.user);
+    rc = stor_sessions_use(request->storage->sessions, &key, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_bb_begin_document(&request->reply, "id");
+    vd_bb_binary(&request->reply, "id", 4, vd_slice(id, sizeof id));
+    vd_bb_close(&request->reply);
+    vd_bb_int32(&request->reply, "timeoutMinutes",
+                (int32_t)(request->storage->settings.session_idle_max_ms / 60000));
+    return VD_OK;
+}
+
+static int refresh(stor_request_t *request, const stor_session_key_t *key, vd_error_t *err)
+{
+    return stor_sessions_use(request->storage->sessions, key, err);
 }
 
 int stor_command_refresh_sessions(stor_request_t *request, vd_error_t *err)
 {
-    (void)request;
-    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+    return sessions_each(request, refresh, err);
+}
+
+static int end(stor_request_t *request, const stor_session_key_t *key, vd_error_t *err)
+{
+    stor_sessions_end(request->storage, key, request->session);
+    return stor_request_check(request, err);
 }
 
 int stor_command_end_sessions(stor_request_t *request, vd_error_t *err)
 {
-    (void)request;
-    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+    return sessions_each(request, end, err);
+}
+
+/* ---- kill ---- */
+
+typedef struct {
+    bool any_id, any_user; /* else key's id, key's user */
+    stor_session_key_t key;
+} pattern_t;
+
+static bool pattern_matches(const stor_session_key_t *key, const void *context)
+{
+    const pattern_t *pattern = context;
+    return (pattern->any_id || memcmp(key->bytes, pattern->key.bytes, 16) == 0) &&
+           (pattern->any_user || memcmp(key->bytes + 16, pattern->key.bytes + 16, 32) == 0);
+}
+
+static void kill(stor_request_t *request, const pattern_t *pattern)
+{
+    (void)stor_registry_kill_sessions(request->storage, pattern_matches, pattern, request);
+    (void)stor_cursors_kill_sessions(request->storage->cursors, pattern_matches, pattern);
+}
+
+static int kill_one(stor_request_t *request, const stor_session_key_t *key, vd_error_t *err)
+{
+    kill(request, &(pattern_t){.key = *key});
+    return stor_request_check(request, err);
 }
 
 int stor_command_kill_sessions(stor_request_t *request, vd_error_t *err)
 {
-    (void)request;
-    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+    vd_bson_t array;
+    int rc = array_read(request, &array, err);
+    if (rc == VD_OK && vd_bson_is_empty(array)) { /* all of the asker's */
+        kill(request, &(pattern_t){.any_id = true,
+                                   .key = stor_session_key(VD_SLICE_NULL, request->command.user)});
+        return VD_OK;
+    }
+    return rc == VD_OK ? sessions_each(request, kill_one, err) : rc;
+}
+
+/* {user, db} */
+static int user_read(vd_value_t v, const char *command, pattern_t *ret_pattern, vd_error_t *err)
+{
+    if (v.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH, "%s: a user is an object {user, db}",
+                            command);
+    vd_value_t user = vd_bson_get(vd_value_document(v), "user"),
+               db = vd_bson_get(vd_value_document(v), "db");
+    if (vd_bson_count(vd_value_document(v)) != 2 || user.type != VD_BSON_STRING ||
+        db.type != VD_BSON_STRING)
+        return vd_error_set(err, VD_ERR_FAILED_TO_PARSE, "%s: a user is {user: <name>, db: <name>}",
+                            command);
+    char text[USER_TEXT_MAX];
+    int len = snprintf(text, sizeof text, "%.*s@%.*s", VD_SLICE_FMT(vd_value_string(user)),
+                       VD_SLICE_FMT(vd_value_string(db)));
+    if (len < 0 || len >= (int)sizeof text)
+        return vd_error_set(err, VD_ERR_BAD_VALUE, "%s: a user's name is too long", command);
+    *ret_pattern = (pattern_t){.any_id = true,
+                               .key = stor_session_key(VD_SLICE_NULL, vd_slice(text, (size_t)len))};
+    return VD_OK;
+}
+
+/* {lsid: {id, uid}}, {uid}, {users: [{user, db}, ...]}; {} is everything. */
+static int pattern_kill(stor_request_t *request, vd_value_t v, bool act, vd_error_t *err)
+{
+    static const char name[] = "killAllSessionsByPattern";
+    pattern_t pattern = {.any_id = true, .any_user = true};
+    uint8_t subtype;
+    if (v.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH, "%s: a pattern is an object", name);
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, vd_value_document(v));
+    int rc = VD_OK;
+    while (rc == VD_OK && vd_bson_iter_next(&iter)) {
+        if (vd_slice_is(iter.name, "lsid")) {
+            rc = session_read(request, iter.value, name, &pattern.key, err);
+            pattern.any_id = pattern.any_user = false;
+        } else if (vd_slice_is(iter.name, "uid") && iter.value.type == VD_BSON_BINARY &&
+                   vd_value_binary(iter.value, &subtype).len == 32) {
+            memcpy(pattern.key.bytes + 16, vd_value_binary(iter.value, &subtype).data, 32);
+            pattern.any_user = false;
+        } else {
+            rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
+                              "%s: a pattern of '%.*s' is not built: use lsid or uid", name,
+                              VD_SLICE_FMT(iter.name));
+        }
+    }
+    if (rc == VD_OK && act)
+        kill(request, &pattern);
+    return rc;
+}
+
+static int user_kill(stor_request_t *request, vd_value_t v, bool act, vd_error_t *err)
+{
+    pattern_t pattern;
+    int rc = user_read(v, "killAllSessions", &pattern, err);
+    if (rc == VD_OK && act)
+        kill(request, &pattern);
+    return rc;
+}
+
+static int kill_each(stor_request_t *request,
+                     int (*each)(stor_request_t *request, vd_value_t v, bool act, vd_error_t *err),
+                     vd_error_t *err)
+{
+    vd_bson_t array;
+    vd_bson_iter_t iter;
+    int rc = array_read(request, &array, err);
+    if (rc == VD_OK && vd_bson_is_empty(array))
+        kill(request, &(pattern_t){.any_id = true, .any_user = true});
+    for (int act = 0; rc == VD_OK && act < 2; act++) { /* all are checked before any is killed */
+        vd_bson_iter_init(&iter, array);
+        while (rc == VD_OK && vd_bson_iter_next(&iter))
+            rc = each(request, iter.value, act == 1, err);
+    }
+    return rc;
 }
 
 int stor_command_kill_all_sessions(stor_request_t *request, vd_error_t *err)
 {
-    (void)request;
-    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+    return kill_each(request, user_kill, err);
 }
 
 int stor_command_kill_all_sessions_by_pattern(stor_request_t *request, vd_error_t *err)
 {
-    (void)request;
-    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+    return kill_each(request, pattern_kill, err);
 }
 
+/* ---- transactions ---- */
+
+/* None can have been begun (request.c refuses that), so there is none to end. */
 int stor_command_transactions_refused(stor_request_t *request, vd_error_t *err)
 {
-    (void)request;
-    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "skeleton");
+    return vd_error_set(
+        err, VD_ERR_NO_SUCH_TRANSACTION,
+        "%s: there is no transaction: multi-document transactions are not built yet",
+        request->entry->name);
 }

@@ -1,0 +1,26 @@
+/* veddb-storaged/commands/collection_options.h — the options of a collection as create and collMod
+ * take them.
+ *
+ * Duty:    checks what is given, refuses by name what is not built, and makes the form in which the
+ *          catalog keeps it and listCollections shows it: validator, validationLevel,
+ *          validationAction. What says the default ({capped: false}) is accepted.
+ * Threads: the worker's; documents borrow the body or live in the request's arena. */
+#pragma once
+#include "veddb-storaged/args.h"
+#include "veddb-storaged/request.h"
+
+typedef struct {
+    vd_bson_t validator;
+    bool has_validator;
+    vd_slice_t level, action; /* empty = not given */
+} stor_collection_options_t;
+
+/* validator: MISSING, or what stands in the body. */
+VD_MUST_CHECK int stor_collection_options_check(stor_request_t *request, vd_slice_t collection,
+                                                vd_value_t validator,
+                                                stor_collection_options_t *options,
+                                                const char *command, vd_error_t *err);
+/* Those of `old`, replaced by what is given. */
+VD_MUST_CHECK int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,
+                                                const stor_collection_options_t *options,
+                                                vd_bson_t *ret_options, vd_error_t *err);
