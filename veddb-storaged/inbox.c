@@ -31,6 +31,7 @@
 #define STATE_PERIOD_MS     1000
 #define UNSENT_RETRY_MS     2
 #define STOP_WAIT_MS        10000
+#define QUICK_WAKE_DEPTH    8
 #define LONG_NICE           5 /* quick operations go first when cores are short */
 
 typedef struct {
@@ -54,6 +55,9 @@ typedef struct lane {
     queue_t queue;
     worker_t *idle;
     uint32_t running;
+    /* So much waits that another worker is woken for it. A wake costs as much as several quick
+     * operations; where one blocks, the next turn's arrivals find its leftovers (step_dispatch). */
+    uint32_t wake_depth;
 } lane_t;
 
 enum { LANE_QUICK, LANE_LONG, LANE_COUNT };
@@ -208,7 +212,7 @@ static stor_request_t *work_take(stor_inbox_t *inbox, worker_t *worker)
         idle_wait(inbox, worker);
     stor_request_t *request = inbox->stopping ? NULL : queue_pop(&lane->queue);
     lane->running += request != NULL;
-    worker_t *next = lane->queue.first != NULL ? idle_take(lane) : NULL;
+    worker_t *next = lane->queue.count >= lane->wake_depth ? idle_take(lane) : NULL;
     (void)pthread_mutex_unlock(&inbox->lock);
     if (next != NULL)
         (void)pthread_cond_signal(&next->wake);
@@ -642,8 +646,11 @@ static bool step_dispatch(void *context)
     if (inbox->arrived[LANE_QUICK].first != NULL || inbox->arrived[LANE_LONG].first != NULL) {
         (void)pthread_mutex_lock(&inbox->lock);
         for (int i = 0; i < LANE_COUNT; i++) {
-            queue_join(&inbox->lanes[i].queue, &inbox->arrived[i]);
-            workers[i] = inbox->lanes[i].queue.first != NULL ? idle_take(&inbox->lanes[i]) : NULL;
+            lane_t *lane = &inbox->lanes[i];
+            bool wake = lane->running == 0 || lane->queue.first != NULL;
+            queue_join(&lane->queue, &inbox->arrived[i]);
+            wake |= lane->queue.count >= lane->wake_depth;
+            workers[i] = wake && lane->queue.first != NULL ? idle_take(lane) : NULL;
         }
         (void)pthread_mutex_unlock(&inbox->lock);
     }
@@ -767,6 +774,7 @@ int stor_inbox_start(stor_storage_t *storage, vd_daemon_t *daemon, const char *s
     for (int i = 0; i < LANE_COUNT; i++) {
         queue_init(&inbox->arrived[i]);
         queue_init(&inbox->lanes[i].queue);
+        inbox->lanes[i].wake_depth = i == LANE_QUICK ? QUICK_WAKE_DEPTH : 1;
     }
     vd_buf_init(&inbox->item, 64 * 1024);
     (void)pthread_mutex_init(&inbox->start_lock, NULL);

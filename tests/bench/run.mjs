@@ -132,7 +132,8 @@ class Postgres {
     const took = (Date.now() - start) / 1000;
     note({system: 'PostgreSQL', workload: 'load', clients: 1, ops_per_s: records / took, server_cpu_us: ((this.cpu() - cpu) * 1e6) / records});
     fs.rmSync(file);
-    this.psql('VACUUM ANALYZE usertable; CHECKPOINT;');
+    this.psql('VACUUM ANALYZE usertable');
+    this.psql('CHECKPOINT');
   }
   run(w, clients) {
     const files = this.script(w).map(([weight, text], i) => {
