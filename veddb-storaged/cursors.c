@@ -1,3 +1,4 @@
+/* veddb-storaged/cursors.c — see cursors.h. */
 #include "veddb-storaged/cursors.h"
 
 #include "veddb-storaged/sessions.h"

@@ -2,11 +2,13 @@
  * cursor replies.
  *
  * Duty:    a client cursor is an arena with a state and a function that fills the next batch. It
- * holds no snapshot, no engine cursor and no worker between batches. A batch in work pins it: a
- * second getMore meanwhile gets CursorInUse (12051). Ids are random 63 bits, never 0. Owner:
- * cursors.c; a handler holds one only between take and put. Threads: any. Limits:
- * VD_CURSORS_OPEN_MAX, idle time storage.cursor_timeout (noCursorTimeout cursors end with their
- * session), VD_QUERY_MEMORY_MAX_BYTES in each. */
+ *          holds no snapshot, no engine cursor and no worker between batches. A batch in work pins
+ *          it: a second getMore meanwhile gets CursorInUse (12051). Ids are random 63 bits, never
+ *          0.
+ * Owner:   cursors.c; a handler holds one only between take and put.
+ * Threads: any.
+ * Limits:  VD_CURSORS_OPEN_MAX, idle time storage.cursor_timeout (noCursorTimeout cursors end with
+ *          their session), VD_QUERY_MEMORY_MAX_BYTES in each. */
 #pragma once
 #include "veddb-storaged/request.h"
 
@@ -75,7 +77,8 @@ typedef enum { STOR_KILL_KILLED, STOR_KILL_NOT_FOUND, STOR_KILL_ALIVE } stor_kil
 /* A cursor in use is killed when its batch ends; its request is told to stop. ALIVE: may not be
  * killed by this user. */
 stor_kill_t stor_cursors_kill(stor_request_t *request, int64_t id, vd_slice_t ns);
-/* All of the sessions that match (endSessions, killSessions), of a collection (drop), or idle ones. Return how
+/* All of the sessions that match (endSessions, killSessions), of a collection (drop), or idle ones.
+ * Return how
  * many. */
 uint32_t stor_cursors_kill_sessions(stor_cursors_t *cursors,
                                     bool (*matches)(const stor_session_key_t *key,

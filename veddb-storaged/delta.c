@@ -42,7 +42,8 @@ static bool pair(vd_arena_t *arena, vd_slice_t name, vd_value_t before, vd_value
         return true;
     }
     vd_bb_open_document(bb, op_name(arena, 's', name));
-    bool ok = delta_fields(arena, vd_value_document(before), vd_value_document(after), bb, depth + 1);
+    bool ok =
+        delta_fields(arena, vd_value_document(before), vd_value_document(after), bb, depth + 1);
     vd_bb_close(bb);
     return ok;
 }
@@ -81,7 +82,8 @@ bool stor_delta_make(vd_arena_t *arena, vd_bson_t before, vd_bson_t after, vd_bs
     if (after.len < 64)
         return false;
     vd_bb_t *bb = vd_arena_alloc(arena, sizeof *bb);
-    vd_bb_init_arena(bb, arena, after.len / 4 * 3); /* a larger one is not worth it: the builder stops */
+    vd_bb_init_arena(bb, arena,
+                     after.len / 4 * 3); /* a larger one is not worth it: the builder stops */
     return delta_fields(arena, before, after, bb, 0) && vd_bb_finish(bb, ret_delta, NULL) == VD_OK;
 }
 

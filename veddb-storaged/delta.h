@@ -1,8 +1,10 @@
 /* veddb-storaged/delta.h — the difference between two versions of a document, field by field.
  *
- * Duty:    one document whose field names are a letter and the field's name, in the order of the old document: "d" removed, "u" replaced in place, "s" a sub-document with its own
- *          delta; then "i" appended. make gives a delta only if applying it to `before` yields exactly `after`, byte for byte, and it is clearly smaller than the document; else
- *          false (the whole is journaled). Pure. */
+ * Duty:    one document whose field names are a letter and the field's name, in the order of the
+ *          old document: "d" removed, "u" replaced in place, "s" a sub-document with its own
+ *          delta; then "i" appended. make gives a delta only if applying it to `before` yields
+ *          exactly `after`, byte for byte, and it is clearly smaller than the document; else false
+ *          (the whole is journaled). Pure. */
 #pragma once
 #include "libcommon/bson/build.h"
 

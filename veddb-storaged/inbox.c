@@ -30,7 +30,6 @@
 #define IDLE_REQUESTS_MAX   256
 #define STATE_PERIOD_MS     1000
 #define UNSENT_RETRY_MS     2
-#define STOP_WAIT_MS        10000
 #define QUICK_WAKE_DEPTH    8
 #define LONG_NICE           5 /* quick operations go first when cores are short */
 
@@ -587,8 +586,11 @@ static bool reply_send(stor_inbox_t *inbox, stor_request_t *request)
     int rc = vd_link_send(inbox->link, request->peer, request->reply_head, body, &err);
     if (rc == VD_ERR_FULL)
         return false;
-    if (rc != VD_OK && rc != VD_ERR_CLOSED)
+    if (rc != VD_OK && rc != VD_ERR_CLOSED) { /* whoever waits must hear something */
+        vdp_failure_t failure = vdp_failure_from(&err);
         vd_log(VD_LOG_ERROR, "a reply was not sent", "error=%d bytes=%zu", -rc, body.len);
+        message_send(inbox, request->peer, &vdp_failure, &failure, request->envelope.request_id);
+    }
     reply_finished(inbox, request);
     return true;
 }
@@ -834,16 +836,14 @@ static void workers_stop(stor_inbox_t *inbox)
     }
 }
 
-/* Until the flusher has given back all that it held: it keeps running, so this is short. */
+/* Until the flusher has given back all that it held. It keeps running, so this is short; where the
+ * disk hangs, the supervisor ends the wait. */
 static void parked_wait(stor_inbox_t *inbox)
 {
-    uint64_t give_up_ms = vd_monotonic_ms() + STOP_WAIT_MS;
-    while (atomic_load_explicit(&inbox->parked, memory_order_acquire) != 0 &&
-           vd_monotonic_ms() < give_up_ms) {
+    while (atomic_load_explicit(&inbox->parked, memory_order_acquire) != 0) {
         struct timespec pause = {.tv_nsec = 1000000};
         (void)nanosleep(&pause, NULL); /* waking early is fine */
     }
-    VD_ASSERT(atomic_load(&inbox->parked) == 0);
 }
 
 static void queue_free(queue_t *queue)

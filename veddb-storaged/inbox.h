@@ -1,7 +1,7 @@
 /* veddb-storaged/inbox.h — from the gateways' links to the workers and back.
  *
- * Duty:    one I/O thread with a ROUTER: decodes, checks, admits or refuses, hands to the workers of
- *          two lanes: quick operations (as many workers as settings.threads) and long ones
+ * Duty:    one I/O thread with a ROUTER: decodes, checks, admits or refuses, hands to the workers
+ *          of two lanes: quick operations (as many workers as settings.threads) and long ones
  *          (STOR_LONG_WORKERS, at a lower priority), so that neither long operations hold up quick
  *          ones, nor each other (docs/decisions/0004). A finished request is parked until what it
  *          depends on is durable (the flusher releases whole lists); the I/O thread sends all

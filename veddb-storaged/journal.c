@@ -1,10 +1,11 @@
 /* veddb-storaged/journal.c — entries, segments, readers.
  *
  * STOR_JOURNAL_FORMAT 1, little-endian:
- *   head:   u8 format, u8 flags (1 session, 2 user), u16 zero, u32 count of changes, i64 wall clock ms,
- *           [session: 16 B lsid, 32 B digest of its user, i64 txnNumber], [u8 length, user]
- *   change: u8 kind, u8 type of _id, u16 length of _id if <= 0xfffe (else 0xffff and u32 behind), i32 statement,
- *           u64 collection, u64 previous version, i64 bytes delta, u64 hash delta, u32 length of body, _id, body
+ *   head:   u8 format, u8 flags (1 session, 2 user), u16 zero, u32 count of changes, i64 wall clock
+ *           ms, [session: 16 B lsid, 32 B digest of its user, i64 txnNumber], [u8 length, user]
+ *   change: u8 kind, u8 type of _id, u16 length of _id if <= 0xfffe (else 0xffff and u32 behind),
+ *           i32 statement, u64 collection, u64 previous version, i64 bytes delta, u64 hash delta,
+ *           u32 length of body, _id, body
  *           (INSERT and REPLACE have no _id of their own: it is the body's first field) */
 #include "veddb-storaged/journal.h"
 
@@ -22,7 +23,7 @@
 #define CHANGE_BYTES      44
 #define KEY_BYTES         12
 #define SEGMENTS_MAX      4096
-#define SEGMENTS_WANTED   16       /* of journal_max */
+#define SEGMENTS_WANTED   16 /* of journal_max */
 #define SEGMENT_MIN_BYTES (8u << 20)
 #define CUT_PAUSE_MS      5000
 
@@ -174,25 +175,25 @@ int stor_journal_change_next(vd_slice_t *changes, stor_change_t *ret_change, vd_
 
 /* ---- segments ---- */
 
-typedef struct {
+typedef struct segment {
+    struct segment *next_dead;
     uint64_t number;
     char table[32];
-    uint64_t first;             /* no entry below; rows of older segments may be above, near the cut */
+    uint64_t first; /* no entry below; rows of older segments may be above, near the cut */
     atomic_uint_fast64_t bytes; /* appended since open, plus the file's size at open */
     atomic_uint_fast64_t entries;
 } segment_t;
 
 struct stor_journal {
     stor_storage_t *storage;
-    pthread_rwlock_t lock;      /* the list; appenders look only at `current` */
+    pthread_rwlock_t lock; /* the list; appenders look only at `current` */
     segment_t *segments[SEGMENTS_MAX];
     uint32_t count;
     _Atomic(segment_t *) current;
-    uint64_t cut_at;            /* above every timestamp drawn before the current one was made */
+    uint64_t cut_at; /* above every timestamp drawn before the current one was made */
     uint64_t cut_ms;
-    uint64_t dropped_below;     /* entries at or below may be gone */
-    segment_t *graveyard[SEGMENTS_MAX]; /* dropped while open: structs stay until close, as appenders may look */
-    uint32_t graveyard_count;
+    uint64_t dropped_below; /* entries at or below may be gone */
+    segment_t *dead; /* dropped while open: the structs stay until close, as readers may look */
 };
 
 static void segment_names(uint64_t number, char table[32], char row[32])
@@ -236,8 +237,8 @@ static int segment_load(void *context, uint64_t number, uint64_t first)
     segment->first = first;
     segment_names(number, segment->table, row);
     uint64_t bytes = 0, free_bytes = 0;
-    if (stor_engine_table_size(journal->storage->engine, segment->table, &bytes, &free_bytes, NULL) ==
-        VD_OK)
+    if (stor_engine_table_size(journal->storage->engine, segment->table, &bytes, &free_bytes,
+                               NULL) == VD_OK)
         atomic_store(&segment->bytes, bytes - free_bytes);
     /* Rows come in the order of their names, not of their numbers. */
     uint32_t at = journal->count++;
@@ -287,8 +288,11 @@ void stor_journal_close(stor_journal_t **journal_p)
         return;
     for (uint32_t i = 0; i < journal->count; i++)
         vd_free(journal->segments[i]);
-    for (uint32_t i = 0; i < journal->graveyard_count; i++)
-        vd_free(journal->graveyard[i]);
+    while (journal->dead != NULL) {
+        segment_t *dead = journal->dead;
+        journal->dead = dead->next_dead;
+        vd_free(dead);
+    }
     pthread_rwlock_destroy(&journal->lock);
     vd_free(journal);
     *journal_p = NULL;
@@ -338,8 +342,8 @@ static int drop_first(stor_journal_t *journal, stor_session_t *session, vd_error
     journal->count--;
     memmove(journal->segments, journal->segments + 1, journal->count * sizeof journal->segments[0]);
     journal->dropped_below = oldest_sure(journal);
-    if (journal->graveyard_count < SEGMENTS_MAX)
-        journal->graveyard[journal->graveyard_count++] = segment;
+    segment->next_dead = journal->dead; /* a reader may still look at it: it goes at the close */
+    journal->dead = segment;
     pthread_rwlock_unlock(&journal->lock);
     stor_catalog_table_dropped(journal->storage->catalog, table);
     return VD_OK;
@@ -372,8 +376,9 @@ int stor_journal_maintain(stor_journal_t *journal, stor_session_t *session, uint
     if (atomic_load(&current->bytes) >= segment_max_bytes(journal) &&
         journal->count < SEGMENTS_MAX && now_ms - journal->cut_ms >= CUT_PAUSE_MS &&
         stor_engine_visible(engine) >= journal->cut_at) {
-        /* Who has drawn already may append to the old one or to the new one: so the new one begins at what is
-         * visible, and the next cut waits until everything drawn before this one is visible. */
+        /* Who has drawn already may append to the old one or to the new one: so the new one begins
+         * at what is visible, and the next cut waits until everything drawn before this one is
+         * visible. */
         uint64_t first = stor_engine_visible(engine);
         rc = segment_make(journal, session, current->number + 1, first, err);
         journal->cut_at = above_all_drawn(journal);
@@ -382,7 +387,8 @@ int stor_journal_maintain(stor_journal_t *journal, stor_session_t *session, uint
             vd_log(VD_LOG_INFO, "journal segment cut", "segment=%llu",
                    (unsigned long long)current->number + 1);
     }
-    /* The first segment ends where the second begins, with a little overlap: the third's start is surely behind it. */
+    /* The first segment ends where the second begins, with a little overlap: the third's start is
+     * surely behind it. */
     while (rc == VD_OK && journal->count > 3 &&
            total_bytes(journal) > journal->storage->settings.journal_max_bytes &&
            journal->segments[2]->first <= keep_above)
@@ -397,7 +403,8 @@ void stor_journal_stats(stor_journal_t *journal, stor_journal_stats_t *ret_stats
     ret_stats->segments = journal->count;
     ret_stats->bytes = total_bytes(journal);
     for (uint32_t i = 0; i < journal->count; i++)
-        ret_stats->entries += atomic_load_explicit(&journal->segments[i]->entries, memory_order_relaxed);
+        ret_stats->entries +=
+            atomic_load_explicit(&journal->segments[i]->entries, memory_order_relaxed);
     ret_stats->oldest = journal->dropped_below;
     ret_stats->newest_segment = journal->segments[journal->count - 1]->number;
     pthread_rwlock_unlock(&journal->lock);
@@ -415,7 +422,7 @@ struct stor_journal_reader {
     stor_session_t *session;
     uint8_t after[KEY_BYTES]; /* key of the last entry given */
     uint64_t segment;         /* number of the older of the two segments that are merged */
-    bool primed;              /* heads stand at the first records above `after`, in this transaction */
+    bool primed; /* heads stand at the first records above `after`, in this transaction */
     bool more_segments;
     head_t heads[2];
 };
@@ -464,7 +471,8 @@ static uint32_t neighbours(stor_journal_reader_t *reader, char tables[2][32], bo
 }
 
 /* First record above `after` in one table. */
-static int head_seek(stor_journal_reader_t *reader, head_t *head, const char *table, vd_error_t *err)
+static int head_seek(stor_journal_reader_t *reader, head_t *head, const char *table,
+                     vd_error_t *err)
 {
     int rc = stor_cursor_open(reader->session, table, &head->cursor, err);
     if (rc != VD_OK)
@@ -527,10 +535,10 @@ int stor_journal_reader_next(stor_journal_reader_t *reader, uint64_t upto,
         if (rc != VD_OK)
             return rc;
         head_t *a = &reader->heads[0], *b = &reader->heads[1];
-        head_t *least = a->cursor == NULL                                 ? b
-                        : b->cursor == NULL                               ? a
+        head_t *least = a->cursor == NULL                       ? b
+                        : b->cursor == NULL                     ? a
                         : vd_slice_compare(a->key, b->key) <= 0 ? a
-                                                                          : b;
+                                                                : b;
         if (least->cursor != NULL) {
             if (least->key.len != KEY_BYTES)
                 return bad_entry(err);

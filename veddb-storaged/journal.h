@@ -2,15 +2,18 @@
  * transaction.
  *
  * Duty:    encodes and decodes entries, appends, cuts the journal into segment tables ("j-<n>"),
- * drops the oldest whole, and reads it in order. Key:     timestamp u64 BE + part u32 BE (parts: a
- * transaction whose changes pass STOR_JOURNAL_PART_MAX). Value:   see STOR_JOURNAL_FORMAT in
- * journal.c: head {format, flags, wall clock, session, who} and changes {kind, statement,
- * collection id, previous version, deltas of bytes and hash, _id, body}. Body: a document (insert,
- * replace), a field-wise delta (delta.h), nothing (delete), options (schema). Order:   an append
- * takes whatever segment is current; so near a cut two neighbouring segments overlap, and the
- * reader merges them. A segment is cut at most every few seconds and never while a transaction from
- * before the last cut is under way. Threads: append: workers; cut and drop: keeper; readers: each
- * its own. */
+ *          drops the oldest whole, and reads it in order.
+ * Key:     timestamp u64 BE + part u32 BE (parts: a transaction whose changes pass
+ *          STOR_JOURNAL_PART_MAX).
+ * Value:   see STOR_JOURNAL_FORMAT in journal.c: head {format, flags, wall clock, session, who}
+ *          and changes {kind, statement, collection id, previous version, deltas of bytes and
+ *          hash, _id, body}.
+ * Body:    a document (insert, replace), a field-wise delta (delta.h), nothing (delete), options
+ *          (schema).
+ * Order:   an append takes whatever segment is current; so near a cut two neighbouring segments
+ *          overlap, and the reader merges them. A segment is cut at most every few seconds and
+ *          never while a transaction from before the last cut is under way.
+ * Threads: append: workers; cut and drop: keeper; readers: each its own. */
 #pragma once
 #include "veddb-storaged/request.h"
 

@@ -117,6 +117,19 @@ static int write_concern_w(stor_request_t *request, vd_value_t v, vd_error_t *er
     return VD_OK;
 }
 
+static int write_concern_timeout(stor_request_t *request, vd_value_t v, vd_error_t *err)
+{
+    double ms = vd_value_is_number(v) ? vd_value_as_double(v) : -1;
+    if (!vd_value_is_number(v))
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field 'writeConcern.wtimeout' is the wrong type '%s', expected a "
+                            "number",
+                            vd_bson_type_name(v.type));
+    /* Below zero and not a number: no time-out; above what fits: as long as can be. */
+    request->write_concern.timeout_ms = ms > 0 ? ms < INT32_MAX ? (uint64_t)ms : INT32_MAX : 0;
+    return VD_OK;
+}
+
 static int write_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t *err)
 {
     if (v.type != VD_BSON_OBJECT)
@@ -134,7 +147,7 @@ static int write_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t
         else if (vd_slice_is(iter.name, "j"))
             concern->journal = vd_value_as_flag(iter.value);
         else if (vd_slice_is(iter.name, "wtimeout") || vd_slice_is(iter.name, "wtimeoutMS"))
-            concern->timeout_ms = (uint64_t)vd_value_as_double(iter.value);
+            rc = write_concern_timeout(request, iter.value, err);
         else if (!vd_slice_is(iter.name, "fsync") && !vd_slice_is(iter.name, "provenance") &&
                  !vd_slice_is(iter.name, "getLastError"))
             rc = vd_error_set(err, VD_ERR_FAILED_TO_PARSE, "unrecognized write concern field: %.*s",
@@ -446,6 +459,19 @@ static void note_time(const stor_request_t *request)
            -request->status);
 }
 
+/* For top and $collStats: writes count themselves. */
+static void note_reads(stor_request_t *request)
+{
+    if (request->held_count == 0 || request->entry == NULL ||
+        (request->entry->flags & STOR_COMMAND_READS) == 0)
+        return;
+    uint64_t us = vd_monotonic_us() - request->started_us;
+    for (uint32_t i = 0; i < request->held_count; i++) {
+        atomic_fetch_add_explicit(&request->held[i]->reads, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&request->held[i]->read_us, us, memory_order_relaxed);
+    }
+}
+
 static void counters_add(stor_request_t *request)
 {
     stor_op_counters_t *counters = &request->storage->counters;
@@ -485,6 +511,7 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
         stor_txn_rollback(session);
     }
     stor_sessions_write_end(request);
+    note_reads(request);
     stor_catalog_release_all(request);
     finish(request, rc, &err);
     note_time(request);

@@ -2,17 +2,18 @@
  * and the reply that grows.
  *
  * Duty:    decoded message, parsed generic arguments (concerns, maxTimeMS, session), the arena in
- * which everything of the request lives, the worker's engine session, the reply's builder, what the
- * answer depends on, and whether it must stop. Life:    inbox receives and prepares -> a worker
- * runs stor_request_run (checks, handler of commands/table.h, finish) -> the reply waits for
- * durability of depends_on -> the I/O thread sends it and resets the arena. Threads: one at a time
- * (I/O thread, then a worker, then the I/O thread); `killed` is set by any. Rules:   a handler
- * appends its fields to request->reply and returns VD_OK; "ok", operationTime and $clusterTime are
- * added by the frame. On an error it just returns it: what stands in the reply is dropped and the
- * error reply is made (err->details' fields join it). Collections acquired through the request are
- * released by the frame when the handler returns, an open transaction is rolled back. Nothing in
- * the request may be kept after the reply: a client cursor copies what it needs into its own arena.
- */
+ *          which everything of the request lives, the worker's engine session, the reply's
+ *          builder, what the answer depends on, and whether it must stop.
+ * Life:    inbox receives and prepares -> a worker runs stor_request_run (checks, handler of
+ *          commands/table.h, finish) -> the reply waits for durability of depends_on -> the I/O
+ *          thread sends it and resets the arena.
+ * Threads: one at a time (I/O thread, then a worker, then the I/O thread); `killed` is set by any.
+ * Rules:   a handler appends its fields to request->reply and returns VD_OK; "ok", operationTime
+ *          and $clusterTime are added by the frame. On an error it just returns it: what stands in
+ *          the reply is dropped and the error reply is made (err->details' fields join it).
+ *          Collections acquired through the request are released by the frame when the handler
+ *          returns, an open transaction is rolled back. Nothing in the request may be kept after
+ *          the reply: a client cursor copies what it needs into its own arena. */
 #pragma once
 #include "libcommon/bson/build.h"
 #include "proto/operation.h"
@@ -102,7 +103,8 @@ struct stor_request {
     uint32_t held_count;
     stor_collection_t *held[STOR_REQUEST_HELD_MAX];
     void *executing; /* sessions.c: the session whose retryable write this is */
-    struct vd_daemon_slot *slot; /* the worker's sign of life, stamped by stor_request_check; or NULL */
+    struct vd_daemon_slot
+        *slot; /* the worker's sign of life, stamped by stor_request_check; or NULL */
     bool slow_lane;
     bool registered;
     struct stor_request *registry_next,

@@ -2,8 +2,9 @@
  * the kept values.
  *
  * Duty:    scans in short steps, each in its own snapshot; writes that happen meanwhile are
- * accounted for through the journal, so the comparison is exact without holding a snapshot. A
- * difference is an error in the log, a metric and a mark in the status; nothing is repaired.
+ *          accounted for through the journal, so the comparison is exact without holding a
+ *          snapshot. A difference is an error in the log, a metric and a mark in the status;
+ *          nothing is repaired.
  * Threads: keeper; stor_scrub_collection by tests and validate. */
 #pragma once
 #include "veddb-storaged/catalog/catalog.h"

@@ -1,10 +1,12 @@
-/* veddb-storaged/sessions.h — logical sessions: who is active, and the results of retryable writes.
+/* veddb-storaged/sessions.h — logical sessions: who is active, and the results of retryable
+ * writes.
  *
- * Duty:    a session is lsid + digest of its user. In memory: last use, newest txnNumber, whether a
- * write runs. In the table "sessions": per session and first statement id {txnNumber, timestamp,
- *          count, result}, put in the same transaction as the write: after a crash the same answer
- * is given again. Idle for session_timeout: forgotten, rows removed (keeper). Threads: any; sharded
- * locks. Limits: VD_SESSIONS_MAX (261). */
+ * Duty:    a session is lsid + digest of its user. In memory: last use, newest txnNumber, whether
+ *          a write runs. In the table "sessions": per session and first statement id {txnNumber,
+ *          timestamp, count, result}, put in the same transaction as the write: after a crash the
+ *          same answer is given again. Idle for session_timeout: forgotten, rows removed (keeper).
+ * Threads: any; sharded locks.
+ * Limits:  VD_SESSIONS_MAX (261). */
 #pragma once
 #include "veddb-storaged/request.h"
 

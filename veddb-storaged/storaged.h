@@ -3,9 +3,9 @@
  * Duty:    wiring. Every module gets its dependencies from here; nobody keeps globals.
  * Owner:   storaged.c makes and ends it. Fields never change between start and stop, unless marked
  *          atomic.
- * Threads: main (daemon loop, status), I/O (inbox.c: the link), workers (inbox.c: one engine session
- *          each), keeper (keeper.c: expiry, counters, journal segments, scrub), and the engine's
- *          flusher. */
+ * Threads: main (daemon loop, status), I/O (inbox.c: the link), workers (inbox.c: one engine
+ *          session each), keeper (keeper.c: expiry, counters, journal segments, scrub), and the
+ *          engine's flusher. */
 #pragma once
 #include "libcommon/runtime/metrics.h"
 #include "veddb-storaged/engine/engine.h"
@@ -61,7 +61,7 @@ typedef struct stor_storage {
     atomic_uint_fast64_t auth_epoch;   /* timestamp of the newest change of users or roles */
     atomic_int_fast64_t last_write_ms; /* wall clock of the newest write */
     atomic_uint_fast64_t next_number;  /* of requests: opid */
-    pthread_mutex_t registry_lock; /* registry.c */
+    pthread_mutex_t registry_lock;     /* registry.c */
     stor_request_t *registry_first;
     uint64_t registry_count;
     atomic_bool ready, draining;
@@ -73,7 +73,7 @@ typedef struct {
     uint64_t cache_bytes;
     uint64_t reserve_min_bytes;
     uint64_t checkpoint_ms;
-    bool bootstrap; /* make a new database when there is none */
+    bool bootstrap;        /* make a new database when there is none */
     const char *fs_faults; /* tests only: engine/fs_faults.h */
 } stor_storage_options_t;
 

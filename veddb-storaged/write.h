@@ -7,8 +7,8 @@
  *          reply depends on.
  * Retry:   any call may give VD_ERR_WRITE_CONFLICT: roll back, stor_write_backoff, start over (the
  *          whole statement, with a new begin).
- * Owner:   embedded in the command's frame; lives in the request's arena. One at a time per worker.
- */
+ * Owner:   embedded in the command's frame; lives in the request's arena. One at a time per
+ *          worker. */
 #pragma once
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/envelope.h"

@@ -1,4 +1,5 @@
-/* veddb-storaged/catalog/catalog.c — the maps, the fence, and the sweep at open. Changes stand in change.c. */
+/* veddb-storaged/catalog/catalog.c — the maps, the fence, and the sweep at open. Changes stand in
+ * change.c. */
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
@@ -156,7 +157,8 @@ static void cond_wait_ms(stor_catalog_t *catalog, uint64_t ms)
 
 static void share_give(stor_catalog_t *catalog, stor_collection_t *collection)
 {
-    /* Read first: after the last share is given back the object may be gone. A close in between is seen by its own polling. */
+    /* Read first: after the last share is given back the object may be gone. A close in between is
+     * seen by its own polling. */
     bool open = atomic_load(&collection->state) == STOR_FENCE_OPEN;
     if (atomic_fetch_sub(&collection->users, 1) != 1 || open)
         return;
@@ -183,8 +185,8 @@ int stor_catalog_fence(stor_request_t *request, stor_collection_t *collection, v
         cond_wait_ms(catalog, 20);
         rc = stor_request_check(request, err);
         if (rc == VD_OK && vd_monotonic_ms() > give_up)
-            rc = vd_error_set(err, VD_ERR_LOCK_TIMEOUT,
-                              "the collection stayed in use for too long");
+            rc =
+                vd_error_set(err, VD_ERR_LOCK_TIMEOUT, "the collection stayed in use for too long");
     }
     pthread_mutex_unlock(&catalog->fence_lock);
     if (rc != VD_OK)
@@ -373,8 +375,8 @@ static void sizes_fill(stor_catalog_t *catalog, stor_collection_info_t *infos, u
         char table[32];
         uint64_t file_bytes, free_bytes;
         (void)snprintf(table, sizeof table, "c-%llu", (unsigned long long)infos[i].id);
-        if (stor_engine_table_size(catalog->storage->engine, table, &file_bytes, &free_bytes, NULL) !=
-            VD_OK)
+        if (stor_engine_table_size(catalog->storage->engine, table, &file_bytes, &free_bytes,
+                                   NULL) != VD_OK)
             continue; /* dropped meanwhile */
         infos[i].file_bytes = (int64_t)file_bytes;
         infos[i].free_bytes = (int64_t)free_bytes;
@@ -515,7 +517,8 @@ static int sweep_table(const char *name, void *context)
     sweep->removed++;
     vd_error_t err = VD_ERROR_INIT;
     if (stor_engine_table_drop(sweep->catalog->storage->engine, name, &err) != VD_OK)
-        vd_log(VD_LOG_WARN, "an orphaned table can't be removed", "table=%s code=%d", name, -err.code);
+        vd_log(VD_LOG_WARN, "an orphaned table can't be removed", "table=%s code=%d", name,
+               -err.code);
     return VD_OK;
 }
 

@@ -2,14 +2,16 @@
  * encrypted table "catalog" is the only truth.
  *
  * Duty:    loads at open, sweeps orphaned tables, creates, drops, renames, modifies; hands
- * collections out behind a fence: acquiring takes a share in the collection; a schema change first
- * waits (bounded) until nobody holds one and lets nobody in meanwhile. Names of tables are ids
- * ("c-12"), never names of users. Changes: create: file first, then row and journal entry in one
- * transaction. drop: row and journal entry, then the file, when nobody uses it. One change at a
- * time. Locks:   hold several collections only by stor_catalog_acquire_many (fixed order); never
- * change the schema while holding one. Rows:    key "c" + id u64 BE -> BSON {id, db, name, uuid,
- * options, created}; "m" + name -> BSON {v: ...} (meta: set id, term, auth epoch, segments of the
- * journal "s" + number); "n" + id -> counters folded up to a journal position (counters.h).
+ *          collections out behind a fence: acquiring takes a share in the collection; a schema
+ *          change first waits (bounded) until nobody holds one and lets nobody in meanwhile. Names
+ *          of tables are ids ("c-12"), never names of users.
+ * Changes: create: file first, then row and journal entry in one transaction. drop: row and
+ *          journal entry, then the file, when nobody uses it. One change at a time.
+ * Locks:   hold several collections only by stor_catalog_acquire_many (fixed order); never change
+ *          the schema while holding one.
+ * Rows:    key "c" + id u64 BE -> BSON {id, db, name, uuid, options, created}; "m" + name -> BSON
+ *          {v: ...} (meta: set id, term, auth epoch, segments of the journal "s" + number); "n" +
+ *          id -> counters folded up to a journal position (counters.h).
  * Threads: any. */
 #pragma once
 #include "veddb-storaged/query/filter.h"
@@ -123,11 +125,13 @@ VD_MUST_CHECK int stor_catalog_meta_put(stor_session_t *session, const char *nam
                                         vd_error_t *err);
 /* Visits the journal's segments: number and first timestamp. */
 VD_MUST_CHECK int stor_catalog_segments(stor_session_t *session,
-                                        int (*visit)(void *context, uint64_t number, uint64_t first),
+                                        int (*visit)(void *context, uint64_t number,
+                                                     uint64_t first),
                                         void *context, vd_error_t *err);
 /* A table that no row names any more: its file goes when nobody has it open. */
 void stor_catalog_table_dropped(stor_catalog_t *catalog, const char *table);
-/* By id, without the fence (keeper: counters, scrub): a reference that keeps the object alive; NULL when there is none. */
+/* By id, without the fence (keeper: counters, scrub): a reference that keeps the object alive; NULL
+ * when there is none. */
 stor_collection_t *stor_catalog_reference(stor_catalog_t *catalog, uint64_t id);
 void stor_catalog_unreference(stor_collection_t **collection_p);
 /* The collection with the smallest id above `after`, referenced; NULL at the end. */

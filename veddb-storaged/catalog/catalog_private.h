@@ -1,4 +1,5 @@
-/* veddb-storaged/catalog/catalog_private.h — what catalog.c and change.c share: the maps, the fence, making of objects.
+/* veddb-storaged/catalog/catalog_private.h — what catalog.c and change.c share: the maps, the
+ * fence, making of objects.
  *
  * Threads: see catalog.h. Order of locks: change_lock, then the fence, then lock. */
 #pragma once

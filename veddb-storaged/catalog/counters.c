@@ -1,3 +1,5 @@
+/* veddb-storaged/catalog/counters.c — counters folded up to a journal position, and the deltas
+ * since. */
 #include "veddb-storaged/catalog/counters.h"
 
 #include "libcommon/base/log.h"

@@ -2,11 +2,12 @@
  * after a crash, and without a hot row.
  *
  * Duty:    every journal entry carries its changes' deltas. In memory each collection has the
- * running sums, added to after the commit. On disk stands a row per collection, folded up to one
- * journal position P; both are written in one transaction. At open: rows + the deltas of all
- * entries above P. So a write pays nothing but a few bytes in the entry it writes anyway. Keeps:
- * journal segments above P are not dropped (stor_counters_position). Threads: fold: keeper; load:
- * at open. */
+ *          running sums, added to after the commit. On disk stands a row per collection, folded up
+ *          to one journal position P; both are written in one transaction. At open: rows + the
+ *          deltas of all entries above P. So a write pays nothing but a few bytes in the entry it
+ *          writes anyway.
+ * Keeps:   journal segments above P are not dropped (stor_counters_position).
+ * Threads: fold: keeper; load: at open. */
 #pragma once
 #include "veddb-storaged/catalog/rows.h"
 
@@ -17,7 +18,8 @@ VD_MUST_CHECK int stor_counters_load(stor_storage_t *storage, stor_session_t *se
  * there is more. */
 VD_MUST_CHECK int stor_counters_fold(stor_storage_t *storage, stor_session_t *session,
                                      uint32_t entries_max, bool *ret_more, vd_error_t *err);
-/* The kept values of a collection as of the journal position `upto` (visible), in the session's open
+/* The kept values of a collection as of the journal position `upto` (visible), in the session's
+ * open
  * transaction. VD_ERR_CHANGE_STREAM_HISTORY_LOST when the journal was cut in between. */
 VD_MUST_CHECK int stor_counters_kept(stor_storage_t *storage, stor_session_t *session,
                                      uint64_t collection_id, uint64_t upto,

@@ -1,3 +1,4 @@
+/* veddb-storaged/catalog/names.c — see names.h. */
 #include "veddb-storaged/catalog/names.h"
 
 #include "libcommon/base/limits.h"
@@ -78,8 +79,8 @@ int stor_name_check_writable(vd_slice_t db, vd_slice_t collection, bool internal
 
 bool stor_name_is_auth(vd_slice_t db, vd_slice_t collection)
 {
-    return vd_slice_is(db, "admin") && (vd_slice_is(collection, "system.users") ||
-                                        vd_slice_is(collection, "system.roles"));
+    return vd_slice_is(db, "admin") &&
+           (vd_slice_is(collection, "system.users") || vd_slice_is(collection, "system.roles"));
 }
 
 bool stor_name_split(vd_slice_t ns, vd_slice_t *ret_db, vd_slice_t *ret_collection)

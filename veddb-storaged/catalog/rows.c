@@ -1,3 +1,4 @@
+/* veddb-storaged/catalog/rows.c — see rows.h. */
 #include "veddb-storaged/catalog/rows.h"
 
 #include "libcommon/base/clock.h"
@@ -187,9 +188,9 @@ int stor_rows_counters_get(stor_session_t *session, uint64_t id, stor_counters_r
     if (rc == VD_OK && value.len != 24)
         rc = vd_error_set(err, VD_ERR_CORRUPT, "a counters row is malformed");
     if (rc == VD_OK)
-        *ret_row = (stor_counters_row_t){(int64_t)vd_get_u64(value.data),
-                                         (int64_t)vd_get_u64(value.data + 8),
-                                         vd_get_u64(value.data + 16)};
+        *ret_row =
+            (stor_counters_row_t){(int64_t)vd_get_u64(value.data),
+                                  (int64_t)vd_get_u64(value.data + 8), vd_get_u64(value.data + 16)};
     if (own)
         stor_txn_rollback(session);
     return rc;

@@ -11,16 +11,18 @@ typedef struct {
     uint64_t hash;
 } stor_counters_row_t;
 
-VD_MUST_CHECK int stor_rows_collection_put(stor_session_t *session, const stor_collection_t *collection,
-                                           vd_error_t *err);
-VD_MUST_CHECK int stor_rows_collection_remove(stor_session_t *session, uint64_t id, vd_error_t *err);
-VD_MUST_CHECK int stor_rows_collection_exists(stor_session_t *session, uint64_t id, bool *ret_exists,
+VD_MUST_CHECK int stor_rows_collection_put(stor_session_t *session,
+                                           const stor_collection_t *collection, vd_error_t *err);
+VD_MUST_CHECK int stor_rows_collection_remove(stor_session_t *session, uint64_t id,
                                               vd_error_t *err);
+VD_MUST_CHECK int stor_rows_collection_exists(stor_session_t *session, uint64_t id,
+                                              bool *ret_exists, vd_error_t *err);
 /* Visits the collections' rows in order of id. */
-VD_MUST_CHECK int stor_rows_collections(stor_session_t *session, int (*visit)(vd_bson_t row, void *context, vd_error_t *err),
+VD_MUST_CHECK int stor_rows_collections(stor_session_t *session,
+                                        int (*visit)(vd_bson_t row, void *context, vd_error_t *err),
                                         void *context, vd_error_t *err);
 /* VD_ERR_NOT_FOUND: nothing was folded yet. */
-VD_MUST_CHECK int stor_rows_counters_get(stor_session_t *session, uint64_t id, stor_counters_row_t *ret_row,
-                                         vd_error_t *err);
-VD_MUST_CHECK int stor_rows_counters_put(stor_session_t *session, uint64_t id, const stor_counters_row_t *row,
-                                         vd_error_t *err);
+VD_MUST_CHECK int stor_rows_counters_get(stor_session_t *session, uint64_t id,
+                                         stor_counters_row_t *ret_row, vd_error_t *err);
+VD_MUST_CHECK int stor_rows_counters_put(stor_session_t *session, uint64_t id,
+                                         const stor_counters_row_t *row, vd_error_t *err);

@@ -100,6 +100,12 @@ static uint64_t node_returned(const explain_t *explain, node_t node)
     }
 }
 
+static int64_t added(int64_t a, int64_t b)
+{
+    int64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
 static void append_node_spec(vd_bb_t *bb, const explain_t *explain, node_t node)
 {
     const stor_query_spec_t *spec = explain->spec;
@@ -120,7 +126,7 @@ static void append_node_spec(vd_bb_t *bb, const explain_t *explain, node_t node)
         vd_bb_document(bb, "sortPattern", explain->sort);
         vd_bb_int32(bb, "memLimit", VD_QUERY_MEMORY_MAX_BYTES);
         if (spec->limit > 0)
-            stor_facts_number(bb, "limitAmount", spec->limit + spec->skip);
+            stor_facts_number(bb, "limitAmount", added(spec->limit, spec->skip));
         vd_bb_cstr(bb, "type", "simple");
         break;
     case NODE_ACCESS:

@@ -2,14 +2,13 @@
  * releases who waits for it.
  *
  * Duty:    in a loop while there is something to do: sample `visible`, take the parked waiters,
- *          write a marker and (when due) a higher ceiling, sync the log, publish `durable`, release
- *          the waiters. Whoever was parked before a flush began is released by it: all that he may
- *          have seen had its log record written before. Sleeps without a timer when nothing is
- *          parked or unflushed.
- * Markers: a log message {start id, number}. Number 2n is written before the sync of flush n, and
- *          number 2n+1 after it, when nobody hurries on to the next (unsynced: so that a kill leaves
- *          it). So 2n+1 in the log proves that everything before marker 2n is on disk, and 2n the
- *          same of marker 2n-2 (log_scan.c).
+ *          write a marker and (when due) a higher ceiling, sync the log, publish `durable`,
+ *          release the waiters. Whoever was parked before a flush began is released by it: all
+ *          that he may have seen had its log record written before. Sleeps without a timer when
+ *          nothing is parked or unflushed. Markers: a log message {start id, number}. Number 2n is
+ *          written before the sync of flush n, and number 2n+1 after it, when nobody hurries on to
+ *          the next (unsynced: so that a kill leaves it). So 2n+1 in the log proves that
+ *          everything before marker 2n is on disk, and 2n the same of marker 2n-2 (log_scan.c).
  * Owner:   the engine.
  * Threads: start/stop by the opener; the rest any. */
 #pragma once

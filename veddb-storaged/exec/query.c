@@ -118,8 +118,11 @@ static int project(stor_query_t *query, vd_bson_t document, uint64_t version,
 static int fill_sort(stor_query_t *query, stor_request_t *request, vd_error_t *err)
 {
     if (query->sorted == NULL) {
-        uint64_t k = query->spec.limit > 0 ? (uint64_t)(query->spec.limit + query->spec.skip) : 0;
-        query->sorted = stor_topk_create(query->spec.sort, k, VD_QUERY_MEMORY_MAX_BYTES);
+        int64_t k = 0; /* all */
+        if (query->spec.limit > 0 &&
+            __builtin_add_overflow(query->spec.limit, query->spec.skip, &k))
+            k = 0;
+        query->sorted = stor_topk_create(query->spec.sort, (uint64_t)k, VD_QUERY_MEMORY_MAX_BYTES);
     }
     stor_record_t record;
     int64_t array_position;

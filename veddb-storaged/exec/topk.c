@@ -134,7 +134,7 @@ int stor_topk_add(stor_topk_t *topk, vd_arena_t *scratch, vd_bson_t document, ui
     }
     topk->entries[topk->count++] = entry;
     topk->bytes += entry->bytes;
-    if (topk->k > 0 && topk->count >= 2 * topk->k + SLACK)
+    if (topk->k > 0 && topk->count / 2 >= topk->k + SLACK)
         sort_entries(topk);
     return VD_OK;
 }
