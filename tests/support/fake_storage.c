@@ -7,6 +7,7 @@
 #include "libcommon/bson/build.h"
 #include "libcommon/bson/compare.h"
 #include "libcommon/runtime/link.h"
+#include "proto/failure.h"
 #include "proto/operation.h"
 #include "proto/sections.h"
 
@@ -42,9 +43,14 @@ struct fake_storage {
     document_t documents[DOCUMENTS_MAX];
     uint32_t document_count;
     named_count_t counts[NAMES_MAX];
-    uint32_t resent, cancelled, closed;
-    char silenced[48], failing[48];
+    uint32_t resent, cancelled, closed, unanswered, mishaps;
+    char silenced[48], failing[48], mishap_name[48];
     int fail_code;
+    fake_storage_mishap_t mishap;
+    bool put_off;
+    int64_t last_txn_number;
+    uint8_t last_lsid[16];
+    vd_buf_t last_reply; /* to that */
     uint64_t clock;
 };
 
@@ -248,6 +254,40 @@ static void send_item(fake_storage_t *storage, uint64_t peer, const vdp_message_
     vd_buf_done(&head);
 }
 
+static void send_failure(fake_storage_t *storage, uint64_t peer, uint64_t request_id)
+{
+    vdp_failure_t failure = {.code = VD_ERR_PROTOCOL, .message = VD_SLICE_LIT("scripted")};
+    send_item(storage, peer, &vdp_failure, request_id, &failure, VD_SLICE_NULL);
+}
+
+/* A REPLY that lacks its last byte. */
+static void send_garbled(fake_storage_t *storage, uint64_t peer, uint64_t request_id)
+{
+    vd_buf_t head;
+    vdp_operation_reply_t reply = {0};
+    vdp_envelope_t envelope = {.id = VDP_OPERATION_REPLY, .request_id = request_id};
+    vd_buf_init(&head, 64 * 1024);
+    VD_ASSERT(vdp_encode(&head, &envelope, &vdp_operation_reply, &reply, VD_SLICE_NULL, NULL) ==
+              VD_OK);
+    vd_buf_truncate(&head, vd_buf_len(&head) - 1);
+    VD_ASSERT(vd_link_send(storage->link, peer, vd_buf_slice(&head), VD_SLICE_NULL, NULL) == VD_OK);
+    vd_buf_done(&head);
+}
+
+/* True: the command, which was done, has no proper answer. */
+static bool mishap(fake_storage_t *storage, uint64_t peer, uint64_t id, vd_slice_t name)
+{
+    if (!vd_slice_is(name, storage->mishap_name))
+        return false;
+    storage->mishap_name[0] = 0;
+    storage->mishaps++;
+    if (storage->mishap == FAKE_STORAGE_GARBLE)
+        send_garbled(storage, peer, id);
+    else if (storage->mishap != FAKE_STORAGE_SWALLOW)
+        send_failure(storage, peer, storage->mishap == FAKE_STORAGE_DENY ? 0 : id);
+    return true;
+}
+
 static void changed(fake_storage_t *storage)
 {
     for (uint32_t i = 0; i < storage->peer_count; i++)
@@ -259,6 +299,8 @@ static void note(fake_storage_t *storage, const vdp_operation_command_t *command
 {
     if ((command->flags & VDP_COMMAND_RESENT) != 0)
         storage->resent++;
+    if ((command->flags & VDP_COMMAND_NO_REPLY) != 0)
+        storage->unanswered++;
     if ((command->flags & VDP_COMMAND_INTERNAL) != 0)
         return;
     for (uint32_t i = 0; i < NAMES_MAX; i++) {
@@ -318,6 +360,34 @@ static void put_echo(vd_bb_t *bb, const vdp_operation_command_t *command,
     }
 }
 
+static bool is_again(const fake_storage_t *storage, const vdp_operation_command_t *command)
+{
+    return command->txn_number >= 0 && command->txn_number == storage->last_txn_number &&
+           vd_slice_equal(command->lsid, vd_slice(storage->last_lsid, sizeof storage->last_lsid));
+}
+
+static void keep_answer(fake_storage_t *storage, const vdp_operation_command_t *command,
+                        vd_bson_t document)
+{
+    if (command->txn_number < 0)
+        return;
+    VD_ASSERT(command->lsid.len == 16 && command->lsid_user.len == 32);
+    storage->last_txn_number = command->txn_number;
+    memcpy(storage->last_lsid, command->lsid.data, 16);
+    vd_buf_clear(&storage->last_reply);
+    VD_ASSERT(vd_buf_append(&storage->last_reply, document.data, document.len) == VD_OK);
+}
+
+static void run_internal(fake_storage_t *storage, const char *name, vd_bson_t command, vd_bb_t *bb)
+{
+    if (strcmp(name, "find") == 0)
+        run_find(storage, command, bb);
+    else if (strcmp(name, "veddbMetrics") == 0)
+        vd_bb_cstr(bb, "text", "fake_storage 1\n");
+    else
+        run_write(storage, name, command, bb);
+}
+
 static void on_command(fake_storage_t *storage, uint64_t peer, uint64_t id,
                        const vdp_operation_command_t *command, vd_slice_t body)
 {
@@ -338,22 +408,34 @@ static void on_command(fake_storage_t *storage, uint64_t peer, uint64_t id,
         answer_error(storage, peer, id, VD_ERR_AGAIN);
         return;
     }
+    if (internal && storage->put_off) {
+        answer_error(storage, peer, id, VD_ERR_AGAIN);
+        return;
+    }
+    vdp_operation_reply_t reply = {.operation_time = storage->state.newest};
+    if (internal && is_again(storage, command)) {
+        send_item(storage, peer, &vdp_operation_reply, id, &reply,
+                  vd_buf_slice(&storage->last_reply));
+        return;
+    }
     char name[48];
     (void)snprintf(name, sizeof name, "%.*s", VD_SLICE_FMT(command->name));
-    storage->state.newest += 1;
+    reply.operation_time = storage->state.newest += 1;
     vd_bb_init(&bb, 40u << 20);
     if (!internal)
         put_echo(&bb, command, &sections);
-    else if (strcmp(name, "find") == 0)
-        run_find(storage, sections.body, &bb);
     else
-        run_write(storage, name, sections.body, &bb);
+        run_internal(storage, name, sections.body, &bb);
     vd_bb_double(&bb, "ok", 1);
     vd_bb_timestamp(&bb, "operationTime", storage->state.newest);
     VD_ASSERT(vd_bb_finish(&bb, &document, NULL) == VD_OK);
-    vdp_operation_reply_t reply = {.operation_time = storage->state.newest};
-    send_item(storage, peer, &vdp_operation_reply, id, &reply,
-              vd_slice(document.data, document.len));
+    if (internal)
+        keep_answer(storage, command, document);
+    if (!mishap(storage, peer, id, command->name))
+        send_item(storage, peer, &vdp_operation_reply, id, &reply,
+                  (command->flags & VDP_COMMAND_NO_REPLY) != 0
+                      ? VD_SLICE_NULL
+                      : vd_slice(document.data, document.len));
     vd_bb_done(&bb);
 }
 
@@ -423,6 +505,8 @@ fake_storage_t *fake_storage_start(const char *path)
     (void)snprintf(storage->path, sizeof storage->path, "%s", path);
     (void)pthread_mutex_init(&storage->lock, NULL);
     memset(storage->set_id, 7, sizeof storage->set_id);
+    storage->last_txn_number = -1;
+    vd_buf_init(&storage->last_reply, 1 << 20);
     storage->state = (vdp_operation_state_t){
         .boot_id = vd_slice(storage->boot_id, 16),
         .ready = true,
@@ -461,6 +545,7 @@ void fake_storage_stop(fake_storage_t **storage_p)
     while (storage->document_count != 0)
         remove_at(storage, 0);
     (void)pthread_mutex_destroy(&storage->lock);
+    vd_buf_done(&storage->last_reply);
     vd_free(storage);
     *storage_p = NULL;
 }
@@ -477,6 +562,22 @@ void fake_storage_fail_next(fake_storage_t *storage, const char *name, int code)
     (void)pthread_mutex_lock(&storage->lock);
     (void)snprintf(storage->failing, sizeof storage->failing, "%s", name);
     storage->fail_code = code;
+    (void)pthread_mutex_unlock(&storage->lock);
+}
+
+void fake_storage_mishap_next(fake_storage_t *storage, const char *name,
+                              fake_storage_mishap_t mishap)
+{
+    (void)pthread_mutex_lock(&storage->lock);
+    (void)snprintf(storage->mishap_name, sizeof storage->mishap_name, "%s", name);
+    storage->mishap = mishap;
+    (void)pthread_mutex_unlock(&storage->lock);
+}
+
+void fake_storage_put_off(fake_storage_t *storage, bool on)
+{
+    (void)pthread_mutex_lock(&storage->lock);
+    storage->put_off = on;
     (void)pthread_mutex_unlock(&storage->lock);
 }
 
@@ -527,6 +628,16 @@ uint32_t fake_storage_count(fake_storage_t *storage, const char *name)
 uint32_t fake_storage_resent(fake_storage_t *storage)
 {
     return read_count(storage, &storage->resent);
+}
+
+uint32_t fake_storage_unanswered(fake_storage_t *storage)
+{
+    return read_count(storage, &storage->unanswered);
+}
+
+uint32_t fake_storage_mishaps(fake_storage_t *storage)
+{
+    return read_count(storage, &storage->mishaps);
 }
 
 uint32_t fake_storage_cancelled(fake_storage_t *storage)

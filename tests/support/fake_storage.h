@@ -1,5 +1,6 @@
 /* tests/support/fake_storage.h — storage's end of the gateway's link, scripted: keeps users and
- * roles, answers everything else with an echo, and can die, be silent, or fail.
+ * roles, answers everything else with an echo, and can die, be silent, or fail. An internal write
+ * that comes again with its txnNumber is answered again, and not done.
  *
  * Owner: the test; runs on a thread of its own. All functions may be called from the test. */
 #pragma once
@@ -18,12 +19,27 @@ void fake_storage_stop(fake_storage_t **storage_p);
 void fake_storage_silence(fake_storage_t *storage, const char *name);
 /* The next command of that name is answered with this error. */
 void fake_storage_fail_next(fake_storage_t *storage, const char *name, int code);
+/* What happens to the next command of that name, internal ones too, once it was done. */
+typedef enum {
+    FAKE_STORAGE_SWALLOW, /* no answer */
+    FAKE_STORAGE_GARBLE,  /* an answer that can't be read */
+    FAKE_STORAGE_REFUSE,  /* FAILURE */
+    FAKE_STORAGE_DENY,    /* FAILURE that does not say of what */
+} fake_storage_mishap_t;
+void fake_storage_mishap_next(fake_storage_t *storage, const char *name,
+                              fake_storage_mishap_t mishap);
+/* How many have happened. */
+uint32_t fake_storage_mishaps(fake_storage_t *storage);
+/* Internal commands are answered with "try again", or as usual. */
+void fake_storage_put_off(fake_storage_t *storage, bool on);
 void fake_storage_set_ready(fake_storage_t *storage, bool ready);
 void fake_storage_set_writable(fake_storage_t *storage, bool writable);
 /* How often commands of that name came, from clients. */
 uint32_t fake_storage_count(fake_storage_t *storage, const char *name);
 /* How often one came that was sent again after a restart. */
 uint32_t fake_storage_resent(fake_storage_t *storage);
+/* How often one came that wants no reply. */
+uint32_t fake_storage_unanswered(fake_storage_t *storage);
 uint32_t fake_storage_cancelled(fake_storage_t *storage);
 uint32_t fake_storage_closed(fake_storage_t *storage);
 /* Documents in admin.<collection>. */

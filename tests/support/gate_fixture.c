@@ -89,6 +89,7 @@ void gate_fixture_init(gate_fixture_t *fixture)
     settings->handshake_timeout_ms = 5000;
     settings->storage_wait_ms = 5000;
     settings->held_max_bytes = 64u << 20;
+    settings->session_timeout_ms = 30 * 60 * 1000;
     settings->compressors[0] = 1, settings->compressors[1] = 3, settings->compressors[2] = 2;
     settings->compressor_count = 3;
 }
