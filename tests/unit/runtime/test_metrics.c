@@ -71,8 +71,8 @@ Test(metrics, printed_for_prometheus)
     cr_assert_eq(vd_metrics_print(&out), VD_OK);
     cr_assert_eq(vd_buf_append_u8(&out, 0), VD_OK);
     static const char *const lines[] = {
-        "# HELP veddb_a_total Things.\n# TYPE veddb_a_total counter\n"
-        "veddb_a_total{kind=\"x\"} 3\nveddb_a_total{kind=\"y\"} 4\n",
+        ("# HELP veddb_a_total Things.\n# TYPE veddb_a_total counter\n"
+         "veddb_a_total{kind=\"x\"} 3\nveddb_a_total{kind=\"y\"} 4\n"),
         "# TYPE veddb_b_bytes gauge\nveddb_b_bytes -5\n",
         "veddb_c_seconds_bucket{command=\"find\",le=\"1e-05\"} 1\n",
         "veddb_c_seconds_bucket{command=\"find\",le=\"1\"} 1\n",
