@@ -180,7 +180,7 @@ int gate_bootstrap(gate_t *gate, vd_error_t *err)
     vd_bb_cstr(&bb, "$db", "admin");
     rc = vd_bb_finish(&bb, &command, err);
     if (rc == VD_OK)
-        rc = gate_internal_write(gate, command, &reply, err);
+        rc = gate_internal_write(gate, GATE_CALL_ONCE, command, &reply, err);
     if (rc == VD_ERR_DUPLICATE_KEY) { /* an earlier start got this far */
         vd_error_clear(err);
         rc = VD_OK;

@@ -24,6 +24,8 @@
 #define BUFFER_IDLE_MS   3000
 #define MESSAGE_STALL_MS 30000 /* a message begun and not going on */
 #define WRITE_STALL_MS   60000
+#define FULL_STALL_MS    5000 /* the same while memory is short */
+#define PACKED_BYTES     8    /* of OP_COMPRESSED behind the header: code, and size unpacked */
 #define UNKNOWN_IDLE_MS  (10 * 60 * 1000) /* nobody logged in, nothing said */
 
 static void pump(gate_conn_t *conn, bool readable);
@@ -47,7 +49,7 @@ static void update_events(gate_conn_t *conn)
     }
 }
 
-/* ---- accounting of large messages ---- */
+/* ---- accounting of what is large ---- */
 
 static bool hold(gate_conn_t *conn, uint64_t bytes)
 {
@@ -65,6 +67,22 @@ static void release(gate_conn_t *conn)
     conn->thread->held_bytes -= conn->held;
     conn->thread->room_made |= conn->held != 0;
     conn->held = 0;
+}
+
+/* `out` is counted as it stands: what doesn't fit was not written. */
+static void account_out(gate_conn_t *conn)
+{
+    gate_thread_t *thread = conn->thread;
+    thread->room_made |= conn->out.cap < conn->held_out;
+    thread->held_bytes = thread->held_bytes - conn->held_out + conn->out.cap;
+    conn->held_out = conn->out.cap;
+}
+
+bool gate_conn_has_room(const gate_conn_t *conn, uint64_t bytes)
+{
+    const gate_thread_t *thread = conn->thread;
+    return bytes <= GATE_HELD_FREE_BYTES || thread->held_bytes == conn->held ||
+           thread->held_bytes + bytes <= GATE_HELD_REPLIES_TIMES * thread->held_max_bytes;
 }
 
 /* ---- writing ---- */
@@ -85,6 +103,7 @@ static void flush_out(gate_conn_t *conn)
         conn->write_ms = vd_loop_now_ms(conn->thread->loop);
     }
     vd_buf_shrink(&conn->out, 0);
+    account_out(conn);
     if (conn->state == GATE_CONN_CLOSING)
         gate_conn_close(conn, NULL);
 }
@@ -115,6 +134,7 @@ void gate_conn_write(gate_conn_t *conn, vd_slice_t bytes)
         gate_conn_close(conn, "reply does not fit");
         return;
     }
+    account_out(conn);
     update_events(conn);
 }
 
@@ -136,6 +156,27 @@ static void dispatch(gate_conn_t *conn)
         vd_slice(bytes.data + GATE_WIRE_HEADER_BYTES, bytes.len - GATE_WIRE_HEADER_BYTES));
 }
 
+/* So much of a message tells what room it takes: of a packed one also its size unpacked. */
+static size_t head_bytes(const gate_conn_t *conn)
+{
+    vd_slice_t have = vd_buf_slice(&conn->in);
+    bool packed = have.len >= GATE_WIRE_HEADER_BYTES &&
+                  vd_get_u32(have.data) > GATE_WIRE_HEADER_BYTES + PACKED_BYTES &&
+                  vd_get_u32(have.data + 12) == GATE_OP_COMPRESSED;
+    return GATE_WIRE_HEADER_BYTES + (packed ? PACKED_BYTES : 0);
+}
+
+/* Large parts only: the message, and what it unpacks to (the size is checked when it is done). All
+ * at once, or messages that have half of it would wait for each other. */
+static uint64_t room_wanted(const gate_conn_t *conn, uint32_t length, uint32_t max)
+{
+    uint64_t room = length > GATE_HELD_FREE_BYTES ? length : 0;
+    if (head_bytes(conn) == GATE_WIRE_HEADER_BYTES)
+        return room;
+    uint32_t unpacked = vd_get_u32(vd_buf_slice(&conn->in).data + GATE_WIRE_HEADER_BYTES + 4);
+    return unpacked > GATE_HELD_FREE_BYTES && unpacked <= max ? room + unpacked : room;
+}
+
 static bool header_complete(gate_conn_t *conn)
 {
     gate_wire_header_t header;
@@ -145,14 +186,15 @@ static bool header_complete(gate_conn_t *conn)
         gate_conn_close(conn, err.message);
         return false;
     }
-    if (header.length > GATE_HELD_FREE_BYTES && !hold(conn, header.length)) {
+    uint64_t room = room_wanted(conn, header.length, max);
+    if (room != 0 && !hold(conn, room)) {
         conn->wants_room = true;
         vd_list_push_back(&conn->thread->paused, &conn->paused_node);
         return false;
     }
     conn->need = header.length;
     uint8_t *space;
-    if (vd_buf_reserve(&conn->in, header.length - GATE_WIRE_HEADER_BYTES, &space) != VD_OK) {
+    if (vd_buf_reserve(&conn->in, header.length - vd_buf_len(&conn->in), &space) != VD_OK) {
         gate_conn_close(conn, "no memory for a message");
         return false;
     }
@@ -164,16 +206,15 @@ static size_t feed(gate_conn_t *conn, vd_slice_t bytes)
 {
     size_t used = 0;
     if (conn->need == 0) {
-        size_t have = vd_buf_len(&conn->in);
-        used =
-            bytes.len < GATE_WIRE_HEADER_BYTES - have ? bytes.len : GATE_WIRE_HEADER_BYTES - have;
+        size_t have = vd_buf_len(&conn->in), wanted = head_bytes(conn) - have;
+        used = bytes.len < wanted ? bytes.len : wanted;
         if (have == 0)
             conn->message_ms = vd_loop_now_ms(conn->thread->loop);
         if (vd_buf_append(&conn->in, bytes.data, used) != VD_OK) {
             gate_conn_close(conn, "no memory for a message");
             return used;
         }
-        if (have + used < GATE_WIRE_HEADER_BYTES || !header_complete(conn))
+        if (have + used < head_bytes(conn) || !header_complete(conn))
             return used;
     }
     size_t left = conn->need - vd_buf_len(&conn->in),
@@ -299,8 +340,7 @@ void gate_conn_resume(gate_conn_t *conn)
     conn->wants_room = false;
     if (conn->state != GATE_CONN_OPEN)
         return;
-    if (conn->need == 0 && vd_buf_len(&conn->in) == GATE_WIRE_HEADER_BYTES &&
-        !header_complete(conn)) {
+    if (conn->need == 0 && vd_buf_len(&conn->in) == head_bytes(conn) && !header_complete(conn)) {
         update_events(conn);
         return;
     }
@@ -457,6 +497,7 @@ void gate_conn_close(gate_conn_t *conn, const char *why)
     vd_buf_done(&conn->in);
     vd_buf_done(&conn->ahead);
     vd_buf_done(&conn->out);
+    account_out(conn);
     vd_list_remove(&conn->paused_node);
     vd_list_remove(&conn->node);
     vd_list_push_back(&thread->dead, &conn->node);
@@ -490,7 +531,9 @@ void gate_conn_tick(gate_conn_t *conn, uint64_t now_ms)
         gate_conn_close(conn, "login took too long");
         return;
     }
-    if (vd_buf_len(&conn->out) != 0 && now_ms > conn->write_ms + WRITE_STALL_MS) {
+    bool full = conn->thread->held_bytes > conn->thread->held_max_bytes;
+    if (vd_buf_len(&conn->out) != 0 &&
+        now_ms > conn->write_ms + (full ? FULL_STALL_MS : WRITE_STALL_MS)) {
         gate_conn_close(conn, "client does not read its reply");
         return;
     }

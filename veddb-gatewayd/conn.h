@@ -37,8 +37,8 @@ struct gate_conn {
     bool wants_room; /* paused until memory for its message is free */
     bool said_hello, end_seen, read_wants_write, metadata_seen;
     uint64_t opened_ms, active_ms, message_ms,
-        write_ms;  /* write_ms: last progress while a reply waits */
-    uint64_t held; /* accounted for in the thread */
+        write_ms;            /* write_ms: last progress while a reply waits */
+    uint64_t held, held_out; /* of the thread's held_bytes: by the message, by `out` */
     gate_address_t address;
     char client[64]; /* "127.0.0.1:50000" */
     char server[64];
@@ -57,6 +57,8 @@ void gate_conn_open(gate_thread_t *thread, int fd, const gate_address_t *address
 void gate_conn_close(gate_conn_t *conn, const char *why);
 /* After what is still to be sent. */
 void gate_conn_close_softly(gate_conn_t *conn, const char *why);
+/* Whether a reply of so many bytes may be written: clients leave others unread. */
+bool gate_conn_has_room(const gate_conn_t *conn, uint64_t bytes);
 /* Sends bytes, or keeps what the socket doesn't take. */
 void gate_conn_write(gate_conn_t *conn, vd_slice_t bytes);
 /* The request is over: take the next. */

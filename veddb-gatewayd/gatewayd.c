@@ -144,6 +144,14 @@ void gate_topology_read(gate_t *gate, bool *ret_ready, bool *ret_writable, uint6
     (void)pthread_mutex_unlock(&topology->lock);
 }
 
+/* Rounded down, so that drivers give a session up before storage does; 0 would say that there are
+ * no sessions. */
+int32_t gate_session_minutes(const gate_t *gate)
+{
+    uint64_t minutes = gate->settings.session_timeout_ms / 60000;
+    return minutes == 0 ? 1 : (int32_t)minutes;
+}
+
 static void forget_users(void *context)
 {
     gate_thread_t *thread = context;
@@ -376,8 +384,8 @@ static void call_begin(void *context)
         call_end(call, rc);
 }
 
-int gate_internal_call(gate_t *gate, vd_slice_t db, vd_bson_t command, uint64_t timeout_ms,
-                       vd_buf_t *out, vd_error_t *err)
+int gate_internal_call(gate_t *gate, gate_call_t kind, vd_slice_t db, vd_bson_t command,
+                       uint64_t timeout_ms, vd_buf_t *out, vd_error_t *err)
 {
     call_t call = {.thread = gate->threads[0], .out = out};
     vd_slice_t name;
@@ -393,8 +401,13 @@ int gate_internal_call(gate_t *gate, vd_slice_t db, vd_bson_t command, uint64_t 
     call.flight.command = (vdp_operation_command_t){.name = name,
                                                     .db = db,
                                                     .flags = VDP_COMMAND_INTERNAL,
-                                                    .user = VD_SLICE_LIT("__system@local"),
+                                                    .user = VD_SLICE_LIT(GATE_SYSTEM_USER),
                                                     .txn_number = -1};
+    if (kind == GATE_CALL_ONCE) {
+        call.flight.command.lsid = vd_slice(gate->instance, sizeof gate->instance);
+        call.flight.command.lsid_user = vd_slice(gate->system_digest, sizeof gate->system_digest);
+        call.flight.command.txn_number = atomic_fetch_add(&gate->last_txn_number, 1) + 1;
+    }
     (void)pthread_mutex_init(&call.lock, NULL);
     (void)pthread_cond_init(&call.ended, NULL);
     (void)pthread_mutex_lock(&gate->call_lock);
@@ -455,6 +468,8 @@ int gate_create(const gate_settings_t *settings, const gate_events_t *events, ga
     (void)pthread_mutex_init(&gate->call_lock, NULL);
     vd_objectid_new(gate->topology.process_id);
     vd_rand_secret(gate->instance, sizeof gate->instance);
+    (void)SHA256((const uint8_t *)GATE_SYSTEM_USER, sizeof GATE_SYSTEM_USER - 1,
+                 gate->system_digest);
     make_fake_secret(gate);
     if (gethostname(gate->hostname, sizeof gate->hostname - 1) != 0)
         (void)snprintf(gate->hostname, sizeof gate->hostname, "localhost");
@@ -579,6 +594,11 @@ void gate_destroy(gate_t **gate_p)
     *gate_p = NULL;
 }
 
+static const char *quoted(vd_arena_t *arena, const char *text)
+{
+    return vd_value_to_json(arena, vd_value_from_string(arena, vd_slice_str(text)), 4096);
+}
+
 int gate_status(gate_t *gate, vd_buf_t *out)
 {
     bool ready, writable;
@@ -586,26 +606,30 @@ int gate_status(gate_t *gate, vd_buf_t *out)
     uint8_t set_id[12];
     int64_t counter;
     gate_stats_t *stats = &gate->stats;
+    vd_arena_t *arena = vd_arena_create();
     gate_topology_read(gate, &ready, &writable, &term, set_id, &counter);
-    return vd_buf_printf(out,
-                         "{\"ready\":%s,\"writable\":%s,\"address\":\"%s\",\"replicaSet\":\"%s\","
-                         "\"port\":%u,\"httpPort\":%u,\"threads\":%u,"
-                         "\"connections\":%llu,\"connectionsTotal\":%llu,\"connectionsRejected\":%"
-                         "llu,\"requests\":%llu,\"bytesIn\":%llu,\"bytesOut\":%llu,"
-                         "\"logins\":%llu,\"loginsFailed\":%llu,\"handshakesFailed\":%llu,"
-                         "\"certificateExpiresInSeconds\":%lld,\"uptimeSeconds\":%llu}",
-                         ready ? "true" : "false", writable ? "true" : "false",
-                         gate->settings.address, gate->settings.replica_set, gate->settings.port,
-                         gate->settings.http_port, gate->thread_count,
-                         (unsigned long long)atomic_load(&stats->connections_current),
-                         (unsigned long long)atomic_load(&stats->connections_total),
-                         (unsigned long long)atomic_load(&stats->connections_rejected),
-                         (unsigned long long)atomic_load(&stats->requests),
-                         (unsigned long long)atomic_load(&stats->bytes_in),
-                         (unsigned long long)atomic_load(&stats->bytes_out),
-                         (unsigned long long)atomic_load(&stats->logins),
-                         (unsigned long long)atomic_load(&stats->logins_failed),
-                         (unsigned long long)atomic_load(&stats->handshakes_failed),
-                         (long long)vd_tls_expires_in_s(gate->tls),
-                         (unsigned long long)((vd_monotonic_ms() - gate->started_ms) / 1000));
+    int rc = vd_buf_printf(
+        out,
+        "{\"ready\":%s,\"writable\":%s,\"address\":%s,\"replicaSet\":%s,"
+        "\"port\":%u,\"httpPort\":%u,\"threads\":%u,"
+        "\"connections\":%llu,\"connectionsTotal\":%llu,\"connectionsRejected\":%"
+        "llu,\"requests\":%llu,\"bytesIn\":%llu,\"bytesOut\":%llu,"
+        "\"logins\":%llu,\"loginsFailed\":%llu,\"handshakesFailed\":%llu,"
+        "\"certificateExpiresInSeconds\":%lld,\"uptimeSeconds\":%llu}",
+        ready ? "true" : "false", writable ? "true" : "false",
+        quoted(arena, gate->settings.address), quoted(arena, gate->settings.replica_set),
+        gate->settings.port, gate->settings.http_port, gate->thread_count,
+        (unsigned long long)atomic_load(&stats->connections_current),
+        (unsigned long long)atomic_load(&stats->connections_total),
+        (unsigned long long)atomic_load(&stats->connections_rejected),
+        (unsigned long long)atomic_load(&stats->requests),
+        (unsigned long long)atomic_load(&stats->bytes_in),
+        (unsigned long long)atomic_load(&stats->bytes_out),
+        (unsigned long long)atomic_load(&stats->logins),
+        (unsigned long long)atomic_load(&stats->logins_failed),
+        (unsigned long long)atomic_load(&stats->handshakes_failed),
+        (long long)vd_tls_expires_in_s(gate->tls),
+        (unsigned long long)((vd_monotonic_ms() - gate->started_ms) / 1000));
+    vd_arena_destroy(&arena);
+    return rc;
 }

@@ -21,9 +21,12 @@
 
 #define GATE_VERSION          "7.0.14" /* of MongoDB, whose behaviour clients may expect */
 #define GATE_MAX_WIRE_VERSION 21
+#define GATE_SYSTEM_USER      "__system@local" /* whose our own commands are */
 #define GATE_THREADS_MAX      64
 #define GATE_SCRATCH_BYTES    (64 * 1024)
-#define GATE_HELD_FREE_BYTES  (16 * 1024) /* messages up to here are not accounted for */
+#define GATE_HELD_FREE_BYTES  (16 * 1024) /* messages and replies up to here need no room */
+/* Messages wait at held_max_bytes, replies are given up at so many times of it. */
+#define GATE_HELD_REPLIES_TIMES 4
 
 typedef struct gate gate_t;
 typedef struct gate_conn gate_conn_t;
@@ -41,6 +44,7 @@ typedef struct {
     uint32_t threads;
     uint32_t connections_max, connections_per_address_max, login_rate;
     uint64_t handshake_timeout_ms, storage_wait_ms, held_max_bytes;
+    uint64_t session_timeout_ms; /* storage's */
     uint8_t compressors[4];
     uint32_t compressor_count;
     bool test_faults;
@@ -102,7 +106,8 @@ struct gate_thread {
     vd_list_t conns, dead, idle_requests;
     vd_list_t paused; /* connections that wait for room to read a large message */
     uint32_t idle_request_count;
-    uint64_t held_bytes, held_max_bytes;
+    uint64_t held_bytes; /* by messages and their unpacked form, and by replies not yet sent */
+    uint64_t held_max_bytes;
     uint8_t *scratch;  /* GATE_SCRATCH_BYTES, for reads */
     vd_buf_t assembly; /* a reply being put together */
     int32_t next_message_id;
@@ -128,7 +133,9 @@ struct gate {
     uint32_t thread_count;
     gate_stats_t stats;
     uint8_t fake_secret[32]; /* shapes the salts of names that nobody has */
-    uint8_t instance[16];
+    uint8_t instance[16];    /* of this start; also the session of our own writes */
+    uint8_t system_digest[32];
+    _Atomic int64_t last_txn_number; /* of that session */
     _Atomic uint64_t next_connection_id;
     _Atomic bool draining, ready_said;
     _Atomic uint64_t auth_epoch; /* as thread 0 knows it */
@@ -164,7 +171,18 @@ void gate_topology_read(gate_t *gate, bool *ret_ready, bool *ret_writable, uint6
                         uint8_t ret_set_id[12], int64_t *ret_counter);
 /* Cached users of all threads are out of date. Any thread. */
 void gate_users_forget_all(gate_t *gate);
+/* As clients are told it. */
+int32_t gate_session_minutes(const gate_t *gate);
+/* How an internal command bears to be sent again after storage died. */
+typedef enum {
+    GATE_CALL_IDEMPOTENT, /* a read, or a write that may be done twice */
+    /* An insert, an update or a delete of one document: storage does it once and gives the same
+     * answer again. From the administration worker alone, since a session does one write at a time.
+     */
+    GATE_CALL_ONCE,
+} gate_call_t;
 /* From any other thread, blocking: runs an internal command on storage and appends the reply
  * document to out. Not on a loop thread. */
-VD_MUST_CHECK int gate_internal_call(gate_t *gate, vd_slice_t db, vd_bson_t command,
-                                     uint64_t timeout_ms, vd_buf_t *out, vd_error_t *err);
+VD_MUST_CHECK int gate_internal_call(gate_t *gate, gate_call_t kind, vd_slice_t db,
+                                     vd_bson_t command, uint64_t timeout_ms, vd_buf_t *out,
+                                     vd_error_t *err);

@@ -58,6 +58,9 @@ static void request_give(gate_request_t *request)
     request->unpacked = NULL;
     if (request->taken.cap != 0)
         vd_buf_done(&request->taken);
+    thread->held_bytes -= request->held;
+    thread->room_made |= request->held != 0;
+    request->held = 0;
     vd_arena_reset(request->arena);
     if (thread->idle_request_count >= POOL_MAX) {
         request_free(request);
@@ -131,7 +134,7 @@ static void finished(gate_request_t *request)
 /* Puts what a fail point asks for behind a reply. */
 static vd_slice_t add_fault(gate_request_t *request, vd_slice_t document)
 {
-    if (!request->fault.active || request->fault.write_concern_error.len == 0)
+    if (!request->fault.active || request->fault.write_concern_error.len == 0 || request->no_reply)
         return document;
     vd_bb_t bb;
     vd_bson_t whole;
@@ -201,6 +204,20 @@ static void fail(gate_request_t *request, const vd_error_t *err)
     gate_request_finish_raw(request, vd_slice(document.data, document.len));
 }
 
+/* A reply that may be large. */
+static void finish_bounded(gate_request_t *request, vd_slice_t document)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    if (request->conn == NULL || gate_conn_has_room(request->conn, document.len)) {
+        gate_request_finish_raw(request, document);
+        return;
+    }
+    (void)vd_error_set(
+        &err, VD_ERR_HOST_UNREACHABLE,
+        "the reply was given up: clients leave too much unread"); /* the code is the reply's */
+    fail(request, &err);
+}
+
 void gate_request_finish(gate_request_t *request, int rc, const vd_error_t *err)
 {
     vd_error_t own = VD_ERROR_INIT;
@@ -219,7 +236,7 @@ void gate_request_finish(gate_request_t *request, int rc, const vd_error_t *err)
         fail(request, &own);
         return;
     }
-    gate_request_finish_raw(request, vd_slice(document.data, document.len));
+    finish_bounded(request, vd_slice(document.data, document.len));
 }
 
 /* ---- timers, storage ---- */
@@ -272,7 +289,7 @@ static void storage_answered(void *context, const gate_answer_t *answer)
             fail(request, &err);
         return;
     }
-    if (request->answered != NULL) {
+    if (request->answered != NULL && !request->no_reply) {
         void (*answered)(gate_request_t *, const gate_answer_t *) = request->answered;
         request->answered = NULL;
         answered(request, answer);
@@ -280,6 +297,10 @@ static void storage_answered(void *context, const gate_answer_t *answer)
     }
     if (answer->rc != VD_OK) {
         fail(request, answer->err);
+        return;
+    }
+    if (request->no_reply) { /* nor has storage sent one */
+        gate_request_finish_raw(request, VD_SLICE_NULL);
         return;
     }
     if (answer->body.len < 5) {
@@ -292,7 +313,7 @@ static void storage_answered(void *context, const gate_answer_t *answer)
     vd_slice_t body = answer->body;
     if (answer->reply->status != VD_OK)
         body = add_labels(request, (int)answer->reply->status, body);
-    gate_request_finish_raw(request, body);
+    finish_bounded(request, body);
 }
 
 /* Which databases and collections this user may see: {all, databases, collections}. */
@@ -341,10 +362,13 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
     const gate_command_t *command = request->command;
     gate_flight_t *flight = &request->flight;
     vdp_operation_command_t *out = &flight->command;
-    memset(flight, 0, sizeof *flight);
+    /* Asked to try again, a request keeps the count of its losses and the end of its waiting. */
+    *flight = (gate_flight_t){.losses = flight->losses, .deadline_ms = flight->deadline_ms};
     out->name = vd_slice_str(command->name);
     out->db = request->db;
     out->flags = request->grant.all_users ? VDP_COMMAND_ALL_USERS : 0;
+    if (request->no_reply)
+        out->flags |= VDP_COMMAND_NO_REPLY;
     if (conn->user != NULL) {
         out->user = vd_slice_str(conn->user->name_at_db);
         out->auth_epoch = conn->user->epoch;
@@ -372,30 +396,6 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
     flight->done = storage_answered;
     flight->context = request;
     conn->forwarded = true;
-    return gate_upstream_send(request->thread->upstream, flight, err);
-}
-
-int gate_request_internal(gate_request_t *request, vd_slice_t db, vd_bson_t command,
-                          vd_error_t *err)
-{
-    VD_ASSERT(request->answered != NULL);
-    gate_flight_t *flight = &request->flight;
-    vd_slice_t name;
-    vd_value_t first;
-    memset(flight, 0, sizeof *flight);
-    VD_ASSERT(vd_bson_first(command, &name, &first));
-    uint8_t *body = vd_arena_alloc(request->arena, command.len + 1);
-    body[0] = 0;
-    memcpy(body + 1, command.data, command.len);
-    flight->command.name = vd_arena_copy_slice(request->arena, name);
-    flight->command.db = vd_arena_copy_slice(request->arena, db);
-    flight->command.flags = VDP_COMMAND_INTERNAL;
-    flight->command.user = VD_SLICE_LIT("__system@local");
-    flight->command.txn_number = -1;
-    flight->body = vd_slice(body, command.len + 1);
-    flight->resend = true;
-    flight->done = storage_answered;
-    flight->context = request;
     return gate_upstream_send(request->thread->upstream, flight, err);
 }
 
@@ -810,6 +810,15 @@ void gate_request_begin(gate_conn_t *conn, const gate_wire_header_t *header, vd_
     authorize(request);
 }
 
+/* The client's bytes, and the room they take. */
+static void take_bytes(gate_request_t *request, gate_conn_t *conn)
+{
+    request->taken = conn->in;
+    vd_buf_init(&conn->in, VD_WIRE_MESSAGE_MAX_BYTES);
+    request->held = conn->held;
+    conn->held = 0;
+}
+
 bool gate_request_abandon(gate_request_t *request)
 {
     gate_thread_t *thread = request->thread;
@@ -819,15 +828,13 @@ bool gate_request_abandon(gate_request_t *request)
         gate_users_forget(thread->users, request);
     if (request->on_worker) {
         /* The worker reads the client's bytes: they stay with the request. */
-        request->taken = conn->in;
-        vd_buf_init(&conn->in, VD_WIRE_MESSAGE_MAX_BYTES);
+        take_bytes(request, conn);
         return false;
     }
     if (request->no_reply && request->flight.id != 0 && !thread->stopping) {
         /* A write that wants no answer is still done; its bytes stay until it has gone. */
         vdp_operation_command_t *command = &request->flight.command;
-        request->taken = conn->in;
-        vd_buf_init(&conn->in, VD_WIRE_MESSAGE_MAX_BYTES);
+        take_bytes(request, conn);
         command->user = vd_arena_copy_slice(request->arena, command->user);
         command->client = vd_arena_copy_slice(request->arena, command->client);
         command->app = vd_arena_copy_slice(request->arena, command->app);

@@ -48,11 +48,11 @@ struct gate_request {
     vd_error_t worker_error;
     gate_fault_t fault;
     vd_buf_t taken; /* the client's bytes, when the connection went before the worker was done */
+    uint64_t held;  /* of the thread's held_bytes, by `taken` and `unpacked` */
     uint8_t *unpacked;
     uint64_t begun_us;
     uint32_t tries;
     uint64_t closed_connection; /* to be told to storage at the end; 0 = none */
-    int64_t watch_counter;
     uint64_t watch_ms;
 };
 
@@ -71,9 +71,6 @@ void gate_request_finish_raw(gate_request_t *request, vd_slice_t document);
 VD_MUST_CHECK bool gate_request_stream(gate_request_t *request);
 /* Sends the request to storage as it came. */
 VD_MUST_CHECK int gate_request_forward(gate_request_t *request, vd_error_t *err);
-/* An internal command for this request; answered must be set. */
-VD_MUST_CHECK int gate_request_internal(gate_request_t *request, vd_slice_t db, vd_bson_t command,
-                                        vd_error_t *err);
 VD_MUST_CHECK int gate_request_park(gate_request_t *request, uint64_t ms,
                                     void (*fired)(gate_request_t *request), vd_error_t *err);
 static inline vd_bson_t gate_request_body(const gate_request_t *request)

@@ -10,6 +10,10 @@
 #include "proto/failure.h"
 #include "veddb-gatewayd/gatewayd.h"
 
+/* Of what is no command: in the first slot's round 0, which no flight has. 0 would be what storage
+ * says of an item that it can't read at all. */
+#define NOTICE_ID 1
+
 typedef struct {
     gate_flight_t *flight; /* NULL: free */
     uint32_t round;
@@ -97,17 +101,27 @@ static void fail(gate_upstream_t *upstream, gate_flight_t *flight, int code, con
 static void wait_in_line(gate_upstream_t *upstream, gate_flight_t *flight)
 {
     flight->sent = false;
-    flight->deadline_ms =
-        vd_monotonic_ms() + (flight->wait_ms != 0 ? flight->wait_ms : upstream->wait_ms);
+    if (flight->deadline_ms == 0) /* of all its waiting, from the first */
+        flight->deadline_ms =
+            vd_monotonic_ms() + (flight->wait_ms != 0 ? flight->wait_ms : upstream->wait_ms);
     vd_list_push_back(&upstream->waiting, &flight->node);
     upstream->waiting_count++;
 }
 
+/* One that was sent already: it goes out again when storage is ready, unless its time is over. */
+static void wait_again(gate_upstream_t *upstream, gate_flight_t *flight)
+{
+    if (flight->deadline_ms != 0 && vd_monotonic_ms() >= flight->deadline_ms)
+        fail(upstream, flight, VD_ERR_HOST_UNREACHABLE, "storage did not come back in time");
+    else
+        wait_in_line(upstream, flight);
+}
+
 static int send_notice(gate_upstream_t *upstream, const vdp_message_t *message, const void *fields,
-                       uint64_t request_id, vd_error_t *err)
+                       vd_error_t *err)
 {
     vd_buf_clear(&upstream->head);
-    vdp_envelope_t envelope = {.id = message->id, .request_id = request_id};
+    vdp_envelope_t envelope = {.id = message->id, .request_id = NOTICE_ID};
     int rc = vdp_encode(&upstream->head, &envelope, message, fields, VD_SLICE_NULL, err);
     return rc != VD_OK
                ? rc
@@ -150,7 +164,8 @@ static void flush_waiting(gate_upstream_t *upstream)
     }
 }
 
-/* Storage is gone: what it was asked and hasn't answered will never be answered. */
+/* What storage was asked and hasn't answered will never be answered: it is gone, or something that
+ * it said can't be read. Its next state attaches it again. */
 static void lost(gate_upstream_t *upstream)
 {
     if (upstream->thread->state.attached)
@@ -163,12 +178,16 @@ static void lost(gate_upstream_t *upstream)
         gate_flight_t *flight = upstream->slots[i].flight;
         if (flight == NULL || !flight->sent)
             continue;
-        if (flight->resend) {
-            flight->command.flags |= VDP_COMMAND_RESENT;
-            wait_in_line(upstream, flight);
-        } else {
+        flight->losses++;
+        if (!flight->resend) {
             fail(upstream, flight, VD_ERR_HOST_UNREACHABLE,
                  "storage ended before it answered; whether the operation was done is not known");
+        } else if (flight->losses >= GATE_SENDS_MAX) {
+            fail(upstream, flight, VD_ERR_HOST_UNREACHABLE,
+                 "storage ended each time that it was asked this; it is not asked again");
+        } else {
+            flight->command.flags |= VDP_COMMAND_RESENT;
+            wait_again(upstream, flight);
         }
     }
     gate_note_state(upstream->thread);
@@ -186,7 +205,7 @@ static void peer_changed(void *context, uint64_t peer, bool up)
     }
     vdp_operation_attach_t attach = {vd_slice(upstream->thread->gate->instance, 16),
                                      upstream->thread->index};
-    if (send_notice(upstream, &vdp_operation_attach, &attach, 1, &err) != VD_OK)
+    if (send_notice(upstream, &vdp_operation_attach, &attach, &err) != VD_OK)
         vd_log(VD_LOG_ERROR, "can't attach to storage", "error=%d", err.code);
 }
 
@@ -214,28 +233,25 @@ static void apply_state(gate_upstream_t *upstream, const vdp_operation_state_t *
     flush_waiting(upstream);
 }
 
+/* An answer that can't be read is one all the same: its flight would wait for ever. */
 static void on_reply(gate_upstream_t *upstream, uint64_t id, vd_slice_t rest, vd_error_t *err)
 {
     vdp_operation_reply_t reply = {0};
     vd_slice_t body;
-    if (vdp_decode(&vdp_operation_reply, rest, &reply, &body, err) != VD_OK)
-        return;
-    if (reply.operation_time > upstream->thread->state.newest)
+    gate_flight_t *flight = flight_of(upstream, id); /* NULL: the client has left meanwhile */
+    int rc = vdp_decode(&vdp_operation_reply, rest, &reply, &body, err);
+    if (rc == VD_OK && reply.operation_time > upstream->thread->state.newest)
         upstream->thread->state.newest = reply.operation_time;
-    gate_flight_t *flight = flight_of(upstream, id);
     if (flight == NULL)
-        return; /* the client has left meanwhile */
-    if ((reply.flags & VDP_REPLY_RETRY) != 0) {
-        if ((flight->command.flags & VDP_COMMAND_INTERNAL) != 0) {
-            wait_in_line(
-                upstream,
-                flight); /* goes out again with the new epoch: at the next state, or tick */
-            return;
-        }
-        fail(upstream, flight, VD_ERR_AGAIN, "storage asks to try again");
         return;
-    }
-    finish(upstream, flight, &(gate_answer_t){.rc = VD_OK, .reply = &reply, .body = body});
+    if (rc != VD_OK)
+        finish(upstream, flight, &(gate_answer_t){.rc = rc, .err = err});
+    else if ((reply.flags & VDP_REPLY_RETRY) == 0)
+        finish(upstream, flight, &(gate_answer_t){.rc = VD_OK, .reply = &reply, .body = body});
+    else if ((flight->command.flags & VDP_COMMAND_INTERNAL) != 0)
+        wait_again(upstream, flight); /* with the new epoch: at the next state, or tick */
+    else
+        fail(upstream, flight, VD_ERR_AGAIN, "storage asks to try again");
 }
 
 static void on_failure(gate_upstream_t *upstream, uint64_t id, vd_slice_t rest, vd_error_t *err)
@@ -243,13 +259,19 @@ static void on_failure(gate_upstream_t *upstream, uint64_t id, vd_slice_t rest, 
     vdp_failure_t failure = {0};
     vd_slice_t body;
     vd_error_t said = VD_ERROR_INIT;
-    if (vdp_decode(&vdp_failure, rest, &failure, &body, err) != VD_OK)
-        return;
     gate_flight_t *flight = flight_of(upstream, id);
-    int rc = vdp_failure_to(&failure, &said);
+    int rc = vdp_decode(&vdp_failure, rest, &failure, &body, err);
+    if (rc == VD_OK) {
+        rc = vdp_failure_to(&failure, &said);
+        vd_log(VD_LOG_WARN, "storage refused a message", "thread=%u request=%llu error=%d",
+               upstream->thread->index, (unsigned long long)id, rc);
+    }
     if (flight != NULL)
         finish(upstream, flight,
-               &(gate_answer_t){.rc = rc == VD_OK ? VD_ERR_INTERNAL : rc, .err = &said});
+               &(gate_answer_t){.rc = rc == VD_OK ? VD_ERR_INTERNAL : rc,
+                                .err = said.code != VD_OK ? &said : err});
+    else if (id == 0) /* it could not even read of whom the message was */
+        lost(upstream);
 }
 
 static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
@@ -259,8 +281,10 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
     vd_error_t err = VD_ERROR_INIT;
     vdp_envelope_t envelope;
     vd_slice_t rest, body;
-    if (vdp_decode_envelope(item, &envelope, &rest, &err) != VD_OK)
+    if (vdp_decode_envelope(item, &envelope, &rest, &err) != VD_OK) {
+        lost(upstream); /* whose answer it was is not known */
         goto cleanup;
+    }
     switch (envelope.id) {
     case VDP_OPERATION_REPLY:
         on_reply(upstream, envelope.request_id, rest, &err);
@@ -360,7 +384,7 @@ void gate_upstream_cancel(gate_upstream_t *upstream, gate_flight_t *flight)
     slot_give(upstream, flight);
     vdp_operation_cancel_t cancel = {id};
     /* Best effort: an operation that is not cancelled ends by itself. */
-    if (sent && send_notice(upstream, &vdp_operation_cancel, &cancel, 0, NULL) != VD_OK)
+    if (sent && send_notice(upstream, &vdp_operation_cancel, &cancel, NULL) != VD_OK)
         VD_DEBUG("cancel was not sent", "id=%llu", (unsigned long long)id);
 }
 
@@ -369,36 +393,23 @@ void gate_upstream_connection_closed(gate_upstream_t *upstream, uint64_t connect
     vdp_operation_connection_closed_t closed = {connection_id};
     /* Best effort: cursors of a lost connection also time out. */
     if (upstream != NULL && upstream->thread->state.attached &&
-        send_notice(upstream, &vdp_operation_connection_closed, &closed, 0, NULL) != VD_OK)
+        send_notice(upstream, &vdp_operation_connection_closed, &closed, NULL) != VD_OK)
         VD_DEBUG("end of connection was not sent", "conn=%llu", (unsigned long long)connection_id);
 }
 
 void gate_upstream_tick(gate_upstream_t *upstream, uint64_t now_ms)
 {
+    vd_list_t over; /* apart, since done() may change the line */
+    vd_list_init(&over);
     flush_waiting(upstream);
     VD_LIST_EACH(&upstream->waiting, node)
     {
-        gate_flight_t *flight = VD_CONTAINER_OF(node, gate_flight_t, node);
-        if (now_ms < flight->deadline_ms)
+        if (now_ms < VD_CONTAINER_OF(node, gate_flight_t, node)->deadline_ms)
             continue;
-        fail(upstream, flight, VD_ERR_HOST_UNREACHABLE, "storage did not come back in time");
-        break; /* done() may have changed the list; the rest is due at the next tick */
+        vd_list_remove(node);
+        vd_list_push_back(&over, node);
     }
-    while (!vd_list_empty(&upstream->waiting)) { /* deadlines in this list are nearly in order */
-        gate_flight_t *flight =
-            VD_CONTAINER_OF(vd_list_first(&upstream->waiting), gate_flight_t, node);
-        if (now_ms < flight->deadline_ms)
-            break;
-        fail(upstream, flight, VD_ERR_HOST_UNREACHABLE, "storage did not come back in time");
-    }
-}
-
-uint32_t gate_upstream_count(const gate_upstream_t *upstream)
-{
-    return upstream->used;
-}
-
-uint32_t gate_upstream_waiting(const gate_upstream_t *upstream)
-{
-    return upstream->waiting_count;
+    while (!vd_list_empty(&over))
+        fail(upstream, VD_CONTAINER_OF(vd_list_first(&over), gate_flight_t, node),
+             VD_ERR_HOST_UNREACHABLE, "storage did not come back in time");
 }

@@ -4,16 +4,18 @@
  * Duty:    one link per loop thread. While storage is away, or not ready, requests wait, bounded in
  *          time; when it died, what may be sent again is sent again as soon as it is back, in
  *          order, and the rest is answered with an error. Each flight ends exactly once: done(), or
- *          gate_upstream_cancel().
+ *          gate_upstream_cancel(). An answer that can't be read ends its flight too.
  * Owner:   the loop thread. A flight is embedded in its owner's struct; the command's slices and
  *          the body must stay valid until it ends.
- * Limits:  GATE_FLIGHTS_MAX in flight. */
+ * Limits:  GATE_FLIGHTS_MAX in flight. One flight is sent at most GATE_SENDS_MAX times, and waits
+ * in all at most so long as it may, counted from its first wait. */
 #pragma once
 #include "libcommon/base/list.h"
 #include "libcommon/runtime/link.h"
 #include "proto/operation.h"
 
 #define GATE_FLIGHTS_MAX (1u << 20)
+#define GATE_SENDS_MAX   4 /* storage died each time: it may be the request that kills it */
 
 typedef struct gate_thread gate_thread_t;
 typedef struct gate_upstream gate_upstream_t;
@@ -30,7 +32,8 @@ typedef struct gate_flight {
     uint64_t id;    /* 0: not in flight */
     bool sent;
     bool resend;          /* may be sent again after storage died */
-    uint64_t deadline_ms; /* while it waits; monotonic */
+    uint32_t losses;      /* how often storage died before it answered */
+    uint64_t deadline_ms; /* of waiting; monotonic, 0 = it hasn't waited yet */
     uint64_t wait_ms;     /* how long it may wait, 0 = gateway.storage_wait */
     vdp_operation_command_t command;
     vd_slice_t body;
@@ -49,7 +52,8 @@ typedef struct {
 VD_MUST_CHECK int gate_upstream_create(gate_thread_t *thread, const char *path, uint64_t wait_ms,
                                        gate_upstream_t **ret_upstream, vd_error_t *err);
 void gate_upstream_destroy(gate_upstream_t **upstream_p);
-/* Takes off, or waits. An error: nothing was started, done() does not come. */
+/* Takes off, or waits; losses and deadline_ms go on from an earlier flight of the same request, or
+ * are 0. An error: nothing was started, done() does not come. */
 VD_MUST_CHECK int gate_upstream_send(gate_upstream_t *upstream, gate_flight_t *flight,
                                      vd_error_t *err);
 /* Nobody waits any more; storage is told. Fine when it is not in flight. */
@@ -57,5 +61,3 @@ void gate_upstream_cancel(gate_upstream_t *upstream, gate_flight_t *flight);
 void gate_upstream_connection_closed(gate_upstream_t *upstream, uint64_t connection_id);
 /* Every quarter of a second: deadlines, and what could not be sent. */
 void gate_upstream_tick(gate_upstream_t *upstream, uint64_t now_ms);
-uint32_t gate_upstream_count(const gate_upstream_t *upstream);
-uint32_t gate_upstream_waiting(const gate_upstream_t *upstream);

@@ -22,6 +22,7 @@ typedef struct {
     vd_slice_t name, db;
     void (*done)(void *context, gate_user_t *user, const vd_error_t *err);
     void *context;
+    bool due; /* being ended */
 } waiter_t;
 
 struct gate_users {
@@ -211,17 +212,22 @@ static void waiter_end(gate_users_t *users, waiter_t *waiter, gate_user_t *user,
     vd_free(waiter);
 }
 
-/* Ends all that wait for this key (NULL: for any). One at a time, since done() may add and forget
- * waiters. */
+/* Ends all that wait for this key (NULL: for any) now. One at a time, since done() may add and
+ * forget waiters; those that it adds wait for a load of their own. */
 static void waiters_end(gate_users_t *users, const char *key, gate_user_t *user,
                         const vd_error_t *err)
 {
+    VD_LIST_EACH(&users->waiters, node)
+    {
+        waiter_t *waiter = VD_CONTAINER_OF(node, waiter_t, node);
+        waiter->due = key == NULL || strcmp(waiter->key, key) == 0;
+    }
     for (;;) {
         waiter_t *found = NULL;
         VD_LIST_EACH(&users->waiters, node)
         {
             waiter_t *waiter = VD_CONTAINER_OF(node, waiter_t, node);
-            if (found == NULL && (key == NULL || strcmp(waiter->key, key) == 0))
+            if (found == NULL && waiter->due)
                 found = waiter;
         }
         if (found == NULL)
@@ -247,7 +253,7 @@ static int ask(gate_users_t *users, vd_bson_t command, vd_error_t *err)
     users->flight.command = (vdp_operation_command_t){.name = name,
                                                       .db = VD_SLICE_LIT("admin"),
                                                       .flags = VDP_COMMAND_INTERNAL,
-                                                      .user = VD_SLICE_LIT("__system@local"),
+                                                      .user = VD_SLICE_LIT(GATE_SYSTEM_USER),
                                                       .txn_number = -1};
     return gate_upstream_send(users->thread->upstream, &users->flight, err);
 }
@@ -406,11 +412,10 @@ static void answered(void *context, const gate_answer_t *answer)
                vd_log_quote(vd_slice_str(vd_error_print(&err, text, sizeof text)), (char[700]){0},
                             700));
         char *key = users->loading == LOAD_USER ? vd_xstrdup(users->loading_key) : NULL;
-        users->loading = LOAD_NONE;
         waiters_end(users, key, NULL, &err);
         vd_free(key);
     }
-    users->loading = LOAD_NONE;
+    users->loading = LOAD_NONE; /* not before: done() may ask, and would begin a load of its own */
     load_next(users);
 }
 
@@ -437,8 +442,9 @@ static void load_next(gate_users_t *users)
         rc = ask_user(users, waiter->key, &err);
     }
     if (rc != VD_OK) {
+        while (!vd_list_empty(&users->waiters)) /* nobody else would begin their load */
+            waiters_end(users, NULL, NULL, &err);
         users->loading = LOAD_NONE;
-        waiters_end(users, NULL, NULL, &err);
     }
 }
 

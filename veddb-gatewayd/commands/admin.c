@@ -119,7 +119,8 @@ int gate_admin_role_list(gate_request_t *request, bool required, const gate_role
 
 /* ---- writes ---- */
 
-static int write(gate_request_t *request, vd_bb_t *bb, int64_t *ret_n, vd_error_t *err)
+static int write(gate_request_t *request, gate_call_t kind, vd_bb_t *bb, int64_t *ret_n,
+                 vd_error_t *err)
 {
     vd_buf_t reply;
     vd_bson_t command, document;
@@ -127,7 +128,7 @@ static int write(gate_request_t *request, vd_bb_t *bb, int64_t *ret_n, vd_error_
     vd_buf_init(&reply, VD_BSON_INTERNAL_MAX_BYTES);
     int rc = vd_bb_finish(bb, &command, err);
     if (rc == VD_OK)
-        rc = gate_internal_write(request->thread->gate, command, &reply, err);
+        rc = gate_internal_write(request->thread->gate, kind, command, &reply, err);
     if (rc == VD_OK)
         rc = vd_bson_peek(vd_buf_slice(&reply), &document, err);
     if (rc == VD_OK && ret_n != NULL && !vd_value_as_int64(vd_bson_get(document, "n"), ret_n))
@@ -147,7 +148,7 @@ int gate_admin_insert(gate_request_t *request, const char *collection, vd_bson_t
     vd_bb_begin_array(&bb, "documents");
     vd_bb_document(&bb, "0", document);
     vd_bb_close(&bb);
-    return write(request, &bb, NULL, err);
+    return write(request, GATE_CALL_ONCE, &bb, NULL, err);
 }
 
 int gate_admin_set(gate_request_t *request, const char *collection, const char *id, vd_bson_t set,
@@ -169,11 +170,11 @@ int gate_admin_set(gate_request_t *request, const char *collection, const char *
     vd_bb_close(&bb);
     vd_bb_close(&bb);
     vd_bb_close(&bb);
-    return write(request, &bb, ret_matched, err);
+    return write(request, GATE_CALL_ONCE, &bb, ret_matched, err);
 }
 
-int gate_admin_delete(gate_request_t *request, const char *collection, vd_bson_t filter,
-                      int64_t *ret_count, vd_error_t *err)
+static int delete_from(gate_request_t *request, const char *collection, vd_bson_t filter, bool one,
+                       int64_t *ret_count, vd_error_t *err)
 {
     vd_bb_t bb;
     vd_bb_init_arena(&bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
@@ -181,10 +182,24 @@ int gate_admin_delete(gate_request_t *request, const char *collection, vd_bson_t
     vd_bb_begin_array(&bb, "deletes");
     vd_bb_begin_document(&bb, "0");
     vd_bb_document(&bb, "q", filter);
-    vd_bb_int32(&bb, "limit", 0);
+    vd_bb_int32(&bb, "limit", one);
     vd_bb_close(&bb);
     vd_bb_close(&bb);
-    return write(request, &bb, ret_count, err);
+    return write(request, one ? GATE_CALL_ONCE : GATE_CALL_IDEMPOTENT, &bb, ret_count, err);
+}
+
+int gate_admin_delete(gate_request_t *request, const char *collection, const char *id,
+                      int64_t *ret_count, vd_error_t *err)
+{
+    return delete_from(request, collection, gate_admin_filter(request, "_id", vd_slice_str(id)),
+                       true, ret_count, err);
+}
+
+int gate_admin_delete_all(gate_request_t *request, const char *collection, vd_slice_t db,
+                          int64_t *ret_count, vd_error_t *err)
+{
+    return delete_from(request, collection, gate_admin_filter(request, "db", db), false, ret_count,
+                       err);
 }
 
 int gate_admin_pull_role(gate_request_t *request, const char *collection, vd_slice_t role,
@@ -216,7 +231,7 @@ int gate_admin_pull_role(gate_request_t *request, const char *collection, vd_sli
     vd_bb_bool(&bb, "multi", true);
     vd_bb_close(&bb);
     vd_bb_close(&bb);
-    return write(request, &bb, NULL, err);
+    return write(request, GATE_CALL_IDEMPOTENT, &bb, NULL, err);
 }
 
 /* ---- lists of roles ---- */

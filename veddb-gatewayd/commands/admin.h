@@ -23,9 +23,13 @@ VD_MUST_CHECK int gate_admin_set(gate_request_t *request, const char *collection
                                  vd_error_t *err);
 VD_MUST_CHECK int gate_admin_insert(gate_request_t *request, const char *collection,
                                     vd_bson_t document, vd_error_t *err);
-/* Deletes what matches; *ret_count says how many. */
-VD_MUST_CHECK int gate_admin_delete(gate_request_t *request, const char *collection,
-                                    vd_bson_t filter, int64_t *ret_count, vd_error_t *err);
+/* Deletes one; *ret_count says whether it was there. */
+VD_MUST_CHECK int gate_admin_delete(gate_request_t *request, const char *collection, const char *id,
+                                    int64_t *ret_count, vd_error_t *err);
+/* Deletes those of one database; *ret_count says how many, without those that were deleted before
+ * storage died on the way. */
+VD_MUST_CHECK int gate_admin_delete_all(gate_request_t *request, const char *collection,
+                                        vd_slice_t db, int64_t *ret_count, vd_error_t *err);
 /* Takes a role (name empty: all of the database) out of every user and role. */
 VD_MUST_CHECK int gate_admin_pull_role(gate_request_t *request, const char *collection,
                                        vd_slice_t role, vd_slice_t db, vd_error_t *err);

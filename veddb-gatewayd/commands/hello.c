@@ -139,7 +139,7 @@ static void write_hello(gate_request_t *request)
     vd_bb_int32(reply, "maxMessageSizeBytes", VD_WIRE_MESSAGE_MAX_BYTES);
     vd_bb_int32(reply, "maxWriteBatchSize", VD_WRITE_BATCH_MAX);
     vd_bb_date(reply, "localTime", vd_wall_ms());
-    vd_bb_int32(reply, "logicalSessionTimeoutMinutes", 30);
+    vd_bb_int32(reply, "logicalSessionTimeoutMinutes", gate_session_minutes(gate));
     vd_bb_int32(reply, "connectionId", (int32_t)(request->conn->id & INT32_MAX));
     vd_bb_int32(reply, "minWireVersion", 0);
     vd_bb_int32(reply, "maxWireVersion", GATE_MAX_WIRE_VERSION);
@@ -178,7 +178,6 @@ static void answer_watch(gate_request_t *request)
         gate_request_finish(request, VD_OK, NULL);
         return;
     }
-    request->watch_counter = atomic_load(&request->thread->gate->topology.counter);
     if (gate_request_stream(request))
         watch(request);
 }

@@ -113,8 +113,7 @@ static void put_test_commands(const gate_t *gate, const char *name, vd_bb_t *rep
 
 static void put_session_timeout(const gate_t *gate, const char *name, vd_bb_t *reply)
 {
-    (void)gate; /* one value */
-    vd_bb_int32(reply, name, VD_SESSION_IDLE_MAX_MS / 60000);
+    vd_bb_int32(reply, name, gate_session_minutes(gate));
 }
 
 static void put_tls_mode(const gate_t *gate, const char *name, vd_bb_t *reply)

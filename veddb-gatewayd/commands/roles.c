@@ -205,11 +205,8 @@ int gate_command_drop_role(gate_request_t *request, vd_bb_t *reply, vd_error_t *
     if (rc == VD_OK)
         rc = gate_admin_pull_role(request, ROLES, name, request->db, err);
     if (rc == VD_OK)
-        rc = gate_admin_delete(
-            request, ROLES,
-            gate_admin_filter(request, "_id",
-                              vd_slice_str(gate_admin_id(request, request->db, name))),
-            &count, err);
+        rc = gate_admin_delete(request, ROLES, gate_admin_id(request, request->db, name), &count,
+                               err);
     if (rc == VD_OK && count == 0)
         rc = not_found(request, name, err);
     return rc;
@@ -232,8 +229,7 @@ int gate_command_drop_all_roles(gate_request_t *request, vd_bb_t *reply, vd_erro
             rc = gate_admin_pull_role(request, ROLES, set.items[i].name.role, request->db, err);
     }
     if (rc == VD_OK)
-        rc = gate_admin_delete(request, ROLES, gate_admin_filter(request, "db", request->db),
-                               &count, err);
+        rc = gate_admin_delete_all(request, ROLES, request->db, &count, err);
     vd_bb_int32(reply, "n", (int32_t)count);
     return rc;
 }

@@ -17,11 +17,11 @@
 #define V1    GATE_API_V1
 #define ADMIN GATE_ADMIN_ONLY
 #define AUDIT GATE_AUDITED
-#define FREE  (GATE_STATE_FREE | GATE_SECONDARY_OK)
 
 #define HERE(name, alias, check, action, flags, run, help)                                         \
     {                                                                                              \
-        name, alias, GATE_RUN_HERE, GATE_CHECK_##check, action, (flags) | FREE, run, help, 0       \
+        name, alias, GATE_RUN_HERE, GATE_CHECK_##check, action, (flags) | GATE_SECONDARY_OK, run,  \
+            help, 0                                                                                \
     }
 #define WORKER(name, check, action, flags, run, help)                                              \
     {                                                                                              \

@@ -63,9 +63,8 @@ enum {
     GATE_TRANSACTION = 1u << 7,  /* commit and abort: their failures carry labels */
     GATE_LEGACY = 1u << 8,       /* also served as OP_QUERY */
     GATE_API_V1 = 1u << 9,       /* part of API version 1 */
-    GATE_STATE_FREE = 1u << 10,  /* answered also while storage is away */
-    GATE_WRITES = 1u << 11,
-    GATE_COLLECTION_ARGUMENT = 1u << 12, /* the first field is a collection's name */
+    GATE_WRITES = 1u << 10,
+    GATE_COLLECTION_ARGUMENT = 1u << 11, /* the first field is a collection's name */
 };
 
 /* A handler's third way, beside VD_OK (reply is filled in) and an error: the answer comes later

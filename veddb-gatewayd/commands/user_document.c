@@ -75,12 +75,13 @@ static int write_error(vd_bson_t reply, vd_error_t *err)
     return vd_error_set(err, -(int)code, "%.*s", (int)(text.len < 400 ? text.len : 400), text.data);
 }
 
-int gate_internal_write(gate_t *gate, vd_bson_t command, vd_buf_t *reply, vd_error_t *err)
+int gate_internal_write(gate_t *gate, gate_call_t kind, vd_bson_t command, vd_buf_t *reply,
+                        vd_error_t *err)
 {
     vd_bson_t document;
     vd_buf_clear(reply);
-    int rc =
-        gate_internal_call(gate, VD_SLICE_LIT("admin"), command, GATE_ADMIN_WAIT_MS, reply, err);
+    int rc = gate_internal_call(gate, kind, VD_SLICE_LIT("admin"), command, GATE_ADMIN_WAIT_MS,
+                                reply, err);
     if (rc == VD_OK)
         rc = vd_bson_peek(vd_buf_slice(reply), &document, err);
     return rc != VD_OK ? rc : write_error(document, err);
@@ -119,7 +120,8 @@ int gate_internal_find_within(gate_t *gate, const char *collection, vd_bson_t fi
         vd_buf_clear(&reply);
         rc = vd_bb_finish(&bb, &command, err);
         if (rc == VD_OK)
-            rc = gate_internal_call(gate, VD_SLICE_LIT("admin"), command, timeout_ms, &reply, err);
+            rc = gate_internal_call(gate, GATE_CALL_IDEMPOTENT, VD_SLICE_LIT("admin"), command,
+                                    timeout_ms, &reply, err);
         if (rc == VD_OK)
             rc = vd_bson_peek(vd_buf_slice(&reply), &document, err);
         if (rc != VD_OK)

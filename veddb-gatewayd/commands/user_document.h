@@ -17,8 +17,8 @@ VD_MUST_CHECK int gate_credentials_document(vd_arena_t *arena, vd_slice_t passwo
                                             vd_bson_t *ret_document, vd_error_t *err);
 
 /* A write on the admin database; the first write error becomes the result. */
-VD_MUST_CHECK int gate_internal_write(gate_t *gate, vd_bson_t command, vd_buf_t *reply,
-                                      vd_error_t *err);
+VD_MUST_CHECK int gate_internal_write(gate_t *gate, gate_call_t kind, vd_bson_t command,
+                                      vd_buf_t *reply, vd_error_t *err);
 /* All documents of admin.<collection> that match, copied into the arena. */
 VD_MUST_CHECK int gate_internal_find(gate_t *gate, const char *collection, vd_bson_t filter,
                                      vd_arena_t *arena, vd_bson_t **ret_documents,

@@ -176,11 +176,8 @@ int gate_command_drop_user(gate_request_t *request, vd_bb_t *reply, vd_error_t *
     if (rc == VD_OK)
         rc = gate_admin_name(request, "User", &name, err);
     if (rc == VD_OK)
-        rc = gate_admin_delete(
-            request, USERS,
-            gate_admin_filter(request, "_id",
-                              vd_slice_str(gate_admin_id(request, request->db, name))),
-            &count, err);
+        rc = gate_admin_delete(request, USERS, gate_admin_id(request, request->db, name), &count,
+                               err);
     if (rc == VD_OK && count == 0)
         rc = not_found(request, name, err);
     return rc;
@@ -192,8 +189,7 @@ int gate_command_drop_all_users(gate_request_t *request, vd_bb_t *reply, vd_erro
     int64_t count = 0;
     int rc = gate_admin_fields(request, fields, err);
     if (rc == VD_OK)
-        rc = gate_admin_delete(request, USERS, gate_admin_filter(request, "db", request->db),
-                               &count, err);
+        rc = gate_admin_delete_all(request, USERS, request->db, &count, err);
     vd_bb_int32(reply, "n", (int32_t)count);
     return rc;
 }

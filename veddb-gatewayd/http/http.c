@@ -1,4 +1,8 @@
-/* veddb-gatewayd/http/http.c — see http.h. */
+/* veddb-gatewayd/http/http.c — see http.h.
+ *
+ * A page behind a login is a job: it looks up the login and is printed on the worker, and is
+ * answered on the HTTPS thread. When the client leaves meanwhile, libevent takes the request from
+ * its connection and leaves it to us; answering it then only frees it. */
 #include "veddb-gatewayd/http/http.h"
 
 #include "libcommon/base/clock.h"
@@ -27,16 +31,20 @@
 #define LOGIN_WAIT_MS     2000 /* for storage */
 #define STORAGE_WAIT_MS   1000
 #define LOGIN_KEEP_MS     60000
+#define JOBS_MAX          16 /* that wait for the worker */
 
 struct gate_http {
     gate_t *gate;
     struct event_base *base;
     struct evhttp *server;
-    struct event *stop_event;
-    int stop_fd;
+    struct event *wake_event;
+    int wake_fd;
     pthread_t thread;
     bool started;
-    /* The last login that was good: scrapers come every few seconds with the same. */
+    _Atomic bool stopping;
+    vd_worker_t *worker; /* one thread */
+    vd_list_t jobs;      /* not yet answered; the HTTPS thread's */
+    /* The last login that was good: scrapers come every few seconds with the same. The worker's. */
     uint8_t last_login[32];
     uint64_t last_epoch, last_ms;
     bool last_known;
@@ -124,13 +132,13 @@ static bool may_monitor(const gate_user_t *user)
                                  VD_SLICE_NULL, VD_SLICE_NULL);
 }
 
-typedef enum { LOGIN_GOOD, LOGIN_BAD, LOGIN_FORBIDDEN, LOGIN_LATER } login_t;
+typedef enum { LOGIN_GOOD, LOGIN_BAD, LOGIN_FORBIDDEN, LOGIN_LATER, LOGIN_THROTTLED } login_t;
 
 static login_t check_login(gate_http_t *http, const char *header)
 {
     uint8_t text[1200], digest[32], salted[32 + sizeof text];
     uint32_t len = 0;
-    if (header == NULL || strncasecmp(header, "Basic ", 6) != 0 ||
+    if (strncasecmp(header, "Basic ", 6) != 0 ||
         !gate_base64_decode(vd_slice_str(header + 6), text, sizeof text, &len))
         return LOGIN_BAD;
     const uint8_t *colon = memchr(text, ':', len);
@@ -183,37 +191,29 @@ static bool peer_address(struct evhttp_request *request, gate_address_t *ret)
     return true;
 }
 
-/* Answers itself unless the client may go on. */
-static bool admit(gate_http_t *http, struct evhttp_request *request)
+static void refuse(struct evhttp_request *request, login_t login)
 {
-    gate_address_t address;
-    login_t login = LOGIN_BAD;
-    if (!peer_address(request, &address) ||
-        gate_limits_login_wait_ms(http->gate->limits, &address) != 0) {
+    switch (login) {
+    case LOGIN_THROTTLED:
         answer(request, 429, "Too Many Requests", "text/plain",
                VD_SLICE_LIT("too many failed logins\n"));
-        return false;
-    }
-    const char *header =
-        evhttp_find_header(evhttp_request_get_input_headers(request), "Authorization");
-    login = check_login(http, header);
-    if (login == LOGIN_GOOD)
-        return true;
-    if (login == LOGIN_LATER) {
+        break;
+    case LOGIN_LATER:
         answer(request, 503, "Service Unavailable", "text/plain",
                VD_SLICE_LIT("storage is not there\n"));
-    } else if (login == LOGIN_FORBIDDEN) {
+        break;
+    case LOGIN_FORBIDDEN:
         answer(request, 403, "Forbidden", "text/plain",
                VD_SLICE_LIT("needs the privilege serverStatus (role clusterMonitor)\n"));
-    } else {
-        if (header != NULL)
-            gate_limits_login_failed(http->gate->limits, &address);
+        break;
+    case LOGIN_GOOD:
+    case LOGIN_BAD:
         (void)evhttp_add_header(evhttp_request_get_output_headers(request), "WWW-Authenticate",
                                 "Basic realm=\"VedDB\", charset=\"UTF-8\"");
         answer(request, 401, "Unauthorized", "text/plain",
                VD_SLICE_LIT("log in with a user of the admin database\n"));
+        break;
     }
-    return false;
 }
 
 /* ---- pages ---- */
@@ -296,8 +296,8 @@ static int print_storage(gate_t *gate, vd_buf_t *out)
     vd_bb_int32(&bb, "veddbMetrics", 1);
     vd_bb_cstr(&bb, "$db", "admin");
     if (vd_bb_finish(&bb, &command, NULL) == VD_OK &&
-        gate_internal_call(gate, VD_SLICE_LIT("admin"), command, STORAGE_WAIT_MS, &reply, NULL) ==
-            VD_OK)
+        gate_internal_call(gate, GATE_CALL_IDEMPOTENT, VD_SLICE_LIT("admin"), command,
+                           STORAGE_WAIT_MS, &reply, NULL) == VD_OK)
         text = vd_bson_get((vd_bson_t){vd_buf_at(&reply, 0), (uint32_t)vd_buf_len(&reply)}, "text");
     bool there = text.type == VD_BSON_STRING;
     int rc = vd_buf_printf(out,
@@ -317,28 +317,107 @@ static int print_metrics(gate_t *gate, vd_buf_t *out)
     return rc == VD_OK ? print_storage(gate, out) : rc;
 }
 
-static void page(gate_http_t *http, struct evhttp_request *request, const char *type,
-                 int (*print)(gate_t *gate, vd_buf_t *out))
-{
+/* ---- jobs ---- */
+
+typedef struct {
+    const char *type;
+    int (*print)(gate_t *gate, vd_buf_t *out);
+} page_t;
+
+typedef struct {
+    vd_node_t node;
+    gate_http_t *http;
+    struct evhttp_request *request;
+    const page_t *page;
+    gate_address_t address;
+    char *header; /* Authorization */
+    login_t login;
+    int rc;
     vd_buf_t out;
-    if (!admit(http, request))
-        return;
-    vd_buf_init(&out, 4u << 20);
-    if (print(http->gate, &out) == VD_OK)
-        answer(request, 200, "OK", type, vd_buf_slice(&out));
+    _Atomic bool done; /* the worker has left it */
+} job_t;
+
+static void wake(gate_http_t *http)
+{
+    uint64_t one = 1;
+    while (write(http->wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+        continue;
+}
+
+static void job_run(void *context)
+{
+    job_t *job = context;
+    gate_http_t *http = job->http;
+    gate_limits_t *limits = http->gate->limits;
+    if (gate_limits_login_wait_ms(limits, &job->address) != 0)
+        job->login = LOGIN_THROTTLED;
     else
-        answer(request, 500, "Internal Server Error", "text/plain", VD_SLICE_LIT("too large\n"));
-    vd_buf_done(&out);
+        job->login = check_login(http, job->header);
+    if (job->login == LOGIN_BAD)
+        gate_limits_login_failed(limits, &job->address);
+    if (job->login == LOGIN_GOOD)
+        job->rc = job->page->print(http->gate, &job->out);
+    atomic_store(&job->done, true);
+    wake(http);
+}
+
+static void job_free(job_t *job)
+{
+    vd_list_remove(&job->node);
+    vd_wipe(job->header, strlen(job->header));
+    vd_free(job->header);
+    vd_buf_done(&job->out);
+    vd_free(job);
+}
+
+static void job_answer(job_t *job)
+{
+    if (job->login != LOGIN_GOOD)
+        refuse(job->request, job->login);
+    else if (job->rc == VD_OK)
+        answer(job->request, 200, "OK", job->page->type, vd_buf_slice(&job->out));
+    else
+        answer(job->request, 500, "Internal Server Error", "text/plain",
+               VD_SLICE_LIT("too large\n"));
+    job_free(job);
+}
+
+static const page_t metrics_page = {"text/plain; version=0.0.4; charset=utf-8", print_metrics},
+                    status_page = {"application/json", gate_status};
+
+static void page(gate_http_t *http, struct evhttp_request *request, const page_t *what)
+{
+    gate_address_t address;
+    const char *header =
+        evhttp_find_header(evhttp_request_get_input_headers(request), "Authorization");
+    if (header == NULL || !peer_address(request, &address)) {
+        refuse(request, LOGIN_BAD);
+        return;
+    }
+    job_t *job = vd_xalloc(sizeof *job);
+    job->http = http;
+    job->request = request;
+    job->page = what;
+    job->address = address;
+    job->header = vd_xstrdup(header);
+    job->login = LOGIN_LATER;
+    vd_buf_init(&job->out, 4u << 20);
+    vd_list_push_back(&http->jobs, &job->node);
+    if (vd_worker_put(http->worker, NULL, job_run, NULL, job, NULL) != VD_OK) {
+        answer(request, 503, "Service Unavailable", "text/plain",
+               VD_SLICE_LIT("too many ask at once\n"));
+        job_free(job);
+    }
 }
 
 static void metrics(struct evhttp_request *request, void *context)
 {
-    page(context, request, "text/plain; version=0.0.4; charset=utf-8", print_metrics);
+    page(context, request, &metrics_page);
 }
 
 static void status(struct evhttp_request *request, void *context)
 {
-    page(context, request, "application/json", gate_status);
+    page(context, request, &status_page);
 }
 
 static void nothing(struct evhttp_request *request, void *context)
@@ -349,11 +428,20 @@ static void nothing(struct evhttp_request *request, void *context)
 
 /* ---- life ---- */
 
-static void stop_asked(evutil_socket_t fd, short what, void *context)
+static void woken(evutil_socket_t fd, short what, void *context)
 {
-    (void)fd, (void)what; /* one meaning */
+    (void)what; /* readable */
     gate_http_t *http = context;
-    (void)event_base_loopbreak(http->base);
+    uint64_t count;
+    (void)!read(fd, &count, sizeof count); /* only a bell */
+    VD_LIST_EACH(&http->jobs, node)
+    {
+        job_t *job = VD_CONTAINER_OF(node, job_t, node);
+        if (atomic_load(&job->done))
+            job_answer(job);
+    }
+    if (atomic_load(&http->stopping))
+        (void)event_base_loopbreak(http->base);
 }
 
 static void *thread_main(void *context)
@@ -386,10 +474,11 @@ int gate_http_open(gate_t *gate, gate_http_t **ret_http, vd_error_t *err)
     gate_http_t *http = vd_xalloc(sizeof *http);
     int fd = gate->settings.http_fd, rc = VD_OK;
     http->gate = gate;
-    http->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    vd_list_init(&http->jobs);
+    http->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     http->base = event_base_new();
     http->server = http->base == NULL ? NULL : evhttp_new(http->base);
-    if (http->stop_fd < 0 || http->server == NULL) {
+    if (http->wake_fd < 0 || http->server == NULL) {
         rc = vd_error_set(err, VD_ERR_NO_MEMORY, "the HTTPS listener can't be made");
         goto cleanup;
     }
@@ -415,12 +504,14 @@ int gate_http_open(gate_t *gate, gate_http_t **ret_http, vd_error_t *err)
         rc = vd_error_set(err, VD_ERR_IO, "the HTTPS listener can't accept");
         goto cleanup;
     }
-    http->stop_event = event_new(http->base, http->stop_fd, EV_READ, stop_asked, http);
-    if (http->stop_event == NULL || event_add(http->stop_event, NULL) != 0) {
+    http->wake_event = event_new(http->base, http->wake_fd, EV_READ | EV_PERSIST, woken, http);
+    if (http->wake_event == NULL || event_add(http->wake_event, NULL) != 0) {
         rc = vd_error_set(err, VD_ERR_NO_MEMORY, "the HTTPS listener can't be watched");
         goto cleanup;
     }
-    rc = start_thread(http, err);
+    rc = vd_worker_create("https", 1, JOBS_MAX, &http->worker, err);
+    if (rc == VD_OK)
+        rc = start_thread(http, err);
     if (rc != VD_OK)
         goto cleanup;
     *ret_http = http;
@@ -436,19 +527,23 @@ void gate_http_close(gate_http_t **http_p)
     if (http == NULL)
         return;
     if (http->started) {
-        uint64_t one = 1;
-        while (write(http->stop_fd, &one, sizeof one) < 0 && errno == EINTR)
-            continue;
+        atomic_store(&http->stopping, true);
+        wake(http);
         (void)pthread_join(http->thread, NULL);
     }
-    if (http->stop_event != NULL)
-        event_free(http->stop_event);
+    vd_worker_destroy(&http->worker); /* of the jobs that it drops, login is still "later" */
+    VD_LIST_EACH(&http->jobs, node)
+    {
+        job_answer(VD_CONTAINER_OF(node, job_t, node));
+    }
+    if (http->wake_event != NULL)
+        event_free(http->wake_event);
     if (http->server != NULL)
         evhttp_free(http->server);
     if (http->base != NULL)
         event_base_free(http->base);
-    if (http->stop_fd >= 0)
-        (void)close(http->stop_fd);
+    if (http->wake_fd >= 0)
+        (void)close(http->wake_fd);
     vd_wipe(http->last_login, sizeof http->last_login);
     vd_free(http);
     *http_p = NULL;

@@ -4,8 +4,9 @@
  *          open; /metrics and /status need HTTP basic login of a user of the admin database with
  *          the privilege serverStatus on the cluster (clusterMonitor has it), checked against the
  *          SCRAM credentials and throttled like any login.
- * Owner:   open/close by the gateway. The thread may block for a login; the request path never
- *          meets it. */
+ * Owner:   open/close by the gateway.
+ * Threads: one that accepts and answers and never waits; one worker that may, for a login or for
+ *          storage. The request path meets neither. */
 #pragma once
 #include "veddb-gatewayd/gatewayd.h"
 

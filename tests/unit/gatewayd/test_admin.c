@@ -1,5 +1,6 @@
 /* tests/unit/gatewayd/test_admin.c — users, roles and the rest of the administrative surface,
  * through a whole gateway; what is stored has MongoDB's form. */
+#include "libcommon/base/clock.h"
 #include "tests/support/gate_fixture.h"
 #include "veddb-gatewayd/bootstrap.h"
 
@@ -670,24 +671,35 @@ Test(admin, bootstrap_texts)
 
 /* ---- HTTPS ---- */
 
-static int http_get(const char *path, const char *login, char *out, size_t size)
+static void http_ask(gate_client_t *web, const char *path, const char *login)
 {
-    gate_client_t web;
     char text[600], encoded[200] = "";
-    int code = 0, n, total = 0;
     if (login != NULL)
         encoded[gate_base64_encode(vd_slice_str(login), encoded)] = 0;
-    cr_assert(gate_client_open(&web, fixture.settings.http_port));
+    cr_assert(gate_client_open(web, fixture.settings.http_port));
     (void)snprintf(
         text, sizeof text, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s%s%s\r\n", path,
         login == NULL ? "" : "Authorization: Basic ", encoded, login == NULL ? "" : "\r\n");
-    cr_assert(gate_client_send_bytes(&web, text, strlen(text)));
-    while (total < (int)size - 1 && (n = SSL_read(web.ssl, out + total, (int)size - 1 - total)) > 0)
+    cr_assert(gate_client_send_bytes(web, text, strlen(text)));
+}
+
+static int http_answer(gate_client_t *web, char *out, size_t size)
+{
+    int code = 0, n, total = 0;
+    while (total < (int)size - 1 &&
+           (n = SSL_read(web->ssl, out + total, (int)size - 1 - total)) > 0)
         total += n;
     out[total] = 0;
-    gate_client_close(&web);
+    gate_client_close(web);
     cr_assert_eq(sscanf(out, "HTTP/1.1 %d", &code), 1);
     return code;
+}
+
+static int http_get(const char *path, const char *login, char *out, size_t size)
+{
+    gate_client_t web;
+    http_ask(&web, path, login);
+    return http_answer(&web, out, size);
 }
 
 Test(admin, https_pages)
@@ -702,6 +714,7 @@ Test(admin, https_pages)
     cr_expect_eq(http_get("/metrics", "nobody:wrong", out, sizeof out), 401);
     cr_expect_eq(http_get("/metrics", FIXTURE_USER ":" FIXTURE_PASSWORD, out, sizeof out), 200);
     cr_expect_not_null(strstr(out, "\nveddb_gateway_connections 1\n"));
+    cr_expect_not_null(strstr(out, "\nveddb_storage_up 1\nfake_storage 1\n"));
     cr_expect_eq(http_get("/status", FIXTURE_USER ":" FIXTURE_PASSWORD, out, sizeof out), 200);
     cr_expect_not_null(strstr(out, "\"ready\":true"));
     cr_expect_eq(create_user("admin", "anna", "p", "read", NULL), 0);
@@ -714,4 +727,44 @@ Test(admin, https_pages)
                  "a login that is remembered ends with its user");
     fake_storage_kill(fixture.storage);
     cr_expect_eq(http_get("/healthz", NULL, out, sizeof out), 200);
+}
+
+Test(admin, health_is_told_while_a_login_waits_for_storage)
+{
+    static char out[200000];
+    gate_client_t waiting[20];
+    start();
+    fake_storage_kill(fixture.storage);
+    (void)usleep(50000);
+    uint64_t begun = vd_monotonic_ms();
+    for (size_t i = 0; i < VD_COUNT_OF(waiting); i++)
+        http_ask(&waiting[i], i % 2 == 0 ? "/metrics" : "/status", "watch:p");
+    cr_expect_eq(http_get("/healthz", NULL, out, sizeof out), 200);
+    cr_expect_eq(http_get("/readyz", NULL, out, sizeof out), 200);
+    cr_expect_lt(vd_monotonic_ms() - begun, 1500);
+    for (size_t i = 2; i < VD_COUNT_OF(waiting) - 1; i++)
+        gate_client_close(&waiting[i]); /* they don't wait for their answers */
+    cr_expect_eq(http_answer(&waiting[0], out, sizeof out), 503);
+    cr_expect_eq(http_answer(&waiting[VD_COUNT_OF(waiting) - 1], out, sizeof out), 503,
+                 "one too many");
+    /* The gateway ends with the second still waiting. */
+    vd_loop_stop(fixture.loop);
+    (void)pthread_join(fixture.thread, NULL);
+    vd_loop_destroy(&fixture.loop);
+    fixture.running = false;
+    gate_client_close(&waiting[1]);
+}
+
+Test(admin, status_is_json_whatever_it_is_called)
+{
+    vd_buf_t out;
+    (void)snprintf(fixture.settings.replica_set, sizeof fixture.settings.replica_set, "%s",
+                   "a\"b\\c");
+    start();
+    vd_buf_init(&out, 8192);
+    cr_assert_eq(gate_status(fixture.gate, &out), VD_OK);
+    cr_assert_eq(vd_buf_append(&out, "", 1), VD_OK);
+    cr_expect_not_null(
+        strstr((const char *)vd_buf_at(&out, 0), ",\"replicaSet\":\"a\\\"b\\\\c\",\"port\":"));
+    vd_buf_done(&out);
 }

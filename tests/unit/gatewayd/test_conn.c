@@ -72,6 +72,28 @@ Test(conn, hello_before_login_shapes_a_replica_set)
     gate_client_close(&client);
 }
 
+Test(conn, sessions_live_as_long_as_storage_says)
+{
+    static const struct {
+        uint64_t ms;
+        int64_t minutes;
+    } cases[] = {{5 * 60000, 5}, {90 * 1000, 1}, {1000, 1}};
+    for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
+        gate_t gate = {.settings = {.session_timeout_ms = cases[i].ms}};
+        cr_expect_eq(gate_session_minutes(&gate), cases[i].minutes);
+    }
+    vd_bson_t reply;
+    fixture.settings.session_timeout_ms = cases[0].ms;
+    start_logged_in();
+    cr_assert(gate_client_simple(&client, "admin", "hello", &reply));
+    cr_expect_eq(number(reply, "logicalSessionTimeoutMinutes"), 5);
+    vd_bb_int32(gate_client_begin(&client), "getParameter", 1);
+    vd_bb_int32(&client.bb, "localLogicalSessionTimeoutMinutes", 1);
+    cr_assert(gate_client_run(&client, "admin", &reply));
+    cr_expect_eq(number(reply, "localLogicalSessionTimeoutMinutes"), 5);
+    gate_client_close(&client);
+}
+
 Test(conn, legacy_hello_in_any_case_and_nothing_else)
 {
     static const struct {
@@ -653,6 +675,87 @@ Test(conn, hello_says_that_it_is_not_ready_without_storage)
 }
 
 /* ---- limits ---- */
+
+/* A find with filler, as OP_COMPRESSED; sent on `to`. */
+static void send_packed(gate_client_t *to, const void *filler, size_t len)
+{
+    vd_bson_t document;
+    vd_buf_t out;
+    vd_bb_t *bb = gate_client_begin(to);
+    vd_bb_cstr(bb, "aggregate", "x");
+    vd_bb_begin_array(bb, "pipeline");
+    vd_bb_close(bb);
+    vd_bb_binary(bb, "filler", 0, vd_slice(filler, len));
+    vd_bb_cstr(bb, "$db", "test");
+    cr_assert_eq(vd_bb_finish(bb, &document, NULL), VD_OK);
+    vd_buf_init(&out, 64u << 20);
+    cr_assert_eq(
+        gate_wire_write_compressed(&out, 5, 0, 0, vd_slice(document.data, document.len), 2, NULL),
+        VD_OK);
+    cr_assert_lt(vd_buf_len(&out), 16384);
+    cr_assert(gate_client_send_bytes(to, vd_buf_slice(&out).data, vd_buf_len(&out)));
+    vd_buf_done(&out);
+}
+
+Test(conn, what_a_message_unpacks_to_needs_room)
+{
+    static uint8_t big[900000];
+    gate_client_t other;
+    vd_bson_t reply;
+    fixture.settings.held_max_bytes = 1u << 20;
+    start_logged_in();
+    gate_client_admin(&other, &fixture);
+    fake_storage_silence(fixture.storage, "find");
+    vd_bb_t *bb = gate_client_begin(&client);
+    vd_bb_cstr(bb, "find", "x");
+    vd_bb_binary(bb, "filler", 0, vd_slice(big, sizeof big));
+    cr_assert(gate_client_send(&client, "test", 0));
+    while (fake_storage_count(fixture.storage, "find") < 1)
+        (void)usleep(1000);
+    send_packed(&other, big, 500000);
+    (void)usleep(300000);
+    cr_expect_eq(fake_storage_count(fixture.storage, "aggregate"), 0, "it waits");
+    gate_client_close(&client); /* and its room is given back */
+    cr_assert(gate_client_receive(&other, &reply));
+    cr_expect_eq(fake_storage_count(fixture.storage, "aggregate"), 1);
+    send_packed(&other, big, sizeof big);
+    send_packed(&other, big, sizeof big);
+    cr_assert(gate_client_receive(&other, &reply) && gate_client_receive(&other, &reply));
+    gate_client_close(&other);
+}
+
+static int find_with_reply_of(int32_t bytes)
+{
+    vd_bson_t reply;
+    vd_bb_t *bb = gate_client_begin(&client);
+    vd_bb_cstr(bb, "find", "x");
+    vd_bb_int32(bb, "replyBytes", bytes);
+    cr_assert(gate_client_run(&client, "test", &reply));
+    return reply_code(reply);
+}
+
+Test(conn, replies_that_nobody_reads_are_bounded)
+{
+    gate_client_t lazy;
+    vd_bson_t reply;
+    fixture.settings.held_max_bytes = 1u << 20;
+    start_logged_in();
+    gate_client_admin(&lazy, &fixture);
+    vd_bb_t *bb = gate_client_begin(&lazy);
+    vd_bb_cstr(bb, "find", "x");
+    vd_bb_int32(bb, "replyBytes", 20000000);
+    cr_assert(gate_client_send(&lazy, "test", 0));
+    /* What the sockets take is taken; the rest lies with the gateway. */
+    for (int i = 0; i < 1000 && find_with_reply_of(100000) == 0; i++)
+        (void)usleep(5000);
+    cr_expect_eq(find_with_reply_of(100000), 6);
+    cr_expect_eq(find_with_reply_of(1000), 0, "small ones go on");
+    cr_assert(gate_client_receive(&lazy, &reply));
+    cr_expect_eq(vd_value_string(vd_bson_get(reply, "big")).len, 20000000);
+    cr_expect_eq(find_with_reply_of(100000), 0, "there is room again");
+    gate_client_close(&lazy);
+    gate_client_close(&client);
+}
 
 Test(conn, connections_over_a_limit_are_closed)
 {
