@@ -128,8 +128,14 @@ static void keys_status(rotated_t *rotated, vd_local_client_t *client, const vdp
     vd_buf_t json;
     vd_buf_init(&json, VD_LOCAL_PACKET_MAX / 2);
     vdp_keys_status_t fields = {0};
-    if (print_status(rotated, &json) == VD_OK)
+    vd_error_t err = VD_ERROR_INIT;
+    int rc = print_status(rotated, &json);
+    if (rc == VD_OK) {
         reply(client, asked, &vdp_keys_status_reply, &fields, vd_buf_slice(&json));
+    } else {
+        (void)vd_error_set(&err, rc, "the status of the keys can't be made"); /* for the asker */
+        reply_failure(client, asked, &err);
+    }
     vd_buf_done(&json);
 }
 

@@ -4,6 +4,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "proto/control.h"
+#include "proto/failure.h"
 #include "veddb-supervisor/ops.h"
 
 #include <stdio.h>
@@ -71,11 +72,11 @@ static int on_hello(const arrival_t *arrival, vd_error_t *err)
         return vd_error_set(err, VD_ERR_PROTOCOL, "%.*s speaks protocol %llu, not %s protocol %u",
                             VD_SLICE_FMT(hello.program), (unsigned long long)hello.protocol,
                             worker->kind->program, VDP_VERSION);
-    worker->peer = arrival->peer;
     if (worker->system->watch) {
-        sup_worker_event(worker, SUP_EVENT_GO); /* it started by itself */
+        sup_worker_event(worker, SUP_EVENT_GO); /* it started by itself; forgets an earlier peer */
         worker->generation = arrival->envelope.generation;
     }
+    worker->peer = arrival->peer;
     vdp_control_welcome_t welcome = {.heartbeat_ms = worker->system->times.heartbeat_ms};
     (void)control_send(worker, &vdp_control_welcome, &welcome,
                        arrival->envelope.request_id); /* it says hello again */
@@ -129,6 +130,25 @@ static int on_log_level(const arrival_t *arrival, vd_error_t *err)
     return VD_OK;
 }
 
+/* It can't answer a question. Those about the log level have no number and are only logged. */
+static int on_failure(const arrival_t *arrival, vd_error_t *err)
+{
+    sup_worker_t *worker = arrival->worker;
+    vdp_failure_t failure;
+    vd_error_t why = VD_ERROR_INIT;
+    vd_slice_t body;
+    char quoted[300];
+    int rc = vdp_decode(&vdp_failure, arrival->rest, &failure, &body, err);
+    if (rc != VD_OK)
+        return rc;
+    (void)vdp_failure_to(&failure, &why); /* logged */
+    vd_log(VD_LOG_WARN, "worker can't answer", "worker=%s code=%d error=%s", worker->kind->name,
+           why.code, vd_log_quote(vd_slice_str(why.message), quoted, sizeof quoted));
+    if (arrival->envelope.request_id != 0)
+        sup_ops_status_failed(worker, why.message);
+    return VD_OK;
+}
+
 static int on_fatal(const arrival_t *arrival, vd_error_t *err)
 {
     sup_worker_t *worker = arrival->worker;
@@ -159,6 +179,7 @@ static const struct {
     {VDP_CONTROL_STATUS_REPLY, ALIVE, on_status},
     {VDP_CONTROL_LOG_LEVEL_SET, ALIVE, on_log_level},
     {VDP_CONTROL_FATAL, ALIVE, on_fatal},
+    {VDP_FAILURE, ALIVE, on_failure},
 };
 
 static void control_item(void *context, uint64_t peer, vd_slice_t item)

@@ -13,6 +13,12 @@
 
 #define STATUS_WAIT_MS     1000 /* a worker that does not answer is shown without its part */
 #define STATUS_CLIENTS_MAX 16
+#define STATUS_JSON_MAX    (180 * 1024) /* as proto/operator.md bounds a reply */
+#define STATUS_FRAME_MAX   3072         /* of it, around each worker's part */
+
+_Static_assert(SUP_KIND_COUNT *(VD_STATUS_MAX_BYTES + STATUS_FRAME_MAX) + STATUS_FRAME_MAX <=
+                   STATUS_JSON_MAX,
+               "the workers' parts fit into one reply");
 
 struct sup_ops {
     sup_system_t *system;
@@ -55,13 +61,14 @@ static void reply(vd_local_client_t *client, uint64_t request_id, int code, cons
 static void gather_finish(sup_ops_t *ops)
 {
     vd_buf_t json;
-    vd_buf_init(&json, VD_LOCAL_PACKET_MAX - 4096);
+    vd_buf_init(&json, STATUS_JSON_MAX);
     int rc = sup_status_print(ops->system, &json);
     ops->gathering = false;
     vd_loop_remove(&ops->gather_timer);
     for (size_t i = 0; i < ops->waiting_count; i++) {
         reply(ops->waiting[i].client, ops->waiting[i].request_id, rc,
-              rc == VD_OK ? "" : "the status is too large", vd_buf_slice(&json));
+              rc == VD_OK ? "" : "the status is too large",
+              rc == VD_OK ? vd_buf_slice(&json) : VD_SLICE_NULL);
         vd_local_drop(ops->waiting[i].client);
     }
     ops->waiting_count = 0;
@@ -79,20 +86,37 @@ static void gather_check(sup_ops_t *ops)
 static void gather_timeout(void *context)
 {
     sup_ops_t *ops = context;
-    for (int i = 0; i < SUP_KIND_COUNT; i++)
-        ops->system->workers[i].status_pending = false;
+    for (int i = 0; i < SUP_KIND_COUNT; i++) {
+        sup_worker_t *worker = &ops->system->workers[i];
+        if (worker->status_pending)
+            (void)snprintf(worker->status_error, sizeof worker->status_error,
+                           "no answer within %d ms", STATUS_WAIT_MS);
+        worker->status_pending = false;
+    }
     gather_finish(ops);
+}
+
+/* Its part is there, or why it is not. */
+static void status_ended(sup_worker_t *worker, vd_slice_t json, const char *why)
+{
+    vd_buf_clear(&worker->status);
+    if (json.len > 0 && vd_buf_append_slice(&worker->status, json) != VD_OK)
+        why = "the status is too large";
+    (void)snprintf(worker->status_error, sizeof worker->status_error, "%s", why);
+    worker->status_pending = false;
+    if (worker->system->ops->gathering)
+        gather_check(worker->system->ops);
 }
 
 void sup_ops_status_arrived(sup_worker_t *worker, vd_slice_t json)
 {
-    vd_buf_clear(&worker->status);
-    if (json.len >= 2 && json.data[0] == '{' && json.data[json.len - 1] == '}')
-        if (vd_buf_append_slice(&worker->status, json) != VD_OK)
-            vd_buf_clear(&worker->status);
-    worker->status_pending = false;
-    if (worker->system->ops->gathering)
-        gather_check(worker->system->ops);
+    bool good = json.len >= 2 && json.data[0] == '{' && json.data[json.len - 1] == '}';
+    status_ended(worker, good ? json : VD_SLICE_NULL, good ? "" : "the status is no JSON object");
+}
+
+void sup_ops_status_failed(sup_worker_t *worker, const char *why)
+{
+    status_ended(worker, VD_SLICE_NULL, why);
 }
 
 static void verb_status(const request_t *request)
@@ -119,6 +143,7 @@ static void verb_status(const request_t *request)
     for (int i = 0; i < SUP_KIND_COUNT; i++) {
         sup_worker_t *worker = &ops->system->workers[i];
         vd_buf_clear(&worker->status);
+        worker->status_error[0] = '\0';
         worker->status_pending = sup_control_ask_status(worker, ops->gather_id);
     }
     gather_check(ops);

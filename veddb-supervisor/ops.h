@@ -9,3 +9,5 @@ VD_MUST_CHECK int sup_ops_open(sup_system_t *system, sup_ops_t **ret_ops, vd_err
 void sup_ops_close(sup_ops_t **ops_p);
 /* A worker's part of the status has come: JSON, checked to be one object. */
 void sup_ops_status_arrived(sup_worker_t *worker, vd_slice_t json);
+/* It will not come. */
+void sup_ops_status_failed(sup_worker_t *worker, const char *why);

@@ -42,6 +42,10 @@ static int print_worker(const sup_worker_t *worker, uint64_t now, vd_buf_t *out)
         rc = vd_buf_append_slice(out, VD_SLICE_LIT(",\"status\":"));
         if (rc == VD_OK)
             rc = vd_buf_append_slice(out, vd_buf_slice(&worker->status));
+    } else if (rc == VD_OK && worker->status_error[0] != '\0') {
+        rc = vd_buf_append_slice(out, VD_SLICE_LIT(",\"status_error\":"));
+        if (rc == VD_OK)
+            rc = print_string(out, worker->status_error);
     }
     return rc == VD_OK ? vd_buf_append(out, "}", 1) : rc;
 }

@@ -15,8 +15,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define STATUS_MAX_BYTES (64 * 1024)
-
 /* ---- actions ---- */
 
 static void worker_ended(void *context, pid_t pid, int how, int code)
@@ -368,7 +366,8 @@ int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t *
         worker->system = system;
         worker->kind = &sup_kinds[i];
         worker->wanted = true;
-        vd_buf_init(&worker->status, STATUS_MAX_BYTES);
+        vd_buf_init(&worker->status, VD_STATUS_MAX_BYTES);
+        sup_worker_event(worker, SUP_EVENT_WANT); /* a hello of the first turn is heard already */
     }
     int rc = sup_make_folders(vd_config_string(config, "node.run_folder"), system->users, err);
     if (rc == VD_OK && !system->watch)

@@ -43,9 +43,10 @@ typedef struct {
     vd_link_t *link;
     uint64_t peer; /* on the link; 0 = not connected */
     bool structural;
-    char detail[128];     /* what it said when ready */
-    char last_death[256]; /* for the operator */
-    vd_buf_t status;      /* its part of the status, JSON */
+    char detail[128];       /* what it said when ready */
+    char last_death[256];   /* for the operator */
+    vd_buf_t status;        /* its part of the status, JSON */
+    char status_error[256]; /* why there is none */
     bool status_pending;
 } sup_worker_t;
 

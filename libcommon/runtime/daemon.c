@@ -30,7 +30,6 @@
 #define CONFIG_BLOB_MAX   (256 * 1024)
 #define HELLO_WAIT_MS     250
 #define LAST_WORD_WAIT_MS 500
-#define STATUS_MAX_BYTES  (4 * 1024 * 1024)
 
 struct vd_daemon_slot {
     char name[32];
@@ -406,12 +405,13 @@ static int on_status(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_sli
         return rc;
     vd_buf_t json;
     vd_error_t why = VD_ERROR_INIT;
-    vd_buf_init(&json, STATUS_MAX_BYTES);
+    vd_buf_init(&json, VD_STATUS_MAX_BYTES);
     rc = daemon->program->status != NULL && daemon->state != NULL
              ? daemon->program->status(daemon, daemon->state, &json)
              : vd_buf_append(&json, "{}", 2);
     if (rc != VD_OK) {
-        (void)vd_error_set(&why, rc, "status of %s", daemon->program->program);
+        (void)vd_error_set(&why, rc, "the status can't be made within %d bytes",
+                           VD_STATUS_MAX_BYTES);
         answer_failure(daemon, envelope->request_id, &why);
     } else {
         control_send(daemon, &vdp_control_status_reply, &status, envelope->request_id,
@@ -809,11 +809,6 @@ vd_loop_t *vd_daemon_loop(vd_daemon_t *daemon)
 const vd_config_t *vd_daemon_config(const vd_daemon_t *daemon)
 {
     return daemon->config;
-}
-
-uint64_t vd_daemon_generation(const vd_daemon_t *daemon)
-{
-    return daemon->generation;
 }
 
 int vd_daemon_passed_fd(const vd_daemon_t *daemon, const char *name)

@@ -12,6 +12,9 @@
 #include "libcommon/runtime/config.h"
 #include "libcommon/runtime/loop.h"
 
+/* One program's part of the status: those of all fit into one packet to an operator. */
+#define VD_STATUS_MAX_BYTES (56 * 1024)
+
 typedef struct vd_daemon vd_daemon_t;
 
 /* Exit codes (sysexits where one fits). */
@@ -35,7 +38,7 @@ typedef struct {
     void (*drain)(vd_daemon_t *daemon, void *state);
     /* Release everything; called once, after the loop has ended. */
     void (*stop)(vd_daemon_t *daemon, void *state);
-    /* Appends one JSON object with the program's status. */
+    /* Appends one JSON object with the program's status, at most VD_STATUS_MAX_BYTES. */
     int (*status)(vd_daemon_t *daemon, void *state, vd_buf_t *out);
 } vd_program_t;
 
@@ -44,7 +47,6 @@ int vd_daemon_main(const vd_program_t *program, int argc, char **argv);
 
 vd_loop_t *vd_daemon_loop(vd_daemon_t *daemon);
 const vd_config_t *vd_daemon_config(const vd_daemon_t *daemon);
-uint64_t vd_daemon_generation(const vd_daemon_t *daemon);
 /* Descriptor that the supervisor passed under that name (VEDDB_FD_<NAME>), or -1. */
 int vd_daemon_passed_fd(const vd_daemon_t *daemon, const char *name);
 /* Path of a socket between two programs: <run_folder>/<pair>/<name>; the pair's folder is made by

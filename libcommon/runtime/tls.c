@@ -29,7 +29,8 @@ struct vd_tls {
     SSL_CTX *before; /* kept for those who borrowed it, until the next reload */
 };
 
-int vd_tls_error(vd_error_t *err, int code, const char *what)
+/* OpenSSL's queue of errors as one message. */
+static int tls_error(vd_error_t *err, int code, const char *what)
 {
     unsigned long first = ERR_get_error(); /* the oldest is the cause */
     const char *reason = first == 0 ? NULL : ERR_reason_error_string(first);
@@ -70,7 +71,7 @@ static int load_key(SSL_CTX *context, const char *file, vd_error_t *err)
     bio = BIO_new_fd(fd, BIO_NOCLOSE);
     key = bio == NULL ? NULL : PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
     if (key == NULL || SSL_CTX_use_PrivateKey(context, key) != 1) {
-        rc = vd_tls_error(err, VD_ERR_CONFIG, "private key");
+        rc = tls_error(err, VD_ERR_CONFIG, "private key");
         (void)vd_error_prefix(err, "%s", file);
     }
 cleanup:
@@ -85,7 +86,7 @@ static int load_files(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
     int rc = VD_OK;
     if (is_set(tls->certificate_file)) {
         if (SSL_CTX_use_certificate_chain_file(context, tls->certificate_file) != 1) {
-            rc = vd_tls_error(err, VD_ERR_CONFIG, "certificate");
+            rc = tls_error(err, VD_ERR_CONFIG, "certificate");
             (void)vd_error_prefix(err, "%s", tls->certificate_file);
             return rc;
         }
@@ -102,7 +103,7 @@ static int load_files(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
     if (!is_set(tls->ca_file))
         return VD_OK;
     if (SSL_CTX_load_verify_locations(context, tls->ca_file, NULL) != 1) {
-        rc = vd_tls_error(err, VD_ERR_CONFIG, "certificate authorities");
+        rc = tls_error(err, VD_ERR_CONFIG, "certificate authorities");
         (void)vd_error_prefix(err, "%s", tls->ca_file);
         return rc;
     }
@@ -120,7 +121,7 @@ static int set_policy(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
         SSL_CTX_set_cipher_list(context, suites_12) != 1 ||
         SSL_CTX_set_ciphersuites(context, suites_13) != 1 ||
         SSL_CTX_set1_groups_list(context, groups) != 1)
-        return vd_tls_error(err, VD_ERR_INTERNAL, "TLS policy");
+        return tls_error(err, VD_ERR_INTERNAL, "TLS policy");
     SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
                                      SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
@@ -130,7 +131,7 @@ static int set_policy(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
         (void)SSL_CTX_set_num_tickets(context, 1);
         if (SSL_CTX_set_session_id_context(context, session_context, sizeof session_context - 1) !=
             1)
-            return vd_tls_error(err, VD_ERR_INTERNAL, "TLS session context");
+            return tls_error(err, VD_ERR_INTERNAL, "TLS session context");
     }
     int mode = SSL_VERIFY_NONE;
     if (tls->verify > 0)
@@ -143,7 +144,7 @@ static int make_context(const vd_tls_t *tls, SSL_CTX **ret_context, vd_error_t *
 {
     SSL_CTX *context = SSL_CTX_new(tls->server ? TLS_server_method() : TLS_client_method());
     if (context == NULL)
-        return vd_tls_error(err, VD_ERR_NO_MEMORY, "TLS context");
+        return tls_error(err, VD_ERR_NO_MEMORY, "TLS context");
     int rc = set_policy(tls, context, err);
     if (rc == VD_OK)
         rc = load_files(tls, context, err);
@@ -251,7 +252,7 @@ int vd_tls_ssl_new(vd_tls_t *tls, int fd, SSL **ret_ssl, vd_error_t *err)
     if (ssl == NULL || (fd >= 0 && SSL_set_fd(ssl, fd) != 1) ||
         (!tls->server && is_set(tls->expected_name) && !expect_name(ssl, tls->expected_name))) {
         SSL_free(ssl);
-        return vd_tls_error(err, VD_ERR_NO_MEMORY, "TLS connection");
+        return tls_error(err, VD_ERR_NO_MEMORY, "TLS connection");
     }
     if (tls->server)
         SSL_set_accept_state(ssl);

@@ -36,5 +36,3 @@ VD_MUST_CHECK int vd_tls_ssl_new(vd_tls_t *tls, int fd, SSL **ret_ssl, vd_error_
 SSL_CTX *vd_tls_context(vd_tls_t *tls);
 /* Seconds until our certificate expires. */
 int64_t vd_tls_expires_in_s(vd_tls_t *tls);
-/* OpenSSL's queue of errors as one message. */
-int vd_tls_error(vd_error_t *err, int code, const char *what);

@@ -138,9 +138,10 @@ int vedctl_keys(const vedctl_t *ctl)
     }
     vd_buf_t json;
     bson_t *doc = ask(ctl, &json), workers, worker, status, keys;
-    bool found = false;
-    if (doc != NULL && sub_of(doc, "workers", &workers) && sub_of(&workers, "0", &worker) &&
-        sub_of(&worker, "status", &status) && sub_of(&status, "keys", &keys)) {
+    bool found = false,
+         shown = doc != NULL && sub_of(doc, "workers", &workers) && sub_of(&workers, "0", &worker);
+    const char *why = shown ? text_of(&worker, "status_error") : "";
+    if (shown && sub_of(&worker, "status", &status) && sub_of(&status, "keys", &keys)) {
         found = true;
         bson_iter_t iter;
         if (ctl->json) {
@@ -163,7 +164,8 @@ int vedctl_keys(const vedctl_t *ctl)
         }
     }
     if (doc != NULL && !found)
-        fputs("vedctl: the key holder (rotated) does not answer\n", stderr);
+        fprintf(stderr, "vedctl: the key holder (rotated) does not answer%s%s\n",
+                *why != '\0' ? ": " : "", why);
     if (doc != NULL)
         bson_destroy(doc);
     vd_buf_done(&json);

@@ -1,0 +1,220 @@
+/* tests/unit/supervisor/test_control.c — the supervisor between scripted workers and an operator:
+ * what a worker can't or doesn't answer is said, and delays nobody. */
+#include "libcommon/base/clock.h"
+#include "libcommon/runtime/daemon.h"
+#include "libcommon/runtime/local.h"
+#include "proto/control.h"
+#include "proto/failure.h"
+#include "veddb-supervisor/control.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum { ANSWERS, FAILS, IS_SILENT, SAYS_TOO_MUCH, SAYS_NO_JSON } manner_t;
+
+typedef struct {
+    vd_link_t *link;
+    const sup_kind_t *kind;
+    manner_t manner;
+    size_t bytes; /* of its part */
+} scripted_t;
+
+static char folder[64];
+static vd_loop_t *loop;
+static vd_config_t *config;
+static sup_system_t *node; /* in watch mode: it starts nobody */
+static scripted_t workers[SUP_KIND_COUNT];
+
+static void say(scripted_t *worker, const vdp_message_t *message, const void *fields,
+                uint64_t request_id, vd_slice_t body)
+{
+    vd_buf_t head;
+    vdp_envelope_t envelope = {.id = message->id, .request_id = request_id, .generation = 7};
+    vd_buf_init(&head, 8192);
+    cr_assert_eq(vdp_encode(&head, &envelope, message, fields, VD_SLICE_NULL, NULL), VD_OK);
+    cr_assert_eq(vd_link_send(worker->link, 0, vd_buf_slice(&head), body, NULL), VD_OK);
+    vd_buf_done(&head);
+}
+
+static void status_asked(scripted_t *worker, uint64_t request_id)
+{
+    static char json[128 * 1024];
+    vdp_control_text_t text = {0};
+    vdp_failure_t failure = {.code = VD_ERR_FULL, .message = VD_SLICE_LIT("it is \"scripted\"")};
+    size_t len = worker->manner == SAYS_TOO_MUCH ? VD_STATUS_MAX_BYTES + 1 : worker->bytes;
+    memset(json, ' ', len);
+    json[0] = worker->manner == SAYS_NO_JSON ? '[' : '{', json[len - 1] = '}';
+    if (worker->manner == FAILS)
+        say(worker, &vdp_failure, &failure, request_id, VD_SLICE_NULL);
+    else if (worker->manner != IS_SILENT)
+        say(worker, &vdp_control_status_reply, &text, request_id, vd_slice(json, len));
+}
+
+static void worker_item(void *context, uint64_t peer, vd_slice_t item)
+{
+    (void)peer; /* a DEALER has one */
+    vdp_envelope_t envelope;
+    vd_slice_t rest;
+    cr_assert_eq(vdp_decode_envelope(item, &envelope, &rest, NULL), VD_OK);
+    if (envelope.id == VDP_CONTROL_STATUS)
+        status_asked(context, envelope.request_id);
+}
+
+static void worker_up(void *context, uint64_t peer, bool up)
+{
+    (void)peer; /* a DEALER has one */
+    scripted_t *worker = context;
+    vdp_control_hello_t hello = {.program = vd_slice_str(worker->kind->program),
+                                 .pid = 1,
+                                 .protocol = VDP_VERSION,
+                                 .version = VD_SLICE_LIT("test")};
+    if (up)
+        say(worker, &vdp_control_hello, &hello, 1, VD_SLICE_NULL);
+}
+
+static void turn(void)
+{
+    cr_assert_eq(vd_loop_turn(loop, 10, NULL), VD_OK);
+}
+
+static bool all_connected(void)
+{
+    for (int i = 0; i < SUP_KIND_COUNT; i++)
+        if (node->workers[i].peer == 0)
+            return false;
+    return true;
+}
+
+static void setup(void)
+{
+    char run_folder[96], path[128];
+    vd_error_t err = VD_ERROR_INIT;
+    (void)snprintf(folder, sizeof folder, "/tmp/vdsupXXXXXX");
+    cr_assert_not_null(mkdtemp(folder));
+    (void)snprintf(run_folder, sizeof run_folder, "--node.run_folder=%s", folder);
+    char mode[] = "--supervisor.mode=watch";
+    char *const flags[] = {run_folder, mode};
+    cr_assert_eq(vd_config_load(NULL, flags, 2, &config, &err), VD_OK, "%s", err.message);
+    cr_assert_eq(vd_loop_create(&loop, NULL), VD_OK);
+    cr_assert_eq(sup_system_create(loop, config, &node, &err), VD_OK, "%s", err.message);
+    for (int i = 0; i < SUP_KIND_COUNT; i++) {
+        workers[i] = (scripted_t){.kind = &sup_kinds[i], .bytes = 100};
+        vd_link_options_t options = {.path =
+                                         sup_control_path(node, workers[i].kind, path, sizeof path),
+                                     .item = worker_item,
+                                     .peer_changed = worker_up,
+                                     .context = &workers[i]};
+        cr_assert_eq(vd_link_open(loop, &options, &workers[i].link, &err), VD_OK);
+    }
+    for (uint64_t end = vd_monotonic_ms() + 5000; !all_connected() && vd_monotonic_ms() < end;)
+        turn();
+    cr_assert(all_connected());
+}
+
+static void teardown(void)
+{
+    char command[100];
+    for (int i = 0; i < SUP_KIND_COUNT; i++)
+        vd_link_close(&workers[i].link);
+    sup_system_destroy(&node);
+    vd_config_destroy(&config);
+    vd_loop_destroy(&loop);
+    (void)snprintf(command, sizeof command, "rm -rf %s", folder);
+    cr_assert_eq(system(command), 0);
+}
+
+TestSuite(control, .init = setup, .fini = teardown, .timeout = 60);
+
+typedef struct {
+    int rc;
+    vd_buf_t answer;
+    _Atomic bool done;
+} operator_t;
+
+static void *operator_run(void *context)
+{
+    operator_t *asker = context;
+    char path[96];
+    vd_buf_t packet;
+    vdp_envelope_t envelope = {.id = VDP_OPERATOR_REQUEST, .request_id = 1};
+    vdp_operator_request_t request = {.verb = VD_SLICE_LIT("status")};
+    (void)snprintf(path, sizeof path, "%s/control", folder);
+    vd_buf_init(&packet, 4096);
+    asker->rc =
+        vdp_encode(&packet, &envelope, &vdp_operator_request, &request, VD_SLICE_NULL, NULL);
+    if (asker->rc == VD_OK)
+        asker->rc = vd_local_call(path, vd_buf_slice(&packet), 5000, -1, &asker->answer, NULL);
+    vd_buf_done(&packet);
+    atomic_store(&asker->done, true);
+    return NULL;
+}
+
+/* The node's status as text; *ret_ms: how long it took. */
+static const char *status(uint64_t *ret_ms)
+{
+    static char text[VD_LOCAL_PACKET_MAX + 1];
+    operator_t asker = {0};
+    pthread_t thread;
+    vdp_envelope_t envelope;
+    vdp_operator_reply_t reply = {0};
+    vd_slice_t rest, body;
+    uint64_t begun = vd_monotonic_ms();
+    vd_buf_init(&asker.answer, VD_LOCAL_PACKET_MAX);
+    cr_assert_eq(pthread_create(&thread, NULL, operator_run, &asker), 0);
+    while (!atomic_load(&asker.done))
+        turn();
+    *ret_ms = vd_monotonic_ms() - begun;
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_assert_eq(asker.rc, VD_OK);
+    cr_assert_eq(vdp_decode_envelope(vd_buf_slice(&asker.answer), &envelope, &rest, NULL), VD_OK);
+    cr_assert_eq(vdp_decode(&vdp_operator_reply, rest, &reply, &body, NULL), VD_OK);
+    cr_assert_eq(reply.code, VD_OK);
+    (void)snprintf(text, sizeof text, "%.*s", VD_SLICE_FMT(body));
+    vd_buf_done(&asker.answer);
+    return text;
+}
+
+Test(control, a_worker_that_cannot_answer_is_shown_so_at_once)
+{
+    static const struct {
+        manner_t manner;
+        const char *shown;
+    } cases[] = {
+        {FAILS, "\"status_error\":\"it is \\\"scripted\\\"\""},
+        {SAYS_TOO_MUCH, "\"status_error\":\"the status is too large\""},
+        {SAYS_NO_JSON, "\"status_error\":\"the status is no JSON object\""},
+        {ANSWERS, "\"status\":{ "},
+    };
+    uint64_t ms;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        workers[SUP_KIND_STORAGED].manner = cases[i].manner;
+        const char *text = status(&ms);
+        cr_expect_not_null(strstr(text, cases[i].shown), "%zu: %s", i, text);
+        cr_expect_lt(ms, 800, "%zu: %llu ms", i, (unsigned long long)ms);
+        if (cases[i].manner == ANSWERS)
+            cr_expect_null(strstr(text, "status_error"), "no error is left from before");
+    }
+}
+
+Test(control, a_worker_that_is_silent_is_waited_for_a_second)
+{
+    uint64_t ms;
+    workers[SUP_KIND_GATEWAYD].manner = IS_SILENT;
+    const char *text = status(&ms);
+    cr_expect_not_null(strstr(text, "\"status_error\":\"no answer within 1000 ms\""));
+    cr_expect(ms >= 900 && ms < 3000, "%llu ms", (unsigned long long)ms);
+}
+
+Test(control, the_largest_parts_fit_into_one_answer)
+{
+    uint64_t ms;
+    for (int i = 0; i < SUP_KIND_COUNT; i++)
+        workers[i].bytes = VD_STATUS_MAX_BYTES;
+    const char *text = status(&ms);
+    cr_expect_geq(strlen(text), SUP_KIND_COUNT * VD_STATUS_MAX_BYTES);
+    cr_expect_null(strstr(text, "status_error"));
+}
