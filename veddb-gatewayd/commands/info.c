@@ -128,6 +128,22 @@ static void put_auth_schema(const gate_t *gate, const char *name, vd_bb_t *reply
     vd_bb_int32(reply, name, 5);
 }
 
+/* The tree that db.getLogComponents() wants; VedDB has one level for the whole process. */
+static void put_log_verbosity(const gate_t *gate, const char *name, vd_bb_t *reply)
+{
+    static const char *const components[] = {"accessControl", "command", "network", "query",
+                                             "replication",   "storage", "write"};
+    (void)gate; /* the level is the process's */
+    vd_bb_begin_document(reply, name);
+    vd_bb_int32(reply, "verbosity", vd_log_level() == VD_LOG_DEBUG ? 1 : 0);
+    for (size_t i = 0; i < VD_COUNT_OF(components); i++) {
+        vd_bb_begin_document(reply, components[i]);
+        vd_bb_int32(reply, "verbosity", -1); /* as the one above */
+        vd_bb_close(reply);
+    }
+    vd_bb_close(reply);
+}
+
 static const struct {
     const char *name;
     void (*put)(const gate_t *gate, const char *name, vd_bb_t *reply);
@@ -137,6 +153,7 @@ static const struct {
     {"enableTestCommands", put_test_commands},
     {"featureCompatibilityVersion", put_fcv},
     {"localLogicalSessionTimeoutMinutes", put_session_timeout},
+    {"logComponentVerbosity", put_log_verbosity},
     {"scramSHA256IterationCount", put_iterations},
     {"sslMode", put_tls_mode},
     {"tlsMode", put_tls_mode},

@@ -54,6 +54,8 @@ int gate_command_repl_set_get_status(gate_request_t *request, vd_bb_t *reply, vd
     vd_bb_int32(reply, "uptime", (int32_t)((vd_monotonic_ms() - gate->started_ms) / 1000));
     put_optime(reply, "optime", state->newest, term);
     vd_bb_date(reply, "optimeDate", state->last_write_ms);
+    vd_bb_date(reply, "lastAppliedWallTime", state->last_write_ms);
+    vd_bb_date(reply, "lastDurableWallTime", state->last_write_ms);
     vd_bb_cstr(reply, "syncSourceHost", "");
     vd_bb_int32(reply, "syncSourceId", -1);
     vd_bb_cstr(reply, "infoMessage", "");

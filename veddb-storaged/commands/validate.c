@@ -28,6 +28,7 @@ static const stor_arg_t validate_table[] = {
     STOR_ARG("metadata", STOR_ARG_BOOL, validate_args_t, metadata, 0),
     STOR_ARG("checkBSONConformance", STOR_ARG_BOOL, validate_args_t, conformance, 0),
     STOR_ARG("background", STOR_ARG_BOOL, validate_args_t, background, 0),
+    {"scandata", STOR_ARG_IGNORED, 0, 0}, /* pymongo 3 sends it; MongoDB 7.0 ignores it */
     STOR_ARG("fixMultikey", STOR_ARG_BOOL, validate_args_t, fix_multikey, 0),
     {"enforceFastCount", STOR_ARG_IGNORED, 0, 0}, /* counts are always compared */
 };
