@@ -203,7 +203,11 @@ static int rotated_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
     int rc = vd_local_listen(vd_daemon_loop(daemon), &options, &rotated->local, err);
     if (rc == VD_OK) {
         char detail[64];
-        (void)snprintf(detail, sizeof detail, "%u keys", rot_keyring_count(rotated->keyring));
+        uint32_t keys = rot_keyring_count(rotated->keyring);
+        if (keys == 0)
+            (void)snprintf(detail, sizeof detail, "a new keyring");
+        else
+            (void)snprintf(detail, sizeof detail, "%u keys", keys);
         vd_daemon_ready(daemon, detail);
     }
     return rc;

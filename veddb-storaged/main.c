@@ -31,6 +31,7 @@ typedef struct {
     stor_keys_t *keys;
     stor_storage_t *storage;
     char folder[PATH_MAX];
+    char address[300]; /* as clients know this node */
 } state_t;
 
 /* ---- data keys ---- */
@@ -127,9 +128,25 @@ static int keys_fetch(state_t *state, bool bootstrap, vd_error_t *err)
 
 /* ---- settings ---- */
 
-static stor_settings_t settings_read(const state_t *state)
+/* The same as the gateway's. */
+static void address_read(state_t *state)
 {
     const vd_config_t *config = vd_daemon_config(state->daemon);
+    const char *address = vd_config_string(config, "node.address");
+    const char *listen = vd_config_string(config, "gateway.listen");
+    bool brackets = address[0] == 0 && strchr(listen, ':') != NULL;
+    if (address[0] != 0)
+        (void)snprintf(state->address, sizeof state->address, "%s", address);
+    else
+        (void)snprintf(state->address, sizeof state->address, "%s%s%s:%lld", brackets ? "[" : "",
+                       listen, brackets ? "]" : "",
+                       (long long)vd_config_number(config, "gateway.port"));
+}
+
+static stor_settings_t settings_read(state_t *state)
+{
+    const vd_config_t *config = vd_daemon_config(state->daemon);
+    address_read(state);
     uint64_t threads = (uint64_t)vd_config_number(config, "storage.threads");
     if (threads == 0)
         threads = vd_machine_cores();
@@ -140,7 +157,7 @@ static stor_settings_t settings_read(const state_t *state)
         .journal_max_bytes = (uint64_t)vd_config_number(config, "storage.journal_max"),
         .scrub_period_ms = (uint64_t)vd_config_number(config, "storage.scrub"),
         .replica_set = vd_config_string(config, "node.replica_set"),
-        .address = vd_config_string(config, "node.address"),
+        .address = state->address,
         .data_folder = state->folder,
     };
 }
