@@ -73,6 +73,8 @@ static int on_hello(const arrival_t *arrival, vd_error_t *err)
                             VD_SLICE_FMT(hello.program), (unsigned long long)hello.protocol,
                             worker->kind->program, VDP_VERSION);
     if (worker->system->watch) {
+        if (worker->peer != 0) /* the loss of its link is noticed later than its new start */
+            sup_worker_died(worker, "started again", false);
         sup_worker_event(worker, SUP_EVENT_GO); /* it started by itself; forgets an earlier peer */
         worker->generation = arrival->envelope.generation;
     }

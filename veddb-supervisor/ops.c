@@ -162,6 +162,15 @@ static sup_worker_t *named_worker(const request_t *request)
     return kind < 0 ? NULL : &request->ops->system->workers[kind];
 }
 
+/* True, and answered, when workers are not ours to start and stop. */
+static bool refused_in_watch(const request_t *request)
+{
+    if (request->ops->system->watch)
+        reply(request->client, request->request_id, VD_ERR_ILLEGAL_OPERATION,
+              "workers run in their own containers: stop and restart them there", VD_SLICE_NULL);
+    return request->ops->system->watch;
+}
+
 static void verb_stop(const request_t *request)
 {
     reply(request->client, request->request_id, VD_OK, "stopping", VD_SLICE_NULL);
@@ -171,13 +180,8 @@ static void verb_stop(const request_t *request)
 static void verb_restart(const request_t *request)
 {
     sup_worker_t *worker = named_worker(request);
-    if (worker == NULL)
+    if (worker == NULL || refused_in_watch(request))
         return;
-    if (request->ops->system->watch) {
-        reply(request->client, request->request_id, VD_ERR_ILLEGAL_OPERATION,
-              "workers run in their own containers: restart them there", VD_SLICE_NULL);
-        return;
-    }
     vd_log(VD_LOG_INFO, "restart asked by an operator", "worker=%s", worker->kind->name);
     sup_worker_restart(worker);
     reply(request->client, request->request_id, VD_OK, "restarting", VD_SLICE_NULL);
@@ -186,6 +190,8 @@ static void verb_restart(const request_t *request)
 /* The gateway finishes what is in flight, takes nothing new and stays down; the rest goes on. */
 static void verb_drain(const request_t *request)
 {
+    if (refused_in_watch(request))
+        return;
     vd_log(VD_LOG_INFO, "drain asked by an operator", "worker=gatewayd");
     sup_worker_drain(&request->ops->system->workers[SUP_KIND_GATEWAYD]);
     reply(request->client, request->request_id, VD_OK,

@@ -138,7 +138,10 @@ void sup_worker_died(sup_worker_t *worker, const char *how, bool structural)
         .ready_ms = worker->ready_since_ms == 0 ? 0 : now - worker->ready_since_ms,
         .wanted = worker->leaving,
     };
-    sup_verdict_t verdict = sup_policy_judge(&worker->history, &death, &wait_ms);
+    /* Watched only: whoever starts it decides how often. */
+    sup_verdict_t verdict = worker->system->watch
+                                ? SUP_VERDICT_RESTART
+                                : sup_policy_judge(&worker->history, &death, &wait_ms);
     if (!worker->structural) /* what it said itself stands */
         (void)snprintf(worker->last_death, sizeof worker->last_death, "%s", how);
     worker->wait_until_ms = now + wait_ms;
@@ -157,6 +160,10 @@ void sup_worker_died(sup_worker_t *worker, const char *how, bool structural)
         sup_worker_event(worker, SUP_EVENT_DIED_FINAL);
         if (worker->system->phase == SUP_PHASE_STARTING)
             sup_system_stop(worker->system, "a worker can't be started", VD_EXIT_STRUCTURAL);
+    } else if (worker->system->watch) {
+        vd_log(VD_LOG_WARN, "worker is gone", "worker=%s how=%s", worker->kind->name,
+               vd_log_quote(vd_slice_str(worker->last_death), quoted, sizeof quoted));
+        sup_worker_event(worker, SUP_EVENT_DIED);
     } else {
         vd_log(worker->leaving ? VD_LOG_INFO : VD_LOG_WARN, "worker ended, will be restarted",
                "worker=%s how=%s wait_ms=%llu", worker->kind->name,
@@ -205,6 +212,8 @@ static void check_time(sup_worker_t *worker, uint64_t now, uint64_t limit_ms, su
 static void worker_step(sup_worker_t *worker, uint64_t now, uint64_t *earliest)
 {
     sup_system_t *system = worker->system;
+    if (system->watch)
+        return; /* it starts when it says hello, ends when its link does, and is killed elsewhere */
     switch (worker->state) {
     case SUP_CHILD_STOPPED:
         if (worker->wanted && system->phase < SUP_PHASE_STOPPING)
@@ -213,8 +222,6 @@ static void worker_step(sup_worker_t *worker, uint64_t now, uint64_t *earliest)
     case SUP_CHILD_WAITING:
         if (!worker->wanted)
             sup_worker_event(worker, SUP_EVENT_DRAIN);
-        else if (system->watch)
-            break; /* starts when it says hello */
         else if (now < worker->wait_until_ms)
             due(earliest, worker->wait_until_ms);
         else if (needs_ready(system, worker->kind))
@@ -246,7 +253,8 @@ static bool system_step(void *context)
     bool all_running = true, all_gone = true, changed = false;
     if (system->phase == SUP_PHASE_STOPPED)
         return false;
-    for (int i = SUP_KIND_COUNT - 1; system->phase == SUP_PHASE_STOPPING && i >= 0; i--) {
+    bool stops = system->phase == SUP_PHASE_STOPPING && !system->watch;
+    for (int i = SUP_KIND_COUNT - 1; stops && i >= 0; i--) {
         sup_worker_t *worker = &system->workers[i];
         worker->wanted = false;
         if (may_go(system, i)) {

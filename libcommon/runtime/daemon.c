@@ -30,6 +30,7 @@
 #define CONFIG_BLOB_MAX   (256 * 1024)
 #define HELLO_WAIT_MS     250
 #define LAST_WORD_WAIT_MS 500
+#define WATCHDOG_MS       100
 
 struct vd_daemon_slot {
     char name[32];
@@ -57,7 +58,7 @@ struct vd_daemon {
     pthread_mutex_t slots_mutex;
     vd_daemon_slot_t slots[SLOTS_MAX];
     atomic_uint slot_count;
-    vd_daemon_slot_t *main_slot; /* alone: stamped by the main loop for the watchdog */
+    vd_daemon_slot_t *main_slot; /* with a watchdog: stamped by the main loop for it */
     pthread_t watchdog;
     bool has_watchdog;
     atomic_bool ended;
@@ -105,6 +106,12 @@ static void send_drained(vd_daemon_t *daemon)
 
 /* ---- is everybody alive? ---- */
 
+static void pause_ms(long ms)
+{
+    struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000 * 1000};
+    (void)nanosleep(&pause, NULL);
+}
+
 /* The name of a slot that is busy for longer than the hang time, or NULL. */
 static const char *hung_slot(vd_daemon_t *daemon)
 {
@@ -124,6 +131,8 @@ static uint64_t take_busy_max_ms(vd_daemon_t *daemon)
     uint64_t now = vd_monotonic_us();
     unsigned count = atomic_load(&daemon->slot_count);
     for (unsigned i = 0; i < count; i++) {
+        if (&daemon->slots[i] == daemon->main_slot)
+            continue; /* stamped once in a heartbeat; the loop's turns count */
         uint64_t slot_us = atomic_exchange(&daemon->slots[i].longest_us, 0);
         uint64_t since = atomic_load(&daemon->slots[i].busy_since_us);
         if (since != 0 && now > since && now - since > slot_us)
@@ -140,8 +149,9 @@ static void heartbeat(void *context)
     if (daemon->main_slot != NULL) {
         vd_daemon_beat(daemon->main_slot, false);
         vd_daemon_beat(daemon->main_slot, true);
-        return;
     }
+    if (daemon->link == NULL)
+        return;
     const char *hung = hung_slot(daemon);
     if (hung != NULL) {
         vd_log(VD_LOG_ERROR, "no heartbeat: a thread hangs", "thread=%s", hung);
@@ -153,16 +163,21 @@ static void heartbeat(void *context)
     control_send(daemon, &vdp_control_heartbeat, &beat, 0, VD_SLICE_NULL);
 }
 
-/* Alone there is nobody to kill us: a thread of our own watches the slots, the main loop's among
- * them. */
+/* Without a parent there is nobody to kill us: a thread of our own watches the slots, the main
+ * loop's among them. When it slept for too long itself the whole process was stopped, and the
+ * others get time to go on. */
 static void *watchdog_run(void *context)
 {
     vd_daemon_t *daemon = context;
+    uint64_t woken_ms = vd_monotonic_ms(), patient_until_ms = 0;
     while (!atomic_load(&daemon->ended)) {
-        struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
-        (void)nanosleep(&pause, NULL);
+        pause_ms(WATCHDOG_MS);
+        uint64_t now = vd_monotonic_ms();
+        if (now - woken_ms > 10 * WATCHDOG_MS)
+            patient_until_ms = now + daemon->hang_ms;
+        woken_ms = now;
         const char *hung = hung_slot(daemon);
-        if (hung == NULL)
+        if (hung == NULL || now < patient_until_ms)
             continue;
         vd_log(VD_LOG_FATAL, "a thread hangs: the process ends", "thread=%s", hung);
         _exit(VD_EXIT_FAILURE);
@@ -291,12 +306,6 @@ void vd_daemon_ready(vd_daemon_t *daemon, const char *detail)
 }
 
 /* ---- last words ---- */
-
-static void pause_ms(long ms)
-{
-    struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000 * 1000};
-    (void)nanosleep(&pause, NULL);
-}
 
 static void send_fatal(vd_daemon_t *daemon, bool structural, const char *message)
 {
@@ -645,10 +654,10 @@ static int wait_for_link(vd_daemon_t *daemon, uint64_t wait_ms, vd_error_t *err)
 static int open_control(vd_daemon_t *daemon, vd_error_t *err)
 {
     const char *path = getenv("VEDDB_CONTROL_SOCKET");
-    if (path == NULL || path[0] == '\0') {
+    if (daemon->parent_pid == 0)
         daemon->main_slot = vd_daemon_slot(daemon, "main");
+    if (path == NULL || path[0] == '\0')
         return VD_OK;
-    }
     vd_link_options_t options = {.path = path,
                                  .peer_timeout_ms = daemon->hang_ms,
                                  .item = control_item,
@@ -732,6 +741,8 @@ static int report_failure(vd_daemon_t *daemon, const vd_error_t *err)
 
 static void bring_down(vd_daemon_t *daemon)
 {
+    if (daemon->main_slot != NULL)
+        vd_daemon_beat(daemon->main_slot, false); /* the loop has ended; this takes its time */
     if (daemon->state != NULL && daemon->program->stop != NULL)
         daemon->program->stop(daemon, daemon->state);
     atomic_store(&daemon->ended, true);
