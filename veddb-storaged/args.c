@@ -40,8 +40,8 @@ static int wrong_type(const char *prefix, const stor_arg_t *arg, vd_value_t v, c
                       vd_error_t *err)
 {
     return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
-                        "BSON field '%s.%s' is the wrong type '%s', expected type %s", prefix,
-                        arg->name, vd_bson_type_name(v.type), expected);
+                        "BSON field '%s.%s' is the wrong type '%s', expected %s", prefix, arg->name,
+                        vd_bson_type_name(v.type), expected);
 }
 
 /* Any number to int64 as MongoDB's safeInt does: fractions cut, out of range clamped, NaN 0. */
@@ -64,7 +64,7 @@ static int arg_int(const char *prefix, const stor_arg_t *arg, vd_value_t v, int6
                    vd_error_t *err)
 {
     if (!vd_value_is_number(v))
-        return wrong_type(prefix, arg, v, "'[long, int, decimal, double]'", err);
+        return wrong_type(prefix, arg, v, "types '[long, int, decimal, double]'", err);
     int64_t n = safe_int(v);
     int64_t least = arg->type == STOR_ARG_POSITIVE ? 1
                     : arg->type == STOR_ARG_COUNT  ? 0
@@ -86,22 +86,22 @@ static int arg_read(const char *prefix, const stor_arg_t *arg, vd_value_t v, voi
         return VD_OK;
     case STOR_ARG_DOCUMENT:
         if (v.type != VD_BSON_OBJECT)
-            return wrong_type(prefix, arg, v, "'object'", err);
+            return wrong_type(prefix, arg, v, "type 'object'", err);
         *(vd_bson_t *)at = vd_value_document(v);
         return VD_OK;
     case STOR_ARG_ARRAY:
         if (v.type != VD_BSON_ARRAY)
-            return wrong_type(prefix, arg, v, "'array'", err);
+            return wrong_type(prefix, arg, v, "type 'array'", err);
         *(vd_bson_t *)at = vd_value_document(v);
         return VD_OK;
     case STOR_ARG_STRING:
         if (v.type != VD_BSON_STRING)
-            return wrong_type(prefix, arg, v, "'string'", err);
+            return wrong_type(prefix, arg, v, "type 'string'", err);
         *(vd_slice_t *)at = vd_value_string(v);
         return VD_OK;
     case STOR_ARG_BOOL:
         if (v.type != VD_BSON_BOOL && !vd_value_is_number(v))
-            return wrong_type(prefix, arg, v, "'[bool, long, int, decimal, double]'", err);
+            return wrong_type(prefix, arg, v, "types '[bool, long, int, decimal, double]'", err);
         *(bool *)at = vd_value_as_flag(v);
         return VD_OK;
     case STOR_ARG_INT:

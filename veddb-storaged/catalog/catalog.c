@@ -13,7 +13,8 @@
 
 /* ---- objects ---- */
 
-int stor_collection_options_set(stor_collection_t *collection, vd_bson_t options, vd_error_t *err)
+/* Copies the options and parses the validator. */
+static int options_set(stor_collection_t *collection, vd_bson_t options, vd_error_t *err)
 {
     vd_arena_t *arena = vd_arena_create();
     static const uint8_t empty[5] = {5, 0, 0, 0, 0};
@@ -40,7 +41,6 @@ int stor_collection_options_set(stor_collection_t *collection, vd_bson_t options
         action.type == VD_BSON_STRING && vd_slice_is(vd_value_string(action), "warn")
             ? STOR_VALIDATION_WARN
             : STOR_VALIDATION_ERROR;
-    vd_arena_destroy(&collection->options_arena);
     collection->options_arena = arena;
     collection->options = copy;
     collection->validator = filter;
@@ -62,7 +62,7 @@ int stor_collection_make(uint64_t id, vd_slice_t db, vd_slice_t name, const uint
     memcpy(collection->uuid, uuid, 16);
     collection->is_auth = stor_name_is_auth(db, name);
     atomic_store(&collection->references, 1);
-    int rc = stor_collection_options_set(collection, options, err);
+    int rc = options_set(collection, options, err);
     if (rc != VD_OK)
         stor_catalog_unreference(&collection);
     else
@@ -130,11 +130,16 @@ void stor_catalog_leave(stor_catalog_t *catalog, stor_collection_t *collection)
     pthread_rwlock_unlock(&catalog->lock);
 }
 
-void stor_catalog_swap(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to)
+void stor_catalog_swap(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to,
+                       stor_collection_t *dropped)
 {
     VD_ASSERT(from->id == to->id);
     pthread_rwlock_wrlock(&catalog->lock);
     (void)vd_map_remove(catalog->by_ns, vd_slice_str(from->ns));
+    if (dropped != NULL) {
+        (void)vd_map_remove(catalog->by_ns, vd_slice_str(dropped->ns));
+        (void)vd_map_remove(catalog->by_id, vd_key_u64(&dropped->id));
+    }
     void *old = NULL;
     int rc = vd_map_put(catalog->by_ns, vd_slice_str(to->ns), to, &old);
     VD_ASSERT(rc == VD_OK && old == NULL);
@@ -167,11 +172,16 @@ static void share_give(stor_catalog_t *catalog, stor_collection_t *collection)
     pthread_mutex_unlock(&catalog->fence_lock);
 }
 
-/* Under the map's read lock: a share keeps the object alive. */
+/* Under the map's read lock, which keeps the object alive until the share does. False: the fence is
+ * closed, and nothing is taken. The share is given back here and now: once the lock is left, a
+ * dropped collection may be freed at any moment. (Who closed the fence polls.) */
 static bool share_take(stor_collection_t *collection)
 {
     atomic_fetch_add(&collection->users, 1);
-    return atomic_load(&collection->state) == STOR_FENCE_OPEN;
+    if (VD_LIKELY(atomic_load(&collection->state) == STOR_FENCE_OPEN))
+        return true;
+    atomic_fetch_sub(&collection->users, 1);
+    return false;
 }
 
 int stor_catalog_fence(stor_request_t *request, stor_collection_t *collection, vd_error_t *err)
@@ -183,6 +193,7 @@ int stor_catalog_fence(stor_request_t *request, stor_collection_t *collection, v
     pthread_mutex_lock(&catalog->fence_lock);
     while (rc == VD_OK && atomic_load(&collection->users) != 0) {
         cond_wait_ms(catalog, 20);
+        request->checks = 0; /* each check looks at the clock */
         rc = stor_request_check(request, err);
         if (rc == VD_OK && vd_monotonic_ms() > give_up)
             rc =
@@ -208,6 +219,7 @@ static int fence_wait(stor_request_t *request, vd_error_t *err)
     pthread_mutex_lock(&catalog->fence_lock);
     cond_wait_ms(catalog, 5);
     pthread_mutex_unlock(&catalog->fence_lock);
+    request->checks = 0; /* each check looks at the clock */
     return stor_request_check(request, err);
 }
 
@@ -219,7 +231,7 @@ static int not_found(stor_request_t *request, vd_error_t *err)
     return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns not found");
 }
 
-/* ret: NULL when it does not exist; false when it is fenced now. */
+/* *ret: NULL when it does not exist. False when it is fenced now: then nothing is held. */
 static bool try_acquire(stor_catalog_t *catalog, vd_map_t *map, vd_slice_t key,
                         stor_collection_t **ret)
 {
@@ -227,7 +239,7 @@ static bool try_acquire(stor_catalog_t *catalog, vd_map_t *map, vd_slice_t key,
     stor_collection_t *collection = vd_map_get(map, key);
     bool open = collection == NULL || share_take(collection);
     pthread_rwlock_unlock(&catalog->lock);
-    *ret = collection;
+    *ret = open ? collection : NULL;
     return open;
 }
 
@@ -245,7 +257,6 @@ static int acquire(stor_request_t *request, vd_map_t *map, vd_slice_t key,
             *ret_collection = collection;
             return VD_OK;
         }
-        share_give(catalog, collection);
         int rc = fence_wait(request, err);
         if (rc != VD_OK)
             return rc;

@@ -25,14 +25,13 @@ typedef enum {
 typedef enum { STOR_VALIDATION_ERROR, STOR_VALIDATION_WARN } stor_validation_action_t;
 
 struct stor_collection {
-    /* Never change while the object lives (a rename makes a new object). */
+    /* Never change while the object lives (renaming and modifying make a new one). */
     uint64_t id;
     char table[32];      /* "c-12" */
     char *ns;            /* "db.name" */
     vd_slice_t db, name; /* into ns */
     uint8_t uuid[16];
-    bool is_auth; /* admin.system.users or .roles */
-    /* Change only under the fence (nobody holds the collection). */
+    bool is_auth;             /* admin.system.users or .roles */
     vd_bson_t options;        /* as given to create, normalised: what listCollections shows */
     stor_filter_t *validator; /* NULL = none; borrowed from options_arena */
     stor_validation_level_t validation_level;
@@ -94,7 +93,7 @@ typedef struct {
         options; /* checked by the command: validator, validationLevel, validationAction, ... */
     const uint8_t *uuid; /* NULL = new */
 } stor_create_options_t;
-/* VD_ERR_NAMESPACE_EXISTS. *ret_same_options (may be NULL): it exists with equal options. */
+/* VD_ERR_NAMESPACE_EXISTS, whatever its options are. */
 VD_MUST_CHECK int stor_catalog_create(stor_request_t *request, vd_slice_t db, vd_slice_t name,
                                       const stor_create_options_t *options, vd_error_t *err);
 VD_MUST_CHECK int stor_catalog_drop(stor_request_t *request, vd_slice_t db, vd_slice_t name,

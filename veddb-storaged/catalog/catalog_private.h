@@ -33,13 +33,12 @@ struct stor_catalog {
 VD_MUST_CHECK int stor_collection_make(uint64_t id, vd_slice_t db, vd_slice_t name,
                                        const uint8_t uuid[16], vd_bson_t options,
                                        stor_collection_t **ret_collection, vd_error_t *err);
-/* Copies the options and parses the validator; the old ones stay on an error. */
-VD_MUST_CHECK int stor_collection_options_set(stor_collection_t *collection, vd_bson_t options,
-                                              vd_error_t *err);
 void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection);
 void stor_catalog_leave(stor_catalog_t *catalog, stor_collection_t *collection);
-/* `to` (same id) takes the place of `from`, in one step. */
-void stor_catalog_swap(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to);
+/* `to` (same id) takes the place of `from`, and of `dropped` (may be NULL), in one step: nobody
+ * sees a moment without either. */
+void stor_catalog_swap(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to,
+                       stor_collection_t *dropped);
 /* Lets nobody in and waits until nobody holds it. On an error it is open again. */
 VD_MUST_CHECK int stor_catalog_fence(stor_request_t *request, stor_collection_t *collection,
                                      vd_error_t *err);

@@ -11,8 +11,9 @@
 
 #include <stdio.h>
 #include <strings.h>
+#include <time.h>
 
-#define ATTEMPTS_MAX 50
+#define CONFLICT_WAIT_MAX_US 10000
 
 typedef struct {
     stor_change_kind_t kind;
@@ -58,15 +59,36 @@ static int change_try(stor_request_t *request, const change_t *change, vd_buf_t 
     return rc;
 }
 
+static void pause_us(uint64_t us)
+{
+    struct timespec pause = {0, (long)(us * 1000)};
+    (void)nanosleep(&pause, NULL); /* waking early is fine */
+}
+
+/* The keeper folds counters in transactions of some milliseconds and may hold the collection's row:
+ * so a conflict is waited for, as long as for the fence. */
 static int change_commit(stor_request_t *request, const change_t *change, vd_error_t *err)
 {
+    uint64_t give_up = vd_monotonic_ms() + STOR_FENCE_WAIT_MS, wait_us = 100;
     vd_buf_t entry;
     vd_buf_init(&entry, VD_BSON_INTERNAL_MAX_BYTES + 4096);
-    int rc = VD_ERR_WRITE_CONFLICT;
-    for (int i = 0; rc == VD_ERR_WRITE_CONFLICT && i < ATTEMPTS_MAX; i++) {
-        if (i > 0)
-            vd_error_clear(err);
-        rc = change_try(request, change, &entry, err);
+    int rc;
+    for (;;) {
+        vd_error_t step = VD_ERROR_INIT;
+        rc = change_try(request, change, &entry, &step);
+        if (rc == VD_ERR_WRITE_CONFLICT && vd_monotonic_ms() < give_up) {
+            request->conflicts++;
+            pause_us(wait_us);
+            wait_us = wait_us < CONFLICT_WAIT_MAX_US ? 2 * wait_us : wait_us;
+            vd_error_clear(&step);
+            request->checks = 0; /* each check looks at the clock */
+            rc = stor_request_check(request, &step);
+            if (rc == VD_OK)
+                continue;
+        }
+        if (rc != VD_OK && err != NULL)
+            vd_error_copy(&step, err);
+        break;
     }
     vd_buf_done(&entry);
     return rc;
@@ -201,9 +223,9 @@ static int drop_rows(stor_session_t *session, void *context, vd_error_t *err)
     return stor_rows_collection_remove(session, ((stor_collection_t *)context)->id, err);
 }
 
+/* Its row is gone, and it stands in no map. */
 static void gone(stor_catalog_t *catalog, stor_collection_t *collection)
 {
-    stor_catalog_leave(catalog, collection);
     stor_catalog_unfence(catalog, collection, true);
     (void)stor_cursors_kill_collection(catalog->storage->cursors, collection->id);
     stor_catalog_table_dropped(catalog, collection->table);
@@ -221,11 +243,13 @@ static int drop_locked(stor_request_t *request, stor_collection_t *collection, v
         return rc;
     change_t change = {STOR_CHANGE_DROP, collection->id, body, drop_rows, collection};
     rc = change_commit(request, &change, err);
-    if (rc != VD_OK)
+    if (rc != VD_OK) {
         stor_catalog_unfence(catalog, collection, false);
-    else
-        gone(catalog, collection);
-    return rc;
+        return rc;
+    }
+    stor_catalog_leave(catalog, collection);
+    gone(catalog, collection);
+    return VD_OK;
 }
 
 int stor_catalog_drop(stor_request_t *request, vd_slice_t db, vd_slice_t name, vd_error_t *err)
@@ -279,11 +303,24 @@ static int rename_rows(stor_session_t *session, void *context, vd_error_t *err)
     return rc;
 }
 
-static void stats_move(stor_collection_t *to, stor_collection_t *from)
+static void counters_move(stor_collection_t *to, stor_collection_t *from)
 {
     atomic_store(&to->documents, atomic_load(&from->documents));
     atomic_store(&to->bytes, atomic_load(&from->bytes));
     atomic_store(&to->hash, atomic_load(&from->hash));
+    atomic_store(&to->scrubs, atomic_load(&from->scrubs));
+    atomic_store(&to->scrub_failures, atomic_load(&from->scrub_failures));
+    atomic_store(&to->scrubbed_wall_ms, atomic_load(&from->scrubbed_wall_ms));
+}
+
+/* `from` is fenced, and what stands in its row now is `to`. */
+static void replace(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to,
+                    stor_collection_t *dropped)
+{
+    counters_move(to, from);
+    stor_catalog_swap(catalog, from, to, dropped);
+    stor_catalog_unfence(catalog, from, true);
+    stor_catalog_unreference(&from);
 }
 
 static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
@@ -302,12 +339,12 @@ static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_
             stor_catalog_unfence(catalog, target, false);
         return rc;
     }
-    stats_move(to, from);
+    /* Cursors end as at a drop: who may read the old name need not be allowed to read the new one.
+     * None can be made meanwhile: that takes a share. */
+    (void)stor_cursors_kill_collection(catalog->storage->cursors, from->id);
+    replace(catalog, from, to, target);
     if (target != NULL)
         gone(catalog, target);
-    stor_catalog_swap(catalog, from, to);
-    stor_catalog_unfence(catalog, from, true);
-    stor_catalog_unreference(&from);
     return VD_OK;
 }
 
@@ -364,31 +401,50 @@ static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
     return stor_rows_collection_put(session, context, err);
 }
 
-static int modify_locked(stor_request_t *request, stor_collection_t *collection,
+static void traffic_move(stor_collection_t *to, stor_collection_t *from)
+{
+    atomic_store(&to->reads, atomic_load(&from->reads));
+    atomic_store(&to->writes, atomic_load(&from->writes));
+    atomic_store(&to->read_us, atomic_load(&from->read_us));
+    atomic_store(&to->write_us, atomic_load(&from->write_us));
+}
+
+static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
+                         vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    vd_bson_t body;
+    int rc = change_body(request, to, NULL, true, &body, err);
+    change_t modify = {STOR_CHANGE_MODIFY, to->id, body, modify_rows, to};
+    if (rc == VD_OK)
+        rc = change_commit(request, &modify, err);
+    if (rc != VD_OK) {
+        stor_catalog_unfence(catalog, from, false);
+        return rc;
+    }
+    traffic_move(to, from);
+    replace(catalog, from, to, NULL);
+    return VD_OK;
+}
+
+/* Lists look at options without a share: so these never change in place, and are seen when they are
+ * committed, not before. */
+static int modify_locked(stor_request_t *request, stor_collection_t *from,
                          int (*change)(void *context, vd_bson_t old, vd_bson_t *ret_options,
                                        vd_error_t *err),
                          void *context, vd_error_t *err)
 {
-    stor_catalog_t *catalog = request->storage->catalog;
-    vd_bson_t old = {
-        vd_arena_copy(request->arena, collection->options.data, collection->options.len),
-        collection->options.len};
-    vd_bson_t body, options;
-    int rc = change(context, old, &options, err);
+    stor_collection_t *to = NULL;
+    vd_bson_t options;
+    int rc = change(context, from->options, &options, err);
     if (rc == VD_OK)
-        rc = stor_catalog_fence(request, collection, err);
+        rc = stor_collection_make(from->id, from->db, from->name, from->uuid, options, &to, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, from, err);
+    if (rc == VD_OK)
+        rc = modify_fenced(request, from, to, err);
     if (rc != VD_OK)
-        return rc;
-    rc = stor_collection_options_set(collection, options, err);
-    if (rc == VD_OK) {
-        rc = change_body(request, collection, NULL, true, &body, err);
-        change_t modify = {STOR_CHANGE_MODIFY, collection->id, body, modify_rows, collection};
-        if (rc == VD_OK)
-            rc = change_commit(request, &modify, err);
-        if (rc != VD_OK && stor_collection_options_set(collection, old, NULL) != VD_OK)
-            VD_UNREACHABLE(); /* they were parsed before */
-    }
-    stor_catalog_unfence(catalog, collection, false);
+        stor_catalog_unreference(&to);
     return rc;
 }
 

@@ -4,6 +4,8 @@
 #include "libcommon/bson/build.h"
 #include "veddb-storaged/query/filter.h"
 
+#include <stdio.h>
+
 static int one_of(vd_slice_t value, const char *const *words, size_t count, const char *command,
                   const char *field, vd_error_t *err)
 {
@@ -59,18 +61,36 @@ int stor_collection_options_check(stor_request_t *request, vd_slice_t collection
     return rc;
 }
 
-static void word_put(vd_bb_t *bb, const char *name, vd_slice_t given, vd_bson_t old)
+int stor_collection_images_check(vd_bson_t images, const char *command, vd_error_t *err)
+{
+    static const stor_arg_t table[] = {{"enabled", STOR_ARG_BOOL, 0, STOR_ARG_REQUIRED}};
+    char prefix[80];
+    bool enabled = false;
+    if (images.data == NULL)
+        return VD_OK;
+    (void)snprintf(prefix, sizeof prefix, "%s.changeStreamPreAndPostImages", command);
+    int rc = stor_args_parse(images, prefix, false, table, VD_COUNT_OF(table), &enabled, err);
+    if (rc == VD_OK && enabled)
+        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "%s: change stream images are not built yet",
+                          command);
+    return rc;
+}
+
+static void word_put(vd_bb_t *bb, const char *name, vd_slice_t given, vd_bson_t old,
+                     const char *otherwise)
 {
     vd_value_t before = vd_bson_get(old, name);
     if (given.data != NULL)
         vd_bb_string(bb, name, given);
     else if (before.type == VD_BSON_STRING)
         vd_bb_value(bb, vd_slice_str(name), before);
+    else if (otherwise != NULL)
+        vd_bb_cstr(bb, name, otherwise);
 }
 
 int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,
-                                  const stor_collection_options_t *options, vd_bson_t *ret_options,
-                                  vd_error_t *err)
+                                  const stor_collection_options_t *options, bool whole,
+                                  vd_bson_t *ret_options, vd_error_t *err)
 {
     vd_bb_t *bb = vd_arena_alloc(arena, sizeof *bb);
     vd_bson_t validator = options->validator;
@@ -81,7 +101,7 @@ int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,
     vd_bb_init_arena(bb, arena, VD_BSON_DOCUMENT_MAX_BYTES);
     if (!vd_bson_is_empty(validator))
         vd_bb_document(bb, "validator", validator);
-    word_put(bb, "validationLevel", options->level, old);
-    word_put(bb, "validationAction", options->action, old);
+    word_put(bb, "validationLevel", options->level, old, whole ? "strict" : NULL);
+    word_put(bb, "validationAction", options->action, old, whole ? "error" : NULL);
     return vd_bb_finish(bb, ret_options, err);
 }

@@ -20,7 +20,12 @@ VD_MUST_CHECK int stor_collection_options_check(stor_request_t *request, vd_slic
                                                 vd_value_t validator,
                                                 stor_collection_options_t *options,
                                                 const char *command, vd_error_t *err);
-/* Those of `old`, replaced by what is given. */
+/* changeStreamPreAndPostImages: {enabled: false}, or nothing, is what there is. */
+VD_MUST_CHECK int stor_collection_images_check(vd_bson_t images, const char *command,
+                                               vd_error_t *err);
+/* Those of `old`, replaced by what is given. whole: level and action are named also when they are
+ * the defaults (as collMod leaves them). */
 VD_MUST_CHECK int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,
                                                 const stor_collection_options_t *options,
-                                                vd_bson_t *ret_options, vd_error_t *err);
+                                                bool whole, vd_bson_t *ret_options,
+                                                vd_error_t *err);

@@ -2,6 +2,7 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/commands/collection_options.h"
+#include "veddb-storaged/commands/index_spec.h"
 #include "veddb-storaged/commands/table.h"
 
 typedef struct {
@@ -9,8 +10,7 @@ typedef struct {
     vd_value_t validator, size, max, timeseries, clustered, expire;
     vd_bson_t collation, storage_engine, index_defaults, id_index, images, pipeline;
     vd_slice_t view_on;
-    bool capped, temp;
-    vd_value_t auto_index;
+    bool capped, temp, auto_index, has_auto_index;
 } create_args_t;
 
 static const stor_arg_t create_table[] = {
@@ -24,7 +24,7 @@ static const stor_arg_t create_table[] = {
     STOR_ARG("storageEngine", STOR_ARG_DOCUMENT, create_args_t, storage_engine, 0),
     STOR_ARG("indexOptionDefaults", STOR_ARG_DOCUMENT, create_args_t, index_defaults, 0),
     STOR_ARG("idIndex", STOR_ARG_DOCUMENT, create_args_t, id_index, 0),
-    STOR_ARG("autoIndexId", STOR_ARG_VALUE, create_args_t, auto_index, 0),
+    STOR_ARG("autoIndexId", STOR_ARG_BOOL, create_args_t, auto_index, 0),
     STOR_ARG("timeseries", STOR_ARG_VALUE, create_args_t, timeseries, 0),
     STOR_ARG("clusteredIndex", STOR_ARG_VALUE, create_args_t, clustered, 0),
     STOR_ARG("expireAfterSeconds", STOR_ARG_VALUE, create_args_t, expire, 0),
@@ -35,74 +35,67 @@ static const stor_arg_t create_table[] = {
     {"encryptedFields", STOR_ARG_REFUSED, 0, 0},
 };
 
-static bool given(vd_value_t v)
-{
-    return v.type != VD_BSON_MISSING && v.type != VD_BSON_NULL && v.type != VD_BSON_UNDEFINED;
-}
-
 static int not_built(const char *what, vd_error_t *err)
 {
     return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "create: %s are not built yet", what);
 }
 
+static int capped_check(const create_args_t *args, vd_error_t *err)
+{
+    bool size = !vd_value_is_nullish(args->size), max = !vd_value_is_nullish(args->max);
+    if (args->capped && !size)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "the 'size' field is required when 'capped' is true");
+    if (!args->capped && (size || max))
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "the 'capped' field needs to be true when either the 'size' or 'max' "
+                            "fields are present");
+    return args->capped ? not_built("capped collections", err) : VD_OK;
+}
+
 /* Kinds of collections that MongoDB has and this does not. */
 static int kinds_check(const create_args_t *args, vd_error_t *err)
 {
-    if (args->capped)
-        return not_built("capped collections", err);
-    if (given(args->size) || given(args->max))
+    int rc = capped_check(args, err);
+    if (rc != VD_OK)
+        return rc;
+    if (args->temp)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "the 'temp' field is an invalid option");
+    if (args->pipeline.data != NULL && args->view_on.data == NULL)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
-                            "the fields 'size' and 'max' need 'capped' to be true");
-    if (given(args->timeseries))
-        return not_built("time-series collections", err);
-    if (args->view_on.data != NULL || args->pipeline.data != NULL)
+                            "'pipeline' requires 'viewOn' to also be specified");
+    if (args->view_on.data != NULL)
         return not_built("views", err);
-    if (given(args->clustered))
+    if (!vd_value_is_nullish(args->timeseries))
+        return not_built("time-series collections", err);
+    if (!vd_value_is_nullish(args->clustered))
         return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
                             "create: the option 'clusteredIndex' is not built: every collection is "
                             "clustered by _id already");
-    if (given(args->expire))
+    if (!vd_value_is_nullish(args->expire))
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "'expireAfterSeconds' is only supported on time-series collections or "
                             "when the 'clusteredIndex' option is specified");
-    if (vd_value_as_flag(vd_bson_get(args->images, "enabled")))
-        return not_built("change stream images", err);
-    if (args->temp)
-        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
-                            "the option 'temp' is for the server itself");
-    return VD_OK;
+    return stor_collection_images_check(args->images, "create", err);
 }
 
-static int id_index_check(const create_args_t *args, vd_error_t *err)
+static int id_index_check(stor_request_t *request, const create_args_t *args, vd_error_t *err)
 {
-    vd_bson_iter_t iter;
-    if (given(args->auto_index) && !vd_value_as_flag(args->auto_index))
+    bool is_id = true, given = args->id_index.data != NULL;
+    if (args->has_auto_index && given)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "'idIndex' is not allowed with 'autoIndexId': %s",
+                            vd_bson_to_json(request->arena, args->id_index, 300));
+    if (args->has_auto_index && !args->auto_index)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "autoIndexId: every collection has an index on _id");
-    vd_bson_iter_init(&iter, args->id_index);
-    while (vd_bson_iter_next(&iter)) {
-        vd_value_t first;
-        vd_slice_t name;
-        bool key = vd_slice_is(iter.name, "key");
-        if (key && iter.value.type == VD_BSON_OBJECT &&
-            vd_bson_count(vd_value_document(iter.value)) == 1 &&
-            vd_bson_first(vd_value_document(iter.value), &name, &first) &&
-            vd_slice_is(name, "_id") && vd_value_is_number(first) && vd_value_as_double(first) == 1)
-            continue;
-        if (key)
-            return vd_error_set(err, VD_ERR_BAD_VALUE,
-                                "The field 'key' for an _id index must be {_id: 1}");
-        if ((vd_slice_is(iter.name, "name") && iter.value.type == VD_BSON_STRING &&
-             vd_slice_is(vd_value_string(iter.value), "_id_")) ||
-            (vd_slice_is(iter.name, "v") && vd_value_is_number(iter.value) &&
-             vd_value_as_double(iter.value) == 2))
-            continue;
-        return vd_error_set(err, VD_ERR_INVALID_INDEX_SPECIFICATION_OPTION,
-                            "The field '%.*s' with this value is not valid for an _id index "
-                            "specification",
-                            VD_SLICE_FMT(iter.name));
-    }
-    return VD_OK;
+    int rc = given ? stor_index_spec_check(request, args->id_index, false, &is_id, err) : VD_OK;
+    if (rc == VD_OK && !is_id)
+        rc = vd_error_set(
+            err, VD_ERR_BAD_VALUE, "The field 'key' for an _id index must be {_id: 1}, but got %s",
+            vd_bson_to_json(request->arena, vd_value_document(vd_bson_get(args->id_index, "key")),
+                            300));
+    return rc;
 }
 
 static int options_check(stor_request_t *request, vd_slice_t name, create_args_t *args,
@@ -110,7 +103,7 @@ static int options_check(stor_request_t *request, vd_slice_t name, create_args_t
 {
     int rc = kinds_check(args, err);
     if (rc == VD_OK)
-        rc = id_index_check(args, err);
+        rc = id_index_check(request, args, err);
     if (rc == VD_OK)
         rc = stor_args_collation(args->collation, err);
     if (rc == VD_OK && !vd_bson_is_empty(args->storage_engine))
@@ -130,7 +123,25 @@ static bool same_options(vd_bson_t a, vd_bson_t b)
            (a.len == b.len && memcmp(a.data, b.data, a.len) == 0);
 }
 
-/* What is there in the same form is as good as made. */
+/* { uuid: UUID("..."), validationLevel: "off" } */
+static const char *options_text(stor_request_t *request, const stor_collection_t *collection)
+{
+    const uint8_t *u = collection->uuid;
+    const char *text = vd_arena_printf(
+        request->arena,
+        "uuid: UUID(\"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x\")",
+        u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
+        u[14], u[15]);
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, collection->options);
+    while (vd_bson_iter_next(&iter))
+        text = vd_arena_printf(request->arena, "%s, %.*s: %s", text, VD_SLICE_FMT(iter.name),
+                               vd_value_to_json(request->arena, iter.value, 200));
+    return vd_arena_printf(request->arena, "{ %s }", text);
+}
+
+/* What is there in the same form is as good as made. VD_ERR_NAMESPACE_NOT_FOUND: it has gone
+ * meanwhile. */
 static int exists(stor_request_t *request, vd_slice_t name, vd_bson_t options, vd_error_t *err)
 {
     stor_collection_t *collection;
@@ -140,11 +151,27 @@ static int exists(stor_request_t *request, vd_slice_t name, vd_bson_t options, v
     stor_request_depends_newest(request);
     if (same_options(collection->options, options))
         return VD_OK;
-    vd_bson_t have = collection->options;
     return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS,
-                        "namespace %.*s.%.*s already exists, but with different options: %s",
-                        VD_SLICE_FMT(request->db), VD_SLICE_FMT(name),
-                        vd_bson_is_empty(have) ? "{}" : vd_bson_to_json(request->arena, have, 500));
+                        "namespace %s already exists, but with different options: %s",
+                        collection->ns, options_text(request, collection));
+}
+
+static int make(stor_request_t *request, vd_slice_t name, const stor_create_options_t *options,
+                vd_error_t *err)
+{
+    for (;;) {
+        vd_error_t step = VD_ERROR_INIT;
+        int rc = stor_catalog_create(request, request->db, name, options, &step);
+        if (rc == VD_ERR_NAMESPACE_EXISTS) {
+            vd_error_clear(&step);
+            rc = exists(request, name, options->options, &step);
+            if (rc == VD_ERR_NAMESPACE_NOT_FOUND)
+                continue;
+        }
+        if (rc != VD_OK && err != NULL)
+            vd_error_copy(&step, err);
+        return rc;
+    }
 }
 
 int stor_command_create(stor_request_t *request, vd_error_t *err)
@@ -154,20 +181,18 @@ int stor_command_create(stor_request_t *request, vd_error_t *err)
     vd_slice_t name;
     int rc = stor_args_parse(request->body, "create", true, create_table, VD_COUNT_OF(create_table),
                              &args, err);
+    args.has_auto_index = !vd_value_is_nullish(vd_bson_get(request->body, "autoIndexId"));
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
         rc = options_check(request, name, &args, err);
     if (rc == VD_OK)
-        rc = stor_collection_options_merge(request->arena, VD_BSON_NONE, &args.options,
+        rc = stor_collection_options_merge(request->arena, VD_BSON_NONE, &args.options, false,
                                            &create.options, err);
-    if (rc != VD_OK)
-        return rc;
-    vd_error_t step = VD_ERROR_INIT;
-    rc = stor_catalog_create(request, request->db, name, &create, &step);
-    if (rc == VD_ERR_NAMESPACE_EXISTS)
-        return exists(request, name, create.options, err);
-    if (rc != VD_OK && err != NULL)
-        vd_error_copy(&step, err);
+    if (rc == VD_OK)
+        rc = make(request, name, &create, err);
+    if (rc == VD_OK && args.has_auto_index)
+        vd_bb_cstr(&request->reply, "note",
+                   "The autoIndexId option is deprecated and will be removed in a future release");
     return rc;
 }

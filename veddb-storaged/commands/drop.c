@@ -45,13 +45,10 @@ int stor_command_drop(stor_request_t *request, vd_error_t *err)
 
 int stor_command_drop_database(stor_request_t *request, vd_error_t *err)
 {
-    static const stor_arg_t table[] = {{"unused", STOR_ARG_REFUSED, 0, 0}};
     vd_slice_t field;
     vd_value_t first;
-    char unused;
     uint32_t dropped;
-    int rc = stor_args_parse(request->body, "dropDatabase", true, table, VD_COUNT_OF(table),
-                             &unused, err);
+    int rc = stor_args_parse(request->body, "dropDatabase", true, NULL, 0, NULL, err);
     if (rc == VD_OK)
         rc = stor_name_check_database(request->db, err);
     if (rc != VD_OK)

@@ -3,6 +3,7 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/catalog/names.h"
+#include "veddb-storaged/commands/index_spec.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/facts.h"
@@ -22,139 +23,37 @@ static const stor_arg_t create_table[] = {
     {"collectionUUID", STOR_ARG_REFUSED, 0, 0},
 };
 
-static bool is_known(vd_slice_t option)
+/* With one member every quorum that can be met is met. */
+static int quorum_check(vd_value_t v, vd_error_t *err)
 {
-    static const char *const names[] = {"v",
-                                        "key",
-                                        "name",
-                                        "ns",
-                                        "unique",
-                                        "sparse",
-                                        "partialFilterExpression",
-                                        "expireAfterSeconds",
-                                        "background",
-                                        "hidden",
-                                        "collation",
-                                        "storageEngine",
-                                        "weights",
-                                        "default_language",
-                                        "language_override",
-                                        "textIndexVersion",
-                                        "2dsphereIndexVersion",
-                                        "bits",
-                                        "min",
-                                        "max",
-                                        "bucketSize",
-                                        "wildcardProjection",
-                                        "prepareUnique",
-                                        "clustered",
-                                        "dropDups"};
-    for (size_t i = 0; i < VD_COUNT_OF(names); i++)
-        if (vd_slice_is(option, names[i]))
-            return true;
-    return false;
-}
-
-static int key_check(vd_bson_t key, vd_error_t *err)
-{
-    static const char *const plugins[] = {"text", "2d", "2dsphere", "hashed"};
-    vd_bson_iter_t iter;
-    if (vd_bson_is_empty(key))
-        return vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
-                            "Index keys cannot be an empty object.");
-    vd_bson_iter_init(&iter, key);
-    while (vd_bson_iter_next(&iter)) {
-        if (iter.name.len == 0)
-            return vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
-                                "Index keys cannot be an empty field.");
-        bool good = false;
-        if (iter.value.type == VD_BSON_STRING) {
-            for (size_t i = 0; i < VD_COUNT_OF(plugins); i++)
-                good |= vd_slice_is(vd_value_string(iter.value), plugins[i]);
-            if (!good)
-                return vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX, "Unknown index plugin '%.*s'",
-                                    VD_SLICE_FMT(vd_value_string(iter.value)));
-            continue;
-        }
-        if (!vd_value_is_number(iter.value))
-            return vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
-                                "Values in v:2 index key pattern cannot be of type %s. Only "
-                                "numbers > 0, numbers < 0, and strings are allowed.",
-                                vd_bson_type_name(iter.value.type));
-        double direction = vd_value_as_double(iter.value);
-        if (!(direction < 0) && !(direction > 0))
-            return vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
-                                "Values in the index key pattern cannot be 0.");
+    if (v.type == VD_BSON_MISSING || v.type == VD_BSON_NULL)
+        return VD_OK;
+    if (v.type == VD_BSON_STRING) {
+        vd_slice_t mode = vd_value_string(v);
+        return vd_slice_is(mode, "votingMembers") || vd_slice_is(mode, "majority")
+                   ? VD_OK
+                   : vd_error_set(err, VD_ERR_UNKNOWN_REPL_WRITE_CONCERN,
+                                  "No write concern mode named '%.*s' found in replica set "
+                                  "configuration",
+                                  VD_SLICE_FMT(mode));
     }
-    return VD_OK;
-}
-
-static bool is_id_key(vd_bson_t key)
-{
-    vd_value_t id = vd_bson_get(key, "_id");
-    return vd_bson_count(key) == 1 && vd_value_is_number(id) && vd_value_as_double(id) == 1;
-}
-
-/* What an _id index may say of itself. */
-static int id_options_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
-{
-    static const char *const allowed[] = {"v", "key", "name", "ns", "background"};
-    vd_bson_iter_t iter;
-    vd_bson_iter_init(&iter, spec);
-    while (vd_bson_iter_next(&iter)) {
-        bool good = vd_slice_is(iter.name, "collation") && iter.value.type == VD_BSON_OBJECT &&
-                    stor_args_collation(vd_value_document(iter.value), NULL) == VD_OK;
-        for (size_t i = 0; i < VD_COUNT_OF(allowed); i++)
-            good |= vd_slice_is(iter.name, allowed[i]);
-        if (!good)
-            return vd_error_set(err, VD_ERR_INVALID_INDEX_SPECIFICATION_OPTION,
-                                "The field '%.*s' is not valid for an _id index specification. "
-                                "Specification: %s",
-                                VD_SLICE_FMT(iter.name),
-                                vd_bson_to_json(request->arena, spec, 300));
-    }
-    return VD_OK;
-}
-
-static int spec_check(stor_request_t *request, vd_bson_t spec, bool ignore_unknown, vd_error_t *err)
-{
-    vd_value_t key = vd_bson_get(spec, "key"), name = vd_bson_get(spec, "name");
-    vd_bson_iter_t iter;
-    vd_bson_iter_init(&iter, spec);
-    while (!ignore_unknown && vd_bson_iter_next(&iter))
-        if (!is_known(iter.name))
-            return vd_error_set(err, VD_ERR_INVALID_INDEX_SPECIFICATION_OPTION,
-                                "The field '%.*s' is not valid for an index specification. "
-                                "Specification: %s",
-                                VD_SLICE_FMT(iter.name),
-                                vd_bson_to_json(request->arena, spec, 300));
-    if (vd_value_is_missing(key))
+    if (!vd_value_is_number(v))
         return vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
-                            "The 'key' field is a required property of an index specification");
-    if (key.type != VD_BSON_OBJECT)
-        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
-                            "The field 'key' must be an object, but got %s",
-                            vd_bson_type_name(key.type));
-    if (vd_value_is_missing(name))
+                            "commitQuorum has to be a number or a string");
+    double members = vd_value_as_double(v);
+    if (!(members >= 0 && members <= 50))
         return vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
-                            "The 'name' field is a required property of an index specification");
-    if (name.type != VD_BSON_STRING)
-        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
-                            "The field 'name' must be a string, but got %s",
-                            vd_bson_type_name(name.type));
-    int rc = key_check(vd_value_document(key), err);
-    if (rc != VD_OK)
-        return rc;
-    if (is_id_key(vd_value_document(key)))
-        return id_options_check(request, spec, err);
-    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                        "index %.*s on %.*s: indexes other than the one on _id are not built yet",
-                        VD_SLICE_FMT(vd_value_string(name)), VD_SLICE_FMT(request->ns));
+                            "commitQuorum has to be a non-negative number and not greater than 50");
+    return members <= 1 ? VD_OK
+                        : vd_error_set(err, VD_ERR_LOCATION(278),
+                                       "Commit quorum cannot be satisfied with the current replica "
+                                       "set configuration");
 }
 
 static int specs_check(stor_request_t *request, const create_args_t *args, vd_error_t *err)
 {
     vd_bson_iter_t iter;
+    vd_bson_t unbuilt = VD_BSON_NONE;
     int rc = VD_OK;
     if (vd_bson_is_empty(args->indexes))
         return vd_error_set(err, VD_ERR_BAD_VALUE, "Must specify at least one index to create");
@@ -165,9 +64,33 @@ static int specs_check(stor_request_t *request, const create_args_t *args, vd_er
                                 "BSON field 'createIndexes.indexes.%.*s' is the wrong type '%s', "
                                 "expected type 'object'",
                                 VD_SLICE_FMT(iter.name), vd_bson_type_name(iter.value.type));
-        rc = spec_check(request, vd_value_document(iter.value), args->ignore_unknown, err);
+        bool is_id;
+        vd_bson_t spec = vd_value_document(iter.value);
+        rc = stor_index_spec_check(request, spec, args->ignore_unknown, &is_id, err);
+        if (rc == VD_OK && !is_id && unbuilt.data == NULL)
+            unbuilt = spec;
     }
+    /* Those that are wrong are told first. */
+    if (rc == VD_OK && unbuilt.data != NULL)
+        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
+                          "index %.*s on %.*s: indexes other than the one on _id are not built yet",
+                          VD_SLICE_FMT(vd_value_string(vd_bson_get(unbuilt, "name"))),
+                          VD_SLICE_FMT(request->ns));
     return rc;
+}
+
+static void reply_created(stor_request_t *request, const create_args_t *args, bool created)
+{
+    vd_bb_t *bb = &request->reply;
+    vd_bb_int32(bb, "numIndexesBefore", 1);
+    vd_bb_int32(bb, "numIndexesAfter", 1);
+    if (created)
+        vd_bb_bool(bb, "createdCollectionAutomatically", true);
+    if (vd_value_is_nullish(args->commit_quorum))
+        vd_bb_cstr(bb, "commitQuorum", "votingMembers");
+    else
+        vd_bb_value(bb, VD_SLICE_LIT("commitQuorum"), args->commit_quorum);
+    vd_bb_cstr(bb, "note", "all indexes already exist");
 }
 
 int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
@@ -183,6 +106,8 @@ int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
         rc = stor_name_check_writable(request->db, name, stor_request_internal(request), err);
     if (rc == VD_OK)
         rc = specs_check(request, &args, err);
+    if (rc == VD_OK)
+        rc = quorum_check(args.commit_quorum, err);
     if (rc != VD_OK)
         return rc;
     bool there = stor_catalog_acquire(request, request->db, name, &collection, NULL) == VD_OK;
@@ -191,12 +116,7 @@ int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     stor_request_depends_newest(request);
-    vd_bb_int32(&request->reply, "numIndexesBefore", 1);
-    vd_bb_int32(&request->reply, "numIndexesAfter", 1);
-    if (there)
-        vd_bb_cstr(&request->reply, "note", "all indexes already exist");
-    else
-        vd_bb_bool(&request->reply, "createdCollectionAutomatically", true);
+    reply_created(request, &args, !there);
     return VD_OK;
 }
 
@@ -219,16 +139,26 @@ static int drop_name(stor_request_t *request, vd_slice_t name, bool alone, vd_er
                         VD_SLICE_FMT(name));
 }
 
+static int names_check(vd_bson_t names, vd_error_t *err)
+{
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, names);
+    while (vd_bson_iter_next(&iter))
+        if (iter.value.type != VD_BSON_STRING)
+            return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                                "BSON field 'dropIndexes.index.%.*s' is the wrong type '%s', "
+                                "expected type 'string'",
+                                VD_SLICE_FMT(iter.name), vd_bson_type_name(iter.value.type));
+    return VD_OK;
+}
+
 static int drop_names(stor_request_t *request, vd_bson_t names, vd_error_t *err)
 {
     vd_bson_iter_t iter;
-    int rc = VD_OK;
+    int rc = names_check(names, err);
     vd_bson_iter_init(&iter, names);
     while (rc == VD_OK && vd_bson_iter_next(&iter))
-        rc = iter.value.type == VD_BSON_STRING
-                 ? drop_name(request, vd_value_string(iter.value), false, err)
-                 : vd_error_set(err, VD_ERR_TYPE_MISMATCH,
-                                "dropIndexes \"index\" array must hold strings");
+        rc = drop_name(request, vd_value_string(iter.value), false, err);
     if (rc == VD_OK)
         vd_bb_int32(&request->reply, "nIndexesWas", 1);
     return rc;
@@ -261,14 +191,14 @@ int stor_command_drop_indexes(stor_request_t *request, vd_error_t *err)
     case VD_BSON_ARRAY:
         return drop_names(request, vd_value_document(args.index), err);
     case VD_BSON_OBJECT:
-        if (is_id_key(vd_value_document(args.index)))
+        if (stor_index_is_id_key(vd_value_document(args.index)))
             return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "cannot drop _id index");
         return vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "can't find index with key: %s",
                             vd_bson_to_json(request->arena, vd_value_document(args.index), 300));
     default:
         return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
                             "BSON field 'dropIndexes.index' is the wrong type '%s', expected types "
-                            "'[string, object]'",
+                            "'[string, array, object]'",
                             vd_bson_type_name(args.index.type));
     }
 }

@@ -42,16 +42,23 @@ static int drop_target_read(vd_value_t v, bool *ret_drop, vd_error_t *err)
     return VD_OK;
 }
 
-static int source_check(vd_slice_t db, vd_slice_t name, vd_error_t *err)
+/* Names that are malformed: 73; those that belong to the server: 20. */
+static int name_check(const stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                      const char *what, vd_error_t *err)
 {
+    vd_error_t step = VD_ERROR_INIT;
     int rc = stor_name_check_database(db, err);
     if (rc == VD_OK)
         rc = stor_name_check_collection(db, name, err);
-    if (rc == VD_OK && vd_slice_starts_with(name, VD_SLICE_LIT("system.")))
-        rc = vd_error_set(err, VD_ERR_ILLEGAL_OPERATION,
-                          "renaming system collection %.*s.%.*s is not allowed", VD_SLICE_FMT(db),
-                          VD_SLICE_FMT(name));
-    return rc;
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_name_check_writable(db, name, stor_request_internal(request), &step);
+    if (rc == VD_OK)
+        return VD_OK;
+    bool reserved = vd_slice_is(db, "local") || vd_slice_starts_with(name, VD_SLICE_LIT("system."));
+    return reserved ? vd_error_set(err, VD_ERR_ILLEGAL_OPERATION, "error with %s namespace: %s",
+                                   what, step.message)
+                    : vd_error_set(err, rc, "%s", step.message);
 }
 
 int stor_command_rename_collection(stor_request_t *request, vd_error_t *err)
@@ -75,9 +82,9 @@ int stor_command_rename_collection(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = drop_target_read(args.drop_target, &drop_target, err);
     if (rc == VD_OK)
-        rc = source_check(from_db, from_name, err);
+        rc = name_check(request, from_db, from_name, "source", err);
     if (rc == VD_OK)
-        rc = stor_name_check_writable(to_db, to_name, stor_request_internal(request), err);
+        rc = name_check(request, to_db, to_name, "target", err);
     return rc == VD_OK
                ? stor_catalog_rename(request, from_db, from_name, to_db, to_name, drop_target, err)
                : rc;

@@ -18,43 +18,64 @@
 
 /* ---- what a session is named by ---- */
 
+static int id_read(vd_value_t v, const char *command, stor_session_key_t *key, vd_error_t *err)
+{
+    uint8_t subtype = 0;
+    if (v.type != VD_BSON_BINARY)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field '%s.id' is the wrong type '%s', expected type 'binData'",
+                            command, vd_bson_type_name(v.type));
+    vd_slice_t bytes = vd_value_binary(v, &subtype);
+    if (subtype != 4)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field '%s.id' is the wrong binData type, expected type 'UUID'",
+                            command);
+    if (bytes.len != 16)
+        return vd_error_set(err, VD_ERR_INVALID_UUID,
+                            "uuid must be a 16-byte binary field with UUID (4) subtype");
+    memcpy(key->bytes, bytes.data, bytes.len);
+    return VD_OK;
+}
+
+static int uid_read(vd_value_t v, const char *command, stor_session_key_t *key, vd_error_t *err)
+{
+    uint8_t subtype = 0;
+    vd_slice_t bytes = v.type == VD_BSON_BINARY ? vd_value_binary(v, &subtype) : VD_SLICE_NULL;
+    if (bytes.len != 32 || subtype != 0)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field '%s.uid' is no digest (binary of 32 bytes)", command);
+    memcpy(key->bytes + 16, bytes.data, bytes.len);
+    return VD_OK;
+}
+
+typedef struct {
+    vd_value_t id, uid;
+} session_args_t;
+
 /* {id: UUID, uid: digest}; without uid it is the asker's own. */
 static int session_read(stor_request_t *request, vd_value_t v, const char *command,
                         stor_session_key_t *ret_key, vd_error_t *err)
 {
-    uint8_t subtype = 0;
-    bool has_id = false;
+    static const stor_arg_t table[] = {
+        STOR_ARG("id", STOR_ARG_VALUE, session_args_t, id, STOR_ARG_REQUIRED),
+        STOR_ARG("uid", STOR_ARG_VALUE, session_args_t, uid, 0),
+    };
+    session_args_t args = {0};
     stor_session_key_t key = stor_session_key(VD_SLICE_NULL, request->command.user);
-    vd_bson_iter_t iter;
     if (v.type != VD_BSON_OBJECT)
         return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
                             "BSON field '%s' holds a session of the wrong type '%s', expected type "
                             "'object'",
                             command, vd_bson_type_name(v.type));
-    vd_bson_iter_init(&iter, vd_value_document(v));
-    while (vd_bson_iter_next(&iter)) {
-        bool id = vd_slice_is(iter.name, "id"), uid = vd_slice_is(iter.name, "uid");
-        if (!id && !uid)
-            return vd_error_set(err, VD_ERR_LOCATION(40415),
-                                "BSON field '%s.%.*s' is an unknown field.", command,
-                                VD_SLICE_FMT(iter.name));
-        vd_slice_t bytes = iter.value.type == VD_BSON_BINARY ? vd_value_binary(iter.value, &subtype)
-                                                             : VD_SLICE_NULL;
-        if (id && (bytes.len != 16 || subtype != 4))
-            return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
-                                "BSON field '%s.id' is no UUID (binary of subtype 4, 16 bytes)",
-                                command);
-        if (uid && bytes.len != 32)
-            return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
-                                "BSON field '%s.uid' is no digest (32 bytes)", command);
-        memcpy(key.bytes + (id ? 0 : 16), bytes.data, bytes.len);
-        has_id |= id;
-    }
-    if (!has_id)
-        return vd_error_set(err, VD_ERR_LOCATION(40414),
-                            "BSON field '%s.id' is missing but a required field", command);
-    *ret_key = key;
-    return VD_OK;
+    int rc = stor_args_parse(vd_value_document(v), command, false, table, VD_COUNT_OF(table), &args,
+                             err);
+    if (rc == VD_OK)
+        rc = id_read(args.id, command, &key, err);
+    if (rc == VD_OK && !vd_value_is_nullish(args.uid))
+        rc = uid_read(args.uid, command, &key, err);
+    if (rc == VD_OK)
+        *ret_key = key;
+    return rc;
 }
 
 static bool is_own(const stor_request_t *request, const stor_session_key_t *key)
@@ -74,11 +95,8 @@ static int array_read(stor_request_t *request, vd_bson_t *ret_array, vd_error_t 
     if (vd_bson_count(vd_value_document(v)) > SESSIONS_PER_COMMAND_MAX)
         return vd_error_set(err, VD_ERR_BAD_VALUE, "%s: at most %d sessions at once",
                             request->entry->name, SESSIONS_PER_COMMAND_MAX);
-    static const stor_arg_t table[] = {{"unused", STOR_ARG_REFUSED, 0, 0}};
-    char unused;
     *ret_array = vd_value_document(v);
-    return stor_args_parse(request->body, request->entry->name, true, table, VD_COUNT_OF(table),
-                           &unused, err);
+    return stor_args_parse(request->body, request->entry->name, true, NULL, 0, NULL, err);
 }
 
 /* Calls each() for every session of the command's array. */
@@ -112,11 +130,8 @@ static int sessions_each(stor_request_t *request,
 
 int stor_command_start_session(stor_request_t *request, vd_error_t *err)
 {
-    static const stor_arg_t table[] = {{"unused", STOR_ARG_REFUSED, 0, 0}};
-    char unused;
     uint8_t id[16];
-    int rc = stor_args_parse(request->body, "startSession", true, table, VD_COUNT_OF(table),
-                             &unused, err);
+    int rc = stor_args_parse(request->body, "startSession", true, NULL, 0, NULL, err);
     if (rc != VD_OK)
         return rc;
     vd_rand_secret(id, sizeof id);
@@ -168,7 +183,7 @@ static bool pattern_matches(const stor_session_key_t *key, const void *context)
            (pattern->any_user || memcmp(key->bytes + 16, pattern->key.bytes + 16, 32) == 0);
 }
 
-static void kill(stor_request_t *request, const pattern_t *pattern)
+static void kill_matching(stor_request_t *request, const pattern_t *pattern)
 {
     (void)stor_registry_kill_sessions(request->storage, pattern_matches, pattern, request);
     (void)stor_cursors_kill_sessions(request->storage->cursors, pattern_matches, pattern);
@@ -176,7 +191,7 @@ static void kill(stor_request_t *request, const pattern_t *pattern)
 
 static int kill_one(stor_request_t *request, const stor_session_key_t *key, vd_error_t *err)
 {
-    kill(request, &(pattern_t){.key = *key});
+    kill_matching(request, &(pattern_t){.key = *key});
     return stor_request_check(request, err);
 }
 
@@ -185,28 +200,38 @@ int stor_command_kill_sessions(stor_request_t *request, vd_error_t *err)
     vd_bson_t array;
     int rc = array_read(request, &array, err);
     if (rc == VD_OK && vd_bson_is_empty(array)) { /* all of the asker's */
-        kill(request, &(pattern_t){.any_id = true,
+        kill_matching(request,
+                      &(pattern_t){.any_id = true,
                                    .key = stor_session_key(VD_SLICE_NULL, request->command.user)});
         return VD_OK;
     }
     return rc == VD_OK ? sessions_each(request, kill_one, err) : rc;
 }
 
-/* {user, db} */
+typedef struct {
+    vd_slice_t user, db;
+} user_args_t;
+
+/* {user, db}: every session of that user */
 static int user_read(vd_value_t v, const char *command, pattern_t *ret_pattern, vd_error_t *err)
 {
+    static const stor_arg_t table[] = {
+        STOR_ARG("user", STOR_ARG_STRING, user_args_t, user, STOR_ARG_REQUIRED),
+        STOR_ARG("db", STOR_ARG_STRING, user_args_t, db, STOR_ARG_REQUIRED),
+    };
+    user_args_t args = {0};
     if (v.type != VD_BSON_OBJECT)
-        return vd_error_set(err, VD_ERR_TYPE_MISMATCH, "%s: a user is an object {user, db}",
-                            command);
-    vd_value_t user = vd_bson_get(vd_value_document(v), "user"),
-               db = vd_bson_get(vd_value_document(v), "db");
-    if (vd_bson_count(vd_value_document(v)) != 2 || user.type != VD_BSON_STRING ||
-        db.type != VD_BSON_STRING)
-        return vd_error_set(err, VD_ERR_FAILED_TO_PARSE, "%s: a user is {user: <name>, db: <name>}",
-                            command);
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field '%s' holds a user of the wrong type '%s', expected type "
+                            "'object'",
+                            command, vd_bson_type_name(v.type));
+    int rc = stor_args_parse(vd_value_document(v), command, false, table, VD_COUNT_OF(table), &args,
+                             err);
+    if (rc != VD_OK)
+        return rc;
     char text[USER_TEXT_MAX];
-    int len = snprintf(text, sizeof text, "%.*s@%.*s", VD_SLICE_FMT(vd_value_string(user)),
-                       VD_SLICE_FMT(vd_value_string(db)));
+    int len =
+        snprintf(text, sizeof text, "%.*s@%.*s", VD_SLICE_FMT(args.user), VD_SLICE_FMT(args.db));
     if (len < 0 || len >= (int)sizeof text)
         return vd_error_set(err, VD_ERR_BAD_VALUE, "%s: a user's name is too long", command);
     *ret_pattern = (pattern_t){.any_id = true,
@@ -214,33 +239,67 @@ static int user_read(vd_value_t v, const char *command, pattern_t *ret_pattern, 
     return VD_OK;
 }
 
+/* [{user, db}, ...] */
+static int users_kill(stor_request_t *request, vd_bson_t users, const char *command, bool act,
+                      vd_error_t *err)
+{
+    vd_bson_iter_t iter;
+    pattern_t pattern;
+    int rc = VD_OK;
+    vd_bson_iter_init(&iter, users);
+    while (rc == VD_OK && vd_bson_iter_next(&iter)) {
+        rc = user_read(iter.value, command, &pattern, err);
+        if (rc == VD_OK && act)
+            kill_matching(request, &pattern);
+        if (rc == VD_OK)
+            rc = stor_request_check(request, err);
+    }
+    return rc;
+}
+
+typedef struct {
+    vd_value_t lsid, uid;
+    vd_bson_t users;
+} pattern_args_t;
+
+static const stor_arg_t pattern_table[] = {
+    STOR_ARG("lsid", STOR_ARG_VALUE, pattern_args_t, lsid, 0),
+    STOR_ARG("uid", STOR_ARG_VALUE, pattern_args_t, uid, 0),
+    STOR_ARG("users", STOR_ARG_ARRAY, pattern_args_t, users, 0),
+    {"roles", STOR_ARG_REFUSED, 0, 0}, /* storage knows no roles */
+};
+
 /* {lsid: {id, uid}}, {uid}, {users: [{user, db}, ...]}; {} is everything. */
 static int pattern_kill(stor_request_t *request, vd_value_t v, bool act, vd_error_t *err)
 {
     static const char name[] = "killAllSessionsByPattern";
+    pattern_args_t args = {0};
     pattern_t pattern = {.any_id = true, .any_user = true};
-    uint8_t subtype;
     if (v.type != VD_BSON_OBJECT)
-        return vd_error_set(err, VD_ERR_TYPE_MISMATCH, "%s: a pattern is an object", name);
-    vd_bson_iter_t iter;
-    vd_bson_iter_init(&iter, vd_value_document(v));
-    int rc = VD_OK;
-    while (rc == VD_OK && vd_bson_iter_next(&iter)) {
-        if (vd_slice_is(iter.name, "lsid")) {
-            rc = session_read(request, iter.value, name, &pattern.key, err);
-            pattern.any_id = pattern.any_user = false;
-        } else if (vd_slice_is(iter.name, "uid") && iter.value.type == VD_BSON_BINARY &&
-                   vd_value_binary(iter.value, &subtype).len == 32) {
-            memcpy(pattern.key.bytes + 16, vd_value_binary(iter.value, &subtype).data, 32);
-            pattern.any_user = false;
-        } else {
-            rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                              "%s: a pattern of '%.*s' is not built: use lsid or uid", name,
-                              VD_SLICE_FMT(iter.name));
-        }
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field '%s' holds a pattern of the wrong type '%s', expected type "
+                            "'object'",
+                            name, vd_bson_type_name(v.type));
+    int rc = stor_args_parse(vd_value_document(v), name, false, pattern_table,
+                             VD_COUNT_OF(pattern_table), &args, err);
+    int given = !vd_value_is_nullish(args.lsid) + !vd_value_is_nullish(args.uid) +
+                (args.users.data != NULL);
+    if (rc == VD_OK && given > 1)
+        rc = vd_error_set(err, VD_ERR_BAD_VALUE,
+                          "%s: a pattern has one of 'lsid', 'uid' and 'users'", name);
+    if (rc != VD_OK)
+        return rc;
+    if (args.users.data != NULL)
+        return users_kill(request, args.users, name, act, err);
+    if (!vd_value_is_nullish(args.lsid)) {
+        rc = session_read(request, args.lsid, name, &pattern.key, err);
+        pattern.any_id = pattern.any_user = false;
+    } else if (!vd_value_is_nullish(args.uid)) {
+        rc = uid_read(args.uid, name, &pattern.key, err);
+        pattern.any_user = false;
     }
     if (rc == VD_OK && act)
-        kill(request, &pattern);
+        kill_matching(request, &pattern);
     return rc;
 }
 
@@ -249,7 +308,7 @@ static int user_kill(stor_request_t *request, vd_value_t v, bool act, vd_error_t
     pattern_t pattern;
     int rc = user_read(v, "killAllSessions", &pattern, err);
     if (rc == VD_OK && act)
-        kill(request, &pattern);
+        kill_matching(request, &pattern);
     return rc;
 }
 
@@ -260,8 +319,10 @@ static int kill_each(stor_request_t *request,
     vd_bson_t array;
     vd_bson_iter_t iter;
     int rc = array_read(request, &array, err);
+    if (rc == VD_OK && !stor_request_all_users(request)) /* the gateway has looked before */
+        rc = vd_error_set(err, VD_ERR_UNAUTHORIZED, "not authorized on sessions of other users");
     if (rc == VD_OK && vd_bson_is_empty(array))
-        kill(request, &(pattern_t){.any_id = true, .any_user = true});
+        kill_matching(request, &(pattern_t){.any_id = true, .any_user = true});
     for (int act = 0; rc == VD_OK && act < 2; act++) { /* all are checked before any is killed */
         vd_bson_iter_init(&iter, array);
         while (rc == VD_OK && vd_bson_iter_next(&iter))

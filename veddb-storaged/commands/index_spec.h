@@ -1,0 +1,16 @@
+/* veddb-storaged/commands/index_spec.h — the specification of an index, checked as MongoDB checks
+ * it, for createIndexes and for create's idIndex.
+ *
+ * Duty:    tells malformed ones (MongoDB's codes) from the one on _id, which every collection has,
+ *          and from those that are right but not built yet.
+ * Threads: the worker's; nothing is kept. */
+#pragma once
+#include "libcommon/bson/view.h"
+#include "veddb-storaged/request.h"
+
+/* {_id: 1} */
+bool stor_index_is_id_key(vd_bson_t key);
+/* VD_OK: a right specification, and *ret_is_id says whether it is the one on _id. ignore_unknown:
+ * fields that no index knows are passed over. */
+VD_MUST_CHECK int stor_index_spec_check(stor_request_t *request, vd_bson_t spec,
+                                        bool ignore_unknown, bool *ret_is_id, vd_error_t *err);
