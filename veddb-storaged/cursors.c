@@ -246,12 +246,14 @@ static int pin(stor_request_t *request, int64_t id, vd_slice_t ns, stor_client_c
     return rc;
 }
 
-/* Keeps or ends the cursor; true when it stays open. */
-static bool unpin(stor_cursors_t *cursors, stor_client_cursor_t *cursor, bool end)
+/* Keeps or ends the cursor; true when it stays open. *ret_killed: somebody killed it meanwhile
+ * (only known under the lock). */
+static bool unpin(stor_cursors_t *cursors, stor_client_cursor_t *cursor, bool end, bool *ret_killed)
 {
     pthread_mutex_lock(&cursors->lock);
     cursor->pinned = false;
     cursor->last_used_ms = vd_monotonic_ms();
+    *ret_killed = cursor->killed;
     end = end || cursor->killed;
     if (end)
         (void)vd_map_remove(cursors->by_id, key_of(&cursor->id));
@@ -291,8 +293,8 @@ int stor_cursors_more(stor_request_t *request, int64_t id, vd_slice_t ns, uint32
         uint64_t used_us = vd_monotonic_us() - request->started_us;
         cursor->left_us = used_us < cursor->left_us ? cursor->left_us - used_us : 1;
     }
-    bool killed = cursor->killed;
-    bool open = unpin(cursors, cursor, rc != VD_OK || done);
+    bool killed;
+    bool open = unpin(cursors, cursor, rc != VD_OK || done, &killed);
     if (rc != VD_OK)
         return rc;
     if (killed && !open && !done)

@@ -138,6 +138,11 @@ static int apply_fields(vd_bson_t before_doc, vd_bson_t delta, vd_bb_t *bb, uint
 int stor_delta_apply(vd_arena_t *arena, vd_bson_t before, vd_bson_t delta, vd_bson_t *ret_after,
                      vd_error_t *err)
 {
+    /* It may have come from another node: what is not BSON to the bottom must not get into a
+     * document, and a cut one must not pass for a shorter one. */
+    if (vd_bson_validate(vd_slice(delta.data, delta.len), 0, VD_BSON_BUILD_DEPTH_MAX, NULL) !=
+        VD_OK)
+        return bad_delta(err);
     vd_bb_t *bb = vd_arena_alloc(arena, sizeof *bb);
     vd_bb_init_arena(bb, arena, VD_BSON_INTERNAL_MAX_BYTES);
     int rc = apply_fields(before, delta, bb, 0, err);

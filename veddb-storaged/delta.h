@@ -9,5 +9,6 @@
 #include "libcommon/bson/build.h"
 
 bool stor_delta_make(vd_arena_t *arena, vd_bson_t before, vd_bson_t after, vd_bson_t *ret_delta);
+/* VD_ERR_CORRUPT: the delta is not BSON to the bottom, or does not fit the document. */
 VD_MUST_CHECK int stor_delta_apply(vd_arena_t *arena, vd_bson_t before, vd_bson_t delta,
                                    vd_bson_t *ret_after, vd_error_t *err);

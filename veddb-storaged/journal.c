@@ -97,10 +97,49 @@ static int bad_entry(vd_error_t *err)
     return vd_error_set(err, VD_ERR_CORRUPT, "a journal entry is malformed");
 }
 
+/* Where the parts of the change at p are; false when they don't fit into what is left. */
+typedef struct {
+    size_t head, id_len, body_len;
+} frame_t;
+
+static bool change_frame(const uint8_t *p, size_t left, frame_t *ret)
+{
+    if (left < CHANGE_BYTES)
+        return false;
+    frame_t frame = {.head = CHANGE_BYTES,
+                     .id_len = (size_t)p[2] | (size_t)p[3] << 8,
+                     .body_len = vd_get_u32(p + 40)};
+    if (frame.id_len == 0xffff) {
+        frame.head += 4;
+        if (left < frame.head)
+            return false;
+        frame.id_len = vd_get_u32(p + CHANGE_BYTES);
+        if (frame.id_len <= 0xfffe) /* one form for each */
+            return false;
+    }
+    *ret = frame;
+    return frame.id_len <= left - frame.head && frame.body_len <= left - frame.head - frame.id_len;
+}
+
+/* As many changes as the head says, and nothing behind them: a cut between two is found too. */
+static bool changes_ok(vd_slice_t changes, uint32_t count)
+{
+    frame_t frame;
+    for (; count > 0; count--) {
+        if (!change_frame(changes.data, changes.len, &frame))
+            return false;
+        size_t len = frame.head + frame.id_len + frame.body_len;
+        changes = vd_slice(changes.data + len, changes.len - len);
+    }
+    return changes.len == 0;
+}
+
 int stor_journal_decode(vd_slice_t key, vd_slice_t value, stor_journal_entry_t *ret_entry,
                         vd_error_t *err)
 {
-    if (key.len != KEY_BYTES || value.len < HEAD_BYTES || value.data[0] != FORMAT)
+    if (key.len != KEY_BYTES || value.len < HEAD_BYTES || value.data[0] != FORMAT ||
+        (value.data[1] & ~(FLAG_SESSION | FLAG_USER)) != 0 || value.data[2] != 0 ||
+        value.data[3] != 0)
         return bad_entry(err);
     uint8_t flags = value.data[1];
     stor_journal_entry_t entry = {
@@ -127,6 +166,8 @@ int stor_journal_decode(vd_slice_t key, vd_slice_t value, stor_journal_entry_t *
         p += 1 + *p;
     }
     entry.changes = vd_slice(p, (size_t)(end - p));
+    if (!changes_ok(entry.changes, entry.change_count))
+        return bad_entry(err);
     *ret_entry = entry;
     return VD_OK;
 }
@@ -136,24 +177,91 @@ static int64_t documents_delta(stor_change_kind_t kind)
     return kind == STOR_CHANGE_INSERT ? 1 : kind == STOR_CHANGE_DELETE ? -1 : 0;
 }
 
+static bool is_document(const uint8_t *data, size_t len)
+{
+    vd_bson_t document;
+    return vd_bson_peek(vd_slice(data, len), &document, NULL) == VD_OK && document.len == len;
+}
+
+static bool is_string(const uint8_t *data, size_t len)
+{
+    return len >= 5 && vd_get_u32(data) == len - 4 && data[len - 1] == 0;
+}
+
+/* The payload has the length that its type asks for, so that those who read the value stay inside.
+ * Types that can't be an _id are refused. */
+static bool id_ok(vd_value_t id)
+{
+    switch (id.type) {
+    case VD_BSON_NULL:
+    case VD_BSON_MINKEY:
+    case VD_BSON_MAXKEY:
+        return id.len == 0;
+    case VD_BSON_BOOL:
+        return id.len == 1 && id.data[0] <= 1;
+    case VD_BSON_INT32:
+        return id.len == 4;
+    case VD_BSON_DOUBLE:
+    case VD_BSON_DATE:
+    case VD_BSON_INT64:
+    case VD_BSON_TIMESTAMP:
+        return id.len == 8;
+    case VD_BSON_OBJECTID:
+        return id.len == 12;
+    case VD_BSON_DECIMAL128:
+        return id.len == 16;
+    case VD_BSON_STRING:
+    case VD_BSON_SYMBOL:
+    case VD_BSON_CODE:
+        return is_string(id.data, id.len);
+    case VD_BSON_BINARY:
+        return id.len >= 5 && vd_get_u32(id.data) == id.len - 5;
+    case VD_BSON_OBJECT:
+        return is_document(id.data, id.len);
+    case VD_BSON_DBPOINTER:
+        return id.len >= 17 && is_string(id.data, id.len - 12);
+    case VD_BSON_CODE_WITH_SCOPE: {
+        if (id.len < 14 || vd_get_u32(id.data) != id.len)
+            return false;
+        size_t text = 4 + (size_t)vd_get_u32(id.data + 4);
+        return text < id.len - 4 && is_string(id.data + 4, text) &&
+               is_document(id.data + 4 + text, id.len - 4 - text);
+    }
+    default:
+        return false;
+    }
+}
+
+/* own_type: the type of an _id that stands in the change itself; 0 = none. */
+static bool change_ok(const stor_change_t *change, uint8_t own_type, size_t own_len)
+{
+    switch (change->kind) {
+    case STOR_CHANGE_INSERT:
+    case STOR_CHANGE_REPLACE:
+        return own_type == 0 && own_len == 0 && is_document(change->body.data, change->body.len) &&
+               change->id.type != VD_BSON_MISSING;
+    case STOR_CHANGE_DELTA:
+        return id_ok(change->id) && is_document(change->body.data, change->body.len);
+    case STOR_CHANGE_DELETE:
+        return id_ok(change->id) && change->body.len == 0;
+    case STOR_CHANGE_CREATE:
+    case STOR_CHANGE_DROP:
+    case STOR_CHANGE_RENAME:
+    case STOR_CHANGE_MODIFY:
+        return own_type == 0 && own_len == 0 && is_document(change->body.data, change->body.len);
+    }
+    return false;
+}
+
 int stor_journal_change_next(vd_slice_t *changes, stor_change_t *ret_change, vd_error_t *err)
 {
     const uint8_t *p = changes->data;
-    size_t left = changes->len;
-    if (left == 0)
+    frame_t frame;
+    if (changes->len == 0)
         return VD_ERR_NOT_FOUND;
-    if (left < CHANGE_BYTES)
+    if (!change_frame(p, changes->len, &frame))
         return bad_entry(err);
-    size_t id_len = (size_t)p[2] | (size_t)p[3] << 8, head = CHANGE_BYTES;
-    if (id_len == 0xffff) {
-        if (left < CHANGE_BYTES + 4)
-            return bad_entry(err);
-        id_len = vd_get_u32(p + CHANGE_BYTES);
-        head += 4;
-    }
-    size_t body_len = vd_get_u32(p + 40);
-    if (id_len > left - head || body_len > left - head - id_len)
-        return bad_entry(err);
+    const uint8_t *id = p + frame.head, *body = id + frame.id_len;
     stor_change_t change = {
         .kind = (stor_change_kind_t)p[0],
         .statement = (int32_t)vd_get_u32(p + 4),
@@ -161,14 +269,17 @@ int stor_journal_change_next(vd_slice_t *changes, stor_change_t *ret_change, vd_
         .previous_version = vd_get_u64(p + 16),
         .bytes_delta = (int64_t)vd_get_u64(p + 24),
         .hash_delta = vd_get_u64(p + 32),
-        .body = {p + head + id_len, (uint32_t)body_len},
+        .body = {body, (uint32_t)frame.body_len},
     };
     change.documents_delta = documents_delta(change.kind);
     if (change.kind == STOR_CHANGE_INSERT || change.kind == STOR_CHANGE_REPLACE)
         change.id = vd_bson_get(change.body, "_id");
     else
-        change.id = (vd_value_t){p + head, (uint32_t)id_len, p[1]};
-    *changes = vd_slice(p + head + id_len + body_len, left - head - id_len - body_len);
+        change.id = (vd_value_t){id, (uint32_t)frame.id_len, p[1]};
+    if (!change_ok(&change, p[1], frame.id_len))
+        return bad_entry(err);
+    size_t len = frame.head + frame.id_len + frame.body_len;
+    *changes = vd_slice(p + len, changes->len - len);
     *ret_change = change;
     return VD_OK;
 }
@@ -422,8 +533,8 @@ struct stor_journal_reader {
     stor_session_t *session;
     uint8_t after[KEY_BYTES]; /* key of the last entry given */
     uint64_t segment;         /* number of the older of the two segments that are merged */
-    bool primed; /* heads stand at the first records above `after`, in this transaction */
-    bool more_segments;
+    bool primed;    /* heads stand at the first records above `after`, in this transaction */
+    uint64_t third; /* where the segment behind the two begins; UINT64_MAX: there is none */
     head_t heads[2];
 };
 
@@ -465,19 +576,30 @@ static uint32_t neighbours(stor_journal_reader_t *reader, char tables[2][32], bo
     for (; n < 2 && i + n < journal->count; n++)
         memcpy(tables[n], journal->segments[i + n]->table, 32);
     reader->segment = journal->segments[i]->number;
-    reader->more_segments = i + 2 < journal->count;
+    reader->third = i + 2 < journal->count ? journal->segments[i + 2]->first : UINT64_MAX;
     pthread_rwlock_unlock(&journal->lock);
     return n;
+}
+
+static int lost(vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_CHANGE_STREAM_HISTORY_LOST,
+                        "the journal no longer holds what comes next");
 }
 
 /* First record above `after` in one table. */
 static int head_seek(stor_journal_reader_t *reader, head_t *head, const char *table,
                      vd_error_t *err)
 {
-    int rc = stor_cursor_open(reader->session, table, &head->cursor, err);
-    if (rc != VD_OK)
-        return rc;
     vd_error_t miss = VD_ERROR_INIT;
+    int rc = stor_cursor_open(reader->session, table, &head->cursor, &miss);
+    if (rc == VD_ERR_NOT_FOUND) /* dropped since its name was read: not the end of the journal */
+        return lost(err);
+    if (rc != VD_OK) {
+        if (err != NULL)
+            vd_error_copy(&miss, err);
+        return rc;
+    }
     vd_slice_t after = vd_slice(reader->after, KEY_BYTES);
     rc = stor_cursor_seek(head->cursor, after, true, &head->key, &head->value, &miss);
     if (rc == VD_OK && vd_slice_equal(head->key, after))
@@ -494,11 +616,10 @@ static int head_seek(stor_journal_reader_t *reader, head_t *head, const char *ta
 static int reader_prime(stor_journal_reader_t *reader, vd_error_t *err)
 {
     char tables[2][32];
-    bool lost;
-    uint32_t n = neighbours(reader, tables, &lost);
-    if (lost)
-        return vd_error_set(err, VD_ERR_CHANGE_STREAM_HISTORY_LOST,
-                            "the journal no longer holds what comes next");
+    bool is_lost;
+    uint32_t n = neighbours(reader, tables, &is_lost);
+    if (is_lost)
+        return lost(err);
     reader->heads[0].cursor = reader->heads[1].cursor = NULL;
     int rc = VD_OK;
     for (uint32_t i = 0; i < n && rc == VD_OK; i++)
@@ -549,9 +670,13 @@ int stor_journal_reader_next(stor_journal_reader_t *reader, uint64_t upto,
                 memcpy(reader->after, least->key.data, KEY_BYTES);
             return rc;
         }
-        if (!reader->more_segments)
+        /* Both are read to the end, as far as this snapshot goes. Only when the third begins within
+         * `upto` is nothing still to come in the first: a cut may be younger than the snapshot, and
+         * what was in flight then stands in the first, unseen. Above `upto` the third has nothing
+         * for us. */
+        if (reader->third == UINT64_MAX || reader->third > upto)
             return VD_ERR_NOT_FOUND;
-        reader->segment++; /* both are read to the end, and later ones exist */
+        reader->segment++;
         reader->primed = false;
     }
 }

@@ -58,9 +58,12 @@ typedef struct {
 VD_MUST_CHECK int stor_journal_begin(vd_buf_t *buf, const stor_request_t *request, int64_t wall_ms,
                                      vd_error_t *err);
 VD_MUST_CHECK int stor_journal_add(vd_buf_t *buf, const stor_change_t *change, vd_error_t *err);
+/* VD_ERR_CORRUPT unless the changes are as many as the head says and fill the value: a cut anywhere
+ * is found. Flipped payload is not: that is for the seals of the blocks (or of the link). */
 VD_MUST_CHECK int stor_journal_decode(vd_slice_t key, vd_slice_t value,
                                       stor_journal_entry_t *ret_entry, vd_error_t *err);
-/* Next change of entry->changes (advanced). VD_ERR_NOT_FOUND at the end, VD_ERR_CORRUPT. */
+/* Next change of entry->changes (advanced). VD_ERR_NOT_FOUND at the end, VD_ERR_CORRUPT: an unknown
+ * kind, a body that is not framed as a document, an _id that its type does not allow. */
 VD_MUST_CHECK int stor_journal_change_next(vd_slice_t *changes, stor_change_t *ret_change,
                                            vd_error_t *err);
 

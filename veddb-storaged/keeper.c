@@ -42,8 +42,10 @@ static const char *const work_names[WORK_COUNT] = {"counters", "journal", "scrub
 
 static void note(stor_keeper_t *keeper, work_t work, int rc, const vd_error_t *err)
 {
+    if (rc == VD_ERR_WRITE_CONFLICT)
+        return; /* tried again at the next pass; it must not hide a failure that comes then */
     bool before = keeper != NULL && atomic_exchange(&keeper->failed[work], rc != VD_OK);
-    if (rc == VD_OK || before || rc == VD_ERR_WRITE_CONFLICT)
+    if (rc == VD_OK || before)
         return;
     char text[VD_ERROR_MESSAGE_SIZE + 64];
     vd_log(VD_LOG_ERROR, "work in the background failed", "work=%s error=%s", work_names[work],
@@ -58,6 +60,8 @@ static void counters_fold(stor_keeper_t *keeper, stor_storage_t *storage, stor_s
     for (int i = 0; more && i < FOLD_BATCHES_MAX; i++) {
         vd_error_t err = VD_ERROR_INIT;
         more = false;
+        if (keeper != NULL && keeper->slot != NULL)
+            vd_daemon_beat(keeper->slot, true); /* many batches are not a hang */
         int rc = stor_counters_fold(storage, session, FOLD_ENTRIES_MAX, &more, &err);
         note(keeper, WORK_COUNTERS, rc, &err);
         if (rc != VD_OK)
@@ -71,11 +75,14 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
     uint32_t expired = stor_cursors_expire(storage->cursors);
     if (expired > 0)
         vd_log(VD_LOG_INFO, "idle cursors closed", "cursors=%u", (unsigned)expired);
-    /* What follows writes a little: not into the last of the disk. */
-    if (stor_engine_write_allowed(storage->engine, NULL) != VD_OK)
-        return;
-    stor_sessions_expire(storage, session);
-    counters_fold(keeper, storage, session);
+    /* These write a little: not into the last of the disk, but as long as deletions may go on,
+     * whose entries the journal keeps until they are folded. */
+    if (stor_engine_free_allowed(storage->engine, NULL) == VD_OK) {
+        stor_sessions_expire(storage, session);
+        counters_fold(keeper, storage, session);
+    }
+    /* These give space back, so a full disk needs them most. What they write of their own is a row,
+     * and at most one cut: a journal that nobody may write to does not grow. */
     int rc =
         stor_journal_maintain(storage->journal, session, stor_counters_position(storage), &err);
     note(keeper, WORK_JOURNAL, rc, &err);

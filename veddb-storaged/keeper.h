@@ -1,7 +1,9 @@
 /* veddb-storaged/keeper.h — the thread that keeps things tidy: expiry of cursors and sessions,
  * folding of counters, journal segments, files of dropped tables, scrub.
  *
- * Threads: one, with its own engine session. Each piece of work is bounded; a pass every 500 ms. */
+ * Threads: two, each with its own engine session: a pass every 500 ms, each piece of work bounded;
+ *          and the scrub, in its own time, so that a large collection holds up nothing.
+ * Disk full: sessions and counters wait for space; journal segments and dropped tables still go. */
 #pragma once
 #include "veddb-storaged/storaged.h"
 

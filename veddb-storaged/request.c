@@ -299,6 +299,13 @@ static int cluster_time_wait(stor_request_t *request, vd_error_t *err)
     return VD_OK;
 }
 
+int stor_request_space(const stor_request_t *request, vd_error_t *err)
+{
+    stor_engine_t *engine = request->storage->engine;
+    bool frees = request->entry != NULL && (request->entry->flags & STOR_COMMAND_FREES) != 0;
+    return frees ? stor_engine_free_allowed(engine, err) : stor_engine_write_allowed(engine, err);
+}
+
 static int admission_check(stor_request_t *request, vd_error_t *err)
 {
     stor_storage_t *storage = request->storage;
@@ -326,8 +333,9 @@ static int admission_check(stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Command does not support writeConcern: %s", request->entry->name);
     int rc = VD_OK;
-    if ((flags & STOR_COMMAND_WRITES) != 0)
-        rc = stor_engine_write_allowed(storage->engine, err);
+    /* One with a number may have been done already: that is looked up first (write_common.c). */
+    if ((flags & STOR_COMMAND_WRITES) != 0 && request->txn_number < 0)
+        rc = stor_request_space(request, err);
     if (rc == VD_OK)
         rc = stor_sessions_touch(request, err);
     if (rc == VD_OK)

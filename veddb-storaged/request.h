@@ -127,6 +127,8 @@ void stor_request_refuse(stor_request_t *request, const vd_error_t *err);
 /* To be called in every loop: VD_OK, or VD_ERR_INTERRUPTED, VD_ERR_MAX_TIME_MS_EXPIRED,
  * VD_ERR_CLIENT_DISCONNECT ... Cheap. */
 VD_MUST_CHECK int stor_request_check(stor_request_t *request, vd_error_t *err);
+/* Whether the disk has room for a transaction of this command (VD_ERR_OUT_OF_DISK_SPACE). Cheap. */
+VD_MUST_CHECK int stor_request_space(const stor_request_t *request, vd_error_t *err);
 /* The reply shows, or was decided by, what was committed at `timestamp`. */
 static inline void stor_request_depends(stor_request_t *request, uint64_t timestamp)
 {

@@ -177,6 +177,11 @@ static void row_key(const stor_session_key_t *key, uint32_t statement, uint8_t o
     out[50] = (uint8_t)(statement >> 8), out[51] = (uint8_t)statement;
 }
 
+static uint32_t row_statement(const uint8_t key[ROW_KEY_BYTES])
+{
+    return (uint32_t)key[48] << 24 | (uint32_t)key[49] << 16 | (uint32_t)key[50] << 8 | key[51];
+}
+
 static int64_t row_txn_number(vd_slice_t value)
 {
     return (int64_t)vd_get_u64(value.data + 4);
@@ -316,8 +321,7 @@ static int row_decode(vd_slice_t key, vd_slice_t value, vd_arena_t *arena,
     const uint8_t *p = value.data;
     uint8_t flags = p[2];
     stor_statement_result_t result = {
-        .statement = (int32_t)((uint32_t)key.data[48] << 24 | (uint32_t)key.data[49] << 16 |
-                               (uint32_t)key.data[50] << 8 | key.data[51]),
+        .statement = (int32_t)row_statement(key.data),
         .timestamp = vd_get_u64(p + 12),
         .count = vd_get_u32(p + 28),
         .n = (int32_t)vd_get_u32(p + 32),
@@ -436,28 +440,39 @@ int stor_sessions_record(stor_request_t *request, const stor_statement_result_t 
 
 /* ---- the end of sessions ---- */
 
-/* Removes a session's rows, in small transactions; what can't be removed now is left to the sweep.
- */
-static void rows_remove(stor_session_t *engine, const stor_session_key_t *session)
+static int64_t row_wall_ms(vd_slice_t value)
 {
-    uint8_t first[ROW_KEY_BYTES], key[ROW_KEY_BYTES];
+    return (int64_t)vd_get_u64(value.data + 20);
+}
+
+/* Removes those of a session's rows that were written before that wall clock, in small
+ * transactions; what can't be removed now is left to the sweep. Newer ones stay: the session may be
+ * in use again by now, and its last write may still be asked for. */
+static void rows_remove(stor_session_t *engine, const stor_session_key_t *session,
+                        int64_t before_ms)
+{
+    uint8_t key[ROW_KEY_BYTES];
     stor_cursor_t *cursor;
     vd_slice_t k, v;
-    row_key(session, 0, first);
+    uint32_t statement = 0;
     for (bool more = true; more;) {
         if (stor_txn_begin(engine, NULL) != VD_OK)
             return;
         int rc = stor_cursor_open(engine, TABLE, &cursor, NULL);
-        int removed = 0;
+        int looked = 0;
         more = false;
-        while (rc == VD_OK && removed < 100) {
-            rc = stor_cursor_seek(cursor, vd_slice(first, sizeof first), true, &k, &v, NULL);
+        while (rc == VD_OK && looked < 100) {
+            row_key(session, statement, key);
+            rc = stor_cursor_seek(cursor, vd_slice(key, sizeof key), true, &k, &v, NULL);
             if (rc != VD_OK || !of_session(k, session) || k.len != ROW_KEY_BYTES)
                 break;
             memcpy(key, k.data, sizeof key);
-            rc = stor_cursor_remove(cursor, vd_slice(key, sizeof key), NULL);
-            removed++;
-            more = removed == 100;
+            if (!row_ok(k, v) || row_wall_ms(v) < before_ms)
+                rc = stor_cursor_remove(cursor, vd_slice(key, sizeof key), NULL);
+            statement = row_statement(key);
+            if (statement++ == UINT32_MAX)
+                break;
+            more = ++looked == 100;
         }
         if (rc == VD_OK || rc == VD_ERR_NOT_FOUND)
             rc = stor_txn_commit(engine, NULL);
@@ -490,12 +505,18 @@ static bool is_session(const stor_session_key_t *key, const void *context)
     return memcmp(key->bytes, ((const stor_session_key_t *)context)->bytes, sizeof key->bytes) == 0;
 }
 
-void stor_sessions_end(stor_storage_t *storage, const stor_session_key_t *key,
-                       stor_session_t *session)
+static void session_end(stor_storage_t *storage, const stor_session_key_t *key,
+                        stor_session_t *session, int64_t before_ms)
 {
     (void)stor_cursors_kill_sessions(storage->cursors, is_session, key);
     if (session_remove(storage->sessions, key))
-        rows_remove(session, key);
+        rows_remove(session, key, before_ms);
+}
+
+void stor_sessions_end(stor_storage_t *storage, const stor_session_key_t *key,
+                       stor_session_t *session)
+{
+    session_end(storage, key, session, INT64_MAX);
 }
 
 static uint32_t collect_idle(stor_sessions_t *sessions, stor_session_key_t *ret, uint32_t max)
@@ -518,14 +539,14 @@ static uint32_t collect_idle(stor_sessions_t *sessions, stor_session_key_t *ret,
     return count;
 }
 
-/* One stretch of the table: finds a session of an earlier start that nobody uses any more. */
-static bool sweep_find(stor_sessions_t *sessions, stor_session_t *engine, stor_session_key_t *ret)
+/* One stretch of the table: finds a session that has a row from before that wall clock. */
+static bool sweep_find(stor_sessions_t *sessions, stor_session_t *engine, int64_t before_ms,
+                       stor_session_key_t *ret)
 {
     uint8_t from[ROW_KEY_BYTES];
     stor_cursor_t *cursor;
     vd_slice_t k, v;
     bool found = false;
-    int64_t before = vd_wall_ms() - (int64_t)sessions->storage->settings.session_idle_max_ms;
     row_key(&sessions->sweep_at, UINT32_MAX, from);
     if (stor_txn_begin(engine, NULL) != VD_OK)
         return false;
@@ -535,7 +556,7 @@ static bool sweep_find(stor_sessions_t *sessions, stor_session_t *engine, stor_s
     for (int i = 0; rc == VD_OK && i < SWEEP_ROWS_MAX && !found; i++) {
         if (row_ok(k, v)) {
             memcpy(sessions->sweep_at.bytes, k.data, STOR_SESSION_KEY_BYTES);
-            found = (int64_t)vd_get_u64(v.data + 20) < before;
+            found = row_wall_ms(v) < before_ms;
         }
         if (!found)
             rc = stor_cursor_next(cursor, true, &k, &v, NULL);
@@ -560,11 +581,14 @@ void stor_sessions_expire(stor_storage_t *storage, stor_session_t *session)
 {
     stor_sessions_t *sessions = storage->sessions;
     stor_session_key_t idle[ENDED_PER_PASS_MAX];
+    int64_t before_ms = vd_wall_ms() - (int64_t)storage->settings.session_idle_max_ms;
     uint32_t count = collect_idle(sessions, idle, ENDED_PER_PASS_MAX);
     for (uint32_t i = 0; i < count; i++)
-        stor_sessions_end(storage, &idle[i], session);
+        session_end(storage, &idle[i], session, before_ms);
+    /* Sessions of an earlier start. Only their old rows: behind one of them may stand the result of
+     * a write from just before the restart, whose retry is on its way. */
     stor_session_key_t old;
-    for (int i = 0; i < 100 && sweep_find(sessions, session, &old); i++)
+    for (int i = 0; i < 100 && sweep_find(sessions, session, before_ms, &old); i++)
         if (!in_memory(sessions, &old))
-            rows_remove(session, &old);
+            rows_remove(session, &old, before_ms);
 }

@@ -38,7 +38,9 @@ int stor_write_begin(stor_write_t *write, vd_error_t *err)
     write->changes = 0;
     write->documents_delta = write->bytes_delta = 0;
     write->hash_delta = 0;
-    int rc = stor_txn_begin(session, err);
+    int rc = stor_request_space(write->request, err); /* a long command would fill the disk */
+    if (rc == VD_OK)
+        rc = stor_txn_begin(session, err);
     if (rc != VD_OK)
         return rc;
     rc = stor_cursor_open(session, write->collection->table, &write->table, err);

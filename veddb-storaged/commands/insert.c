@@ -184,6 +184,16 @@ static int insert_group(stor_writes_t *writes, uint32_t *at, bool *ret_stop, vd_
     return VD_OK;
 }
 
+/* The disk has run full behind documents that are in: these are told of, this one is refused. */
+static int insert_refused(stor_writes_t *writes, uint32_t *at, bool *ret_stop,
+                          const vd_error_t *err)
+{
+    stor_writes_note_error(writes, *at, VD_ERR_OUT_OF_DISK_SPACE, err->message, VD_SLICE_NULL);
+    *ret_stop = writes->args.ordered;
+    ++*at;
+    return VD_OK;
+}
+
 static int insert_all(stor_writes_t *writes, vd_error_t *err)
 {
     bool stop = false;
@@ -197,11 +207,16 @@ static int insert_all(stor_writes_t *writes, vd_error_t *err)
             at++;
             vd_arena_rewind(writes->request->arena, mark);
         } else if (rc == VD_ERR_NOT_FOUND) {
-            rc = stor_writes_collection(writes, true, err);
+            vd_error_t step = VD_ERROR_INIT;
+            rc = stor_writes_collection(writes, true, &step);
             if (rc == VD_OK)
-                rc = insert_group(writes, &at, &stop, err);
+                rc = insert_group(writes, &at, &stop, &step);
+            if (rc == VD_ERR_OUT_OF_DISK_SPACE && at > 0)
+                rc = insert_refused(writes, &at, &stop, &step);
             if (rc == VD_OK && at < writes->count)
                 stor_writes_yield(writes);
+            if (rc != VD_OK && err != NULL)
+                vd_error_copy(&step, err);
         }
     }
     return rc;

@@ -11,19 +11,21 @@ const stor_command_t stor_commands[] = {
     /* writes; whether one goes to the fast lane is told by its size or its filter */
     {"insert", WRITE | STOR_COMMAND_LONG, stor_command_insert, stor_point_insert},
     {"update", WRITE | STOR_COMMAND_LONG, stor_command_update, stor_point_update},
-    {"delete", WRITE | STOR_COMMAND_LONG, stor_command_delete, stor_point_delete},
+    {"delete", WRITE | STOR_COMMAND_FREES | STOR_COMMAND_LONG, stor_command_delete,
+     stor_point_delete},
     {"findAndModify", WRITE | STOR_COMMAND_LONG, stor_command_find_and_modify,
      stor_point_find_and_modify},
 
     /* collections, indexes, databases */
     {"create", STOR_COMMAND_WRITES, stor_command_create, NULL},
-    {"drop", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_drop, NULL},
-    {"dropDatabase", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_drop_database, NULL},
+    {"drop", STOR_COMMAND_WRITES | STOR_COMMAND_FREES | STOR_COMMAND_LONG, stor_command_drop, NULL},
+    {"dropDatabase", STOR_COMMAND_WRITES | STOR_COMMAND_FREES | STOR_COMMAND_LONG,
+     stor_command_drop_database, NULL},
     {"renameCollection", STOR_COMMAND_WRITES | STOR_COMMAND_ADMIN_ONLY | STOR_COMMAND_LONG,
      stor_command_rename_collection, NULL},
     {"collMod", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_coll_mod, NULL},
     {"createIndexes", STOR_COMMAND_WRITES, stor_command_create_indexes, NULL},
-    {"dropIndexes", STOR_COMMAND_WRITES, stor_command_drop_indexes, NULL},
+    {"dropIndexes", STOR_COMMAND_WRITES | STOR_COMMAND_FREES, stor_command_drop_indexes, NULL},
     {"listIndexes", STOR_COMMAND_READS, stor_command_list_indexes, NULL},
 
     /* sessions */

@@ -17,6 +17,7 @@ enum {
     STOR_COMMAND_LONG = 1u << 6, /* second lane unless `point` says otherwise */
     STOR_COMMAND_DIAGNOSTIC = 1u << 7, /* runs also while storage is full or draining; not counted
                                           as an operation of users */
+    STOR_COMMAND_FREES = 1u << 8,      /* with WRITES: gives space back, may use the reserve */
 };
 
 struct stor_command {

@@ -203,6 +203,8 @@ int stor_writes_start(stor_writes_t *writes, vd_error_t *err)
                                       err);
     if (rc == VD_OK)
         rc = stor_sessions_write_begin(request, &writes->replay, err);
+    if (rc == VD_OK && !writes->replay) /* else each transaction asks */
+        rc = stor_request_space(request, err);
     return rc == VD_OK ? stor_writes_collection(writes, false, err) : rc;
 }
 
@@ -606,7 +608,8 @@ static int change_some(targets_t *targets, uint32_t most, uint32_t *at, stor_tal
     uint32_t next = *at;
     int rc = stor_write_begin(&writes->write, err);
     while (rc == VD_OK && next < targets->count && next - *at < most &&
-           bytes < STOR_WRITE_GROUP_MAX_BYTES) {
+           bytes < STOR_WRITE_GROUP_MAX_BYTES &&
+           writes->write.bytes_delta < STOR_WRITE_GROUP_MAX_BYTES) {
         rc = change_one(targets, targets->keys[next], &bytes, tally, err);
         next += rc == VD_OK;
     }

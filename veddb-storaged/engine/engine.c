@@ -360,7 +360,12 @@ bool stor_engine_flush_wait(stor_engine_t *engine, uint64_t timestamp, stor_flus
 
 int stor_engine_write_allowed(stor_engine_t *engine, vd_error_t *err)
 {
-    return stor_reserve_check(&engine->reserve, err);
+    return stor_reserve_check(&engine->reserve, false, err);
+}
+
+int stor_engine_free_allowed(stor_engine_t *engine, vd_error_t *err)
+{
+    return stor_reserve_check(&engine->reserve, true, err);
 }
 
 static uint64_t statistic(WT_CURSOR *cursor, int which)

@@ -98,6 +98,8 @@ bool stor_engine_flush_wait(stor_engine_t *engine, uint64_t timestamp, stor_flus
 /* VD_OK, or VD_ERR_OUT_OF_DISK_SPACE with a clear message while the reserve is used up. Cheap
  * (sampled in the background). */
 VD_MUST_CHECK int stor_engine_write_allowed(stor_engine_t *engine, vd_error_t *err);
+/* The same for a write that gives space back (drop, delete): it may use a part of the reserve. */
+VD_MUST_CHECK int stor_engine_free_allowed(stor_engine_t *engine, vd_error_t *err);
 
 typedef struct {
     uint64_t flushes, flushed_commits, flush_us_sum, flush_us_max;

@@ -60,9 +60,12 @@ int stor_reserve_init(stor_reserve_t *reserve, const char *folder, uint64_t cach
     int rc = sample(reserve, &disk_bytes, err);
     if (rc != VD_OK)
         return rc;
-    reserve->reserve_bytes = reserve_min_bytes != 0
-                                 ? reserve_min_bytes
-                                 : stor_reserve_compute(cache_bytes, log_file_bytes, disk_bytes);
+    /* A log file is made at once in its whole length; dirty pages go to the disk in any case. */
+    uint64_t floor_bytes = log_file_bytes + cache_bytes / 100 * DIRTY_TRIGGER_PCT;
+    reserve->reserve_bytes = reserve_min_bytes == 0
+                                 ? stor_reserve_compute(cache_bytes, log_file_bytes, disk_bytes)
+                             : reserve_min_bytes > floor_bytes ? reserve_min_bytes
+                                                               : floor_bytes;
     /* Less than the reserve itself: a node that has stopped writes at the reserve must be able to
      * start again, to be read and emptied. */
     uint64_t free_bytes = atomic_load(&reserve->free_bytes);
@@ -74,7 +77,7 @@ int stor_reserve_init(stor_reserve_t *reserve, const char *folder, uint64_t cach
     return sample(reserve, NULL, err);
 }
 
-int stor_reserve_check(stor_reserve_t *reserve, vd_error_t *err)
+int stor_reserve_check(stor_reserve_t *reserve, bool frees, vd_error_t *err)
 {
     uint64_t sampled_us = atomic_load_explicit(&reserve->sampled_us, memory_order_relaxed);
     /* What is committed goes to the log and again to the tables, some of it more than once. */
@@ -87,11 +90,16 @@ int stor_reserve_check(stor_reserve_t *reserve, vd_error_t *err)
     }
     if (VD_LIKELY(!atomic_load_explicit(&reserve->reached, memory_order_relaxed)))
         return VD_OK;
-    return vd_error_set(
-        err, VD_ERR_OUT_OF_DISK_SPACE,
-        "the disk is nearly full (%" PRIu64 " MB free, %" PRIu64
-        " MB kept in reserve): writes are refused until space is freed; reads go on",
-        (uint64_t)atomic_load(&reserve->free_bytes) >> 20, reserve->reserve_bytes >> 20);
+    uint64_t free_bytes = atomic_load(&reserve->free_bytes);
+    /* A deletion writes before it frees. Half is needed to open again: an eighth above it is left
+     * for what the last deletions have not yet written back. */
+    if (frees && free_bytes >= reserve->reserve_bytes / 8 * 5)
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_OUT_OF_DISK_SPACE,
+                        "the disk is nearly full (%" PRIu64 " MB free, %" PRIu64
+                        " MB kept in reserve): %s are refused until space is freed; reads go on",
+                        free_bytes >> 20, reserve->reserve_bytes >> 20,
+                        frees ? "writes and even deletions" : "writes");
 }
 
 void stor_reserve_written(stor_reserve_t *reserve, uint64_t bytes)
