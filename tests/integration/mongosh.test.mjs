@@ -1,6 +1,7 @@
 // Stock mongosh: what an operator and a developer type. Each script prints one line of EJSON; what it says is asserted here.
 import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
+import fs from 'node:fs';
 import path from 'node:path';
 import {after, before, describe, test} from 'node:test';
 import {BSON} from 'mongodb';
@@ -71,6 +72,19 @@ describe('at the prompt', () => {
     // mongosh's opinion of this machine's Node.js is no word about the server.
     const ofServer = out.replace(/Deprecation warnings:\n +- Using mongosh with Node\.js versions[^\n]*\n[^\n]*\n/, '');
     assert.doesNotMatch(ofServer, /warning(?!s'| \])|deprecat|MongoServerError|MongoshInternalError|Error:/i);
+  });
+
+  test("what it found out about the server at its start stands in its own log, and no error; the gateway's has no warning", async () => {
+    const log = node.log().length;
+    const {out} = await type(['db.hello().ok']);
+    const id = /Current Mongosh Log ID:\s+(\w+)/.exec(out)[1];
+    const entries = fs.readFileSync(path.join(node.dir, '.mongodb/mongosh', `${id}_log`), 'utf8').trim().split('\n').map((l) => JSON.parse(l));
+    const {attr} = entries.find((e) => e.msg === 'Connecting to server');
+    assert.deepEqual([attr.server_version, attr.is_genuine, attr.is_atlas, attr.is_local_atlas], ['7.0.14', true, false, false]);
+    // Optional parts of the shell are not installed here.
+    const wrong = entries.filter((e) => ['W', 'E', 'F'].includes(e.s) && e.msg !== 'Missing optional dependency');
+    assert.deepEqual(wrong.map((e) => e.msg), []);
+    assert.deepEqual(node.log().slice(log).split('\n').filter((l) => /level=(warn|error|fatal)/.test(l)), []);
   });
 
   test('--eval and --json', async () => {

@@ -13,6 +13,7 @@ import time
 import unittest
 import uuid
 
+import gridfs
 import pymongo
 from bson import BSON, Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, SON, Timestamp
 from bson.binary import STANDARD
@@ -587,6 +588,12 @@ class NotYet(Case):
             self.refused(self.c.create_index, keys, **kw, code=238, words="not built yet")
         self.assertEqual(list(self.c.index_information()), ["_id_"])
         self.refused(lambda: list(self.c.find().hint([("s", 1)])))
+
+    def test_gridfs_wants_an_index(self):
+        fs = gridfs.GridFS(self.db)
+        self.refused(fs.put, b"bytes", filename="f", code=238, words="not built yet")
+        self.assertEqual(fs.list(), [])
+        self.assertEqual([n for n in self.db.list_collection_names() if n.startswith("fs.")], [])
 
     def test_transactions(self):
         with client.start_session() as s:

@@ -3,6 +3,7 @@
  * read. */
 #pragma once
 #include "libcommon/base/clock.h"
+#include "libcommon/bson/compare.h"
 #include "tests/unit/query/query_json.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/commands/table.h"
@@ -32,6 +33,7 @@ typedef struct {
     const char *visible; /* what the gateway says the user may see; NULL = all */
     uint32_t flags;
     int64_t txn_number; /* of a retryable write in the session below; 0 = none */
+    bool in_session;    /* commands carry the session below, also without a txn_number */
     uint8_t lsid[16], lsid_user[32];
     vdp_sequence_t sequence; /* goes with the next command; empty name = none */
 } reads_t;
@@ -69,15 +71,14 @@ READS_SUPPORT void reads_start(reads_t *reads, bool bootstrap)
     reads_ok(stor_counters_load(storage, reads->session, &err), &err);
 }
 
-READS_SUPPORT reads_t *reads_open(void)
+/* Over a folder that is there; bootstrap: it is empty. */
+READS_SUPPORT reads_t *reads_open_at(const char *folder, bool bootstrap)
 {
-    static int count;
     reads_t *reads = calloc(1, sizeof *reads);
     stor_storage_t *storage = &reads->storage;
     vd_error_t err = VD_ERROR_INIT;
     uint8_t key_id[STOR_KEY_ID_BYTES] = {1}, key[STOR_KEY_BYTES] = {1};
-    snprintf(reads->folder, sizeof reads->folder, "/tmp/veddb-reads-%d-%d", (int)getpid(), count++);
-    cr_assert_eq(mkdir(reads->folder, 0700), 0);
+    snprintf(reads->folder, sizeof reads->folder, "%s", folder);
     storage->keys = stor_keys_create();
     reads_ok(stor_keys_put(storage->keys, key_id, key, STOR_KEY_ACTIVE, &err), &err);
     storage->settings = (stor_settings_t){.cursor_idle_max_ms = 600000,
@@ -89,12 +90,26 @@ READS_SUPPORT reads_t *reads_open(void)
     storage->started_wall_ms = vd_wall_ms();
     storage->started_monotonic_ms = vd_monotonic_ms();
     pthread_mutex_init(&storage->registry_lock, NULL);
-    reads_start(reads, true);
+    reads_start(reads, bootstrap);
     reads->arena = vd_arena_create();
     reads->texts = vd_arena_create();
     reads->user = "ann@admin";
     reads->flags = VDP_COMMAND_ALL_USERS;
     return reads;
+}
+
+/* A new folder. */
+READS_SUPPORT void reads_folder(char *folder, size_t size)
+{
+    snprintf(folder, size, "/tmp/veddb-reads-XXXXXX");
+    cr_assert_not_null(mkdtemp(folder));
+}
+
+READS_SUPPORT reads_t *reads_open(void)
+{
+    char folder[200];
+    reads_folder(folder, sizeof folder);
+    return reads_open_at(folder, true);
 }
 
 READS_SUPPORT int reads_unlink(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -122,7 +137,10 @@ READS_SUPPORT void reads_crash(reads_t *reads)
     while (stor_engine_durable(reads->storage.engine) < stor_engine_newest(reads->storage.engine))
         usleep(1000);
     snprintf(copy, sizeof copy, "%s-after", reads->folder);
-    snprintf(command, sizeof command, "cp -r %s %s", reads->folder, copy);
+    /* Again when a file (of the log, of a dropped table) goes while it is copied. */
+    snprintf(command, sizeof command,
+             "for i in 1 2 3 4 5; do rm -rf %s; cp -r %s %s && exit 0; done; exit 1", copy,
+             reads->folder, copy);
     cr_assert_eq(system(command), 0);
     reads_stop(reads);
     snprintf(command, sizeof command, "rm -r %s && mv %s %s", reads->folder, copy, reads->folder);
@@ -180,6 +198,16 @@ READS_SUPPORT void reads_insert(reads_t *reads, const char *db, const char *name
     stor_catalog_release_all(request);
 }
 
+/* The next commands are of the user's session with this id (16 times the byte); 0 = of none. */
+READS_SUPPORT void reads_session(reads_t *reads, const char *user, uint8_t id)
+{
+    memset(reads->lsid, id, sizeof reads->lsid);
+    stor_session_key_t key = stor_session_key(vd_slice(reads->lsid, 16), vd_slice_str(user));
+    memcpy(reads->lsid_user, key.bytes + 16, sizeof reads->lsid_user);
+    reads->user = user;
+    reads->in_session = id != 0;
+}
+
 /* Runs a command; the reply stands in reads->reply until the next. */
 READS_SUPPORT int reads_run(reads_t *reads, const char *db, const char *json)
 {
@@ -197,11 +225,12 @@ READS_SUPPORT int reads_run(reads_t *reads, const char *db, const char *json)
     if (reads->sequence.name.len > 0)
         request->sections.sequences[request->sections.sequence_count++] = reads->sequence;
     reads->sequence = (vdp_sequence_t){0};
-    if (reads->txn_number != 0) {
+    if (reads->txn_number != 0 || reads->in_session) {
         request->command.lsid = vd_slice(reads->lsid, sizeof reads->lsid);
         request->command.lsid_user = vd_slice(reads->lsid_user, sizeof reads->lsid_user);
-        request->command.txn_number = reads->txn_number;
     }
+    if (reads->txn_number != 0)
+        request->command.txn_number = reads->txn_number;
     if (reads->visible != NULL) {
         vd_bson_t visible = query_json(reads->arena, reads->visible);
         request->command.visible = vd_slice(visible.data, visible.len);
@@ -224,3 +253,41 @@ READS_SUPPORT const char *reads_text(reads_t *reads)
 {
     return vd_bson_to_json(reads->texts, reads->reply, 2000);
 }
+
+/* Every path of `expected` has that value in the reply; null: is missing. */
+READS_SUPPORT void reads_expect(reads_t *reads, const char *command, const char *expected)
+{
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, query_json(reads->texts, expected));
+    while (vd_bson_iter_next(&iter)) {
+        vd_value_t is = vd_bson_get_path(reads->reply, iter.name), want = iter.value;
+        if (want.type == VD_BSON_NULL && vd_value_is_missing(is))
+            continue;
+        cr_assert(vd_value_equal(is, want), "%s: %.*s is %s, not %s in %s", command,
+                  VD_SLICE_FMT(iter.name), vd_value_to_json(reads->texts, is, 500),
+                  vd_value_to_json(reads->texts, want, 500), reads_text(reads));
+    }
+}
+
+/* A command, and what its reply must show. */
+typedef struct {
+    const char *db, *command, *expected; /* expected: for reads_expect, or NULL */
+    int code;
+    const char *message; /* of an error: the whole of it, or NULL */
+} reads_step_t;
+
+READS_SUPPORT void reads_script(reads_t *reads, const reads_step_t *steps, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const reads_step_t *step = &steps[i];
+        int rc = reads_run(reads, step->db, step->command);
+        cr_assert_eq(rc, step->code, "%s: %d in %s", step->command, -rc, reads_text(reads));
+        if (step->expected != NULL)
+            reads_expect(reads, step->command, step->expected);
+        if (step->message != NULL)
+            cr_assert(vd_slice_is(vd_value_string(reads_at(reads, "errmsg")), step->message),
+                      "%s: the message is not \"%s\" in %s", step->command, step->message,
+                      reads_text(reads));
+    }
+}
+#define READS_SCRIPT(reads, steps) reads_script((reads), (steps), VD_COUNT_OF(steps))
