@@ -660,22 +660,21 @@ int stor_journal_reader_next(stor_journal_reader_t *reader, uint64_t upto,
                         : b->cursor == NULL                     ? a
                         : vd_slice_compare(a->key, b->key) <= 0 ? a
                                                                 : b;
-        if (least->cursor != NULL) {
-            if (least->key.len != KEY_BYTES)
-                return bad_entry(err);
-            if (vd_get_u64_be(least->key.data) > upto)
+        if (least->cursor != NULL && least->key.len != KEY_BYTES)
+            return bad_entry(err);
+        uint64_t timestamp = least->cursor == NULL ? UINT64_MAX : vd_get_u64_be(least->key.data);
+        if (reader->third >= timestamp || reader->third > upto) {
+            if (least->cursor == NULL || timestamp > upto)
                 return VD_ERR_NOT_FOUND;
             rc = stor_journal_decode(least->key, least->value, ret_entry, err);
             if (rc == VD_OK)
                 memcpy(reader->after, least->key.data, KEY_BYTES);
             return rc;
         }
-        /* Both are read to the end, as far as this snapshot goes. Only when the third begins within
-         * `upto` is nothing still to come in the first: a cut may be younger than the snapshot, and
-         * what was in flight then stands in the first, unseen. Above `upto` the third has nothing
-         * for us. */
-        if (reader->third == UINT64_MAX || reader->third > upto)
-            return VD_ERR_NOT_FOUND;
+        /* What is left of the second may be above entries of the third, so these two are merged
+         * from here on. The first has nothing above the third's beginning, and all below it was
+         * given. Not before the third begins within `upto`: a cut may be younger than the snapshot,
+         * and what was in flight then stands in the first, unseen. */
         reader->segment++;
         reader->primed = false;
     }

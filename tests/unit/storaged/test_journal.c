@@ -526,6 +526,58 @@ Test(segments, a_reader_stays_open_over_cuts)
     reads_close(reads);
 }
 
+/* Near a cut: an entry stands in the older segment above one that its slower neighbour puts into
+ * the newer one; and the reader is still a segment further back. */
+Test(segments, neighbours_across_a_cut_come_in_order)
+{
+    reads_t *reads = reads_open();
+    stor_session_t *slow = NULL;
+    stor_journal_t *journal = reads->storage.journal;
+    vd_error_t err = VD_ERROR_INIT;
+    vd_buf_t buf;
+    stor_change_t change = {
+        .kind = STOR_CHANGE_INSERT,
+        .body = document_of(reads->texts, vd_value_from_int32(reads->texts, 2), 10)};
+    vd_buf_init(&buf, 4096);
+    begin(&buf, false, "");
+    reads_ok(stor_journal_add(&buf, &change, &err), &err);
+    reads_ok(stor_session_open(reads->storage.engine, &slow, &err), &err);
+    uint64_t a = put(reads, 1, 10);
+    cut(reads, 0);
+    for (int i = 0; i < 9; i++)
+        (void)put(reads, -1, MB);
+    atomic_fetch_add(&ahead_ms, 6000);
+    (void)put(reads, -1, 10);
+    reads_ok(stor_txn_begin(slow, &err), &err);
+    uint64_t b = stor_txn_timestamp(slow);
+    uint64_t c = put(reads, 3, 10);
+    maintain(reads, 0);
+    cr_assert_eq(segments(reads), 3);
+    reads_ok(stor_journal_append(journal, slow, b, 0, vd_buf_slice(&buf), &err), &err);
+    reads_ok(stor_txn_commit(slow, &err), &err);
+    uint64_t d = put(reads, 4, 10);
+    for (int all = 0; all < 2; all++) { /* in one transaction; and each entry in one of its own */
+        stor_journal_reader_t *reader = stor_journal_reader_open(journal, reads->session, 0);
+        const uint64_t wanted[] = {a, b, c, d, 0};
+        uint64_t upto = stor_engine_visible(reads->storage.engine);
+        for (size_t i = 0; i < VD_COUNT_OF(wanted); i++) {
+            if (all == 0 || i == 0) {
+                reads_ok(stor_txn_begin(reads->session, &err), &err);
+                stor_journal_reader_begin(reader);
+            }
+            cr_assert_eq(next_telling(reader, upto), wanted[i], "entry %zu", i);
+            if (all == 0)
+                stor_txn_rollback(reads->session);
+        }
+        if (all == 1)
+            stor_txn_rollback(reads->session);
+        stor_journal_reader_close(&reader);
+    }
+    stor_session_close(&slow);
+    vd_buf_done(&buf);
+    reads_close(reads);
+}
+
 #define WRITERS 3
 
 typedef struct {
