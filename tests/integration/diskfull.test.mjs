@@ -10,7 +10,7 @@ import {Long} from 'mongodb';
 import {Node, until} from '../support/node.mjs';
 
 const MB = 1 << 20;
-const DISK = 1000;
+const DISK = 1500;
 // Above what the engine may take in one go: a log file of 100 MB and the one that it makes in advance.
 const RESERVE = 300;
 const mount = fs.mkdtempSync(path.join(os.tmpdir(), 'vd-disk-'));
@@ -121,7 +121,7 @@ describe('a disk that runs full', {skip: refusal}, () => {
   test('writers fill it until they are refused, each by the same clear error; no process dies', {timeout: 120000}, async () => {
     assert.equal((await disk()).reserveReached, false);
     const pids = (await node.status()).workers.map((w) => w.pid);
-    leave(RESERVE + 30);
+    leave(RESERVE + 130); // a log file of 100 MB may be made just then
     const last = [];
     const writers = [...Array(4)].map(async () => {
       for (;;) {
@@ -131,7 +131,7 @@ describe('a disk that runs full', {skip: refusal}, () => {
     });
     await Promise.all(writers);
     for (const e of last) await refused(Promise.reject(e), 'an insert');
-    assert.ok(acknowledged.size > 40, `${acknowledged.size} writes before`);
+    assert.ok(acknowledged.size > 30, `${acknowledged.size} writes before`);
     assert.ok(free() > RESERVE / 2, `${free()} MB are free: the reserve is not for documents`);
     assert.equal((await disk()).reserveReached, true);
     assert.deepEqual((await node.status()).workers.map((w) => w.pid), pids);
@@ -188,39 +188,44 @@ describe('a disk that runs full', {skip: refusal}, () => {
   test('one long command is stopped as well, before the reserve is used up', {timeout: 60000}, async () => {
     const pids = (await node.status()).workers.map((w) => w.pid);
     const grown = client.db('long').collection('grown');
-    const stopped = async (what, run) => {
+    // The error, or null when the command came through: what the engine gives back meanwhile is not ours to say.
+    const stopped = async (what, mb, run) => {
       relieve();
       await writable();
-      leave(RESERVE + 40);
-      const e = await run().then((r) => assert.fail(`${what}: ${JSON.stringify(r)}`), (x) => x);
+      leave(RESERVE + mb);
+      const e = await run().then(() => null, (x) => x);
+      if (e === null) return null;
       assert.equal(e.code, 14031, `${what}: ${e.message}`);
       assert.match(e.message, /the disk is nearly full/, what);
       assert.ok(free() > RESERVE / 2, `${what}: ${free()} MB are free`);
       return e;
     };
-    await stopped('update', () => grown.updateMany({}, {$set: {pad: noise(200000)}}));
+    assert.ok(await stopped('update', 40, () => grown.updateMany({}, {$set: {pad: noise(200000)}})), 'the update came through');
     const updated = await grown.countDocuments({pad: {$exists: true}});
     assert.ok(updated > 0 && updated < 3000, `${updated} were updated before`);
     await until('all of it is deleted', () => grown.deleteMany({}).then(() => true, (e) => assert.equal(e.code, 14031)));
+    const docs = [...Array(150).keys()].map((_id) => ({_id, pad: noise(100000)})); // the driver sends 16 MB at once
     for (const ordered of [true, false]) {
       const many = client.db('long').collection(`ordered_${ordered}`);
-      const docs = [...Array(450).keys()].map((_id) => ({_id, pad: noise(100000)}));
-      const e = await stopped(many.collectionName, () => many.insertMany(docs, {ordered}));
-      const n = await many.countDocuments();
-      assert.ok(n > 0 && n < 450, `${n} were inserted`);
-      assert.equal(e.result.insertedCount, n, 'and are told of');
-      assert.equal(e.writeErrors.length, ordered ? 1 : 450 - n);
-      assert.equal(e.writeErrors[0].index, n);
-      await until('it is dropped', () => many.drop().then(() => true, (x) => assert.equal(x.code, 14031)));
+      // Where a log file is made just then, the disk may be full before the first document; where one is given back, not at all.
+      await until('some are inserted', async () => {
+        const e = await stopped(many.collectionName, 10, () => many.insertMany(docs, {ordered}));
+        const n = await many.countDocuments();
+        await until('it is dropped', () => many.drop().then(() => true, (x) => assert.equal(x.code, 14031)));
+        if (e === null) return assert.equal(n, docs.length) ?? false;
+        assert.equal(e.result.insertedCount, n, 'what was inserted is told of');
+        if (n === 0) return false;
+        assert.equal(e.writeErrors[0].index, n);
+        assert.equal(e.writeErrors.length, ordered ? 1 : docs.length - n);
+        return true;
+      });
     }
     assert.deepEqual((await node.status()).workers.map((w) => w.pid), pids);
-    relieve();
-    await writable();
-    leave(RESERVE - 20);
-    await full();
   });
 
   test('storage is killed while the disk is full: reads are back, writes still refused', {timeout: 60000}, async () => {
+    leave(RESERVE - 20);
+    await full();
     await node.kill('storaged');
     await readable();
     await refused(t.insertOne({_id: 'no'}), 'insert');

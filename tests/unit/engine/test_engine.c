@@ -428,6 +428,7 @@ Test(reserve, writes_are_refused_and_come_back)
     usleep(150000);
     cr_assert_eq(stor_engine_write_allowed(place.engine, &err), VD_ERR_OUT_OF_DISK_SPACE);
     cr_assert_not_null(strstr(err.message, "reads go on"));
+    vd_error_clear(&err);
     cr_assert_eq(stor_engine_free_allowed(place.engine, &err), VD_ERR_OUT_OF_DISK_SPACE);
     cr_assert_not_null(strstr(err.message, "even deletions"));
     OK(stor_txn_begin(one, NULL));
