@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define INSERT_EPOCH_S 1767225600 /* 2026-01-01: keeps the keys short */
+
 ycsb_options_t ycsb_options = {.host = "127.0.0.1",
                                .workload = "C",
                                .clients = 16,
@@ -20,6 +22,7 @@ ycsb_options_t ycsb_options = {.host = "127.0.0.1",
                                .zipfian = true};
 
 static _Atomic int64_t inserted;
+static int64_t insert_base; /* runs on one database one after the other insert different keys */
 
 void ycsb_die(const char *what)
 {
@@ -89,7 +92,7 @@ ycsb_operation_t ycsb_next(ycsb_t *ycsb, int64_t *ret_key)
     double r = random_double(ycsb);
     char workload = ycsb_options.workload[0];
     if ((workload == 'D' || workload == 'E') && r < 0.05) {
-        *ret_key = ycsb_options.records + inserted++;
+        *ret_key = ycsb_options.records + insert_base + inserted++;
         return YCSB_INSERT;
     }
     *ret_key = workload == 'D' ? ycsb_options.records - 1 - zipf_next(ycsb, ycsb_options.records)
@@ -262,6 +265,7 @@ void ycsb_parse(int argc, char **argv, const char *program)
     }
     if (ycsb_options.workload[0] == 'l')
         ycsb_options.clients = 1;
+    insert_base = ((int64_t)time(NULL) - INSERT_EPOCH_S) * 100000;
     zipf_prepare(ycsb_options.records);
 }
 
