@@ -7,8 +7,10 @@
 
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 
 static place_t place;
 static stor_session_t *one, *two;
@@ -440,12 +442,42 @@ Test(reserve, writes_are_refused_and_come_back)
     end();
 }
 
+static uint64_t free_now(int fd)
+{
+    struct statvfs fs;
+    cr_assert_eq(fstatvfs(fd, &fs), 0);
+    return (uint64_t)fs.f_bavail * fs.f_frsize;
+}
+
+/* Lets the file at path grow until percent of the reserve is free and stays so: WiredTiger removes
+ * old log files a while after the checkpoint that no longer needs them. Ends with an aged sample.
+ */
+static void fill_until_free(const char *path, uint64_t percent)
+{
+    static const char block[4096];
+    stor_engine_stats_t stats;
+    stor_engine_stats(place.engine, &stats);
+    uint64_t target = stats.reserve_bytes / 100 * percent;
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    cr_assert(fd >= 0);
+    for (int quiet = 0; quiet < 4;) {
+        uint64_t before = free_now(fd);
+        while (free_now(fd) > target)
+            cr_assert_eq(write(fd, block, sizeof block), (ssize_t)sizeof block);
+        usleep(150000);
+        quiet = free_now(fd) == before ? quiet + 1 : 0;
+    }
+    (void)close(fd);
+}
+
 /* A real small disk: writes until refused, WiredTiger never meets the end, the engine opens again
  * and recovers. */
 Test(reserve, full_disk, .timeout = 60)
 {
     place_init(&place);
-    if (mount("none", place.folder, "tmpfs", 0, "size=48m") != 0) {
+    /* In a namespace of its own: the disk goes with this process, however the test ends. */
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("none", place.folder, "tmpfs", 0, "size=48m") != 0) {
         (void)fprintf(stderr, "skipped: a tmpfs can't be mounted here (%s)\n", strerror(errno));
         place_done(&place);
         return;
@@ -470,8 +502,19 @@ Test(reserve, full_disk, .timeout = 60)
     }
     cr_assert(written > 20 && written < 2000, "%d", written);
     cr_assert_eq(place.err.code, VD_ERR_OUT_OF_DISK_SPACE);
-    OK(stor_engine_free_allowed(place.engine, NULL)); /* what gives space back may still be done */
+    /* A checkpoint that runs takes from the reserve until it ends. With none running the free space
+     * is set to each side of the edge below which deletions are refused, too. */
     OK(stor_engine_checkpoint(place.engine, NULL));
+    char filler[512];
+    place_path(&place, "filler", filler);
+    fill_until_free(filler, 80);
+    cr_assert_eq(stor_engine_write_allowed(place.engine, NULL), VD_ERR_OUT_OF_DISK_SPACE);
+    OK(stor_engine_free_allowed(place.engine, NULL)); /* what gives space back may still be done */
+    fill_until_free(filler, 56);
+    cr_assert_eq(stor_engine_free_allowed(place.engine, NULL), VD_ERR_OUT_OF_DISK_SPACE);
+    cr_assert_eq(unlink(filler), 0);
+    usleep(150000);
+    OK(stor_engine_free_allowed(place.engine, NULL));
     vd_slice_t found;
     OK(stor_txn_begin(one, NULL));
     OK(stor_cursor_search(c1, KEY("key-000000"), &found, NULL));
