@@ -370,6 +370,7 @@ static void handshake(gate_conn_t *conn)
     int n = SSL_do_handshake(conn->ssl);
     if (n == 1) {
         conn->state = GATE_CONN_OPEN;
+        SSL_set_read_ahead(conn->ssl, 1); /* one read for a record's head and body */
         pump(conn, true);
         return;
     }

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -688,6 +689,15 @@ static void raise_descriptor_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* the lower one serves too */
 }
 
+/* A thread that is woken waits for its turn instead of taking the core from the one that woke it,
+ * so that a loop finds a batch where it would find one item (docs/decisions/0005). Where a core is
+ * free nothing changes. Threads made later inherit it. */
+static void wake_politely(void)
+{
+    struct sched_param none = {0};
+    (void)sched_setscheduler(0, SCHED_BATCH, &none); /* refused: it is a wish */
+}
+
 static int bring_up(vd_daemon_t *daemon, vd_error_t *err)
 {
     const vd_program_t *program = daemon->program;
@@ -782,6 +792,7 @@ int vd_daemon_main(const vd_program_t *program, int argc, char **argv)
     }
     set_signals();
     raise_descriptor_limit();
+    wake_politely();
     (void)umask(0077);
 
     vd_error_t err = VD_ERROR_INIT;
