@@ -55,6 +55,15 @@ MESSAGE(CONTROL_LOG_LEVEL, control_log_level, vdp_control_text_t, text_fields, 0
 MESSAGE(CONTROL_LOG_LEVEL_SET, control_log_level_set, vdp_control_text_t, text_fields, 0);
 MESSAGE(CONTROL_FATAL, control_fatal, vdp_control_fatal_t, fatal_fields, 0);
 
+static const vdp_field_t ask_fields[] = {
+    VDP_FIELD(VDP_STRING, vdp_control_ask_t, verb, 64),
+    VDP_FIELD(VDP_STRING, vdp_control_ask_t, argument, 4096),
+    VDP_FIELD(VDP_STRING, vdp_control_ask_t, argument2, 4096),
+};
+static const vdp_field_t answer_fields[] = {
+    VDP_FIELD(VDP_I64, vdp_control_answer_t, code, 0),
+    VDP_FIELD(VDP_BYTES, vdp_control_answer_t, message, 4096),
+};
 static const vdp_field_t request_fields[] = {
     VDP_FIELD(VDP_STRING, vdp_operator_request_t, verb, 64),
     VDP_FIELD(VDP_STRING, vdp_operator_request_t, argument, 4096),
@@ -64,5 +73,7 @@ static const vdp_field_t reply_fields[] = {
     VDP_FIELD(VDP_I64, vdp_operator_reply_t, code, 0),
     VDP_FIELD(VDP_BYTES, vdp_operator_reply_t, message, 4096),
 };
+MESSAGE(CONTROL_ASK, control_ask, vdp_control_ask_t, ask_fields, 0);
+MESSAGE(CONTROL_ANSWER, control_answer, vdp_control_answer_t, answer_fields, OPERATOR_JSON_MAX);
 MESSAGE(OPERATOR_REQUEST, operator_request, vdp_operator_request_t, request_fields, 0);
 MESSAGE(OPERATOR_REPLY, operator_reply, vdp_operator_reply_t, reply_fields, OPERATOR_JSON_MAX);

@@ -39,10 +39,21 @@ typedef struct {
     vd_slice_t message;
 } vdp_control_fatal_t;
 
+/* An operator's question for one worker: what vedctl's verb of its kind asks ("replication", ...).
+ */
+typedef struct {
+    vd_slice_t verb, argument, argument2;
+} vdp_control_ask_t;
+typedef struct {
+    int64_t code;       /* VD_OK or a negative code */
+    vd_slice_t message; /* for a person */
+} vdp_control_answer_t;
+
 extern const vdp_message_t vdp_control_hello, vdp_control_welcome, vdp_control_ready,
     vdp_control_heartbeat, vdp_control_heartbeat_seen, vdp_control_drain, vdp_control_drained,
     vdp_control_stop, vdp_control_status, vdp_control_status_reply /* body: JSON */,
-    vdp_control_log_level, vdp_control_log_level_set, vdp_control_fatal;
+    vdp_control_log_level, vdp_control_log_level_set, vdp_control_fatal, vdp_control_ask,
+    vdp_control_answer /* body: JSON */;
 
 /* operator: vedctl <-> supervisor over its control socket. See operator.md. */
 typedef struct {

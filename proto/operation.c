@@ -1,5 +1,6 @@
 /* proto/operation.c — field tables of operation.h. Fields are only ever added at the end. */
 #include "proto/operation.h"
+#include "proto/replication.h"
 
 #define COUNT(table) (uint32_t)(sizeof(table) / sizeof((table)[0]))
 
@@ -22,6 +23,9 @@ static const vdp_field_t state_fields[] = {
     VDP_FIELD(VDP_I64, vdp_operation_state_t, last_write_ms, 0),
     VDP_FIELD(VDP_BOOL, vdp_operation_state_t, has_users, 0),
     VDP_FIELD(VDP_BYTES, vdp_operation_state_t, set_id, 12),
+    VDP_FIELD(VDP_U32, vdp_operation_state_t, role, 0),
+    VDP_FIELD(VDP_U64, vdp_operation_state_t, majority, 0),
+    VDP_FIELD(VDP_BYTES, vdp_operation_state_t, topology, VDP_TOPOLOGY_MAX),
 };
 static const vdp_field_t command_fields[] = {
     VDP_FIELD(VDP_STRING, vdp_operation_command_t, name, 64),

@@ -24,6 +24,10 @@ typedef struct {
     bool has_users;
     /* 12 bytes: the replica set's and election's ObjectId, made at bootstrap */
     vd_slice_t set_id;
+    uint32_t role;     /* VDP_ROLE_* of replication.h */
+    uint64_t majority; /* on a majority of the members' disks */
+    /* BSON, what hello tells of the set (replication.md); empty: a set of this node alone */
+    vd_slice_t topology;
 } vdp_operation_state_t;
 
 enum {

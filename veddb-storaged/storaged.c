@@ -9,6 +9,7 @@
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/sessions.h"
 
 #define FIRST_TERM     1
@@ -57,6 +58,9 @@ static int parts_open(stor_storage_t *storage, vd_error_t *err)
         rc = stor_counters_load(storage, session, err);
     if (rc == VD_OK)
         rc = identity_load(storage, session, err);
+    if (rc == VD_OK)
+        rc = stor_replication_open(storage, !storage->settings.replicated, &storage->replication,
+                                   err);
     stor_session_close(&session);
     return rc;
 }
@@ -108,6 +112,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     if (storage == NULL)
         return rc;
     VD_ASSERT(storage->inbox == NULL && storage->keeper == NULL && storage->registry_first == NULL);
+    stor_replication_close(&storage->replication);
     stor_cursors_close(&storage->cursors);
     stor_sessions_close(&storage->sessions);
     stor_journal_close(&storage->journal);

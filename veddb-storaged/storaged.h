@@ -21,6 +21,7 @@ typedef struct stor_cursors stor_cursors_t;
 typedef struct stor_inbox stor_inbox_t;
 typedef struct stor_keeper stor_keeper_t;
 typedef struct stor_request stor_request_t;
+typedef struct stor_replication stor_replication_t;
 
 /* serverStatus.opcounters, opcountersRepl, metrics.document: counted by commands. */
 typedef struct {
@@ -40,6 +41,7 @@ typedef struct {
     const char *replica_set; /* name that drivers see */
     const char *address;     /* host:port that drivers see; may be empty */
     const char *data_folder;
+    bool replicated; /* a replicad says what we are; else we are primary, alone */
 } stor_settings_t;
 
 typedef struct stor_storage {
@@ -50,8 +52,9 @@ typedef struct stor_storage {
     stor_journal_t *journal;
     stor_sessions_t *sessions;
     stor_cursors_t *cursors;
-    stor_keeper_t *keeper; /* NULL in unit tests */
-    stor_inbox_t *inbox;   /* NULL in unit tests */
+    stor_keeper_t *keeper;           /* NULL in unit tests */
+    stor_inbox_t *inbox;             /* NULL in unit tests */
+    stor_replication_t *replication; /* replication/replication.h */
     stor_op_counters_t counters;
     uint8_t boot_id[16]; /* new at each start */
     uint8_t set_id[12];  /* made at bootstrap */

@@ -40,6 +40,10 @@ typedef struct {
     void (*stop)(vd_daemon_t *daemon, void *state);
     /* Appends one JSON object with the program's status, at most VD_STATUS_MAX_BYTES. */
     int (*status)(vd_daemon_t *daemon, void *state, vd_buf_t *out);
+    /* An operator's question that the supervisor passed on (CONTROL_ASK); answered by
+     * vd_daemon_answer with the same ticket, at once or later. NULL: refused. Main thread. */
+    void (*ask)(vd_daemon_t *daemon, void *state, uint64_t ticket, vd_slice_t verb,
+                vd_slice_t argument, vd_slice_t argument2);
 } vd_program_t;
 
 /* The whole life; returns the exit code. */
@@ -56,6 +60,9 @@ const char *vd_daemon_socket_path(const vd_daemon_t *daemon, const char *pair, c
 /* Any thread. */
 void vd_daemon_ready(vd_daemon_t *daemon, const char *detail);
 void vd_daemon_drained(vd_daemon_t *daemon);
+/* Main thread only. message: for a person; json may be empty. */
+void vd_daemon_answer(vd_daemon_t *daemon, uint64_t ticket, int code, const char *message,
+                      vd_slice_t json);
 /* Reports and ends the process (structural: no restart). Any thread; does not return. */
 _Noreturn void vd_daemon_fatal(vd_daemon_t *daemon, bool structural, const vd_error_t *err);
 /* A thread that works outside the main loop registers a slot and stamps it when it begins (true)

@@ -5,6 +5,7 @@
 #include "proto/failure.h"
 #include "proto/keys.h"
 #include "proto/operation.h"
+#include "proto/replication.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -24,6 +25,8 @@ static const vdp_message_t *const all[] = {
     &vdp_control_log_level,
     &vdp_control_log_level_set,
     &vdp_control_fatal,
+    &vdp_control_ask,
+    &vdp_control_answer,
     &vdp_operator_request,
     &vdp_operator_reply,
     &vdp_operation_attach,
@@ -39,6 +42,37 @@ static const vdp_message_t *const all[] = {
     &vdp_keys_opened,
     &vdp_keys_status,
     &vdp_keys_status_reply,
+    &vdp_replication_attach,
+    &vdp_replication_attached,
+    &vdp_replication_state,
+    &vdp_replication_role,
+    &vdp_replication_role_set,
+    &vdp_replication_topology,
+    &vdp_replication_tail,
+    &vdp_replication_batch,
+    &vdp_replication_apply,
+    &vdp_replication_applied,
+    &vdp_replication_positions,
+    &vdp_replication_config,
+    &vdp_replication_config_set,
+    &vdp_replication_status,
+    &vdp_replication_ask,
+    &vdp_replication_answer,
+    &vdp_replication_find,
+    &vdp_replication_found,
+    &vdp_replication_rollback,
+    &vdp_replication_rolled_back,
+    &vdp_snapshot_open,
+    &vdp_snapshot_opened,
+    &vdp_snapshot_read,
+    &vdp_snapshot_chunk,
+    &vdp_snapshot_close,
+    &vdp_load_begin,
+    &vdp_load_state,
+    &vdp_load_chunk,
+    &vdp_load_chunk_done,
+    &vdp_load_end,
+    &vdp_load_ended,
     &vdp_failure,
 };
 
