@@ -69,8 +69,18 @@ static void append_session(conn_t *conn, bson_t *body, bool write)
     bson_append_document_begin(body, "lsid", -1, &lsid);
     bson_append_binary(&lsid, "id", -1, BSON_SUBTYPE_UUID, conn->lsid, 16);
     bson_append_document_end(body, &lsid);
-    if (write)
-        BSON_APPEND_INT64(body, "txnNumber", ++conn->txn_number);
+    if (!write)
+        return;
+    BSON_APPEND_INT64(body, "txnNumber", ++conn->txn_number);
+    if (ycsb_options.write_concern == NULL)
+        return;
+    bson_t concern;
+    BSON_APPEND_DOCUMENT_BEGIN(body, "writeConcern", &concern);
+    if (strcmp(ycsb_options.write_concern, "majority") == 0)
+        BSON_APPEND_UTF8(&concern, "w", "majority");
+    else
+        BSON_APPEND_INT32(&concern, "w", atoi(ycsb_options.write_concern));
+    bson_append_document_end(body, &concern);
 }
 
 static void out_command(conn_t *conn, const bson_t *body)

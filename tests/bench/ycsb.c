@@ -248,6 +248,8 @@ void ycsb_parse(int argc, char **argv, const char *program)
             ycsb_options.records = atoll(value);
         else if (strcmp(name, "--distribution") == 0)
             ycsb_options.zipfian = strcmp(value, "zipfian") == 0;
+        else if (strcmp(name, "--write-concern") == 0)
+            ycsb_options.write_concern = value;
         else if (strcmp(name, "--pids") == 0)
             ycsb_options.pids = value;
         else
@@ -258,7 +260,8 @@ void ycsb_parse(int argc, char **argv, const char *program)
         fprintf(stderr,
                 "usage: %s --port P --ca FILE --user U [--workload A-F|load] [--clients N] "
                 "[--seconds S] [--records N]\n"
-                "       [--distribution zipfian|uniform] [--pids a,b,c]     password in "
+                "       [--distribution zipfian|uniform] [--write-concern N|majority] [--pids "
+                "a,b,c]     password in "
                 "BENCH_PASSWORD\n",
                 program);
         exit(64);

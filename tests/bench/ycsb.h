@@ -15,6 +15,7 @@
 
 typedef struct {
     const char *host, *ca, *user, *password, *workload, *pids, *uri;
+    const char *write_concern; /* "majority", a number, or NULL = the server's default */
     int port, clients;
     double seconds;
     int64_t records;
