@@ -256,6 +256,7 @@ Test(member, users_are_made_on_a_primary_and_seen_on_a_secondary)
     cr_assert(gate_client_run(&client, "test", &reply));
     cr_expect_eq(reply_code(reply), 10107);
     cr_expect(text_is(reply, "codeName", "NotWritablePrimary"));
+    cr_expect_neq(number(reply, "$clusterTime.signature.keyId"), 0); /* though more follows it */
     cr_expect_eq(vd_bson_get_path(reply, VD_SLICE_LIT("topologyVersion.processId")).type,
                  VD_BSON_OBJECTID);
     vd_bb_int32(gate_client_begin(&client), "usersInfo", 1);
