@@ -34,24 +34,21 @@ uint32_t gate_state_role(const gate_storage_state_t *state)
     return state->role == VDP_ROLE_STARTING && state->writable ? VDP_ROLE_PRIMARY : state->role;
 }
 
-/* True when it is another one. */
+/* True when it is another one. A storage that has just started has none until its replicad tells it
+ * again: what was known stays, so that drivers don't think that the other members have gone. */
 static bool take_set(gate_topology_t *topology, vd_slice_t bytes)
 {
-    if (bytes.len == topology->set_len &&
-        (bytes.len == 0 || memcmp(bytes.data, topology->set, bytes.len) == 0))
+    if (bytes.len == 0 ||
+        (bytes.len == topology->set_len && memcmp(bytes.data, topology->set, bytes.len) == 0))
         return false;
-    if (bytes.len != 0 &&
-        vd_bson_validate(bytes, VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX, NULL) != VD_OK) {
+    if (vd_bson_validate(bytes, VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX, NULL) != VD_OK) {
         vd_log(VD_LOG_ERROR, "storage told a topology that is no BSON", "bytes=%zu", bytes.len);
         return false;
     }
     vd_free(topology->set);
-    topology->set = NULL;
+    topology->set = vd_xalloc(bytes.len);
     topology->set_len = (uint32_t)bytes.len;
-    if (bytes.len != 0) {
-        topology->set = vd_xalloc(bytes.len);
-        memcpy(topology->set, bytes.data, bytes.len);
-    }
+    memcpy(topology->set, bytes.data, bytes.len);
     return true;
 }
 
@@ -62,6 +59,8 @@ static bool take_state(gate_topology_t *topology, const gate_storage_state_t *st
     bool differs =
         topology->ready != ready || topology->role != role || topology->term != state->term;
     differs |= take_set(topology, vd_slice(state->topology, state->topology_len));
+    /* A node alone is primary from the start. */
+    topology->in_set |= topology->set_len != 0 || role != VDP_ROLE_PRIMARY;
     topology->lost_ms = 0;
     topology->known = true;
     topology->ready = ready;
@@ -116,7 +115,7 @@ void gate_member_read(gate_t *gate, vd_arena_t *arena, gate_member_t *ret_member
     *ret_member = (gate_member_t){.ready = ready,
                                   .primary = ready && topology->role == VDP_ROLE_PRIMARY,
                                   .secondary = ready && topology->role == VDP_ROLE_SECONDARY,
-                                  .in_set = topology->set_len != 0,
+                                  .in_set = topology->in_set,
                                   .role = topology->role,
                                   .term = topology->term,
                                   .counter = atomic_load(&topology->counter),

@@ -33,7 +33,8 @@ typedef struct {
     uint32_t role;     /* VDP_ROLE_* */
     uint64_t term;
     uint8_t set_id[12];
-    uint8_t *set; /* the topology (BSON), own copy; NULL: a set of this node alone */
+    bool in_set;  /* it was seen in another role than primary, or with a topology: not alone */
+    uint8_t *set; /* the last topology (BSON), own copy; NULL: none told yet */
     uint32_t set_len;
     uint64_t lost_ms; /* storage away since; 0 = is there */
     bool draining;
@@ -42,12 +43,12 @@ typedef struct {
 /* A copy of it. */
 typedef struct {
     bool ready, primary, secondary;
-    bool in_set;   /* there is a topology: others are, or were, members */
+    bool in_set;   /* of a set that replicad tells of: not of this node alone */
     uint32_t role; /* VDP_ROLE_* */
     uint64_t term;
     int64_t counter;
     uint8_t set_id[12];
-    vd_bson_t set; /* in the arena; empty without one */
+    vd_bson_t set; /* in the arena; empty while none was told */
 } gate_member_t;
 
 /* The role that a state of storage says. */

@@ -144,9 +144,10 @@ static void put_election(const gate_member_t *member, vd_bb_t *reply)
 }
 
 /* One that is in no set (any more) must not be taken for a member: drivers leave it alone. */
-static void write_no_set(gate_request_t *request, const gate_member_t *member, vd_bb_t *reply)
+static void write_no_set(gate_request_t *request, vd_bb_t *reply)
 {
-    put_state(request, member, reply);
+    static const gate_member_t nothing;
+    put_state(request, &nothing, reply);
     vd_bb_cstr(reply, "info", "Does not have a valid replica set config");
     vd_bb_bool(reply, "isreplicaset", true);
 }
@@ -228,10 +229,12 @@ static void write_hello(gate_request_t *request)
     vd_bb_objectid(reply, "processId", gate->topology.process_id);
     vd_bb_int64(reply, "counter", member.counter); /* of this copy: a later one is another hello */
     vd_bb_close(reply);
-    bool no_set = member.role == VDP_ROLE_REMOVED ||
-                  (member.ready && !member.in_set && member.role != VDP_ROLE_PRIMARY);
+    /* Also a primary whose replicad has not told yet who else there is: a list of hosts without the
+     * others would make drivers leave them. */
+    bool no_set =
+        member.role == VDP_ROLE_REMOVED || (member.in_set && vd_bson_is_empty(member.set));
     if (no_set)
-        write_no_set(request, &member, reply);
+        write_no_set(request, reply);
     else if (member.in_set)
         write_member(request, &member, reply);
     else

@@ -11,12 +11,6 @@ static void put_optime(vd_bb_t *reply, const char *name, uint64_t ts, uint64_t t
     vd_bb_close(reply);
 }
 
-/* Of a set with other members, or of a node whose replicad has not told yet what it is in. */
-static bool is_alone(const gate_member_t *member)
-{
-    return !member->in_set && (!member->ready || member->primary);
-}
-
 static int forward(gate_request_t *request, vd_error_t *err)
 {
     int rc = gate_request_forward(request, err);
@@ -28,7 +22,7 @@ int gate_command_repl_set_administer(gate_request_t *request, vd_bb_t *reply, vd
     (void)reply; /* storage's */
     gate_member_t member;
     gate_member_read(request->thread->gate, NULL, &member);
-    if (is_alone(&member))
+    if (!member.in_set)
         return vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED, "The replica set has one member");
     return forward(request, err);
 }
@@ -40,7 +34,7 @@ int gate_command_repl_set_get_status(gate_request_t *request, vd_bb_t *reply, vd
     gate_member_t about;
     gate_member_read(gate, NULL, &about);
     uint64_t term = about.term;
-    if (!is_alone(&about))
+    if (about.in_set)
         return forward(request, err);
     if (!state->known)
         return vd_error_set(err, VD_ERR_NOT_PRIMARY_OR_SECONDARY, "storage is not there yet");
@@ -95,7 +89,7 @@ int gate_command_repl_set_get_config(gate_request_t *request, vd_bb_t *reply, vd
     gate_t *gate = request->thread->gate;
     gate_member_t about;
     gate_member_read(gate, NULL, &about);
-    if (!is_alone(&about))
+    if (about.in_set)
         return forward(request, err);
     vd_bb_begin_document(reply, "config");
     vd_bb_cstr(reply, "_id", gate->settings.replica_set);

@@ -197,18 +197,32 @@ Test(member, hello_of_one_that_serves_nothing)
         cr_expect(text_is(reply, "setName", "veddb"));
         cr_expect_not(has(reply, "isreplicaset"));
     }
-    /* Not a member (any more), or not yet one: drivers leave it alone. */
-    static const uint32_t outside[] = {VDP_ROLE_REMOVED, VDP_ROLE_STARTING};
-    for (size_t i = 0; i < VD_COUNT_OF(outside); i++) {
-        vd_bson_t reply = become(outside[i], 9, i == 0 ? topology(6, NULL, false) : VD_BSON_NONE);
-        cr_expect(flag(reply, "isreplicaset"));
-        cr_expect(text_is(reply, "info", "Does not have a valid replica set config"));
-        cr_expect_not(has(reply, "setName"));
-        cr_expect_not(has(reply, "hosts"));
-        cr_expect(has(reply, "isWritablePrimary"));
-        cr_expect_not(flag(reply, "isWritablePrimary"));
-        cr_expect_eq(number(reply, "maxWireVersion"), 21);
-    }
+    /* Storage has started anew, and its replicad has not told yet: what was known stays. */
+    vd_bson_t reply = become(VDP_ROLE_STARTING, 9, VD_BSON_NONE);
+    cr_expect_eq(number(reply, "setVersion"), 4);
+    cr_expect(text_is(reply, "hosts.1", "n2.example:27017"));
+}
+
+static void expect_no_set(vd_bson_t reply)
+{
+    cr_expect(flag(reply, "isreplicaset"));
+    cr_expect(text_is(reply, "info", "Does not have a valid replica set config"));
+    cr_expect_not(has(reply, "setName"));
+    cr_expect_not(has(reply, "hosts"));
+    cr_expect(has(reply, "isWritablePrimary"));
+    cr_expect_not(flag(reply, "isWritablePrimary"));
+    cr_expect_not(flag(reply, "secondary"));
+    cr_expect_eq(number(reply, "maxWireVersion"), 21);
+}
+
+/* Drivers must leave it alone. */
+Test(member, hello_of_one_that_is_no_member)
+{
+    start();
+    expect_no_set(become(VDP_ROLE_STARTING, 1, VD_BSON_NONE)); /* not yet */
+    expect_no_set(become(VDP_ROLE_PRIMARY, 2, VD_BSON_NONE));  /* its hosts are not known yet */
+    cr_expect(flag(become(VDP_ROLE_PRIMARY, 2, topology(3, ME, false)), "isWritablePrimary"));
+    expect_no_set(become(VDP_ROLE_REMOVED, 3, topology(4, "n2.example:27017", false)));
 }
 
 Test(member, a_topology_that_is_no_bson_is_not_taken)
