@@ -41,6 +41,7 @@ static const vdp_field_t command_fields[] = {
     VDP_FIELD(VDP_I64, vdp_operation_command_t, txn_number, 0),
     VDP_FIELD(VDP_U32, vdp_operation_command_t, max_time_ms, 0),
     VDP_FIELD(VDP_BYTES, vdp_operation_command_t, visible, VISIBLE_MAX_BYTES),
+    VDP_FIELD(VDP_U64, vdp_operation_command_t, cluster_time, 0),
 };
 static const vdp_field_t reply_fields[] = {
     VDP_FIELD(VDP_I64, vdp_operation_reply_t, status, 0),

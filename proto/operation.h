@@ -57,6 +57,9 @@ typedef struct {
     /* listDatabases, listCollections: BSON {all: bool, databases: [..], collections: ["db.c", ..]};
      * empty = all */
     vd_slice_t visible;
+    /* $clusterTime of the client, which the gateway has verified: storage's clock moves to it; 0 =
+     * none. What the body says of it is not looked at. */
+    uint64_t cluster_time;
 } vdp_operation_command_t;
 /* Body: the OP_MSG sections as on the wire (kind 0 document and kind 1 sequences), checked by the
  * gateway for structure (sections.h). */

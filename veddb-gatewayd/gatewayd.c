@@ -21,14 +21,10 @@
 
 #define TICK_MS          250
 #define TICKS_PER_SECOND 4
+#define KEYS_REFRESH_MS  60000
+#define KEYS_AGAIN_MS    1000 /* not more often, whoever asks */
 
 /* ---- what hello announces ---- */
-
-/* Storage may be away this long before clients are told: their requests wait meanwhile. */
-static uint64_t grace_ms(const gate_t *gate)
-{
-    return gate->settings.storage_wait_ms / 3;
-}
 
 static void wake_all(gate_t *gate)
 {
@@ -38,110 +34,137 @@ static void wake_all(gate_t *gate)
     }
 }
 
-static void topology_changed(gate_t *gate)
-{
-    gate_topology_t *topology = &gate->topology;
-    int64_t counter = atomic_fetch_add(&topology->counter, 1) + 1;
-    vd_log(VD_LOG_INFO, "state of this member changed", "ready=%d writable=%d counter=%lld",
-           topology->ready, topology->writable, (long long)counter);
-}
-
 /* A failed try is made again when storage tells its state the next time. */
-static void bootstrap_done(void *context)
-{
-    gate_thread_t *thread = context;
-    if (atomic_load(&thread->gate->bootstrap_state) == 2)
-        gate_note_state(thread);
-}
-
-static void bootstrap_run(void *context)
+static void prepare_done(void *context)
 {
     gate_thread_t *thread = context;
     gate_t *gate = thread->gate;
+    atomic_store(&gate->preparing, false);
+    if (atomic_load(&gate->keys_failed))
+        gate->keys_due_ms = vd_monotonic_ms() +
+                            (gate_keys_loads(gate->keys) == 0 ? KEYS_AGAIN_MS : 10 * KEYS_AGAIN_MS);
+    if (!gate->prepare_failed)
+        gate_note_state(thread);
+}
+
+static void log_error(const char *what, const vd_error_t *err)
+{
+    char text[600], quoted[700];
+    vd_log(
+        VD_LOG_ERROR, what, "error=%s",
+        vd_log_quote(vd_slice_str(vd_error_print(err, text, sizeof text)), quoted, sizeof quoted));
+}
+
+static void bootstrap_run(gate_t *gate)
+{
     vd_error_t err = VD_ERROR_INIT;
     int rc = gate_bootstrap(gate, &err);
+    gate->prepare_failed = rc != VD_OK;
     if (rc == VD_OK) {
         atomic_store(&gate->bootstrap_state, 2);
         return;
     }
-    char text[600], quoted[700];
-    vd_log(
-        VD_LOG_ERROR, "first administrator can't be made", "error=%s",
-        vd_log_quote(vd_slice_str(vd_error_print(&err, text, sizeof text)), quoted, sizeof quoted));
+    log_error("first administrator can't be made", &err);
     atomic_store(&gate->bootstrap_state,
                  rc == VD_ERR_CONFIG
                      ? 3
                      : 0); /* 3: an operator must act; we serve nobody, and say why in the log */
 }
 
-/* True when logins are possible. */
-static bool bootstrapped(gate_thread_t *thread)
+/* Keys first: who can log in finds them, also on a member that is behind. */
+static void prepare_run(void *context)
+{
+    gate_thread_t *thread = context;
+    gate_t *gate = thread->gate;
+    vd_error_t err = VD_ERROR_INIT;
+    bool primary = gate->prepare_primary;
+    gate->prepare_failed = false;
+    atomic_store(&gate->keys_wanted, false);
+    int rc = gate_keys_load(gate, &err);
+    if (rc == VD_OK && primary)
+        rc = gate_keys_ensure(gate, gate->prepare_time, &err);
+    if (rc != VD_OK) /* without them times are not signed, and clients' are not believed */
+        log_error("keys of cluster times can't be had", &err);
+    atomic_store(&gate->keys_failed, rc != VD_OK);
+    if (primary && atomic_load(&gate->bootstrap_state) == 1)
+        bootstrap_run(gate);
+}
+
+static bool wants_bootstrap(gate_thread_t *thread)
 {
     gate_t *gate = thread->gate;
     uint32_t state = atomic_load(&gate->bootstrap_state);
     if (thread->state.has_users || state == 2)
+        return false;
+    if (gate->settings.bootstrap_file[0] != 0)
         return true;
-    if (gate->settings.bootstrap_file[0] == 0) {
-        if (atomic_exchange(&gate->bootstrap_state, 2) != 2)
-            vd_log(VD_LOG_WARN,
-                   "there are no users, and gateway.bootstrap_file is not set: nobody can log in",
-                   "node=%s", gate->settings.node_name);
-        return true;
-    }
-    uint32_t none = 0;
-    if (thread->index == 0 && atomic_compare_exchange_strong(&gate->bootstrap_state, &none, 1) &&
-        vd_worker_put(gate->worker, thread->loop, bootstrap_run, bootstrap_done, thread, NULL) !=
-            VD_OK)
-        atomic_store(&gate->bootstrap_state, 0); /* the next state tries again */
+    if (atomic_exchange(&gate->bootstrap_state, 2) != 2)
+        vd_log(VD_LOG_WARN,
+               "there are no users, and gateway.bootstrap_file is not set: nobody can log in",
+               "node=%s", gate->settings.node_name);
     return false;
+}
+
+/* Keys are loaded at first, after each change of role or term (what was not on a majority may have
+ * gone), from time to time, and when a client names one that is not known. */
+static bool wants_keys(const gate_t *gate, uint32_t role, uint64_t term)
+{
+    uint64_t now = vd_monotonic_ms();
+    if (atomic_load(&gate->keys_failed))
+        return now >= gate->keys_due_ms;
+    return gate_keys_loads(gate->keys) == 0 || gate->keys_role != role || gate->keys_term != term ||
+           now >= gate->keys_due_ms ||
+           (atomic_load(&gate->keys_wanted) &&
+            now + KEYS_REFRESH_MS >= gate->keys_due_ms + KEYS_AGAIN_MS);
+}
+
+static void prepare(gate_thread_t *thread, bool bootstrap)
+{
+    gate_t *gate = thread->gate;
+    const gate_storage_state_t *state = &thread->state;
+    uint32_t none = 0;
+    if (atomic_exchange(&gate->preparing, true))
+        return;
+    bool ours = bootstrap && atomic_compare_exchange_strong(&gate->bootstrap_state, &none, 1);
+    gate->prepare_primary = gate_state_role(state) == VDP_ROLE_PRIMARY;
+    gate->prepare_time = state->newest;
+    gate->keys_role = gate_state_role(state);
+    gate->keys_term = state->term;
+    gate->keys_due_ms = vd_monotonic_ms() + KEYS_REFRESH_MS;
+    if (vd_worker_put(gate->worker, thread->loop, prepare_run, prepare_done, thread, NULL) == VD_OK)
+        return;
+    atomic_store(&gate->preparing, false); /* the next state tries again */
+    gate->keys_due_ms = 0;
+    if (ours)
+        atomic_store(&gate->bootstrap_state, 0);
+}
+
+/* True when clients may be served: logins are possible, times can be signed. On thread 0. */
+static bool prepared(gate_thread_t *thread)
+{
+    gate_t *gate = thread->gate;
+    uint32_t role = gate_state_role(&thread->state);
+    if (role != VDP_ROLE_PRIMARY && role != VDP_ROLE_SECONDARY)
+        return true; /* it has nothing to serve, and says so */
+    bool bootstrap = role == VDP_ROLE_PRIMARY && wants_bootstrap(thread);
+    if ((bootstrap && atomic_load(&gate->bootstrap_state) == 0) ||
+        wants_keys(gate, role, thread->state.term))
+        prepare(thread, bootstrap);
+    return !bootstrap && (gate_keys_loads(gate->keys) != 0 || atomic_load(&gate->keys_failed));
 }
 
 void gate_note_state(gate_thread_t *thread)
 {
     gate_t *gate = thread->gate;
     const gate_storage_state_t *state = &thread->state;
-    gate_topology_t *topology = &gate->topology;
-    bool usable = state->attached && state->ready && bootstrapped(thread), changed = false;
-    if (thread->index == 0)
-        atomic_store(&gate->auth_epoch, state->auth_epoch);
-    (void)pthread_mutex_lock(&topology->lock);
-    if (usable) {
-        topology->lost_ms = 0;
-        changed = !topology->ready || topology->writable != state->writable ||
-                  topology->term != state->term;
-        topology->known = topology->ready = !topology->draining;
-        topology->writable = state->writable;
-        topology->term = state->term;
-        memcpy(topology->set_id, state->set_id, 12);
-    } else if (topology->ready) {
-        uint64_t now = vd_monotonic_ms();
-        if (topology->lost_ms == 0)
-            topology->lost_ms = now;
-        if (now - topology->lost_ms >= grace_ms(gate)) {
-            topology->ready = topology->writable = false;
-            changed = true;
-        }
-    }
-    if (changed)
-        topology_changed(gate);
-    (void)pthread_mutex_unlock(&topology->lock);
-    if (changed)
+    if (thread->index != 0)
+        return;
+    atomic_store(&gate->auth_epoch, state->auth_epoch);
+    bool usable = state->attached && state->ready && prepared(thread);
+    if (gate_member_note(gate, state, usable))
         wake_all(gate);
     if (usable && !atomic_exchange(&gate->ready_said, true) && gate->events.ready != NULL)
         gate->events.ready(gate->events.context, gate->settings.address);
-}
-
-void gate_topology_read(gate_t *gate, bool *ret_ready, bool *ret_writable, uint64_t *ret_term,
-                        uint8_t ret_set_id[12], int64_t *ret_counter)
-{
-    gate_topology_t *topology = &gate->topology;
-    (void)pthread_mutex_lock(&topology->lock);
-    *ret_ready = topology->ready && !topology->draining;
-    *ret_writable = topology->writable;
-    *ret_term = topology->term;
-    memcpy(ret_set_id, topology->set_id, 12);
-    *ret_counter = atomic_load(&topology->counter);
-    (void)pthread_mutex_unlock(&topology->lock);
 }
 
 /* Rounded down, so that drivers give a session up before storage does; 0 would say that there are
@@ -167,7 +190,9 @@ void gate_users_forget_all(gate_t *gate)
 
 gate_reply_times_t gate_times(const gate_thread_t *thread)
 {
-    return (gate_reply_times_t){thread->state.newest};
+    uint64_t newest = thread->state.newest;
+    return (gate_reply_times_t){newest,
+                                thread->cluster_time > newest ? thread->cluster_time : newest};
 }
 
 /* ---- one thread ---- */
@@ -232,7 +257,7 @@ static void tick(void *context)
     gate_upstream_tick(thread->upstream, now);
     if (thread->gate->events.beat != NULL && thread->own_loop)
         thread->gate->events.beat(thread->gate->events.context, thread->index, true);
-    if (!thread->state.attached || !thread->state.ready)
+    if (!thread->state.attached || !thread->state.ready || atomic_load(&thread->gate->keys_wanted))
         gate_note_state(thread);
     if (++thread->ticks % TICKS_PER_SECOND != 0)
         return;
@@ -475,6 +500,7 @@ int gate_create(const gate_settings_t *settings, const gate_events_t *events, ga
         (void)snprintf(gate->hostname, sizeof gate->hostname, "localhost");
     gate->limits = gate_limits_create(settings->connections_per_address_max, settings->login_rate);
     gate->faults = gate_faults_create();
+    gate->keys = gate_keys_create();
     int rc = vd_tls_create(&settings->tls, &gate->tls, err);
     if (rc == VD_OK)
         rc = vd_worker_create("administration", 1, 1000, &gate->worker, err);
@@ -528,11 +554,7 @@ int gate_start(gate_t *gate, vd_loop_t *loop, vd_error_t *err)
 
 void gate_drain(gate_t *gate)
 {
-    (void)pthread_mutex_lock(&gate->topology.lock);
-    gate->topology.draining = true;
-    gate->topology.ready = false;
-    topology_changed(gate);
-    (void)pthread_mutex_unlock(&gate->topology.lock);
+    gate_member_drain(gate);
     gate_listener_close(&gate->listener);
     atomic_store(&gate->draining, true);
     wake_all(gate);
@@ -587,7 +609,8 @@ void gate_destroy(gate_t **gate_p)
     gate_faults_destroy(&gate->faults);
     gate_limits_destroy(&gate->limits);
     vd_tls_destroy(&gate->tls);
-    (void)pthread_mutex_destroy(&gate->topology.lock);
+    gate_keys_destroy(&gate->keys);
+    gate_member_done(gate);
     (void)pthread_mutex_destroy(&gate->call_lock);
     vd_wipe(gate->fake_secret, sizeof gate->fake_secret);
     vd_free(gate);
@@ -601,22 +624,23 @@ static const char *quoted(vd_arena_t *arena, const char *text)
 
 int gate_status(gate_t *gate, vd_buf_t *out)
 {
-    bool ready, writable;
-    uint64_t term;
-    uint8_t set_id[12];
-    int64_t counter;
+    gate_member_t member;
     gate_stats_t *stats = &gate->stats;
     vd_arena_t *arena = vd_arena_create();
-    gate_topology_read(gate, &ready, &writable, &term, set_id, &counter);
+    gate_member_read(gate, arena, &member);
+    int64_t version = 1;
+    (void)vd_value_as_int64(vd_bson_get(member.set, "setVersion"), &version); /* 1 when alone */
     int rc = vd_buf_printf(
         out,
-        "{\"ready\":%s,\"writable\":%s,\"address\":%s,\"replicaSet\":%s,"
-        "\"port\":%u,\"httpPort\":%u,\"threads\":%u,"
+        "{\"ready\":%s,\"writable\":%s,\"state\":\"%s\",\"term\":%llu,\"address\":%s,"
+        "\"replicaSet\":%s,\"port\":%u,\"httpPort\":%u,\"threads\":%u,"
         "\"connections\":%llu,\"connectionsTotal\":%llu,\"connectionsRejected\":%"
         "llu,\"requests\":%llu,\"bytesIn\":%llu,\"bytesOut\":%llu,"
         "\"logins\":%llu,\"loginsFailed\":%llu,\"handshakesFailed\":%llu,"
-        "\"certificateExpiresInSeconds\":%lld,\"uptimeSeconds\":%llu}",
-        ready ? "true" : "false", writable ? "true" : "false",
+        "\"certificateExpiresInSeconds\":%lld,\"setVersion\":%lld,\"timesSigned\":%s,"
+        "\"uptimeSeconds\":%llu}",
+        member.ready ? "true" : "false", member.primary ? "true" : "false",
+        gate_member_state_name(gate_member_state(&member)), (unsigned long long)member.term,
         quoted(arena, gate->settings.address), quoted(arena, gate->settings.replica_set),
         gate->settings.port, gate->settings.http_port, gate->thread_count,
         (unsigned long long)atomic_load(&stats->connections_current),
@@ -628,7 +652,8 @@ int gate_status(gate_t *gate, vd_buf_t *out)
         (unsigned long long)atomic_load(&stats->logins),
         (unsigned long long)atomic_load(&stats->logins_failed),
         (unsigned long long)atomic_load(&stats->handshakes_failed),
-        (long long)vd_tls_expires_in_s(gate->tls),
+        (long long)vd_tls_expires_in_s(gate->tls), (long long)version,
+        gate_keys_known(gate->keys) ? "true" : "false",
         (unsigned long long)((vd_monotonic_ms() - gate->started_ms) / 1000));
     vd_arena_destroy(&arena);
     return rc;

@@ -12,7 +12,9 @@
 #include "libcommon/runtime/worker.h"
 #include "veddb-gatewayd/auth/users.h"
 #include "veddb-gatewayd/commands/table.h"
+#include "veddb-gatewayd/keys.h"
 #include "veddb-gatewayd/limits.h"
+#include "veddb-gatewayd/member.h"
 #include "veddb-gatewayd/reply.h"
 #include "veddb-gatewayd/upstream.h"
 
@@ -63,18 +65,6 @@ typedef struct {
     void *context;
 } gate_events_t;
 
-/* What hello announces; one for all threads. */
-typedef struct {
-    pthread_mutex_t lock;
-    uint8_t process_id[12];
-    _Atomic int64_t counter;
-    bool known, ready, writable; /* known: storage was seen at least once */
-    uint64_t term;
-    uint8_t set_id[12];
-    uint64_t lost_ms; /* storage away since; 0 = is there */
-    bool draining;
-} gate_topology_t;
-
 enum {
     GATE_OPCOUNT_INSERT,
     GATE_OPCOUNT_QUERY,
@@ -102,6 +92,8 @@ struct gate_thread {
     bool own_loop, started;
     gate_upstream_t *upstream;
     gate_storage_state_t state;
+    uint64_t cluster_time; /* newest that a client brought and that was verified; 0 = none */
+    gate_proof_t proof;    /* of the last time that was signed */
     gate_users_t *users;
     vd_list_t conns, dead, idle_requests;
     vd_list_t paused; /* connections that wait for room to read a large message */
@@ -124,8 +116,9 @@ struct gate {
     gate_events_t events;
     vd_tls_t *tls;
     gate_limits_t *limits;
-    gate_topology_t topology;
-    vd_worker_t *worker; /* one thread: administration is done one after the other */
+    gate_topology_t topology; /* what hello announces: member.h */
+    gate_keys_t *keys;        /* that sign $clusterTime */
+    vd_worker_t *worker;      /* one thread: administration is done one after the other */
     gate_faults_t *faults;
     gate_listener_t *listener;
     gate_http_t *http;
@@ -147,6 +140,14 @@ struct gate {
     char hostname[256];
     /* 0 not tried, 1 under way, 2 done, 3 given up: an operator must act */
     _Atomic uint32_t bootstrap_state;
+    _Atomic bool preparing;   /* keys or the first administrator are under way on the worker */
+    _Atomic bool keys_failed; /* a key could not be made: again after a while */
+    _Atomic bool keys_wanted; /* somebody waits for keys to be loaded again */
+    uint32_t keys_role;       /* in which they were loaded; thread 0's, as the next */
+    uint64_t keys_term, keys_due_ms;
+    bool prepare_primary; /* for the worker and by it, while `preparing` */
+    bool prepare_failed;
+    uint64_t prepare_time;
 };
 
 /* Reads certificates, makes what is shared; opens nothing on the network yet. */
@@ -166,9 +167,6 @@ VD_MUST_CHECK int gate_status(gate_t *gate, vd_buf_t *out);
 /* Storage said something new, or went away; on the thread that saw it. */
 void gate_note_state(gate_thread_t *thread);
 gate_reply_times_t gate_times(const gate_thread_t *thread);
-/* Reads the shared state into copies. */
-void gate_topology_read(gate_t *gate, bool *ret_ready, bool *ret_writable, uint64_t *ret_term,
-                        uint8_t ret_set_id[12], int64_t *ret_counter);
 /* Cached users of all threads are out of date. Any thread. */
 void gate_users_forget_all(gate_t *gate);
 /* As clients are told it. */

@@ -9,6 +9,7 @@ static bool is_retryable(int code)
     case 7:     /* HostNotFound */
     case 89:    /* NetworkTimeout */
     case 91:    /* ShutdownInProgress */
+    case 134:   /* ReadConcernMajorityNotAvailableYet */
     case 189:   /* PrimarySteppedDown */
     case 262:   /* ExceededTimeLimit */
     case 9001:  /* SocketException */
@@ -17,6 +18,22 @@ static bool is_retryable(int code)
     case 11602: /* InterruptedDueToReplStateChange */
     case 13435: /* NotPrimaryNoSecondaryOk */
     case 13436: /* NotPrimaryOrSecondary */
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool gate_reply_is_state_change(int code)
+{
+    switch (code) {
+    case VD_ERR_NOT_WRITABLE_PRIMARY:
+    case VD_ERR_NOT_PRIMARY_NO_SECONDARY_OK:
+    case VD_ERR_NOT_PRIMARY_OR_SECONDARY:
+    case VD_ERR_PRIMARY_STEPPED_DOWN:
+    case VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE:
+    case VD_ERR_SHUTDOWN_IN_PROGRESS:
+    case VD_ERR_INTERRUPTED_AT_SHUTDOWN:
         return true;
     default:
         return false;
@@ -74,13 +91,53 @@ void gate_reply_times(vd_bb_t *bb, const gate_reply_times_t *times)
         return;
     static const uint8_t no_hash[20];
     vd_bb_begin_document(bb, "$clusterTime");
-    vd_bb_timestamp(bb, "clusterTime", times->operation_time);
+    vd_bb_timestamp(bb, "clusterTime", times->cluster_time);
     vd_bb_begin_document(bb, "signature");
     vd_bb_binary(bb, "hash", 0, vd_slice(no_hash, sizeof no_hash));
     vd_bb_int64(bb, "keyId", 0);
     vd_bb_close(bb);
     vd_bb_close(bb);
     vd_bb_timestamp(bb, "operationTime", times->operation_time);
+}
+
+/* {clusterTime: Timestamp, signature: {hash: BinData 20, keyId: int64}} as we and storage write it:
+ * all but times, hashes and ids stands fast. */
+#define TIMES_BYTES 88
+#define HASH_AT     51
+#define KEY_ID_AT   78
+/* Behind it as a rule: operationTime, and the document's end. */
+#define TAIL_BYTES (TIMES_BYTES + 23 + 1)
+
+static bool has_our_form(const uint8_t *value)
+{
+    static const uint8_t head[] = "\x58\0\0\0\x11"
+                                  "clusterTime",
+                         middle[] = "\x03signature\0\x33\0\0\0\x05hash\0\x14\0\0\0",
+                         last[] = "\x12keyId";
+    return memcmp(value, head, sizeof head) == 0 &&
+           memcmp(value + sizeof head + 8, middle, sizeof middle) == 0 &&
+           memcmp(value + HASH_AT + 20, last, sizeof last) == 0;
+}
+
+bool gate_reply_signature(uint8_t *document, size_t len, uint64_t *ret_time, uint8_t **ret_hash,
+                          uint8_t **ret_key_id)
+{
+    static const uint8_t name[] = "\x03$clusterTime";
+    uint8_t *value = NULL;
+    if (len > sizeof name + TAIL_BYTES &&
+        memcmp(document + len - TAIL_BYTES - sizeof name, name, sizeof name) == 0) {
+        value = document + len - TAIL_BYTES;
+    } else {
+        vd_value_t v = vd_bson_get((vd_bson_t){document, (uint32_t)len}, "$clusterTime");
+        if (v.type == VD_BSON_OBJECT && vd_value_document(v).len == TIMES_BYTES)
+            value = document + (vd_value_document(v).data - document);
+    }
+    if (value == NULL || !has_our_form(value))
+        return false;
+    *ret_time = vd_get_u64(value + 17);
+    *ret_hash = value + HASH_AT;
+    *ret_key_id = value + KEY_ID_AT;
+    return true;
 }
 
 void gate_reply_error(vd_bb_t *bb, const vd_error_t *err, unsigned labels,

@@ -4,6 +4,7 @@
 
 typedef struct {
     uint64_t operation_time; /* 0: not known yet, left out */
+    uint64_t cluster_time;   /* at least that */
 } gate_reply_times_t;
 
 enum {                                      /* what is known about the request that failed */
@@ -14,11 +15,17 @@ enum {                                      /* what is known about the request t
 
 /* Labels (VD_LABEL_*) that are true for this code. */
 unsigned gate_reply_labels(int code, unsigned facts);
+/* The member has changed its role, or is going away: such errors carry topologyVersion. */
+bool gate_reply_is_state_change(int code);
+/* The cluster time of a reply that is complete, and where its signature goes: 20 bytes of hash, and
+ * the key's id (int64 LE). False when it has none in our form. */
+bool gate_reply_signature(uint8_t *document, size_t len, uint64_t *ret_time, uint8_t **ret_hash,
+                          uint8_t **ret_key_id);
 /* {ok:0, errmsg, code, codeName, <details>, errorLabels} + times; appends to an empty document. */
 void gate_reply_error(vd_bb_t *bb, const vd_error_t *err, unsigned labels,
                       const gate_reply_times_t *times);
 void gate_reply_label_array(vd_bb_t *bb, unsigned labels);
 /* ok: 1 and the times, behind what the handler wrote. */
 void gate_reply_ok(vd_bb_t *bb, const gate_reply_times_t *times);
-/* operationTime and $clusterTime. */
+/* operationTime and $clusterTime, not yet signed. */
 void gate_reply_times(vd_bb_t *bb, const gate_reply_times_t *times);

@@ -10,10 +10,13 @@
 
 #include <strings.h>
 
-#define POOL_MAX        64
-#define REPLY_MAX_BYTES (VD_BSON_INTERNAL_MAX_BYTES)
-#define TRIES_MAX       200 /* storage asked to try again so often */
-#define TRY_AGAIN_MS    5
+#define POOL_MAX          64
+#define REPLY_MAX_BYTES   (VD_BSON_INTERNAL_MAX_BYTES)
+#define TRIES_MAX         200 /* storage asked to try again so often */
+#define TRY_AGAIN_MS      5
+#define KEYS_WAIT_MS      3000 /* for the keys to be loaded again */
+#define KEYS_LOOK_MS      50
+#define CLOCK_DRIFT_MAX_S (365ull * 24 * 60 * 60)
 
 static void authorize(gate_request_t *request);
 static void fail(gate_request_t *request, const vd_error_t *err);
@@ -85,6 +88,28 @@ static int32_t next_id(gate_thread_t *thread)
     return ++thread->next_message_id < 0 ? (thread->next_message_id = 1) : thread->next_message_id;
 }
 
+/* Of the reply's cluster time, whoever wrote it. Without a key for it the time goes out unsigned.
+ */
+static void sign(gate_thread_t *thread, uint8_t *document, size_t len)
+{
+    uint64_t time;
+    uint8_t *hash, *key_id;
+    if (!gate_reply_signature(document, len, &time, &hash, &key_id) ||
+        !gate_keys_sign(thread->gate->keys, time, &thread->proof))
+        return;
+    memcpy(hash, thread->proof.hash, GATE_PROOF_BYTES);
+    vd_put_u64(key_id, (uint64_t)thread->proof.key_id);
+}
+
+static int write_packed(gate_request_t *request, vd_buf_t *out, int32_t id, vd_slice_t document,
+                        uint32_t flags)
+{
+    uint8_t *copy = vd_arena_copy(request->arena, document.data, document.len);
+    sign(request->thread, copy, document.len);
+    return gate_wire_write_compressed(out, id, request->reply_to, flags,
+                                      vd_slice(copy, document.len), request->compressor, NULL);
+}
+
 static void send_document(gate_request_t *request, vd_slice_t document, uint32_t flags)
 {
     gate_thread_t *thread = request->thread;
@@ -94,15 +119,17 @@ static void send_document(gate_request_t *request, vd_slice_t document, uint32_t
     vd_buf_t *out = &thread->assembly;
     vd_buf_clear(out);
     int32_t id = next_id(thread);
+    bool packed = !request->legacy && request->compressed &&
+                  (request->command == NULL || (request->command->flags & GATE_NO_COMPRESS) == 0);
     int rc;
     if (request->legacy)
         rc = gate_wire_write_reply(out, id, request->reply_to, document);
-    else if (request->compressed &&
-             (request->command == NULL || (request->command->flags & GATE_NO_COMPRESS) == 0))
-        rc = gate_wire_write_compressed(out, id, request->reply_to, flags, document,
-                                        request->compressor, NULL);
+    else if (packed)
+        rc = write_packed(request, out, id, document, flags);
     else
         rc = gate_wire_write_msg(out, id, request->reply_to, flags, document);
+    if (rc == VD_OK && !packed) /* the document stands at the end of both forms */
+        sign(thread, vd_buf_at(out, vd_buf_len(out) - document.len), document.len);
     request->reply_to = id; /* of the next one, when this is a stream */
     if (rc != VD_OK) {
         gate_conn_close(conn, "reply does not fit");
@@ -186,6 +213,7 @@ static void fail(gate_request_t *request, const vd_error_t *err)
     atomic_fetch_add_explicit(&request->thread->gate->stats.asserts_user, 1, memory_order_relaxed);
     vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
     unsigned labels = gate_reply_labels(err->code, request->facts);
+    bool state_change = gate_reply_is_state_change(err->code);
     if (request->fault.active && request->fault.has_labels) {
         gate_reply_error(&bb, err, 0, &times);
         if (!vd_bson_is_empty(request->fault.labels))
@@ -193,6 +221,8 @@ static void fail(gate_request_t *request, const vd_error_t *err)
     } else {
         gate_reply_error(&bb, err, labels, &times);
     }
+    if (state_change)
+        gate_topology_version(request->thread->gate, &bb);
     if (vd_bb_finish(&bb, &document, NULL) !=
         VD_OK) { /* details too large: send the error without */
         vd_error_t bare = {.code = err->code};
@@ -257,17 +287,43 @@ int gate_request_park(gate_request_t *request, uint64_t ms, void (*fired)(gate_r
                              &request->timer, err);
 }
 
-/* An error reply of storage gets the labels that only we know to be true. */
-static vd_slice_t add_labels(gate_request_t *request, int code, vd_slice_t document)
+/* The code of a reply's writeConcernError, negative; 0 without one. */
+static int concern_code(const gate_request_t *request, vd_bson_t body)
 {
-    unsigned labels = gate_reply_labels(code, request->facts);
+    int64_t code = 0;
+    if ((request->command->flags & GATE_WRITES) == 0)
+        return VD_OK;
+    vd_value_t concern = vd_bson_get(body, "writeConcernError");
+    if (concern.type == VD_BSON_OBJECT &&
+        vd_value_as_int64(vd_bson_get(vd_value_document(concern), "code"), &code) && code > 0 &&
+        code <= INT32_MAX)
+        return (int)-code;
+    return VD_OK;
+}
+
+/* An error of storage, of the command or of its write concern, gets what only we know: labels, and
+ * the topologyVersion that tells a driver whether it has heard of the change already. */
+static vd_slice_t add_facts(gate_request_t *request, int status, vd_slice_t document)
+{
     vd_bson_t body = {document.data, (uint32_t)document.len}, whole;
-    if (labels == 0 || !vd_value_is_missing(vd_bson_get(body, "errorLabels")))
+    int concern = concern_code(request, body);
+    unsigned labels = 0;
+    if (status != VD_OK)
+        labels |= gate_reply_labels(status, request->facts);
+    if (concern != VD_OK)
+        labels |= gate_reply_labels(concern, request->facts);
+    if (labels != 0 && !vd_value_is_missing(vd_bson_get(body, "errorLabels")))
+        labels = 0;
+    bool state_change = gate_reply_is_state_change(status) || gate_reply_is_state_change(concern);
+    if (labels == 0 && !state_change)
         return document;
     vd_bb_t bb;
     vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
     vd_bb_concat(&bb, body);
-    gate_reply_label_array(&bb, labels);
+    if (labels != 0)
+        gate_reply_label_array(&bb, labels);
+    if (state_change)
+        gate_topology_version(request->thread->gate, &bb);
     if (vd_bb_finish(&bb, &whole, NULL) != VD_OK)
         return document;
     return vd_slice(whole.data, whole.len);
@@ -310,10 +366,7 @@ static void storage_answered(void *context, const gate_answer_t *answer)
         fail(request, &err);
         return;
     }
-    vd_slice_t body = answer->body;
-    if (answer->reply->status != VD_OK)
-        body = add_labels(request, (int)answer->reply->status, body);
-    finish_bounded(request, body);
+    finish_bounded(request, add_facts(request, (int)answer->reply->status, answer->body));
 }
 
 /* Which databases and collections this user may see: {all, databases, collections}. */
@@ -378,6 +431,8 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
     out->connection_id = conn->id;
     out->txn_number = request->has_txn ? request->txn_number : -1;
     out->max_time_ms = request->max_time_ms;
+    if (request->thread->cluster_time > request->thread->state.newest)
+        out->cluster_time = request->thread->cluster_time;
     if (request->has_lsid && conn->user != NULL) {
         out->lsid = vd_slice(request->lsid, sizeof request->lsid);
         out->lsid_user = vd_slice(conn->user->lsid_user, sizeof conn->user->lsid_user);
@@ -491,6 +546,10 @@ static int read_field(gate_request_t *request, vd_slice_t name, vd_value_t v, fi
             facts->api_version_seen = true;
         }
         break;
+    case 12:
+        if (vd_slice_is(name, "$clusterTime"))
+            request->cluster_time = v;
+        break;
     default:
         break;
     }
@@ -596,10 +655,16 @@ static void worker_done(void *context)
 static void run(gate_request_t *request)
 {
     vd_error_t err = VD_ERROR_INIT;
-    int rc = VD_OK;
+    gate_member_t member;
     if (!request->restarted)
         count_operation(request);
     request->restarted = true;
+    gate_member_read(request->thread->gate, NULL, &member);
+    int rc = gate_member_admit(&member, request->command, gate_request_body(request), &err);
+    if (rc != VD_OK) {
+        fail(request, &err);
+        return;
+    }
     switch (request->command->where) {
     case GATE_RUN_HERE:
         rc = request->command->run(request, &request->reply, &err);
@@ -677,6 +742,98 @@ static bool user_is_current(gate_request_t *request)
     return true;
 }
 
+/* ---- $clusterTime of the client ---- */
+
+static bool may_advance(const gate_user_t *user)
+{
+    return gate_privileges_allow(&user->privileges, GATE_ACTION_advanceClusterTime,
+                                 GATE_RESOURCE_CLUSTER, VD_SLICE_NULL, VD_SLICE_NULL);
+}
+
+/* Who needs no signature may still not push the clock out of reach. */
+static int drift_check(uint64_t time, vd_error_t *err)
+{
+    uint64_t now_s = (uint64_t)(vd_wall_ms() / 1000), time_s = time >> 32;
+    if (time_s <= now_s + CLOCK_DRIFT_MAX_S)
+        return VD_OK;
+    return vd_error_set(
+        err, VD_ERR_CLUSTER_TIME_FAILS_RATE_LIMITER,
+        "New cluster time, %llu, is too far from this node's wall clock time, %llu.",
+        (unsigned long long)time_s, (unsigned long long)now_s);
+}
+
+static int verify(gate_request_t *request, vd_bson_t fields, uint64_t time, vd_error_t *err)
+{
+    gate_keys_t *keys = request->thread->gate->keys;
+    vd_value_t signature = vd_bson_get(fields, "signature");
+    vd_slice_t hash = VD_SLICE_NULL;
+    int64_t key_id = 0;
+    if (signature.type == VD_BSON_OBJECT) {
+        vd_value_t bytes = vd_bson_get(vd_value_document(signature), "hash"),
+                   id = vd_bson_get(vd_value_document(signature), "keyId");
+        if (bytes.type == VD_BSON_BINARY)
+            hash = vd_value_binary(bytes, NULL);
+        if (!vd_value_as_int64(id, &key_id))
+            key_id = 0;
+    }
+    int rc = gate_keys_verify(keys, time, hash, key_id, err);
+    if (rc != VD_ERR_KEY_NOT_FOUND || key_id == 0 || request->keys_waited)
+        return rc;
+    /* It may be one that another member has made: look once more. */
+    vd_error_clear(err);
+    request->keys_waited = true;
+    request->keys_loads = gate_keys_loads(keys);
+    request->keys_until_ms = vd_monotonic_ms() + KEYS_WAIT_MS;
+    atomic_store(&request->thread->gate->keys_wanted, true);
+    return GATE_LATER;
+}
+
+/* The time that the client brings moves our clock, and with the command storage's, if one of us has
+ * signed it. GATE_LATER: authorize() is called again. What is not newer than our own is of no
+ * consequence and is not looked at; nor is what comes before a login. */
+static int gossip_in(gate_request_t *request, vd_error_t *err)
+{
+    gate_thread_t *thread = request->thread;
+    vd_value_t v = request->cluster_time;
+    const gate_user_t *user = request->conn->user;
+    if (vd_value_is_missing(v) || user == NULL)
+        return VD_OK;
+    if (v.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "\"$clusterTime\" had the wrong type. Expected object, found %s",
+                            vd_bson_type_name(v.type));
+    vd_bson_t fields = vd_value_document(v);
+    vd_value_t timestamp = vd_bson_get(fields, "clusterTime");
+    if (timestamp.type != VD_BSON_TIMESTAMP)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "\"$clusterTime.clusterTime\" must be a timestamp");
+    uint64_t time = vd_value_timestamp(timestamp);
+    if (time <= gate_times(thread).cluster_time)
+        return VD_OK;
+    int rc;
+    if (may_advance(user))
+        rc = drift_check(time, err);
+    else if (gate_keys_known(thread->gate->keys))
+        rc = verify(request, fields, time, err);
+    else
+        return VD_OK; /* nobody could have signed it */
+    if (rc == VD_OK)
+        thread->cluster_time = time;
+    return rc;
+}
+
+static void keys_look(gate_request_t *request)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    if (gate_keys_loads(request->thread->gate->keys) == request->keys_loads &&
+        vd_monotonic_ms() < request->keys_until_ms) {
+        if (gate_request_park(request, KEYS_LOOK_MS, keys_look, &err) != VD_OK)
+            fail(request, &err);
+        return;
+    }
+    authorize(request);
+}
+
 static void authorize(gate_request_t *request)
 {
     const gate_command_t *command = request->command;
@@ -686,11 +843,14 @@ static void authorize(gate_request_t *request)
     const gate_user_t *user = request->conn->user;
     int rc = gate_access_check(command, request->db, &request->message.sections,
                                user == NULL ? NULL : &user->principal, &request->grant, &err);
-    if (rc != VD_OK) {
+    if (rc == VD_OK)
+        rc = gossip_in(request, &err);
+    if (rc == GATE_LATER)
+        keys_look(request);
+    else if (rc != VD_OK)
         fail(request, &err);
-        return;
-    }
-    run(request);
+    else
+        run(request);
 }
 
 static void fault_waited(gate_request_t *request)

@@ -28,8 +28,11 @@ struct gate_request {
     int32_t reply_to;
     bool legacy, no_reply, exhaust, compressed, on_worker, waiting_user, restarted;
     uint8_t compressor;
-    vd_slice_t name, db; /* as the client wrote them */
-    vd_value_t first;    /* the first field's value */
+    vd_slice_t name, db;     /* as the client wrote them */
+    vd_value_t first;        /* the first field's value */
+    vd_value_t cluster_time; /* as the client sent it */
+    bool keys_waited;        /* for the keys to be loaded once more: */
+    uint64_t keys_loads, keys_until_ms;
     uint8_t lsid[16];
     bool has_lsid, has_txn, in_transaction, api_strict;
     int64_t txn_number;

@@ -209,6 +209,18 @@ static void peer_changed(void *context, uint64_t peer, bool up)
         vd_log(VD_LOG_ERROR, "can't attach to storage", "error=%d", err.code);
 }
 
+/* Of thread 0 alone, which tells the others (member.h). */
+static void take_topology(gate_storage_state_t *state, vd_slice_t topology)
+{
+    vd_free(state->topology);
+    state->topology = NULL;
+    state->topology_len = (uint32_t)topology.len;
+    if (topology.len == 0)
+        return;
+    state->topology = vd_xalloc(topology.len);
+    memcpy(state->topology, topology.data, topology.len);
+}
+
 static void apply_state(gate_upstream_t *upstream, const vdp_operation_state_t *fields)
 {
     gate_storage_state_t *state = &upstream->thread->state;
@@ -227,6 +239,10 @@ static void apply_state(gate_upstream_t *upstream, const vdp_operation_state_t *
     state->has_users = fields->has_users;
     state->auth_epoch = fields->auth_epoch, state->term = fields->term;
     state->durable = fields->durable, state->last_write_ms = fields->last_write_ms;
+    state->majority = fields->topology.len == 0 ? fields->durable : fields->majority;
+    state->role = fields->role;
+    if (upstream->thread->index == 0)
+        take_topology(state, fields->topology);
     if (fields->newest > state->newest)
         state->newest = fields->newest;
     gate_note_state(upstream->thread);
@@ -347,6 +363,7 @@ void gate_upstream_destroy(gate_upstream_t **upstream_p)
     if (upstream->link != NULL)
         vd_link_close(&upstream->link);
     vd_buf_done(&upstream->head);
+    take_topology(&upstream->thread->state, VD_SLICE_NULL);
     vd_free(upstream->slots);
     vd_free(upstream);
     *upstream_p = NULL;

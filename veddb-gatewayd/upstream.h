@@ -46,7 +46,11 @@ typedef struct {
     bool ready, writable, has_users, known;
     uint8_t boot_id[16], set_id[12];
     uint64_t auth_epoch, term, newest, durable;
+    uint64_t majority; /* of a node alone: the durable one */
     int64_t last_write_ms;
+    uint32_t role;     /* VDP_ROLE_* */
+    uint8_t *topology; /* BSON, own copy; NULL: a node alone */
+    uint32_t topology_len;
 } gate_storage_state_t;
 
 VD_MUST_CHECK int gate_upstream_create(gate_thread_t *thread, const char *path, uint64_t wait_ms,

@@ -9,6 +9,7 @@
 #include "libcommon/runtime/link.h"
 #include "proto/failure.h"
 #include "proto/operation.h"
+#include "proto/replication.h"
 #include "proto/sections.h"
 
 #include <pthread.h>
@@ -51,6 +52,7 @@ struct fake_storage {
     int64_t last_txn_number;
     uint8_t last_lsid[16];
     vd_buf_t last_reply; /* to that */
+    vd_buf_t topology;
     uint64_t clock;
 };
 
@@ -197,6 +199,14 @@ static void run_find(fake_storage_t *storage, vd_bson_t command, vd_bb_t *bb)
     vd_bb_close(bb);
 }
 
+static uint32_t count_in(const fake_storage_t *storage, const char *collection)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < storage->document_count; i++)
+        n += strcmp(storage->documents[i].collection, collection) == 0;
+    return n;
+}
+
 static void run_write(fake_storage_t *storage, const char *name, vd_bson_t command, vd_bb_t *bb)
 {
     char collection[32];
@@ -236,8 +246,10 @@ static void run_write(fake_storage_t *storage, const char *name, vd_bson_t comma
         }
     }
     vd_bb_int32(bb, "n", n);
+    if (strcmp(collection, "system.users") != 0 && strcmp(collection, "system.roles") != 0)
+        return;
     storage->state.auth_epoch++;
-    storage->state.has_users = storage->document_count != 0;
+    storage->state.has_users = count_in(storage, "system.users") != 0;
     changed(storage);
 }
 
@@ -344,6 +356,7 @@ static void put_echo(vd_bb_t *bb, const vdp_operation_command_t *command,
     vd_bb_int32(bb, "maxTimeMS", (int32_t)command->max_time_ms);
     vd_bb_int32(bb, "flags", (int32_t)command->flags);
     vd_bb_int32(bb, "lsid", (int32_t)command->lsid.len);
+    vd_bb_timestamp(bb, "verifiedTime", command->cluster_time);
     if (command->visible.len != 0)
         vd_bb_document(bb, "visible",
                        (vd_bson_t){command->visible.data, (uint32_t)command->visible.len});
@@ -507,6 +520,7 @@ fake_storage_t *fake_storage_start(const char *path)
     memset(storage->set_id, 7, sizeof storage->set_id);
     storage->last_txn_number = -1;
     vd_buf_init(&storage->last_reply, 1 << 20);
+    vd_buf_init(&storage->topology, VDP_TOPOLOGY_MAX);
     storage->state = (vdp_operation_state_t){
         .boot_id = vd_slice(storage->boot_id, 16),
         .ready = true,
@@ -546,6 +560,7 @@ void fake_storage_stop(fake_storage_t **storage_p)
         remove_at(storage, 0);
     (void)pthread_mutex_destroy(&storage->lock);
     vd_buf_done(&storage->last_reply);
+    vd_buf_done(&storage->topology);
     vd_free(storage);
     *storage_p = NULL;
 }
@@ -605,6 +620,49 @@ void fake_storage_set_writable(fake_storage_t *storage, bool writable)
     vd_loop_post(storage->loop, tell, storage);
 }
 
+void fake_storage_set_role(fake_storage_t *storage, uint32_t role, uint64_t term,
+                           vd_bson_t topology)
+{
+    (void)pthread_mutex_lock(&storage->lock);
+    storage->state.role = role;
+    storage->state.writable = role == VDP_ROLE_PRIMARY;
+    storage->state.term = term;
+    vd_buf_clear(&storage->topology);
+    VD_ASSERT(vd_buf_append(&storage->topology, topology.data, topology.len) == VD_OK);
+    storage->state.topology = vd_buf_slice(&storage->topology);
+    storage->state.majority = storage->state.newest - 1;
+    (void)pthread_mutex_unlock(&storage->lock);
+    vd_loop_post(storage->loop, tell, storage);
+}
+
+bool fake_storage_copy(fake_storage_t *storage, const char *collection, vd_buf_t *out)
+{
+    bool found = false;
+    (void)pthread_mutex_lock(&storage->lock);
+    for (uint32_t i = 0; i < storage->document_count && !found; i++) {
+        const document_t *d = &storage->documents[i];
+        found =
+            strcmp(d->collection, collection) == 0 && vd_buf_append(out, d->data, d->len) == VD_OK;
+    }
+    (void)pthread_mutex_unlock(&storage->lock);
+    return found;
+}
+
+void fake_storage_put(fake_storage_t *storage, const char *collection, vd_bson_t document)
+{
+    (void)pthread_mutex_lock(&storage->lock);
+    VD_ASSERT(add(storage, collection, document));
+    (void)pthread_mutex_unlock(&storage->lock);
+}
+
+uint64_t fake_storage_newest(fake_storage_t *storage)
+{
+    (void)pthread_mutex_lock(&storage->lock);
+    uint64_t newest = storage->state.newest;
+    (void)pthread_mutex_unlock(&storage->lock);
+    return newest;
+}
+
 static uint32_t read_count(fake_storage_t *storage, const uint32_t *counter)
 {
     (void)pthread_mutex_lock(&storage->lock);
@@ -652,10 +710,8 @@ uint32_t fake_storage_closed(fake_storage_t *storage)
 
 uint32_t fake_storage_documents(fake_storage_t *storage, const char *collection)
 {
-    uint32_t n = 0;
     (void)pthread_mutex_lock(&storage->lock);
-    for (uint32_t i = 0; i < storage->document_count; i++)
-        n += strcmp(storage->documents[i].collection, collection) == 0;
+    uint32_t n = count_in(storage, collection);
     (void)pthread_mutex_unlock(&storage->lock);
     return n;
 }

@@ -4,7 +4,8 @@
  *
  * Owner: the test; runs on a thread of its own. All functions may be called from the test. */
 #pragma once
-#include "libcommon/base/error.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/bson/view.h"
 
 typedef struct fake_storage fake_storage_t;
 
@@ -34,6 +35,14 @@ uint32_t fake_storage_mishaps(fake_storage_t *storage);
 void fake_storage_put_off(fake_storage_t *storage, bool on);
 void fake_storage_set_ready(fake_storage_t *storage, bool ready);
 void fake_storage_set_writable(fake_storage_t *storage, bool writable);
+/* What it is in its set (VDP_ROLE_*); an empty topology: a node alone. */
+void fake_storage_set_role(fake_storage_t *storage, uint32_t role, uint64_t term,
+                           vd_bson_t topology);
+/* The first document of admin.<collection>; false when there is none. */
+bool fake_storage_copy(fake_storage_t *storage, const char *collection, vd_buf_t *out);
+/* As if another member had written it. */
+void fake_storage_put(fake_storage_t *storage, const char *collection, vd_bson_t document);
+uint64_t fake_storage_newest(fake_storage_t *storage);
 /* How often commands of that name came, from clients. */
 uint32_t fake_storage_count(fake_storage_t *storage, const char *name);
 /* How often one came that was sent again after a restart. */

@@ -258,6 +258,14 @@ static int ask(gate_users_t *users, vd_bson_t command, vd_error_t *err)
     return gate_upstream_send(users->thread->upstream, &users->flight, err);
 }
 
+/* Logins work on every member that serves reads. */
+static void put_read_preference(vd_bb_t *command)
+{
+    vd_bb_begin_document(command, "$readPreference");
+    vd_bb_cstr(command, "mode", "nearest");
+    vd_bb_close(command);
+}
+
 static int ask_user(gate_users_t *users, const char *id, vd_error_t *err)
 {
     vd_bson_t command;
@@ -268,6 +276,7 @@ static int ask_user(gate_users_t *users, const char *id, vd_error_t *err)
     vd_bb_close(&users->command);
     vd_bb_int32(&users->command, "limit", 1);
     vd_bb_bool(&users->command, "singleBatch", true);
+    put_read_preference(&users->command);
     vd_bb_cstr(&users->command, "$db", "admin");
     int rc = vd_bb_finish(&users->command, &command, err);
     return rc != VD_OK ? rc : ask(users, command, err);
@@ -281,6 +290,7 @@ static int ask_roles(gate_users_t *users, int64_t cursor, vd_error_t *err)
         vd_bb_cstr(&users->command, "find", "system.roles");
         vd_bb_begin_document(&users->command, "filter");
         vd_bb_close(&users->command);
+        put_read_preference(&users->command);
     } else {
         vd_bb_int64(&users->command, "getMore", cursor);
         vd_bb_cstr(&users->command, "collection", "system.roles");

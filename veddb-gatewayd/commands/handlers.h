@@ -30,6 +30,7 @@ int gate_command_invalidate_user_cache(gate_request_t *request, vd_bb_t *reply, 
 
 /* replication.c */
 int gate_command_repl_set_get_status(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
+int gate_command_repl_set_administer(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_repl_set_get_config(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 
 /* status.c */

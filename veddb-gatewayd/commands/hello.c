@@ -85,20 +85,135 @@ static void write_compression(gate_request_t *request, vd_bb_t *reply)
         vd_bb_close(reply);
 }
 
-static void write_last_write(gate_request_t *request, uint64_t term, vd_bb_t *reply)
+/* ---- the replica set ---- */
+
+static void put_write(vd_bb_t *reply, const char *optime, const char *date, uint64_t ts,
+                      uint64_t term, int64_t date_ms)
+{
+    vd_bb_begin_document(reply, optime);
+    vd_bb_timestamp(reply, "ts", ts);
+    vd_bb_int64(reply, "t", (int64_t)term);
+    vd_bb_close(reply);
+    vd_bb_date(reply, date, date_ms);
+}
+
+/* In a set the dates are those of the timestamps, which all members draw from one clock: drivers
+ * compare members by them (maxStalenessSeconds). */
+static void write_last_write(gate_request_t *request, const gate_member_t *member, vd_bb_t *reply)
 {
     const gate_storage_state_t *state = &request->thread->state;
-    static const char *const names[2][2] = {{"opTime", "lastWriteDate"},
-                                            {"majorityOpTime", "majorityWriteDate"}};
+    uint64_t majority = state->majority < state->newest ? state->majority : state->newest;
+    bool alone = !member->in_set;
     vd_bb_begin_document(reply, "lastWrite");
-    for (int i = 0; i < 2; i++) {
-        vd_bb_begin_document(reply, names[i][0]);
-        vd_bb_timestamp(reply, "ts", i == 0 ? state->newest : state->durable);
-        vd_bb_int64(reply, "t", (int64_t)term);
-        vd_bb_close(reply);
-        vd_bb_date(reply, names[i][1], state->last_write_ms);
-    }
+    put_write(reply, "opTime", "lastWriteDate", state->newest, member->term,
+              alone ? state->last_write_ms : (int64_t)(state->newest >> 32) * 1000);
+    put_write(reply, "majorityOpTime", "majorityWriteDate", alone ? state->durable : majority,
+              member->term, alone ? state->last_write_ms : (int64_t)(majority >> 32) * 1000);
     vd_bb_close(reply);
+}
+
+static void copy_array(vd_bb_t *reply, vd_bson_t set, const char *name, bool also_empty)
+{
+    vd_value_t v = vd_bson_get(set, name);
+    vd_slice_t first_name;
+    vd_value_t first;
+    if (v.type == VD_BSON_ARRAY &&
+        (also_empty || vd_bson_first(vd_value_document(v), &first_name, &first)))
+        vd_bb_array(reply, name, vd_value_document(v));
+}
+
+static vd_slice_t text_of(vd_bson_t set, const char *name)
+{
+    vd_value_t v = vd_bson_get(set, name);
+    return v.type == VD_BSON_STRING ? vd_value_string(v) : VD_SLICE_NULL;
+}
+
+static void put_state(gate_request_t *request, const gate_member_t *member, vd_bb_t *reply)
+{
+    vd_bb_bool(reply, is_legacy_spelling(request) ? "ismaster" : "isWritablePrimary",
+               member->primary);
+    vd_bb_bool(reply, "secondary", member->secondary);
+}
+
+/* ObjectId 7fffffff and the term: with setVersion what drivers tell an old primary by. */
+static void put_election(const gate_member_t *member, vd_bb_t *reply)
+{
+    uint8_t election[12] = {0x7F, 0xFF, 0xFF, 0xFF};
+    vd_put_u64_be(election + 4, member->term);
+    vd_bb_objectid(reply, "electionId", election);
+}
+
+/* One that is in no set (any more) must not be taken for a member: drivers leave it alone. */
+static void write_no_set(gate_request_t *request, vd_bb_t *reply)
+{
+    static const gate_member_t nothing;
+    put_state(request, &nothing, reply);
+    vd_bb_cstr(reply, "info", "Does not have a valid replica set config");
+    vd_bb_bool(reply, "isreplicaset", true);
+}
+
+/* A set of this node alone, which needs nobody to tell it so. */
+static void write_alone(gate_request_t *request, const gate_member_t *member, vd_bb_t *reply)
+{
+    gate_t *gate = request->thread->gate;
+    vd_slice_t me = vd_slice_str(gate->settings.address);
+    vd_bb_begin_array(reply, "hosts");
+    vd_bb_string(reply, "0", me);
+    vd_bb_close(reply);
+    vd_bb_cstr(reply, "setName", gate->settings.replica_set);
+    vd_bb_int32(reply, "setVersion", 1);
+    put_state(request, member, reply);
+    if (member->primary)
+        vd_bb_string(reply, "primary", me);
+    vd_bb_string(reply, "me", me);
+    if (member->primary)
+        put_election(member, reply);
+    if (member->ready)
+        write_last_write(request, member, reply);
+}
+
+/* What the configuration says of this member alone, where it is not the usual. */
+static void write_own(vd_bson_t set, vd_bb_t *reply)
+{
+    int64_t delay = 0;
+    vd_value_t tags = vd_bson_get(set, "tags");
+    vd_slice_t name;
+    vd_value_t first;
+    if (vd_value_as_flag(vd_bson_get(set, "passive")))
+        vd_bb_bool(reply, "passive", true);
+    if (vd_value_as_flag(vd_bson_get(set, "hidden")))
+        vd_bb_bool(reply, "hidden", true);
+    if (vd_value_as_int64(vd_bson_get(set, "secondaryDelaySecs"), &delay) && delay > 0)
+        vd_bb_int64(reply, "secondaryDelaySecs", delay);
+    if (tags.type == VD_BSON_OBJECT && vd_bson_first(vd_value_document(tags), &name, &first))
+        vd_bb_document(reply, "tags", vd_value_document(tags));
+}
+
+static void write_member(gate_request_t *request, const gate_member_t *member, vd_bb_t *reply)
+{
+    gate_t *gate = request->thread->gate;
+    vd_bson_t set = member->set;
+    vd_slice_t me = text_of(set, "me"), primary = text_of(set, "primary");
+    int64_t version = 1;
+    (void)vd_value_as_int64(vd_bson_get(set, "setVersion"), &version); /* replicad always says */
+    if (me.len == 0)
+        me = vd_slice_str(gate->settings.address);
+    copy_array(reply, set, "hosts", true);
+    copy_array(reply, set, "passives", false);
+    vd_bb_cstr(reply, "setName", gate->settings.replica_set);
+    vd_bb_int32(reply, "setVersion", (int32_t)version);
+    put_state(request, member, reply);
+    /* The role and who leads come from two sources: what we are ourselves is never in doubt. */
+    if (member->primary)
+        vd_bb_string(reply, "primary", me);
+    else if (primary.len != 0 && !vd_slice_equal(primary, me))
+        vd_bb_string(reply, "primary", primary);
+    write_own(set, reply);
+    vd_bb_string(reply, "me", me);
+    if (member->primary)
+        put_election(member, reply);
+    if (member->ready)
+        write_last_write(request, member, reply);
 }
 
 static void write_hello(gate_request_t *request)
@@ -106,35 +221,24 @@ static void write_hello(gate_request_t *request)
     gate_t *gate = request->thread->gate;
     vd_bb_t *reply = &request->reply;
     vd_bson_t body = gate_request_body(request);
-    bool ready, writable;
-    uint64_t term;
-    uint8_t set_id[12], election[12] = {0x7F, 0xFF, 0xFF, 0xFF};
-    int64_t counter;
-    gate_topology_read(gate, &ready, &writable, &term, set_id, &counter);
-    vd_slice_t me = vd_slice_str(gate->settings.address);
-    bool primary = ready && writable;
+    gate_member_t member;
+    gate_member_read(gate, request->arena, &member);
     if (vd_value_as_flag(vd_bson_get(body, "helloOk")))
         vd_bb_bool(reply, "helloOk", true);
     vd_bb_begin_document(reply, "topologyVersion");
     vd_bb_objectid(reply, "processId", gate->topology.process_id);
-    vd_bb_int64(reply, "counter", counter);
+    vd_bb_int64(reply, "counter", member.counter); /* of this copy: a later one is another hello */
     vd_bb_close(reply);
-    vd_bb_begin_array(reply, "hosts");
-    vd_bb_string(reply, "0", me);
-    vd_bb_close(reply);
-    vd_bb_cstr(reply, "setName", gate->settings.replica_set);
-    vd_bb_int32(reply, "setVersion", 1);
-    vd_bb_bool(reply, is_legacy_spelling(request) ? "ismaster" : "isWritablePrimary", primary);
-    vd_bb_bool(reply, "secondary", false);
-    if (primary) {
-        vd_bb_string(reply, "primary", me);
-        for (int i = 0; i < 8; i++)
-            election[4 + i] = (uint8_t)(term >> (56 - 8 * i));
-        vd_bb_objectid(reply, "electionId", election);
-    }
-    vd_bb_string(reply, "me", me);
-    if (ready)
-        write_last_write(request, term, reply);
+    /* Also a primary whose replicad has not told yet who else there is: a list of hosts without the
+     * others would make drivers leave them. */
+    bool no_set =
+        member.role == VDP_ROLE_REMOVED || (member.in_set && vd_bson_is_empty(member.set));
+    if (no_set)
+        write_no_set(request, reply);
+    else if (member.in_set)
+        write_member(request, &member, reply);
+    else
+        write_alone(request, &member, reply);
     vd_bb_int32(reply, "maxBsonObjectSize", VD_BSON_DOCUMENT_MAX_BYTES);
     vd_bb_int32(reply, "maxMessageSizeBytes", VD_WIRE_MESSAGE_MAX_BYTES);
     vd_bb_int32(reply, "maxWriteBatchSize", VD_WRITE_BATCH_MAX);

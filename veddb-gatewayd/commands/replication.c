@@ -1,5 +1,5 @@
-/* veddb-gatewayd/commands/replication.c — the replica set of one member, told from what storage
- * says of itself. */
+/* veddb-gatewayd/commands/replication.c — the replica set: of one member told from what storage
+ * says of itself; of several what storage and its replicad answer. */
 #include "libcommon/base/clock.h"
 #include "veddb-gatewayd/commands/handlers.h"
 
@@ -11,18 +11,34 @@ static void put_optime(vd_bb_t *reply, const char *name, uint64_t ts, uint64_t t
     vd_bb_close(reply);
 }
 
+static int forward(gate_request_t *request, vd_error_t *err)
+{
+    int rc = gate_request_forward(request, err);
+    return rc == VD_OK ? GATE_LATER : rc;
+}
+
+int gate_command_repl_set_administer(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
+{
+    (void)reply; /* storage's */
+    gate_member_t member;
+    gate_member_read(request->thread->gate, NULL, &member);
+    if (!member.in_set)
+        return vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED, "The replica set has one member");
+    return forward(request, err);
+}
+
 int gate_command_repl_set_get_status(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {
     gate_t *gate = request->thread->gate;
     const gate_storage_state_t *state = &request->thread->state;
-    bool ready, writable;
-    uint64_t term;
-    uint8_t set_id[12];
-    int64_t counter;
-    gate_topology_read(gate, &ready, &writable, &term, set_id, &counter);
+    gate_member_t about;
+    gate_member_read(gate, NULL, &about);
+    uint64_t term = about.term;
+    if (about.in_set)
+        return forward(request, err);
     if (!state->known)
         return vd_error_set(err, VD_ERR_NOT_PRIMARY_OR_SECONDARY, "storage is not there yet");
-    int32_t member = ready && writable ? 1 : 3;
+    int32_t member = about.primary ? GATE_MEMBER_PRIMARY : GATE_MEMBER_RECOVERING;
     int64_t now = vd_wall_ms();
     vd_bb_cstr(reply, "set", gate->settings.replica_set);
     vd_bb_date(reply, "date", now);
@@ -70,17 +86,15 @@ int gate_command_repl_set_get_status(gate_request_t *request, vd_bb_t *reply, vd
 
 int gate_command_repl_set_get_config(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {
-    (void)err; /* can't fail */
     gate_t *gate = request->thread->gate;
-    bool ready, writable;
-    uint64_t term;
-    uint8_t set_id[12];
-    int64_t counter;
-    gate_topology_read(gate, &ready, &writable, &term, set_id, &counter);
+    gate_member_t about;
+    gate_member_read(gate, NULL, &about);
+    if (about.in_set)
+        return forward(request, err);
     vd_bb_begin_document(reply, "config");
     vd_bb_cstr(reply, "_id", gate->settings.replica_set);
     vd_bb_int32(reply, "version", 1);
-    vd_bb_int64(reply, "term", (int64_t)term);
+    vd_bb_int64(reply, "term", (int64_t)about.term);
     vd_bb_begin_array(reply, "members");
     vd_bb_begin_document(reply, "0");
     vd_bb_int32(reply, "_id", 0);
@@ -102,7 +116,7 @@ int gate_command_repl_set_get_config(gate_request_t *request, vd_bb_t *reply, vd
     vd_bb_int32(reply, "heartbeatIntervalMillis", 2000);
     vd_bb_int32(reply, "heartbeatTimeoutSecs", 10);
     vd_bb_int32(reply, "electionTimeoutMillis", 10000);
-    vd_bb_objectid(reply, "replicaSetId", set_id);
+    vd_bb_objectid(reply, "replicaSetId", about.set_id);
     vd_bb_close(reply);
     vd_bb_close(reply);
     return VD_OK;

@@ -111,6 +111,9 @@ int gate_internal_find_within(gate_t *gate, const char *collection, vd_bson_t fi
         if (cursor == 0) {
             vd_bb_cstr(&bb, "find", collection);
             vd_bb_document(&bb, "filter", filter);
+            vd_bb_begin_document(&bb, "$readPreference"); /* on a secondary, too */
+            vd_bb_cstr(&bb, "mode", "nearest");
+            vd_bb_close(&bb);
         } else {
             vd_bb_int64(&bb, "getMore", cursor);
             vd_bb_cstr(&bb, "collection", collection);

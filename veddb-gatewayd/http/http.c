@@ -227,15 +227,40 @@ static void healthz(struct evhttp_request *request, void *context)
 static void readyz(struct evhttp_request *request, void *context)
 {
     gate_http_t *http = context;
-    bool ready, writable;
-    uint64_t term;
-    uint8_t set_id[12];
-    int64_t counter;
-    gate_topology_read(http->gate, &ready, &writable, &term, set_id, &counter);
-    if (ready)
+    gate_member_t member;
+    gate_member_read(http->gate, NULL, &member);
+    if (member.primary || member.secondary) /* both serve reads */
         answer(request, 200, "OK", "text/plain", VD_SLICE_LIT("ready\n"));
     else
         answer(request, 503, "Service Unavailable", "text/plain", VD_SLICE_LIT("not ready\n"));
+}
+
+/* The set's name is text of the configuration: bounded, and without quotes once it is printed. */
+static int print_member(gate_t *gate, vd_buf_t *out)
+{
+    gate_member_t member;
+    char set[sizeof gate->settings.replica_set];
+    (void)snprintf(set, sizeof set, "%s", gate->settings.replica_set);
+    for (char *c = set; *c != 0; c++) {
+        if (*c == '"' || *c == '\\' || *c == '\n')
+            *c = '_';
+    }
+    gate_member_read(gate, NULL, &member);
+    int state = gate_member_state(&member);
+    return vd_buf_printf(
+        out,
+        "# HELP veddb_gateway_member_state state of this member, as MongoDB numbers them\n"
+        "# TYPE veddb_gateway_member_state gauge\n"
+        "veddb_gateway_member_state{set=\"%s\",state=\"%s\"} %d\n"
+        "# HELP veddb_gateway_primary this member takes writes\n"
+        "# TYPE veddb_gateway_primary gauge\nveddb_gateway_primary{set=\"%s\"} %d\n"
+        "# HELP veddb_gateway_term term of the replica set\n"
+        "# TYPE veddb_gateway_term gauge\nveddb_gateway_term{set=\"%s\"} %llu\n"
+        "# HELP veddb_gateway_state_changes_total changes of role, term or topology\n"
+        "# TYPE veddb_gateway_state_changes_total counter\n"
+        "veddb_gateway_state_changes_total{set=\"%s\"} %lld\n",
+        set, gate_member_state_name(state), state, set, member.primary, set,
+        (unsigned long long)member.term, set, (long long)member.counter);
 }
 
 static int print_stats(gate_t *gate, vd_buf_t *out)
@@ -270,7 +295,7 @@ static int print_stats(gate_t *gate, vd_buf_t *out)
         {"veddb_gateway_certificate_expires_seconds", "gauge", "until the certificate expires",
          (uint64_t)vd_tls_expires_in_s(gate->tls)},
     };
-    int rc = VD_OK;
+    int rc = print_member(gate, out);
     for (size_t i = 0; i < VD_COUNT_OF(rows) && rc == VD_OK; i++)
         rc = vd_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help,
                            rows[i].name, rows[i].type, rows[i].name,

@@ -47,7 +47,7 @@ static bool system_allowed(vd_slice_t db, vd_slice_t collection, bool internal)
         return true;
     if (vd_slice_is(db, "admin") &&
         (vd_slice_is(collection, "system.users") || vd_slice_is(collection, "system.roles") ||
-         vd_slice_is(collection, "system.version")))
+         vd_slice_is(collection, "system.version") || vd_slice_is(collection, "system.keys")))
         return internal;
     return false;
 }
