@@ -25,7 +25,8 @@ static void print_role(const bson_t *worker)
     if (strcmp(vedctl_text(worker, "name"), "replicad") != 0)
         return;
     if (!vedctl_sub(worker, "status", &status)) {
-        printf("%10s role not known: %s\n", "", vedctl_text(worker, "status_error"));
+        const char *why = vedctl_text(worker, "status_error");
+        printf("%10s role not known%s%s\n", "", *why != '\0' ? ": " : "", why);
         return;
     }
     const char *leader = vedctl_text(&status, "leader");
