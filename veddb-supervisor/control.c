@@ -9,14 +9,19 @@
 
 #include <stdio.h>
 
+#define CONTROL_SEND_MAX (16 * 1024)  /* fits CONTROL_ASK */
+#define CONTROL_ITEM_MAX (256 * 1024) /* fits CONTROL_ANSWER with its JSON */
+
 static bool control_send(sup_worker_t *worker, const vdp_message_t *message, const void *fields,
-                         uint64_t request_id)
+                         uint64_t request_id, uint32_t deadline_ms)
 {
     vd_error_t err = VD_ERROR_INIT;
     vd_buf_t buf;
-    vd_buf_init(&buf, 8192);
-    vdp_envelope_t envelope = {
-        .id = message->id, .request_id = request_id, .generation = worker->generation};
+    vd_buf_init(&buf, CONTROL_SEND_MAX);
+    vdp_envelope_t envelope = {.id = message->id,
+                               .request_id = request_id,
+                               .generation = worker->generation,
+                               .deadline_ms = deadline_ms};
     int rc = worker->peer == 0 ? VD_ERR_CLOSED
                                : vdp_encode(&buf, &envelope, message, fields, VD_SLICE_NULL, &err);
     if (rc == VD_OK)
@@ -29,26 +34,33 @@ bool sup_control_drain(sup_worker_t *worker, uint64_t grace_ms)
 {
     vdp_control_drain_t fields = {.grace_ms = grace_ms,
                                   .reason = vd_slice_str(worker->system->reason)};
-    return control_send(worker, &vdp_control_drain, &fields, 0);
+    return control_send(worker, &vdp_control_drain, &fields, 0, 0);
 }
 
 bool sup_control_stop(sup_worker_t *worker, uint64_t grace_ms)
 {
     vdp_control_drain_t fields = {.grace_ms = grace_ms,
                                   .reason = vd_slice_str(worker->system->reason)};
-    return control_send(worker, &vdp_control_stop, &fields, 0);
+    return control_send(worker, &vdp_control_stop, &fields, 0, 0);
 }
 
 bool sup_control_ask_status(sup_worker_t *worker, uint64_t request_id)
 {
     vdp_control_text_t fields = {0};
-    return control_send(worker, &vdp_control_status, &fields, request_id);
+    return control_send(worker, &vdp_control_status, &fields, request_id, 0);
+}
+
+bool sup_control_ask(sup_worker_t *worker, uint64_t request_id, uint32_t wait_ms, vd_slice_t verb,
+                     vd_slice_t argument, vd_slice_t argument2)
+{
+    vdp_control_ask_t fields = {.verb = verb, .argument = argument, .argument2 = argument2};
+    return control_send(worker, &vdp_control_ask, &fields, request_id, wait_ms);
 }
 
 bool sup_control_log_level(sup_worker_t *worker, vd_slice_t level)
 {
     vdp_control_text_t fields = {.text = level};
-    return control_send(worker, &vdp_control_log_level, &fields, 0);
+    return control_send(worker, &vdp_control_log_level, &fields, 0, 0);
 }
 
 /* ---- what workers say ---- */
@@ -80,8 +92,8 @@ static int on_hello(const arrival_t *arrival, vd_error_t *err)
     }
     worker->peer = arrival->peer;
     vdp_control_welcome_t welcome = {.heartbeat_ms = worker->system->times.heartbeat_ms};
-    (void)control_send(worker, &vdp_control_welcome, &welcome,
-                       arrival->envelope.request_id); /* it says hello again */
+    (void)control_send(worker, &vdp_control_welcome, &welcome, arrival->envelope.request_id,
+                       0); /* it says hello again */
     return VD_OK;
 }
 
@@ -146,8 +158,25 @@ static int on_failure(const arrival_t *arrival, vd_error_t *err)
     (void)vdp_failure_to(&failure, &why); /* logged */
     vd_log(VD_LOG_WARN, "worker can't answer", "worker=%s code=%d error=%s", worker->kind->name,
            why.code, vd_log_quote(vd_slice_str(why.message), quoted, sizeof quoted));
-    if (arrival->envelope.request_id != 0)
+    uint64_t request_id = arrival->envelope.request_id;
+    if (!sup_ops_answered(worker, request_id, why.code, why.message, VD_SLICE_NULL) &&
+        request_id != 0)
         sup_ops_status_failed(worker, why.message);
+    return VD_OK;
+}
+
+static int on_answer(const arrival_t *arrival, vd_error_t *err)
+{
+    vdp_control_answer_t answer;
+    vd_slice_t body;
+    char message[4096 + 1];
+    int rc = vdp_decode(&vdp_control_answer, arrival->rest, &answer, &body, err);
+    if (rc != VD_OK)
+        return rc;
+    (void)snprintf(message, sizeof message, "%.*s", VD_SLICE_FMT(answer.message));
+    int code = answer.code <= 0 && answer.code > INT32_MIN ? (int)answer.code : VD_ERR_PROTOCOL;
+    if (!sup_ops_answered(arrival->worker, arrival->envelope.request_id, code, message, body))
+        VD_DEBUG("answer comes too late", "worker=%s", arrival->worker->kind->name);
     return VD_OK;
 }
 
@@ -181,6 +210,7 @@ static const struct {
     {VDP_CONTROL_STATUS_REPLY, ALIVE, on_status},
     {VDP_CONTROL_LOG_LEVEL_SET, ALIVE, on_log_level},
     {VDP_CONTROL_FATAL, ALIVE, on_fatal},
+    {VDP_CONTROL_ANSWER, ALIVE, on_answer},
     {VDP_FAILURE, ALIVE, on_failure},
 };
 
@@ -215,6 +245,8 @@ static void control_peer(void *context, uint64_t peer, bool up)
     if (up || peer != worker->peer)
         return;
     worker->peer = 0;
+    if (worker->system->ops != NULL)
+        sup_ops_worker_gone(worker);
     if (worker->system->watch)
         sup_worker_died(worker, "link lost", false);
 }
@@ -233,7 +265,7 @@ int sup_control_open(sup_worker_t *worker, vd_error_t *err)
     vd_link_options_t options = {
         .path = sup_control_path(worker->system, worker->kind, path, sizeof path),
         .bind = true,
-        .item_max_bytes = 128 * 1024,
+        .item_max_bytes = CONTROL_ITEM_MAX,
         .queue_max_bytes = 1 << 20,
         .peer_timeout_ms = worker->system->times.hang_ms,
         .socket_mode = 0660, /* the folder lets in only the worker */

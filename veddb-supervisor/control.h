@@ -11,4 +11,7 @@ const char *sup_control_path(const sup_system_t *system, const sup_kind_t *kind,
 bool sup_control_drain(sup_worker_t *worker, uint64_t grace_ms);
 bool sup_control_stop(sup_worker_t *worker, uint64_t grace_ms);
 bool sup_control_ask_status(sup_worker_t *worker, uint64_t request_id);
+/* Passes an operator's question on; the answer goes to sup_ops_answered under the same number. */
+bool sup_control_ask(sup_worker_t *worker, uint64_t request_id, uint32_t wait_ms, vd_slice_t verb,
+                     vd_slice_t argument, vd_slice_t argument2);
 bool sup_control_log_level(sup_worker_t *worker, vd_slice_t level);

@@ -10,15 +10,28 @@
 #include "veddb-supervisor/status.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define STATUS_WAIT_MS     1000 /* a worker that does not answer is shown without its part */
 #define STATUS_CLIENTS_MAX 16
 #define STATUS_JSON_MAX    (180 * 1024) /* as proto/operator.md bounds a reply */
 #define STATUS_FRAME_MAX   3072         /* of it, around each worker's part */
+#define ASKS_MAX           16           /* operators' questions under way at workers */
+#define ASK_WAIT_MS        30000        /* a hand-over waits for the follower */
 
 _Static_assert(SUP_KIND_COUNT *(VD_STATUS_MAX_BYTES + STATUS_FRAME_MAX) + STATUS_FRAME_MAX <=
                    STATUS_JSON_MAX,
                "the workers' parts fit into one reply");
+
+/* A question that was passed on to a worker. */
+typedef struct {
+    struct sup_ops *ops;
+    uint64_t id; /* of CONTROL_ASK; 0 = free */
+    sup_worker_t *worker;
+    vd_local_client_t *client;
+    uint64_t request_id; /* of the operator */
+    vd_source_t *timer;
+} ask_t;
 
 struct sup_ops {
     sup_system_t *system;
@@ -31,6 +44,8 @@ struct sup_ops {
         vd_local_client_t *client;
         uint64_t request_id;
     } waiting[STATUS_CLIENTS_MAX];
+    uint64_t ask_id; /* of the newest question; begins at a number that no earlier start has used */
+    ask_t asks[ASKS_MAX];
 };
 
 typedef struct {
@@ -149,6 +164,107 @@ static void verb_status(const request_t *request)
     gather_check(ops);
 }
 
+/* ---- questions for one worker ---- */
+
+static void ask_end(ask_t *ask, int code, const char *message, vd_slice_t json)
+{
+    if (json.len > STATUS_JSON_MAX)
+        code = VD_ERR_FULL, message = "the answer is too large", json = VD_SLICE_NULL;
+    reply(ask->client, ask->request_id, code, message, json);
+    vd_local_drop(ask->client);
+    vd_loop_remove(&ask->timer);
+    ask->id = 0;
+}
+
+static void ask_timeout(void *context)
+{
+    ask_t *ask = context;
+    char message[128];
+    (void)snprintf(message, sizeof message, "%s gave no answer within %d s",
+                   ask->worker->kind->name, ASK_WAIT_MS / 1000);
+    ask_end(ask, VD_ERR_EXCEEDED_TIME_LIMIT, message, VD_SLICE_NULL);
+}
+
+bool sup_ops_answered(sup_worker_t *worker, uint64_t request_id, int code, const char *message,
+                      vd_slice_t json)
+{
+    for (size_t i = 0; request_id != 0 && i < ASKS_MAX; i++) {
+        ask_t *ask = &worker->system->ops->asks[i];
+        if (ask->id != request_id || ask->worker != worker)
+            continue;
+        ask_end(ask, code, message, json);
+        return true;
+    }
+    return false;
+}
+
+void sup_ops_worker_gone(sup_worker_t *worker)
+{
+    char message[128];
+    (void)snprintf(message, sizeof message,
+                   "%s ended before it answered: whether it was done is not known",
+                   worker->kind->name);
+    for (size_t i = 0; i < ASKS_MAX; i++) {
+        ask_t *ask = &worker->system->ops->asks[i];
+        if (ask->id != 0 && ask->worker == worker)
+            ask_end(ask, VD_ERR_CLOSED, message, VD_SLICE_NULL);
+    }
+}
+
+static ask_t *free_ask(sup_ops_t *ops)
+{
+    for (size_t i = 0; i < ASKS_MAX; i++)
+        if (ops->asks[i].id == 0)
+            return &ops->asks[i];
+    return NULL;
+}
+
+/* The operator's argument is the worker's verb, argument2 its two arguments with a line feed
+ * between them. */
+static void ask_worker(const request_t *request, sup_worker_t *worker)
+{
+    sup_ops_t *ops = request->ops;
+    vd_slice_t first = request->fields.argument2, second = VD_SLICE_NULL;
+    const uint8_t *cut = first.len == 0 ? NULL : memchr(first.data, '\n', first.len);
+    ask_t *ask = free_ask(ops);
+    vd_error_t err = VD_ERROR_INIT;
+    char message[128];
+    if (cut != NULL) {
+        size_t len = (size_t)(cut - first.data);
+        second = vd_slice(cut + 1, first.len - len - 1);
+        first.len = len;
+    }
+    if (ask == NULL) {
+        reply(request->client, request->request_id, VD_ERR_FULL, "too many questions are under way",
+              VD_SLICE_NULL);
+        return;
+    }
+    *ask = (ask_t){
+        .ops = ops, .worker = worker, .client = request->client, .request_id = request->request_id};
+    if (!sup_control_ask(worker, ops->ask_id + 1, ASK_WAIT_MS, request->fields.argument, first,
+                         second)) {
+        (void)snprintf(message, sizeof message, "%s does not run at present: see vedctl status",
+                       worker->kind->name);
+        reply(request->client, request->request_id, VD_ERR_CLOSED, message, VD_SLICE_NULL);
+        return;
+    }
+    ask->id = ++ops->ask_id;
+    vd_local_hold(request->client);
+    if (vd_loop_add_timer(ops->system->loop, ASK_WAIT_MS, 0, ask_timeout, ask, &ask->timer, &err) !=
+        VD_OK)
+        ask_end(ask, err.code, err.message, VD_SLICE_NULL); /* its answer will find nobody */
+}
+
+static void verb_replication(const request_t *request)
+{
+    sup_worker_t *worker = &request->ops->system->workers[SUP_KIND_REPLICAD];
+    if (worker->joins)
+        ask_worker(request, worker);
+    else
+        reply(request->client, request->request_id, VD_ERR_NO_REPLICATION_ENABLED,
+              "this node stays alone: replication.port is not set", VD_SLICE_NULL);
+}
+
 /* ---- the other verbs ---- */
 
 static sup_worker_t *named_worker(const request_t *request)
@@ -156,9 +272,11 @@ static sup_worker_t *named_worker(const request_t *request)
     char name[64];
     (void)snprintf(name, sizeof name, "%.*s", VD_SLICE_FMT(request->fields.argument));
     int kind = sup_kind_by_name(name);
+    if (kind >= 0 && !request->ops->system->workers[kind].joins)
+        kind = -1;
     if (kind < 0)
         reply(request->client, request->request_id, VD_ERR_BAD_VALUE,
-              "no worker of that name: rotated, storaged, gatewayd", VD_SLICE_NULL);
+              "no worker of that name here: see vedctl status", VD_SLICE_NULL);
     return kind < 0 ? NULL : &request->ops->system->workers[kind];
 }
 
@@ -224,7 +342,7 @@ static const struct {
     void (*run)(const request_t *request);
 } verbs[] = {
     {"status", verb_status}, {"stop", verb_stop},           {"restart", verb_restart},
-    {"drain", verb_drain},   {"log-level", verb_log_level},
+    {"drain", verb_drain},   {"log-level", verb_log_level}, {"replication", verb_replication},
 };
 
 static void ops_request(void *context, vd_local_client_t *client, vd_slice_t packet)
@@ -263,6 +381,7 @@ int sup_ops_open(sup_system_t *system, sup_ops_t **ret_ops, vd_error_t *err)
                    *configured != '\0' ? "" : "/control");
     sup_ops_t *ops = vd_xalloc(sizeof *ops);
     ops->system = system;
+    ops->ask_id = system->generation_next;
     vd_local_options_t options = {.path = path,
                                   .listen_fd = -1,
                                   .allowed_uid = (uid_t)-1,
@@ -285,6 +404,12 @@ void sup_ops_close(sup_ops_t **ops_p)
     vd_loop_remove(&ops->gather_timer);
     for (size_t i = 0; i < ops->waiting_count; i++)
         vd_local_drop(ops->waiting[i].client);
+    for (size_t i = 0; i < ASKS_MAX; i++) {
+        if (ops->asks[i].id == 0)
+            continue;
+        vd_local_drop(ops->asks[i].client);
+        vd_loop_remove(&ops->asks[i].timer);
+    }
     vd_local_close(&ops->local);
     vd_free(ops);
     *ops_p = NULL;

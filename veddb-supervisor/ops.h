@@ -11,3 +11,9 @@ void sup_ops_close(sup_ops_t **ops_p);
 void sup_ops_status_arrived(sup_worker_t *worker, vd_slice_t json);
 /* It will not come. */
 void sup_ops_status_failed(sup_worker_t *worker, const char *why);
+/* A worker answers, or can't answer, what an operator asked it. False when nobody waits for that
+ * number: it is no question of an operator, or its time was over. */
+bool sup_ops_answered(sup_worker_t *worker, uint64_t request_id, int code, const char *message,
+                      vd_slice_t json);
+/* It is not connected any more: what it was asked will not be answered. */
+void sup_ops_worker_gone(sup_worker_t *worker);

@@ -51,13 +51,16 @@ static int parse_address(const char *address, uint16_t port, struct sockaddr_sto
     return VD_ERR_BAD_VALUE;
 }
 
-int sup_listen(const char *name, const char *address, uint16_t port, sup_listener_t *ret_listener,
+int sup_listen(const sup_listening_t *what, const vd_config_t *config, sup_listener_t *ret_listener,
                vd_error_t *err)
 {
+    const char *address = vd_config_string(config, what->address_option);
+    uint16_t port = (uint16_t)vd_config_number(config, what->port_option);
     struct sockaddr_storage at;
     socklen_t len = sizeof at;
     if (parse_address(address, port, &at, &len) != VD_OK)
-        return vd_error_set(err, VD_ERR_CONFIG, "gateway.listen: %s is not an IP address", address);
+        return vd_error_set(err, VD_ERR_CONFIG, "%s: %s is not an IP address", what->address_option,
+                            address);
     int fd = socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
     if (fd < 0)
         return vd_error_set_errno(err, "can't make a socket");
@@ -73,7 +76,7 @@ int sup_listen(const char *name, const char *address, uint16_t port, sup_listene
     }
     uint16_t bound = at.ss_family == AF_INET ? ((struct sockaddr_in *)&at)->sin_port
                                              : ((struct sockaddr_in6 *)&at)->sin6_port;
-    *ret_listener = (sup_listener_t){.name = name, .fd = fd, .port = ntohs(bound)};
+    *ret_listener = (sup_listener_t){.what = what, .fd = fd, .port = ntohs(bound)};
     return VD_OK;
 }
 
@@ -125,17 +128,22 @@ static int make_pair(const char *run_folder, const char *name, bool users, const
                  : make_folder(path, 0700, uid, gid, err);
 }
 
-int sup_make_folders(const char *run_folder, bool users, vd_error_t *err)
+int sup_make_folders(const vd_config_t *config, vd_error_t *err)
 {
+    const char *run_folder = vd_config_string(config, "node.run_folder");
+    bool users = vd_config_bool(config, "node.users");
     int rc = make_folder(run_folder, users ? 0711 : 0700, geteuid(), getegid(), err);
     for (size_t i = 0; rc == VD_OK && i < sup_pair_count; i++)
-        rc = make_pair(run_folder, sup_pairs[i].folder, users,
-                       sup_kinds[sup_pairs[i].binder].program,
-                       sup_kinds[sup_pairs[i].connector].program, err);
+        if (sup_kind_joins(sup_pairs[i].binder, config) &&
+            sup_kind_joins(sup_pairs[i].connector, config))
+            rc = make_pair(run_folder, sup_pairs[i].folder, users,
+                           sup_kinds[sup_pairs[i].binder].program,
+                           sup_kinds[sup_pairs[i].connector].program, err);
     for (int i = 0; rc == VD_OK && i < SUP_KIND_COUNT; i++) {
         char name[64];
         (void)snprintf(name, sizeof name, "supervisor-%s", sup_kinds[i].name);
-        rc = make_pair(run_folder, name, users, NULL, sup_kinds[i].program, err);
+        if (sup_kind_joins((sup_kind_id_t)i, config))
+            rc = make_pair(run_folder, name, users, NULL, sup_kinds[i].program, err);
     }
     return rc;
 }
@@ -198,17 +206,28 @@ static void environment_add_number(environment_t *environment, const char *name,
     environment_add(environment, name, text);
 }
 
+/* The listeners of this kind; returns how many. */
+static size_t own_listeners(const sup_spawn_t *spawn, const sup_listener_t *own[SUP_LISTENERS_MAX])
+{
+    size_t count = 0;
+    VD_ASSERT(spawn->listener_count <= SUP_LISTENERS_MAX);
+    for (size_t i = 0; i < spawn->listener_count; i++)
+        if (&sup_kinds[spawn->listeners[i].what->kind] == spawn->kind)
+            own[count++] = &spawn->listeners[i];
+    return count;
+}
+
 static void environment_make(environment_t *environment, const sup_spawn_t *spawn,
-                             size_t listener_count)
+                             const sup_listener_t *const *own, size_t own_count)
 {
     environment_add(environment, "PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     environment_add(environment, "VEDDB_CONTROL_SOCKET", spawn->control_path);
     environment_add_number(environment, "VEDDB_GENERATION", spawn->generation);
     environment_add_number(environment, "VEDDB_PARENT_PID", (uint64_t)getpid());
     environment_add_number(environment, "VEDDB_CONFIG_FD", FIRST_PASSED);
-    for (size_t i = 0; i < listener_count; i++) {
+    for (size_t i = 0; i < own_count; i++) {
         char name[64];
-        (void)snprintf(name, sizeof name, "VEDDB_FD_%s", spawn->listeners[i].name);
+        (void)snprintf(name, sizeof name, "VEDDB_FD_%s", own[i]->what->name);
         environment_add_number(environment, name, FIRST_PASSED + 1 + i);
     }
     /* What a person sets to look inside a program under test. */
@@ -259,8 +278,8 @@ int sup_spawn(const sup_spawn_t *spawn, pid_t *ret_pid, vd_error_t *err)
     uid_t uid = 0;
     gid_t gid = 0;
     int fds[1 + SUP_LISTENERS_MAX], fd_count = 1;
-    size_t listener_count = spawn->kind->listeners ? spawn->listener_count : 0;
-    VD_ASSERT(listener_count <= SUP_LISTENERS_MAX);
+    const sup_listener_t *own[SUP_LISTENERS_MAX];
+    size_t own_count = own_listeners(spawn, own);
 
     int rc = program_path(spawn->kind->program, path, err);
     if (rc == VD_OK && spawn->users)
@@ -269,11 +288,11 @@ int sup_spawn(const sup_spawn_t *spawn, pid_t *ret_pid, vd_error_t *err)
         rc = config_file(spawn, &fds[0], err);
     if (rc != VD_OK)
         return rc;
-    for (size_t i = 0; i < listener_count; i++)
-        fds[fd_count++] = spawn->listeners[i].fd;
+    for (size_t i = 0; i < own_count; i++)
+        fds[fd_count++] = own[i]->fd;
 
     environment_t environment = {0};
-    environment_make(&environment, spawn, listener_count);
+    environment_make(&environment, spawn, own, own_count);
     char *argv[] = {path, NULL};
     pid_t parent = getpid(), pid = fork();
     if (pid == 0)

@@ -6,22 +6,20 @@
 
 #include <sys/types.h>
 
-#define SUP_LISTENERS_MAX 2
-
 typedef struct {
-    const char *name; /* "MONGODB", "HTTPS": the child finds it as VEDDB_FD_<name> */
+    const sup_listening_t *what;
     int fd;
     uint16_t port;
 } sup_listener_t;
 
-/* Opens a listening TCP socket (port 0: a free one; the port in use comes back). address: an IPv4
- * or IPv6 literal or "localhost". */
-VD_MUST_CHECK int sup_listen(const char *name, const char *address, uint16_t port,
+/* Opens a listening TCP socket (port 0: a free one; the port in use comes back). The address is an
+ * IPv4 or IPv6 literal or "localhost". */
+VD_MUST_CHECK int sup_listen(const sup_listening_t *what, const vd_config_t *config,
                              sup_listener_t *ret_listener, vd_error_t *err);
 
-/* Makes <run_folder> and the private folders of all pairs and of the control links. users: each
- * owned by its binder, reachable for its connector. */
-VD_MUST_CHECK int sup_make_folders(const char *run_folder, bool users, vd_error_t *err);
+/* Makes <run_folder> and the private folders of all pairs and of the control links of the kinds
+ * that join. node.users: each owned by its binder, reachable for its connector. */
+VD_MUST_CHECK int sup_make_folders(const vd_config_t *config, vd_error_t *err);
 
 typedef struct {
     const sup_kind_t *kind;
@@ -29,7 +27,7 @@ typedef struct {
     const char *control_path; /* control link of this kind */
     uint64_t generation;
     bool users;
-    const sup_listener_t *listeners;
+    const sup_listener_t *listeners; /* of all kinds: the child gets its own */
     size_t listener_count;
 } sup_spawn_t;
 

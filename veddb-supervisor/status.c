@@ -60,11 +60,13 @@ int sup_status_print(const sup_system_t *system, vd_buf_t *out)
                            sup_phase_name(system->phase), system->watch ? "watch" : "fork",
                            (int)getpid(), (unsigned long long)(now - system->started_ms));
     for (size_t i = 0; rc == VD_OK && i < system->listener_count; i++)
-        rc = vd_buf_printf(out, ",\"%s_port\":%u", i == 0 ? "mongodb" : "https",
+        rc = vd_buf_printf(out, ",\"%s_port\":%u", system->listeners[i].what->shown,
                            system->listeners[i].port);
     if (rc == VD_OK)
         rc = vd_buf_append_slice(out, VD_SLICE_LIT(",\"workers\":["));
     for (int i = 0; rc == VD_OK && i < SUP_KIND_COUNT; i++) {
+        if (!system->workers[i].joins)
+            continue;
         rc = i == 0 ? VD_OK : vd_buf_append(out, ",", 1);
         if (rc == VD_OK)
             rc = print_worker(&system->workers[i], now, out);

@@ -148,6 +148,8 @@ void sup_worker_died(sup_worker_t *worker, const char *how, bool structural)
     worker->peer = 0;
     worker->status_pending = false;
     vd_buf_clear(&worker->status);
+    if (worker->system->ops != NULL)
+        sup_ops_worker_gone(worker);
     char quoted[300];
     if (!wanted_back) {
         vd_log(VD_LOG_INFO, "worker ended", "worker=%s how=%s", worker->kind->name,
@@ -267,6 +269,8 @@ static bool system_step(void *context)
     for (int i = 0; i < SUP_KIND_COUNT; i++) {
         sup_worker_t *worker = &system->workers[i];
         sup_child_state_t before;
+        if (!worker->joins)
+            continue;
         do { /* a state may pass at once to the next: stopped, waiting, starting */
             before = worker->state;
             worker_step(worker, now, &earliest);
@@ -339,14 +343,12 @@ static uint64_t option_ms(const vd_config_t *config, const char *name)
 
 static int open_listeners(sup_system_t *system, vd_error_t *err)
 {
-    const char *address = vd_config_string(system->config, "gateway.listen");
-    static const struct {
-        const char *name, *option;
-    } wanted[SUP_LISTENERS_MAX] = {{"MONGODB", "gateway.port"}, {"HTTPS", "gateway.http_port"}};
     int rc = VD_OK;
     for (size_t i = 0; rc == VD_OK && i < SUP_LISTENERS_MAX; i++) {
-        uint16_t port = (uint16_t)vd_config_number(system->config, wanted[i].option);
-        rc = sup_listen(wanted[i].name, address, port, &system->listeners[i], err);
+        if (!system->workers[sup_listenings[i].kind].joins)
+            continue;
+        rc = sup_listen(&sup_listenings[i], system->config,
+                        &system->listeners[system->listener_count], err);
         if (rc == VD_OK)
             system->listener_count++;
     }
@@ -373,15 +375,18 @@ int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t *
         sup_worker_t *worker = &system->workers[i];
         worker->system = system;
         worker->kind = &sup_kinds[i];
-        worker->wanted = true;
+        worker->joins = worker->wanted = sup_kind_joins((sup_kind_id_t)i, config);
         vd_buf_init(&worker->status, VD_STATUS_MAX_BYTES);
-        sup_worker_event(worker, SUP_EVENT_WANT); /* a hello of the first turn is heard already */
+        if (worker->joins)
+            sup_worker_event(worker,
+                             SUP_EVENT_WANT); /* a hello of the first turn is heard already */
     }
-    int rc = sup_make_folders(vd_config_string(config, "node.run_folder"), system->users, err);
+    int rc = sup_make_folders(config, err);
     if (rc == VD_OK && !system->watch)
         rc = open_listeners(system, err);
     for (int i = 0; rc == VD_OK && i < SUP_KIND_COUNT; i++)
-        rc = sup_control_open(&system->workers[i], err);
+        if (system->workers[i].joins)
+            rc = sup_control_open(&system->workers[i], err);
     if (rc == VD_OK)
         rc = sup_ops_open(system, &system->ops, err);
     if (rc == VD_OK)

@@ -29,6 +29,7 @@ typedef struct {
     const sup_kind_t *kind;
     sup_child_state_t state;
     uint64_t state_since_ms;
+    bool joins;   /* this node has such a worker; else it is shown nowhere and never runs */
     bool wanted;  /* shall run */
     bool leaving; /* told to go (stop, restart): its death is no failure */
     sup_history_t history;

@@ -451,6 +451,48 @@ static bool is_loopback(const char *address)
            strcmp(address, "localhost") == 0;
 }
 
+static bool is_set(const vd_config_t *config, const char *name)
+{
+    return vd_config_string(config, name)[0] != '\0';
+}
+
+static int check_replication(const vd_config_t *config, vd_error_t *err)
+{
+    static const char *const needed[] = {"replication.certificate_file", "replication.key_file",
+                                         "replication.ca_file"};
+    bool etcd = strcmp(vd_config_string(config, "replication.failover"), "etcd") == 0;
+    const char *listen = vd_config_string(config, "replication.listen");
+    if (vd_config_number(config, "replication.port") == 0) {
+        const char *without = etcd                                 ? "replication.failover"
+                              : is_set(config, "replication.join") ? "replication.join"
+                                                                   : NULL;
+        return without == NULL
+                   ? VD_OK
+                   : vd_error_set(err, VD_ERR_CONFIG, "%s needs replication.port", without);
+    }
+    for (size_t i = 0; i < VD_COUNT_OF(needed); i++)
+        if (!is_set(config, needed[i]))
+            return vd_error_set(err, VD_ERR_CONFIG, "replication.port needs %s", needed[i]);
+    if (etcd && !is_set(config, "replication.etcd_endpoints"))
+        return vd_error_set(err, VD_ERR_CONFIG,
+                            "replication.failover etcd needs replication.etcd_endpoints");
+    if (is_set(config, "replication.etcd_certificate_file") !=
+        is_set(config, "replication.etcd_key_file"))
+        return vd_error_set(err, VD_ERR_CONFIG,
+                            "replication.etcd_certificate_file and replication.etcd_key_file go "
+                            "together");
+    if ((strcmp(listen, "0.0.0.0") == 0 || strcmp(listen, "::") == 0) &&
+        !is_set(config, "replication.address"))
+        return vd_error_set(err, VD_ERR_CONFIG,
+                            "replication.listen %s is no address that others can reach: set "
+                            "replication.address",
+                            listen);
+    if (vd_config_bool(config, "test.faults") && !is_loopback(listen))
+        return vd_error_set(err, VD_ERR_CONFIG,
+                            "test.faults is refused unless replication.listen is on loopback");
+    return VD_OK;
+}
+
 static int check_relations(const vd_config_t *config, vd_error_t *err)
 {
     if (vd_config_bool(config, "test.faults") &&
@@ -464,7 +506,7 @@ static int check_relations(const vd_config_t *config, vd_error_t *err)
         vd_config_string(config, "keys.kek_command")[0] != '\0')
         return vd_error_set(err, VD_ERR_CONFIG,
                             "keys.kek_file and keys.kek_command exclude each other");
-    return VD_OK;
+    return check_replication(config, err);
 }
 
 int vd_config_load(const char *file, char *const *argv, int argc, vd_config_t **ret_config,

@@ -27,11 +27,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SLOTS_MAX         64
-#define CONFIG_BLOB_MAX   (256 * 1024)
-#define HELLO_WAIT_MS     250
-#define LAST_WORD_WAIT_MS 500
-#define WATCHDOG_MS       100
+#define SLOTS_MAX          64
+#define CONFIG_BLOB_MAX    (256 * 1024)
+#define HELLO_WAIT_MS      250
+#define LAST_WORD_WAIT_MS  500
+#define WATCHDOG_MS        100
+#define ANSWER_MESSAGE_MAX 4096 /* as proto/control.md bounds it */
 
 struct vd_daemon_slot {
     char name[32];
@@ -452,6 +453,42 @@ static int on_log_level(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_
     return VD_OK;
 }
 
+/* The ticket is the question's number: nothing is kept here, however many are asked. */
+static int on_ask(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
+                  vd_error_t *err)
+{
+    vdp_control_ask_t ask;
+    vd_error_t why = VD_ERROR_INIT;
+    int rc = vdp_decode(&vdp_control_ask, rest, &ask, NULL, err);
+    if (rc != VD_OK)
+        return rc;
+    if (daemon->program->ask != NULL && daemon->state != NULL) {
+        daemon->program->ask(daemon, daemon->state, envelope->request_id, ask.verb, ask.argument,
+                             ask.argument2);
+        return VD_OK;
+    }
+    (void)vd_error_set(&why, VD_ERR_COMMAND_NOT_FOUND, "%s knows no such verb",
+                       daemon->program->program);
+    answer_failure(daemon, envelope->request_id, &why);
+    return VD_OK;
+}
+
+void vd_daemon_answer(vd_daemon_t *daemon, uint64_t ticket, int code, const char *message,
+                      vd_slice_t json)
+{
+    VD_ASSERT(daemon != NULL && message != NULL);
+
+    vd_error_t why = VD_ERROR_INIT;
+    vdp_control_answer_t answer = {
+        .code = code, .message = vd_slice(message, strnlen(message, ANSWER_MESSAGE_MAX))};
+    if (json.len <= vdp_control_answer.body_max_bytes) {
+        control_send(daemon, &vdp_control_answer, &answer, ticket, json);
+        return;
+    }
+    (void)vd_error_set(&why, VD_ERR_FULL, "the answer of %zu bytes is too large", json.len);
+    answer_failure(daemon, ticket, &why);
+}
+
 static const struct {
     uint32_t id;
     int (*handle)(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
@@ -460,6 +497,7 @@ static const struct {
     {VDP_CONTROL_WELCOME, on_welcome}, {VDP_CONTROL_HEARTBEAT_SEEN, on_heartbeat_seen},
     {VDP_CONTROL_DRAIN, on_drain},     {VDP_CONTROL_STOP, on_stop},
     {VDP_CONTROL_STATUS, on_status},   {VDP_CONTROL_LOG_LEVEL, on_log_level},
+    {VDP_CONTROL_ASK, on_ask},
 };
 
 static void control_item(void *context, uint64_t peer, vd_slice_t item)

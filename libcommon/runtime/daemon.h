@@ -13,7 +13,7 @@
 #include "libcommon/runtime/loop.h"
 
 /* One program's part of the status: those of all fit into one packet to an operator. */
-#define VD_STATUS_MAX_BYTES (56 * 1024)
+#define VD_STATUS_MAX_BYTES (40 * 1024)
 
 typedef struct vd_daemon vd_daemon_t;
 

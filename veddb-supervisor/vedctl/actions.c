@@ -79,7 +79,7 @@ static bool worker_state(const vedctl_t *ctl, const char *name, int64_t *ret_sta
 int vedctl_restart(const vedctl_t *ctl)
 {
     if (ctl->argc != 1)
-        return usage("restart WORKER   (rotated, storaged, gatewayd)");
+        return usage("restart WORKER   (rotated, storaged, replicad, gatewayd)");
     const char *name = strncmp(ctl->argv[0], "veddb-", 6) == 0 ? ctl->argv[0] + 6 : ctl->argv[0];
     int64_t before = 0, starts = 0;
     bool running = false;

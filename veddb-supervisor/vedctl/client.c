@@ -11,12 +11,17 @@
 int vedctl_ask(const vedctl_t *ctl, const char *verb, const char *argument, const char *argument2,
                vd_buf_t *body)
 {
+    return vedctl_ask_for(ctl, verb, argument, argument2, ANSWER_WAIT_MS, body);
+}
+
+int vedctl_ask_for(const vedctl_t *ctl, const char *verb, const char *argument,
+                   const char *argument2, uint32_t wait_ms, vd_buf_t *body)
+{
     vd_error_t err = VD_ERROR_INIT;
     vd_buf_t packet, answer;
-    vd_buf_init(&packet, 4096);
+    vd_buf_init(&packet, 16 * 1024); /* the longest arguments fit */
     vd_buf_init(&answer, VD_LOCAL_PACKET_MAX);
-    vdp_envelope_t envelope = {
-        .id = VDP_OPERATOR_REQUEST, .request_id = 1, .deadline_ms = ANSWER_WAIT_MS};
+    vdp_envelope_t envelope = {.id = VDP_OPERATOR_REQUEST, .request_id = 1, .deadline_ms = wait_ms};
     vdp_operator_request_t request = {.verb = vd_slice_str(verb),
                                       .argument = vd_slice_str(argument),
                                       .argument2 = vd_slice_str(argument2)};
@@ -25,7 +30,7 @@ int vedctl_ask(const vedctl_t *ctl, const char *verb, const char *argument, cons
 
     int rc = vdp_encode(&packet, &envelope, &vdp_operator_request, &request, VD_SLICE_NULL, &err);
     if (rc == VD_OK)
-        rc = vd_local_call(ctl->socket, vd_buf_slice(&packet), ANSWER_WAIT_MS, -1, &answer, &err);
+        rc = vd_local_call(ctl->socket, vd_buf_slice(&packet), wait_ms, -1, &answer, &err);
     if (rc == VD_OK)
         rc = vdp_decode_envelope(vd_buf_slice(&answer), &envelope, &rest, &err);
     if (rc == VD_OK && envelope.id != VDP_OPERATOR_REPLY)

@@ -10,8 +10,10 @@ static const char usage[] =
     "usage: vedctl [--socket PATH] [--config FILE] VERB ...\n"
     "  status [--json]           the node and its workers; exit code 0 only when all run\n"
     "  keys status [--json]      versions and states of the data keys\n"
-    "  restart WORKER            drain, stop and start rotated, storaged or gatewayd; waits until "
-    "it runs\n"
+    "  replication VERB ...      status, list, add, remove, promote, step-down, freeze, "
+    "force-sync\n"
+    "  restart WORKER            drain, stop and start rotated, storaged, replicad or gatewayd; "
+    "waits until it runs\n"
     "  drain                     finish what clients have in flight, then close the gateway\n"
     "  stop                      stop the node in order; waits until it has\n"
     "  log-level [WORKER] LEVEL  debug, info, warn, error or fatal, until the next start\n"
@@ -33,7 +35,7 @@ static const struct {
 } verbs[] = {
     {"status", vedctl_status}, {"keys", vedctl_keys}, {"restart", vedctl_restart},
     {"drain", vedctl_drain},   {"stop", vedctl_stop}, {"log-level", vedctl_log_level},
-    {"config", vedctl_config}, {"version", version},
+    {"config", vedctl_config}, {"version", version},  {"replication", vedctl_replication},
 };
 
 /* The control socket that a configuration names. */

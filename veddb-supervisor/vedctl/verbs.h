@@ -19,10 +19,15 @@ typedef struct {
 int vedctl_ask(const vedctl_t *ctl, const char *verb, const char *argument, const char *argument2,
                vd_buf_t *body);
 
+/* The same, waiting for so long. */
+int vedctl_ask_for(const vedctl_t *ctl, const char *verb, const char *argument,
+                   const char *argument2, uint32_t wait_ms, vd_buf_t *body);
+
 int vedctl_status(const vedctl_t *ctl);
 int vedctl_keys(const vedctl_t *ctl);
 int vedctl_stop(const vedctl_t *ctl);
 int vedctl_restart(const vedctl_t *ctl);
 int vedctl_drain(const vedctl_t *ctl);
 int vedctl_log_level(const vedctl_t *ctl);
+int vedctl_replication(const vedctl_t *ctl);
 int vedctl_config(const vedctl_t *ctl);

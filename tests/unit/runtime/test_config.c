@@ -217,6 +217,42 @@ Test(config, a_worker_gets_its_part)
     vd_buf_done(&text);
 }
 
+Test(config, replication_needs_what_belongs_to_it)
+{
+#define FILES "replication:\n  port: 1\n  certificate_file: /c\n  key_file: /k\n  ca_file: /a\n"
+    static const struct {
+        const char *text, *complaint; /* NULL: good */
+    } cases[] = {
+        {"replication:\n  listen: 127.0.0.2\n", NULL},
+        {FILES, NULL},
+        {"replication:\n  port: 1\n", "needs replication.certificate_file"},
+        {"replication:\n  port: 1\n  certificate_file: /c\n", "needs replication.key_file"},
+        {"replication:\n  port: 1\n  certificate_file: /c\n  key_file: /k\n",
+         "needs replication.ca_file"},
+        {"replication:\n  failover: etcd\n", "replication.failover needs replication.port"},
+        {"replication:\n  join: a:1\n", "replication.join needs replication.port"},
+        {FILES "  failover: etcd\n", "needs replication.etcd_endpoints"},
+        {FILES "  failover: etcd\n  etcd_endpoints: https://127.0.0.1:2379\n", NULL},
+        {FILES "  etcd_key_file: /e\n", "go together"},
+        {FILES "  listen: 0.0.0.0\n", "set replication.address"},
+        {FILES "  listen: \"::\"\n", "set replication.address"},
+        {FILES "  listen: 0.0.0.0\n  address: db1:27117\n", NULL},
+        {FILES "  listen: 10.0.0.1\ntest:\n  faults: true\n", "replication.listen is on loopback"},
+        {FILES "  listen: 127.0.0.3\ntest:\n  faults: true\n", NULL},
+    };
+#undef FILES
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        vd_config_t *config = NULL;
+        vd_error_t err = VD_ERROR_INIT;
+        int rc = load_text(cases[i].text, &config, &err);
+        cr_expect_eq(rc, cases[i].complaint == NULL ? VD_OK : VD_ERR_CONFIG, "%zu: %s", i,
+                     err.message);
+        if (cases[i].complaint != NULL)
+            cr_expect_not_null(strstr(err.message, cases[i].complaint), "%zu: %s", i, err.message);
+        vd_config_destroy(&config);
+    }
+}
+
 /* What print writes is read back the same. */
 Test(config, printed_and_read_again)
 {

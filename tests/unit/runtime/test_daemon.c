@@ -1,0 +1,238 @@
+/* tests/unit/runtime/test_daemon.c — a small program of the skeleton, in a process of its own, and
+ * this test as its supervisor: operators' questions and their answers. */
+#include "libcommon/base/clock.h"
+#include "libcommon/runtime/daemon.h"
+#include "libcommon/runtime/link.h"
+#include "proto/control.h"
+#include "proto/failure.h"
+
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define GENERATION 77
+
+/* ---- the program ---- */
+
+static struct {
+    vd_source_t *timer;
+    uint64_t held[8]; /* tickets */
+    size_t held_count;
+} fake;
+
+static int fake_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
+{
+    (void)daemon, (void)err;
+    *state_p = &fake;
+    return VD_OK;
+}
+
+static int fake_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
+{
+    (void)state, (void)err;
+    vd_daemon_ready(daemon, "fake");
+    return VD_OK;
+}
+
+/* "hold" keeps the ticket; "go" answers all that were held, the newest first. */
+static void fake_ask(vd_daemon_t *daemon, void *state, uint64_t ticket, vd_slice_t verb,
+                     vd_slice_t argument, vd_slice_t argument2)
+{
+    static char json[512 * 1024];
+    char text[256];
+    VD_ASSERT(state == &fake);
+    (void)snprintf(text, sizeof text, "%.*s|%.*s|%.*s", VD_SLICE_FMT(verb), VD_SLICE_FMT(argument),
+                   VD_SLICE_FMT(argument2));
+    memset(json, ' ', sizeof json);
+    if (vd_slice_is(verb, "hold")) {
+        fake.held[fake.held_count++] = ticket;
+    } else if (vd_slice_is(verb, "large")) {
+        vd_daemon_answer(daemon, ticket, VD_OK, text,
+                         vd_slice(json, strtoull((const char *)argument.data, NULL, 10)));
+    } else if (vd_slice_is(verb, "refuse")) {
+        vd_daemon_answer(daemon, ticket, VD_ERR_ILLEGAL_OPERATION, "not now", VD_SLICE_NULL);
+    } else if (vd_slice_is(verb, "go")) {
+        while (fake.held_count > 0)
+            vd_daemon_answer(daemon, fake.held[--fake.held_count], VD_OK, "held", VD_SLICE_NULL);
+        vd_daemon_answer(daemon, ticket, VD_OK, text, VD_SLICE_LIT("{}"));
+    } else {
+        vd_daemon_answer(daemon, ticket, VD_OK, text, VD_SLICE_LIT("{\"a\": 1}"));
+    }
+}
+
+/* ---- its supervisor ---- */
+
+static char folder[64];
+static vd_loop_t *loop;
+static vd_link_t *supervisor;
+static uint64_t worker; /* peer */
+static pid_t pid;
+static bool worker_ready;
+
+typedef struct {
+    uint32_t id;
+    uint64_t request_id;
+    int64_t code;
+    char text[256];
+    size_t json_len;
+} heard_t;
+static heard_t heard[16];
+static size_t heard_count;
+
+static void item(void *context, uint64_t peer, vd_slice_t bytes)
+{
+    (void)context;
+    vdp_envelope_t envelope;
+    vd_slice_t rest, body;
+    cr_assert_eq(vdp_decode_envelope(bytes, &envelope, &rest, NULL), VD_OK);
+    cr_assert_eq(envelope.generation, GENERATION);
+    if (envelope.id == VDP_CONTROL_HELLO)
+        worker = peer;
+    if (envelope.id == VDP_CONTROL_READY)
+        worker_ready = true;
+    if (envelope.id != VDP_CONTROL_ANSWER && envelope.id != VDP_FAILURE)
+        return;
+    heard_t *at = &heard[heard_count++];
+    *at = (heard_t){.id = envelope.id, .request_id = envelope.request_id};
+    if (envelope.id == VDP_CONTROL_ANSWER) {
+        vdp_control_answer_t answer;
+        cr_assert_eq(vdp_decode(&vdp_control_answer, rest, &answer, &body, NULL), VD_OK);
+        at->code = answer.code, at->json_len = body.len;
+        (void)snprintf(at->text, sizeof at->text, "%.*s", VD_SLICE_FMT(answer.message));
+    } else {
+        vdp_failure_t failure;
+        cr_assert_eq(vdp_decode(&vdp_failure, rest, &failure, &body, NULL), VD_OK);
+        at->code = failure.code;
+    }
+}
+
+static void turn(void)
+{
+    cr_assert_eq(vd_loop_turn(loop, 10, NULL), VD_OK);
+}
+
+static void start(bool takes_questions)
+{
+    char run_folder[96], path[128];
+    vd_program_t program = {.program = "veddb-replicad",
+                            .letter = 'p',
+                            .summary = "a fake",
+                            .prepare = fake_prepare,
+                            .start = fake_start,
+                            .ask = takes_questions ? fake_ask : NULL};
+    (void)snprintf(folder, sizeof folder, "/tmp/vddaemonXXXXXX");
+    cr_assert_not_null(mkdtemp(folder));
+    (void)snprintf(path, sizeof path, "%s/control", folder);
+    (void)snprintf(run_folder, sizeof run_folder, "--node.run_folder=%s", folder);
+    pid = fork(); /* before any thread of ours */
+    if (pid == 0) {
+        char name[] = "veddb-replicad";
+        char *argv[] = {name, run_folder, NULL};
+        char generation[16];
+        (void)snprintf(generation, sizeof generation, "%d", GENERATION);
+        (void)setenv("VEDDB_CONTROL_SOCKET", path, 1);
+        (void)setenv("VEDDB_GENERATION", generation, 1);
+        _exit(vd_daemon_main(&program, 2, argv));
+    }
+    cr_assert_gt(pid, 0);
+    cr_assert_eq(vd_loop_create(&loop, NULL), VD_OK);
+    vd_link_options_t options = {.path = path, .bind = true, .item = item};
+    cr_assert_eq(vd_link_open(loop, &options, &supervisor, NULL), VD_OK);
+    for (uint64_t end = vd_monotonic_ms() + 10000; !worker_ready && vd_monotonic_ms() < end;)
+        turn();
+    cr_assert(worker_ready);
+}
+
+static void teardown(void)
+{
+    char command[100];
+    int status = -1;
+    (void)kill(pid, SIGTERM);
+    cr_expect_eq(waitpid(pid, &status, 0), pid);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    vd_link_close(&supervisor);
+    vd_loop_destroy(&loop);
+    (void)snprintf(command, sizeof command, "rm -rf %s", folder);
+    cr_assert_eq(system(command), 0);
+}
+
+TestSuite(daemon, .fini = teardown, .timeout = 60);
+
+static void ask(uint64_t request_id, const char *verb, const char *argument, const char *argument2)
+{
+    vd_buf_t item_bytes;
+    vdp_envelope_t envelope = {
+        .id = VDP_CONTROL_ASK, .request_id = request_id, .generation = GENERATION};
+    vdp_control_ask_t fields = {.verb = vd_slice_str(verb),
+                                .argument = vd_slice_str(argument),
+                                .argument2 = vd_slice_str(argument2)};
+    vd_buf_init(&item_bytes, 16 * 1024);
+    cr_assert_eq(vdp_encode(&item_bytes, &envelope, &vdp_control_ask, &fields, VD_SLICE_NULL, NULL),
+                 VD_OK);
+    cr_assert_eq(vd_link_send(supervisor, worker, vd_buf_slice(&item_bytes), VD_SLICE_NULL, NULL),
+                 VD_OK);
+    vd_buf_done(&item_bytes);
+}
+
+static void wait_for(size_t count)
+{
+    for (uint64_t end = vd_monotonic_ms() + 10000; heard_count < count && vd_monotonic_ms() < end;)
+        turn();
+    cr_assert_eq(heard_count, count);
+}
+
+Test(daemon, a_question_is_answered_with_its_number)
+{
+    start(true);
+    ask(901, "promote", "n2", "force");
+    ask(902, "refuse", "", "");
+    wait_for(2);
+    cr_expect_eq(heard[0].request_id, 901);
+    cr_expect_eq(heard[0].code, VD_OK);
+    cr_expect_str_eq(heard[0].text, "promote|n2|force");
+    cr_expect_eq(heard[0].json_len, strlen("{\"a\": 1}"));
+    cr_expect_eq(heard[1].request_id, 902);
+    cr_expect_eq(heard[1].code, VD_ERR_ILLEGAL_OPERATION);
+    cr_expect_str_eq(heard[1].text, "not now");
+}
+
+Test(daemon, questions_may_be_answered_later_and_in_any_order)
+{
+    start(true);
+    ask(11, "hold", "", "");
+    ask(12, "hold", "", "");
+    ask(13, "go", "", "");
+    wait_for(3);
+    cr_expect_eq(heard[0].request_id, 12);
+    cr_expect_eq(heard[1].request_id, 11);
+    cr_expect_eq(heard[2].request_id, 13);
+}
+
+Test(daemon, an_answer_that_is_too_large_is_a_failure)
+{
+    start(true);
+    ask(21, "large", "184320", "");
+    wait_for(1);
+    cr_expect_eq(heard[0].id, VDP_CONTROL_ANSWER);
+    cr_expect_eq(heard[0].json_len, 180 * 1024);
+    ask(22, "large", "184321", "");
+    wait_for(2);
+    cr_expect_eq(heard[1].id, VDP_FAILURE);
+    cr_expect_eq(heard[1].request_id, 22);
+    cr_expect_eq(heard[1].code, VD_ERR_FULL);
+}
+
+Test(daemon, a_program_that_takes_no_questions_says_so)
+{
+    start(false);
+    ask(31, "promote", "", "");
+    wait_for(1);
+    cr_expect_eq(heard[0].id, VDP_FAILURE);
+    cr_expect_eq(heard[0].request_id, 31);
+    cr_expect_eq(heard[0].code, VD_ERR_COMMAND_NOT_FOUND);
+}
