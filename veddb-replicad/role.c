@@ -494,8 +494,7 @@ static void advance_handover(repl_role_t *role, repl_actions_t *actions)
         answer(role, VD_OK, "stepped down; the successor has not everything", actions);
         step_down(role, "forced by an operator", actions);
     } else if (role->now_ms >= role->deadline_ms && !role->role_asked) {
-        answer(role, VD_ERR_EXCEEDED_TIME_LIMIT, "the successor did not catch up in time",
-               actions);
+        answer(role, VD_ERR_EXCEEDED_TIME_LIMIT, "the successor did not catch up in time", actions);
         role->handover_to = 0;
     }
 }
