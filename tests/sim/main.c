@@ -244,10 +244,7 @@ static bool put_off(sim_t *sim, const sim_event_t *event)
     if (event->node < 0 || sim->nodes[event->node].paused_until_us <= sim->now_us ||
         event->kind == SIM_ETCD_ASK || event->kind == SIM_RESTART)
         return false;
-    sim_event_t *again = sim_schedule(sim, event->kind, event->node, 0);
-    uint64_t order = again->order;
-    *again = *event;
-    again->order = order;
+    sim_put_off(sim, event, sim->nodes[event->node].paused_until_us);
     return true;
 }
 

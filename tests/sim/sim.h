@@ -122,13 +122,14 @@ typedef struct {
     uint32_t acked_count; /* entries [0, acked_count) of the one history are acknowledged */
     uint64_t acked_chain;
     uint8_t term_leader[SIM_TERMS_MAX]; /* index + 1 */
-    uint64_t writes, majority_acks, leaders, promotes_at_end, steps, overlaps;
-    repl_actions_t actions;
+    uint64_t writes, majority_acks, leaders, promotes_at_end, steps;
 } sim_t;
 
 /* ---- world.c: events, network, etcd ---- */
 sim_event_t *sim_schedule(sim_t *sim, sim_kind_t kind, int node, uint64_t after_us);
 bool sim_next(sim_t *sim, sim_event_t *ret_event);
+/* The same event again, at that time. */
+void sim_put_off(sim_t *sim, const sim_event_t *event, uint64_t at_us);
 /* Through the network: lost, late, twice, or cut. Takes a copy. */
 void sim_send(sim_t *sim, int from, int to, const sim_event_t *message);
 void sim_etcd_ask(sim_t *sim, int node, sim_ask_t ask, uint64_t term);

@@ -114,6 +114,11 @@ sim_event_t *sim_schedule(sim_t *sim, sim_kind_t kind, int node, uint64_t after_
     return place(sim, &event, sim->now_us + after_us);
 }
 
+void sim_put_off(sim_t *sim, const sim_event_t *event, uint64_t at_us)
+{
+    (void)place(sim, event, at_us);
+}
+
 bool sim_next(sim_t *sim, sim_event_t *ret_event)
 {
     if (sim->heap_count == 0)
