@@ -244,9 +244,14 @@ static void on_pull(sim_t *sim, int node, const sim_event_t *event)
     message.term = n->role.term;
     message.after = event->after;
     message.kind = at == 0 && event->after != 0 ? SIM_DIVERGED : SIM_ENTRIES;
+    bool leads = n->role.state == REPL_LEADER || n->role.state == REPL_HANDING_OVER;
+    /* One that does not lead may just lack the entry: a primary that restarted has lost what its
+     * disk did not have, while others have it and it is acknowledged. */
+    if (message.kind == SIM_DIVERGED && !leads)
+        return;
     if (message.kind == SIM_DIVERGED)
         message.common = common_count(&n->storage, &sim->nodes[event->from].storage);
-    else if (n->role.state == REPL_LEADER || n->role.state == REPL_HANDING_OVER) {
+    else if (leads) {
         uint32_t flushed = find(&n->storage, event->flushed);
         if (flushed > n->acknowledged[event->from])
             n->acknowledged[event->from] = flushed;

@@ -19,7 +19,7 @@ uint64_t sim_clock_ms(const sim_t *sim, int node)
 {
     const sim_node_t *n = &sim->nodes[node];
     int64_t us = (int64_t)sim->now_us;
-    return n->base_ms + (uint64_t)((us + us / 1000 * n->rate_ppm / 1000) / 1000);
+    return n->base_ms + (uint64_t)((us + us * n->rate_ppm / 1000000) / 1000);
 }
 
 void sim_trace(sim_t *sim, const char *format, ...)
