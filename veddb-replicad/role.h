@@ -16,7 +16,11 @@
  *          compare-and-swap; who lost follows.
  * etcd away: the present primary goes on while a majority of the votes still answers it and nobody
  *          can have claimed (see role.c), and says so; else it steps down.
- * Threads: one. Deterministic: same events, same actions. Times in milliseconds, monotonic. */
+ * Owner:   of a term: the member to whom storage has agreed to give it, the leader or a candidate.
+ * In manual mode only the owner of the newest term that it knows seeks to lead by itself, so that a
+ * primary that restarts needs no operator. The whole protocol, and why it is safe:
+ * docs/replication-protocol.md. Threads: one. Deterministic: same events, same actions. Times in
+ * milliseconds, monotonic. */
 #pragma once
 #include "libcommon/base/slice.h"
 
@@ -55,7 +59,9 @@ typedef struct {
 
 typedef enum {
     REPL_EVENT_TICK,    /* at least every heartbeat_ms */
-    REPL_EVENT_STORAGE, /* term, role (VDP_ROLE_*), position = durable */
+    REPL_EVENT_STORAGE, /* term, role (VDP_ROLE_*), position = durable; leader = the last that
+                           SET_ROLE named, 0 = not told. RECOVERING is entered and left by the
+                           process alone */
     REPL_EVENT_STORAGE_LOST,
     REPL_EVENT_ROLE_SET,     /* storage has made term and role durable; position = newest */
     REPL_EVENT_ROLE_REFUSED, /* term = the newer one that storage has agreed to */
@@ -65,9 +71,10 @@ typedef enum {
     REPL_EVENT_FENCE,        /* from asks us to agree to term; position = its own */
     REPL_EVENT_FENCED,       /* from agreed (granted) or not; term, position = its flushed one,
                                 heard_ms ago it last answered the old primary */
-    REPL_EVENT_HANDOVER,     /* from, the primary, gives us term; position = its newest */
-    REPL_EVENT_LEASE,      /* etcd says: term, leader (0 = nobody), left_ms; known since sent_ms */
-    REPL_EVENT_CLAIMED,    /* our claim of term was granted; the request was sent at sent_ms */
+    REPL_EVENT_HANDOVER, /* from, the primary, gives us term (newer than ours); or, when we are the
+                            primary and term is ours: from asks to be given the next */
+    REPL_EVENT_LEASE,    /* etcd says: term, leader (0 = nobody), left_ms; known since sent_ms */
+    REPL_EVENT_CLAIMED,  /* our claim of term was granted; the request was sent at sent_ms */
     REPL_EVENT_CLAIM_LOST, /* it was not: term, leader as etcd has them */
     REPL_EVENT_RENEWED,    /* our lease was renewed by a request sent at sent_ms */
     REPL_EVENT_ETCD_AWAY,  /* no answer */
@@ -88,12 +95,15 @@ typedef struct {
 
 typedef enum {
     REPL_ACTION_SET_ROLE, /* ask storage: term, role (VDP_ROLE_*), leader; answered by ROLE_SET */
-    REPL_ACTION_FOLLOW,   /* pull from member; 0 = from nobody */
+    REPL_ACTION_FOLLOW,   /* pull from member; 0 = from nobody, and nothing more is acknowledged.
+                             catch_up: as candidate, forwards only: one that diverged rolls nothing
+                             back, it waits for the next FOLLOW */
     REPL_ACTION_FENCE,    /* send FENCE(term) to member */
-    REPL_ACTION_FENCED,   /* answer member: term, granted */
+    REPL_ACTION_FENCED,   /* answer member: term, granted, position, heard_ms */
     REPL_ACTION_HANDOVER, /* send HANDOVER(term) to member */
-    REPL_ACTION_CLAIM,    /* etcd: compare-and-swap to {term, self} */
-    REPL_ACTION_RENEW,    /* etcd: keep the lease alive */
+    REPL_ACTION_CLAIM, /* etcd: compare-and-swap to {term, self}: granted if nobody holds the lease
+                          and the term there is older, or it is the same and was ours */
+    REPL_ACTION_RENEW, /* etcd: keep the lease alive */
     REPL_ACTION_RELEASE,  /* etcd: give it up */
     REPL_ACTION_ANNOUNCE, /* our state changed: tell all peers now, and storage the topology */
     REPL_ACTION_ANSWER,   /* the operator: ticket, code (VD_OK or negative), text */
@@ -103,9 +113,9 @@ typedef enum {
 typedef struct {
     repl_action_kind_t kind;
     uint32_t member, leader;
-    uint64_t term, ticket;
+    uint64_t term, ticket, position, heard_ms;
     int role, code;
-    bool granted;
+    bool granted, catch_up;
     char text[200];
 } repl_action_t;
 
@@ -121,7 +131,7 @@ typedef struct {
     uint64_t term, position, answered_ms; /* when the heartbeat it last answered was sent */
     uint64_t heard_ms;
     uint32_t leader;
-    bool fenced; /* in fence_term */
+    bool fenced; /* in fence_term, for us */
     uint64_t fence_position, fence_until_ms;
 } repl_role_peer_t;
 
@@ -143,7 +153,22 @@ typedef struct {
     bool role_asked; /* SET_ROLE under way */
     uint64_t asked_term;
     int asked_role;
+    uint32_t asked_leader;
+    uint32_t fence_from; /* FENCED goes there when it is done; 0 = nobody */
     uint32_t following;
+    uint32_t owner;               /* of `term` */
+    int storage_role;             /* VDP_ROLE_* */
+    uint64_t known_term;          /* newest that anybody spoke of */
+    uint64_t answered_primary_ms; /* last answer to one that leads, or wants to, in our term */
+    uint64_t term_heard_ms;       /* the same, when we agreed to `term`: of older ones */
+    uint64_t alone_since_ms;      /* nobody leads and we may seek; 0 = not so */
+    uint64_t retry_at_ms;
+    uint64_t sent_ms;        /* of the last FENCE, CLAIM, RENEW or request to hand over */
+    uint64_t final_position; /* handing over: nothing is written above */
+    uint64_t step_down_wait_ms;
+    uint64_t claimed_ms; /* when the claim that was granted was sent */
+    bool no_wait;        /* candidate: the primary gave the term: its lease is not waited for */
+    bool by_operator, force, forced, claimed, promoting, stopped;
     repl_role_peer_t peers[REPL_MEMBERS_MAX];
 } repl_role_t;
 
@@ -156,3 +181,8 @@ void repl_role_step(repl_role_t *role, const repl_event_t *event, repl_actions_t
 /* May acknowledge what it writes: leads, and its lease is not over at now_ms. */
 bool repl_role_leads(const repl_role_t *role, uint64_t now_ms);
 const char *repl_role_name(repl_role_state_t state);
+/* What is known of a member, or NULL; our own entry has only id and fence. */
+const repl_role_peer_t *repl_role_peer(const repl_role_t *role, uint32_t id);
+/* Entry a is newer than b: of a newer term, or of the same and later. Terms are the 8 bits in the
+ * timestamps, taken as not above `term` and less than 256 below it. 0 is older than all. */
+bool repl_role_newer(uint64_t a, uint64_t b, uint64_t term);

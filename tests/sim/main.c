@@ -1,0 +1,362 @@
+/* tests/sim/main.c — runs seeds: sim [--seed N [--trace]] [--seeds A..B].
+ *
+ * One seed is one run: members, failover mode, faults and their times all come from it. Exit 0 when
+ * every invariant held in every run; else 1, with the seed of each failure. */
+#include "libcommon/base/assert.h"
+#include "libcommon/base/mem.h"
+#include "proto/replication.h"
+#include "tests/sim/sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SEEDS_DEFAULT 10000
+#define FAULTS_US     20000000u /* how long faults go on */
+#define SETTLE_US     40000000u /* until then all must be well again */
+#define OPERATOR_US   12000000u /* manual: after so long without a leader an operator promotes */
+#define FAILURES_MAX  20
+
+/* ---- a run from its seed ---- */
+
+static void choose_profile(sim_t *sim)
+{
+    sim_profile_t *profile = &sim->profile;
+    profile->count = sim_chance(sim, 0.6) ? 3 : 5;
+    profile->failover = sim_chance(sim, 0.5) ? REPL_FAILOVER_ETCD : REPL_FAILOVER_MANUAL;
+    profile->truncates = sim_chance(sim, 0.5);
+    profile->loss = sim_chance(sim, 0.5) ? 0 : (double)sim_below(sim, 20) / 100;
+    profile->duplicates = sim_chance(sim, 0.5) ? 0 : (double)sim_below(sim, 20) / 100;
+    profile->spikes = sim_chance(sim, 0.5) ? 0 : (double)sim_below(sim, 10) / 100;
+    profile->delay_us = sim_chance(sim, 0.5) ? 1000 : 20000;
+}
+
+static void choose_node(sim_t *sim, int node, repl_role_options_t *options)
+{
+    sim_node_t *n = &sim->nodes[node];
+    n->rate_ppm = (int64_t)sim_below(sim, 80001) - 40000;
+    n->base_ms = 1000 + sim_below(sim, 100000);
+    n->wall_s = (int64_t)sim_below(sim, 10) - 5;
+    n->boot = n->storage_boot = 1;
+    options->self = (uint32_t)node + 1;
+    n->role.options = *options;
+}
+
+static void choose_nodes(sim_t *sim)
+{
+    int count = sim->profile.count;
+    repl_role_options_t options = {.failover = sim->profile.failover,
+                                   .lease_ms = 2000,
+                                   .margin_ms = 400,
+                                   .heartbeat_ms = 200,
+                                   .handover_ms = 1000,
+                                   .member_count = (uint32_t)count};
+    for (int i = 0; i < count; i++)
+        options.members[i] =
+            (repl_role_member_t){.id = (uint32_t)i + 1, .votes = true, .priority = 1};
+    if (sim_chance(sim, 0.2))
+        options.members[sim_below(sim, (uint64_t)count)].priority = 0;
+    if (count == 5 && sim_chance(sim, 0.2))
+        options.members[4] = (repl_role_member_t){.id = 5, .votes = false, .priority = 0};
+    for (int i = 0; i < count; i++)
+        choose_node(sim, i, &options);
+    /* As after the set was made: one of those that may lead was given term 1. */
+    uint32_t first = options.members[0].priority > 0 ? 1 : 2;
+    for (int i = 0; i < count; i++)
+        sim->nodes[i].storage = (sim_storage_t){.term = 1, .owner = first};
+}
+
+static void begin(sim_t *sim, uint64_t seed, bool trace)
+{
+    memset(sim, 0, sizeof *sim);
+    sim->seed = seed;
+    sim->trace = trace;
+    vd_rand_seed(&sim->rand, seed);
+    for (uint32_t i = 0; i < SIM_EVENTS_MAX; i++)
+        sim->free_list[sim->free_count++] = SIM_EVENTS_MAX - 1 - i;
+    choose_profile(sim);
+    choose_nodes(sim);
+    sim->etcd.rate_ppm = (int64_t)sim_below(sim, 80001) - 40000;
+    for (int i = 0; i < sim->profile.count; i++)
+        sim_node_start(sim, i);
+    (void)sim_schedule(sim, SIM_CLIENT, -1, 0);
+    (void)sim_schedule(sim, SIM_FAULT, -1, 3000000);
+    (void)sim_schedule(sim, SIM_OPERATOR, -1, 4000000);
+    (void)sim_schedule(sim, SIM_HEAL, -1, FAULTS_US);
+}
+
+/* ---- faults ---- */
+
+static void fault_network(sim_t *sim)
+{
+    int count = sim->profile.count;
+    uint64_t shape = sim_below(sim, 4);
+    if (shape == 0) { /* whole again */
+        memset(sim->cut, 0, sizeof sim->cut);
+    } else if (shape == 1) { /* one way */
+        sim->cut[sim_below(sim, (uint64_t)count)][sim_below(sim, (uint64_t)count)] = true;
+    } else { /* two sides; 3: only one way */
+        uint64_t sides = sim_below(sim, 1u << count);
+        for (int i = 0; i < count; i++)
+            for (int j = 0; j < count; j++)
+                if ((sides >> i & 1) != (sides >> j & 1) && (shape == 2 || (sides >> i & 1)))
+                    sim->cut[i][j] = true;
+    }
+    sim_trace(sim, "network: %s",
+              shape == 0   ? "whole"
+              : shape == 1 ? "one link is cut one way"
+              : shape == 2 ? "two sides"
+                           : "two sides, one way");
+}
+
+static void fault_etcd(sim_t *sim)
+{
+    if (sim_chance(sim, 0.3))
+        sim->etcd.away = !sim->etcd.away;
+    int node = (int)sim_below(sim, (uint64_t)sim->profile.count);
+    sim->nodes[node].etcd_cut = !sim->nodes[node].etcd_cut;
+    sim_trace(sim, "etcd: %s; node %d %s", sim->etcd.away ? "away" : "there", node + 1,
+              sim->nodes[node].etcd_cut ? "is cut off" : "reaches it");
+}
+
+static void fault_node(sim_t *sim)
+{
+    int node = (int)sim_below(sim, (uint64_t)sim->profile.count);
+    sim_node_t *n = &sim->nodes[node];
+    /* Half of them hit who leads. */
+    for (int i = 0; i < sim->profile.count && sim_chance(sim, 0.7); i++)
+        if (sim->nodes[i].up && sim->nodes[i].role.state == REPL_LEADER)
+            node = i, n = &sim->nodes[i];
+    switch (sim_below(sim, 6)) {
+    case 0:
+    case 1:
+        if (n->up) {
+            sim_node_crash(sim, node);
+            (void)sim_schedule(sim, SIM_RESTART, node, sim_below(sim, 5000000));
+        }
+        break;
+    case 2:
+        if (n->up && n->storage.up)
+            sim_replicad_restart(sim, node);
+        break;
+    case 3:
+        if (n->up && n->storage.up)
+            sim_storage_restart(sim, node);
+        break;
+    case 4:
+        n->paused_until_us = sim->now_us + sim_below(sim, 5000000);
+        sim_trace(sim, "node %d is paused", node + 1);
+        break;
+    default:
+        n->slow_disk = !n->slow_disk;
+        n->wall_s += (int64_t)sim_below(sim, 40) - 20;
+        sim_trace(sim, "node %d: %s disk, calendar jumps", node + 1,
+                  n->slow_disk ? "slow" : "fast");
+    }
+}
+
+static void fault(sim_t *sim)
+{
+    if (sim->healed)
+        return;
+    (void)sim_schedule(sim, SIM_FAULT, -1, sim_below(sim, 2500000));
+    uint64_t which = sim_below(sim, 10);
+    if (which < 4)
+        fault_network(sim);
+    else if (which < 5 && sim->profile.failover == REPL_FAILOVER_ETCD)
+        fault_etcd(sim);
+    else if (which < 6 && sim_chance(sim, 0.3)) /* all at once */
+        for (int i = 0; i < sim->profile.count; i++) {
+            if (sim->nodes[i].up) {
+                sim_node_crash(sim, i);
+                (void)sim_schedule(sim, SIM_RESTART, i, sim_below(sim, 3000000));
+            }
+        }
+    else
+        fault_node(sim);
+}
+
+static void heal(sim_t *sim)
+{
+    sim_trace(sim, "faults end");
+    sim->healed = true;
+    sim->etcd.away = false;
+    memset(sim->cut, 0, sizeof sim->cut);
+    for (int i = 0; i < sim->profile.count; i++)
+        sim->nodes[i].etcd_cut = sim->nodes[i].slow_disk = false;
+}
+
+/* ---- operators and clients ---- */
+
+static bool anybody_leads(const sim_t *sim)
+{
+    for (int i = 0; i < sim->profile.count; i++)
+        if (sim->nodes[i].up && repl_role_leads(&sim->nodes[i].role, sim_clock_ms(sim, i)))
+            return true;
+    return false;
+}
+
+static void operate(sim_t *sim)
+{
+    int node = (int)sim_below(sim, (uint64_t)sim->profile.count);
+    sim_node_t *n = &sim->nodes[node];
+    repl_event_t event = {.kind = REPL_EVENT_PROMOTE, .ticket = sim->orders};
+    (void)sim_schedule(sim, SIM_OPERATOR, -1, 500000 + sim_below(sim, 6000000));
+    if (sim->healed) { /* only where nobody comes by itself */
+        if (sim->now_us < FAULTS_US + OPERATOR_US || anybody_leads(sim))
+            return;
+        sim->promotes_at_end++;
+    } else if (sim_chance(sim, 0.3)) {
+        event.kind = REPL_EVENT_STEP_DOWN;
+        event.wait_ms = sim_below(sim, 3000);
+        event.force = sim_chance(sim, 0.3);
+        for (int i = 0; i < sim->profile.count; i++)
+            if (sim->nodes[i].role.state == REPL_LEADER)
+                node = i, n = &sim->nodes[i];
+    } else if (sim_chance(sim, 0.1)) {
+        event.kind = REPL_EVENT_FREEZE;
+        event.wait_ms = sim_below(sim, 3000);
+    }
+    if (!n->up || n->paused_until_us > sim->now_us)
+        return;
+    sim_trace(sim, "operator: %s at node %d",
+              event.kind == REPL_EVENT_PROMOTE     ? "promote"
+              : event.kind == REPL_EVENT_STEP_DOWN ? "step down"
+                                                   : "freeze",
+              node + 1);
+    sim_node_role(sim, node, event);
+}
+
+static void write_some(sim_t *sim)
+{
+    for (int i = 0; i < sim->profile.count; i++)
+        if (sim->nodes[i].paused_until_us <= sim->now_us)
+            sim_node_write(sim, i);
+    /* Clients stop before the end, so that all can be equal. */
+    if (sim->now_us < FAULTS_US + SETTLE_US / 2)
+        (void)sim_schedule(sim, SIM_CLIENT, -1, sim_below(sim, 120000));
+}
+
+/* ---- the loop ---- */
+
+/* A paused node does later what came meanwhile; its disk and the network go on. */
+static bool put_off(sim_t *sim, const sim_event_t *event)
+{
+    if (event->node < 0 || sim->nodes[event->node].paused_until_us <= sim->now_us ||
+        event->kind == SIM_ETCD_ASK || event->kind == SIM_RESTART)
+        return false;
+    sim_put_off(sim, event, sim->nodes[event->node].paused_until_us);
+    return true;
+}
+
+static void handle(sim_t *sim, const sim_event_t *event)
+{
+    switch (event->kind) {
+    case SIM_CLIENT:
+        write_some(sim);
+        break;
+    case SIM_FAULT:
+        fault(sim);
+        break;
+    case SIM_HEAL:
+        heal(sim);
+        break;
+    case SIM_OPERATOR:
+        operate(sim);
+        break;
+    case SIM_RESTART:
+        if (!sim->nodes[event->node].up)
+            sim_node_start(sim, event->node);
+        break;
+    case SIM_ETCD_ASK:
+        sim_etcd_step(sim, event);
+        break;
+    default:
+        sim_node_event(sim, event);
+    }
+}
+
+static bool run_seed(sim_t *sim, uint64_t seed, bool trace)
+{
+    begin(sim, seed, trace);
+    sim_event_t event;
+    while (!sim->failed && sim_next(sim, &event)) {
+        if (put_off(sim, &event))
+            continue;
+        sim->steps++;
+        handle(sim, &event);
+        sim_check_step(sim);
+        if (sim->now_us >= FAULTS_US + SETTLE_US)
+            break;
+        if (sim->now_us > FAULTS_US + SETTLE_US / 2 + 500000 && event.kind == SIM_TICK &&
+            sim_check_settled(sim))
+            break;
+    }
+    if (!sim->failed && !sim_check_settled(sim))
+        sim_fail(sim, "no leader, or members differ, %u s after the faults ended",
+                 SETTLE_US / 1000000);
+    return !sim->failed;
+}
+
+typedef struct {
+    uint64_t runs, failures, steps, writes, acks, leaders, promoted;
+} totals_t;
+
+static void count_run(totals_t *totals, const sim_t *sim)
+{
+    totals->runs++;
+    totals->failures += sim->failed;
+    totals->steps += sim->steps;
+    totals->writes += sim->writes;
+    totals->acks += sim->majority_acks;
+    totals->leaders += sim->leaders;
+    totals->promoted += sim->promotes_at_end > 0;
+}
+
+static void usage(void)
+{
+    (void)fprintf(stderr, "usage: sim [--seed N [--trace]] [--seeds A..B]\n");
+    exit(2);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t from = 1, to = SEEDS_DEFAULT;
+    bool trace = false;
+    for (int i = 1; i < argc; i++) {
+        char *end = NULL;
+        if (strcmp(argv[i], "--trace") == 0)
+            trace = true;
+        else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
+            from = to = strtoull(argv[++i], &end, 10);
+            if (*end != '\0')
+                usage();
+        } else if (strcmp(argv[i], "--seeds") == 0 && i + 1 < argc) {
+            from = strtoull(argv[++i], &end, 10);
+            if (strncmp(end, "..", 2) != 0)
+                usage();
+            to = strtoull(end + 2, &end, 10);
+            if (*end != '\0' || to < from)
+                usage();
+        } else
+            usage();
+    }
+    sim_t *sim = vd_xalloc(sizeof *sim);
+    totals_t totals = {0};
+    for (uint64_t seed = from; seed <= to && totals.failures < FAILURES_MAX; seed++) {
+        if (!run_seed(sim, seed, trace))
+            (void)printf("FAILED --seed %llu (%d nodes, %s) %s\n", (unsigned long long)seed,
+                         sim->profile.count,
+                         sim->profile.failover == REPL_FAILOVER_ETCD ? "etcd" : "manual",
+                         sim->failure);
+        count_run(&totals, sim);
+    }
+    (void)printf("seeds %llu..%llu: %llu runs, %llu failed; %llu steps, %llu writes, %llu "
+                 "acknowledged by a majority, %llu times somebody led; in %llu runs an operator "
+                 "was needed at the end\n",
+                 (unsigned long long)from, (unsigned long long)to, (unsigned long long)totals.runs,
+                 (unsigned long long)totals.failures, (unsigned long long)totals.steps,
+                 (unsigned long long)totals.writes, (unsigned long long)totals.acks,
+                 (unsigned long long)totals.leaders, (unsigned long long)totals.promoted);
+    vd_free(sim);
+    return totals.failures == 0 ? 0 : 1;
+}
