@@ -601,7 +601,7 @@ static int applied_rename(stor_request_t *request, stor_collection_t *from, cons
 static int applied_locked(stor_request_t *request, stor_change_kind_t kind, uint64_t id,
                           vd_bson_t from, const given_t *given, vd_error_t *err)
 {
-    body_t body;
+    body_t body = {0};
     stor_collection_t *collection = NULL;
     int rc = body_read(kind, from, &body, err);
     if (rc == VD_OK && kind == STOR_CHANGE_CREATE)
