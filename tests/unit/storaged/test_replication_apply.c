@@ -6,7 +6,7 @@
 #include "veddb-storaged/replication/apply.h"
 #include "veddb-storaged/replication/tail.h"
 
-#include <openssl/sha.h>
+#include <stdarg.h>
 
 #define BUF_MAX (512u << 20)
 
@@ -143,26 +143,27 @@ static void apply_ok(reads_t *reads, recorded_t *recorded, uint32_t from, uint32
 
 /* ---- everything that must be equal, as text ---- */
 
-static void table_sum(reads_t *reads, const char *table, char out[65])
+static uint64_t sum_add(uint64_t sum, vd_slice_t bytes)
 {
-    SHA256_CTX sha;
-    uint8_t digest[32];
+    for (size_t i = 0; i < bytes.len; i++)
+        sum = (sum ^ bytes.data[i]) * 1099511628211u;
+    return (sum ^ bytes.len) * 1099511628211u;
+}
+
+#define SUM_EMPTY 14695981039346656037u
+
+static uint64_t table_sum(reads_t *reads, const char *table)
+{
     stor_cursor_t *cursor;
     vd_slice_t k, v;
     vd_error_t err = VD_ERROR_INIT;
-    SHA256_Init(&sha);
+    uint64_t sum = SUM_EMPTY;
     reads_ok(stor_txn_begin(reads->session, &err), &err);
     reads_ok(stor_cursor_open(reads->session, table, &cursor, &err), &err);
-    while (stor_cursor_next(cursor, true, &k, &v, NULL) == VD_OK) {
-        uint64_t lens[2] = {k.len, v.len};
-        SHA256_Update(&sha, lens, sizeof lens);
-        SHA256_Update(&sha, k.data, k.len);
-        SHA256_Update(&sha, v.data, v.len);
-    }
+    while (stor_cursor_next(cursor, true, &k, &v, NULL) == VD_OK)
+        sum = sum_add(sum_add(sum, k), v);
     stor_txn_rollback(reads->session);
-    SHA256_Final(digest, &sha);
-    for (int i = 0; i < 32; i++)
-        snprintf(out + 2 * i, 3, "%02x", digest[i]);
+    return sum;
 }
 
 static uint64_t journal_sum(reads_t *reads, uint32_t *ret_count)
@@ -170,7 +171,7 @@ static uint64_t journal_sum(reads_t *reads, uint32_t *ret_count)
     stor_journal_entry_t entry;
     vd_slice_t key, value;
     vd_error_t err = VD_ERROR_INIT;
-    uint64_t sum = 14695981039346656037u;
+    uint64_t sum = SUM_EMPTY;
     stor_journal_reader_t *reader =
         stor_journal_reader_open(reads->storage.journal, reads->session, 0);
     *ret_count = 0;
@@ -178,10 +179,7 @@ static uint64_t journal_sum(reads_t *reads, uint32_t *ret_count)
     stor_journal_reader_begin(reader);
     while (stor_journal_reader_next(reader, UINT64_MAX, &entry, NULL) == VD_OK) {
         stor_journal_reader_raw(reader, &key, &value);
-        for (size_t i = 0; i < key.len; i++)
-            sum = (sum ^ key.data[i]) * 1099511628211u;
-        for (size_t i = 0; i < value.len; i++)
-            sum = (sum ^ value.data[i]) * 1099511628211u;
+        sum = sum_add(sum_add(sum, key), value);
         ++*ret_count;
     }
     stor_txn_rollback(reads->session);
@@ -195,25 +193,25 @@ static char *fingerprint(reads_t *reads)
     vd_buf_t out;
     stor_collection_info_t *infos;
     uint32_t count, entries;
-    char sum[65], table[32];
+    char table[32];
     vd_buf_init(&out, 1 << 20);
     reads_ok(stor_catalog_list(reads->storage.catalog, arena, VD_SLICE_NULL, false, &infos, &count,
                                NULL),
              &(vd_error_t)VD_ERROR_INIT);
     for (uint32_t i = 0; i < count; i++) {
         snprintf(table, sizeof table, "c-%llu", (unsigned long long)infos[i].id);
-        table_sum(reads, table, sum);
-        cr_assert_eq(vd_buf_printf(&out, "%s %.*s.%.*s %02x%02x n=%lld b=%lld h=%llx %s %s\n",
+        cr_assert_eq(vd_buf_printf(&out, "%s %.*s.%.*s %02x%02x n=%lld b=%lld h=%llx %s %llx\n",
                                    table, VD_SLICE_FMT(infos[i].db), VD_SLICE_FMT(infos[i].name),
                                    infos[i].uuid[0], infos[i].uuid[15],
                                    (long long)infos[i].documents, (long long)infos[i].bytes,
                                    (unsigned long long)infos[i].hash,
-                                   vd_bson_to_json(arena, infos[i].options, 2000), sum),
+                                   vd_bson_to_json(arena, infos[i].options, 2000),
+                                   (unsigned long long)table_sum(reads, table)),
                      VD_OK);
     }
-    table_sum(reads, "sessions", sum);
     uint64_t journal = journal_sum(reads, &entries);
-    cr_assert_eq(vd_buf_printf(&out, "sessions %s\njournal %u %llx\nepoch %llu\n", sum, entries,
+    cr_assert_eq(vd_buf_printf(&out, "sessions %llx\njournal %u %llx\nepoch %llu\n",
+                               (unsigned long long)table_sum(reads, "sessions"), entries,
                                (unsigned long long)journal,
                                (unsigned long long)atomic_load(&reads->storage.auth_epoch)),
                  VD_OK);
