@@ -11,6 +11,8 @@
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/replication/replication.h"
+#include "veddb-storaged/replication/snapshot.h"
 #include "veddb-storaged/scrub.h"
 #include "veddb-storaged/sessions.h"
 
@@ -22,9 +24,10 @@
 #define FOLD_BATCHES_MAX 20    /* in a pass */
 #define SCRUB_PAUSE_US   10000 /* behind each step of about a millisecond */
 #define SCRUB_LOOK_MS    1000
+#define SILENCE_S        10 /* of a primary's journal: then an entry says what time it is */
 
 /* Kinds of work that may fail: told once, and again when they have gone well in between. */
-typedef enum { WORK_COUNTERS, WORK_JOURNAL, WORK_SCRUB, WORK_COUNT } work_t;
+typedef enum { WORK_COUNTERS, WORK_JOURNAL, WORK_SCRUB, WORK_TIME, WORK_COUNT } work_t;
 
 struct stor_keeper {
     stor_storage_t *storage;
@@ -38,7 +41,7 @@ struct stor_keeper {
     atomic_bool failed[WORK_COUNT];
 };
 
-static const char *const work_names[WORK_COUNT] = {"counters", "journal", "scrub"};
+static const char *const work_names[WORK_COUNT] = {"counters", "journal", "scrub", "time"};
 
 static void note(stor_keeper_t *keeper, work_t work, int rc, const vd_error_t *err)
 {
@@ -69,6 +72,25 @@ static void counters_fold(stor_keeper_t *keeper, stor_storage_t *storage, stor_s
     }
 }
 
+/* So that the others know how far behind they are, and reads after a time go on. */
+static void time_note(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t *session)
+{
+    /* {msg: "periodic noop"} */
+    static const uint8_t body[] = "\x1c\0\0\0\x02msg\0\x0e\0\0\0periodic noop\0";
+    vd_error_t err = VD_ERROR_INIT;
+    uint64_t timestamp;
+    int64_t newest_s = (int64_t)(stor_engine_newest(storage->engine) >> 32);
+    if (!storage->settings.replicated || storage->replication == NULL ||
+        stor_replication_role(storage) != VDP_ROLE_PRIMARY ||
+        vd_wall_ms() / 1000 - newest_s < SILENCE_S ||
+        stor_replication_write_enter(storage, &err) != VD_OK)
+        return;
+    int rc = stor_journal_note(storage, session, STOR_CHANGE_NOOP, (vd_bson_t){body, sizeof body},
+                               NULL, NULL, &timestamp, &err);
+    stor_replication_write_leave(storage);
+    note(keeper, WORK_TIME, rc, &err);
+}
+
 static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t *session)
 {
     vd_error_t err = VD_ERROR_INIT;
@@ -80,7 +102,10 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
     if (stor_engine_free_allowed(storage->engine, NULL) == VD_OK) {
         stor_sessions_expire(storage, session);
         counters_fold(keeper, storage, session);
+        time_note(keeper, storage, session);
     }
+    if (storage->settings.replicated && storage->replication != NULL)
+        stor_snapshots_expire(storage->replication->snapshots);
     /* These give space back, so a full disk needs them most. What they write of their own is a row,
      * and at most one cut: a journal that nobody may write to does not grow. */
     int rc =

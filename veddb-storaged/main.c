@@ -10,6 +10,7 @@
 #include "proto/keys.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/keeper.h"
+#include "veddb-storaged/replication/replication.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -159,6 +160,7 @@ static stor_settings_t settings_read(state_t *state)
         .replica_set = vd_config_string(config, "node.replica_set"),
         .address = state->address,
         .data_folder = state->folder,
+        .replicated = vd_config_number(config, "replication.port") != 0,
     };
 }
 
@@ -226,6 +228,10 @@ static int start(vd_daemon_t *daemon, void *context, vd_error_t *err)
         (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", path, sizeof path);
         rc = stor_inbox_start(state->storage, daemon, path, err);
     }
+    if (rc == VD_OK && settings.replicated) {
+        (void)vd_daemon_socket_path(daemon, "storage-replicad", "replication", path, sizeof path);
+        rc = stor_replication_start(state->storage, daemon, path, err);
+    }
     if (rc != VD_OK)
         return rc;
     (void)snprintf(
@@ -257,6 +263,7 @@ static void stop(vd_daemon_t *daemon, void *context)
     state_t *state = context;
     vd_error_t err = VD_ERROR_INIT;
     if (state->storage != NULL) {
+        stor_replication_stop(state->storage); /* first: requests may wait for replicad */
         stor_inbox_stop(&state->storage->inbox);
         stor_keeper_stop(&state->storage->keeper);
     }

@@ -399,11 +399,10 @@ int stor_sessions_lookup(stor_request_t *request, int32_t statement,
     return VD_OK;
 }
 
-int stor_sessions_record(stor_request_t *request, const stor_statement_result_t *result,
-                         vd_error_t *err)
+void stor_sessions_row(stor_request_t *request, const stor_statement_result_t *result,
+                       vd_slice_t *ret_key, vd_slice_t *ret_value)
 {
     stor_session_key_t session = key_of(request);
-    uint8_t key[ROW_KEY_BYTES];
     bool upserted = result->upserted.type != VD_BSON_MISSING;
     size_t len = ROW_HEAD_BYTES + (upserted ? 5 + result->upserted.len : 0) +
                  (result->has_value ? result->value.len : 0);
@@ -430,12 +429,46 @@ int stor_sessions_record(stor_request_t *request, const stor_statement_result_t 
     }
     if (result->has_value)
         memcpy(p, result->value.data, result->value.len);
+    uint8_t *key = vd_arena_alloc(request->arena, ROW_KEY_BYTES);
     row_key(&session, (uint32_t)result->statement, key);
+    *ret_key = vd_slice(key, ROW_KEY_BYTES);
+    *ret_value = vd_slice(value, len);
+}
+
+static int put(stor_session_t *session, vd_slice_t key, vd_slice_t value, vd_error_t *err)
+{
     stor_cursor_t *cursor;
-    int rc = stor_cursor_open(request->session, TABLE, &cursor, err);
-    return rc != VD_OK
-               ? rc
-               : stor_cursor_put(cursor, vd_slice(key, sizeof key), vd_slice(value, len), err);
+    int rc = stor_cursor_open(session, TABLE, &cursor, err);
+    return rc == VD_OK ? stor_cursor_put(cursor, key, value, err) : rc;
+}
+
+int stor_sessions_record(stor_request_t *request, const stor_statement_result_t *result,
+                         vd_error_t *err)
+{
+    vd_slice_t key, value;
+    stor_sessions_row(request, result, &key, &value);
+    return put(request->session, key, value, err);
+}
+
+int stor_sessions_row_put(stor_session_t *session, vd_slice_t key, vd_slice_t value,
+                          vd_error_t *err)
+{
+    return row_ok(key, value) ? put(session, key, value, err) : row_bad(err);
+}
+
+void stor_sessions_row_applied(stor_sessions_t *sessions, vd_slice_t key, vd_slice_t value)
+{
+    VD_ASSERT(row_ok(key, value)); /* it was put */
+    stor_session_key_t session_key;
+    memcpy(session_key.bytes, key.data, sizeof session_key.bytes);
+    shard_t *shard = shard_of(sessions, &session_key);
+    pthread_mutex_lock(&shard->lock);
+    session_t *session =
+        vd_map_get(shard->by_key, vd_slice(session_key.bytes, sizeof session_key.bytes));
+    /* One that is not there, or not loaded, looks at the rows when it is used. */
+    if (session != NULL && session->loaded && row_txn_number(value) > session->txn_number)
+        session->txn_number = row_txn_number(value);
+    pthread_mutex_unlock(&shard->lock);
 }
 
 /* ---- the end of sessions ---- */

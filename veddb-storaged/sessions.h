@@ -57,3 +57,13 @@ VD_MUST_CHECK int stor_sessions_lookup(stor_request_t *request, int32_t statemen
 /* In the write's open transaction, before its commit. */
 VD_MUST_CHECK int stor_sessions_record(stor_request_t *request,
                                        const stor_statement_result_t *result, vd_error_t *err);
+
+/* ---- for replication: the same rows on every member ---- */
+/* The row that stor_sessions_record puts, in the request's arena: for the journal entry. */
+void stor_sessions_row(stor_request_t *request, const stor_statement_result_t *result,
+                       vd_slice_t *ret_key, vd_slice_t *ret_value);
+/* Puts a row of another node, in the session's open transaction. VD_ERR_CORRUPT: not a row. */
+VD_MUST_CHECK int stor_sessions_row_put(stor_session_t *session, vd_slice_t key, vd_slice_t value,
+                                        vd_error_t *err);
+/* After the commit: the session's newest txnNumber follows, if it is in memory. */
+void stor_sessions_row_applied(stor_sessions_t *sessions, vd_slice_t key, vd_slice_t value);

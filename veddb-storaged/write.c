@@ -36,12 +36,13 @@ int stor_write_begin(stor_write_t *write, vd_error_t *err)
     write->part = 0;
     write->timestamp = 0;
     write->changes = 0;
+    write->result = false;
     write->documents_delta = write->bytes_delta = 0;
     write->hash_delta = 0;
     int rc = stor_request_space(write->request, err); /* a long command would fill the disk */
     if (rc == VD_OK)
         rc = stor_txn_begin(session, err);
-    if (rc != VD_OK)
+    if (rc != VD_OK || write->collection == NULL)
         return rc;
     rc = stor_cursor_open(session, write->collection->table, &write->table, err);
     if (rc != VD_OK)
@@ -204,6 +205,36 @@ int stor_write_remove(stor_write_t *write, const stor_record_t *old, int32_t sta
     return rc;
 }
 
+/* {key, value}: what STOR_CHANGE_RESULT holds. */
+static int result_body(vd_arena_t *arena, vd_slice_t key, vd_slice_t value, vd_bson_t *ret_body,
+                       vd_error_t *err)
+{
+    vd_bb_t *bb = vd_arena_alloc(arena, sizeof *bb);
+    vd_bb_init_arena(bb, arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_binary(bb, "key", 0, key);
+    vd_bb_binary(bb, "value", 0, value);
+    return vd_bb_finish(bb, ret_body, err);
+}
+
+int stor_write_result(stor_write_t *write, const stor_statement_result_t *result, vd_error_t *err)
+{
+    stor_request_t *request = write->request;
+    if (!request->storage->settings.replicated)
+        return stor_sessions_record(request, result, err);
+    vd_slice_t key, value;
+    stor_change_t change = {.kind = STOR_CHANGE_RESULT, .statement = result->statement};
+    stor_sessions_row(request, result, &key, &value);
+    int rc = stor_sessions_row_put(request->session, key, value, err);
+    if (rc == VD_OK)
+        rc = result_body(request->arena, key, value, &change.body, err);
+    if (rc == VD_OK)
+        rc = change_begin(write, err); /* also for a no-op, which would be journaled by nothing */
+    if (rc == VD_OK)
+        rc = stor_journal_add(&write->entry, &change, err);
+    write->result |= rc == VD_OK;
+    return rc;
+}
+
 int stor_write_read(stor_write_t *write, vd_slice_t key, stor_record_t *ret_record, vd_error_t *err)
 {
     vd_slice_t value;
@@ -233,18 +264,26 @@ static void epoch_raise(stor_write_t *write)
     write->request->announce = true;
 }
 
+static bool is_auth(const stor_write_t *write)
+{
+    return write->changes > 0 && write->collection->is_auth;
+}
+
 static void committed(stor_write_t *write)
 {
     stor_request_t *request = write->request;
     stor_collection_t *collection = write->collection;
-    atomic_fetch_add_explicit(&collection->documents, write->documents_delta, memory_order_relaxed);
-    atomic_fetch_add_explicit(&collection->bytes, write->bytes_delta, memory_order_relaxed);
-    atomic_fetch_add_explicit(&collection->hash, write->hash_delta, memory_order_relaxed);
+    if (write->changes > 0) {
+        atomic_fetch_add_explicit(&collection->documents, write->documents_delta,
+                                  memory_order_relaxed);
+        atomic_fetch_add_explicit(&collection->bytes, write->bytes_delta, memory_order_relaxed);
+        atomic_fetch_add_explicit(&collection->hash, write->hash_delta, memory_order_relaxed);
+    }
     atomic_store_explicit(&request->storage->last_write_ms, request->variables.now_ms,
                           memory_order_relaxed);
     stor_request_depends(request, write->timestamp);
     request->operation_time = write->timestamp;
-    if (collection->is_auth)
+    if (is_auth(write))
         epoch_raise(write);
 }
 
@@ -252,14 +291,14 @@ int stor_write_commit(stor_write_t *write, vd_error_t *err)
 {
     stor_request_t *request = write->request;
     stor_session_t *session = request->session;
-    if (write->changes == 0) {
+    if (write->changes == 0 && !write->result) {
         /* A no-op was decided by what this snapshot saw. */
         stor_request_depends(request, stor_txn_snapshot_newest(session));
         return stor_txn_commit(session, err);
     }
     int rc = stor_journal_append(request->storage->journal, session, write->timestamp, write->part,
                                  vd_buf_slice(&write->entry), err);
-    if (rc == VD_OK && write->collection->is_auth)
+    if (rc == VD_OK && is_auth(write))
         rc = epoch_put(write, err);
     if (rc == VD_OK)
         rc = VD_FAULT("write.before_commit", err);

@@ -4,7 +4,7 @@
  * Duty:    begin -> insert/replace/remove ... -> commit. Draws the timestamp at the first change
  *          (after begin), asserts that it is greater than each version replaced, appends the
  *          journal entry at commit, adds to the collection's counters after it, and notes what the
- *          reply depends on.
+ *          reply depends on. A write without a collection (NULL) has only results.
  * Retry:   any call may give VD_ERR_WRITE_CONFLICT: roll back, stor_write_backoff, start over (the
  *          whole statement, with a new begin).
  * Owner:   embedded in the command's frame; lives in the request's arena. One at a time per
@@ -13,6 +13,7 @@
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/sessions.h"
 
 typedef struct {
     stor_request_t *request;
@@ -23,6 +24,7 @@ typedef struct {
     uint32_t part;
     uint64_t timestamp; /* 0 until the first change */
     uint32_t changes;
+    bool result; /* the entry holds a result, perhaps nothing else */
     int64_t documents_delta, bytes_delta;
     uint64_t hash_delta;
     uint32_t attempts;
@@ -43,6 +45,10 @@ VD_MUST_CHECK int stor_write_remove(stor_write_t *write, const stor_record_t *ol
  * write. */
 VD_MUST_CHECK int stor_write_read(stor_write_t *write, vd_slice_t key, stor_record_t *ret_record,
                                   vd_error_t *err);
+/* The result of a retryable write, in the same transaction; where others replicate from here it
+ * also stands in the journal entry, so that they can answer when it is asked for again. */
+VD_MUST_CHECK int stor_write_result(stor_write_t *write, const stor_statement_result_t *result,
+                                    vd_error_t *err);
 /* Commits; with no change it just ends the transaction. The transaction is over in every case. */
 VD_MUST_CHECK int stor_write_commit(stor_write_t *write, vd_error_t *err);
 void stor_write_rollback(stor_write_t *write);

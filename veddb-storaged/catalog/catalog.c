@@ -445,9 +445,57 @@ void stor_catalog_table_dropped(stor_catalog_t *catalog, const char *table)
     pthread_mutex_unlock(&catalog->dropped_lock);
 }
 
+/* Out of the list, if it stands there. */
+static void dropped_forget(stor_catalog_t *catalog, const char *table)
+{
+    pthread_mutex_lock(&catalog->dropped_lock);
+    for (stor_dropped_t **at = &catalog->dropped; *at != NULL;) {
+        stor_dropped_t *dropped = *at;
+        if (strcmp(dropped->table, table) != 0) {
+            at = &dropped->next;
+            continue;
+        }
+        *at = dropped->next;
+        vd_free(dropped);
+    }
+    pthread_mutex_unlock(&catalog->dropped_lock);
+}
+
+int stor_catalog_table_make(stor_catalog_t *catalog, const char *table, vd_error_t *err)
+{
+    stor_engine_t *engine = catalog->storage->engine;
+    uint64_t give_up = vd_monotonic_ms() + STOR_FENCE_WAIT_MS;
+    dropped_forget(catalog, table);
+    int rc;
+    while ((rc = stor_engine_table_drop(engine, table, NULL)) == VD_ERR_OBJECT_IS_BUSY &&
+           vd_monotonic_ms() < give_up) {
+        struct timespec pause = {.tv_nsec = 5000000}; /* a checkpoint has it */
+        (void)nanosleep(&pause, NULL);                /* waking early is fine */
+    }
+    return stor_engine_table_create(engine, table, false, err); /* says what is wrong, if it is */
+}
+
+/* One of the list: true when it is done with. */
+static bool dropped_remove(stor_catalog_t *catalog, stor_dropped_t *dropped)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    int rc = stor_engine_table_drop(catalog->storage->engine, dropped->table, &err);
+    if (rc == VD_OK || rc == VD_ERR_NOT_FOUND)
+        return true;
+    if (rc != VD_ERR_OBJECT_IS_BUSY && dropped->tries % 100 == 0)
+        vd_log(VD_LOG_WARN, "a dropped table's file can't be removed yet", "table=%s code=%d",
+               dropped->table, -rc);
+    dropped->tries++;
+    return false;
+}
+
 void stor_catalog_remove_dropped(stor_catalog_t *catalog, stor_session_t *session)
 {
     (void)session;
+    /* Alone in the catalog: a table may be made anew under the same name (stor_catalog_table_make).
+     * Who changes something now has its own file to make; these can wait. */
+    if (pthread_mutex_trylock(&catalog->change_lock) != 0)
+        return;
     pthread_mutex_lock(&catalog->dropped_lock);
     stor_dropped_t *list = catalog->dropped;
     catalog->dropped = NULL;
@@ -455,21 +503,16 @@ void stor_catalog_remove_dropped(stor_catalog_t *catalog, stor_session_t *sessio
     while (list != NULL) {
         stor_dropped_t *dropped = list;
         list = dropped->next;
-        vd_error_t err = VD_ERROR_INIT;
-        int rc = stor_engine_table_drop(catalog->storage->engine, dropped->table, &err);
-        if (rc == VD_OK || rc == VD_ERR_NOT_FOUND) {
+        if (dropped_remove(catalog, dropped)) {
             vd_free(dropped);
             continue;
         }
-        if (rc != VD_ERR_OBJECT_IS_BUSY && dropped->tries % 100 == 0)
-            vd_log(VD_LOG_WARN, "a dropped table's file can't be removed yet", "table=%s code=%d",
-                   dropped->table, -rc);
-        dropped->tries++;
         pthread_mutex_lock(&catalog->dropped_lock);
         dropped->next = catalog->dropped;
         catalog->dropped = dropped;
         pthread_mutex_unlock(&catalog->dropped_lock);
     }
+    pthread_mutex_unlock(&catalog->change_lock);
 }
 
 /* ---- open ---- */

@@ -14,6 +14,7 @@
  *          id -> counters folded up to a journal position (counters.h).
  * Threads: any. */
 #pragma once
+#include "veddb-storaged/journal.h"
 #include "veddb-storaged/query/filter.h"
 #include "veddb-storaged/request.h"
 
@@ -109,6 +110,14 @@ VD_MUST_CHECK int stor_catalog_modify(stor_request_t *request, vd_slice_t db, vd
                                       int (*change)(void *context, vd_bson_t old,
                                                     vd_bson_t *ret_options, vd_error_t *err),
                                       void *context, vd_error_t *err);
+
+/* A change that another node's journal holds: under the same id and uuid, in one transaction with
+ * that entry (key and value as they came) at its timestamp. Nobody else changes the catalog.
+ * request: carries session, storage, arena. VD_ERR_DIVERGED: what it changes is not as it was
+ * there; nothing was done. */
+VD_MUST_CHECK int stor_catalog_apply(stor_request_t *request, stor_change_kind_t kind, uint64_t id,
+                                     vd_bson_t body, uint64_t timestamp, vd_slice_t entry_key,
+                                     vd_slice_t entry_value, vd_error_t *err);
 
 /* ---- the program ---- */
 VD_MUST_CHECK int stor_catalog_open(stor_storage_t *storage, stor_catalog_t **ret_catalog,

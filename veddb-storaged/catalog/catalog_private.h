@@ -33,6 +33,10 @@ struct stor_catalog {
 VD_MUST_CHECK int stor_collection_make(uint64_t id, vd_slice_t db, vd_slice_t name,
                                        const uint8_t uuid[16], vd_bson_t options,
                                        stor_collection_t **ret_collection, vd_error_t *err);
+/* The file of a collection whose id another node chose: one that is left of an earlier try goes
+ * first. */
+VD_MUST_CHECK int stor_catalog_table_make(stor_catalog_t *catalog, const char *table,
+                                          vd_error_t *err);
 void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection);
 void stor_catalog_leave(stor_catalog_t *catalog, stor_collection_t *collection);
 /* `to` (same id) takes the place of `from`, and of `dropped` (may be NULL), in one step: nobody

@@ -15,38 +15,59 @@
 
 #define CONFLICT_WAIT_MAX_US 10000
 
+/* The entry of another node that a change comes from. */
+typedef struct {
+    uint64_t timestamp;
+    vd_slice_t key, value;
+} given_t;
+
 typedef struct {
     stor_change_kind_t kind;
     uint64_t collection_id;
     vd_bson_t body;
+    const given_t *given; /* NULL: our own, whose entry is made here */
     /* Puts and removes rows, in the transaction. */
     int (*rows)(stor_session_t *session, void *context, vd_error_t *err);
     void *context;
 } change_t;
 
-static int change_try(stor_request_t *request, const change_t *change, vd_buf_t *entry,
+static int entry_make(stor_request_t *request, const change_t *change, vd_buf_t *entry,
                       vd_error_t *err)
 {
-    stor_session_t *session = request->session;
-    stor_journal_t *journal = request->storage->journal;
     stor_change_t c = {
         .kind = change->kind,
         .statement = -1,
         .collection_id = change->collection_id,
         .body = change->body,
     };
+    vd_buf_clear(entry);
+    int rc = stor_journal_begin(entry, request, vd_wall_ms(), err);
+    return rc == VD_OK ? stor_journal_add(entry, &c, err) : rc;
+}
+
+static int change_try(stor_request_t *request, const change_t *change, vd_buf_t *entry,
+                      vd_error_t *err)
+{
+    stor_session_t *session = request->session;
+    stor_journal_t *journal = request->storage->journal;
+    const given_t *given = change->given;
+    uint64_t timestamp;
     int rc = stor_txn_begin(session, err);
     if (rc != VD_OK)
         return rc;
-    uint64_t timestamp = stor_txn_timestamp(session);
-    vd_buf_clear(entry);
-    rc = stor_journal_begin(entry, request, vd_wall_ms(), err);
-    if (rc == VD_OK)
-        rc = stor_journal_add(entry, &c, err);
+    if (given != NULL) {
+        timestamp = given->timestamp;
+        stor_txn_timestamp_given(session, timestamp);
+    } else {
+        timestamp = stor_txn_timestamp(session);
+        rc = entry_make(request, change, entry, err);
+    }
     if (rc == VD_OK)
         rc = change->rows(session, change->context, err);
     if (rc == VD_OK)
-        rc = stor_journal_append(journal, session, timestamp, 0, vd_buf_slice(entry), err);
+        rc = given != NULL
+                 ? stor_journal_append_raw(journal, session, given->key, given->value, err)
+                 : stor_journal_append(journal, session, timestamp, 0, vd_buf_slice(entry), err);
     if (rc != VD_OK) {
         stor_txn_rollback(session);
         return rc;
@@ -159,6 +180,22 @@ static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
     return rc;
 }
 
+/* Its file is there. Takes the collection. */
+static int create_commit(stor_request_t *request, stor_collection_t *collection, vd_bson_t body,
+                         const given_t *given, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    change_t change = {STOR_CHANGE_CREATE, collection->id, body, given, create_rows, collection};
+    int rc = change_commit(request, &change, err);
+    if (rc != VD_OK) {
+        stor_catalog_table_dropped(catalog, collection->table);
+        stor_catalog_unreference(&collection);
+        return rc;
+    }
+    stor_catalog_enter(catalog, collection);
+    return VD_OK;
+}
+
 static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name,
                          const stor_create_options_t *options, vd_error_t *err)
 {
@@ -191,15 +228,7 @@ static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name
         return rc;
     }
     catalog->next_id++;
-    change_t change = {STOR_CHANGE_CREATE, collection->id, body, create_rows, collection};
-    rc = change_commit(request, &change, err);
-    if (rc != VD_OK) {
-        stor_catalog_table_dropped(catalog, collection->table);
-        stor_catalog_unreference(&collection);
-        return rc;
-    }
-    stor_catalog_enter(catalog, collection);
-    return VD_OK;
+    return create_commit(request, collection, body, NULL, err);
 }
 
 int stor_catalog_create(stor_request_t *request, vd_slice_t db, vd_slice_t name,
@@ -232,7 +261,8 @@ static void gone(stor_catalog_t *catalog, stor_collection_t *collection)
     stor_catalog_unreference(&collection);
 }
 
-static int drop_locked(stor_request_t *request, stor_collection_t *collection, vd_error_t *err)
+static int drop_locked(stor_request_t *request, stor_collection_t *collection, const given_t *given,
+                       vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     vd_bson_t body;
@@ -241,7 +271,7 @@ static int drop_locked(stor_request_t *request, stor_collection_t *collection, v
         rc = stor_catalog_fence(request, collection, err);
     if (rc != VD_OK)
         return rc;
-    change_t change = {STOR_CHANGE_DROP, collection->id, body, drop_rows, collection};
+    change_t change = {STOR_CHANGE_DROP, collection->id, body, given, drop_rows, collection};
     rc = change_commit(request, &change, err);
     if (rc != VD_OK) {
         stor_catalog_unfence(catalog, collection, false);
@@ -263,7 +293,7 @@ int stor_catalog_drop(stor_request_t *request, vd_slice_t db, vd_slice_t name, v
         stor_request_depends_newest(request);
         rc = vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns not found");
     } else {
-        rc = drop_locked(request, collection, err);
+        rc = drop_locked(request, collection, NULL, err);
     }
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
@@ -279,7 +309,7 @@ int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db, uint32_t 
     pthread_mutex_lock(&catalog->change_lock);
     int rc = stor_catalog_list(catalog, request->arena, db, false, &infos, &count, err);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++) {
-        rc = drop_locked(request, find(catalog, infos[i].db, infos[i].name), err);
+        rc = drop_locked(request, find(catalog, infos[i].db, infos[i].name), NULL, err);
         *ret_dropped += rc == VD_OK;
     }
     pthread_mutex_unlock(&catalog->change_lock);
@@ -324,13 +354,13 @@ static void replace(stor_catalog_t *catalog, stor_collection_t *from, stor_colle
 }
 
 static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
-                         stor_collection_t *target, vd_error_t *err)
+                         stor_collection_t *target, const given_t *given, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     vd_bson_t body;
     int rc = change_body(request, from, to, false, &body, err);
     rename_t rename = {to, target};
-    change_t change = {STOR_CHANGE_RENAME, from->id, body, rename_rows, &rename};
+    change_t change = {STOR_CHANGE_RENAME, from->id, body, given, rename_rows, &rename};
     if (rc == VD_OK)
         rc = change_commit(request, &change, err);
     if (rc != VD_OK) {
@@ -348,11 +378,32 @@ static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_
     return VD_OK;
 }
 
+static int rename_checked(stor_request_t *request, stor_collection_t *from, vd_slice_t to_db,
+                          vd_slice_t to_name, stor_collection_t *target, const given_t *given,
+                          vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_collection_t *to = NULL;
+    int rc = stor_collection_make(from->id, to_db, to_name, from->uuid, from->options, &to, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, from, err);
+    if (rc == VD_OK && target != NULL) {
+        rc = stor_catalog_fence(request, target, err);
+        if (rc != VD_OK)
+            stor_catalog_unfence(catalog, from, false);
+    }
+    if (rc == VD_OK)
+        rc = rename_fenced(request, from, to, target, given, err);
+    if (rc != VD_OK)
+        stor_catalog_unreference(&to);
+    return rc;
+}
+
 static int rename_locked(stor_request_t *request, vd_slice_t from_db, vd_slice_t from_name,
                          vd_slice_t to_db, vd_slice_t to_name, bool drop_target, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    stor_collection_t *from = find(catalog, from_db, from_name), *to = NULL;
+    stor_collection_t *from = find(catalog, from_db, from_name);
     stor_collection_t *target = find(catalog, to_db, to_name);
     if (from == NULL) {
         stor_request_depends_newest(request);
@@ -367,20 +418,7 @@ static int rename_locked(stor_request_t *request, vd_slice_t from_db, vd_slice_t
         return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "target namespace exists");
     }
     int rc = database_case_check(catalog, to_db, err);
-    if (rc == VD_OK)
-        rc = stor_collection_make(from->id, to_db, to_name, from->uuid, from->options, &to, err);
-    if (rc == VD_OK)
-        rc = stor_catalog_fence(request, from, err);
-    if (rc == VD_OK && target != NULL) {
-        rc = stor_catalog_fence(request, target, err);
-        if (rc != VD_OK)
-            stor_catalog_unfence(catalog, from, false);
-    }
-    if (rc == VD_OK)
-        rc = rename_fenced(request, from, to, target, err);
-    if (rc != VD_OK)
-        stor_catalog_unreference(&to);
-    return rc;
+    return rc == VD_OK ? rename_checked(request, from, to_db, to_name, target, NULL, err) : rc;
 }
 
 int stor_catalog_rename(stor_request_t *request, vd_slice_t from_db, vd_slice_t from_name,
@@ -410,12 +448,12 @@ static void traffic_move(stor_collection_t *to, stor_collection_t *from)
 }
 
 static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
-                         vd_error_t *err)
+                         const given_t *given, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     vd_bson_t body;
     int rc = change_body(request, to, NULL, true, &body, err);
-    change_t modify = {STOR_CHANGE_MODIFY, to->id, body, modify_rows, to};
+    change_t modify = {STOR_CHANGE_MODIFY, to->id, body, given, modify_rows, to};
     if (rc == VD_OK)
         rc = change_commit(request, &modify, err);
     if (rc != VD_OK) {
@@ -429,23 +467,28 @@ static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_
 
 /* Lists look at options without a share: so these never change in place, and are seen when they are
  * committed, not before. */
+static int modify_to(stor_request_t *request, stor_collection_t *from, vd_bson_t options,
+                     const given_t *given, vd_error_t *err)
+{
+    stor_collection_t *to = NULL;
+    int rc = stor_collection_make(from->id, from->db, from->name, from->uuid, options, &to, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, from, err);
+    if (rc == VD_OK)
+        rc = modify_fenced(request, from, to, given, err);
+    if (rc != VD_OK)
+        stor_catalog_unreference(&to);
+    return rc;
+}
+
 static int modify_locked(stor_request_t *request, stor_collection_t *from,
                          int (*change)(void *context, vd_bson_t old, vd_bson_t *ret_options,
                                        vd_error_t *err),
                          void *context, vd_error_t *err)
 {
-    stor_collection_t *to = NULL;
     vd_bson_t options;
     int rc = change(context, from->options, &options, err);
-    if (rc == VD_OK)
-        rc = stor_collection_make(from->id, from->db, from->name, from->uuid, options, &to, err);
-    if (rc == VD_OK)
-        rc = stor_catalog_fence(request, from, err);
-    if (rc == VD_OK)
-        rc = modify_fenced(request, from, to, err);
-    if (rc != VD_OK)
-        stor_catalog_unreference(&to);
-    return rc;
+    return rc == VD_OK ? modify_to(request, from, options, NULL, err) : rc;
 }
 
 int stor_catalog_modify(stor_request_t *request, vd_slice_t db, vd_slice_t name,
@@ -459,6 +502,130 @@ int stor_catalog_modify(stor_request_t *request, vd_slice_t db, vd_slice_t name,
     stor_collection_t *collection = find(catalog, db, name);
     int rc = collection == NULL ? vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns does not exist")
                                 : modify_locked(request, collection, change, context, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+/* ---- changes of another node ---- */
+
+typedef struct {
+    vd_slice_t db, name, to_db, to_name, uuid;
+    vd_bson_t options;
+} body_t;
+
+static int diverged(vd_error_t *err, const body_t *body, const char *what)
+{
+    return vd_error_set(err, VD_ERR_DIVERGED, "collection %.*s.%.*s %s", VD_SLICE_FMT(body->db),
+                        VD_SLICE_FMT(body->name), what);
+}
+
+static bool take_name(vd_bson_t from, const char *db_field, const char *name_field,
+                      vd_slice_t *ret_db, vd_slice_t *ret_name)
+{
+    vd_value_t db = vd_bson_get(from, db_field), name = vd_bson_get(from, name_field);
+    if (db.type != VD_BSON_STRING || name.type != VD_BSON_STRING)
+        return false;
+    *ret_db = vd_value_string(db);
+    *ret_name = vd_value_string(name);
+    return stor_name_check_writable(*ret_db, *ret_name, true, NULL) == VD_OK;
+}
+
+static int body_read(stor_change_kind_t kind, vd_bson_t from, body_t *ret, vd_error_t *err)
+{
+    body_t body = {0};
+    vd_value_t uuid = vd_bson_get(from, "uuid"), options = vd_bson_get(from, "options");
+    bool ok = vd_bson_validate(vd_slice(from.data, from.len), 0, VD_BSON_BUILD_DEPTH_MAX, NULL) ==
+                  VD_OK &&
+              take_name(from, "db", "name", &body.db, &body.name) && uuid.type == VD_BSON_BINARY;
+    if (ok && kind == STOR_CHANGE_RENAME)
+        ok = take_name(from, "toDb", "toName", &body.to_db, &body.to_name);
+    if (ok && (kind == STOR_CHANGE_CREATE || kind == STOR_CHANGE_MODIFY)) {
+        ok = options.type == VD_BSON_OBJECT;
+        body.options = ok ? vd_value_document(options) : VD_BSON_NONE;
+    }
+    if (ok)
+        body.uuid = vd_value_binary(uuid, NULL);
+    if (!ok || body.uuid.len != 16)
+        return vd_error_set(err, VD_ERR_CORRUPT, "a schema change in the journal is malformed");
+    *ret = body;
+    return VD_OK;
+}
+
+static int applied_create(stor_request_t *request, uint64_t id, const body_t *body, vd_bson_t from,
+                          const given_t *given, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_collection_t *collection = stor_catalog_reference(catalog, id);
+    bool exists = collection != NULL || find(catalog, body->db, body->name) != NULL;
+    stor_catalog_unreference(&collection);
+    if (exists)
+        return diverged(err, body, "exists already");
+    if (id == 0 || vd_map_count(catalog->by_id) + 1 >= STOR_COLLECTIONS_MAX)
+        return vd_error_set(err, VD_ERR_FULL, "the limit of %d collections is reached",
+                            STOR_COLLECTIONS_MAX);
+    int rc = stor_collection_make(id, body->db, body->name, body->uuid.data, body->options,
+                                  &collection, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_table_make(catalog, collection->table, err);
+    if (rc != VD_OK) {
+        stor_catalog_unreference(&collection);
+        return rc;
+    }
+    if (id >= catalog->next_id)
+        catalog->next_id = id + 1;
+    return create_commit(request, collection, from, given, err);
+}
+
+/* The collection that the change means, by id and uuid, under the name that it says. */
+static int applied_find(stor_request_t *request, uint64_t id, const body_t *body,
+                        stor_collection_t **ret, vd_error_t *err)
+{
+    stor_collection_t *collection = find(request->storage->catalog, body->db, body->name);
+    if (collection == NULL || collection->id != id)
+        return diverged(err, body, "is not here");
+    if (memcmp(collection->uuid, body->uuid.data, 16) != 0)
+        return diverged(err, body, "is another one");
+    *ret = collection;
+    return VD_OK;
+}
+
+static int applied_rename(stor_request_t *request, stor_collection_t *from, const body_t *body,
+                          const given_t *given, vd_error_t *err)
+{
+    stor_collection_t *target = find(request->storage->catalog, body->to_db, body->to_name);
+    if (target == from)
+        return diverged(err, body, "has that name already");
+    return rename_checked(request, from, body->to_db, body->to_name, target, given, err);
+}
+
+static int applied_locked(stor_request_t *request, stor_change_kind_t kind, uint64_t id,
+                          vd_bson_t from, const given_t *given, vd_error_t *err)
+{
+    body_t body = {0};
+    stor_collection_t *collection = NULL;
+    int rc = body_read(kind, from, &body, err);
+    if (rc == VD_OK && kind == STOR_CHANGE_CREATE)
+        return applied_create(request, id, &body, from, given, err);
+    if (rc == VD_OK)
+        rc = applied_find(request, id, &body, &collection, err);
+    if (rc != VD_OK)
+        return rc;
+    if (kind == STOR_CHANGE_DROP)
+        return drop_locked(request, collection, given, err);
+    if (kind == STOR_CHANGE_RENAME)
+        return applied_rename(request, collection, &body, given, err);
+    return modify_to(request, collection, body.options, given, err);
+}
+
+int stor_catalog_apply(stor_request_t *request, stor_change_kind_t kind, uint64_t id,
+                       vd_bson_t body, uint64_t timestamp, vd_slice_t entry_key,
+                       vd_slice_t entry_value, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    const given_t given = {timestamp, entry_key, entry_value};
+    VD_ASSERT(stor_change_is_schema(kind) && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    int rc = applied_locked(request, kind, id, body, &given, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }

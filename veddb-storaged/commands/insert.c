@@ -75,7 +75,7 @@ static int run_record(group_t *group, vd_error_t *err)
                                    .timestamp = writes->write.timestamp,
                                    .n = 1,
                                    .kind = STOR_WRITES_INSERT};
-    return stor_sessions_record(writes->request, &row, err);
+    return stor_write_result(&writes->write, &row, err);
 }
 
 static int run_extend(group_t *group, vd_error_t *err)

@@ -347,22 +347,36 @@ int stor_writes_record(stor_writes_t *writes, uint32_t index, bool changed,
     row.count = 1;
     row.kind = writes->class->kind;
     row.timestamp = changed ? writes->write.timestamp : stor_txn_snapshot_newest(request->session);
-    return stor_sessions_record(request, &row, err);
+    return stor_write_result(&writes->write, &row, err);
+}
+
+/* Where others replicate from here it is a write like any other: it needs an entry. */
+static int nothing_begin(stor_writes_t *writes, vd_error_t *err)
+{
+    return writes->request->storage->settings.replicated
+               ? stor_write_begin(&writes->write, err)
+               : stor_txn_begin(writes->request->session, err);
+}
+
+static int nothing_commit(stor_writes_t *writes, vd_error_t *err)
+{
+    return writes->request->storage->settings.replicated
+               ? stor_write_commit(&writes->write, err)
+               : stor_txn_commit(writes->request->session, err);
 }
 
 int stor_writes_record_nothing(stor_writes_t *writes, uint32_t index, vd_error_t *err)
 {
     static const stor_statement_result_t nothing = {0};
-    stor_session_t *session = writes->request->session;
     int rc = VD_OK;
     if (!is_recorded(writes, index, false))
         return VD_OK;
     do {
-        rc = stor_txn_begin(session, err);
+        rc = nothing_begin(writes, err);
         if (rc == VD_OK)
             rc = stor_writes_record(writes, index, false, &nothing, err);
         if (rc == VD_OK)
-            rc = stor_txn_commit(session, err);
+            rc = nothing_commit(writes, err);
         if (rc == VD_OK)
             break;
         stor_writes_undo(writes);

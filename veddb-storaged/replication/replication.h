@@ -25,6 +25,7 @@ struct stor_replication {
     atomic_uint_fast64_t term;
     atomic_uint_fast64_t majority;   /* stor_replication_majority reads it; positions.c writes it */
     atomic_uint_fast64_t keep_above; /* of the journal, for readers within the bound; tail.c */
+    atomic_uint config_generation;   /* grows with each change: the link announces it */
     atomic_int writers;              /* write transactions that passed the role's check */
     struct stor_positions *positions;   /* positions.h */
     struct stor_apply *apply;           /* apply.h */
@@ -50,6 +51,11 @@ void stor_replication_close(stor_replication_t **replication_p);
 VD_MUST_CHECK int stor_replication_start(stor_storage_t *storage, struct vd_daemon *daemon,
                                          const char *socket_path, vd_error_t *err);
 void stor_replication_stop(stor_storage_t *storage);
+
+/* Something that STATE tells has changed (any thread). */
+void stor_replication_announce(stor_storage_t *storage);
+/* replicad said something (role.c: the lease of a primary). */
+void stor_replication_heard(stor_storage_t *storage);
 
 static inline int stor_replication_role(const stor_storage_t *storage)
 {
@@ -88,6 +94,9 @@ void stor_replication_config_changed(stor_storage_t *storage, vd_bson_t config);
 vd_bson_t stor_replication_config(stor_storage_t *storage, vd_arena_t *arena);
 vd_bson_t stor_replication_topology(stor_storage_t *storage, vd_arena_t *arena);
 vd_bson_t stor_replication_status(stor_storage_t *storage, vd_arena_t *arena);
+/* What replicad told (link.c). */
+void stor_replication_topology_set(stor_storage_t *storage, int64_t version, vd_bson_t topology);
+void stor_replication_status_set(stor_storage_t *storage, vd_bson_t status);
 /* Asks replicad (any thread; called back on the link's thread). VD_ERR_NO_REPLICATION_ENABLED for a
  * node alone. */
 VD_MUST_CHECK int

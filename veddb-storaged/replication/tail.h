@@ -1,10 +1,13 @@
 /* veddb-storaged/replication/tail.h — serves the journal to replicad: batches of whole entries
- * above a position, up to the visible point (a secondary: what is applied), and the search for a
- * common point.
+ * above a position, up to what is visible and on our disk (so that nobody has what we may lose),
+ * and the search for a common point.
  *
- * Duty:    TAIL -> BATCH; one that finds nothing is parked until the visible point moves or its
- * time is over; keeps the journal for registered readers within storage.journal_max. Threads: the
- * link's. */
+ * Duty:    TAIL -> BATCH; one that finds nothing is parked by the link until the durable point
+ *          moves or its time is over. A batch ends at a whole timestamp if that is possible.
+ * Readers: the journal is dropped only above storage.journal_max, for whoever reads it: a reader
+ *          that is further behind gets ChangeStreamHistoryLost. Who reads, and from where, is kept
+ *          for READER_IDLE_MS.
+ * Threads: the link's. */
 #pragma once
 #include "veddb-storaged/replication/replication.h"
 
@@ -17,12 +20,13 @@ void stor_tail_destroy(stor_tail_t **tail_p);
 VD_MUST_CHECK int stor_tail_read(stor_tail_t *tail, stor_session_t *session,
                                  const vdp_replication_tail_t *ask, vd_buf_t *out,
                                  vdp_replication_batch_t *ret_batch, vd_error_t *err);
-/* Greatest of `timestamps` (newest first) that the journal holds, or 0. */
+/* Greatest of `timestamps` (newest first) that the journal holds, or where a loaded snapshot's
+ * journal begins, or 0. */
 VD_MUST_CHECK int stor_tail_find(stor_tail_t *tail, stor_session_t *session,
                                  const uint64_t *timestamps, uint32_t count, uint64_t *ret_found,
                                  vd_error_t *err);
 /* Our own newest timestamps at growing distances, newest first. */
 VD_MUST_CHECK int stor_tail_sample(stor_tail_t *tail, stor_session_t *session, uint64_t *ret,
                                    uint32_t max, uint32_t *ret_count, vd_error_t *err);
-/* Lowest position that a registered reader still needs, bounded; UINT64_MAX = nobody. */
+/* Lowest position that a registered reader still needs; UINT64_MAX = nobody. */
 uint64_t stor_tail_keep_above(const stor_tail_t *tail);
