@@ -21,7 +21,8 @@
 #define FLAG_USER         2
 #define HEAD_BYTES        16
 #define CHANGE_BYTES      44
-#define KEY_BYTES         12
+#define KEY_BYTES         STOR_JOURNAL_KEY_BYTES
+#define NOTE_MAX_BYTES    (VD_BSON_INTERNAL_MAX_BYTES + 4096)
 #define SEGMENTS_MAX      4096
 #define SEGMENTS_WANTED   16 /* of journal_max */
 #define SEGMENT_MIN_BYTES (8u << 20)
@@ -32,8 +33,9 @@
 int stor_journal_begin(vd_buf_t *buf, const stor_request_t *request, int64_t wall_ms,
                        vd_error_t *err)
 {
-    const vdp_operation_command_t *command = &request->command;
-    bool session = request->txn_number >= 0 && command->lsid.len == 16;
+    static const vdp_operation_command_t nobody = {.txn_number = -1};
+    const vdp_operation_command_t *command = request == NULL ? &nobody : &request->command;
+    bool session = request != NULL && request->txn_number >= 0 && command->lsid.len == 16;
     bool user = command->user.len > 0;
     size_t user_len = command->user.len > 255 ? 255 : command->user.len;
     uint8_t *at;
@@ -248,6 +250,9 @@ static bool change_ok(const stor_change_t *change, uint8_t own_type, size_t own_
     case STOR_CHANGE_DROP:
     case STOR_CHANGE_RENAME:
     case STOR_CHANGE_MODIFY:
+    case STOR_CHANGE_CONFIG:
+    case STOR_CHANGE_RESULT:
+    case STOR_CHANGE_NOOP:
         return own_type == 0 && own_len == 0 && is_document(change->body.data, change->body.len);
     }
     return false;
@@ -416,22 +421,65 @@ static void entry_key(uint64_t timestamp, uint32_t part, uint8_t key[KEY_BYTES])
     key[10] = (uint8_t)(part >> 8), key[11] = (uint8_t)part;
 }
 
-int stor_journal_append(stor_journal_t *journal, stor_session_t *session, uint64_t timestamp,
-                        uint32_t part, vd_slice_t entry, vd_error_t *err)
+int stor_journal_append_raw(stor_journal_t *journal, stor_session_t *session, vd_slice_t key,
+                            vd_slice_t value, vd_error_t *err)
 {
+    VD_ASSERT(key.len == KEY_BYTES);
     segment_t *segment = atomic_load(&journal->current);
     stor_cursor_t *cursor;
-    uint8_t key[KEY_BYTES];
     int rc = stor_cursor_open(session, segment->table, &cursor, err);
     if (rc != VD_OK)
         return rc;
-    entry_key(timestamp, part, key);
     /* put: the key is new (timestamps are unique), so no look-up is needed to know that. */
-    rc = stor_cursor_put(cursor, vd_slice(key, sizeof key), entry, err);
+    rc = stor_cursor_put(cursor, key, value, err);
     if (rc == VD_OK) {
-        atomic_fetch_add_explicit(&segment->bytes, entry.len + KEY_BYTES + 8, memory_order_relaxed);
+        atomic_fetch_add_explicit(&segment->bytes, value.len + KEY_BYTES + 8, memory_order_relaxed);
         atomic_fetch_add_explicit(&segment->entries, 1, memory_order_relaxed);
     }
+    return rc;
+}
+
+int stor_journal_append(stor_journal_t *journal, stor_session_t *session, uint64_t timestamp,
+                        uint32_t part, vd_slice_t entry, vd_error_t *err)
+{
+    uint8_t key[KEY_BYTES];
+    entry_key(timestamp, part, key);
+    return stor_journal_append_raw(journal, session, vd_slice(key, sizeof key), entry, err);
+}
+
+static int note_make(vd_buf_t *entry, stor_change_kind_t kind, vd_bson_t body, vd_error_t *err)
+{
+    stor_change_t change = {.kind = kind, .statement = -1, .body = body};
+    int rc = stor_journal_begin(entry, NULL, vd_wall_ms(), err);
+    return rc == VD_OK ? stor_journal_add(entry, &change, err) : rc;
+}
+
+int stor_journal_note(stor_storage_t *storage, stor_session_t *session, stor_change_kind_t kind,
+                      vd_bson_t body,
+                      int (*also)(stor_session_t *session, uint64_t timestamp, void *context,
+                                  vd_error_t *err),
+                      void *context, uint64_t *ret_timestamp, vd_error_t *err)
+{
+    uint64_t timestamp = 0;
+    vd_buf_t entry;
+    vd_buf_init(&entry, NOTE_MAX_BYTES);
+    int rc = note_make(&entry, kind, body, err);
+    if (rc == VD_OK)
+        rc = stor_txn_begin(session, err);
+    if (rc == VD_OK) {
+        timestamp = stor_txn_timestamp(session);
+        rc = stor_journal_append(storage->journal, session, timestamp, 0, vd_buf_slice(&entry),
+                                 err);
+        if (rc == VD_OK && also != NULL)
+            rc = also(session, timestamp, context, err);
+        if (rc == VD_OK)
+            rc = stor_txn_commit(session, err);
+        else
+            stor_txn_rollback(session);
+    }
+    vd_buf_done(&entry);
+    if (rc == VD_OK)
+        *ret_timestamp = timestamp;
     return rc;
 }
 
@@ -458,6 +506,19 @@ static int drop_first(stor_journal_t *journal, stor_session_t *session, vd_error
     pthread_rwlock_unlock(&journal->lock);
     stor_catalog_table_dropped(journal->storage->catalog, table);
     return VD_OK;
+}
+
+int stor_journal_restart(stor_journal_t *journal, stor_session_t *session, uint64_t position,
+                         vd_error_t *err)
+{
+    /* The new one first: a crash in between leaves old entries, never none. */
+    uint64_t number = atomic_load(&journal->current)->number + 1;
+    int rc = segment_make(journal, session, number, position, err);
+    while (rc == VD_OK && journal->count > 1)
+        rc = drop_first(journal, session, err);
+    journal->cut_at = 0;
+    journal->cut_ms = vd_monotonic_ms();
+    return rc;
 }
 
 /* Bytes in all segments. */
@@ -534,18 +595,33 @@ struct stor_journal_reader {
     uint8_t after[KEY_BYTES]; /* key of the last entry given */
     uint64_t segment;         /* number of the older of the two segments that are merged */
     bool primed;    /* heads stand at the first records above `after`, in this transaction */
+    vd_slice_t given_key, given_value; /* of that entry */
     uint64_t third; /* where the segment behind the two begins; UINT64_MAX: there is none */
     head_t heads[2];
 };
 
-stor_journal_reader_t *stor_journal_reader_open(stor_journal_t *journal, stor_session_t *session,
-                                                uint64_t after)
+stor_journal_reader_t *stor_journal_reader_open_part(stor_journal_t *journal,
+                                                     stor_session_t *session, uint64_t after,
+                                                     uint32_t after_part)
 {
     stor_journal_reader_t *reader = vd_xalloc(sizeof *reader);
     reader->journal = journal;
     reader->session = session;
-    entry_key(after, UINT32_MAX, reader->after);
+    entry_key(after, after_part, reader->after);
     return reader;
+}
+
+stor_journal_reader_t *stor_journal_reader_open(stor_journal_t *journal, stor_session_t *session,
+                                                uint64_t after)
+{
+    return stor_journal_reader_open_part(journal, session, after, UINT32_MAX);
+}
+
+void stor_journal_reader_raw(const stor_journal_reader_t *reader, vd_slice_t *ret_key,
+                             vd_slice_t *ret_value)
+{
+    *ret_key = reader->given_key;
+    *ret_value = reader->given_value;
 }
 
 void stor_journal_reader_close(stor_journal_reader_t **reader_p)
@@ -667,8 +743,11 @@ int stor_journal_reader_next(stor_journal_reader_t *reader, uint64_t upto,
             if (least->cursor == NULL || timestamp > upto)
                 return VD_ERR_NOT_FOUND;
             rc = stor_journal_decode(least->key, least->value, ret_entry, err);
-            if (rc == VD_OK)
+            if (rc == VD_OK) {
                 memcpy(reader->after, least->key.data, KEY_BYTES);
+                reader->given_key = least->key;
+                reader->given_value = least->value;
+            }
             return rc;
         }
         /* What is left of the second may be above entries of the third, so these two are merged
@@ -678,4 +757,69 @@ int stor_journal_reader_next(stor_journal_reader_t *reader, uint64_t upto,
         reader->segment++;
         reader->primed = false;
     }
+}
+
+/* ---- looking back ---- */
+
+/* The greatest timestamp <= upto in one table; 0 when there is none. */
+static int last_in(stor_session_t *session, const char *table, uint64_t upto, uint64_t *ret,
+                   vd_error_t *err)
+{
+    vd_error_t step = VD_ERROR_INIT;
+    uint8_t key[KEY_BYTES];
+    stor_cursor_t *cursor;
+    vd_slice_t k, v;
+    *ret = 0;
+    entry_key(upto, UINT32_MAX, key);
+    int rc = stor_cursor_open(session, table, &cursor, &step);
+    if (rc == VD_OK)
+        rc = stor_cursor_seek(cursor, vd_slice(key, sizeof key), false, &k, &v, &step);
+    if (rc == VD_OK && k.len != KEY_BYTES)
+        return bad_entry(err);
+    if (rc == VD_OK)
+        *ret = vd_get_u64_be(k.data);
+    if (rc == VD_OK || rc == VD_ERR_NOT_FOUND) /* empty, or dropped meanwhile */
+        return VD_OK;
+    if (err != NULL)
+        vd_error_copy(&step, err);
+    return rc;
+}
+
+/* The i-th newest segment of those that begin at or below `upto`. */
+static bool segment_below(stor_journal_t *journal, uint64_t upto, uint32_t i, char table[32])
+{
+    bool found = false;
+    pthread_rwlock_rdlock(&journal->lock);
+    for (uint32_t n = journal->count; n-- > 0 && !found;) {
+        if (journal->segments[n]->first > upto || i-- > 0)
+            continue;
+        memcpy(table, journal->segments[n]->table, 32);
+        found = true;
+    }
+    pthread_rwlock_unlock(&journal->lock);
+    return found;
+}
+
+int stor_journal_before(stor_journal_t *journal, stor_session_t *session, uint64_t upto,
+                        uint64_t *ret_timestamp, vd_error_t *err)
+{
+    char table[32];
+    uint64_t greatest = 0, last = 0;
+    bool own = !stor_txn_active(session);
+    int rc = own ? stor_txn_begin(session, err) : VD_OK;
+    if (rc != VD_OK)
+        return rc;
+    /* Neighbours overlap, so one more is looked at behind that in which something was found. */
+    bool more = true;
+    for (uint32_t i = 0; rc == VD_OK && more && segment_below(journal, upto, i, table); i++) {
+        more = greatest == 0;
+        rc = last_in(session, table, upto, &last, err);
+        if (last > greatest)
+            greatest = last;
+    }
+    if (own)
+        stor_txn_rollback(session);
+    if (rc == VD_OK)
+        *ret_timestamp = greatest;
+    return rc;
 }

@@ -17,7 +17,8 @@
 #pragma once
 #include "veddb-storaged/request.h"
 
-#define STOR_JOURNAL_PART_MAX (15 * 1024 * 1024)
+#define STOR_JOURNAL_PART_MAX  (15 * 1024 * 1024)
+#define STOR_JOURNAL_KEY_BYTES 12
 
 typedef enum {
     STOR_CHANGE_INSERT = 1,  /* body: document */
@@ -26,9 +27,19 @@ typedef enum {
     STOR_CHANGE_DELETE = 4,  /* body: none */
     STOR_CHANGE_CREATE = 16, /* body: {db, name, uuid, options} */
     STOR_CHANGE_DROP = 17,   /* body: {db, name, uuid} */
-    STOR_CHANGE_RENAME = 18, /* body: {db, name, toDb, toName, uuid, dropped: id or null} */
-    STOR_CHANGE_MODIFY = 19, /* body: {db, name, options} */
+    STOR_CHANGE_RENAME = 18, /* body: {db, name, uuid, toDb, toName} */
+    STOR_CHANGE_MODIFY = 19, /* body: {db, name, uuid, options} */
+    STOR_CHANGE_CONFIG = 20, /* body: the replica set's configuration */
+    /* Not in the journal of a node alone. */
+    STOR_CHANGE_RESULT = 32, /* body: {key, value}: a row of the table "sessions" */
+    STOR_CHANGE_NOOP = 33,   /* body: {msg}: carries time */
 } stor_change_kind_t;
+
+/* Of a collection as such, not of a document in it. */
+static inline bool stor_change_is_schema(stor_change_kind_t kind)
+{
+    return kind >= STOR_CHANGE_CREATE && kind <= STOR_CHANGE_MODIFY;
+}
 
 typedef struct {
     stor_change_kind_t kind;
@@ -54,7 +65,8 @@ typedef struct {
 } stor_journal_entry_t;
 
 /* ---- entries (pure) ---- */
-/* Head into an empty buffer; then changes; then stor_journal_finish sets the count. */
+/* Head into an empty buffer; then changes, each of which raises the head's count. request: NULL for
+ * what nobody asked for (no session, no user). */
 VD_MUST_CHECK int stor_journal_begin(vd_buf_t *buf, const stor_request_t *request, int64_t wall_ms,
                                      vd_error_t *err);
 VD_MUST_CHECK int stor_journal_add(vd_buf_t *buf, const stor_change_t *change, vd_error_t *err);
@@ -75,6 +87,23 @@ void stor_journal_close(stor_journal_t **journal_p);
 VD_MUST_CHECK int stor_journal_append(stor_journal_t *journal, stor_session_t *session,
                                       uint64_t timestamp, uint32_t part, vd_slice_t entry,
                                       vd_error_t *err);
+/* Bytes as they came from another node's journal. */
+VD_MUST_CHECK int stor_journal_append_raw(stor_journal_t *journal, stor_session_t *session,
+                                          vd_slice_t key, vd_slice_t value, vd_error_t *err);
+/* A transaction of its own with one change. `also` (may be NULL) joins it. */
+VD_MUST_CHECK int stor_journal_note(stor_storage_t *storage, stor_session_t *session,
+                                    stor_change_kind_t kind, vd_bson_t body,
+                                    int (*also)(stor_session_t *session, uint64_t timestamp,
+                                                void *context, vd_error_t *err),
+                                    void *context, uint64_t *ret_timestamp, vd_error_t *err);
+/* The greatest timestamp <= upto that an entry has; 0 when there is none any more. In the session's
+ * open transaction, or in one of its own. */
+VD_MUST_CHECK int stor_journal_before(stor_journal_t *journal, stor_session_t *session,
+                                      uint64_t upto, uint64_t *ret_timestamp, vd_error_t *err);
+/* Forgets everything and begins anew at `position` (a snapshot was loaded). Nobody writes or reads.
+ */
+VD_MUST_CHECK int stor_journal_restart(stor_journal_t *journal, stor_session_t *session,
+                                       uint64_t position, vd_error_t *err);
 /* Cuts a new segment and drops old ones when due; never one that holds entries above keep_above
  * (what a reader of kind `must` still needs). */
 VD_MUST_CHECK int stor_journal_maintain(stor_journal_t *journal, stor_session_t *session,
@@ -84,6 +113,10 @@ typedef struct stor_journal_reader stor_journal_reader_t;
 /* From the first entry above `after`. */
 stor_journal_reader_t *stor_journal_reader_open(stor_journal_t *journal, stor_session_t *session,
                                                 uint64_t after);
+/* The same, but behind this part of `after`. */
+stor_journal_reader_t *stor_journal_reader_open_part(stor_journal_t *journal,
+                                                     stor_session_t *session, uint64_t after,
+                                                     uint32_t after_part);
 /* First in each transaction of the session. */
 void stor_journal_reader_begin(stor_journal_reader_t *reader);
 void stor_journal_reader_close(stor_journal_reader_t **reader_p);
@@ -93,6 +126,10 @@ void stor_journal_reader_close(stor_journal_reader_t **reader_p);
  * its end. */
 VD_MUST_CHECK int stor_journal_reader_next(stor_journal_reader_t *reader, uint64_t upto,
                                            stor_journal_entry_t *ret_entry, vd_error_t *err);
+
+/* The entry that was given last, as it stands in the journal; valid as long as it is. */
+void stor_journal_reader_raw(const stor_journal_reader_t *reader, vd_slice_t *ret_key,
+                             vd_slice_t *ret_value);
 
 typedef struct {
     uint64_t segments, bytes, entries, oldest, newest_segment;

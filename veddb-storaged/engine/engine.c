@@ -358,6 +358,33 @@ bool stor_engine_flush_wait(stor_engine_t *engine, uint64_t timestamp, stor_flus
     return stor_flusher_wait(engine->flusher, timestamp, waiter);
 }
 
+void stor_engine_term_set(stor_engine_t *engine, uint64_t term)
+{
+    stor_sequencer_term_set(&engine->sequencer, (uint8_t)term);
+}
+
+void stor_engine_observe(stor_engine_t *engine, uint64_t timestamp)
+{
+    stor_sequencer_observe(&engine->sequencer, timestamp);
+}
+
+void stor_engine_position_set(stor_engine_t *engine, uint64_t position)
+{
+    stor_sequencer_position_set(&engine->sequencer, position);
+    stor_flusher_position_set(engine->flusher, position);
+}
+
+void stor_engine_flush_soon(stor_engine_t *engine)
+{
+    stor_flusher_hurry(engine->flusher);
+}
+
+void stor_engine_flush_hook(stor_engine_t *engine,
+                            void (*flushed)(uint64_t durable, void *context), void *context)
+{
+    stor_flusher_hook(engine->flusher, flushed, context);
+}
+
 int stor_engine_write_allowed(stor_engine_t *engine, vd_error_t *err)
 {
     return stor_reserve_check(&engine->reserve, false, err);

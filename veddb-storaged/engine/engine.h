@@ -86,7 +86,25 @@ uint64_t stor_engine_visible(stor_engine_t *engine);
 /* Everything at or below this is on disk. */
 uint64_t stor_engine_durable(stor_engine_t *engine);
 
+/* ---- as a member of a replica set ---- */
+/* Timestamps are drawn under this term from now on, in a later second than anything drawn or
+ * observed. Nothing is in flight. */
+void stor_engine_term_set(stor_engine_t *engine, uint64_t term);
+/* Commits of other nodes up to here have been taken over, or will be before anybody looks: the
+ * points follow, and draws stay above. (stor_txn_timestamp_given does it for a transaction.) */
+void stor_engine_observe(stor_engine_t *engine, uint64_t timestamp);
+/* What is here ends at `position`, lower or higher than before: after opening a replica, whose
+ * start would otherwise stand at the ceiling, and after loading a snapshot. Nothing is in flight.
+ * Waits for a flush. */
+void stor_engine_position_set(stor_engine_t *engine, uint64_t position);
+
 /* ---- durability ---- */
+/* The log is flushed at once, whether anybody is parked or not. Any thread. */
+void stor_engine_flush_soon(stor_engine_t *engine);
+/* flushed: called after each flush on the flusher's thread; NULL: no more. One at a time. */
+void stor_engine_flush_hook(stor_engine_t *engine,
+                            void (*flushed)(uint64_t durable, void *context), void *context);
+
 typedef struct stor_flush_waiter {
     struct stor_flush_waiter *next;
 } stor_flush_waiter_t;

@@ -38,7 +38,11 @@ struct stor_flusher {
     atomic_uint_fast64_t
         clean_at; /* everything is on disk while commits_begun is still this; UINT64_MAX = never */
     atomic_int sleep;
-    atomic_bool stopping;
+    atomic_bool stopping, hurry;
+    atomic_bool hooked;        /* flushed is set: looked at before hook_lock is taken */
+    pthread_mutex_t hook_lock; /* for the two below */
+    void (*flushed)(uint64_t durable, void *context);
+    void *flushed_context;
     stor_flusher_options_t options;
     pthread_t thread;
     pthread_mutex_t lock; /* with wake */
@@ -71,6 +75,35 @@ void stor_flusher_wake(void *context)
     pthread_mutex_lock(&flusher->lock);
     pthread_cond_signal(&flusher->wake);
     pthread_mutex_unlock(&flusher->lock);
+}
+
+void stor_flusher_hurry(stor_flusher_t *flusher)
+{
+    atomic_store(&flusher->hurry, true);
+    if (atomic_load(&flusher->sleep) != AWAKE)
+        stor_flusher_wake(flusher);
+}
+
+void stor_flusher_hook(stor_flusher_t *flusher, void (*flushed)(uint64_t durable, void *context),
+                       void *context)
+{
+    pthread_mutex_lock(&flusher->hook_lock);
+    flusher->flushed = flushed;
+    flusher->flushed_context = context;
+    atomic_store(&flusher->hooked, flushed != NULL);
+    pthread_mutex_unlock(&flusher->hook_lock);
+}
+
+void stor_flusher_position_set(stor_flusher_t *flusher, uint64_t position)
+{
+    /* A flush that is under way may have sampled the old point: the one after it has not. */
+    uint64_t enough = atomic_load(&flusher->flushes) + 2;
+    while (atomic_load(&flusher->flushes) < enough) {
+        struct timespec pause = {.tv_nsec = 100000};
+        stor_flusher_hurry(flusher);
+        (void)nanosleep(&pause, NULL); /* waking early is fine */
+    }
+    VD_ASSERT(atomic_load(&flusher->durable) <= position);
 }
 
 bool stor_flusher_wait(stor_flusher_t *flusher, uint64_t timestamp, stor_flush_waiter_t *waiter)
@@ -215,7 +248,7 @@ static bool dirty(const stor_flusher_t *flusher)
 static bool urgent(const stor_flusher_t *flusher)
 {
     return atomic_load(&flusher->parked) != NULL || atomic_load(&flusher->stopping) ||
-           atomic_load(&flusher->options.sequencer->wanted);
+           atomic_load(&flusher->hurry) || atomic_load(&flusher->options.sequencer->wanted);
 }
 
 static void wait_tick(stor_flusher_t *flusher)
@@ -265,6 +298,16 @@ static void release(stor_flusher_t *flusher, stor_flush_waiter_t *list)
         flusher->options.released(list, flusher->options.released_context);
 }
 
+static void hook_call(stor_flusher_t *flusher)
+{
+    if (VD_LIKELY(!atomic_load_explicit(&flusher->hooked, memory_order_relaxed)))
+        return;
+    pthread_mutex_lock(&flusher->hook_lock);
+    if (flusher->flushed != NULL)
+        flusher->flushed(atomic_load(&flusher->durable), flusher->flushed_context);
+    pthread_mutex_unlock(&flusher->hook_lock);
+}
+
 static _Noreturn void give_up(stor_flusher_t *flusher, const vd_error_t *err)
 {
     char quoted[VD_ERROR_MESSAGE_SIZE + 64];
@@ -286,10 +329,11 @@ static void *flusher_run(void *arg)
             give_up(flusher, &err);
         sleep_until_due(flusher);
         bool stopping = atomic_load(&flusher->stopping);
+        bool hurry = atomic_exchange(&flusher->hurry, false);
         stor_flush_waiter_t *list = reversed(atomic_exchange(&flusher->parked, NULL));
         bool wanted = atomic_load(&flusher->options.sequencer->wanted);
         bool clean = !dirty(flusher);
-        if (clean && list != NULL && !wanted && !stopping) {
+        if (clean && list != NULL && !wanted && !stopping && !hurry) {
             release(flusher, list); /* parked in the instant before the last flush was published */
             continue;
         }
@@ -299,6 +343,7 @@ static void *flusher_run(void *arg)
         flusher->proven = clean;
         flusher->vouched = clean;
         release(flusher, list);
+        hook_call(flusher);
         if (stopping && atomic_load(&flusher->parked) == NULL)
             return NULL;
     }
@@ -321,6 +366,7 @@ static void flusher_free(stor_flusher_t *flusher)
     if (flusher->session != NULL)
         (void)flusher->session->close(flusher->session, NULL); /* nothing unwritten in it */
     (void)pthread_mutex_destroy(&flusher->lock);
+    (void)pthread_mutex_destroy(&flusher->hook_lock);
     (void)pthread_cond_destroy(&flusher->wake);
     free(flusher);
 }
@@ -336,6 +382,7 @@ int stor_flusher_start(const stor_flusher_options_t *options, stor_flusher_t **r
     atomic_init(&flusher->clean_at, UINT64_MAX);
     vd_rand_secret(&flusher->start_id, 6);
     VD_ASSERT(pthread_mutex_init(&flusher->lock, NULL) == 0);
+    VD_ASSERT(pthread_mutex_init(&flusher->hook_lock, NULL) == 0);
     pthread_condattr_t attr;
     VD_ASSERT(pthread_condattr_init(&attr) == 0);
     VD_ASSERT(pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0);

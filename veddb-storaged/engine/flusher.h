@@ -42,6 +42,15 @@ void stor_flusher_commit_begin(stor_flusher_t *flusher);
 void stor_flusher_commit_end(stor_flusher_t *flusher);
 bool stor_flusher_wait(stor_flusher_t *flusher, uint64_t timestamp, stor_flush_waiter_t *waiter);
 uint64_t stor_flusher_durable(const stor_flusher_t *flusher);
+/* A flush begins at once, or as soon as the present one has ended, whether anybody is parked or
+ * not. */
+void stor_flusher_hurry(stor_flusher_t *flusher);
+/* Called after each flush, on the flusher's thread, with the durable point; NULL: no more, and none
+ * is under way when this returns. Any thread but the flusher's. */
+void stor_flusher_hook(stor_flusher_t *flusher, void (*flushed)(uint64_t durable, void *context),
+                       void *context);
+/* The sequencer's position was set: the durable point follows it, down too. Waits for a flush. */
+void stor_flusher_position_set(stor_flusher_t *flusher, uint64_t position);
 /* A draw waits for a higher ceiling (stor_sequencer_t.want). */
 void stor_flusher_wake(void *flusher);
 void stor_flusher_stats(const stor_flusher_t *flusher, stor_engine_stats_t *stats);

@@ -13,7 +13,8 @@ void stor_sequencer_init(stor_sequencer_t *sequencer, uint8_t term, uint32_t slo
                          uint64_t start_above)
 {
     VD_ASSERT(slots_max > 0);
-    sequencer->term = term;
+    atomic_init(&sequencer->term, term);
+    atomic_init(&sequencer->above, start_above);
     sequencer->slots_max = slots_max;
     void *slots = NULL;
     VD_ASSERT(posix_memalign(&slots, 64, sizeof(stor_slot_t) * slots_max) == 0);
@@ -47,18 +48,22 @@ void stor_sequencer_slot_use(stor_sequencer_t *sequencer, uint32_t slot)
         atomic_store(&sequencer->slots_used, slot + 1);
 }
 
-/* What follows `last` at the present time. Seconds never fall; a timestamp of another term begins a
- * later second. */
+/* What follows `last` and `above` at the present time. Seconds never fall; a timestamp of another
+ * term begins a later second. */
 static uint64_t successor(const stor_sequencer_t *sequencer, uint64_t last)
 {
+    uint64_t above = atomic_load(&sequencer->above);
+    uint8_t term = (uint8_t)atomic_load(&sequencer->term);
+    if (last < above)
+        last = above;
     int64_t wall_ms = vd_wall_ms();
     uint64_t now_s = wall_ms < 0 ? 0 : (uint64_t)wall_ms / 1000;
     uint64_t last_s = stor_timestamp_seconds(last);
     if (now_s > last_s)
-        return stor_timestamp(now_s, sequencer->term, 1);
-    if (stor_timestamp_term(last) == sequencer->term && stor_timestamp_counter(last) < COUNTER_MAX)
+        return stor_timestamp(now_s, term, 1);
+    if (stor_timestamp_term(last) == term && stor_timestamp_counter(last) < COUNTER_MAX)
         return last + 1;
-    return stor_timestamp(last_s + 1, sequencer->term, 1);
+    return stor_timestamp(last_s + 1, term, 1);
 }
 
 static void wait_for_ceiling(stor_sequencer_t *sequencer, uint64_t timestamp)
@@ -134,7 +139,7 @@ uint64_t stor_sequencer_ceiling_due(stor_sequencer_t *sequencer)
 {
     int64_t wall_ms = vd_wall_ms();
     uint64_t now_s = wall_ms < 0 ? 0 : (uint64_t)wall_ms / 1000;
-    uint64_t last_s = stor_timestamp_seconds(atomic_load(&sequencer->last));
+    uint64_t last_s = stor_timestamp_seconds(stor_sequencer_last(sequencer));
     if (now_s < last_s)
         now_s = last_s;
     uint64_t ceiling_s = stor_timestamp_seconds(atomic_load(&sequencer->ceiling));
@@ -155,5 +160,37 @@ void stor_sequencer_raise(stor_sequencer_t *sequencer, uint64_t ceiling)
 
 uint64_t stor_sequencer_last(const stor_sequencer_t *sequencer)
 {
-    return atomic_load(&sequencer->last);
+    uint64_t last = atomic_load(&sequencer->last), above = atomic_load(&sequencer->above);
+    return last > above ? last : above;
+}
+
+static void raise_to(atomic_uint_fast64_t *point, uint64_t timestamp)
+{
+    uint_fast64_t before = atomic_load(point);
+    while (before < timestamp && !atomic_compare_exchange_weak(point, &before, timestamp))
+        continue;
+}
+
+void stor_sequencer_observe(stor_sequencer_t *sequencer, uint64_t timestamp)
+{
+    raise_to(&sequencer->newest, timestamp);
+    raise_to(&sequencer->last, timestamp);
+}
+
+void stor_sequencer_position_set(stor_sequencer_t *sequencer, uint64_t position)
+{
+    raise_to(&sequencer->above, atomic_load(&sequencer->last));
+    raise_to(&sequencer->above, position);
+    atomic_store(&sequencer->newest, position);
+    atomic_store(&sequencer->last, position);
+    atomic_store(&sequencer->visible, position);
+}
+
+void stor_sequencer_term_set(stor_sequencer_t *sequencer, uint8_t term)
+{
+    /* The end of the newest second: also where two terms share their 8 bits, what follows is later
+     * than all that the other one's primary can have drawn and we have seen. */
+    uint64_t seconds = stor_timestamp_seconds(stor_sequencer_last(sequencer));
+    raise_to(&sequencer->above, stor_timestamp(seconds, UINT8_MAX, COUNTER_MAX));
+    atomic_store(&sequencer->term, term);
 }

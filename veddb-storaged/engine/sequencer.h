@@ -7,6 +7,9 @@
  *          ahead, and a start goes above it: no timestamp is issued twice, also after a crash. A
  *          clock that goes back does not matter: seconds never fall. A full counter moves on to the
  *          next second.
+ * Replica: a secondary draws nothing. It commits under the primary's timestamps: they are observed,
+ *          so `last`, `newest` and `visible` are its position, exactly, and may lie below `above`,
+ *          which no later draw goes under.
  * Owner:   embedded in the engine.
  * Threads: a slot belongs to one session; the rest any. */
 #pragma once
@@ -43,11 +46,13 @@ typedef struct {
 } stor_slot_t;
 
 typedef struct {
-    uint8_t term;
+    atomic_uint term; /* 8 bits in each timestamp */
     uint32_t slots_max;
     stor_slot_t *slots;
     atomic_uint slots_used;                    /* slots at or above were never taken */
-    _Alignas(64) atomic_uint_fast64_t last;    /* newest timestamp drawn */
+    /* Draws are above it, besides being above `last`; changes with the role only. */
+    atomic_uint_fast64_t above;
+    _Alignas(64) atomic_uint_fast64_t last;    /* newest timestamp drawn or observed */
     _Alignas(64) atomic_uint_fast64_t newest;  /* newest timestamp that was about to commit */
     _Alignas(64) atomic_uint_fast64_t ceiling; /* greatest timestamp that may be drawn */
     _Alignas(64) atomic_uint_fast64_t visible; /* greatest watermark given out */
@@ -77,5 +82,14 @@ uint64_t stor_sequencer_visible(stor_sequencer_t *sequencer);
 uint64_t stor_sequencer_ceiling_due(stor_sequencer_t *sequencer);
 /* The ceiling is durable: draws may go up to it. */
 void stor_sequencer_raise(stor_sequencer_t *sequencer, uint64_t ceiling);
-/* The newest timestamp drawn, for an exact ceiling at close. */
+/* A transaction that drew nothing has committed under another node's timestamp: can be seen from
+ * now on. Nobody draws meanwhile. */
+void stor_sequencer_observe(stor_sequencer_t *sequencer, uint64_t timestamp);
+/* What is here ends at `position`, which may be lower than before: nothing is in flight, and what
+ * was above is gone, or never was. Draws stay above everything seen. */
+void stor_sequencer_position_set(stor_sequencer_t *sequencer, uint64_t position);
+/* Draws are of this term from now on, in a later second than anything seen. Nothing is in flight.
+ */
+void stor_sequencer_term_set(stor_sequencer_t *sequencer, uint8_t term);
+/* Nothing at or below was or will be drawn anew: for an exact ceiling at close. */
 uint64_t stor_sequencer_last(const stor_sequencer_t *sequencer);

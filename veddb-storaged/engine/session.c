@@ -180,7 +180,7 @@ int stor_txn_begin(stor_session_t *session, vd_error_t *err)
         return stor_wt_error(ret, err, "beginning a transaction");
     }
     session->active = true;
-    session->failed = session->wrote = session->drawn = false;
+    session->failed = session->wrote = session->drawn = session->given = false;
     session->timestamp = session->bytes_written = 0;
     session->transactions++;
     /* After begin: whatever the snapshot sees was about to commit before this is read. */
@@ -197,6 +197,15 @@ uint64_t stor_txn_timestamp(stor_session_t *session)
     session->timestamp = stor_sequencer_draw(&session->engine->sequencer, session->slot);
     VD_ASSERT(session->timestamp > session->snapshot_newest);
     return session->timestamp;
+}
+
+void stor_txn_timestamp_given(stor_session_t *session, uint64_t timestamp)
+{
+    VD_ASSERT(session->active);
+    VD_ASSERT(!session->drawn && !session->given);
+    VD_ASSERT(timestamp > session->snapshot_newest);
+    session->given = true;
+    session->timestamp = timestamp;
 }
 
 static void end(stor_session_t *session)
@@ -220,11 +229,15 @@ int stor_txn_commit(stor_session_t *session, vd_error_t *err)
     stor_session_cursors_reset(session);
     bool wrote = session->wrote;
     if (wrote) {
-        if (session->drawn)
+        if (session->drawn || session->given)
             stor_sequencer_committing(&engine->sequencer, session->timestamp);
         stor_flusher_commit_begin(engine->flusher);
     }
     int ret = session->wt->commit_transaction(session->wt, NULL);
+    /* Before the flusher counts it as ended: a flush that finds nothing under way has sampled a
+     * visible point that covers it. */
+    if (ret == 0 && session->given)
+        stor_sequencer_observe(&engine->sequencer, session->timestamp);
     if (wrote)
         stor_flusher_commit_end(engine->flusher);
     end(session);
