@@ -8,6 +8,7 @@
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/replication/replication.h"
 
 #include <stdio.h>
 #include <strings.h>
@@ -35,9 +36,11 @@ static int change_try(stor_request_t *request, const change_t *change, vd_buf_t 
         .collection_id = change->collection_id,
         .body = change->body,
     };
-    int rc = stor_txn_begin(session, err);
+    int rc = stor_replication_request_enter(request, err);
+    if (rc == VD_OK)
+        rc = stor_txn_begin(session, err);
     if (rc != VD_OK)
-        return rc;
+        return rc; /* change_commit leaves */
     uint64_t timestamp = stor_txn_timestamp(session);
     vd_buf_clear(entry);
     rc = stor_journal_begin(entry, request, vd_wall_ms(), err);
@@ -47,6 +50,8 @@ static int change_try(stor_request_t *request, const change_t *change, vd_buf_t 
         rc = change->rows(session, change->context, err);
     if (rc == VD_OK)
         rc = stor_journal_append(journal, session, timestamp, 0, vd_buf_slice(entry), err);
+    if (rc == VD_OK)
+        rc = stor_replication_request_commit(request, err);
     if (rc != VD_OK) {
         stor_txn_rollback(session);
         return rc;
@@ -76,6 +81,7 @@ static int change_commit(stor_request_t *request, const change_t *change, vd_err
     for (;;) {
         vd_error_t step = VD_ERROR_INIT;
         rc = change_try(request, change, &entry, &step);
+        stor_replication_request_leave(request);
         if (rc == VD_ERR_WRITE_CONFLICT && vd_monotonic_ms() < give_up) {
             request->conflicts++;
             pause_us(wait_us);

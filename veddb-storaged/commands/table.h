@@ -18,6 +18,7 @@ enum {
     STOR_COMMAND_DIAGNOSTIC = 1u << 7, /* runs also while storage is full or draining; not counted
                                           as an operation of users */
     STOR_COMMAND_FREES = 1u << 8,      /* with WRITES: gives space back, may use the reserve */
+    STOR_COMMAND_ANY_MEMBER = 1u << 9, /* with READS: a secondary runs it unasked */
 };
 
 struct stor_command {
