@@ -57,6 +57,14 @@ STOR_HANDLER(kill_sessions);
 STOR_HANDLER(kill_all_sessions);
 STOR_HANDLER(kill_all_sessions_by_pattern);
 STOR_HANDLER(transactions_refused); /* commitTransaction, abortTransaction */
+STOR_HANDLER(repl_set_get_status);  /* replication.c */
+STOR_HANDLER(repl_set_get_config);
+STOR_HANDLER(repl_set_step_down);
+STOR_HANDLER(repl_set_freeze);
+STOR_HANDLER(repl_set_reconfig);
+STOR_HANDLER(repl_set_initiate);
+STOR_HANDLER(repl_set_refused);
+STOR_HANDLER(append_oplog_note);
 /* reads (their rows stand in reads.def, one line per command: STOR_READ_ROW(name, flags, handler,
  * point)) */
 #define STOR_READ_ROW(name, flags, handler, point)                                                 \
