@@ -24,7 +24,8 @@ struct stor_client_cursor {
     bool has_lsid, no_timeout, pinned, killed;
     uint64_t collection_id, left_us; /* left_us: of maxTimeMS; 0 = none */
     uint64_t opened_ms, last_used_ms, batches, documents;
-    uint64_t pinned_by; /* opid */
+    uint64_t pinned_by;           /* opid */
+    stor_read_level_t read_level; /* of the command that made it: each batch keeps to it */
 };
 
 struct stor_cursors {
@@ -138,6 +139,7 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
         .opened_ms = vd_monotonic_ms(),
     };
     cursor->last_used_ms = cursor->opened_ms;
+    cursor->read_level = request->read_level;
     if (options->originating.len >= 5)
         cursor->originating =
             (vd_bson_t){vd_arena_copy(arena, options->originating.data, options->originating.len),
@@ -238,6 +240,7 @@ static int pin(stor_request_t *request, int64_t id, vd_slice_t ns, stor_client_c
     if (rc == VD_OK) {
         cursor->pinned = true;
         cursor->pinned_by = request->number;
+        request->read_level = cursor->read_level;
         *ret = cursor;
     }
     pthread_mutex_unlock(&cursors->lock);

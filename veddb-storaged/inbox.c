@@ -17,6 +17,7 @@
 #include "proto/failure.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/replication/positions.h"
 
 #include <limits.h>
 #include <signal.h>
@@ -83,6 +84,7 @@ struct stor_inbox {
     uint32_t idle_count;
     uint64_t held_bytes;
     vd_buf_t item;
+    vd_arena_t *topology_arena; /* of the last STATE */
 
     /* Start of the thread. */
     pthread_mutex_t start_lock;
@@ -256,14 +258,62 @@ static void reply_encode(stor_request_t *request)
     vd_buf_done(&head);
 }
 
+/* It goes on where its lane's queue ends, as if it came now. */
+static void run_again(stor_inbox_t *inbox, stor_request_t *request)
+{
+    lane_t *lane = &inbox->lanes[request->slow_lane ? LANE_LONG : LANE_QUICK];
+    (void)pthread_mutex_lock(&inbox->lock);
+    queue_push(&lane->queue, request);
+    worker_t *worker = idle_take(lane);
+    (void)pthread_mutex_unlock(&inbox->lock);
+    if (worker != NULL)
+        (void)pthread_cond_signal(&worker->wake);
+}
+
+void stor_inbox_concern_met(stor_inbox_t *inbox, stor_request_t *list)
+{
+    stor_request_t *first = NULL, *last = NULL;
+    while (list != NULL) {
+        stor_request_t *request = list;
+        list = list->next;
+        if (request->wait.run_again) {
+            run_again(inbox, request);
+            continue;
+        }
+        if (request->reply_head.len == 0)
+            reply_encode(request);
+        request->next = first;
+        first = request;
+        if (last == NULL)
+            last = request;
+    }
+    if (first != NULL)
+        done_push(inbox, first, last);
+}
+
+/* Durable, or not run yet: what is left is other members' or replicad's. */
+static void concern(stor_inbox_t *inbox, stor_request_t *request)
+{
+    request->next = NULL;
+    if (stor_positions_wait(inbox->storage->replication->positions, request))
+        stor_inbox_concern_met(inbox, request);
+}
+
 /* The answer is there: it leaves when all that it depends on is on disk. */
 static void park(stor_inbox_t *inbox, stor_request_t *request)
 {
+    if (request->wait.kind == STOR_WAIT_TIME || request->wait.kind == STOR_WAIT_ANSWER) {
+        concern(inbox, request);
+        return;
+    }
     reply_encode(request);
     atomic_fetch_add_explicit(&inbox->parked, 1, memory_order_relaxed);
     if (stor_engine_flush_wait(inbox->storage->engine, request->depends_on, &request->flush)) {
-        atomic_fetch_sub_explicit(&inbox->parked, 1, memory_order_relaxed);
-        done_push(inbox, request, request);
+        if (VD_UNLIKELY(request->wait.kind != STOR_WAIT_NOTHING))
+            concern(inbox, request);
+        else
+            done_push(inbox, request, request);
+        atomic_fetch_sub_explicit(&inbox->parked, 1, memory_order_release);
     }
 }
 
@@ -276,16 +326,21 @@ void stor_inbox_released(stor_flush_waiter_t *list, void *context)
     while (list != NULL) {
         stor_request_t *request = (stor_request_t *)(void *)list; /* its first member */
         list = list->next;
+        count++;
+        if (VD_UNLIKELY(request->wait.kind != STOR_WAIT_NOTHING)) {
+            concern(inbox, request);
+            continue;
+        }
         request->next = first;
         first = request;
         if (last == NULL)
             last = request;
-        count++;
     }
     if (count == 0)
         return;
-    /* Counted before it is pushed: the I/O thread may end the inbox once nothing is parked. */
-    done_push(inbox, first, last);
+    /* Pushed before it is counted: the inbox may end once nothing is parked. */
+    if (first != NULL)
+        done_push(inbox, first, last);
     atomic_fetch_sub_explicit(&inbox->parked, count, memory_order_release);
 }
 
@@ -354,17 +409,27 @@ static vdp_operation_state_t state_make(stor_inbox_t *inbox)
 {
     stor_storage_t *storage = inbox->storage;
     bool ready = atomic_load(&storage->ready) && !atomic_load(&storage->draining);
+    vd_slice_t topology = VD_SLICE_NULL;
+    if (!stor_replication_alone(storage)) {
+        vd_arena_reset(inbox->topology_arena);
+        vd_bson_t copy = stor_replication_topology(storage, inbox->topology_arena);
+        topology = vd_slice(copy.data, copy.len);
+    }
+    int role = stor_replication_role(storage);
     return (vdp_operation_state_t){
         .boot_id = vd_slice(storage->boot_id, sizeof storage->boot_id),
         .ready = ready,
-        .writable = true,
+        .writable = role == VDP_ROLE_PRIMARY,
         .auth_epoch = atomic_load(&storage->auth_epoch),
-        .term = storage->term,
+        .term = stor_replication_term(storage),
         .newest = stor_engine_visible(storage->engine),
         .durable = stor_engine_durable(storage->engine),
         .last_write_ms = atomic_load(&storage->last_write_ms),
         .has_users = has_users(storage),
         .set_id = vd_slice(storage->set_id, sizeof storage->set_id),
+        .role = (uint32_t)role,
+        .majority = stor_replication_majority(storage),
+        .topology = topology,
     };
 }
 
@@ -779,6 +844,7 @@ int stor_inbox_start(stor_storage_t *storage, vd_daemon_t *daemon, const char *s
         inbox->lanes[i].wake_depth = i == LANE_QUICK ? QUICK_WAKE_DEPTH : 1;
     }
     vd_buf_init(&inbox->item, 64 * 1024);
+    inbox->topology_arena = vd_arena_create();
     (void)pthread_mutex_init(&inbox->start_lock, NULL);
     (void)pthread_cond_init(&inbox->start_done, NULL);
     (void)pthread_mutex_init(&inbox->lock, NULL);
@@ -788,6 +854,8 @@ int stor_inbox_start(stor_storage_t *storage, vd_daemon_t *daemon, const char *s
     int rc = VD_OK;
     for (uint32_t i = 0; rc == VD_OK && i < inbox->worker_count; i++)
         rc = worker_start(inbox, i, err);
+    if (rc == VD_OK && storage->replication != NULL)
+        rc = stor_positions_start(storage->replication->positions, err);
     if (rc == VD_OK)
         rc = io_start(inbox, err);
     if (rc != VD_OK)
@@ -862,6 +930,8 @@ void stor_inbox_stop(stor_inbox_t **inbox_p)
         return;
     workers_stop(inbox);
     parked_wait(inbox);
+    if (inbox->storage->replication != NULL)
+        stor_positions_stop(inbox->storage->replication->positions);
     if (inbox->started && inbox->start_rc == VD_OK) {
         vd_loop_stop(inbox->loop);
         (void)pthread_join(inbox->thread, NULL);
@@ -884,6 +954,7 @@ void stor_inbox_stop(stor_inbox_t **inbox_p)
         request_free(done);
     }
     vd_buf_done(&inbox->item);
+    vd_arena_destroy(&inbox->topology_arena);
     (void)pthread_mutex_destroy(&inbox->start_lock);
     (void)pthread_cond_destroy(&inbox->start_done);
     (void)pthread_mutex_destroy(&inbox->lock);

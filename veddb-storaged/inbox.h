@@ -28,6 +28,9 @@ void stor_inbox_stop(stor_inbox_t **inbox_p);
  * replies depend on is on disk. failed: nothing more can be made durable; the process ends. */
 void stor_inbox_released(stor_flush_waiter_t *list, void *context);
 void stor_inbox_failed(const vd_error_t *err, void *context);
+/* Requests that were parked by positions.c (linked by next): answered, or run again (any thread).
+ */
+void stor_inbox_concern_met(stor_inbox_t *inbox, stor_request_t *list);
 /* STATE must go out now (any thread). */
 void stor_inbox_announce(stor_inbox_t *inbox);
 

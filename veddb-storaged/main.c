@@ -158,6 +158,8 @@ static stor_settings_t settings_read(state_t *state)
         .journal_max_bytes = (uint64_t)vd_config_number(config, "storage.journal_max"),
         .scrub_period_ms = (uint64_t)vd_config_number(config, "storage.scrub"),
         .replica_set = vd_config_string(config, "node.replica_set"),
+        .node_name = vd_config_string(config, "node.name"),
+        .lease_ms = (uint64_t)vd_config_number(config, "replication.lease"),
         .address = state->address,
         .data_folder = state->folder,
         .replicated = vd_config_number(config, "replication.port") != 0,

@@ -1,6 +1,7 @@
 /* veddb-storaged/registry.c — see registry.h. */
 #include "veddb-storaged/registry.h"
 
+#include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
 
 void stor_registry_add(stor_request_t *request)
@@ -49,6 +50,8 @@ static void request_kill(stor_request_t *request, int code)
     int none = 0;
     /* The first reason stays. */
     (void)atomic_compare_exchange_strong(&request->killed, &none, code);
+    if (!stor_replication_alone(request->storage))
+        stor_positions_forget(request->storage->replication->positions, request);
 }
 
 bool stor_registry_kill(stor_storage_t *storage, uint64_t number, vd_slice_t user, bool all_users)

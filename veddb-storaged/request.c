@@ -10,12 +10,14 @@
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/metrics.h"
+#include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
 #define CHECKS_PER_CLOCK 64
+#define CLOCKS_APART_S   10
 #define SLOW_US          100000 /* logged from here on */
 #define REPLY_MAX_BYTES  (VD_BSON_INTERNAL_MAX_BYTES + 1024 * 1024)
 
@@ -94,6 +96,10 @@ static int write_concern_w(stor_request_t *request, vd_value_t v, vd_error_t *er
     stor_write_concern_t *concern = &request->write_concern;
     if (v.type == VD_BSON_STRING) {
         vd_slice_t mode = vd_value_string(v);
+        if (!vd_slice_is(mode, "majority") && !stor_replication_alone(request->storage)) {
+            concern->mode = mode; /* looked up when it is waited for */
+            return VD_OK;
+        }
         if (!vd_slice_is(mode, "majority"))
             return vd_error_set(err, VD_ERR_UNKNOWN_REPL_WRITE_CONCERN,
                                 "No write concern mode named '%.*s' found in replica set "
@@ -142,6 +148,7 @@ static int write_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t
     vd_bson_iter_init(&iter, vd_value_document(v));
     while (vd_bson_iter_next(&iter)) {
         int rc = VD_OK;
+        concern->has_w |= vd_slice_is(iter.name, "w");
         if (vd_slice_is(iter.name, "w"))
             rc = write_concern_w(request, iter.value, err);
         else if (vd_slice_is(iter.name, "j"))
@@ -159,8 +166,7 @@ static int write_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t
     return VD_OK;
 }
 
-/* There is one member, so every mode leads to it; what is none is refused. */
-static int read_preference_check(vd_value_t v, vd_error_t *err)
+static int read_preference_check(stor_request_t *request, vd_value_t v, vd_error_t *err)
 {
     static const char *const modes[] = {"primary", "primaryPreferred", "secondary",
                                         "secondaryPreferred", "nearest"};
@@ -172,6 +178,7 @@ static int read_preference_check(vd_value_t v, vd_error_t *err)
     if (mode.type != VD_BSON_STRING)
         return vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
                             "$readPreference needs a \"mode\" that is a string");
+    request->read_elsewhere = !vd_slice_is(vd_value_string(mode), "primary");
     for (size_t i = 0; i < VD_COUNT_OF(modes); i++)
         if (vd_slice_is(vd_value_string(mode), modes[i]))
             return VD_OK;
@@ -182,24 +189,26 @@ static int read_preference_check(vd_value_t v, vd_error_t *err)
                         VD_SLICE_FMT(vd_value_string(mode)));
 }
 
-static int cluster_time_check(vd_value_t v, vd_error_t *err)
+static int cluster_time_check(stor_request_t *request, vd_value_t v, vd_error_t *err)
 {
     if (v.type != VD_BSON_OBJECT)
         return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
                             "\"$clusterTime\" had the wrong type. Expected object, found %s",
                             vd_bson_type_name(v.type));
-    if (vd_bson_get(vd_value_document(v), "clusterTime").type != VD_BSON_TIMESTAMP)
+    vd_value_t time = vd_bson_get(vd_value_document(v), "clusterTime");
+    if (time.type != VD_BSON_TIMESTAMP)
         return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
                             "\"$clusterTime.clusterTime\" must be a timestamp");
+    request->cluster_time = vd_value_timestamp(time);
     return VD_OK;
 }
 
 static int generic_parse(stor_request_t *request, vd_slice_t name, vd_value_t v, vd_error_t *err)
 {
     if (vd_slice_is(name, "$readPreference"))
-        return read_preference_check(v, err);
+        return read_preference_check(request, v, err);
     if (vd_slice_is(name, "$clusterTime"))
-        return cluster_time_check(v, err);
+        return cluster_time_check(request, v, err);
     if (vd_slice_is(name, "readConcern"))
         return read_concern_parse(request, v, err);
     if (vd_slice_is(name, "writeConcern"))
@@ -273,22 +282,41 @@ static int bodies_check(const stor_request_t *request, vd_error_t *err)
     return rc;
 }
 
-/* Waits for commits in flight at or below the asked time: moments. A time that this node has not
- * given out can't be waited for. */
+/* What a member may be asked to wait for: a time that the set has given out, as far as we can know.
+ * The gateway has checked the client's $clusterTime; and another member's clock may be a little
+ * ahead of ours. */
+static bool time_known(const stor_request_t *request, uint64_t newest)
+{
+    uint64_t after = request->after_cluster_time;
+    if (after <= newest)
+        return true;
+    if (stor_replication_alone(request->storage))
+        return false;
+    return after <= request->cluster_time ||
+           after >> 32 <= (uint64_t)vd_wall_ms() / 1000 + CLOCKS_APART_S;
+}
+
+/* Waits for commits in flight at or below the asked time, or for what other members have: parked,
+ * where there is somebody who parks (request->wait). */
 static int cluster_time_wait(stor_request_t *request, vd_error_t *err)
 {
     uint64_t after = request->after_cluster_time;
-    stor_engine_t *engine = request->storage->engine;
+    stor_storage_t *storage = request->storage;
+    stor_engine_t *engine = storage->engine;
     if (after == 0 || stor_engine_visible(engine) >= after)
         return VD_OK;
     uint64_t newest = stor_engine_newest(engine);
-    if (after > newest)
+    if (!time_known(request, newest))
         return vd_error_set(
             err, VD_ERR_INVALID_OPTIONS,
             "readConcern afterClusterTime value must not be greater than the current clusterTime. "
             "Requested clusterTime: { ts: Timestamp(%u, %u) }; current clusterTime: { ts: "
             "Timestamp(%u, %u) }",
             (unsigned)(after >> 32), (unsigned)after, (unsigned)(newest >> 32), (unsigned)newest);
+    if (!stor_replication_alone(storage)) {
+        request->wait.kind = STOR_WAIT_TIME;
+        return VD_OK;
+    }
     while (stor_engine_visible(engine) < after) {
         request->checks = 0; /* each check looks at the clock */
         int rc = stor_request_check(request, err);
@@ -319,6 +347,9 @@ static int admission_check(stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_AGAIN,
                             "users or roles have changed: check the privileges again");
     }
+    int rc = stor_replication_admit(request, err);
+    if (rc != VD_OK)
+        return rc;
     if (request->txn_number >= 0 && request->command.lsid.len == 0)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Transaction number requires a session ID to also be specified");
@@ -329,10 +360,10 @@ static int admission_check(stor_request_t *request, vd_error_t *err)
                             "is not a retryable write command.",
                             request->entry->name);
     if (request->write_concern.present && (flags & STOR_COMMAND_WRITES) == 0 &&
-        (request->write_concern.majority || request->write_concern.w > 1))
+        (request->write_concern.majority || request->write_concern.mode.len > 0 ||
+         request->write_concern.w > 1))
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Command does not support writeConcern: %s", request->entry->name);
-    int rc = VD_OK;
     /* One with a number may have been done already: that is looked up first (write_common.c). */
     if ((flags & STOR_COMMAND_WRITES) != 0 && request->txn_number < 0)
         rc = stor_request_space(request, err);
@@ -365,25 +396,49 @@ static void append_times(stor_request_t *request)
     vd_bb_timestamp(bb, "operationTime", time);
 }
 
-static void append_write_concern_error(stor_request_t *request)
+static void append_concern(vd_bb_t *bb, const stor_write_concern_t *concern)
+{
+    bool given = concern->present && concern->has_w;
+    vd_bb_begin_document(bb, "writeConcern");
+    if (given && concern->mode.len > 0)
+        vd_bb_string(bb, "w", concern->mode);
+    else if (!given || concern->majority)
+        vd_bb_cstr(bb, "w", "majority");
+    else
+        vd_bb_int32(bb, "w", (int32_t)concern->w);
+    if (concern->journal)
+        vd_bb_bool(bb, "j", true);
+    vd_bb_int64(bb, "wtimeout", (int64_t)concern->timeout_ms);
+    vd_bb_cstr(bb, "provenance", given ? "clientSupplied" : "implicitDefault");
+    vd_bb_close(bb);
+}
+
+static void append_write_concern_error(stor_request_t *request, vd_bb_t *bb, int code,
+                                       const char *message)
+{
+    char name[32];
+    vd_bb_begin_document(bb, "writeConcernError");
+    vd_bb_int32(bb, "code", -code);
+    vd_bb_cstr(bb, "codeName", vd_error_code_name(code, name));
+    vd_bb_cstr(bb, "errmsg", message);
+    vd_bb_begin_document(bb, "errInfo");
+    if (code == VD_ERR_WRITE_CONCERN_FAILED)
+        vd_bb_bool(bb, "wtimeout", true);
+    append_concern(bb, &request->write_concern);
+    vd_bb_close(bb);
+    vd_bb_close(bb);
+}
+
+/* A set of one: more than one can't be had. */
+static void check_alone(stor_request_t *request)
 {
     const stor_write_concern_t *concern = &request->write_concern;
     if (!concern->present || concern->majority || concern->w <= 1 ||
-        (request->entry->flags & STOR_COMMAND_WRITES) == 0)
+        (request->entry->flags & STOR_COMMAND_WRITES) == 0 ||
+        !stor_replication_alone(request->storage))
         return;
-    vd_bb_t *bb = &request->reply;
-    vd_bb_begin_document(bb, "writeConcernError");
-    vd_bb_int32(bb, "code", 100);
-    vd_bb_cstr(bb, "codeName", "UnsatisfiableWriteConcern");
-    vd_bb_cstr(bb, "errmsg", "Not enough data-bearing nodes");
-    vd_bb_begin_document(bb, "errInfo");
-    vd_bb_begin_document(bb, "writeConcern");
-    vd_bb_int32(bb, "w", (int32_t)concern->w);
-    vd_bb_int64(bb, "wtimeout", (int64_t)concern->timeout_ms);
-    vd_bb_cstr(bb, "provenance", "clientSupplied");
-    vd_bb_close(bb);
-    vd_bb_close(bb);
-    vd_bb_close(bb);
+    append_write_concern_error(request, &request->reply, VD_ERR_UNSATISFIABLE_WRITE_CONCERN,
+                               "Not enough data-bearing nodes");
 }
 
 /* Codes after which a driver may send the same write (with its txnNumber) again. */
@@ -396,11 +451,21 @@ static bool is_retryable(int code)
     case VD_ERR_NOT_PRIMARY_NO_SECONDARY_OK:
     case VD_ERR_NOT_PRIMARY_OR_SECONDARY:
     case VD_ERR_PRIMARY_STEPPED_DOWN:
+    case VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE:
     case VD_ERR_EXCEEDED_TIME_LIMIT:
         return true;
     default:
         return false;
     }
+}
+
+static void append_label(stor_request_t *request, vd_bb_t *bb, int code)
+{
+    if (request->txn_number < 0 || !is_retryable(code))
+        return;
+    vd_bb_begin_array(bb, "errorLabels");
+    vd_bb_cstr(bb, "0", "RetryableWriteError");
+    vd_bb_close(bb);
 }
 
 static void reply_error(stor_request_t *request, const vd_error_t *err)
@@ -412,22 +477,19 @@ static void reply_error(stor_request_t *request, const vd_error_t *err)
     vd_bb_cstr(bb, "errmsg", err->message);
     vd_bb_int32(bb, "code", -err->code);
     vd_bb_cstr(bb, "codeName", vd_error_code_name(err->code, name));
-    if (request->txn_number >= 0 && is_retryable(err->code)) {
-        vd_bb_begin_array(bb, "errorLabels");
-        vd_bb_cstr(bb, "0", "RetryableWriteError");
-        vd_bb_close(bb);
-    }
+    append_label(request, bb, err->code);
     if (err->details.len >= 5)
         vd_bb_concat(bb, (vd_bson_t){err->details.data, (uint32_t)err->details.len});
     request->status = err->code;
     request->cursor_id = 0;
 }
 
-static void finish(stor_request_t *request, int rc, vd_error_t *err)
+static void finish(stor_request_t *request, int rc, const vd_error_t *err)
 {
+    request->reply_head = VD_SLICE_NULL; /* of an earlier reply to the same request */
     if (rc == VD_OK) {
         request->status = VD_OK;
-        append_write_concern_error(request);
+        check_alone(request);
         vd_bb_double(&request->reply, "ok", 1);
     } else {
         reply_error(request, err);
@@ -446,6 +508,47 @@ void stor_request_refuse(stor_request_t *request, const vd_error_t *err)
 {
     vd_error_t copy = *err;
     finish(request, err->code, &copy);
+}
+
+void stor_request_finish(stor_request_t *request, int rc, const vd_error_t *err)
+{
+    finish(request, rc, err);
+}
+
+void stor_request_concern_failed(stor_request_t *request, int code, const char *message)
+{
+    vd_bb_t *bb = &request->reply;
+    vd_bson_t before = request->reply_document;
+    vd_bb_init_arena(bb, request->arena, REPLY_MAX_BYTES + 4096);
+    append_write_concern_error(request, bb, code, message);
+    if (vd_bson_get(before, "errorLabels").type == VD_BSON_MISSING)
+        append_label(request, bb, code);
+    vd_bb_concat(bb, before);
+    request->reply_head = VD_SLICE_NULL;
+    int rc = vd_bb_finish(bb, &request->reply_document, NULL);
+    if (rc != VD_OK) /* can't be: a few hundred bytes are left for it */
+        request->reply_document = before;
+}
+
+/* What is left to wait for, once the reply is on disk here. */
+static void wait_decide(stor_request_t *request)
+{
+    const stor_write_concern_t *concern = &request->write_concern;
+    stor_wait_t *wait = &request->wait;
+    wait->kind = STOR_WAIT_NOTHING;
+    if (stor_replication_alone(request->storage) || request->entry == NULL ||
+        request->depends_on == 0)
+        return;
+    if ((request->entry->flags & STOR_COMMAND_WRITES) != 0) {
+        bool more = !concern->present || !concern->has_w || concern->majority ||
+                    concern->mode.len > 0 || concern->w > 1;
+        if (more && (request->command.flags & VDP_COMMAND_NO_REPLY) == 0)
+            wait->kind = STOR_WAIT_WRITE;
+    } else if (request->status == VD_OK && request->read_level == STOR_READ_MAJORITY) {
+        wait->kind = STOR_WAIT_MAJORITY;
+    } else if (request->status == VD_OK && request->read_level == STOR_READ_LINEARIZABLE) {
+        wait->kind = STOR_WAIT_LINEARIZABLE;
+    }
 }
 
 static void note_time(const stor_request_t *request)
@@ -494,37 +597,57 @@ static void counters_add(stor_request_t *request)
                                   memory_order_relaxed);
 }
 
+static int run_handler(stor_request_t *request, vd_error_t *err)
+{
+    int rc = VD_FAULT("request.before_handler", err);
+    if (rc == VD_OK)
+        rc = stor_request_check(request, err);
+    if (rc == VD_OK) {
+        vd_bb_init_arena(&request->reply, request->arena, REPLY_MAX_BYTES);
+        rc = request->entry->run(request, err);
+        VD_ASSERT(rc == VD_OK || err->code != VD_OK);
+    }
+    return rc;
+}
+
 void stor_request_run(stor_request_t *request, stor_session_t *session)
 {
     vd_error_t err = VD_ERROR_INIT;
+    int rc = VD_OK;
     request->session = session;
     request->started_us = vd_monotonic_us();
-    int rc = bodies_check(request, &err);
-    if (rc == VD_OK)
+    request->wait = (stor_wait_t){0};
+    if (!request->prepared)
+        rc = bodies_check(request, &err);
+    if (rc == VD_OK && !request->prepared)
         rc = stor_request_prepare(request, &err);
+    request->prepared = true;
     if (rc == VD_OK)
         rc = admission_check(request, &err);
-    if (rc == VD_OK)
-        rc = VD_FAULT("request.before_handler", &err);
-    if (rc == VD_OK)
-        rc = stor_request_check(request, &err);
-    if (rc == VD_OK) {
-        vd_bb_init_arena(&request->reply, request->arena, REPLY_MAX_BYTES);
-        rc = request->entry->run(request, &err);
-        VD_ASSERT(rc == VD_OK || err.code != VD_OK);
+    if (rc == VD_OK && request->wait.kind == STOR_WAIT_TIME) {
+        request->session = NULL; /* to be run again, from here */
+        return;
     }
+    if (rc == VD_OK)
+        rc = run_handler(request, &err);
     /* An error or a reply may have been decided by what an open transaction saw. */
     if (stor_txn_active(session)) {
         stor_request_depends(request, stor_txn_snapshot_newest(session));
         stor_txn_rollback(session);
     }
+    stor_replication_request_leave(request);
     stor_sessions_write_end(request);
     note_reads(request);
     stor_catalog_release_all(request);
+    request->session = NULL;
+    if (rc == VD_OK && request->wait.kind == STOR_WAIT_ANSWER)
+        return; /* stor_request_finish comes with the answer */
+    uint64_t written = request->operation_time;
     finish(request, rc, &err);
     note_time(request);
     counters_add(request);
-    request->session = NULL;
+    if (rc == VD_OK || written != 0)
+        wait_decide(request);
 }
 
 /* ---- for handlers ---- */

@@ -42,11 +42,34 @@ typedef enum {
 
 typedef struct {
     bool present;
-    bool majority; /* w: "majority" */
-    int64_t w;     /* when not majority */
+    bool has_w;      /* without it, w is the default: majority */
+    bool majority;   /* w: "majority" */
+    vd_slice_t mode; /* w: a name of settings.getLastErrorModes, or empty */
+    int64_t w;       /* when neither */
     bool journal;
     uint64_t timeout_ms;
 } stor_write_concern_t;
+
+/* What a request waits for besides the disk, without a worker (replication/positions.h). */
+typedef enum {
+    STOR_WAIT_NOTHING,
+    STOR_WAIT_WRITE,        /* its write concern */
+    STOR_WAIT_MAJORITY,     /* what it read must be on a majority */
+    STOR_WAIT_LINEARIZABLE, /* and no other primary may have gone on meanwhile */
+    STOR_WAIT_TIME,         /* afterClusterTime: before the handler */
+    STOR_WAIT_ANSWER,       /* of replicad; the handler has asked */
+} stor_wait_kind_t;
+
+typedef struct {
+    uint8_t kind;  /* stor_wait_kind_t */
+    uint8_t queue; /* positions.c */
+    bool parked;
+    int code;        /* why it failed at a change of role or configuration */
+    bool run_again;  /* released: to the workers, not to the client */
+    uint64_t key[2]; /* timestamp, deadline (monotonic us) */
+    uint32_t at[2];  /* places in the heaps */
+    void *answer;    /* of STOR_WAIT_ANSWER */
+} stor_wait_t;
 
 struct stor_request {
     stor_flush_waiter_t flush; /* parked for durability */
@@ -68,7 +91,8 @@ struct stor_request {
 
     /* generic arguments */
     stor_read_level_t read_level;
-    uint64_t after_cluster_time;
+    uint64_t after_cluster_time, cluster_time; /* the latter: what the client has seen */
+    bool read_elsewhere;                       /* $readPreference other than primary */
     stor_write_concern_t write_concern;
     vd_value_t comment;
     int64_t txn_number; /* -1 = none: not a retryable write */
@@ -100,6 +124,12 @@ struct stor_request {
     const char *plan_summary;
     uint64_t documents_examined, keys_examined, documents_returned, conflicts, yields;
 
+    /* replication */
+    stor_wait_t wait;
+    uint64_t term; /* in which it was admitted */
+    bool prepared; /* has been on a worker before */
+    bool entered;  /* counts as a writer */
+
     uint32_t held_count;
     stor_collection_t *held[STOR_REQUEST_HELD_MAX];
     void *executing; /* sessions.c: the session whose retryable write this is */
@@ -122,6 +152,13 @@ VD_MUST_CHECK int stor_request_prepare(stor_request_t *request, vd_error_t *err)
 void stor_request_run(stor_request_t *request, stor_session_t *session);
 /* An error reply without running (admission). */
 void stor_request_refuse(stor_request_t *request, const vd_error_t *err);
+
+/* Its write concern was not reached: the reply gets a writeConcernError, the write stands. timed
+ * out: code 64 with errInfo. */
+void stor_request_concern_failed(stor_request_t *request, int code, const char *message);
+/* After a handler that has left the rest to somebody else (STOR_WAIT_ANSWER): its reply is whole.
+ */
+void stor_request_finish(stor_request_t *request, int rc, const vd_error_t *err);
 
 /* ---- for handlers ---- */
 /* To be called in every loop: VD_OK, or VD_ERR_INTERRUPTED, VD_ERR_MAX_TIME_MS_EXPIRED,

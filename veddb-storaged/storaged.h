@@ -41,6 +41,9 @@ typedef struct {
     const char *replica_set; /* name that drivers see */
     const char *address;     /* host:port that drivers see; may be empty */
     const char *data_folder;
+    const char *node_name; /* node.name: what the set's configuration calls us; NULL = "" */
+    uint64_t
+        lease_ms;    /* replication.lease: a primary without its replicad for so long steps down */
     bool replicated; /* a replicad says what we are; else we are primary, alone */
 } stor_settings_t;
 

@@ -8,6 +8,7 @@
 #include "veddb-storaged/delta.h"
 #include "veddb-storaged/query/json_schema.h"
 #include "veddb-storaged/query/match.h"
+#include "veddb-storaged/replication/replication.h"
 
 #include <time.h>
 
@@ -41,12 +42,18 @@ int stor_write_begin(stor_write_t *write, vd_error_t *err)
     write->hash_delta = 0;
     int rc = stor_request_space(write->request, err); /* a long command would fill the disk */
     if (rc == VD_OK)
+        rc = stor_replication_request_enter(write->request, err);
+    if (rc == VD_OK)
         rc = stor_txn_begin(session, err);
-    if (rc != VD_OK || write->collection == NULL)
+    if (rc != VD_OK) {
+        stor_replication_request_leave(write->request);
         return rc;
+    }
+    if (write->collection == NULL)
+        return VD_OK; /* only the journal */
     rc = stor_cursor_open(session, write->collection->table, &write->table, err);
     if (rc != VD_OK)
-        stor_txn_rollback(session);
+        stor_write_rollback(write);
     return rc;
 }
 
@@ -287,7 +294,7 @@ static void committed(stor_write_t *write)
         epoch_raise(write);
 }
 
-int stor_write_commit(stor_write_t *write, vd_error_t *err)
+static int commit(stor_write_t *write, vd_error_t *err)
 {
     stor_request_t *request = write->request;
     stor_session_t *session = request->session;
@@ -302,6 +309,8 @@ int stor_write_commit(stor_write_t *write, vd_error_t *err)
         rc = epoch_put(write, err);
     if (rc == VD_OK)
         rc = VD_FAULT("write.before_commit", err);
+    if (rc == VD_OK)
+        rc = stor_replication_request_commit(request, err);
     if (rc != VD_OK) {
         stor_txn_rollback(session);
         return rc;
@@ -314,10 +323,18 @@ int stor_write_commit(stor_write_t *write, vd_error_t *err)
     return rc;
 }
 
+int stor_write_commit(stor_write_t *write, vd_error_t *err)
+{
+    int rc = commit(write, err);
+    stor_replication_request_leave(write->request);
+    return rc;
+}
+
 void stor_write_rollback(stor_write_t *write)
 {
     if (stor_txn_active(write->request->session))
         stor_txn_rollback(write->request->session);
+    stor_replication_request_leave(write->request);
 }
 
 int stor_write_backoff(stor_write_t *write, vd_error_t *err)

@@ -8,6 +8,7 @@
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/replication/replication.h"
 
 #include <stdio.h>
 #include <strings.h>
@@ -52,9 +53,11 @@ static int change_try(stor_request_t *request, const change_t *change, vd_buf_t 
     stor_journal_t *journal = request->storage->journal;
     const given_t *given = change->given;
     uint64_t timestamp;
-    int rc = stor_txn_begin(session, err);
+    int rc = given != NULL ? VD_OK : stor_replication_request_enter(request, err);
+    if (rc == VD_OK)
+        rc = stor_txn_begin(session, err);
     if (rc != VD_OK)
-        return rc;
+        return rc; /* change_commit leaves */
     if (given != NULL) {
         timestamp = given->timestamp;
         stor_txn_timestamp_given(session, timestamp);
@@ -68,6 +71,8 @@ static int change_try(stor_request_t *request, const change_t *change, vd_buf_t 
         rc = given != NULL
                  ? stor_journal_append_raw(journal, session, given->key, given->value, err)
                  : stor_journal_append(journal, session, timestamp, 0, vd_buf_slice(entry), err);
+    if (rc == VD_OK && given == NULL)
+        rc = stor_replication_request_commit(request, err);
     if (rc != VD_OK) {
         stor_txn_rollback(session);
         return rc;
@@ -97,6 +102,7 @@ static int change_commit(stor_request_t *request, const change_t *change, vd_err
     for (;;) {
         vd_error_t step = VD_ERROR_INIT;
         rc = change_try(request, change, &entry, &step);
+        stor_replication_request_leave(request);
         if (rc == VD_ERR_WRITE_CONFLICT && vd_monotonic_ms() < give_up) {
             request->conflicts++;
             pause_us(wait_us);

@@ -9,6 +9,7 @@
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
 
 #include <pthread.h>
@@ -140,6 +141,38 @@ static int work_print(const stor_storage_t *storage, vd_buf_t *out)
     return rows_print(out, rows, VD_COUNT_OF(rows));
 }
 
+static int replication_print(const stor_storage_t *storage, vd_buf_t *out)
+{
+    stor_positions_stats_t s;
+    if (stor_replication_alone(storage))
+        return VD_OK;
+    stor_positions_stats(storage->replication->positions, &s);
+    uint64_t newest = stor_engine_newest(storage->engine);
+    uint64_t behind_s = newest > s.majority ? (newest >> 32) - (s.majority >> 32) : 0;
+    const row_t rows[] = {
+        {"veddb_replication_role", true, "1 primary, 2 secondary, 3 recovering, 4 removed",
+         (uint64_t)stor_replication_role(storage)},
+        {"veddb_replication_term", true, "newest term agreed to", stor_replication_term(storage)},
+        {"veddb_replication_majority_lag_seconds", true,
+         "newest entry here to the newest on a majority", s.majority == 0 ? 0 : behind_s},
+        {"veddb_replication_waiting_write_concern", true, "answers that wait for members",
+         s.waiting[STOR_WAIT_WRITE]},
+        {"veddb_replication_waiting_read_majority", true, "reads that wait for the majority point",
+         s.waiting[STOR_WAIT_MAJORITY]},
+        {"veddb_replication_waiting_linearizable", true, "reads that wait for an entry of ours",
+         s.waiting[STOR_WAIT_LINEARIZABLE]},
+        {"veddb_replication_waiting_cluster_time", true, "commands that wait for a time",
+         s.waiting[STOR_WAIT_TIME]},
+        {"veddb_replication_waiting_answer", true, "commands that wait for replicad",
+         s.waiting[STOR_WAIT_ANSWER]},
+        {"veddb_replication_write_concern_timeouts_total", false, "wtimeouts", s.write_timeouts},
+        {"veddb_replication_waits_interrupted_total", false, "waits ended by a change of role",
+         s.interrupted},
+        {"veddb_replication_noops_total", false, "entries written for waiting reads", s.noops},
+    };
+    return rows_print(out, rows, VD_COUNT_OF(rows));
+}
+
 int stor_run_metrics(stor_request_t *request, vd_error_t *err)
 {
     vd_buf_t out;
@@ -149,6 +182,8 @@ int stor_run_metrics(stor_request_t *request, vd_error_t *err)
     int rc = engine_print(request->storage, &out);
     if (rc == VD_OK)
         rc = work_print(request->storage, &out);
+    if (rc == VD_OK)
+        rc = replication_print(request->storage, &out);
     if (rc == VD_OK)
         rc = vd_metrics_print(&out);
     if (rc == VD_OK)

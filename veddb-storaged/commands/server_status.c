@@ -6,6 +6,7 @@
 #include "veddb-storaged/facts.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/sessions.h"
 
 #include <stdio.h>
@@ -168,8 +169,38 @@ static void memory(status_t *status)
     vd_bb_bool(bb, "supported", known);
 }
 
+/* What hello tells of the set, and what we are in it. */
+static void replication_member(status_t *status)
+{
+    static const char *const told[] = {"hosts", "passives", "primary", "me", "tags", "setVersion"};
+    vd_bb_t *bb = status->bb;
+    stor_storage_t *storage = status->storage;
+    vd_bson_t topology = stor_replication_topology(storage, status->request->arena);
+    int role = stor_replication_role(storage);
+    vd_bb_cstr(bb, "setName", storage->settings.replica_set);
+    for (size_t i = 0; i < VD_COUNT_OF(told); i++)
+        vd_bb_value(bb, vd_slice_str(told[i]), vd_bson_get(topology, told[i]));
+    vd_bb_bool(bb, "isWritablePrimary", role == VDP_ROLE_PRIMARY);
+    vd_bb_bool(bb, "secondary", role == VDP_ROLE_SECONDARY);
+    vd_bb_begin_document(bb, "lastWrite");
+    vd_bb_begin_document(bb, "opTime");
+    vd_bb_timestamp(bb, "ts", stor_engine_newest(storage->engine));
+    vd_bb_int64(bb, "t", (int64_t)stor_replication_term(storage));
+    vd_bb_close(bb);
+    vd_bb_date(bb, "lastWriteDate", atomic_load(&storage->last_write_ms));
+    vd_bb_begin_document(bb, "majorityOpTime");
+    vd_bb_timestamp(bb, "ts", stor_replication_majority(storage));
+    vd_bb_int64(bb, "t", (int64_t)stor_replication_term(storage));
+    vd_bb_close(bb);
+    vd_bb_close(bb);
+}
+
 static void replication(status_t *status)
 {
+    if (!stor_replication_alone(status->storage)) {
+        replication_member(status);
+        return;
+    }
     vd_bb_t *bb = status->bb;
     const stor_settings_t *settings = &status->storage->settings;
     char host[STOR_FACTS_HOST_SIZE];

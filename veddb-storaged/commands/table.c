@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#define REPL  (STOR_COMMAND_DIAGNOSTIC | STOR_COMMAND_ADMIN_ONLY)
 #define WRITE (STOR_COMMAND_WRITES | STOR_COMMAND_RETRYABLE)
 
 const stor_command_t stor_commands[] = {
@@ -37,6 +38,19 @@ const stor_command_t stor_commands[] = {
     {"killAllSessionsByPattern", 0, stor_command_kill_all_sessions_by_pattern, NULL},
     {"commitTransaction", WRITE | STOR_COMMAND_ADMIN_ONLY, stor_command_transactions_refused, NULL},
     {"abortTransaction", WRITE | STOR_COMMAND_ADMIN_ONLY, stor_command_transactions_refused, NULL},
+
+    /* the replica set; asked for by the gateway when this node is not alone */
+    {"replSetGetStatus", REPL, stor_command_repl_set_get_status, NULL},
+    {"replSetGetConfig", REPL, stor_command_repl_set_get_config, NULL},
+    {"replSetStepDown", REPL, stor_command_repl_set_step_down, NULL},
+    {"replSetFreeze", REPL, stor_command_repl_set_freeze, NULL},
+    {"replSetReconfig", REPL, stor_command_repl_set_reconfig, NULL},
+    {"replSetInitiate", REPL, stor_command_repl_set_initiate, NULL},
+    {"replSetMaintenance", REPL, stor_command_repl_set_refused, NULL},
+    {"replSetSyncFrom", REPL, stor_command_repl_set_refused, NULL},
+    {"replSetAbortPrimaryCatchUp", REPL, stor_command_repl_set_refused, NULL},
+    {"appendOplogNote", STOR_COMMAND_WRITES | STOR_COMMAND_ADMIN_ONLY,
+     stor_command_append_oplog_note, NULL},
 
 #define STOR_READ_ROW(name, flags, handler, point) {name, flags, handler, point},
 #include "veddb-storaged/commands/reads.def"

@@ -18,6 +18,7 @@ enum {
     STOR_COMMAND_DIAGNOSTIC = 1u << 7, /* runs also while storage is full or draining; not counted
                                           as an operation of users */
     STOR_COMMAND_FREES = 1u << 8,      /* with WRITES: gives space back, may use the reserve */
+    STOR_COMMAND_ANY_MEMBER = 1u << 9, /* with READS: a secondary runs it unasked */
 };
 
 struct stor_command {
@@ -56,6 +57,14 @@ STOR_HANDLER(kill_sessions);
 STOR_HANDLER(kill_all_sessions);
 STOR_HANDLER(kill_all_sessions_by_pattern);
 STOR_HANDLER(transactions_refused); /* commitTransaction, abortTransaction */
+STOR_HANDLER(repl_set_get_status);  /* replication.c */
+STOR_HANDLER(repl_set_get_config);
+STOR_HANDLER(repl_set_step_down);
+STOR_HANDLER(repl_set_freeze);
+STOR_HANDLER(repl_set_reconfig);
+STOR_HANDLER(repl_set_initiate);
+STOR_HANDLER(repl_set_refused);
+STOR_HANDLER(append_oplog_note);
 /* reads (their rows stand in reads.def, one line per command: STOR_READ_ROW(name, flags, handler,
  * point)) */
 #define STOR_READ_ROW(name, flags, handler, point)                                                 \

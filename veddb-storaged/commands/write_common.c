@@ -4,6 +4,7 @@
 #include "libcommon/base/clock.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/replication/replication.h"
 
 #define MESSAGES_MAX_BYTES (1024 * 1024) /* of errmsg; later errors have an empty one */
 #define MESSAGES_MIN       2             /* that many are told in any case */
@@ -382,6 +383,7 @@ int stor_writes_record_nothing(stor_writes_t *writes, uint32_t index, vd_error_t
         stor_writes_undo(writes);
         rc = stor_writes_again(writes, rc, err);
     } while (rc == VD_OK);
+    stor_replication_request_leave(writes->request);
     return rc;
 }
 
@@ -398,6 +400,7 @@ bool stor_writes_is_fatal(int code)
     case VD_ERR_SHUTDOWN_IN_PROGRESS:
     case VD_ERR_NOT_WRITABLE_PRIMARY:
     case VD_ERR_PRIMARY_STEPPED_DOWN:
+    case VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE:
     case VD_ERR_INTERNAL:
         return true;
     default:

@@ -413,6 +413,11 @@ void stor_flusher_stop(stor_flusher_t **flusher_p)
     *flusher_p = NULL;
 }
 
+uint64_t stor_flusher_flushes(const stor_flusher_t *flusher)
+{
+    return atomic_load(&flusher->flushes);
+}
+
 void stor_flusher_stats(const stor_flusher_t *flusher, stor_engine_stats_t *stats)
 {
     stats->flushes = atomic_load(&flusher->flushes);

@@ -53,6 +53,7 @@ void stor_flusher_hook(stor_flusher_t *flusher, void (*flushed)(uint64_t durable
 void stor_flusher_position_set(stor_flusher_t *flusher, uint64_t position);
 /* A draw waits for a higher ceiling (stor_sequencer_t.want). */
 void stor_flusher_wake(void *flusher);
+uint64_t stor_flusher_flushes(const stor_flusher_t *flusher);
 void stor_flusher_stats(const stor_flusher_t *flusher, stor_engine_stats_t *stats);
 /* The ceiling that an earlier start left; 0 in a new database. */
 VD_MUST_CHECK int stor_flusher_ceiling_read(struct __wt_connection *conn, uint64_t *ret_ceiling,

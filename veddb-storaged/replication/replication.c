@@ -104,6 +104,8 @@ int stor_replication_open(stor_storage_t *storage, bool alone, stor_replication_
     replication->storage = storage;
     replication->alone = alone;
     (void)pthread_mutex_init(&replication->lock, NULL);
+    (void)pthread_mutex_init(&replication->role_lock, NULL);
+    replication->positions = stor_positions_create(storage);
     atomic_init(&replication->term, storage->term);
     atomic_init(&replication->keep_above, UINT64_MAX);
     atomic_init(&replication->role, alone ? VDP_ROLE_PRIMARY : VDP_ROLE_STARTING);
@@ -137,14 +139,16 @@ void stor_replication_close(stor_replication_t **replication_p)
     vd_free((void *)(uintptr_t)replication->config.data);
     vd_free((void *)(uintptr_t)replication->topology.data);
     vd_free((void *)(uintptr_t)replication->status.data);
+    stor_positions_destroy(&replication->positions);
     (void)pthread_mutex_destroy(&replication->lock);
+    (void)pthread_mutex_destroy(&replication->role_lock);
     vd_free(replication);
     *replication_p = NULL;
 }
 
 uint64_t stor_replication_majority(const stor_storage_t *storage)
 {
-    if (storage->replication->alone)
+    if (stor_replication_alone(storage))
         return stor_engine_durable(storage->engine);
     return atomic_load_explicit(&storage->replication->majority, memory_order_acquire);
 }
@@ -232,6 +236,7 @@ void stor_replication_config_changed(stor_storage_t *storage, vd_bson_t config)
     (void)pthread_mutex_lock(&replication->lock);
     bson_own(&replication->config, config);
     (void)pthread_mutex_unlock(&replication->lock);
+    stor_positions_changed(replication->positions);
     atomic_fetch_add(&replication->config_generation, 1);
     atomic_store(&storage->state_changed, true);
     stor_replication_announce(storage);
@@ -250,4 +255,15 @@ vd_bson_t stor_replication_topology(stor_storage_t *storage, vd_arena_t *arena)
 vd_bson_t stor_replication_status(stor_storage_t *storage, vd_arena_t *arena)
 {
     return bson_copy(storage->replication, &storage->replication->status, arena);
+}
+
+/* ---- replicad ---- */
+
+int stor_replication_ask(stor_storage_t *storage, const vdp_replication_ask_t *ask, vd_slice_t body,
+                         void (*answered)(void *context, int code, vd_slice_t message,
+                                          vd_slice_t body),
+                         void *context, vd_error_t *err)
+{
+    (void)storage, (void)ask, (void)body, (void)answered, (void)context; /* the link is elsewhere */
+    return vd_error_set(err, VD_ERR_NO_REPLICATION_ENABLED, "there is no link to replicad");
 }

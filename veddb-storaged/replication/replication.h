@@ -27,6 +27,8 @@ struct stor_replication {
     atomic_uint_fast64_t keep_above; /* of the journal, for readers within the bound; tail.c */
     atomic_uint config_generation;   /* grows with each change: the link announces it */
     atomic_int writers;              /* write transactions that passed the role's check */
+    atomic_uint_fast64_t heard_ms;   /* monotonic: when replicad last said something; role.c */
+    pthread_mutex_t role_lock;       /* one change of role at a time */
     struct stor_positions *positions;   /* positions.h */
     struct stor_apply *apply;           /* apply.h */
     struct stor_tail *tail;             /* tail.h */
@@ -57,8 +59,21 @@ void stor_replication_announce(stor_storage_t *storage);
 /* replicad said something (role.c: the lease of a primary). */
 void stor_replication_heard(stor_storage_t *storage);
 
+/* No replicad says what we are: always primary, and what is durable is on a majority. */
+static inline bool stor_replication_alone(const stor_storage_t *storage)
+{
+    return storage->replication == NULL || storage->replication->alone;
+}
+static inline uint64_t stor_replication_term(const stor_storage_t *storage)
+{
+    return storage->replication == NULL
+               ? storage->term
+               : atomic_load_explicit(&storage->replication->term, memory_order_acquire);
+}
 static inline int stor_replication_role(const stor_storage_t *storage)
 {
+    if (storage->replication == NULL)
+        return VDP_ROLE_PRIMARY; /* unit tests without it */
     return atomic_load_explicit(&storage->replication->role, memory_order_acquire);
 }
 
@@ -73,6 +88,24 @@ VD_MUST_CHECK int stor_replication_role_set(stor_storage_t *storage, stor_sessio
  * more). leave in every case after VD_OK. */
 VD_MUST_CHECK int stor_replication_write_enter(stor_storage_t *storage, vd_error_t *err);
 void stor_replication_write_leave(stor_storage_t *storage);
+/* The same for a request's transaction, once however often it is called; left by the frame at the
+ * latest. */
+VD_MUST_CHECK int stor_replication_request_enter(stor_request_t *request, vd_error_t *err);
+void stor_replication_request_leave(stor_request_t *request);
+/* Just before its commit: VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE when the role has gone. */
+VD_MUST_CHECK int stor_replication_request_commit(const stor_request_t *request, vd_error_t *err);
+/* Replicad said something (the link's thread, for every message): it is there to renew. */
+void stor_replication_heard(stor_storage_t *storage);
+/* A primary whose replicad has been silent for settings.lease_ms becomes secondary. True: it did.
+ * Every now and then, any thread. */
+bool stor_replication_lease_check(stor_storage_t *storage);
+/* An entry that changes nothing, {msg: ...}: as a writer of its own, on a primary. */
+VD_MUST_CHECK int stor_replication_noop(stor_storage_t *storage, stor_session_t *session,
+                                        vd_value_t message, uint64_t *ret_timestamp,
+                                        vd_error_t *err);
+/* "PRIMARY", as MongoDB names the state; and its number. */
+const char *stor_replication_state_name(int role);
+int32_t stor_replication_state(int role);
 /* May this command run here now: NotWritablePrimary (10107), NotPrimaryNoSecondaryOk (13435),
  * NotPrimaryOrSecondary (13436). request.c asks before the handler. */
 VD_MUST_CHECK int stor_replication_admit(stor_request_t *request, vd_error_t *err);
