@@ -468,8 +468,8 @@ int stor_journal_note(stor_storage_t *storage, stor_session_t *session, stor_cha
         rc = stor_txn_begin(session, err);
     if (rc == VD_OK) {
         timestamp = stor_txn_timestamp(session);
-        rc = stor_journal_append(storage->journal, session, timestamp, 0, vd_buf_slice(&entry),
-                                 err);
+        rc =
+            stor_journal_append(storage->journal, session, timestamp, 0, vd_buf_slice(&entry), err);
         if (rc == VD_OK && also != NULL)
             rc = also(session, timestamp, context, err);
         if (rc == VD_OK)
@@ -594,7 +594,7 @@ struct stor_journal_reader {
     stor_session_t *session;
     uint8_t after[KEY_BYTES]; /* key of the last entry given */
     uint64_t segment;         /* number of the older of the two segments that are merged */
-    bool primed;    /* heads stand at the first records above `after`, in this transaction */
+    bool primed; /* heads stand at the first records above `after`, in this transaction */
     vd_slice_t given_key, given_value; /* of that entry */
     uint64_t third; /* where the segment behind the two begins; UINT64_MAX: there is none */
     head_t heads[2];

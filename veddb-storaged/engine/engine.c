@@ -379,8 +379,8 @@ void stor_engine_flush_soon(stor_engine_t *engine)
     stor_flusher_hurry(engine->flusher);
 }
 
-void stor_engine_flush_hook(stor_engine_t *engine,
-                            void (*flushed)(uint64_t durable, void *context), void *context)
+void stor_engine_flush_hook(stor_engine_t *engine, void (*flushed)(uint64_t durable, void *context),
+                            void *context)
 {
     stor_flusher_hook(engine->flusher, flushed, context);
 }

@@ -102,8 +102,8 @@ void stor_engine_position_set(stor_engine_t *engine, uint64_t position);
 /* The log is flushed at once, whether anybody is parked or not. Any thread. */
 void stor_engine_flush_soon(stor_engine_t *engine);
 /* flushed: called after each flush on the flusher's thread; NULL: no more. One at a time. */
-void stor_engine_flush_hook(stor_engine_t *engine,
-                            void (*flushed)(uint64_t durable, void *context), void *context);
+void stor_engine_flush_hook(stor_engine_t *engine, void (*flushed)(uint64_t durable, void *context),
+                            void *context);
 
 typedef struct stor_flush_waiter {
     struct stor_flush_waiter *next;

@@ -49,7 +49,7 @@ typedef struct {
     atomic_uint term; /* 8 bits in each timestamp */
     uint32_t slots_max;
     stor_slot_t *slots;
-    atomic_uint slots_used;                    /* slots at or above were never taken */
+    atomic_uint slots_used; /* slots at or above were never taken */
     /* Draws are above it, besides being above `last`; changes with the role only. */
     atomic_uint_fast64_t above;
     _Alignas(64) atomic_uint_fast64_t last;    /* newest timestamp drawn or observed */

@@ -28,9 +28,9 @@ VD_MUST_CHECK int stor_txn_begin(stor_session_t *session, vd_error_t *err);
  * per transaction; anew on each retry. The sequencer counts it as in flight until commit or
  * rollback. */
 uint64_t stor_txn_timestamp(stor_session_t *session);
-/* Instead of a draw: the transaction will commit under a timestamp of another node, which is greater
- * than any seen here. It becomes visible with the commit. One such transaction at a time, and
- * nobody draws. */
+/* Instead of a draw: the transaction will commit under a timestamp of another node, which is
+ * greater than any seen here. It becomes visible with the commit. One such transaction at a time,
+ * and nobody draws. */
 void stor_txn_timestamp_given(stor_session_t *session, uint64_t timestamp);
 /* Commits unsynced (the flusher makes it durable). VD_ERR_WRITE_CONFLICT when the transaction has
  * failed before. Ends the transaction in every case. */
