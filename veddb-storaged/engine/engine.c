@@ -452,3 +452,8 @@ void stor_engine_stats(stor_engine_t *engine, stor_engine_stats_t *ret_stats)
     stats.reserve_reached = atomic_load(&engine->reserve.reached);
     *ret_stats = stats;
 }
+
+uint64_t stor_engine_flushes(const stor_engine_t *engine)
+{
+    return stor_flusher_flushes(engine->flusher);
+}

@@ -111,6 +111,8 @@ typedef struct stor_flush_waiter {
 /* True: everything at or below `timestamp` is flushed, answer now. False: the waiter is parked and
  * comes back through `released`. Threads: any. */
 bool stor_engine_flush_wait(stor_engine_t *engine, uint64_t timestamp, stor_flush_waiter_t *waiter);
+/* Flushes that have ended. What was committed before is on disk when this has grown by two. */
+uint64_t stor_engine_flushes(const stor_engine_t *engine);
 
 /* ---- free space ---- */
 /* VD_OK, or VD_ERR_OUT_OF_DISK_SPACE with a clear message while the reserve is used up. Cheap

@@ -265,8 +265,10 @@ static int run_apply(link_t *link, stor_session_t *session, job_t *job, vd_error
     int rc = stor_apply_batch(apply, session, &job->asked.apply, job->body, &applied, err);
     job->answer.applied.applied = applied;
     job->durable = applied;
-    if (rc == VD_OK)
+    if (rc == VD_OK) {
+        stor_positions_applied(link->storage->replication->positions);
         stor_engine_flush_soon(link->storage->engine);
+    }
     return rc;
 }
 

@@ -9,51 +9,6 @@ static int missing(vd_error_t *err)
     return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "not built in this program");
 }
 
-int stor_replication_write_enter(stor_storage_t *storage, vd_error_t *err)
-{
-    stor_replication_t *replication = storage->replication;
-    atomic_fetch_add(&replication->writers, 1);
-    if (atomic_load(&replication->role) == VDP_ROLE_PRIMARY)
-        return VD_OK;
-    atomic_fetch_sub(&replication->writers, 1);
-    return vd_error_set(err, VD_ERR_NOT_WRITABLE_PRIMARY, "not primary");
-}
-
-void stor_replication_write_leave(stor_storage_t *storage)
-{
-    atomic_fetch_sub(&storage->replication->writers, 1);
-}
-
-int stor_replication_role_set(stor_storage_t *storage, stor_session_t *session, uint64_t term,
-                              int role, vd_slice_t leader, uint64_t *ret_newest, vd_error_t *err)
-{
-    stor_replication_t *replication = storage->replication;
-    (void)session, (void)leader;
-    if (term < atomic_load(&replication->term))
-        return vd_error_set(err, VD_ERR_STALE_TERM, "an older term");
-    stor_engine_term_set(storage->engine, term);
-    atomic_store(&replication->term, term);
-    atomic_store(&replication->role, role);
-    *ret_newest = stor_engine_visible(storage->engine);
-    return VD_OK;
-}
-
-void stor_replication_heard(stor_storage_t *storage)
-{
-    (void)storage;
-}
-
-void stor_positions_note(stor_positions_t *positions, uint64_t term, uint64_t majority,
-                         const vdp_position_t *members, uint32_t count)
-{
-    (void)positions, (void)term, (void)majority, (void)members, (void)count;
-}
-
-void stor_positions_flushed(stor_positions_t *positions, uint64_t durable)
-{
-    (void)positions, (void)durable;
-}
-
 int stor_snapshot_open(stor_snapshots_t *snapshots, stor_session_t *session,
                        vdp_snapshot_opened_t *ret_opened, vd_buf_t *ret_manifest, vd_error_t *err)
 {

@@ -256,14 +256,3 @@ vd_bson_t stor_replication_status(stor_storage_t *storage, vd_arena_t *arena)
 {
     return bson_copy(storage->replication, &storage->replication->status, arena);
 }
-
-/* ---- replicad ---- */
-
-int stor_replication_ask(stor_storage_t *storage, const vdp_replication_ask_t *ask, vd_slice_t body,
-                         void (*answered)(void *context, int code, vd_slice_t message,
-                                          vd_slice_t body),
-                         void *context, vd_error_t *err)
-{
-    (void)storage, (void)ask, (void)body, (void)answered, (void)context; /* the link is elsewhere */
-    return vd_error_set(err, VD_ERR_NO_REPLICATION_ENABLED, "there is no link to replicad");
-}

@@ -56,9 +56,6 @@ void stor_replication_stop(stor_storage_t *storage);
 
 /* Something that STATE tells has changed (any thread). */
 void stor_replication_announce(stor_storage_t *storage);
-/* replicad said something (role.c: the lease of a primary). */
-void stor_replication_heard(stor_storage_t *storage);
-
 /* No replicad says what we are: always primary, and what is durable is on a majority. */
 static inline bool stor_replication_alone(const stor_storage_t *storage)
 {

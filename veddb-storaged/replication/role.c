@@ -255,6 +255,7 @@ static void announce(stor_storage_t *storage)
     atomic_store(&storage->state_changed, true);
     if (storage->inbox != NULL)
         stor_inbox_announce(storage->inbox);
+    stor_replication_announce(storage);
 }
 
 static int request_check(const stor_replication_t *replication, const rows_t *rows, int role,
