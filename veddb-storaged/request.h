@@ -100,6 +100,15 @@ struct stor_request {
     const char *plan_summary;
     uint64_t documents_examined, keys_examined, documents_returned, conflicts, yields;
 
+    /* A getMore that waits for data (streams/waits.h): not answered yet, its cursor stays pinned.
+     */
+    bool awaiting;       /* the handler has nothing to tell: park it */
+    bool may_await;      /* there is somebody who parks: the inbox */
+    bool change_stream;  /* for the labels of errors */
+    void *await_cursor;  /* cursors.c */
+    uint32_t await_size; /* batchSize */
+    uint64_t await_until_us, await_seen;
+
     uint32_t held_count;
     stor_collection_t *held[STOR_REQUEST_HELD_MAX];
     void *executing; /* sessions.c: the session whose retryable write this is */
