@@ -2,8 +2,9 @@
  * that only the old one has was removed, what is left of the new one at the end was appended. */
 #include "veddb-storaged/delta.h"
 
-#define DELTA_DEPTH_MAX 64
-#define INSIDE_MIN      128 /* bytes of a sub-document below which it is replaced whole */
+#define DELTA_DEPTH_MAX  64
+#define COARSE_DEPTH_MAX 20
+#define INSIDE_MIN       128 /* bytes of a sub-document below which it is replaced whole */
 
 static bool same(vd_value_t a, vd_value_t b)
 {
@@ -44,7 +45,7 @@ static bool delta_array(maker_t *maker, vd_bson_t before, vd_bson_t after,
 static bool goes_inside(const maker_t *maker, vd_value_t before, vd_value_t after,
                         stor_update_scope_t scope, uint32_t depth)
 {
-    if (before.type != after.type || depth >= DELTA_DEPTH_MAX)
+    if (before.type != after.type || depth >= (maker->fine ? DELTA_DEPTH_MAX : COARSE_DEPTH_MAX))
         return false;
     if (!maker->fine)
         return before.type == VD_BSON_OBJECT && before.len >= INSIDE_MIN && after.len >= INSIDE_MIN;

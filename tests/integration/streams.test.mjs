@@ -184,7 +184,7 @@ test('expanded events: create, modify, collectionUUID, disambiguatedPaths', asyn
 
 /** Processor time of storage, in clock ticks. */
 async function ticks() {
-  const pid = (await node.worker('veddb-storaged')).pid;
+  const pid = (await node.worker('storaged')).pid;
   const f = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
   return Number(f[11]) + Number(f[12]);
 }
@@ -254,7 +254,7 @@ test('storage is killed in the middle of a load: no event missing, none twice, i
   })();
   for (let k = 0; k < 3; k++) {
     await sleep(700);
-    await node.kill('veddb-storaged');
+    await node.kill('storaged');
     await node.whole();
   }
   await sleep(500);
