@@ -10,8 +10,9 @@
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/registry.h"
 
-#define CURSOR_IN_USE 12051
-#define USER_MAX      320
+#define CURSOR_IN_USE    12051
+#define AWAIT_DEFAULT_MS 1000
+#define USER_MAX         320
 
 struct stor_client_cursor {
     int64_t id;
@@ -67,15 +68,30 @@ bool stor_batch_add(stor_batch_t *batch, vd_bson_t document)
     return true;
 }
 
+void stor_batch_close(stor_batch_t *batch)
+{
+    if (!batch->closed)
+        vd_bb_close(&batch->request->reply);
+    batch->closed = true;
+}
+
 void stor_batch_end(stor_batch_t *batch, int64_t cursor_id, vd_slice_t ns)
 {
     vd_bb_t *bb = &batch->request->reply;
-    vd_bb_close(bb);
+    stor_batch_close(batch);
     vd_bb_int64(bb, "id", cursor_id);
     vd_bb_string(bb, "ns", ns);
     vd_bb_close(bb);
     batch->request->cursor_id = cursor_id;
     batch->request->cursor_ns = vd_arena_copy_slice(batch->request->arena, ns);
+}
+
+/* While nobody else can end the cursor. */
+static void batch_tail(stor_batch_t *batch, const stor_cursor_class_t *class, void *state)
+{
+    stor_batch_close(batch);
+    if (class->tail != NULL)
+        class->tail(state, &batch->request->reply);
 }
 
 /* ---- the table of cursors ---- */
@@ -177,6 +193,8 @@ int stor_cursors_first(stor_request_t *request, const stor_client_cursor_options
     stor_batch_begin(&batch, request, true, batch_size);
     if (batch_size > 0)
         rc = options->class->fill(state, request, &batch, &done, err);
+    if (rc == VD_OK)
+        batch_tail(&batch, options->class, state);
     if (rc == VD_OK && !done && !single_batch) {
         stor_client_cursor_options_t copy = *options;
         if (options->max_time_ms != 0) {
@@ -277,19 +295,52 @@ static void deadline_of(stor_request_t *request, const stor_client_cursor_t *cur
     }
 }
 
-int stor_cursors_more(stor_request_t *request, int64_t id, vd_slice_t ns, uint32_t batch_size,
-                      vd_error_t *err)
+/* maxTimeMS of a getMore says how long to wait for data, not how long it may run. */
+static int await_begin(stor_request_t *request, const stor_client_cursor_t *cursor, vd_error_t *err)
+{
+    uint64_t wait_ms = request->command.max_time_ms;
+    if (cursor->class->awaits == NULL) {
+        if (wait_ms > 0)
+            return vd_error_set(err, VD_ERR_BAD_VALUE,
+                                "cannot set maxTimeMS on getMore command for a non-awaitData "
+                                "cursor");
+        deadline_of(request, cursor);
+        return VD_OK;
+    }
+    request->deadline_us = 0;
+    request->await_until_us =
+        request->arrived_us + (wait_ms == 0 ? AWAIT_DEFAULT_MS : wait_ms) * 1000;
+    return VD_OK;
+}
+
+/* Nothing has come, and there is time left: the request waits, and the cursor stays pinned. */
+static bool await_more(stor_request_t *request, stor_client_cursor_t *cursor)
+{
+    if (!request->may_await || cursor->class->awaits == NULL ||
+        vd_monotonic_us() >= request->await_until_us)
+        return false;
+    request->await_seen = cursor->class->awaits(cursor->state);
+    request->await_cursor = cursor;
+    request->awaiting = true;
+    return true;
+}
+
+static int fill_more(stor_request_t *request, stor_client_cursor_t *cursor, uint32_t batch_size,
+                     vd_error_t *err)
 {
     stor_cursors_t *cursors = request->storage->cursors;
-    stor_client_cursor_t *cursor;
-    int rc = pin(request, id, ns, &cursor, err);
-    if (rc != VD_OK)
-        return rc;
     stor_batch_t batch;
     bool done = false;
-    deadline_of(request, cursor);
+    int64_t id = cursor->id;
+    vd_slice_t ns = vd_arena_copy_slice(request->arena, cursor->ns);
+    request->change_stream = cursor->class->change_stream;
     stor_batch_begin(&batch, request, false, batch_size);
-    rc = cursor->class->fill(cursor->state, request, &batch, &done, err);
+    int rc = cursor->class->fill(cursor->state, request, &batch, &done, err);
+    if (rc == VD_OK && !done && batch.count == 0 && await_more(request, cursor))
+        return VD_OK;
+    if (rc == VD_OK)
+        batch_tail(&batch, cursor->class, cursor->state);
+    request->await_cursor = NULL;
     cursor->batches++;
     cursor->documents += batch.count;
     if (cursor->left_us != 0) {
@@ -304,6 +355,28 @@ int stor_cursors_more(stor_request_t *request, int64_t id, vd_slice_t ns, uint32
         return vd_error_set(err, VD_ERR_LOCATION(237), "cursor id %lld was killed", (long long)id);
     stor_batch_end(&batch, open ? id : 0, ns);
     return VD_OK;
+}
+
+int stor_cursors_more(stor_request_t *request, int64_t id, vd_slice_t ns, uint32_t batch_size,
+                      vd_error_t *err)
+{
+    stor_client_cursor_t *cursor;
+    bool killed;
+    int rc = pin(request, id, ns, &cursor, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = await_begin(request, cursor, err);
+    if (rc != VD_OK) {
+        (void)unpin(request->storage->cursors, cursor, false, &killed);
+        return rc;
+    }
+    request->await_size = batch_size;
+    return fill_more(request, cursor, batch_size, err);
+}
+
+int stor_cursors_again(stor_request_t *request, vd_error_t *err)
+{
+    return fill_more(request, request->await_cursor, request->await_size, err);
 }
 
 /* ---- killing ---- */

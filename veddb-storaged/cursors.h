@@ -19,6 +19,7 @@ typedef struct {
     stor_request_t *request;
     uint32_t count, documents_max; /* documents_max 0: only bytes count */
     size_t bytes, bytes_max;
+    bool closed; /* stor_batch_close was called */
 } stor_batch_t;
 void stor_batch_begin(stor_batch_t *batch, stor_request_t *request, bool first,
                       uint32_t documents_max);
@@ -27,8 +28,10 @@ void stor_batch_begin(stor_batch_t *batch, stor_request_t *request, bool first,
 bool stor_batch_add(stor_batch_t *batch, vd_bson_t document);
 /* No more than documents_max were asked for, and they are there. */
 bool stor_batch_full(const stor_batch_t *batch);
-/* Closes the array and the cursor document. cursor_id 0: exhausted. Sets request->cursor_id and
- * cursor_ns. */
+/* Closes the array; fields of the cursor document may follow. */
+void stor_batch_close(stor_batch_t *batch);
+/* Closes the array (unless it is) and the cursor document. cursor_id 0: exhausted. Sets
+ * request->cursor_id and cursor_ns. */
 void stor_batch_end(stor_batch_t *batch, int64_t cursor_id, vd_slice_t ns);
 
 /* ---- cursors ---- */
@@ -38,6 +41,12 @@ typedef struct {
     int (*fill)(void *state, stor_request_t *request, stor_batch_t *batch, bool *ret_done,
                 vd_error_t *err);
     void (*close)(void *state); /* may be NULL; the arena goes afterwards */
+    /* Fields that stand behind the batch; may be NULL. */
+    void (*tail)(void *state, vd_bb_t *bb);
+    /* awaitData: a getMore that finds nothing waits, without a worker, until the majority point has
+     * passed this place or its time (maxTimeMS, else a second) is over. NULL: it does not wait. */
+    uint64_t (*awaits)(void *state);
+    bool change_stream;
 } stor_cursor_class_t;
 
 typedef struct {
@@ -68,6 +77,8 @@ VD_MUST_CHECK int stor_cursors_first(stor_request_t *request,
                                      const stor_client_cursor_options_t *options,
                                      vd_arena_t **arena_p, void *state, uint32_t batch_size,
                                      bool single_batch, vd_error_t *err);
+/* Goes on with a getMore that waited: its cursor is still pinned. */
+VD_MUST_CHECK int stor_cursors_again(stor_request_t *request, vd_error_t *err);
 /* CursorNotFound 43 "cursor id 5 not found", Unauthorized 13 (other user or session, other
  * namespace). */
 VD_MUST_CHECK int stor_cursors_more(stor_request_t *request, int64_t id, vd_slice_t ns,

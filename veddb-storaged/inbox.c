@@ -18,6 +18,7 @@
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/replication/positions.h"
+#include "veddb-storaged/streams/waits.h"
 
 #include <limits.h>
 #include <signal.h>
@@ -341,6 +342,7 @@ void stor_inbox_released(stor_flush_waiter_t *list, void *context)
     /* Pushed before it is counted: the inbox may end once nothing is parked. */
     if (first != NULL)
         done_push(inbox, first, last);
+    stor_waits_moved(storage->waits);
     atomic_fetch_sub_explicit(&inbox->parked, count, memory_order_release);
 }
 
@@ -371,14 +373,35 @@ static void *worker_run(void *context)
         if (worker->slot != NULL)
             vd_daemon_beat(worker->slot, true);
         request->slot = worker->slot;
+        request->may_await = !atomic_load(&inbox->storage->draining);
         stor_request_run(request, worker->session);
         request->slot = NULL;
         work_ended(inbox, worker->lane);
-        park(inbox, request);
+        if (request->awaiting)
+            stor_waits_park(inbox->storage->waits, request);
+        else
+            park(inbox, request);
         if (worker->slot != NULL)
             vd_daemon_beat(worker->slot, false);
     }
     return NULL;
+}
+
+/* A getMore's wait is over (thread of waits): it runs again. */
+static void await_over(stor_request_t *first, void *context)
+{
+    stor_inbox_t *inbox = context;
+    lane_t *lane = &inbox->lanes[LANE_QUICK];
+    (void)pthread_mutex_lock(&inbox->lock);
+    while (first != NULL) {
+        stor_request_t *next = first->next;
+        queue_push(&lane->queue, first);
+        first = next;
+    }
+    worker_t *worker = idle_take(lane);
+    (void)pthread_mutex_unlock(&inbox->lock);
+    if (worker != NULL)
+        (void)pthread_cond_signal(&worker->wake);
 }
 
 /* ---- I/O thread: peers and what they are told ---- */
@@ -851,7 +874,7 @@ int stor_inbox_start(stor_storage_t *storage, vd_daemon_t *daemon, const char *s
     inbox->worker_count = (uint32_t)storage->settings.threads + STOR_LONG_WORKERS;
     inbox->workers = vd_xalloc(inbox->worker_count * sizeof *inbox->workers);
     storage->inbox = inbox;
-    int rc = VD_OK;
+    int rc = stor_waits_start(storage, await_over, inbox, &storage->waits, err);
     for (uint32_t i = 0; rc == VD_OK && i < inbox->worker_count; i++)
         rc = worker_start(inbox, i, err);
     if (rc == VD_OK && storage->replication != NULL)
@@ -932,6 +955,7 @@ void stor_inbox_stop(stor_inbox_t **inbox_p)
     parked_wait(inbox);
     if (inbox->storage->replication != NULL)
         stor_positions_stop(inbox->storage->replication->positions);
+    stor_waits_stop(&inbox->storage->waits); /* behind the flusher's last word to it */
     if (inbox->started && inbox->start_rc == VD_OK) {
         vd_loop_stop(inbox->loop);
         (void)pthread_join(inbox->thread, NULL);

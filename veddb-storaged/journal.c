@@ -6,7 +6,8 @@
  *   change: u8 kind, u8 type of _id, u16 length of _id if <= 0xfffe (else 0xffff and u32 behind),
  *           i32 statement, u64 collection, u64 previous version, i64 bytes delta, u64 hash delta,
  *           u32 length of body, _id, body
- *           (INSERT and REPLACE have no _id of their own: it is the body's first field) */
+ *           (INSERT, REPLACE, UPDATE_WHOLE and IMAGE have no _id of their own: it is the body's
+ * first field) */
 #include "veddb-storaged/journal.h"
 
 #include "libcommon/base/clock.h"
@@ -62,9 +63,16 @@ int stor_journal_begin(vd_buf_t *buf, const stor_request_t *request, int64_t wal
     return VD_OK;
 }
 
+/* The body is the whole document: _id stands in it. */
+static bool is_whole(stor_change_kind_t kind)
+{
+    return kind == STOR_CHANGE_INSERT || kind == STOR_CHANGE_REPLACE ||
+           kind == STOR_CHANGE_UPDATE_WHOLE || kind == STOR_CHANGE_IMAGE;
+}
+
 int stor_journal_add(vd_buf_t *buf, const stor_change_t *change, vd_error_t *err)
 {
-    bool own_id = change->kind != STOR_CHANGE_INSERT && change->kind != STOR_CHANGE_REPLACE;
+    bool own_id = !is_whole(change->kind);
     size_t id_len = own_id ? change->id.len : 0;
     size_t wide = id_len > 0xfffe ? 4 : 0;
     size_t len = CHANGE_BYTES + wide + id_len + change->body.len;
@@ -240,6 +248,8 @@ static bool change_ok(const stor_change_t *change, uint8_t own_type, size_t own_
     switch (change->kind) {
     case STOR_CHANGE_INSERT:
     case STOR_CHANGE_REPLACE:
+    case STOR_CHANGE_UPDATE_WHOLE:
+    case STOR_CHANGE_IMAGE:
         return own_type == 0 && own_len == 0 && is_document(change->body.data, change->body.len) &&
                change->id.type != VD_BSON_MISSING;
     case STOR_CHANGE_DELTA:
@@ -253,6 +263,7 @@ static bool change_ok(const stor_change_t *change, uint8_t own_type, size_t own_
     case STOR_CHANGE_CONFIG:
     case STOR_CHANGE_RESULT:
     case STOR_CHANGE_NOOP:
+    case STOR_CHANGE_DROP_DATABASE:
         return own_type == 0 && own_len == 0 && is_document(change->body.data, change->body.len);
     }
     return false;
@@ -277,7 +288,7 @@ int stor_journal_change_next(vd_slice_t *changes, stor_change_t *ret_change, vd_
         .body = {body, (uint32_t)frame.body_len},
     };
     change.documents_delta = documents_delta(change.kind);
-    if (change.kind == STOR_CHANGE_INSERT || change.kind == STOR_CHANGE_REPLACE)
+    if (is_whole(change.kind))
         change.id = vd_bson_get(change.body, "_id");
     else
         change.id = (vd_value_t){id, (uint32_t)frame.id_len, p[1]};

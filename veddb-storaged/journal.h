@@ -22,14 +22,24 @@
 
 typedef enum {
     STOR_CHANGE_INSERT = 1,  /* body: document */
-    STOR_CHANGE_REPLACE = 2, /* body: the whole new document */
-    STOR_CHANGE_DELTA = 3,   /* body: delta against the previous version */
+    STOR_CHANGE_REPLACE = 2, /* body: the whole new document, which the client gave */
+    STOR_CHANGE_DELTA = 3,   /* an update; body: delta against the previous version */
     STOR_CHANGE_DELETE = 4,  /* body: none */
+    /* An update whose delta can't be told (a document that has a name twice); body: the whole new
+     * document. Applied as REPLACE is. */
+    STOR_CHANGE_UPDATE_WHOLE = 5,
+    /* Where change streams want images: the document before the change that follows in this entry;
+     * body: that document. Changes nothing. */
+    STOR_CHANGE_IMAGE = 7,
     STOR_CHANGE_CREATE = 16, /* body: {db, name, uuid, options} */
     STOR_CHANGE_DROP = 17,   /* body: {db, name, uuid} */
-    STOR_CHANGE_RENAME = 18, /* body: {db, name, uuid, toDb, toName} */
-    STOR_CHANGE_MODIFY = 19, /* body: {db, name, uuid, options} */
+    /* body: {db, name, uuid, toDb, toName} and, where there was one under that name, {dropped: its
+     * id, droppedUuid} */
+    STOR_CHANGE_RENAME = 18,
+    STOR_CHANGE_MODIFY = 19, /* body: {db, name, uuid, options, before: options} */
     STOR_CHANGE_CONFIG = 20, /* body: the replica set's configuration */
+    /* body: {db}. Behind the DROPs of its collections, so nothing is left to be done. */
+    STOR_CHANGE_DROP_DATABASE = 21,
     /* Not in the journal of a node alone. */
     STOR_CHANGE_RESULT = 32, /* body: {key, value}: a row of the table "sessions" */
     STOR_CHANGE_NOOP = 33,   /* body: {msg}: carries time */

@@ -10,6 +10,7 @@
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/metrics.h"
+#include "veddb-storaged/cursors.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
 
@@ -468,6 +469,19 @@ static void append_label(stor_request_t *request, vd_bb_t *bb, int code)
     vd_bb_close(bb);
 }
 
+/* Whether a driver may open the stream again where it was. */
+static void append_stream_label(const stor_request_t *request, vd_bb_t *bb, int code)
+{
+    bool lost = code == VD_ERR_CHANGE_STREAM_HISTORY_LOST ||
+                code == VD_ERR_CHANGE_STREAM_FATAL_ERROR ||
+                (request->change_stream && code == VD_ERR_BSON_OBJECT_TOO_LARGE);
+    if (!lost && (!request->change_stream || !is_retryable(code)))
+        return;
+    vd_bb_begin_array(bb, "errorLabels");
+    vd_bb_cstr(bb, "0", lost ? "NonResumableChangeStreamError" : "ResumableChangeStreamError");
+    vd_bb_close(bb);
+}
+
 static void reply_error(stor_request_t *request, const vd_error_t *err)
 {
     vd_bb_t *bb = &request->reply;
@@ -478,6 +492,7 @@ static void reply_error(stor_request_t *request, const vd_error_t *err)
     vd_bb_int32(bb, "code", -err->code);
     vd_bb_cstr(bb, "codeName", vd_error_code_name(err->code, name));
     append_label(request, bb, err->code);
+    append_stream_label(request, bb, err->code);
     if (err->details.len >= 5)
         vd_bb_concat(bb, (vd_bson_t){err->details.data, (uint32_t)err->details.len});
     request->status = err->code;
@@ -597,17 +612,22 @@ static void counters_add(stor_request_t *request)
                                   memory_order_relaxed);
 }
 
-static int run_handler(stor_request_t *request, vd_error_t *err)
+/* All that comes before the handler. request->wait says when that is not yet. */
+static int begin(stor_request_t *request, vd_error_t *err)
 {
-    int rc = VD_FAULT("request.before_handler", err);
+    int rc = VD_OK;
+    request->wait = (stor_wait_t){0};
+    if (!request->prepared)
+        rc = bodies_check(request, err);
+    if (rc == VD_OK && !request->prepared)
+        rc = stor_request_prepare(request, err);
+    request->prepared = true;
     if (rc == VD_OK)
-        rc = stor_request_check(request, err);
-    if (rc == VD_OK) {
-        vd_bb_init_arena(&request->reply, request->arena, REPLY_MAX_BYTES);
-        rc = request->entry->run(request, err);
-        VD_ASSERT(rc == VD_OK || err->code != VD_OK);
-    }
-    return rc;
+        rc = admission_check(request, err);
+    if (rc != VD_OK || request->wait.kind == STOR_WAIT_TIME)
+        return rc;
+    rc = VD_FAULT("request.before_handler", err);
+    return rc == VD_OK ? stor_request_check(request, err) : rc;
 }
 
 void stor_request_run(stor_request_t *request, stor_session_t *session)
@@ -616,20 +636,26 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
     int rc = VD_OK;
     request->session = session;
     request->started_us = vd_monotonic_us();
-    request->wait = (stor_wait_t){0};
-    if (!request->prepared)
-        rc = bodies_check(request, &err);
-    if (rc == VD_OK && !request->prepared)
-        rc = stor_request_prepare(request, &err);
-    request->prepared = true;
-    if (rc == VD_OK)
-        rc = admission_check(request, &err);
+    bool again = request->await_cursor != NULL;
+    rc = again ? VD_OK : begin(request, &err);
     if (rc == VD_OK && request->wait.kind == STOR_WAIT_TIME) {
         request->session = NULL; /* to be run again, from here */
         return;
     }
-    if (rc == VD_OK)
-        rc = run_handler(request, &err);
+    vd_arena_mark_t mark = vd_arena_mark(request->arena);
+    request->awaiting = false;
+    if (rc == VD_OK) {
+        vd_bb_init_arena(&request->reply, request->arena, REPLY_MAX_BYTES);
+        rc = again ? stor_cursors_again(request, &err) : request->entry->run(request, &err);
+        VD_ASSERT(rc == VD_OK || err.code != VD_OK);
+    }
+    if (request->awaiting) { /* nothing to answer yet: as if it had not run */
+        stor_catalog_release_all(request);
+        vd_arena_rewind(request->arena, mark);
+        request->ns = VD_SLICE_NULL;
+        request->session = NULL;
+        return;
+    }
     /* An error or a reply may have been decided by what an open transaction saw. */
     if (stor_txn_active(session)) {
         stor_request_depends(request, stor_txn_snapshot_newest(session));

@@ -129,6 +129,14 @@ struct stor_request {
     uint64_t term; /* in which it was admitted */
     bool prepared; /* has been on a worker before */
     bool entered;  /* counts as a writer */
+    /* A getMore that waits for data (streams/waits.h): not answered yet, its cursor stays pinned.
+     */
+    bool awaiting;       /* the handler has nothing to tell: park it */
+    bool may_await;      /* there is somebody who parks: the inbox */
+    bool change_stream;  /* for the labels of errors */
+    void *await_cursor;  /* cursors.c */
+    uint32_t await_size; /* batchSize */
+    uint64_t await_until_us, await_seen;
 
     uint32_t held_count;
     stor_collection_t *held[STOR_REQUEST_HELD_MAX];

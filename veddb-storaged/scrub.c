@@ -163,7 +163,8 @@ static int entry_place(scrub_t *scrub, const stor_journal_entry_t *entry, uint64
     stor_change_t change;
     int rc;
     while ((rc = stor_journal_change_next(&changes, &change, err)) == VD_OK) {
-        if (change.collection_id != scrub->collection_id || change.kind >= STOR_CHANGE_CREATE)
+        if (change.collection_id != scrub->collection_id || change.kind >= STOR_CHANGE_CREATE ||
+            change.kind == STOR_CHANGE_IMAGE)
             continue;
         rc = change_place(scrub, &change, entry->timestamp, visible, err);
         if (rc != VD_OK)

@@ -12,7 +12,8 @@
 
 #include <time.h>
 
-#define ENTRY_MAX_BYTES (STOR_JOURNAL_PART_MAX + VD_BSON_INTERNAL_MAX_BYTES + 64 * 1024)
+/* A part is closed when it passes its limit: by a change, and the image before it. */
+#define ENTRY_MAX_BYTES (STOR_JOURNAL_PART_MAX + 2 * VD_BSON_INTERNAL_MAX_BYTES + 64 * 1024)
 #define VALUE_MAX_BYTES (VD_BSON_INTERNAL_MAX_BYTES + STOR_ENVELOPE_BYTES)
 
 void stor_write_init(stor_write_t *write, stor_request_t *request, stor_collection_t *collection)
@@ -156,8 +157,22 @@ int stor_write_insert(stor_write_t *write, vd_slice_t key, vd_bson_t document, i
     return stor_journal_add(&write->entry, &change, err);
 }
 
-int stor_write_replace(stor_write_t *write, const stor_record_t *old, vd_bson_t document,
-                       int32_t statement, vd_error_t *err)
+/* Where change streams want it: the document as it was, in front of its change. */
+static int image_add(stor_write_t *write, const stor_record_t *old, vd_error_t *err)
+{
+    if (!write->collection->images)
+        return VD_OK;
+    stor_change_t image = {.kind = STOR_CHANGE_IMAGE,
+                           .statement = -1,
+                           .collection_id = write->collection->id,
+                           .previous_version = old->version,
+                           .body = old->document};
+    return stor_journal_add(&write->entry, &image, err);
+}
+
+/* scope NULL: a replacement. */
+static int put(stor_write_t *write, const stor_record_t *old, vd_bson_t document,
+               const stor_update_scope_t *scope, int32_t statement, vd_error_t *err)
 {
     int rc = change_begin(write, err);
     if (rc == VD_OK)
@@ -166,7 +181,7 @@ int stor_write_replace(stor_write_t *write, const stor_record_t *old, vd_bson_t 
         return rc;
     VD_ASSERT(write->timestamp > old->version);
     stor_change_t change = {
-        .kind = STOR_CHANGE_REPLACE,
+        .kind = scope == NULL ? STOR_CHANGE_REPLACE : STOR_CHANGE_UPDATE_WHOLE,
         .statement = statement,
         .collection_id = write->collection->id,
         .previous_version = old->version,
@@ -176,16 +191,31 @@ int stor_write_replace(stor_write_t *write, const stor_record_t *old, vd_bson_t 
         .body = document,
     };
     /* Before the table changes: old may point into the engine's memory. */
-    if (stor_delta_make(write->request->arena, old->document, document, &change.body)) {
+    if (scope != NULL && stor_delta_make_update(write->request->arena, old->document, document,
+                                                *scope, &change.body)) {
         change.kind = STOR_CHANGE_DELTA;
         change.id = vd_bson_get(document, "_id");
     }
-    rc = stor_journal_add(&write->entry, &change, err);
+    rc = image_add(write, old, err);
+    if (rc == VD_OK)
+        rc = stor_journal_add(&write->entry, &change, err);
     if (rc == VD_OK)
         rc = stor_cursor_update(write->table, old->key, vd_buf_slice(&write->value), err);
     if (rc == VD_OK)
         change_count(write, &change, 0);
     return rc;
+}
+
+int stor_write_replace(stor_write_t *write, const stor_record_t *old, vd_bson_t document,
+                       int32_t statement, vd_error_t *err)
+{
+    return put(write, old, document, NULL, statement, err);
+}
+
+int stor_write_update(stor_write_t *write, const stor_record_t *old, vd_bson_t document,
+                      stor_update_scope_t scope, int32_t statement, vd_error_t *err)
+{
+    return put(write, old, document, &scope, statement, err);
 }
 
 int stor_write_remove(stor_write_t *write, const stor_record_t *old, int32_t statement,
@@ -204,7 +234,9 @@ int stor_write_remove(stor_write_t *write, const stor_record_t *old, int32_t sta
         .hash_delta = 0 - stor_record_hash(old->version, old->document),
         .id = vd_bson_get(old->document, "_id"),
     };
-    rc = stor_journal_add(&write->entry, &change, err);
+    rc = image_add(write, old, err);
+    if (rc == VD_OK)
+        rc = stor_journal_add(&write->entry, &change, err);
     if (rc == VD_OK)
         rc = stor_cursor_remove(write->table, old->key, err);
     if (rc == VD_OK)

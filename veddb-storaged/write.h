@@ -13,6 +13,7 @@
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/query/update.h"
 #include "veddb-storaged/sessions.h"
 
 typedef struct {
@@ -37,8 +38,13 @@ VD_MUST_CHECK int stor_write_begin(stor_write_t *write, vd_error_t *err);
  * keyPattern/keyValue in err->details. */
 VD_MUST_CHECK int stor_write_insert(stor_write_t *write, vd_slice_t key, vd_bson_t document,
                                     int32_t statement, vd_error_t *err);
+/* The client gave the whole document. */
 VD_MUST_CHECK int stor_write_replace(stor_write_t *write, const stor_record_t *old,
                                      vd_bson_t document, int32_t statement, vd_error_t *err);
+/* An update made it of the old one; scope: how finely it is told. */
+VD_MUST_CHECK int stor_write_update(stor_write_t *write, const stor_record_t *old,
+                                    vd_bson_t document, stor_update_scope_t scope,
+                                    int32_t statement, vd_error_t *err);
 VD_MUST_CHECK int stor_write_remove(stor_write_t *write, const stor_record_t *old,
                                     int32_t statement, vd_error_t *err);
 /* The record in this transaction's snapshot; borrows the engine's memory until the next call on the

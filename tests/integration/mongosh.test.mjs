@@ -501,7 +501,6 @@ test('what is not built yet is refused with a clear error, and leaves nothing be
   refused(s, 'eval', /no such command/, 59);
   refused(s, 'text', /text index required/, 27);
   for (const name of ['near', 'within']) refused(s, name, /geospatial operator \$\w+ is not supported/, 238);
-  for (const name of ['watch', 'watchDb', 'watchAll']) refused(s, name, /\$changeStream is not built/, 238);
   for (const name of ['transaction', 'readInTransaction']) refused(s, name, /transactions are not built yet/, 238);
   for (const name of ['snapshot', 'snapshotSession', 'atClusterTime']) refused(s, name, /snapshot/);
   refused(s, 'shard', /./);

@@ -33,6 +33,7 @@ struct stor_collection {
     vd_slice_t db, name; /* into ns */
     uint8_t uuid[16];
     bool is_auth;             /* admin.system.users or .roles */
+    bool images;              /* changeStreamPreAndPostImages: writes journal what was before */
     vd_bson_t options;        /* as given to create, normalised: what listCollections shows */
     stor_filter_t *validator; /* NULL = none; borrowed from options_arena */
     stor_validation_level_t validation_level;

@@ -97,7 +97,7 @@ static int change_commit(stor_request_t *request, const change_t *change, vd_err
 {
     uint64_t give_up = vd_monotonic_ms() + STOR_FENCE_WAIT_MS, wait_us = 100;
     vd_buf_t entry;
-    vd_buf_init(&entry, VD_BSON_INTERNAL_MAX_BYTES + 4096);
+    vd_buf_init(&entry, 2 * VD_BSON_INTERNAL_MAX_BYTES + 4096);
     int rc;
     for (;;) {
         vd_error_t step = VD_ERROR_INIT;
@@ -137,6 +137,32 @@ static int change_body(stor_request_t *request, const stor_collection_t *collect
     if (options)
         vd_bb_document(bb, "options", collection->options);
     return vd_bb_finish(bb, ret_body, err);
+}
+
+/* The body with one more field. */
+static int body_extend(stor_request_t *request, vd_bson_t *body, const char *name, vd_value_t value,
+                       vd_error_t *err)
+{
+    vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
+    vd_bb_init_arena(bb, request->arena, 2 * VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_concat(bb, *body);
+    vd_bb_value(bb, vd_slice_str(name), value);
+    return vd_bb_finish(bb, body, err);
+}
+
+/* What a rename drops. */
+static int body_dropped(stor_request_t *request, vd_bson_t *body, const stor_collection_t *target,
+                        vd_error_t *err)
+{
+    uint8_t uuid[21] = {16, 0, 0, 0, 4};
+    if (target == NULL)
+        return VD_OK;
+    memcpy(uuid + 5, target->uuid, 16);
+    int rc = body_extend(request, body, "dropped",
+                         vd_value_from_int64(request->arena, (int64_t)target->id), err);
+    return rc != VD_OK ? rc
+                       : body_extend(request, body, "droppedUuid",
+                                     (vd_value_t){uuid, sizeof uuid, VD_BSON_BINARY}, err);
 }
 
 /* The collection while change_lock is held: nobody else can remove it. */
@@ -305,6 +331,24 @@ int stor_catalog_drop(stor_request_t *request, vd_slice_t db, vd_slice_t name, v
     return rc;
 }
 
+static int no_rows(stor_session_t *session, void *context, vd_error_t *err)
+{
+    (void)session, (void)context, (void)err; /* its collections' rows are gone already */
+    return VD_OK;
+}
+
+/* For those who read the journal: the database is gone as a whole. */
+static int database_dropped(stor_request_t *request, vd_slice_t db, vd_error_t *err)
+{
+    vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
+    vd_bson_t body;
+    vd_bb_init_arena(bb, request->arena, 4096);
+    vd_bb_string(bb, "db", db);
+    int rc = vd_bb_finish(bb, &body, err);
+    change_t change = {.kind = STOR_CHANGE_DROP_DATABASE, .body = body, .rows = no_rows};
+    return rc == VD_OK ? change_commit(request, &change, err) : rc;
+}
+
 int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db, uint32_t *ret_dropped,
                                vd_error_t *err)
 {
@@ -318,6 +362,8 @@ int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db, uint32_t 
         rc = drop_locked(request, find(catalog, infos[i].db, infos[i].name), NULL, err);
         *ret_dropped += rc == VD_OK;
     }
+    if (rc == VD_OK && *ret_dropped > 0)
+        rc = database_dropped(request, db, err);
     pthread_mutex_unlock(&catalog->change_lock);
     if (*ret_dropped == 0)
         stor_request_depends_newest(request);
@@ -365,6 +411,8 @@ static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_
     stor_catalog_t *catalog = request->storage->catalog;
     vd_bson_t body;
     int rc = change_body(request, from, to, false, &body, err);
+    if (rc == VD_OK)
+        rc = body_dropped(request, &body, target, err);
     rename_t rename = {to, target};
     change_t change = {STOR_CHANGE_RENAME, from->id, body, given, rename_rows, &rename};
     if (rc == VD_OK)
@@ -459,6 +507,8 @@ static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_
     stor_catalog_t *catalog = request->storage->catalog;
     vd_bson_t body;
     int rc = change_body(request, to, NULL, true, &body, err);
+    if (rc == VD_OK)
+        rc = body_extend(request, &body, "before", vd_value_from_document(from->options), err);
     change_t modify = {STOR_CHANGE_MODIFY, to->id, body, given, modify_rows, to};
     if (rc == VD_OK)
         rc = change_commit(request, &modify, err);

@@ -6,6 +6,7 @@
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/pipeline/pipeline.h"
+#include "veddb-storaged/streams/stream.h"
 
 typedef struct {
     stor_aggregate_args_t args;
@@ -138,6 +139,10 @@ static int answer_count(stor_request_t *request, const stor_collection_t *collec
 typedef struct {
     stor_pipeline_t *pipeline;
     uint64_t collection_id;
+    /* a change stream */
+    stor_stream_t *stream;
+    stor_token_t token; /* of the last event that was returned, or a mark behind it */
+    bool held_back;     /* an event waits for the next batch */
 } aggregate_t;
 
 static int aggregate_fill(void *state, stor_request_t *request, stor_batch_t *batch, bool *ret_done,
@@ -174,6 +179,93 @@ static void aggregate_close(void *state)
 static const stor_cursor_class_t aggregate_class = {.fill = aggregate_fill,
                                                     .close = aggregate_close};
 
+/* ---- a change stream ---- */
+
+/* Whoever resumes gives back what stands in _id. */
+static int token_check(const aggregate_t *aggregate, vd_bson_t document, vd_error_t *err)
+{
+    char digits[STOR_TOKEN_DIGITS + 1];
+    stor_token_write(stor_stream_at(aggregate->stream), digits);
+    vd_value_t id = vd_bson_get(document, "_id");
+    vd_value_t data = id.type == VD_BSON_OBJECT && vd_bson_count(vd_value_document(id)) == 1
+                          ? vd_bson_get(vd_value_document(id), "_data")
+                          : VD_VALUE_MISSING;
+    if (data.type == VD_BSON_STRING && vd_slice_is(vd_value_string(data), digits))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_CHANGE_STREAM_FATAL_ERROR,
+                        "Encountered an event whose _id field, which contains the resume token, "
+                        "was modified by the pipeline. Modifying the _id field of an event makes "
+                        "it impossible to resume the stream from that point. Only "
+                        "transformations that retain the unmodified _id field are allowed. "
+                        "Expected: { _id: { _data: \"%s\" } }",
+                        digits);
+}
+
+static int stream_fill(void *state, stor_request_t *request, stor_batch_t *batch, bool *ret_done,
+                       vd_error_t *err)
+{
+    aggregate_t *aggregate = state;
+    int rc = VD_OK;
+    request->read_level = STOR_READ_MAJORITY; /* what fullDocument shows must stay */
+    stor_read_plan_summary(request, "COLLSCAN");
+    while (rc == VD_OK && !stor_batch_full(batch)) {
+        vd_bson_t document;
+        rc = stor_pipeline_next(aggregate->pipeline, request, &document, err);
+        aggregate->held_back = false;
+        if (rc == VD_OK)
+            rc = token_check(aggregate, document, err);
+        if (rc == VD_OK && !stor_batch_add(batch, document)) {
+            stor_pipeline_push_back(aggregate->pipeline);
+            aggregate->held_back = true;
+            break;
+        }
+        if (rc == VD_OK || rc == VD_ERR_NOT_FOUND)
+            aggregate->token = *stor_stream_at(aggregate->stream);
+    }
+    *ret_done =
+        !aggregate->held_back && stor_stream_ended(aggregate->stream) && rc == VD_ERR_NOT_FOUND;
+    stor_pipeline_release(aggregate->pipeline);
+    return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
+}
+
+static void stream_tail(void *state, vd_bb_t *bb)
+{
+    char digits[STOR_TOKEN_DIGITS + 1];
+    stor_token_write(&((aggregate_t *)state)->token, digits);
+    vd_bb_begin_document(bb, "postBatchResumeToken");
+    vd_bb_cstr(bb, "_data", digits);
+    vd_bb_close(bb);
+}
+
+static uint64_t stream_awaits(void *state)
+{
+    return stor_stream_scanned(((aggregate_t *)state)->stream);
+}
+
+static const stor_cursor_class_t stream_class = {.fill = stream_fill,
+                                                 .close = aggregate_close,
+                                                 .tail = stream_tail,
+                                                 .awaits = stream_awaits,
+                                                 .change_stream = true};
+
+static int stream_begin(stor_request_t *request, aggregate_t *aggregate, vd_error_t *err)
+{
+    vd_value_t concern = vd_bson_get(request->body, "readConcern");
+    vd_value_t level = concern.type == VD_BSON_OBJECT
+                           ? vd_bson_get(vd_value_document(concern), "level")
+                           : VD_VALUE_MISSING;
+    request->change_stream = true;
+    if (level.type == VD_BSON_STRING && !vd_slice_is(vd_value_string(level), "majority"))
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "Aggregation stage $changeStream cannot run with a readConcern other "
+                            "than 'majority'. Current readConcern: { level: \"%.*s\" }",
+                            VD_SLICE_FMT(vd_value_string(level)));
+    int rc = stor_pipeline_stream_open(aggregate->pipeline, request, &aggregate->stream, err);
+    if (rc == VD_OK)
+        aggregate->token = *stor_stream_at(aggregate->stream);
+    return rc;
+}
+
 /* Takes the arena. */
 static int aggregate_cursor(stor_request_t *request, uint64_t collection_id, vd_arena_t *arena,
                             vd_error_t *err)
@@ -198,13 +290,20 @@ static int aggregate_cursor(stor_request_t *request, uint64_t collection_id, vd_
         aggregate->collection_id = collection_id;
         rc = stor_pipeline_parse(&context, args.pipeline, &aggregate->pipeline, err);
     }
+    bool stream = rc == VD_OK && stor_pipeline_is_stream(aggregate->pipeline);
+    if (stream) {
+        rc = stream_begin(request, aggregate, err);
+        if (rc != VD_OK)
+            stor_pipeline_close(&aggregate->pipeline);
+    }
     if (rc != VD_OK) {
         vd_arena_destroy(&arena);
         return rc;
     }
-    stor_client_cursor_options_t options = {.class = &aggregate_class,
+    stor_client_cursor_options_t options = {.class = stream ? &stream_class : &aggregate_class,
                                             .ns = request->ns,
-                                            .collection_id = collection_id,
+                                            /* a stream outlives its collection: it tells the end */
+                                            .collection_id = stream ? 0 : collection_id,
                                             .originating = body};
     return stor_read_cursor(request, &options, &arena, aggregate, args.batch_size,
                             VD_FIRST_BATCH_DOCUMENTS, false, err);

@@ -29,7 +29,7 @@ static const stor_arg_t coll_mod_table[] = {
     {"collectionUUID", STOR_ARG_REFUSED, 0, 0},
 };
 
-static int kind_check(const coll_mod_args_t *args, vd_error_t *err)
+static int kind_check(const stor_request_t *request, coll_mod_args_t *args, vd_error_t *err)
 {
     const struct {
         vd_value_t value;
@@ -49,7 +49,7 @@ static int kind_check(const coll_mod_args_t *args, vd_error_t *err)
     if (args->dry_run)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "collMod: 'dryRun' is for the conversion of an index to unique");
-    return stor_collection_images_check(args->images, "collMod", err);
+    return stor_collection_images_check(request, args->images, &args->options, "collMod", err);
 }
 
 /* ---- index: there is the one on _id only, and nothing of it can be changed ---- */
@@ -151,7 +151,10 @@ typedef struct {
 static int merge(void *context, vd_bson_t old, vd_bson_t *ret_options, vd_error_t *err)
 {
     const merge_t *m = context;
-    return stor_collection_options_merge(m->request->arena, old, m->options, true, ret_options,
+    const stor_collection_options_t *options = m->options;
+    bool validation =
+        options->has_validator || options->level.data != NULL || options->action.data != NULL;
+    return stor_collection_options_merge(m->request->arena, old, options, validation, ret_options,
                                          err);
 }
 
@@ -166,14 +169,14 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = is_there(request, name, err);
     if (rc == VD_OK)
-        rc = kind_check(&args, err);
+        rc = kind_check(request, &args, err);
     if (rc == VD_OK)
         rc = index_check(request, args.index, err);
     if (rc == VD_OK)
         rc = stor_collection_options_check(request, name, args.validator, &args.options, "collMod",
                                            err);
     if (rc != VD_OK || (!args.options.has_validator && args.options.level.data == NULL &&
-                        args.options.action.data == NULL))
+                        args.options.action.data == NULL && !args.options.has_images))
         return rc;
     merge_t m = {request, &args.options};
     return stor_catalog_modify(request, request->db, name, merge, &m, err);

@@ -61,19 +61,40 @@ int stor_collection_options_check(stor_request_t *request, vd_slice_t collection
     return rc;
 }
 
-int stor_collection_images_check(vd_bson_t images, const char *command, vd_error_t *err)
+int stor_collection_images_check(const stor_request_t *request, vd_bson_t images,
+                                 stor_collection_options_t *options, const char *command,
+                                 vd_error_t *err)
 {
     static const stor_arg_t table[] = {{"enabled", STOR_ARG_BOOL, 0, STOR_ARG_REQUIRED}};
+    static const char *const closed[] = {"admin", "local", "config"};
     char prefix[80];
-    bool enabled = false;
     if (images.data == NULL)
         return VD_OK;
     (void)snprintf(prefix, sizeof prefix, "%s.changeStreamPreAndPostImages", command);
-    int rc = stor_args_parse(images, prefix, false, table, VD_COUNT_OF(table), &enabled, err);
-    if (rc == VD_OK && enabled)
-        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "%s: change stream images are not built yet",
-                          command);
-    return rc;
+    int rc =
+        stor_args_parse(images, prefix, false, table, VD_COUNT_OF(table), &options->images, err);
+    if (rc != VD_OK)
+        return rc;
+    options->has_images = true;
+    for (size_t i = 0; i < VD_COUNT_OF(closed); i++)
+        if (options->images && vd_slice_is(request->db, closed[i]))
+            return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                                "'changeStreamPreAndPostImages' is not supported on the '%s' "
+                                "internal database",
+                                closed[i]);
+    return VD_OK;
+}
+
+static void images_put(vd_bb_t *bb, const stor_collection_options_t *options, vd_bson_t old)
+{
+    vd_value_t before = vd_bson_get(old, "changeStreamPreAndPostImages");
+    if (!options->has_images) {
+        vd_bb_value(bb, VD_SLICE_LIT("changeStreamPreAndPostImages"), before);
+    } else if (options->images) {
+        vd_bb_begin_document(bb, "changeStreamPreAndPostImages");
+        vd_bb_bool(bb, "enabled", true);
+        vd_bb_close(bb);
+    }
 }
 
 static void word_put(vd_bb_t *bb, const char *name, vd_slice_t given, vd_bson_t old,
@@ -101,6 +122,7 @@ int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,
     vd_bb_init_arena(bb, arena, VD_BSON_DOCUMENT_MAX_BYTES);
     if (!vd_bson_is_empty(validator))
         vd_bb_document(bb, "validator", validator);
+    images_put(bb, options, old);
     word_put(bb, "validationLevel", options->level, old, whole ? "strict" : NULL);
     word_put(bb, "validationAction", options->action, old, whole ? "error" : NULL);
     return vd_bb_finish(bb, ret_options, err);

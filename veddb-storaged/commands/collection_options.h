@@ -3,8 +3,8 @@
  *
  * Duty:    checks what is given, refuses by name what is not built, and makes the form in which the
  *          catalog keeps it and listCollections shows it: validator, validationLevel,
- *          validationAction. What says the default ({capped: false}) is accepted.
- * Threads: the worker's; documents borrow the body or live in the request's arena. */
+ *          validationAction, changeStreamPreAndPostImages. What says the default ({capped: false})
+ * is accepted. Threads: the worker's; documents borrow the body or live in the request's arena. */
 #pragma once
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/request.h"
@@ -13,6 +13,7 @@ typedef struct {
     vd_bson_t validator;
     bool has_validator;
     vd_slice_t level, action; /* empty = not given */
+    bool has_images, images;  /* changeStreamPreAndPostImages */
 } stor_collection_options_t;
 
 /* validator: MISSING, or what stands in the body. */
@@ -20,9 +21,10 @@ VD_MUST_CHECK int stor_collection_options_check(stor_request_t *request, vd_slic
                                                 vd_value_t validator,
                                                 stor_collection_options_t *options,
                                                 const char *command, vd_error_t *err);
-/* changeStreamPreAndPostImages: {enabled: false}, or nothing, is what there is. */
-VD_MUST_CHECK int stor_collection_images_check(vd_bson_t images, const char *command,
-                                               vd_error_t *err);
+/* changeStreamPreAndPostImages: {enabled}, or nothing. Not for the server's own databases. */
+VD_MUST_CHECK int stor_collection_images_check(const stor_request_t *request, vd_bson_t images,
+                                               stor_collection_options_t *options,
+                                               const char *command, vd_error_t *err);
 /* Those of `old`, replaced by what is given. whole: level and action are named also when they are
  * the defaults (as collMod leaves them). */
 VD_MUST_CHECK int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,

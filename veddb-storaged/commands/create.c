@@ -54,7 +54,7 @@ static int capped_check(const create_args_t *args, vd_error_t *err)
 }
 
 /* Kinds of collections that MongoDB has and this does not. */
-static int kinds_check(const create_args_t *args, vd_error_t *err)
+static int kinds_check(const stor_request_t *request, create_args_t *args, vd_error_t *err)
 {
     int rc = capped_check(args, err);
     if (rc != VD_OK)
@@ -76,7 +76,7 @@ static int kinds_check(const create_args_t *args, vd_error_t *err)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "'expireAfterSeconds' is only supported on time-series collections or "
                             "when the 'clusteredIndex' option is specified");
-    return stor_collection_images_check(args->images, "create", err);
+    return stor_collection_images_check(request, args->images, &args->options, "create", err);
 }
 
 static int id_index_check(stor_request_t *request, const create_args_t *args, vd_error_t *err)
@@ -101,7 +101,7 @@ static int id_index_check(stor_request_t *request, const create_args_t *args, vd
 static int options_check(stor_request_t *request, vd_slice_t name, create_args_t *args,
                          vd_error_t *err)
 {
-    int rc = kinds_check(args, err);
+    int rc = kinds_check(request, args, err);
     if (rc == VD_OK)
         rc = id_index_check(request, args, err);
     if (rc == VD_OK)

@@ -464,6 +464,8 @@ static int explain_aggregate(explain_t *explain, vd_error_t *err)
     context.collection = args.collection;
     if (rc == VD_OK)
         rc = stor_pipeline_parse(&context, args.pipeline, &pipeline, err);
+    if (rc == VD_OK && stor_pipeline_is_stream(pipeline))
+        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "explain of $changeStream is not built");
     if (rc == VD_OK)
         rc = explain_run_pipeline(explain, pipeline, err);
     if (rc == VD_OK) {

@@ -236,9 +236,6 @@ int stor_run_get_more(stor_request_t *request, vd_error_t *err)
                              VD_COUNT_OF(get_more_table), &args, err);
     if (rc == VD_OK && args.collection.len == 0)
         rc = vd_error_set(err, VD_ERR_INVALID_NAMESPACE, "Collection names cannot be empty");
-    if (rc == VD_OK && request->command.max_time_ms > 0)
-        rc = vd_error_set(err, VD_ERR_BAD_VALUE,
-                          "cannot set maxTimeMS on getMore command for a non-awaitData cursor");
     if (rc != VD_OK)
         return rc;
     request->storage->counters.getmore++;

@@ -133,6 +133,18 @@ int stor_update_prepare(stor_writes_t *writes, const stor_update_args_t *args,
 
 /* ---- one document ---- */
 
+static int write_changed(stor_update_run_t *run, const stor_record_t *record, vd_bson_t after,
+                         vd_error_t *err)
+{
+    stor_writes_t *writes = run->writes;
+    const stor_update_t *update = run->plan->update;
+    int32_t statement = stor_writes_statement_id(writes, run->index);
+    if (stor_update_kind(update) == STOR_UPDATE_REPLACE)
+        return stor_write_replace(&writes->write, record, after, statement, err);
+    return stor_write_update(&writes->write, record, after, stor_update_scope(update), statement,
+                             err);
+}
+
 int stor_update_record(void *context, const stor_record_t *record, const stor_match_t *match,
                        stor_tally_t *tally, vd_error_t *err)
 {
@@ -149,8 +161,7 @@ int stor_update_record(void *context, const stor_record_t *record, const stor_ma
         rc = run->image(run->image_context, record->document, after, match->array_position, &result,
                         err);
     if (rc == VD_OK && changed)
-        rc = stor_write_replace(&writes->write, record, after,
-                                stor_writes_statement_id(writes, run->index), err);
+        rc = write_changed(run, record, after, err);
     result.n_modified = changed;
     if (rc == VD_OK)
         rc = stor_writes_record(writes, run->index, changed, &result, err);

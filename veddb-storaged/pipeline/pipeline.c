@@ -47,6 +47,7 @@ static const stor_stage_class_t *const classes[] = {
     &stor_stage_replace_with,  &stor_stage_group,      &stor_stage_count,
     &stor_stage_sort_by_count, &stor_stage_unwind,     &stor_stage_documents,
     &stor_stage_coll_stats,    &stor_stage_current_op, &stor_stage_index_stats,
+    &stor_stage_change_stream,
 };
 
 /* Stages that MongoDB knows and this version does not build: refused by name, so that nobody looks
@@ -63,7 +64,6 @@ static const char *const not_built[] = {
     "$sample",
     "$redact",
     "$geoNear",
-    "$changeStream",
     "$setWindowFields",
     "$densify",
     "$fill",
@@ -120,6 +120,38 @@ static int parse_stage(const stor_pipeline_context_t *context, vd_value_t spec,
     return rc;
 }
 
+bool stor_pipeline_is_stream(const stor_pipeline_t *pipeline)
+{
+    return pipeline->stage_count > 0 && pipeline->stages[0]->class == &stor_stage_change_stream;
+}
+
+int stor_pipeline_stream_open(stor_pipeline_t *pipeline, stor_request_t *request,
+                              struct stor_stream **ret_stream, vd_error_t *err)
+{
+    *ret_stream = NULL;
+    if (!stor_pipeline_is_stream(pipeline))
+        return VD_OK;
+    return stor_stage_change_stream_open(pipeline->stages[0], request, ret_stream, err);
+}
+
+/* Only stages that choose events or shape each by itself. */
+static int check_behind_stream(const stor_pipeline_t *pipeline, vd_error_t *err)
+{
+    static const stor_stage_class_t *const allowed[] = {
+        &stor_stage_match, &stor_stage_project,      &stor_stage_add_fields,  &stor_stage_set,
+        &stor_stage_unset, &stor_stage_replace_root, &stor_stage_replace_with};
+    for (uint32_t i = 1; i < pipeline->stage_count; i++) {
+        bool ok = false;
+        for (size_t k = 0; k < VD_COUNT_OF(allowed); k++)
+            ok |= pipeline->stages[i]->class == allowed[k];
+        if (!ok)
+            return vd_error_set(err, VD_ERR_ILLEGAL_OPERATION,
+                                "%s is not permitted in a $changeStream pipeline",
+                                pipeline->stages[i]->class->name);
+    }
+    return VD_OK;
+}
+
 static int check_places(const stor_pipeline_context_t *context, const stor_pipeline_t *pipeline,
                         vd_error_t *err)
 {
@@ -135,6 +167,8 @@ static int check_places(const stor_pipeline_context_t *context, const stor_pipel
                 class->name);
     }
     bool own = pipeline->stage_count > 0 && pipeline->stages[0]->class->first_only;
+    if (stor_pipeline_is_stream(pipeline))
+        return check_behind_stream(pipeline, err);
     if (context->collection.len == 0 && !(own && pipeline->stages[0]->class->no_collection))
         return vd_error_set(err, VD_ERR_INVALID_NAMESPACE,
                             "{aggregate: 1} is not valid for '%s'; a collection is required.",

@@ -59,6 +59,11 @@ VD_MUST_CHECK int stor_pipeline_next(stor_pipeline_t *pipeline, stor_request_t *
 void stor_pipeline_push_back(stor_pipeline_t *pipeline);
 void stor_pipeline_release(stor_pipeline_t *pipeline);
 void stor_pipeline_close(stor_pipeline_t **pipeline_p);
+/* Its first stage is $changeStream: begins the stream. *ret_stream NULL: it is not. */
+struct stor_stream;
+VD_MUST_CHECK int stor_pipeline_stream_open(stor_pipeline_t *pipeline, stor_request_t *request,
+                                            struct stor_stream **ret_stream, vd_error_t *err);
+bool stor_pipeline_is_stream(const stor_pipeline_t *pipeline);
 /* The query at its head; NULL when the first stage makes its own documents. */
 const stor_query_t *stor_pipeline_query(const stor_pipeline_t *pipeline);
 /* Names of the stages that were not folded into the head, as explain shows them. */

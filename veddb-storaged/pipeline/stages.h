@@ -10,12 +10,17 @@ extern const stor_stage_class_t stor_stage_project, stor_stage_add_fields, stor_
 extern const stor_stage_class_t stor_stage_group, stor_stage_count, stor_stage_sort_by_count,
     stor_stage_unwind;
 extern const stor_stage_class_t stor_stage_documents, stor_stage_coll_stats, stor_stage_current_op,
-    stor_stage_index_stats;
+    stor_stage_index_stats, stor_stage_change_stream;
 
 /* What the head of a pipeline takes over from these stages. */
 const stor_filter_t *stor_stage_match_filter(const stor_stage_t *stage);
 const stor_sort_t *stor_stage_sort_pattern(const stor_stage_t *stage);
 int64_t stor_stage_cut_count(const stor_stage_t *stage); /* of $limit and $skip */
+
+/* Begins the stream of a $changeStream stage. */
+struct stor_stream;
+VD_MUST_CHECK int stor_stage_change_stream_open(stor_stage_t *stage, stor_request_t *request,
+                                                struct stor_stream **ret_stream, vd_error_t *err);
 
 /* Pulls from the stage before. */
 static inline int stor_stage_pull(stor_stage_t *stage, stor_request_t *request,

@@ -35,6 +35,23 @@ VD_MUST_CHECK int stor_update_parse(vd_arena_t *arena, const stor_update_options
                                     stor_update_t **ret_update, vd_error_t *err);
 stor_update_kind_t stor_update_kind(const stor_update_t *update);
 
+/* ---- how finely the result is told (update_scope.c) ----
+ * An update by operators is told by the paths that it names: what $set puts at `a` is told as `a`,
+ * although only `a.b` differs. A pipeline names none: there the two versions are compared. */
+typedef enum {
+    STOR_SCOPE_WHOLE,  /* told as one value */
+    STOR_SCOPE_APPEND, /* as one value, or as what was put at the array's end ($push) */
+    STOR_SCOPE_TREE,   /* what lies below is told by itself, as far as the operators name it */
+    STOR_SCOPE_FREE,   /* to the bottom */
+} stor_scope_kind_t;
+typedef struct {
+    stor_scope_kind_t kind;
+    const void *node;
+} stor_update_scope_t;
+stor_update_scope_t stor_update_scope(const stor_update_t *update);
+/* Of a field, or of an array's element by its position. */
+stor_update_scope_t stor_update_scope_below(stor_update_scope_t scope, vd_slice_t name);
+
 /* Applies to an existing document. match: the state left by stor_match_document for the
  * positional `$` (array_position -1: error 2
  * when `$` is used). *ret_changed false: ret_document is the old one (a no-op, no write needed).

@@ -408,6 +408,7 @@ static int change_apply(piece_t *piece, uint64_t timestamp, const stor_change_t 
     switch (change->kind) {
     case STOR_CHANGE_INSERT:
     case STOR_CHANGE_REPLACE:
+    case STOR_CHANGE_UPDATE_WHOLE:
     case STOR_CHANGE_DELTA:
     case STOR_CHANGE_DELETE:
         return document_apply(piece, timestamp, change, err);
@@ -416,6 +417,8 @@ static int change_apply(piece_t *piece, uint64_t timestamp, const stor_change_t 
     case STOR_CHANGE_CONFIG:
         return config_apply(piece, change->body, err);
     case STOR_CHANGE_NOOP:
+    case STOR_CHANGE_IMAGE:
+    case STOR_CHANGE_DROP_DATABASE: /* behind the drops of its collections */
         return VD_OK;
     case STOR_CHANGE_CREATE:
     case STOR_CHANGE_DROP:

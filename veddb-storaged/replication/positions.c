@@ -12,6 +12,7 @@
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/replication/points.h"
 #include "veddb-storaged/replication/waiters.h"
+#include "veddb-storaged/streams/waits.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -166,8 +167,10 @@ static void recount(stor_positions_t *positions, leaving_t *met)
 {
     atomic_uint_fast64_t *majority = &positions->storage->replication->majority;
     uint64_t found = majority_find(positions);
-    if (found > atomic_load(majority))
+    if (found > atomic_load(majority)) {
         atomic_store_explicit(majority, found, memory_order_release);
+        stor_waits_moved(positions->storage->waits);
+    }
     for (uint32_t queue = 0; queue < QUEUES; queue++)
         if (queue != QUEUE_LINEARIZABLE && queue != QUEUE_ANSWER &&
             positions->queues[queue].count > 0)

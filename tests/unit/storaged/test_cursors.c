@@ -63,7 +63,7 @@ static void source_close(void *state)
     ++*((source_t *)state)->closed;
 }
 
-static const stor_cursor_class_t source_class = {source_fill, source_close};
+static const stor_cursor_class_t source_class = {.fill = source_fill, .close = source_close};
 
 static stor_request_t *begin(reads_t *reads)
 {

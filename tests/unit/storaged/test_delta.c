@@ -137,12 +137,12 @@ Test(delta, deep)
     vd_bb_t bb;
     vd_bson_t delta, back;
     vd_bb_init_arena(&bb, arena, 65536);
-    for (int i = 0; i < 30; i++)
+    for (int i = 0; i < 70; i++)
         vd_bb_begin_document(&bb, "sx");
-    for (int i = 0; i < 30; i++)
+    for (int i = 0; i < 70; i++)
         vd_bb_close(&bb);
     cr_assert_eq(vd_bb_finish(&bb, &delta, NULL), VD_OK);
-    cr_assert_eq(stor_delta_apply(arena, nested(arena, 40, 1), delta, &back, NULL), VD_ERR_CORRUPT);
+    cr_assert_eq(stor_delta_apply(arena, nested(arena, 80, 1), delta, &back, NULL), VD_ERR_CORRUPT);
     vd_arena_destroy(&arena);
 }
 

@@ -1,0 +1,29 @@
+/* veddb-storaged/streams/waits.h — getMores that wait for something to come (awaitData).
+ *
+ * Duty:    holds requests that have nothing to tell, without a worker, until the majority point has
+ *          passed what their stream has seen, their time is over, they were killed, or storage
+ *          drains; then gives them back to the workers, all of a pass together. Between passes it
+ *          rests a little, the longer the more it woke, so that many streams under a heavy load
+ *          share one look at the journal instead of having one for each flush.
+ * Owner:   the inbox starts and stops it.
+ * Limits:  the inbox's requests in flight. Killed ones are noticed within STOR_WAITS_LOOK_MS.
+ * Threads: park and moved: any; one thread of its own. */
+#pragma once
+#include "veddb-storaged/request.h"
+
+#define STOR_WAITS_LOOK_MS 100
+
+typedef struct stor_waits stor_waits_t;
+
+/* ready: a chain (request->next) to run again; called on the thread of waits. */
+VD_MUST_CHECK int stor_waits_start(stor_storage_t *storage,
+                                   void (*ready)(stor_request_t *first, void *context),
+                                   void *context, stor_waits_t **ret_waits, vd_error_t *err);
+/* Those that still wait are given to ready. */
+void stor_waits_stop(stor_waits_t **waits_p);
+/* Takes a request whose handler has set `awaiting`. */
+void stor_waits_park(stor_waits_t *waits, stor_request_t *request);
+/* The majority point may have moved: to be called by whoever moves it. Cheap when nobody waits;
+ * NULL is fine. */
+void stor_waits_moved(stor_waits_t *waits);
+uint64_t stor_waits_count(const stor_waits_t *waits);
