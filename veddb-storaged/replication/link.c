@@ -337,6 +337,7 @@ static int run_load_end(link_t *link, stor_session_t *session, job_t *job, vd_er
     int rc =
         stor_load_end(link->storage, session, &job->asked.end, &job->answer.ended.position, err);
     if (rc == VD_OK) {
+        stor_apply_position_set(link->storage->replication->apply, job->answer.ended.position);
         atomic_store(&link->loading, false);
         atomic_store(&link->forsaken, false);
     }
