@@ -519,19 +519,6 @@ static int drop_first(stor_journal_t *journal, stor_session_t *session, vd_error
     return VD_OK;
 }
 
-int stor_journal_restart(stor_journal_t *journal, stor_session_t *session, uint64_t position,
-                         vd_error_t *err)
-{
-    /* The new one first: a crash in between leaves old entries, never none. */
-    uint64_t number = atomic_load(&journal->current)->number + 1;
-    int rc = segment_make(journal, session, number, position, err);
-    while (rc == VD_OK && journal->count > 1)
-        rc = drop_first(journal, session, err);
-    journal->cut_at = 0;
-    journal->cut_ms = vd_monotonic_ms();
-    return rc;
-}
-
 /* Bytes in all segments. */
 static uint64_t total_bytes(const stor_journal_t *journal)
 {

@@ -110,10 +110,6 @@ VD_MUST_CHECK int stor_journal_note(stor_storage_t *storage, stor_session_t *ses
  * open transaction, or in one of its own. */
 VD_MUST_CHECK int stor_journal_before(stor_journal_t *journal, stor_session_t *session,
                                       uint64_t upto, uint64_t *ret_timestamp, vd_error_t *err);
-/* Forgets everything and begins anew at `position` (a snapshot was loaded). Nobody writes or reads.
- */
-VD_MUST_CHECK int stor_journal_restart(stor_journal_t *journal, stor_session_t *session,
-                                       uint64_t position, vd_error_t *err);
 /* Cuts a new segment and drops old ones when due; never one that holds entries above keep_above
  * (what a reader of kind `must` still needs). */
 VD_MUST_CHECK int stor_journal_maintain(stor_journal_t *journal, stor_session_t *session,

@@ -32,7 +32,6 @@ typedef struct {
 struct stor_apply {
     stor_storage_t *storage;
     struct vd_daemon_slot *slot;
-    uint64_t window;
     int64_t due_ms;
     vd_buf_t pending; /* framed entries of one timestamp that has more parts */
     uint64_t pending_timestamp;
@@ -77,41 +76,16 @@ static int diverged(vd_error_t *err, uint64_t timestamp, const char *what)
 
 /* ---- life ---- */
 
-static uint64_t window_read(stor_session_t *session)
-{
-    vd_arena_t *arena = vd_arena_create();
-    vd_value_t value;
-    uint64_t window = 0;
-    if (stor_catalog_meta_get(session, "window", arena, &value, NULL) == VD_OK &&
-        value.type == VD_BSON_INT64)
-        window = (uint64_t)vd_value_int64(value);
-    vd_arena_destroy(&arena);
-    return window;
-}
-
-static int window_load(stor_apply_t *apply, vd_error_t *err)
-{
-    stor_session_t *session = NULL;
-    int rc = stor_session_open(apply->storage->engine, &session, err);
-    if (rc == VD_OK)
-        apply->window = window_read(session);
-    stor_session_close(&session);
-    return rc;
-}
-
 int stor_apply_create(stor_storage_t *storage, stor_apply_t **ret_apply, vd_error_t *err)
 {
+    (void)err; /* nothing of it can fail */
     stor_apply_t *apply = vd_xalloc(sizeof *apply);
     apply->storage = storage;
     apply->arena = vd_arena_create();
     vd_buf_init(&apply->pending, STOR_APPLY_PENDING_MAX + VDP_ENTRIES_MAX);
     vd_buf_init(&apply->value, VALUE_MAX_BYTES);
-    int rc = window_load(apply, err);
-    if (rc != VD_OK)
-        stor_apply_destroy(&apply);
-    else
-        *ret_apply = apply;
-    return rc;
+    *ret_apply = apply;
+    return VD_OK;
 }
 
 void stor_apply_destroy(stor_apply_t **apply_p)
@@ -138,12 +112,9 @@ uint64_t stor_apply_position(const stor_apply_t *apply)
 
 void stor_apply_position_set(stor_apply_t *apply, uint64_t position)
 {
-    vd_error_t err = VD_ERROR_INIT;
     vd_buf_clear(&apply->pending);
     apply->pending_timestamp = 0;
     stor_engine_position_set(apply->storage->engine, position);
-    int rc = window_load(apply, &err); /* all sessions taken: keeps the old one, which is lower */
-    (void)rc;
 }
 
 int64_t stor_apply_due_ms(const stor_apply_t *apply)
@@ -290,26 +261,21 @@ static int insert_apply(piece_t *piece, touched_t *to, uint64_t timestamp, vd_sl
         return rc;
     rc = stor_cursor_insert(to->table, key, vd_buf_slice(&piece->apply->value), &step);
     if (rc == VD_ERR_DUPLICATE_KEY)
-        return timestamp <= piece->apply->window
-                   ? VD_OK
-                   : diverged(err, timestamp, "the document is here already");
+        return diverged(err, timestamp, "the document is here already");
     if (rc != VD_OK && err != NULL)
         vd_error_copy(&step, err);
     return rc;
 }
 
-/* The document before the change, or *ret_skip: the window's. Borrows the engine's memory. */
-static int old_read(piece_t *piece, touched_t *to, uint64_t timestamp, vd_slice_t key,
-                    const stor_change_t *change, stor_record_t *ret, bool *ret_skip,
-                    vd_error_t *err)
+/* The document before the change. Borrows the engine's memory. */
+static int old_read(touched_t *to, uint64_t timestamp, vd_slice_t key, const stor_change_t *change,
+                    stor_record_t *ret, vd_error_t *err)
 {
     vd_error_t step = VD_ERROR_INIT;
     vd_slice_t value;
-    bool window = timestamp <= piece->apply->window;
     int rc = stor_cursor_search(to->table, key, &value, &step);
-    *ret_skip = window && rc == VD_ERR_NOT_FOUND;
     if (rc == VD_ERR_NOT_FOUND)
-        return window ? VD_OK : diverged(err, timestamp, "the document is not here");
+        return diverged(err, timestamp, "the document is not here");
     if (rc == VD_OK)
         rc = stor_envelope_read(value, &ret->document, &ret->version, &step);
     if (rc != VD_OK) {
@@ -317,19 +283,17 @@ static int old_read(piece_t *piece, touched_t *to, uint64_t timestamp, vd_slice_
             vd_error_copy(&step, err);
         return rc;
     }
-    *ret_skip = window && ret->version >= timestamp;
-    if (*ret_skip || ret->version == change->previous_version)
-        return VD_OK;
-    return diverged(err, timestamp, "the document's previous version is another one");
+    return ret->version == change->previous_version
+               ? VD_OK
+               : diverged(err, timestamp, "the document's previous version is another one");
 }
 
 static int change_old(piece_t *piece, touched_t *to, uint64_t timestamp, vd_slice_t key,
                       const stor_change_t *change, vd_error_t *err)
 {
     stor_record_t old;
-    bool skip;
-    int rc = old_read(piece, to, timestamp, key, change, &old, &skip, err);
-    if (rc != VD_OK || skip)
+    int rc = old_read(to, timestamp, key, change, &old, err);
+    if (rc != VD_OK)
         return rc;
     uint64_t old_hash = stor_record_hash(old.version, old.document);
     int64_t old_len = old.document.len;
@@ -363,9 +327,7 @@ static int document_apply(piece_t *piece, uint64_t timestamp, const stor_change_
         return step.code;
     }
     if (to == NULL)
-        return timestamp <= piece->apply->window
-                   ? VD_OK
-                   : diverged(err, timestamp, "its collection is not here");
+        return diverged(err, timestamp, "its collection is not here");
     int rc = stor_id_key(piece->apply->arena, change->id, &key, err);
     if (rc == VD_OK)
         rc = change->kind == STOR_CHANGE_INSERT

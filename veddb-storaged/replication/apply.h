@@ -4,16 +4,15 @@
  *          they have there, results of retryable writes, configuration, and the entries themselves
  *          into our journal under the same timestamps; so a reader sees only consistent points, and
  *          the position is the journal's end. Schema changes stand between transactions: file
- * first, then row and entry. Counters of collections, auth epoch and the sequencer's points follow
- *          the commit. Idempotent: entries at or below the applied position are stepped over, if
- * our journal has them. The parts of one timestamp are applied together, also when they come with
- * several batches. Window:  what a loaded snapshot may hold already of the entries behind its
- * position (meta row "window", int64: up to where): there a document that is as new as the entry,
- * or newer, or gone, is stepped over. Errors:  VD_ERR_DIVERGED: an entry's previous version, size
- * or hash is not ours, or one that we should have is not here: nothing of its transaction is kept,
- * and what came before it is. VD_ERR_BAD_VALUE: entries are missing before the batch, or we are
- * primary. VD_ERR_STALE_TERM, VD_ERR_CORRUPT, VD_ERR_OUT_OF_DISK_SPACE, VD_ERR_LOCK_TIMEOUT (a
- *          reader kept a collection that is to be changed): may be asked again.
+ *          first, then row and entry. Counters of collections, auth epoch and the sequencer's
+ *          points follow the commit. Idempotent: entries at or below the applied position are
+ *          stepped over, if our journal has them. The parts of one timestamp are applied together,
+ *          also when they come with several batches.
+ * Errors:  VD_ERR_DIVERGED: an entry's previous version, size or hash is not ours, or one that we
+ *          should have is not here: nothing of its transaction is kept; what came before it is.
+ *          VD_ERR_BAD_VALUE: entries are missing before the batch, or we are primary.
+ *          VD_ERR_STALE_TERM. VD_ERR_CORRUPT. May be asked again: VD_ERR_OUT_OF_DISK_SPACE;
+ *          VD_ERR_LOCK_TIMEOUT (a reader kept a collection that is to be changed).
  * Limits:  parts that wait for more of their timestamp: STOR_APPLY_PENDING_MAX bytes.
  * Threads: batch: one (the link's worker). The rest: any. */
 #pragma once

@@ -116,14 +116,6 @@ typedef struct {
     int64_t apply_due_ms;  /* wall clock; 0 = now */
 } worker_t;
 
-typedef struct ask {
-    struct ask *next;
-    uint64_t request_id, until_ms; /* 0: not sent yet */
-    vd_buf_t verb, argument, argument2, body;
-    void (*answered)(void *context, int code, vd_slice_t message, vd_slice_t body);
-    void *context;
-} ask_t;
-
 typedef struct {
     uint32_t role, generation;
     uint64_t term;
@@ -154,11 +146,7 @@ struct stor_replication_link {
     int start_rc;
     vd_error_t start_error;
 
-    pthread_mutex_t ask_lock;
-    ask_t *asks;
-    uint32_t ask_count;
-    uint64_t ask_number;
-    bool stopping;
+    stor_asks_t asks;
 };
 
 /* ---- jobs ---- */
@@ -222,15 +210,6 @@ static void queue_free(queue_t *queue)
     job_t *job;
     while ((job = queue_pop(queue)) != NULL)
         job_free(job);
-}
-
-static void ask_free(ask_t *ask)
-{
-    vd_buf_done(&ask->verb);
-    vd_buf_done(&ask->argument);
-    vd_buf_done(&ask->argument2);
-    vd_buf_done(&ask->body);
-    vd_free(ask);
 }
 
 static void done_push(link_t *link, job_t *job)
@@ -360,6 +339,7 @@ static int run_load_end(link_t *link, stor_session_t *session, job_t *job, vd_er
     int rc =
         stor_load_end(link->storage, session, &job->asked.end, &job->answer.ended.position, err);
     if (rc == VD_OK) {
+        stor_apply_position_set(link->storage->replication->apply, job->answer.ended.position);
         atomic_store(&link->loading, false);
         atomic_store(&link->forsaken, false);
     }
@@ -546,24 +526,11 @@ static int run_tail(link_t *link, stor_session_t *session, job_t *job, vd_error_
 static int run_answer(link_t *link, stor_session_t *session, job_t *job, vd_error_t *err)
 {
     (void)session;
-    ask_t *ask = NULL;
-    (void)pthread_mutex_lock(&link->ask_lock);
-    ask_t **at = &link->asks;
-    while (*at != NULL && ((*at)->request_id != job->request_id || (*at)->until_ms == 0))
-        at = &(*at)->next;
-    if (*at != NULL) {
-        ask = *at;
-        *at = ask->next;
-        link->ask_count--;
-    }
-    (void)pthread_mutex_unlock(&link->ask_lock);
-    if (ask == NULL)
-        return vd_error_set(err, VD_ERR_PROTOCOL, "an answer that nobody waits for");
     const vdp_replication_answer_t *answer = &job->asked.answer;
     int code = answer->code >= INT_MIN && answer->code <= 0 ? (int)answer->code : VD_ERR_PROTOCOL;
-    ask->answered(ask->context, code, answer->message, job->body);
-    ask_free(ask);
-    return VD_OK;
+    if (stor_asks_answer(&link->asks, job->request_id, code, answer->message, job->body))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_PROTOCOL, "an answer that nobody waits for");
 }
 
 /* A new replicad: what the one before asked for is of no use any more. */
@@ -888,82 +855,21 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
 
 /* ---- our questions ---- */
 
-static int copied(vd_buf_t *buf, vd_slice_t from)
+int stor_replication_link_ask(stor_replication_link_t *link, const vdp_replication_ask_t *ask,
+                              vd_slice_t body, stor_ask_answered_t answered, void *context,
+                              vd_error_t *err)
 {
-    vd_buf_init(buf, VDP_SET_STATUS_MAX);
-    return vd_buf_append_slice(buf, from);
-}
-
-int stor_replication_link_ask(stor_replication_link_t *link, const vdp_replication_ask_t *question,
-                              vd_slice_t body,
-                              void (*answered)(void *context, int code, vd_slice_t message,
-                                               vd_slice_t body),
-                              void *context, vd_error_t *err)
-{
-    ask_t *ask = vd_xalloc(sizeof *ask);
-    bool fits = copied(&ask->verb, question->verb) == VD_OK;
-    fits &= copied(&ask->argument, question->argument) == VD_OK;
-    fits &= copied(&ask->argument2, question->argument2) == VD_OK;
-    fits &= copied(&ask->body, body) == VD_OK;
-    ask->answered = answered;
-    ask->context = context;
-    int rc = fits ? VD_OK : vd_error_set(err, VD_ERR_BAD_VALUE, "the question is too large");
-    (void)pthread_mutex_lock(&link->ask_lock);
-    if (rc == VD_OK && (link->stopping || link->ask_count >= STOR_LINK_ASKS_MAX))
-        rc = vd_error_set(err, VD_ERR_TEMPORARILY_UNAVAILABLE, "replicad can't be asked now");
-    if (rc == VD_OK) {
-        ask->request_id = ++link->ask_number;
-        ask->next = link->asks;
-        link->asks = ask;
-        link->ask_count++;
+    int rc = stor_asks_add(&link->asks, ask, body, answered, context, err);
+    if (rc == VD_OK)
         vd_loop_wake(link->loop);
-    }
-    (void)pthread_mutex_unlock(&link->ask_lock);
-    if (rc != VD_OK)
-        ask_free(ask);
     return rc;
 }
 
-static void ask_send(link_t *link, ask_t *ask)
+static void ask_send(void *context, uint64_t request_id, const vdp_replication_ask_t *question,
+                     vd_slice_t body)
 {
-    vdp_replication_ask_t question = {vd_buf_slice(&ask->verb), vd_buf_slice(&ask->argument),
-                                      vd_buf_slice(&ask->argument2)};
-    ask->until_ms = vd_monotonic_ms() + STOR_LINK_ASK_MS;
-    message_send(link, link->peer, &vdp_replication_ask, &question, ask->request_id,
-                 vd_buf_slice(&ask->body));
-}
-
-/* Sends new ones; takes out those that get no answer (all: every one). */
-static ask_t *asks_look(link_t *link, bool all)
-{
-    ask_t *failed = NULL;
-    uint64_t now_ms = vd_monotonic_ms();
-    (void)pthread_mutex_lock(&link->ask_lock);
-    for (ask_t **at = &link->asks; *at != NULL;) {
-        ask_t *ask = *at;
-        if (!all && ask->until_ms == 0 && link->peer != 0)
-            ask_send(link, ask);
-        if (!all && link->peer != 0 && now_ms < ask->until_ms) {
-            at = &ask->next;
-            continue;
-        }
-        *at = ask->next;
-        ask->next = failed;
-        failed = ask;
-        link->ask_count--;
-    }
-    (void)pthread_mutex_unlock(&link->ask_lock);
-    return failed;
-}
-
-static void asks_fail(ask_t *failed, int code, const char *message)
-{
-    while (failed != NULL) {
-        ask_t *ask = failed;
-        failed = ask->next;
-        ask->answered(ask->context, code, vd_slice_str(message), VD_SLICE_NULL);
-        ask_free(ask);
-    }
+    link_t *link = context;
+    message_send(link, link->peer, &vdp_replication_ask, question, request_id, body);
 }
 
 static void peer_changed(void *context, uint64_t peer, bool up)
@@ -974,7 +880,7 @@ static void peer_changed(void *context, uint64_t peer, bool up)
     link->peer = 0;
     queue_free(&link->tails);
     queue_free(&link->held);
-    asks_fail(asks_look(link, true), VD_ERR_HOST_UNREACHABLE, "replicad is gone");
+    stor_asks_fail(&link->asks, VD_ERR_HOST_UNREACHABLE, "replicad is gone");
     vd_log(VD_LOG_WARN, "replicad is gone", "peer=%llu", (unsigned long long)peer);
 }
 
@@ -1075,8 +981,7 @@ static bool step_out(void *context)
     done_take(link);
     held_release(link);
     tails_look(link);
-    asks_fail(asks_look(link, false), VD_ERR_HOST_UNREACHABLE,
-              link->peer == 0 ? "replicad is not there" : "replicad did not answer");
+    stor_asks_look(&link->asks, link->peer != 0, ask_send, link);
     state_look(link);
     return false;
 }
@@ -1195,7 +1100,7 @@ int stor_replication_link_start(stor_storage_t *storage, struct vd_daemon *daemo
     vd_buf_init(&link->item, ITEM_MAX_BYTES);
     (void)pthread_mutex_init(&link->start_lock, NULL);
     (void)pthread_cond_init(&link->start_done, NULL);
-    (void)pthread_mutex_init(&link->ask_lock, NULL);
+    stor_asks_init(&link->asks);
     worker_init(&link->applier);
     worker_init(&link->copier);
     int rc = io_start(link, err);
@@ -1215,9 +1120,7 @@ int stor_replication_link_start(stor_storage_t *storage, struct vd_daemon *daemo
 
 void stor_replication_link_stop(stor_replication_link_t *link)
 {
-    (void)pthread_mutex_lock(&link->ask_lock);
-    link->stopping = true;
-    (void)pthread_mutex_unlock(&link->ask_lock);
+    stor_asks_stop(&link->asks);
     worker_stop(&link->applier);
     worker_stop(&link->copier);
     if (link->started) {
@@ -1231,7 +1134,7 @@ void stor_replication_link_stop(stor_replication_link_t *link)
         job_free(done);
         done = next;
     }
-    asks_fail(asks_look(link, true), VD_ERR_INTERRUPTED_AT_SHUTDOWN, "interrupted at shutdown");
+    stor_asks_fail(&link->asks, VD_ERR_INTERRUPTED_AT_SHUTDOWN, "interrupted at shutdown");
 }
 
 void stor_replication_link_destroy(stor_replication_link_t **link_p)
@@ -1243,7 +1146,7 @@ void stor_replication_link_destroy(stor_replication_link_t **link_p)
     vd_buf_done(&link->item);
     (void)pthread_mutex_destroy(&link->start_lock);
     (void)pthread_cond_destroy(&link->start_done);
-    (void)pthread_mutex_destroy(&link->ask_lock);
+    stor_asks_done(&link->asks);
     (void)pthread_mutex_destroy(&link->applier.lock);
     (void)pthread_cond_destroy(&link->applier.wake);
     (void)pthread_mutex_destroy(&link->copier.lock);

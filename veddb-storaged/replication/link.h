@@ -8,15 +8,13 @@
  * "copier" (SNAPSHOT_*). Each has its engine session. Waiting: TAIL without entries, and APPLIED
  * until it is durable, wait on the loop's thread for the flusher's hook, without a timer in the
  * way. An APPLY of a delayed member waits at the head of its queue; others than APPLY pass it.
- * Limits:  STOR_LINK_JOBS_MAX questions queued for a worker, STOR_LINK_TAILS_MAX parked,
- *          STOR_LINK_ASKS_MAX of ours, each STOR_LINK_ASK_MS. */
+ * Limits:  STOR_LINK_JOBS_MAX questions queued for a worker, STOR_LINK_TAILS_MAX
+ *          parked; asks.h. */
 #pragma once
-#include "veddb-storaged/replication/replication.h"
+#include "veddb-storaged/replication/asks.h"
 
 #define STOR_LINK_JOBS_MAX  64
 #define STOR_LINK_TAILS_MAX 64
-#define STOR_LINK_ASKS_MAX  64
-#define STOR_LINK_ASK_MS    60000
 
 typedef struct stor_replication_link stor_replication_link_t;
 
@@ -32,6 +30,5 @@ void stor_replication_link_flushed(stor_replication_link_t *link);
 void stor_replication_link_wake(stor_replication_link_t *link);
 VD_MUST_CHECK int stor_replication_link_ask(stor_replication_link_t *link,
                                             const vdp_replication_ask_t *ask, vd_slice_t body,
-                                            void (*answered)(void *context, int code,
-                                                             vd_slice_t message, vd_slice_t body),
-                                            void *context, vd_error_t *err);
+                                            stor_ask_answered_t answered, void *context,
+                                            vd_error_t *err);

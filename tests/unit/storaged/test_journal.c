@@ -38,7 +38,8 @@ static stor_change_t random_change(vd_rand_t *rand, vd_arena_t *arena)
 {
     static const stor_change_kind_t kinds[] = {
         STOR_CHANGE_INSERT, STOR_CHANGE_REPLACE, STOR_CHANGE_DELTA,  STOR_CHANGE_DELETE,
-        STOR_CHANGE_CREATE, STOR_CHANGE_DROP,    STOR_CHANGE_RENAME, STOR_CHANGE_MODIFY};
+        STOR_CHANGE_CREATE, STOR_CHANGE_DROP,    STOR_CHANGE_RENAME, STOR_CHANGE_MODIFY,
+        STOR_CHANGE_CONFIG, STOR_CHANGE_RESULT,  STOR_CHANGE_NOOP};
     stor_change_t change = {
         .kind = kinds[vd_rand_below(rand, VD_COUNT_OF(kinds))],
         .statement = (int32_t)vd_rand_below(rand, 3) - 1,
@@ -206,9 +207,9 @@ static int decode_all(vd_slice_t bytes)
 
 static void entry_make(vd_buf_t *buf, vd_arena_t *arena)
 {
-    static const stor_change_kind_t kinds[] = {STOR_CHANGE_INSERT, STOR_CHANGE_REPLACE,
-                                               STOR_CHANGE_DELTA, STOR_CHANGE_DELETE,
-                                               STOR_CHANGE_CREATE};
+    static const stor_change_kind_t kinds[] = {
+        STOR_CHANGE_INSERT, STOR_CHANGE_REPLACE, STOR_CHANGE_DELTA,  STOR_CHANGE_DELETE,
+        STOR_CHANGE_CREATE, STOR_CHANGE_CONFIG,  STOR_CHANGE_RESULT, STOR_CHANGE_NOOP};
     vd_value_t id = vd_value_from_string(arena, VD_SLICE_LIT("abc"));
     vd_error_t err = VD_ERROR_INIT;
     begin(buf, true, "ann@admin");

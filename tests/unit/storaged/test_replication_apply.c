@@ -378,9 +378,9 @@ Test(apply, random_histories, .timeout = 240)
             reads_ok(stor_counters_fold(&reads->storage, reads->session, 100, &more, &err), &err);
         durable_wait(reads);
         restart(reads);
-        atomic_store(&reads->storage.auth_epoch, 0); /* storaged.c loads it */
         is = fingerprint(reads);
-        same(strtok(is, "e"), strtok(want, "e"));
+        *strstr(is, "epoch") = *strstr(want, "epoch") = 0; /* storaged.c loads it */
+        same(is, want);
         free(is), free(want);
         stop(reads);
         reads_close(reads);
