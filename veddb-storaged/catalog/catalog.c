@@ -448,6 +448,8 @@ void stor_catalog_table_dropped(stor_catalog_t *catalog, const char *table)
 void stor_catalog_remove_dropped(stor_catalog_t *catalog, stor_session_t *session)
 {
     (void)session;
+    if (atomic_load(&catalog->files_held) != 0)
+        return;
     pthread_mutex_lock(&catalog->dropped_lock);
     stor_dropped_t *list = catalog->dropped;
     catalog->dropped = NULL;
