@@ -4,6 +4,7 @@
 
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/replication/load.h"
 
 static void bson_own(vd_bson_t *own, vd_bson_t from)
 {
@@ -86,6 +87,7 @@ void stor_replication_close(stor_replication_t **replication_p)
     stor_replication_t *replication = *replication_p;
     if (replication == NULL)
         return;
+    stor_load_forget(&replication->load);
     vd_free((void *)(uintptr_t)replication->config.data);
     vd_free((void *)(uintptr_t)replication->topology.data);
     vd_free((void *)(uintptr_t)replication->status.data);
