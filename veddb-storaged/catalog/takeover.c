@@ -196,12 +196,14 @@ int stor_catalog_adopt(stor_catalog_t *catalog, stor_session_t *session, const s
                                   &collection, err);
     if (rc != VD_OK)
         return rc;
-    pthread_mutex_lock(&catalog->change_lock);
     if (!is_free(catalog, collection))
         rc = vd_error_set(err, VD_ERR_NAMESPACE_EXISTS,
                           "a collection with the id or name of %s is there", collection->ns);
+    /* Not under change_lock: who takes old files away may need it. Nobody else makes collections.
+     */
     if (rc == VD_OK)
         rc = table_make(catalog, session, collection->table, err);
+    pthread_mutex_lock(&catalog->change_lock);
     if (rc == VD_OK) {
         rc = stor_rows_collection_put(session, collection, err);
         if (rc != VD_OK)
