@@ -317,7 +317,8 @@ struct stor_journal {
     segment_t *segments[SEGMENTS_MAX];
     uint32_t count;
     _Atomic(segment_t *) current;
-    uint64_t cut_at; /* above every timestamp drawn before the current one was made */
+    pthread_mutex_t maintain_lock; /* cut, drop and restart: one at a time */
+    uint64_t cut_at;               /* above every timestamp drawn before the current one was made */
     uint64_t cut_ms;
     uint64_t dropped_below; /* entries at or below may be gone */
     segment_t *dead; /* dropped while open: the structs stay until close, as readers may look */
@@ -388,6 +389,7 @@ int stor_journal_open(stor_storage_t *storage, stor_journal_t **ret_journal, vd_
     stor_journal_t *journal = vd_xalloc(sizeof *journal);
     journal->storage = storage;
     pthread_rwlock_init(&journal->lock, NULL);
+    pthread_mutex_init(&journal->maintain_lock, NULL);
     stor_session_t *session = NULL;
     int rc = stor_session_open(storage->engine, &session, err);
     if (rc == VD_OK)
@@ -421,6 +423,7 @@ void stor_journal_close(stor_journal_t **journal_p)
         vd_free(dead);
     }
     pthread_rwlock_destroy(&journal->lock);
+    pthread_mutex_destroy(&journal->maintain_lock);
     vd_free(journal);
     *journal_p = NULL;
 }
@@ -536,8 +539,8 @@ static uint64_t above_all_drawn(const stor_journal_t *journal)
     return ((seconds > now ? seconds : now) + 2) << 32;
 }
 
-int stor_journal_maintain(stor_journal_t *journal, stor_session_t *session, uint64_t keep_above,
-                          vd_error_t *err)
+static int maintain(stor_journal_t *journal, stor_session_t *session, uint64_t keep_above,
+                    vd_error_t *err)
 {
     stor_engine_t *engine = journal->storage->engine;
     segment_t *current = atomic_load(&journal->current);
@@ -566,6 +569,35 @@ int stor_journal_maintain(stor_journal_t *journal, stor_session_t *session, uint
     return rc;
 }
 
+int stor_journal_maintain(stor_journal_t *journal, stor_session_t *session, uint64_t keep_above,
+                          vd_error_t *err)
+{
+    pthread_mutex_lock(&journal->maintain_lock);
+    int rc = maintain(journal, session, keep_above, err);
+    pthread_mutex_unlock(&journal->maintain_lock);
+    return rc;
+}
+
+/* The new segment's row is there before the old ones go: a crash in between leaves more than one,
+ * and the restart is made again. */
+int stor_journal_restart(stor_journal_t *journal, stor_session_t *session, uint64_t position,
+                         vd_error_t *err)
+{
+    pthread_mutex_lock(&journal->maintain_lock);
+    int rc = VD_OK;
+    if (journal->count >= SEGMENTS_MAX)
+        rc = drop_first(journal, session, err);
+    if (rc == VD_OK)
+        rc = segment_make(journal, session, atomic_load(&journal->current)->number + 1, position,
+                          err);
+    while (rc == VD_OK && journal->count > 1)
+        rc = drop_first(journal, session, err);
+    journal->cut_at = 0;
+    journal->cut_ms = vd_monotonic_ms();
+    pthread_mutex_unlock(&journal->maintain_lock);
+    return rc;
+}
+
 void stor_journal_stats(stor_journal_t *journal, stor_journal_stats_t *ret_stats)
 {
     memset(ret_stats, 0, sizeof *ret_stats);
@@ -578,6 +610,112 @@ void stor_journal_stats(stor_journal_t *journal, stor_journal_stats_t *ret_stats
     ret_stats->oldest = journal->dropped_below;
     ret_stats->newest_segment = journal->segments[journal->count - 1]->number;
     pthread_rwlock_unlock(&journal->lock);
+}
+
+/* ---- single looks, by the rows of the segments: also on a checkpoint ---- */
+
+typedef struct {
+    uint64_t *numbers;
+    uint32_t count, max;
+} numbers_t;
+
+static int number_add(void *context, uint64_t number, uint64_t first)
+{
+    numbers_t *numbers = context;
+    (void)first;
+    if (numbers->count == numbers->max)
+        return VD_ERR_FULL;
+    uint32_t at = numbers->count++;
+    for (; at > 0 && numbers->numbers[at - 1] < number; at--)
+        numbers->numbers[at] = numbers->numbers[at - 1];
+    numbers->numbers[at] = number;
+    return VD_OK;
+}
+
+/* Newest first; free with vd_free. */
+static int numbers_read(stor_session_t *session, numbers_t *ret, vd_error_t *err)
+{
+    *ret = (numbers_t){vd_xalloc(SEGMENTS_MAX * sizeof(uint64_t)), 0, SEGMENTS_MAX};
+    int rc = stor_catalog_segments(session, number_add, ret, err);
+    if (rc != VD_OK)
+        vd_free(ret->numbers);
+    return rc;
+}
+
+static int segment_newest(stor_session_t *session, uint64_t number, uint64_t *ret_timestamp,
+                          vd_error_t *err)
+{
+    char table[32], row[32];
+    stor_cursor_t *cursor;
+    vd_slice_t key;
+    vd_error_t step = VD_ERROR_INIT;
+    segment_names(number, table, row);
+    int rc = stor_cursor_open(session, table, &cursor, &step);
+    if (rc == VD_OK)
+        rc = stor_cursor_next(cursor, false, &key, NULL, &step);
+    if (rc == VD_OK && key.len != KEY_BYTES)
+        rc = bad_entry(&step);
+    if (rc == VD_OK) {
+        *ret_timestamp = vd_get_u64_be(key.data);
+        stor_cursor_reset(cursor);
+    } else if (rc != VD_ERR_NOT_FOUND && err != NULL) {
+        vd_error_copy(&step, err);
+    }
+    return rc;
+}
+
+int stor_journal_newest(stor_session_t *session, uint64_t *ret_timestamp, vd_error_t *err)
+{
+    numbers_t numbers;
+    uint64_t newest = 0;
+    VD_ASSERT(stor_txn_active(session));
+    int rc = numbers_read(session, &numbers, err);
+    if (rc != VD_OK)
+        return rc;
+    /* Two that have entries: neighbours overlap near a cut. */
+    uint32_t looked = 0;
+    for (uint32_t i = 0; rc == VD_OK && looked < 2 && i < numbers.count; i++) {
+        uint64_t timestamp = 0;
+        rc = segment_newest(session, numbers.numbers[i], &timestamp, err);
+        if (rc == VD_OK)
+            looked++;
+        else if (rc == VD_ERR_NOT_FOUND)
+            rc = VD_OK;
+        newest = timestamp > newest ? timestamp : newest;
+    }
+    vd_free(numbers.numbers);
+    if (rc == VD_OK)
+        *ret_timestamp = newest;
+    return rc;
+}
+
+int stor_journal_holds(stor_session_t *session, uint64_t timestamp, bool *ret_holds,
+                       vd_error_t *err)
+{
+    numbers_t numbers;
+    VD_ASSERT(stor_txn_active(session));
+    int rc = numbers_read(session, &numbers, err);
+    if (rc != VD_OK)
+        return rc;
+    *ret_holds = false;
+    uint8_t key[KEY_BYTES];
+    entry_key(timestamp, 0, key);
+    for (uint32_t i = 0; rc == VD_OK && !*ret_holds && i < numbers.count; i++) {
+        char table[32], row[32];
+        stor_cursor_t *cursor;
+        vd_error_t step = VD_ERROR_INIT;
+        segment_names(numbers.numbers[i], table, row);
+        rc = stor_cursor_open(session, table, &cursor, &step);
+        if (rc == VD_OK)
+            rc = stor_cursor_search(cursor, vd_slice(key, sizeof key), NULL, &step);
+        *ret_holds = rc == VD_OK;
+        if (rc == VD_ERR_NOT_FOUND)
+            rc = VD_OK;
+        else if (rc != VD_OK && err != NULL)
+            vd_error_copy(&step, err);
+    }
+    vd_free(numbers.numbers);
+    return rc;
 }
 
 /* ---- readers ---- */

@@ -115,6 +115,18 @@ VD_MUST_CHECK int stor_journal_before(stor_journal_t *journal, stor_session_t *s
 VD_MUST_CHECK int stor_journal_maintain(stor_journal_t *journal, stor_session_t *session,
                                         uint64_t keep_above, vd_error_t *err);
 
+/* Begins anew, empty, at `position`: nothing at or below is in it, and readers go on above. What
+ * was there is dropped. Not while anyone appends. */
+VD_MUST_CHECK int stor_journal_restart(stor_journal_t *journal, stor_session_t *session,
+                                       uint64_t position, vd_error_t *err);
+/* Timestamp of the newest entry that the session can see, in its open transaction; 0 = none. (Of a
+ * session on a checkpoint: the newest that is in it.) */
+VD_MUST_CHECK int stor_journal_newest(stor_session_t *session, uint64_t *ret_timestamp,
+                                      vd_error_t *err);
+/* Whether the entry of that timestamp is there for the session, in its open transaction. */
+VD_MUST_CHECK int stor_journal_holds(stor_session_t *session, uint64_t timestamp, bool *ret_holds,
+                                     vd_error_t *err);
+
 typedef struct stor_journal_reader stor_journal_reader_t;
 /* From the first entry above `after`. */
 stor_journal_reader_t *stor_journal_reader_open(stor_journal_t *journal, stor_session_t *session,

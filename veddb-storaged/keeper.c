@@ -104,12 +104,15 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
         counters_fold(keeper, storage, session);
         time_note(keeper, storage, session);
     }
-    if (storage->settings.replicated && storage->replication != NULL)
-        stor_snapshots_expire(storage->replication->snapshots);
     /* These give space back, so a full disk needs them most. What they write of their own is a row,
      * and at most one cut: a journal that nobody may write to does not grow. */
-    int rc =
-        stor_journal_maintain(storage->journal, session, stor_counters_position(storage), &err);
+    uint64_t keep_above = stor_counters_position(storage);
+    if (storage->replication != NULL && storage->replication->snapshots != NULL) {
+        stor_snapshots_expire(storage->replication->snapshots);
+        uint64_t copied = stor_snapshots_keep_above(storage->replication->snapshots);
+        keep_above = copied < keep_above ? copied : keep_above;
+    }
+    int rc = stor_journal_maintain(storage->journal, session, keep_above, &err);
     note(keeper, WORK_JOURNAL, rc, &err);
     stor_catalog_remove_dropped(storage->catalog, session);
 }
@@ -149,6 +152,12 @@ static bool is_due(const stor_collection_t *collection, const stor_storage_t *st
     return vd_wall_ms() - last >= (int64_t)storage->settings.scrub_period_ms;
 }
 
+/* A load fills collections beside the journal: what is kept is not what is there until it ends. */
+static bool is_loading(const stor_storage_t *storage)
+{
+    return storage->replication != NULL && stor_replication_role(storage) == VDP_ROLE_RECOVERING;
+}
+
 /* One round over all collections. */
 static void scrub_round(stor_keeper_t *keeper)
 {
@@ -160,10 +169,12 @@ static void scrub_round(stor_keeper_t *keeper)
         vd_error_t err = VD_ERROR_INIT;
         stor_scrub_result_t result;
         id = c->id;
-        if (!is_due(c, storage))
+        if (is_loading(storage) || !is_due(c, storage))
             continue;
         int rc = stor_scrub_collection(storage, keeper->scrub_session, id, SCRUB_PAUSE_US,
                                        &keeper->stop, &result, &err);
+        if (is_loading(storage))
+            continue; /* begun before the load: says nothing */
         if (rc == VD_OK)
             scrub_told(c, &result);
         else if (rc != VD_ERR_INTERRUPTED)

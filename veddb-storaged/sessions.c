@@ -14,7 +14,7 @@
 #include <openssl/sha.h>
 #include <time.h>
 
-#define TABLE              "sessions"
+#define TABLE              STOR_SESSIONS_TABLE
 #define SHARDS             16
 #define FORMAT             1
 #define ROW_KEY_BYTES      (STOR_SESSION_KEY_BYTES + 4)
@@ -314,6 +314,63 @@ void stor_sessions_write_end(stor_request_t *request)
     pthread_cond_broadcast(&shard->ended);
     pthread_mutex_unlock(&shard->lock);
 }
+
+/* ---- copies ---- */
+
+int stor_sessions_rows(stor_session_t *engine, const stor_session_key_t *session, uint64_t upto,
+                       int (*visit)(vd_slice_t key, vd_slice_t value, void *context), void *context,
+                       vd_error_t *err)
+{
+    uint8_t key[ROW_KEY_BYTES];
+    stor_cursor_t *cursor;
+    vd_slice_t k, v;
+    vd_error_t step = VD_ERROR_INIT;
+    VD_ASSERT(stor_txn_active(engine));
+    row_key(session, 0, key);
+    int rc = stor_cursor_open(engine, TABLE, &cursor, &step);
+    if (rc == VD_OK)
+        rc = stor_cursor_seek(cursor, vd_slice(key, sizeof key), true, &k, &v, &step);
+    while (rc == VD_OK && of_session(k, session)) {
+        if (!row_ok(k, v))
+            rc = row_bad(&step);
+        else if (vd_get_u64(v.data + 12) <= upto)
+            rc = visit(k, v, context);
+        if (rc == VD_OK)
+            rc = stor_cursor_next(cursor, true, &k, &v, &step);
+    }
+    if (rc == VD_OK || rc == VD_ERR_NOT_FOUND)
+        return VD_OK;
+    if (err != NULL)
+        vd_error_copy(&step, err);
+    return rc;
+}
+
+bool stor_sessions_row_ok(vd_slice_t key, vd_slice_t value)
+{
+    return row_ok(key, value);
+}
+
+void stor_sessions_forget(stor_sessions_t *sessions)
+{
+    for (int i = 0; i < SHARDS; i++) {
+        shard_t *shard = &sessions->shards[i];
+        size_t position = 0;
+        vd_slice_t key;
+        void *value;
+        pthread_mutex_lock(&shard->lock);
+        while (vd_map_next(shard->by_key, &position, &key, &value)) {
+            session_t *session = value;
+            if (session->executing)
+                continue;
+            (void)vd_map_remove(shard->by_key, key);
+            vd_free(session);
+            atomic_fetch_sub(&sessions->count, 1);
+        }
+        pthread_mutex_unlock(&shard->lock);
+    }
+}
+
+/* ---- results ---- */
 
 static int row_decode(vd_slice_t key, vd_slice_t value, vd_arena_t *arena,
                       stor_statement_result_t *ret, vd_error_t *err)

@@ -10,6 +10,8 @@
 #pragma once
 #include "veddb-storaged/request.h"
 
+#define STOR_SESSIONS_TABLE "sessions"
+
 /* The key of a session of "name@db" ("" = nobody). id empty: only the user's part is set. */
 stor_session_key_t stor_session_key(vd_slice_t id, vd_slice_t user);
 /* That of a command; zeros without a session. */
@@ -29,6 +31,17 @@ void stor_sessions_end(stor_storage_t *storage, const stor_session_key_t *key,
 /* Ends sessions idle for too long; removes rows of sessions that are gone. A bounded piece of work
  * per call. */
 void stor_sessions_expire(stor_storage_t *storage, stor_session_t *session);
+/* Rows of a session that were written at or below `upto`, in the engine session's open
+ * transaction. */
+VD_MUST_CHECK int stor_sessions_rows(stor_session_t *engine, const stor_session_key_t *session,
+                                     uint64_t upto,
+                                     int (*visit)(vd_slice_t key, vd_slice_t value, void *context),
+                                     void *context, vd_error_t *err);
+/* A row as it may stand in the table: for those that come from another node. */
+bool stor_sessions_row_ok(vd_slice_t key, vd_slice_t value);
+/* Forgets what is known in memory, but not sessions in which a write runs (a load: the rows are
+ * others now). */
+void stor_sessions_forget(stor_sessions_t *sessions);
 uint64_t stor_sessions_count(stor_sessions_t *sessions);
 
 /* ---- retryable writes ---- */

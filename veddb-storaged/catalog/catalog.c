@@ -495,6 +495,8 @@ static bool dropped_remove(stor_catalog_t *catalog, stor_dropped_t *dropped)
 void stor_catalog_remove_dropped(stor_catalog_t *catalog, stor_session_t *session)
 {
     (void)session;
+    if (atomic_load(&catalog->files_held) != 0)
+        return;
     /* Alone in the catalog: a table may be made anew under the same name (stor_catalog_table_make).
      * Who changes something now has its own file to make; these can wait. */
     if (pthread_mutex_trylock(&catalog->change_lock) != 0)

@@ -93,7 +93,7 @@ static int entries_read(stor_storage_t *storage, stor_session_t *session, deltas
     return rc;
 }
 
-static uint64_t position_read(stor_session_t *session)
+uint64_t stor_counters_position_read(stor_session_t *session)
 {
     vd_arena_t *arena = vd_arena_create();
     vd_value_t v;
@@ -102,6 +102,14 @@ static uint64_t position_read(stor_session_t *session)
         (void)vd_value_as_int64(v, &position); /* written by us alone; 0 reads from the start */
     vd_arena_destroy(&arena);
     return (uint64_t)position;
+}
+
+int stor_counters_position_put(stor_session_t *session, uint64_t position, vd_error_t *err)
+{
+    uint8_t payload[8];
+    vd_put_u64(payload, position);
+    return stor_catalog_meta_put(session, POSITION_META,
+                                 (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
 }
 
 /* ---- at open ---- */
@@ -152,7 +160,7 @@ int stor_counters_load(stor_storage_t *storage, stor_session_t *session, vd_erro
     deltas_init(&deltas);
     int rc = stor_txn_begin(session, err);
     if (rc == VD_OK) {
-        uint64_t position = position_read(session);
+        uint64_t position = stor_counters_position_read(session);
         uint32_t count = 0;
         rc = rows_load(storage, session, err);
         if (rc == VD_OK)
@@ -160,7 +168,7 @@ int stor_counters_load(stor_storage_t *storage, stor_session_t *session, vd_erro
                               err);
         if (rc == VD_OK)
             deltas_apply(storage, &deltas);
-        atomic_store(&storage->catalog->counters_at, position_read(session));
+        atomic_store(&storage->catalog->counters_at, stor_counters_position_read(session));
         stor_txn_rollback(session);
     }
     deltas_done(&deltas);
@@ -213,17 +221,13 @@ int stor_counters_fold(stor_storage_t *storage, stor_session_t *session, uint32_
     if (rc != VD_OK)
         return rc;
     deltas_init(&deltas);
-    uint64_t position = position_read(session);
+    uint64_t position = stor_counters_position_read(session);
     uint32_t count = 0;
     rc = entries_read(storage, session, &deltas, &position, upto, entries_max, &count, err);
     if (rc == VD_OK && count > 0)
         rc = deltas_fold(session, &deltas, err);
-    if (rc == VD_OK && count > 0) {
-        uint8_t payload[8];
-        vd_put_u64(payload, position);
-        rc = stor_catalog_meta_put(session, POSITION_META,
-                                   (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
-    }
+    if (rc == VD_OK && count > 0)
+        rc = stor_counters_position_put(session, position, err);
     if (rc == VD_OK && count > 0)
         rc = stor_txn_commit(session, err);
     else
@@ -241,7 +245,7 @@ int stor_counters_kept(stor_storage_t *storage, stor_session_t *session, uint64_
     VD_ASSERT(stor_txn_active(session));
     stor_counters_row_t row = {0};
     vd_error_t step = VD_ERROR_INIT;
-    uint64_t folded = position_read(session);
+    uint64_t folded = stor_counters_position_read(session);
     uint64_t from = folded < upto ? folded : upto, to = folded < upto ? upto : folded;
     uint32_t count;
     deltas_t deltas;
@@ -269,4 +273,32 @@ int stor_counters_kept(stor_storage_t *storage, stor_session_t *session, uint64_
 uint64_t stor_counters_position(const stor_storage_t *storage)
 {
     return atomic_load(&storage->catalog->counters_at);
+}
+
+void stor_counters_position_set(stor_storage_t *storage, uint64_t position)
+{
+    atomic_store(&storage->catalog->counters_at, position);
+}
+
+int stor_counters_deltas(stor_storage_t *storage, stor_session_t *session, uint64_t from,
+                         uint64_t upto,
+                         void (*visit)(void *context, uint64_t collection_id,
+                                       const stor_counters_row_t *delta),
+                         void *context, vd_error_t *err)
+{
+    deltas_t deltas;
+    uint32_t count;
+    VD_ASSERT(stor_txn_active(session));
+    deltas_init(&deltas);
+    int rc = entries_read(storage, session, &deltas, &from, upto, UINT32_MAX, &count, err);
+    size_t at = 0;
+    vd_slice_t key;
+    void *value;
+    while (rc == VD_OK && vd_map_next(deltas.by_id, &at, &key, &value)) {
+        uint64_t id;
+        memcpy(&id, key.data, sizeof id);
+        visit(context, id, value);
+    }
+    deltas_done(&deltas);
+    return rc;
 }

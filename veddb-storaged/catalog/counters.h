@@ -24,5 +24,18 @@ VD_MUST_CHECK int stor_counters_fold(stor_storage_t *storage, stor_session_t *se
 VD_MUST_CHECK int stor_counters_kept(stor_storage_t *storage, stor_session_t *session,
                                      uint64_t collection_id, uint64_t upto,
                                      stor_counters_row_t *ret_row, vd_error_t *err);
+/* What the entries in (from, upto] add to each collection, in the session's open transaction. */
+VD_MUST_CHECK int stor_counters_deltas(stor_storage_t *storage, stor_session_t *session,
+                                       uint64_t from, uint64_t upto,
+                                       void (*visit)(void *context, uint64_t collection_id,
+                                                     const stor_counters_row_t *delta),
+                                       void *context, vd_error_t *err);
+/* Position of the rows that the session sees (which may be on a checkpoint). */
+uint64_t stor_counters_position_read(stor_session_t *session);
+/* A load: the rows are as of this position; in the session's open transaction, and after its commit
+ * in memory. */
+VD_MUST_CHECK int stor_counters_position_put(stor_session_t *session, uint64_t position,
+                                             vd_error_t *err);
+void stor_counters_position_set(stor_storage_t *storage, uint64_t position);
 /* Journal position up to which the rows are folded. */
 uint64_t stor_counters_position(const stor_storage_t *storage);

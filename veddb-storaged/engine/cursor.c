@@ -57,10 +57,12 @@ static int wt_open(stor_cursor_t *cursor, bool put, vd_error_t *err)
     stor_session_t *session = cursor->session;
     if (session->open_count >= OPEN_MAX)
         close_unused(session);
-    int ret = session->wt->open_cursor(session->wt, cursor->uri, NULL,
-                                       put ? "overwrite=true" : "overwrite=false",
+    char config[STOR_TABLE_NAME_MAX_BYTES + 48];
+    (void)snprintf(config, sizeof config, "overwrite=%s%s%s", put ? "true" : "false",
+                   session->checkpoint[0] != '\0' ? ",checkpoint=" : "", session->checkpoint);
+    int ret = session->wt->open_cursor(session->wt, cursor->uri, NULL, config,
                                        put ? &cursor->wt_put : &cursor->wt);
-    if (ret == ENOENT)
+    if (ret == ENOENT || ret == WT_NOTFOUND)
         return vd_error_set(err, VD_ERR_NOT_FOUND, "no table %s", cursor->name);
     if (ret != 0)
         return stor_wt_error(ret, err, cursor->name);
@@ -361,6 +363,7 @@ static int write_record(stor_cursor_t *cursor, op_t op, vd_slice_t key, vd_slice
     if (rc != VD_OK)
         return rc;
     stor_session_t *session = cursor->session;
+    VD_ASSERT(session->checkpoint[0] == '\0'); /* what was can't be written */
     WT_CURSOR *wt = op == OP_PUT ? cursor->wt_put : cursor->wt;
     WT_ITEM k = item(key), v = item(value);
     wt->set_key(wt, &k);

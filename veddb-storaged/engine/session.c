@@ -4,6 +4,7 @@
  * outside of one. Between transactions another thread may take it for a moment to close cursors on
  * a table that is to be dropped: WiredTiger lets a session move between threads, not be shared. */
 #include "libcommon/base/mem.h"
+#include "veddb-storaged/engine/checkpoint.h"
 #include "veddb-storaged/engine/engine_private.h"
 
 #include <sched.h>
@@ -69,7 +70,7 @@ void stor_sessions_notify(stor_engine_t *engine, const char *name, bool dropped)
 {
     pthread_mutex_lock(&engine->sessions_lock);
     for (uint32_t slot = 0; slot < engine->options.sessions_max; slot++)
-        if (engine->slots[slot] != NULL)
+        if (engine->slots[slot] != NULL && engine->slots[slot]->checkpoint[0] == '\0')
             notice_add(engine->slots[slot], name, dropped);
     for (uint32_t slot = 0; slot < engine->options.sessions_max; slot++) {
         stor_session_t *session = engine->slots[slot];
@@ -92,10 +93,12 @@ static uint32_t free_slot(const stor_engine_t *engine)
     return slot;
 }
 
-int stor_session_open(stor_engine_t *engine, stor_session_t **ret_session, vd_error_t *err)
+static int session_open(stor_engine_t *engine, const char *checkpoint, stor_session_t **ret_session,
+                        vd_error_t *err)
 {
     VD_ASSERT(engine != NULL);
     stor_session_t *session = vd_xalloc(sizeof *session);
+    (void)snprintf(session->checkpoint, sizeof session->checkpoint, "%s", checkpoint);
     session->engine = engine;
     session->by_table = vd_map_create(TABLES_MAX);
     vd_list_init(&session->cursors);
@@ -126,6 +129,18 @@ cleanup:
     vd_map_destroy(&session->by_table);
     vd_free(session);
     return rc;
+}
+
+int stor_session_open(stor_engine_t *engine, stor_session_t **ret_session, vd_error_t *err)
+{
+    return session_open(engine, "", ret_session, err);
+}
+
+int stor_session_open_checkpoint(stor_engine_t *engine, const char *checkpoint,
+                                 stor_session_t **ret_session, vd_error_t *err)
+{
+    VD_ASSERT(stor_checkpoint_name_ok(checkpoint));
+    return session_open(engine, checkpoint, ret_session, err);
 }
 
 static void counts_add(stor_txn_counts_t *to, const stor_txn_counts_t *from)

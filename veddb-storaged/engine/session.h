@@ -19,6 +19,12 @@ typedef struct stor_cursor stor_cursor_t;
 
 VD_MUST_CHECK int stor_session_open(stor_engine_t *engine, stor_session_t **ret_session,
                                     vd_error_t *err);
+/* A session whose cursors all read a named checkpoint (checkpoint.h): whatever is written or
+ * dropped since, it reads what was there. It can't write, and lets go of nothing: the files that it
+ * may read must be kept (stor_catalog_files_hold), and it is closed before its checkpoint is
+ * dropped. */
+VD_MUST_CHECK int stor_session_open_checkpoint(stor_engine_t *engine, const char *checkpoint,
+                                               stor_session_t **ret_session, vd_error_t *err);
 void stor_session_close(stor_session_t **session_p);
 stor_engine_t *stor_session_engine(stor_session_t *session);
 

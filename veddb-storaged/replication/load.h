@@ -2,21 +2,32 @@
  *
  * Duty:    BEGIN: role must be recovering; everything that stands here is dropped (durable mark
  *          "load" first: after a crash we know that we are half loaded, and serve nothing); CHUNK:
- *          checksum, then records in order into the new tables, encrypted under our own keys; END:
- *          counters and hashes must be those of the manifest, then the journal begins at the
- *          snapshot's position, set id, term and configuration are taken over and the mark goes.
- *          A cut load of the same snapshot goes on behind the last durable chunk.
- * Errors:  VD_ERR_CORRUPT a chunk's checksum, or sums at the end.
+ *          checksum, then records in order into the new tables, encrypted under our own keys, in
+ * one transaction with the place to go on from and the sums so far; END: documents, bytes and hash
+ * of each collection must be those of the manifest, then set id, term, configuration and position
+ * are taken over and the mark goes, in one transaction, and a checkpoint makes it durable. A cut
+ * load of the same snapshot goes on behind the last durable chunk. Exact:   the copy is the state
+ * as of the snapshot's position (snapshot.h): apply goes on with the entries above it as ever,
+ * checking previous versions. There is no catch-up mode and no row "load_upper". Caller:  after
+ * stor_load_end the link sets stor_engine_position_set(engine, *ret_position) and
+ *          stor_apply_position_set(apply, *ret_position); the journal and the counters' rows begin
+ *          at the position already.
+ * Rows:    meta "load" {snapshot, position, term, setId, ready, collection (-1: all), key};
+ *          "position".
+ * Errors:  VD_ERR_CORRUPT a chunk's checksum or order, or sums at the end (the load then begins
+ *          anew); VD_ERR_BAD_VALUE a chunk that is not the next, or a role that is not recovering.
  * Threads: the link's worker. */
 #pragma once
 #include "veddb-storaged/replication/replication.h"
 
 typedef struct stor_load stor_load_t;
 
+/* ret_state->snapshot borrows from `begin`. ret_last_key: appended to. */
 VD_MUST_CHECK int stor_load_begin(stor_storage_t *storage, stor_session_t *session,
                                   const vdp_load_begin_t *begin, vd_bson_t manifest,
                                   vdp_load_state_t *ret_state, vd_buf_t *ret_last_key,
                                   vd_error_t *err);
+/* *ret_documents: of this collection, so far. */
 VD_MUST_CHECK int stor_load_chunk(stor_storage_t *storage, stor_session_t *session,
                                   const vdp_snapshot_chunk_t *chunk, vd_slice_t records,
                                   uint64_t *ret_documents, vd_error_t *err);
@@ -24,10 +35,17 @@ VD_MUST_CHECK int stor_load_end(stor_storage_t *storage, stor_session_t *session
                                 const vdp_load_end_t *end, uint64_t *ret_position, vd_error_t *err);
 /* At open: a half-made load is there. */
 bool stor_load_pending(stor_storage_t *storage, stor_session_t *session);
+/* Frees what a load has in memory (at close); what is on disk stays, to go on with. */
+void stor_load_forget(stor_load_t **load_p);
 
 /* What was journaled here above `to` and is not on the new primary: one BSON file a collection in
- * <data>/recovery/<wall clock>-<term>/, with the entries' last state of each document and a file
- * removed.bson of _ids that were deleted; fsynced. */
+ * <data>/recovery/<UTC time>-term<T>/, with the present state of each document that was touched, a
+ * file removed.bson of _ids that were deleted, and journal.bson with the entries' metadata;
+ * fsynced.
+ *
+ * THESE FILES ARE PLAINTEXT. Everything else at rest is encrypted; they are not, on purpose: they
+ * are the operator's data, to be looked at with bsondump and put back or thrown away by hand.
+ * Folder 0700, files 0600. Remove them when they have been dealt with. */
 VD_MUST_CHECK int stor_rollback_save(stor_storage_t *storage, stor_session_t *session, uint64_t to,
                                      uint64_t *ret_documents, vd_buf_t *ret_folder,
                                      vd_error_t *err);

@@ -7,6 +7,7 @@
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/apply.h"
 #include "veddb-storaged/replication/link.h"
+#include "veddb-storaged/replication/load.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/replication/snapshot.h"
 #include "veddb-storaged/replication/tail.h"
@@ -136,6 +137,7 @@ void stor_replication_close(stor_replication_t **replication_p)
     stor_snapshots_destroy(&replication->snapshots);
     stor_apply_destroy(&replication->apply);
     stor_tail_destroy(&replication->tail);
+    stor_load_forget(&replication->load);
     vd_free((void *)(uintptr_t)replication->config.data);
     vd_free((void *)(uintptr_t)replication->topology.data);
     vd_free((void *)(uintptr_t)replication->status.data);
