@@ -93,6 +93,7 @@ static void lead(void)
 Test(role, alone_leads_at_once)
 {
     start(1, 0, 0, VDP_ROLE_STARTING);
+    storage_does();
     cr_assert_eq(role.state, REPL_CANDIDATE);
     storage_does();
     storage_does();
