@@ -34,6 +34,8 @@ static void choose_node(sim_t *sim, int node, repl_role_options_t *options)
 {
     sim_node_t *n = &sim->nodes[node];
     n->rate_ppm = (int64_t)sim_below(sim, 80001) - 40000;
+    if (sim_chance(sim, 0.4)) /* the edges are where the margin matters */
+        n->rate_ppm = sim_chance(sim, 0.5) ? 40000 : -40000;
     n->base_ms = 1000 + sim_below(sim, 100000);
     n->wall_s = (int64_t)sim_below(sim, 10) - 5;
     n->boot = n->storage_boot = 1;
@@ -89,11 +91,17 @@ static void begin(sim_t *sim, uint64_t seed, bool trace)
 static void fault_network(sim_t *sim)
 {
     int count = sim->profile.count;
-    uint64_t shape = sim_below(sim, 4);
+    uint64_t shape = sim_below(sim, 5);
     if (shape == 0) { /* whole again */
         memset(sim->cut, 0, sizeof sim->cut);
     } else if (shape == 1) { /* one way */
         sim->cut[sim_below(sim, (uint64_t)count)][sim_below(sim, (uint64_t)count)] = true;
+    } else if (shape == 4) { /* who leads is cut off, and an operator comes at once */
+        for (int i = 0; i < count; i++)
+            for (int j = 0; j < count; j++)
+                if (sim->nodes[i].role.state == REPL_LEADER)
+                    sim->cut[i][j] = sim->cut[j][i] = true;
+        sim_schedule(sim, SIM_OPERATOR, -1, sim_below(sim, 1000000))->state = 1;
     } else { /* two sides; 3: only one way */
         uint64_t sides = sim_below(sim, 1u << count);
         for (int i = 0; i < count; i++)
@@ -105,6 +113,7 @@ static void fault_network(sim_t *sim)
               shape == 0   ? "whole"
               : shape == 1 ? "one link is cut one way"
               : shape == 2 ? "two sides"
+              : shape == 4 ? "who leads is cut off"
                            : "two sides, one way");
 }
 
@@ -195,12 +204,13 @@ static bool anybody_leads(const sim_t *sim)
     return false;
 }
 
-static void operate(sim_t *sim)
+static void operate(sim_t *sim, bool once)
 {
     int node = (int)sim_below(sim, (uint64_t)sim->profile.count);
     sim_node_t *n = &sim->nodes[node];
     repl_event_t event = {.kind = REPL_EVENT_PROMOTE, .ticket = sim->orders};
-    (void)sim_schedule(sim, SIM_OPERATOR, -1, 500000 + sim_below(sim, 6000000));
+    if (!once)
+        (void)sim_schedule(sim, SIM_OPERATOR, -1, 500000 + sim_below(sim, 6000000));
     if (sim->healed) { /* only where nobody comes by itself */
         if (sim->now_us < FAULTS_US + OPERATOR_US || anybody_leads(sim))
             return;
@@ -261,7 +271,7 @@ static void handle(sim_t *sim, const sim_event_t *event)
         heal(sim);
         break;
     case SIM_OPERATOR:
-        operate(sim);
+        operate(sim, event->state == 1);
         break;
     case SIM_RESTART:
         if (!sim->nodes[event->node].up)
