@@ -102,6 +102,13 @@ void repl_calls_fail_all(repl_calls_t *calls, int code, const char *why)
     }
 }
 
+void repl_calls_drop_all(repl_calls_t *calls)
+{
+    vd_node_t *node;
+    while ((node = vd_list_pop_front(&calls->list)) != NULL)
+        vd_free(VD_CONTAINER_OF(node, call_t, node));
+}
+
 static call_t *find_expired(repl_calls_t *calls, uint64_t now_ms)
 {
     VD_LIST_EACH(&calls->list, node)

@@ -32,6 +32,8 @@ bool repl_calls_answer(repl_calls_t *calls, const vdp_envelope_t *envelope, vd_s
 /* Nobody waits for it any more; done is not called. */
 void repl_calls_forget(repl_calls_t *calls, uint64_t id);
 void repl_calls_fail_all(repl_calls_t *calls, int code, const char *why);
+/* Without a word to those who asked: the owner is going away. */
+void repl_calls_drop_all(repl_calls_t *calls);
 void repl_calls_expire(repl_calls_t *calls, uint64_t now_ms);
 
 /* The answer's fields if it is the message that is expected; else the failure as err. */

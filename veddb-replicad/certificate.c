@@ -17,9 +17,9 @@ static bool is_ip(const char *host)
 
 int repl_certificate_expect(SSL *ssl, const char *host, vd_error_t *err)
 {
-    bool done = is_ip(host) ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1
-                            : SSL_set1_host(ssl, host) == 1 &&
-                                  SSL_set_tlsext_host_name(ssl, host) == 1;
+    bool done = is_ip(host)
+                    ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1
+                    : SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, host) == 1;
     return done ? VD_OK
                 : vd_error_set(err, VD_ERR_CONFIG, "%s is no name that a certificate may have",
                                host);
@@ -80,8 +80,7 @@ static const struct {
     {X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
      "certificate refused: the cluster's authority has not signed it",
      "its certificate is of another authority"},
-    {X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN,
-     "certificate refused: another authority has signed it",
+    {X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN, "certificate refused: another authority has signed it",
      "its certificate is of another authority"},
     {X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, "certificate refused: it is signed by itself",
      "its certificate is signed by itself"},

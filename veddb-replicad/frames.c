@@ -28,9 +28,9 @@ static uint32_t crc_tables(uint32_t crc, const uint8_t *p, size_t len)
     (void)pthread_once(&tables_once, make_tables);
     for (; len >= 8; p += 8, len -= 8) {
         uint32_t low = crc ^ vd_get_u32(p), high = vd_get_u32(p + 4);
-        crc = tables[7][low & 0xff] ^ tables[6][(low >> 8) & 0xff] ^
-              tables[5][(low >> 16) & 0xff] ^ tables[4][low >> 24] ^ tables[3][high & 0xff] ^
-              tables[2][(high >> 8) & 0xff] ^ tables[1][(high >> 16) & 0xff] ^ tables[0][high >> 24];
+        crc = tables[7][low & 0xff] ^ tables[6][(low >> 8) & 0xff] ^ tables[5][(low >> 16) & 0xff] ^
+              tables[4][low >> 24] ^ tables[3][high & 0xff] ^ tables[2][(high >> 8) & 0xff] ^
+              tables[1][(high >> 16) & 0xff] ^ tables[0][high >> 24];
     }
     for (; len > 0; p++, len--)
         crc = (crc >> 8) ^ tables[0][(crc ^ *p) & 0xff];
@@ -75,8 +75,8 @@ int repl_frame_put(vd_buf_t *out, const vdp_envelope_t *envelope, const vdp_mess
         vd_buf_truncate(out, before);
         return rc;
     }
-    vd_slice_t item = vd_slice(vd_buf_at(out, before + sizeof head),
-                               vd_buf_len(out) - before - sizeof head);
+    vd_slice_t item =
+        vd_slice(vd_buf_at(out, before + sizeof head), vd_buf_len(out) - before - sizeof head);
     VD_ASSERT(item.len <= REPL_FRAME_MAX_BYTES);
     vd_put_u32(vd_buf_at(out, before), (uint32_t)item.len + 4);
     vd_put_u32(vd_buf_at(out, before + 4), repl_crc32c(item));

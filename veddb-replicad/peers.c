@@ -237,8 +237,7 @@ uint64_t repl_conn_ask(repl_conn_t *conn, const vdp_message_t *message, const vo
                        void *context)
 {
     vd_error_t err = VD_ERROR_INIT;
-    uint64_t id =
-        repl_calls_add(&conn->calls, many, deadline_of(conn, timeout_ms), done, context);
+    uint64_t id = repl_calls_add(&conn->calls, many, deadline_of(conn, timeout_ms), done, context);
     int rc = repl_conn_send(conn, message, id, fields, body, &err);
     if (rc == VD_OK)
         return id;
@@ -297,8 +296,7 @@ static void refuse(repl_conn_t *conn, uint64_t request, const vd_error_t *why)
 {
     char quoted[VD_ERROR_MESSAGE_SIZE + 80];
     vd_log(VD_LOG_WARN, "a node was refused", "address=%s node=%s error=%s", conn->other,
-           conn->greeting.node,
-           vd_log_quote(vd_slice_str(why->message), quoted, sizeof quoted));
+           conn->greeting.node, vd_log_quote(vd_slice_str(why->message), quoted, sizeof quoted));
     note_error(conn, why->message);
     if (request != 0) {
         vdp_failure_t failure = vdp_failure_from(why);
@@ -321,8 +319,7 @@ static int read_greeting(repl_conn_t *conn, const vdp_message_t *message, vd_sli
                             hello.protocol, VDP_PEER_PROTOCOL);
     char host[VDP_PEER_ADDRESS_MAX + 1];
     uint16_t port;
-    if (hello.node.len == 0 ||
-        !repl_address_parse(conn->greeting.peer, host, sizeof host, &port))
+    if (hello.node.len == 0 || !repl_address_parse(conn->greeting.peer, host, sizeof host, &port))
         return vd_error_set(err, VD_ERR_PROTOCOL, "it has no name or no address of its own");
     /* Whom we dialed was checked by its address in the handshake. */
     rc = conn->link != NULL ? VD_OK : repl_certificate_names(conn->ssl, host, err);
@@ -359,10 +356,9 @@ static void greet(repl_conn_t *conn, const vdp_envelope_t *envelope, vd_slice_t 
         refuse(conn, 0, &err);
         return;
     }
-    int rc = envelope->id == expected->id
-                 ? read_greeting(conn, expected, rest, &err)
-                 : vd_error_set(&err, VD_ERR_PROTOCOL, "%s before %s", vdp_id_name(envelope->id),
-                                expected->name);
+    int rc = envelope->id == expected->id ? read_greeting(conn, expected, rest, &err)
+                                          : vd_error_set(&err, VD_ERR_PROTOCOL, "%s before %s",
+                                                         vdp_id_name(envelope->id), expected->name);
     if (rc != VD_OK) {
         refuse(conn, conn->link != NULL ? 0 : envelope->request_id, &err);
         return;
@@ -919,6 +915,7 @@ void repl_peers_destroy(repl_peers_t **peers_p)
     while ((node = vd_list_first(&peers->conns)) != NULL) {
         repl_conn_t *conn = VD_CONTAINER_OF(node, repl_conn_t, node);
         conn->told_up = false; /* the owner is going away, too */
+        repl_calls_drop_all(&conn->calls);
         die(conn, NULL);
     }
     while ((node = vd_list_pop_front(&peers->dead)) != NULL)
