@@ -201,7 +201,7 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
                        .term = state->term,
                        .role = (int)state->role,
                        .position = node->resync.state != REPL_RESYNC_NONE ? 0 : state->durable,
-                       .leader = node->role.term == state->term ? node->role.owner : 0});
+                       .leader = owner});
     node->positions_due = true;
     repl_pull_tick(node);
 }

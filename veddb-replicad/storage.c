@@ -106,6 +106,7 @@ static void take_state(repl_storage_t *storage, const vdp_replication_state_t *f
     state->role = fields->role, state->term = fields->term;
     state->newest = fields->newest, state->durable = fields->durable;
     state->oldest = fields->oldest, state->majority = fields->majority;
+    (void)snprintf(state->leader, sizeof state->leader, "%.*s", VD_SLICE_FMT(fields->leader));
     vd_bson_t config = VD_BSON_NONE;
     vd_error_t err = VD_ERROR_INIT;
     if (body.len != 0) {
