@@ -195,6 +195,11 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
         return;
     if (state->role != VDP_ROLE_PRIMARY)
         repl_pull_position(node, state->newest, state->durable);
+    const repl_member_config_t *named =
+        state->leader[0] == '\0' ? NULL
+                                 : repl_config_find(node->config, vd_slice_str(state->leader));
+    uint32_t known = node->role.term == state->term ? node->role.owner : 0;
+    uint32_t owner = named != NULL ? named->id : known;
     repl_lead_event(
         node,
         (repl_event_t){.kind = REPL_EVENT_STORAGE,
