@@ -329,7 +329,7 @@ void repl_pull_tick(repl_node_t *node)
     if (conn == NULL)
         return;
     repl_pull_position(node, state->newest, state->durable);
-    if (state->loading || pull->applied == 0 || (state->empty && state->newest == 0)) {
+    if (state->loading || pull->applied == 0 || (state->empty && node->stored_version == 0)) {
         if (!pull->catch_up)
             repl_resync_start(node, false, 0, "this node has no data yet");
         return;
