@@ -23,6 +23,7 @@ static const vdp_field_t replication_state_fields[] = {
     VDP_FIELD(VDP_BYTES, vdp_replication_state_t, set_id, 12),
     VDP_FIELD(VDP_BOOL, vdp_replication_state_t, empty, 0),
     VDP_FIELD(VDP_BOOL, vdp_replication_state_t, loading, 0),
+    VDP_FIELD(VDP_STRING, vdp_replication_state_t, leader, VDP_NODE_NAME_MAX),
 };
 static const vdp_field_t replication_role_fields[] = {
     VDP_FIELD(VDP_U64, vdp_replication_role_t, term, 0),

@@ -38,6 +38,7 @@ typedef struct {
     vd_slice_t set_id; /* 12 */
     bool empty;        /* no data of users yet: may be loaded over without asking */
     bool loading;      /* a snapshot is half loaded */
+    vd_slice_t leader; /* whom ROLE named last (the row "leader"); empty: not known */
 } vdp_replication_state_t;
 
 /* Answered when it is durable and, for less than primary, when no write is under way any more.

@@ -5,6 +5,7 @@
 #include "proto/failure.h"
 #include "proto/keys.h"
 #include "proto/operation.h"
+#include "proto/peer.h"
 #include "proto/replication.h"
 
 #include <criterion/criterion.h>
@@ -73,6 +74,26 @@ static const vdp_message_t *const all[] = {
     &vdp_load_chunk_done,
     &vdp_load_end,
     &vdp_load_ended,
+    &vdp_peer_hello,
+    &vdp_peer_welcome,
+    &vdp_peer_heartbeat,
+    &vdp_peer_status,
+    &vdp_peer_pull,
+    &vdp_peer_entries,
+    &vdp_peer_ack,
+    &vdp_peer_majority,
+    &vdp_peer_fence,
+    &vdp_peer_fenced,
+    &vdp_peer_handover,
+    &vdp_peer_ask,
+    &vdp_peer_answer,
+    &vdp_peer_find,
+    &vdp_peer_found,
+    &vdp_peer_snapshot_open,
+    &vdp_peer_snapshot_opened,
+    &vdp_peer_snapshot_read,
+    &vdp_peer_snapshot_chunk,
+    &vdp_peer_snapshot_close,
     &vdp_failure,
 };
 
