@@ -188,7 +188,8 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
         node->stored_term = term;
         if (repl_config_newer(term, version, node->config))
             adopt_logged(node, doc, "storage");
-    } else if (node->found_set && node->config->version == 0 && state->empty && state->ready) {
+    } else if (node->found_set && node->config->version == 0 && state->ready && !state->loading) {
+        /* Also with data: a node that was alone so far. */
         begin_set(node);
     }
     if (!state->ready)
@@ -716,7 +717,14 @@ static int read_addresses(repl_node_t *node, const vd_config_t *config, int fd, 
     else
         (void)snprintf(node->peer, sizeof node->peer, "%.240s:%u",
                        vd_config_string(config, "replication.listen"), port_of(fd));
-    (void)snprintf(node->host, sizeof node->host, "%s", host);
+    const char *listen = vd_config_string(config, "gateway.listen");
+    bool any = strcmp(listen, "0.0.0.0") == 0 || strcmp(listen, "::") == 0;
+    if (host[0] != '\0' || any || vd_config_number(config, "gateway.port") == 0)
+        (void)snprintf(node->host, sizeof node->host, "%s", host);
+    else
+        (void)snprintf(node->host, sizeof node->host,
+                       strchr(listen, ':') != NULL ? "[%.240s]:%u" : "%.240s:%u", listen,
+                       (unsigned)vd_config_number(config, "gateway.port"));
     if (!repl_address_parse(node->peer, part, sizeof part, &port))
         return vd_error_set(err, VD_ERR_CONFIG, "replication.address %s is not host:port",
                             node->peer);

@@ -75,15 +75,16 @@ static void put_named(vd_buf_t *out, const char *name, const char *text, int *rc
     put_text(out, text, rc);
 }
 
-static const char *state_name(repl_node_t *node, const figures_t *f)
+/* As operators and vedctl know it (proto/operator.md). */
+static const char *state_name(const figures_t *f)
 {
-    if (f->self && node->config->version == 0)
-        return "waiting";
+    static const char *const names[] = {"STARTING", "PRIMARY", "SECONDARY", "RECOVERING",
+                                        "REMOVED"};
     if (!f->up)
-        return "down";
-    if (f->role == VDP_ROLE_RECOVERING)
-        return "recovering";
-    return repl_role_name((repl_role_state_t)f->state);
+        return "DOWN";
+    if (f->role == VDP_ROLE_PRIMARY && f->state != REPL_LEADER && f->state != REPL_HANDING_OVER)
+        return "STARTING"; /* storage still thinks so; it is not asked to */
+    return f->role < VD_COUNT_OF(names) ? names[f->role] : "STARTING";
 }
 
 static int put_member(repl_node_t *node, uint32_t i, uint64_t newest, vd_buf_t *out)
@@ -95,7 +96,7 @@ static int put_member(repl_node_t *node, uint32_t i, uint64_t newest, vd_buf_t *
     put_named(out, "name", config->name, &rc);
     put_named(out, "host", config->host, &rc);
     put_named(out, "peer", config->peer, &rc);
-    put_named(out, "state", state_name(node, &f), &rc);
+    put_named(out, "state", state_name(&f), &rc);
     if (rc == VD_OK)
         rc = vd_buf_printf(
             out,
@@ -153,7 +154,7 @@ int repl_status_json(repl_node_t *node, vd_buf_t *out)
     int rc = vd_buf_append(out, "{\"set\":", 7);
     put_text(out, node->set, &rc);
     put_named(out, "node", node->name, &rc);
-    put_named(out, "state", state_name(node, &self), &rc);
+    put_named(out, "state", state_name(&self), &rc);
     put_named(out, "leader", repl_member_name(node, node->role.leader), &rc);
     uint64_t majority = repl_leads(node) ? node->majority : node->pull.majority;
     if (repl_state(node)->majority > majority)

@@ -57,6 +57,15 @@ static reads_t *node_open(int role)
     return node;
 }
 
+/* A command under a role in which it may run. */
+static int run_as(reads_t *node, int role, const char *db, const char *command)
+{
+    int before = atomic_exchange(&node->storage.replication->role, role);
+    int rc = reads_run(node, db, command);
+    atomic_store(&node->storage.replication->role, before);
+    return rc;
+}
+
 static void node_close(reads_t *node)
 {
     node_stop(node);
@@ -504,9 +513,9 @@ Test(snapshot_load, cut_and_resumed, .timeout = 120)
     vd_buf_t key;
     uint32_t next = 0, cuts = 0;
     vd_buf_init(&key, 16 * 1024);
-    reads_run(b, "db", "{'insert': 'own', 'documents': [{'_id': 1}]}");
+    run_as(b, VDP_ROLE_PRIMARY, "db", "{'insert': 'own', 'documents': [{'_id': 1}]}");
     reads_ok(load_begin(b, transfer, &state, &key, &err), &err);
-    cr_assert_eq(reads_run(b, "db", "{'count': 'own'}"), VD_OK);
+    cr_assert_eq(run_as(b, VDP_ROLE_PRIMARY, "db", "{'count': 'own'}"), VD_OK);
     reads_expect(b, "count", "{'n': 0}");
     while (!state.all) {
         for (int n = 0; n < 10 && next < transfer->count; n++, next++)
@@ -536,8 +545,8 @@ Test(snapshot_load, cut_and_resumed, .timeout = 120)
     atomic_store(&b->storage.auth_epoch, 0);
     check_sums(b, transfer);
     for (int i = 0; i < 2; i++) { /* and after a crash */
-        cr_assert_eq(reads_run(b, "db", "{'count': 'first', 'query': {}}"), VD_OK, "%s",
-                     reads_text(b));
+        cr_assert_eq(run_as(b, VDP_ROLE_PRIMARY, "db", "{'count': 'first', 'query': {}}"), VD_OK,
+                     "%s", reads_text(b));
         reads_expect(b, "count", "{'n': 5500}");
         cr_assert_not(stor_load_pending(&b->storage, b->session));
         check_sums(b, transfer);
@@ -548,7 +557,9 @@ Test(snapshot_load, cut_and_resumed, .timeout = 120)
     /* The result of the retryable write came with it: not done a second time. */
     reads_session(b, "ann@admin", 5);
     b->txn_number = 3;
-    cr_assert_eq(reads_run(b, "db", "{'insert': 'empty2', 'documents': [{'_id': 1}]}"), VD_OK);
+    cr_assert_eq(
+        run_as(b, VDP_ROLE_PRIMARY, "db", "{'insert': 'empty2', 'documents': [{'_id': 1}]}"),
+        VD_OK);
     reads_expect(b, "insert", "{'n': 1, 'writeErrors': null}");
     vd_buf_done(&key);
     node_close(b);
@@ -618,7 +629,7 @@ Test(snapshot_load, wrong_sums_and_another_copy, .timeout = 60)
         reads_ok(load_chunk(b, first, &first->chunks[i], &err), &err);
     load_all(b, second);
     check_sums(b, second);
-    cr_assert_eq(reads_run(b, "db", "{'count': 'first'}"), VD_OK);
+    cr_assert_eq(run_as(b, VDP_ROLE_PRIMARY, "db", "{'count': 'first'}"), VD_OK);
     reads_expect(b, "count", "{'n': 0}");
     load_all(b, first); /* over what is complete */
     check_sums(b, first);
