@@ -25,6 +25,8 @@ void repl_lead_configure(repl_node_t *node)
                                                   .votes = config->members[i].votes,
                                                   .priority = config->members[i].priority};
     repl_actions_t *actions = vd_xalloc(sizeof *actions);
+    if (repl_now(node) > node->role.now_ms)
+        node->role.now_ms = repl_now(node); /* promises are counted from it */
     repl_role_configure(&node->role, &options, actions);
     for (size_t i = 0; i < actions->count; i++)
         run(node, &actions->list[i]);

@@ -885,8 +885,15 @@ void repl_role_configure(repl_role_t *role, const repl_role_options_t *options,
         const repl_role_peer_t *known = repl_role_peer(&old, options->members[i].id);
         if (known != NULL)
             role->peers[i] = *known;
+        else if (old.state == REPL_LEADER)
+            /* It counts as heard for one lease: see the promise below. */
+            role->peers[i].answered_ms = role->now_ms;
         role->peers[i].id = options->members[i].id;
     }
+    /* Whoever comes in promises the primary that let it in one lease, as if it had answered it. It
+     * hears of the configuration after the primary made it. */
+    if (repl_votes_self(&old) == NULL && repl_votes_self(role) != NULL)
+        role->answered_primary_ms = role->term_heard_ms = role->now_ms;
     if (repl_votes_self(role) == NULL) {
         if (is_leading(role))
             step_down(role, "no longer a member", actions);

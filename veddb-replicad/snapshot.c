@@ -341,8 +341,12 @@ static void begin_step(repl_node_t *node)
     repl_member_t *source = repl_member_by_id(node, resync->source);
     repl_conn_t *conn = source == NULL ? NULL : repl_link_conn(source->link);
     const repl_greeting_t *greeting = conn == NULL ? NULL : repl_conn_greeting(conn);
-    if (greeting == NULL || !greeting->has_set_id)
+    if (greeting == NULL)
         return; /* until it is there */
+    if (!greeting->has_set_id) { /* its storage was not there yet */
+        repl_conn_close(conn, "it did not know the set's id when it greeted");
+        return;
+    }
     vdp_load_begin_t begin = {vd_slice(resync->snapshot, 16), resync->fields.position,
                               resync->fields.term, vd_slice(greeting->set_id, 12)};
     resync->waiting = true;

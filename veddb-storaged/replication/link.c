@@ -427,6 +427,9 @@ static void state_send_as(link_t *link, const vdp_message_t *message, uint64_t r
     vd_arena_t *arena = vd_arena_create();
     vd_bson_t config = stor_replication_config(link->storage, arena);
     vdp_replication_state_t state = state_make(link);
+    (void)pthread_mutex_lock(&link->storage->replication->lock);
+    state.leader = vd_arena_copy_slice(arena, vd_slice_str(link->storage->replication->leader));
+    (void)pthread_mutex_unlock(&link->storage->replication->lock);
     link->told =
         (told_t){.role = state.role,
                  .term = state.term,
