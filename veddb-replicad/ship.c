@@ -146,6 +146,12 @@ static void found(void *context, const repl_answer_t *answer)
     if (rc == VD_OK && stream->after < oldest)
         (void)vd_error_set(&err, VD_ERR_CHANGE_STREAM_HISTORY_LOST,
                            "our journal begins later than your position");
+    else if (rc == VD_OK &&
+             (!repl_leads(stream->owner) || stream->term != stream->owner->role.term))
+        /* We may have lost what was not flushed here yet and is acknowledged elsewhere: only who
+         * leads, and so has all that a majority has, may say that others must roll back. */
+        (void)vd_error_set(&err, VD_ERR_NOT_WRITABLE_PRIMARY,
+                           "your newest entry is not in our journal, and this node does not lead");
     else if (rc == VD_OK)
         (void)vd_error_set(&err, VD_ERR_DIVERGED, "your newest entry is not in our journal");
     refuse(stream, &err);
