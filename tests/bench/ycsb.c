@@ -179,6 +179,8 @@ static double server_cpu(void)
     char *copy = strdup(ycsb_options.pids == NULL ? "" : ycsb_options.pids), *rest = copy;
     for (char *word; (word = strsep(&rest, ",")) != NULL;) {
         char path[64], line[1024];
+        if (*word == 0)
+            continue;
         snprintf(path, sizeof path, "/proc/%s/stat", word);
         FILE *f = fopen(path, "r");
         unsigned long user, sys;
