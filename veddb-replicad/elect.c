@@ -15,8 +15,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define EVENTS_MAX 1000 /* not yet taken by the loop; above it the oldest LEASE is worth nothing   \
-                         */
+#define EVENTS_MAX                                                                                 \
+    1000 /* not yet taken by the loop; above it the oldest LEASE is worth nothing                  \
+          */
 #define LOOK_MIN_MS 50
 
 typedef enum { ORDER_CLAIM, ORDER_RENEW, ORDER_RELEASE } order_kind_t;

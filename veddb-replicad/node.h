@@ -7,6 +7,7 @@
 #include "libcommon/runtime/daemon.h"
 #include "libcommon/runtime/link.h"
 #include "veddb-replicad/elect.h"
+#include "veddb-replicad/marks.h"
 #include "veddb-replicad/members.h"
 #include "veddb-replicad/peers.h"
 #include "veddb-replicad/storage.h"
@@ -102,6 +103,7 @@ typedef struct repl_node {
     uint64_t leader_first; /* our first entry of the term that we lead */
     uint64_t majority;     /* as leader: newest that is on a majority's disks */
 
+    repl_marks_t marks; /* of the newest position: lag in time */
     repl_pull_t pull;
     repl_resync_t resync;
     vd_list_t ships;   /* ship.c */

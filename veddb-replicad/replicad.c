@@ -194,6 +194,7 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
     }
     if (!state->ready)
         return;
+    repl_marks_note(&node->marks, state->newest, repl_now(node));
     if (state->role != VDP_ROLE_PRIMARY)
         repl_pull_position(node, state->newest, state->durable);
     const repl_member_config_t *named =

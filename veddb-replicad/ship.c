@@ -60,6 +60,7 @@ static void send_batch(stream_t *stream, const vdp_replication_batch_t *batch, v
                                   .last_part = batch->last_part,
                                   .majority = node->majority};
     stream->newest = batch->newest;
+    repl_marks_note(&stream->owner->marks, batch->newest, repl_now(stream->owner));
     if (repl_conn_send(stream->conn, &vdp_peer_entries, stream->request, &entries, body, &err) !=
         VD_OK) {
         end(stream); /* the connection is being closed */

@@ -342,7 +342,7 @@ static void begin_step(repl_node_t *node)
     repl_conn_t *conn = source == NULL ? NULL : repl_link_conn(source->link);
     const repl_greeting_t *greeting = conn == NULL ? NULL : repl_conn_greeting(conn);
     if (greeting == NULL)
-        return; /* until it is there */
+        return;                  /* until it is there */
     if (!greeting->has_set_id) { /* its storage was not there yet */
         repl_conn_close(conn, "it did not know the set's id when it greeted");
         return;

@@ -45,9 +45,15 @@ static uint64_t newest_known(repl_node_t *node)
     return newest;
 }
 
-static double lag_seconds(uint64_t newest, uint64_t position)
+/* Since when it has not been level. Timestamps count whole seconds; what we have seen ourselves is
+ * finer, as far as it goes back. */
+static double lag_seconds(repl_node_t *node, uint64_t newest, uint64_t position)
 {
-    return position == 0 || newest <= position ? 0 : (double)((newest >> 32) - (position >> 32));
+    if (position == 0 || newest <= position)
+        return 0;
+    double seen = (double)repl_marks_behind_ms(&node->marks, position, repl_now(node)) / 1000;
+    double told = (double)((newest >> 32) - (position >> 32)) - 1;
+    return seen > told ? seen : told;
 }
 
 /* Names and addresses were checked as UTF-8; what JSON must not hold is escaped. */
@@ -101,14 +107,14 @@ static int put_member(repl_node_t *node, uint32_t i, uint64_t newest, vd_buf_t *
         rc = vd_buf_printf(
             out,
             ",\"up\":%s,\"self\":%s,\"term\":%llu,\"received\":%llu,\"flushed\":%llu,"
-            "\"applied\":%llu,\"lagSeconds\":%.1f,\"lagReceivedSeconds\":%.1f,"
-            "\"lagFlushedSeconds\":%.1f,\"lagBytes\":%llu,\"pingMs\":%llu,\"heardMsAgo\":%llu,"
+            "\"applied\":%llu,\"lagSeconds\":%.3f,\"lagReceivedSeconds\":%.3f,"
+            "\"lagFlushedSeconds\":%.3f,\"lagBytes\":%llu,\"pingMs\":%llu,\"heardMsAgo\":%llu,"
             "\"votes\":%d,\"priority\":%u,\"hidden\":%s,\"secondaryDelaySecs\":%lld,"
             "\"configVersion\":%lld",
             f.up ? "true" : "false", f.self ? "true" : "false", (unsigned long long)f.term,
             (unsigned long long)f.received, (unsigned long long)f.flushed,
-            (unsigned long long)f.applied, lag_seconds(newest, f.applied),
-            lag_seconds(newest, f.received), lag_seconds(newest, f.flushed),
+            (unsigned long long)f.applied, lag_seconds(node, newest, f.applied),
+            lag_seconds(node, newest, f.received), lag_seconds(node, newest, f.flushed),
             (unsigned long long)f.bytes, (unsigned long long)member->ping_ms,
             (unsigned long long)(f.self || !member->heard ? 0 : repl_now(node) - member->heard_ms),
             config->votes, config->priority, config->hidden ? "true" : "false",
