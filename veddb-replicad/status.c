@@ -272,7 +272,7 @@ static const char *host_of(repl_node_t *node, uint32_t id)
     return member == NULL ? "" : member->host;
 }
 
-static void put_status_member(repl_node_t *node, uint32_t i, vd_bb_t *bb)
+static void put_status_member(repl_node_t *node, uint32_t i, uint64_t newest, vd_bb_t *bb)
 {
     const repl_member_config_t *config = &node->config->members[i];
     repl_member_t *member = &node->members[i];
@@ -307,6 +307,13 @@ static void put_status_member(repl_node_t *node, uint32_t i, vd_bb_t *bb)
     vd_bb_int32(bb, "configTerm", (int32_t)f.config_term);
     if (f.self)
         vd_bb_bool(bb, "self", true);
+    vd_bb_begin_document(bb, "veddb"); /* for /metrics */
+    vd_bb_cstr(bb, "name", config->name);
+    vd_bb_double(bb, "lagReceivedSeconds", lag_seconds(node, newest, f.received));
+    vd_bb_double(bb, "lagFlushedSeconds", lag_seconds(node, newest, f.flushed));
+    vd_bb_double(bb, "lagAppliedSeconds", lag_seconds(node, newest, f.applied));
+    vd_bb_int64(bb, "lagBytes", (int64_t)f.bytes);
+    vd_bb_close(bb);
     vd_bb_close(bb);
 }
 
@@ -335,7 +342,7 @@ void repl_status_tell(repl_node_t *node)
     vd_bb_close(&bb);
     vd_bb_begin_array(&bb, "members");
     for (uint32_t i = 0; i < node->config->count; i++)
-        put_status_member(node, i, &bb);
+        put_status_member(node, i, newest_known(node), &bb);
     vd_bb_close(&bb);
     vd_bb_begin_document(&bb, "veddb");
     vd_bb_cstr(&bb, "node", node->name);

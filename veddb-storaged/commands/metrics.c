@@ -173,6 +173,68 @@ static int replication_print(const stor_storage_t *storage, vd_buf_t *out)
     return rows_print(out, rows, VD_COUNT_OF(rows));
 }
 
+static int member_print(vd_bson_t member, vd_arena_t *arena, vd_buf_t *out)
+{
+    static const struct {
+        const char *field, *stage;
+    } lags[] = {{"lagReceivedSeconds", "received"},
+                {"lagFlushedSeconds", "flushed"},
+                {"lagAppliedSeconds", "applied"}};
+    vd_value_t own = vd_bson_get(member, "veddb"), health = vd_bson_get(member, "health");
+    int64_t bytes = 0;
+    if (own.type != VD_BSON_OBJECT)
+        return VD_OK;
+    vd_bson_t shown = vd_value_document(own);
+    /* Quoted as JSON, which is as a label is quoted. */
+    const char *name = vd_value_to_json(arena, vd_bson_get(shown, "name"), 200);
+    bool up = health.type == VD_BSON_DOUBLE && vd_value_as_double(health) > 0;
+    (void)vd_value_as_int64(vd_bson_get(shown, "lagBytes"), &bytes); /* else 0 */
+    int rc = vd_buf_printf(out,
+                           "veddb_replication_member_up{member=%s} %d\n"
+                           "veddb_replication_member_lag_bytes{member=%s} %lld\n",
+                           name, up, name, (long long)bytes);
+    for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(lags); i++) {
+        vd_value_t lag = vd_bson_get(shown, lags[i].field);
+        rc = vd_buf_printf(
+            out, "veddb_replication_member_lag_seconds{member=%s,stage=\"%s\"} %.3f\n", name,
+            lags[i].stage, lag.type == VD_BSON_DOUBLE ? vd_value_as_double(lag) : 0.0);
+    }
+    return rc;
+}
+
+/* As replicad last told: at most a second old. */
+static int members_print(stor_request_t *request, vd_buf_t *out)
+{
+    if (stor_replication_alone(request->storage))
+        return VD_OK;
+    vd_bson_t status = stor_replication_status(request->storage, request->arena);
+    if (status.len == 0)
+        return VD_OK;
+    vd_value_t members = vd_bson_get(status, "members");
+    int64_t rollbacks = 0;
+    (void)vd_value_as_int64(vd_bson_get_path(status, VD_SLICE_LIT("veddb.rollbacks")), &rollbacks);
+    int rc = vd_buf_printf(
+        out,
+        "# HELP veddb_replication_rollbacks_total diverged tails that were saved and undone\n"
+        "# TYPE veddb_replication_rollbacks_total counter\n"
+        "veddb_replication_rollbacks_total %lld\n"
+        "# HELP veddb_replication_member_up 1: it answers\n"
+        "# TYPE veddb_replication_member_up gauge\n"
+        "# HELP veddb_replication_member_lag_bytes sent to it and not yet acknowledged\n"
+        "# TYPE veddb_replication_member_lag_bytes gauge\n"
+        "# HELP veddb_replication_member_lag_seconds how long it has not been level\n"
+        "# TYPE veddb_replication_member_lag_seconds gauge\n",
+        (long long)rollbacks);
+    if (rc != VD_OK || members.type != VD_BSON_ARRAY)
+        return rc;
+    vd_bson_iter_t each;
+    vd_bson_iter_init(&each, vd_value_document(members));
+    while (rc == VD_OK && vd_bson_iter_next(&each))
+        if (each.value.type == VD_BSON_OBJECT)
+            rc = member_print(vd_value_document(each.value), request->arena, out);
+    return rc;
+}
+
 int stor_run_metrics(stor_request_t *request, vd_error_t *err)
 {
     vd_buf_t out;
@@ -184,6 +246,8 @@ int stor_run_metrics(stor_request_t *request, vd_error_t *err)
         rc = work_print(request->storage, &out);
     if (rc == VD_OK)
         rc = replication_print(request->storage, &out);
+    if (rc == VD_OK)
+        rc = members_print(request, &out);
     if (rc == VD_OK)
         rc = vd_metrics_print(&out);
     if (rc == VD_OK)
