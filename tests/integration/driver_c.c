@@ -429,9 +429,17 @@ static void sessions(mongoc_client_t *client, mongoc_collection_t *c)
           "nothing of it is there");
     bson_t reply;
     mongoc_change_stream_t *stream = mongoc_collection_watch(c, json("{}"), NULL);
-    const bson_t *why;
-    CHECK(mongoc_change_stream_error_document(stream, &error, &why) && error.code != 0,
-          "a change stream is refused");
+    const bson_t *event;
+    bson_iter_t field;
+    CHECK(!mongoc_change_stream_next(stream, &event) &&
+              !mongoc_change_stream_error_document(stream, &error, &event),
+          "a change stream opens, and has nothing yet");
+    CHECK(mongoc_collection_insert_one(c, json("{\"_id\": \"seen\"}"), NULL, NULL, &error),
+          "insert");
+    CHECK(mongoc_change_stream_next(stream, &event) &&
+              bson_iter_init_find(&field, event, "operationType") &&
+              strcmp(bson_iter_utf8(&field, NULL), "insert") == 0,
+          "it sees the insert");
     mongoc_change_stream_destroy(stream);
     CHECK(!command(client, "cdriver",
                    "{\"createIndexes\": \"plain\", \"indexes\": [{\"key\": {\"a\": 1}, \"name\": "
