@@ -51,12 +51,9 @@ static const vdp_field_t entries_fields[] = {
     VDP_FIELD(VDP_U64, vdp_peer_entries_t, majority, 0),
 };
 static const vdp_field_t ack_fields[] = {
-    VDP_FIELD(VDP_U64, vdp_peer_ack_t, stream, 0),
-    VDP_FIELD(VDP_U64, vdp_peer_ack_t, term, 0),
-    VDP_FIELD(VDP_U64, vdp_peer_ack_t, received, 0),
-    VDP_FIELD(VDP_U64, vdp_peer_ack_t, flushed, 0),
-    VDP_FIELD(VDP_U64, vdp_peer_ack_t, applied, 0),
-    VDP_FIELD(VDP_U64, vdp_peer_ack_t, credit, 0),
+    VDP_FIELD(VDP_U64, vdp_peer_ack_t, stream, 0),   VDP_FIELD(VDP_U64, vdp_peer_ack_t, term, 0),
+    VDP_FIELD(VDP_U64, vdp_peer_ack_t, received, 0), VDP_FIELD(VDP_U64, vdp_peer_ack_t, flushed, 0),
+    VDP_FIELD(VDP_U64, vdp_peer_ack_t, applied, 0),  VDP_FIELD(VDP_U64, vdp_peer_ack_t, credit, 0),
 };
 static const vdp_field_t majority_fields[] = {
     VDP_FIELD(VDP_U64, vdp_peer_majority_t, term, 0),

@@ -18,8 +18,9 @@
 #define GATE_PROOF_BYTES 20
 #define GATE_KEYS_MAX    64                   /* those that last longest */
 #define GATE_KEY_LIFE_S  (90u * 24 * 60 * 60) /* of a new one */
-#define GATE_KEY_EARLY_S (30u * 24 * 60 * 60) /* so long before the last ends there is a new one   \
-                                               */
+#define GATE_KEY_EARLY_S                                                                           \
+    (30u * 24 * 60 * 60) /* so long before the last ends there is a new one                        \
+                          */
 
 typedef struct gate gate_t;
 typedef struct gate_keys gate_keys_t;

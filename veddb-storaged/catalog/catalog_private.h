@@ -26,7 +26,7 @@ struct stor_catalog {
     pthread_mutex_t fence_lock;
     pthread_cond_t fence_changed;
     atomic_uint_fast64_t counters_at; /* counters.c: journal position folded */
-    atomic_int files_held; /* files of dropped tables stay while it is not 0 */
+    atomic_int files_held;            /* files of dropped tables stay while it is not 0 */
     pthread_mutex_t dropped_lock;
     stor_dropped_t *dropped;
 };

@@ -68,7 +68,7 @@ struct stor_session {
                             takes it between */
     atomic_bool noticed; /* notices is not empty */
     char checkpoint[STOR_TABLE_NAME_MAX_BYTES + 1]; /* what its cursors read; empty: what is now */
-    stor_notice_t *notices; /* under the engine's sessions_lock */
+    stor_notice_t *notices;                         /* under the engine's sessions_lock */
     bool active, failed, wrote, drawn, given;
     uint64_t timestamp, snapshot_newest, transactions, bytes_written;
     vd_map_t *by_table; /* name -> stor_cursor_t */

@@ -47,7 +47,7 @@ static uint16_t free_port(void)
     return ntohs(at.sin_port);
 }
 
-static void shell(const char *format, ...)
+VD_PRINTF(1, 2) static void shell(const char *format, ...)
 {
     char command[3000];
     va_list args;

@@ -224,6 +224,7 @@ static char *fingerprint(reads_t *reads)
 
 /* ---- random commands ---- */
 
+VD_PRINTF(4, 5)
 static void run(reads_t *reads, int64_t txn_number, const char *db, const char *format, ...)
 {
     char json[2000];
