@@ -1,6 +1,6 @@
 // tests/support/cluster.mjs — a real replica set for integration tests: `./dev up --nodes N`, its network through proxies where a
 // test wants faults, nodes and single processes killed, stopped and started again, and what must hold at the end.
-import {execFile} from 'node:child_process';
+import {execFile, spawn} from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
@@ -179,6 +179,25 @@ export class Cluster {
 
   async startNode(name) {
     await run(dev, ['up', '--dir', this.folder(name)], {env: {...process.env, VD_TEST_BIN: bin}});
+  }
+
+  // ---- etcd ----
+
+  /** SIGKILL; what is needed to start it again is remembered. */
+  async stopEtcd() {
+    const {pid} = this.info.etcd;
+    this.etcdCommand = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
+    process.kill(pid, 'SIGKILL');
+    await until('etcd is dead', () => !alive(pid));
+  }
+
+  async startEtcd() {
+    const {folder} = this.info.etcd, log = fs.openSync(path.join(folder, 'log'), 'a');
+    const child = spawn(this.etcdCommand[0], this.etcdCommand.slice(1), {detached: true, stdio: ['ignore', log, log]});
+    fs.closeSync(log);
+    child.unref();
+    this.info.etcd.pid = child.pid;
+    fs.writeFileSync(path.join(folder, 'etcd.pid'), `${child.pid}\n`); // `dev down` stops it
   }
 
   // ---- faults of the network ----
