@@ -95,10 +95,10 @@ const faults = {
   },
 };
 
-/** The longest time without an acknowledged write that began or ended between two moments. */
+/** The longest time without an acknowledged write that ended between two moments. */
 function longestGap(times, from, to) {
   let longest = 0;
-  for (let i = 1; i < times.length; i++) if (times[i] >= from && times[i - 1] <= to) longest = Math.max(longest, times[i] - times[i - 1]);
+  for (let i = 1; i < times.length; i++) if (times[i] >= from && times[i] <= to) longest = Math.max(longest, times[i] - times[i - 1]);
   return Math.round(longest);
 }
 
