@@ -231,9 +231,12 @@ export class Cluster {
     const found = {};
     for (const name of this.names) {
       const client = await this.client({node: name, driver: {readPreference: 'secondaryPreferred'}});
-      const {collections, md5} = await client.db(database).command({dbHash: 1});
-      found[name] = {collections, md5};
-      await client.close();
+      try {
+        const {collections, md5} = await client.db(database).command({dbHash: 1});
+        found[name] = {collections, md5};
+      } finally {
+        await client.close();
+      }
     }
     return found;
   }
@@ -243,7 +246,12 @@ export class Cluster {
     let last;
     try {
       return await until(`dbHash of ${database} is equal on all nodes`, async () => {
-        last = await this.hashes(database);
+        try {
+          last = await this.hashes(database);
+        } catch (e) {
+          last = e.message; // one that rolls back what nobody else has is RECOVERING for a while
+          return null;
+        }
         const all = Object.values(last).map((h) => JSON.stringify([h.md5, h.collections]));
         return all.every((h) => h === all[0]) ? last : null;
       }, ms);
