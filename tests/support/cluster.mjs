@@ -1,6 +1,6 @@
 // tests/support/cluster.mjs — a real replica set for integration tests: `./dev up --nodes N`, its network through proxies where a
 // test wants faults, nodes and single processes killed, stopped and started again, and what must hold at the end.
-import {execFile} from 'node:child_process';
+import {execFile, spawn} from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
@@ -181,6 +181,25 @@ export class Cluster {
     await run(dev, ['up', '--dir', this.folder(name)], {env: {...process.env, VD_TEST_BIN: bin}});
   }
 
+  // ---- etcd ----
+
+  /** SIGKILL; what is needed to start it again is remembered. */
+  async stopEtcd() {
+    const {pid} = this.info.etcd;
+    this.etcdCommand = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
+    process.kill(pid, 'SIGKILL');
+    await until('etcd is dead', () => !alive(pid));
+  }
+
+  async startEtcd() {
+    const {folder} = this.info.etcd, log = fs.openSync(path.join(folder, 'log'), 'a');
+    const child = spawn(this.etcdCommand[0], this.etcdCommand.slice(1), {detached: true, stdio: ['ignore', log, log]});
+    fs.closeSync(log);
+    child.unref();
+    this.info.etcd.pid = child.pid;
+    fs.writeFileSync(path.join(folder, 'etcd.pid'), `${child.pid}\n`); // `dev down` stops it
+  }
+
   // ---- faults of the network ----
 
   /** a and b (names or lists) do not hear each other; oneWay: only what a says is lost. */
@@ -212,9 +231,12 @@ export class Cluster {
     const found = {};
     for (const name of this.names) {
       const client = await this.client({node: name, driver: {readPreference: 'secondaryPreferred'}});
-      const {collections, md5} = await client.db(database).command({dbHash: 1});
-      found[name] = {collections, md5};
-      await client.close();
+      try {
+        const {collections, md5} = await client.db(database).command({dbHash: 1});
+        found[name] = {collections, md5};
+      } finally {
+        await client.close();
+      }
     }
     return found;
   }
@@ -224,7 +246,12 @@ export class Cluster {
     let last;
     try {
       return await until(`dbHash of ${database} is equal on all nodes`, async () => {
-        last = await this.hashes(database);
+        try {
+          last = await this.hashes(database);
+        } catch (e) {
+          last = e.message; // one that rolls back what nobody else has is RECOVERING for a while
+          return null;
+        }
         const all = Object.values(last).map((h) => JSON.stringify([h.md5, h.collections]));
         return all.every((h) => h === all[0]) ? last : null;
       }, ms);

@@ -134,16 +134,32 @@ static void print_snapshot(const bson_t *snapshot)
            rate > 0 || left_ms > 0 ? vedctl_span(left_ms, eta) : "?");
 }
 
-static void print_etcd(const bson_t *etcd)
+/* The name of the member with this id. */
+static const char *member_name(const bson_t *doc, int64_t id)
 {
-    const char *leader = vedctl_text(etcd, "leader");
-    char left[VEDCTL_TEXT_SIZE];
+    bson_t members, member;
+    bson_iter_t iter;
+    if (id == 0)
+        return "nobody";
+    if (vedctl_sub(doc, "members", &members)) {
+        bson_iter_init(&iter, &members);
+        while (vedctl_next(&iter, &member))
+            if (vedctl_number(&member, "id") == id)
+                return vedctl_text(&member, "name");
+    }
+    return "one who is no member";
+}
+
+static void print_etcd(const bson_t *doc, const bson_t *etcd)
+{
+    char ago[VEDCTL_TEXT_SIZE];
     if (!vedctl_flag(etcd, "reachable"))
-        printf("\netcd does not answer: there is no automatic failover\n");
+        printf("\netcd does not answer: there is no automatic failover (%s)\n",
+               vedctl_text(etcd, "lastError"));
     else
-        printf("\netcd: lease of %s, term %" PRId64 ", %s left\n",
-               *leader != '\0' ? leader : "nobody", vedctl_number(etcd, "term"),
-               vedctl_span(vedctl_number(etcd, "leaseLeftMs"), left));
+        printf("\netcd: lease of %s, term %" PRId64 ", heard %s ago\n",
+               member_name(doc, vedctl_number(etcd, "leader")), vedctl_number(etcd, "term"),
+               vedctl_span(vedctl_number(etcd, "answeredMsAgo"), ago));
 }
 
 static void print_head(const bson_t *doc)
@@ -170,7 +186,7 @@ static void print_status(const bson_t *doc)
     if (vedctl_sub(doc, "snapshot", &part))
         print_snapshot(&part);
     if (vedctl_sub(doc, "etcd", &part))
-        print_etcd(&part);
+        print_etcd(doc, &part);
     if (vedctl_number(doc, "rollbacks") > 0)
         printf("\n%" PRId64 " rollbacks: what was taken back lies in the recovery folder\n",
                vedctl_number(doc, "rollbacks"));

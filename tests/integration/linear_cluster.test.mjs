@@ -1,0 +1,139 @@
+// linear_cluster.test.mjs — what clients see of a replica set while one primary after another is handed over, loses a process or dies
+// with its whole node: every document is one linearizable register, and nothing acknowledged is lost.
+import assert from 'node:assert/strict';
+import {after, before, test} from 'node:test';
+import {Cluster, Workload} from '../support/cluster.mjs';
+import {Recorder} from '../support/linear.mjs';
+import {sleep, until} from '../support/node.mjs';
+
+const CLIENTS = 8, DOCUMENTS = 5;
+const majority = {w: 'majority', wtimeoutMS: 20000};
+let set;
+
+before(async () => {
+  set = await Cluster.start({etcd: true});
+}, {timeout: 120000});
+after(async () => await set?.stop(), {timeout: 60000});
+
+const others = (name) => set.names.filter((n) => n !== name);
+
+/** Clients that write and read the registers until they are stopped. */
+class Clients {
+  constructor(recorder) {
+    Object.assign(this, {recorder, running: true, acknowledged: [], errors: new Map()});
+  }
+
+  async start() {
+    // An operation that nobody answers is given up: it counts as one of which nothing is known.
+    const options = {retryWrites: true, retryReads: true, socketTimeoutMS: 10000, maxPoolSize: 2};
+    const clients = await Promise.all(Array.from({length: CLIENTS}, () => set.client({driver: options})));
+    this.done = Promise.all(clients.map((client, i) => this.work(client.db('linear').collection('registers'), i)));
+  }
+
+  async work(collection, i) {
+    for (let step = i; this.running; step++) {
+      const key = (step * 7 + i) % DOCUMENTS;
+      try {
+        if ((step + i) % 2 === 0) await write(this.recorder, collection, key, this.acknowledged);
+        else await read(this.recorder, collection, key);
+      } catch (e) {
+        const what = `${e.code ?? e.name} ${e.message}`.slice(0, 120);
+        this.errors.set(what, (this.errors.get(what) ?? 0) + 1);
+        await sleep(20);
+      }
+      await sleep(5);
+    }
+  }
+
+  async more(count) {
+    const from = this.acknowledged.length;
+    await until(`${count} more writes (${JSON.stringify([...this.errors])})`, () => this.acknowledged.length >= from + count, 60000);
+  }
+
+  async stop() {
+    this.running = false;
+    await this.done;
+  }
+}
+
+async function write(recorder, collection, key, acknowledged) {
+  await recorder.write(key, async (v) => {
+    const {matchedCount} = await collection.updateOne({_id: key}, {$set: {v}}, {writeConcern: majority});
+    assert.equal(matchedCount, 1, `document ${key} is gone`);
+  });
+  acknowledged.push(performance.now());
+}
+
+async function read(recorder, collection, key) {
+  await recorder.read(key, async () => {
+    const found = await collection.findOne({_id: key}, {readConcern: {level: 'linearizable'}, readPreference: 'primary', maxTimeMS: 10000});
+    assert.notEqual(found, null, `document ${key} is gone`);
+    return found.v;
+  });
+}
+
+const faults = {
+  async 'hand-over'(old, i) {
+    const next = others(old)[i % 2];
+    // Two who want to lead at once may both be refused: asked again, as an operator would.
+    await until(`${next} is promoted`, () => set.vedctl(old, 'replication', 'promote', next).then(() => true, () => false), 60000);
+  },
+  async storaged(old) {
+    const {starts} = await set.killWorker(old, 'storaged');
+    await set.workerBack(old, 'storaged', starts, 60000);
+  },
+  async replicad(old) {
+    const {starts} = await set.killWorker(old, 'replicad');
+    await set.workerBack(old, 'replicad', starts, 60000);
+  },
+  async node(old, i, clients) {
+    await set.killNode(old);
+    await set.primary(60000, others(old));
+    await clients.more(20);
+    await set.startNode(old);
+    await until(`${old} follows`, async () => (await set.state(old)) === 'SECONDARY', 60000);
+  },
+};
+
+/** The longest time without an acknowledged write that ended between two moments. */
+function longestGap(times, from, to) {
+  let longest = 0;
+  for (let i = 1; i < times.length; i++) if (times[i] >= from && times[i] <= to) longest = Math.max(longest, times[i] - times[i - 1]);
+  return Math.round(longest);
+}
+
+test('registers are linearizable through ten failovers', {timeout: 400000}, async (t) => {
+  const client = await set.client({driver: {retryWrites: true, socketTimeoutMS: 10000}});
+  const registers = client.db('linear').collection('registers');
+  await registers.insertMany(Array.from({length: DOCUMENTS}, (_, _id) => ({_id, v: 0})), {writeConcern: {w: 3, wtimeoutMS: 30000}});
+  const recorder = new Recorder();
+  const clients = new Clients(recorder);
+  const load = new Workload(client.db('linear').collection('inserted'), {writers: 2});
+  const moments = [];
+  try {
+    await clients.start();
+    await clients.more(50);
+    const order = ['hand-over', 'storaged', 'replicad', 'node'];
+    for (let i = 0; i < 10; i++) {
+      const kind = order[i % order.length], old = await set.primary(60000), from = performance.now();
+      await faults[kind](old, i, clients);
+      await set.primary(60000);
+      await clients.more(50);
+      moments.push({kind, from, to: performance.now()});
+    }
+  } finally {
+    await clients.stop();
+    await load.stop();
+  }
+  await set.whole();
+  for (let key = 0; key < DOCUMENTS; key++) await read(recorder, registers, key);
+
+  const gaps = moments.map(({kind, from, to}) => ({kind, ms: longestGap(clients.acknowledged, from, to)}));
+  const sorted = gaps.map((g) => g.ms).sort((a, b) => a - b);
+  t.diagnostic(`without an acknowledged write, ms: median ${sorted[sorted.length >> 1]}, max ${sorted.at(-1)}; ${gaps.map((g) => `${g.kind} ${g.ms}`).join(', ')}`);
+  t.diagnostic(`${JSON.stringify(recorder.counts)}, ${load.acknowledged.length} inserts; errors ${JSON.stringify([...clients.errors])}`);
+
+  assert.deepEqual(recorder.violations(0), []);
+  assert.deepEqual(await load.lost(), []);
+  await set.equal('linear');
+});
