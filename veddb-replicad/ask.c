@@ -412,7 +412,8 @@ static void verb_list(repl_node_t *node, const repl_asker_t *asker, const vdp_pe
     show(node, asker, repl_list_json);
 }
 
-/* HERE: this node. PRIMARY: passed on to it. NAMED: to the member of `argument`, or this one. */
+/* HERE: this node. PRIMARY: passed on to it. NAMED: to the member of `argument`, or this one.
+ * Step-down is for whom it is said to: passed on, a second one would depose the successor. */
 static const struct {
     const char *name;
     enum { HERE, PRIMARY, NAMED } where;
@@ -422,7 +423,7 @@ static const struct {
     {"status", HERE, verb_status},          {"list", HERE, verb_list},
     {"freeze", HERE, verb_freeze},          {"add", PRIMARY, verb_add},
     {"remove", PRIMARY, verb_remove},       {"reconfig", PRIMARY, verb_reconfig},
-    {"step-down", PRIMARY, verb_step_down}, {"promote", NAMED, verb_promote},
+    {"step-down", HERE, verb_step_down},    {"promote", NAMED, verb_promote},
     {"force-sync", NAMED, verb_force_sync},
 };
 
@@ -443,6 +444,11 @@ void repl_ask(repl_node_t *node, const repl_asker_t *asker, vd_slice_t verb, vd_
         uint32_t to = node->self;
         if (verbs[i].where == PRIMARY && !repl_leads(node) && node->role.state != REPL_HANDING_OVER)
             to = node->role.leader;
+        if (verbs[i].handle == verb_reconfig && asker->wire && to != node->self) {
+            say(asker, VD_ERR_NOT_WRITABLE_PRIMARY, /* as MongoDB: a client asks the primary */
+                "replSetReconfig should only be run on a writable PRIMARY", VD_SLICE_NULL);
+            return;
+        }
         if (verbs[i].where == NAMED && argument.len != 0) {
             const repl_member_config_t *member = repl_config_find(node->config, argument);
             if (member == NULL) {

@@ -701,7 +701,7 @@ static void on_step_down(repl_role_t *role, const repl_event_t *event, repl_acti
     int code = VD_OK;
     const char *text = NULL;
     if (role->state != REPL_LEADER || role->role_asked)
-        code = VD_ERR_NOT_WRITABLE_PRIMARY, text = "does not lead";
+        code = VD_ERR_NOT_WRITABLE_PRIMARY, text = "this member does not lead";
     else if (event->to != 0 && to == NULL)
         code = VD_ERR_NODE_NOT_FOUND, text = "no such other member";
     else if (event->to != 0 && !to->up)

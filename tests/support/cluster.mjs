@@ -115,7 +115,7 @@ export class Cluster {
   }
 
   /** The one node that says itself that it is primary, among those asked. */
-  async primary(ms = 30000, among = this.names) {
+  async primary(ms = 60000, among = this.names) {
     return await until(`a primary among ${among}`, async () => {
       const states = await Promise.all(among.map((name) => this.state(name)));
       const found = among.filter((_, i) => states[i] === 'PRIMARY');
@@ -129,7 +129,7 @@ export class Cluster {
   }
 
   /** All nodes run, one leads, the others follow and have applied what it has. */
-  async whole(ms = 60000) {
+  async whole(ms = 120000) {
     await until('the set is whole', async () => {
       const seen = await Promise.all(this.names.map((name) => this.status(name)));
       if (seen.some((s) => s === null)) return false;
@@ -147,7 +147,7 @@ export class Cluster {
     return found;
   }
 
-  async workerBack(name, worker, starts, ms = 30000) {
+  async workerBack(name, worker, starts, ms = 60000) {
     await until(`${worker} of ${name} runs again`, async () => {
       const found = (await this.workers(name)).find((w) => w.name === worker);
       return found.state === 'running' && found.starts > starts;
@@ -242,7 +242,7 @@ export class Cluster {
   }
 
   /** Waits until all nodes have the same; throws with the differences. */
-  async equal(database, ms = 30000) {
+  async equal(database, ms = 60000) {
     let last;
     try {
       return await until(`dbHash of ${database} is equal on all nodes`, async () => {
@@ -312,7 +312,7 @@ export class Workload {
   }
 
   /** Waits until so many more were acknowledged. */
-  async more(count, ms = 30000) {
+  async more(count, ms = 60000) {
     const from = this.acknowledged.length;
     await until(`${count} more acknowledged writes (last errors: ${JSON.stringify(this.failed.slice(-2))})`,
       () => this.acknowledged.length >= from + count, ms);
