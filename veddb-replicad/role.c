@@ -394,11 +394,15 @@ static void on_peer(repl_role_t *role, const repl_event_t *event, repl_actions_t
         return;
     if (event->sent_ms != 0 && event->term == role->term)
         peer->answered_ms = later(peer->answered_ms, event->sent_ms);
-    /* Our answer to it, of the same term, counts there: remembered for those who fence us later. */
-    if (event->term == role->term && event->state >= REPL_CANDIDATE &&
-        event->state <= REPL_HANDING_OVER)
+    /* Our answer to it, of the same term, counts there: remembered for those who fence us later. A
+     * candidate counts answers in a term of its own alone; one whose storage has not agreed yet
+     * still speaks in the term of the primary that is gone. */
+    bool seeks = event->state == REPL_CANDIDATE || event->state == REPL_CLAIMING;
+    bool leads = event->state == REPL_LEADER || event->state == REPL_HANDING_OVER;
+    if (event->term == role->term &&
+        (leads || (seeks && (role->owner == 0 || role->owner == event->from))))
         role->answered_primary_ms = role->now_ms;
-    if (event->state == REPL_LEADER || event->state == REPL_HANDING_OVER)
+    if (leads)
         leader_heard(role, event, actions);
     else if (is_leading(role) && event->term > role->term)
         step_down(role, "a member has agreed to a newer term", actions); /* it can't follow us */

@@ -156,6 +156,28 @@ Test(role, fence_is_answered_when_durable_and_for_one_only)
     cr_assert_eq(role.following, 0);
 }
 
+Test(role, candidate_in_a_term_that_is_not_its_own_is_no_primary_that_was_answered)
+{
+    start(3, 5, 2, VDP_ROLE_SECONDARY);
+    peer(2, 5, REPL_LEADER, 0);
+    now += 1500;
+    peer(3, 5, REPL_CANDIDATE, 0); /* its storage has not agreed to term 6 yet */
+    step((repl_event_t){.kind = REPL_EVENT_FENCE, .from = 3, .term = 6, .position = 100});
+    storage_does();
+    cr_assert(find(REPL_ACTION_FENCED)->granted);
+    cr_assert_eq(find(REPL_ACTION_FENCED)->heard_ms, 1500);
+}
+
+Test(role, candidate_of_our_term_is_answered_as_one_that_may_lead_it)
+{
+    start(3, 5, 3, VDP_ROLE_SECONDARY);
+    now += 1500;
+    peer(3, 5, REPL_CLAIMING, 0);
+    step((repl_event_t){.kind = REPL_EVENT_FENCE, .from = 2, .term = 6, .position = 100});
+    storage_does();
+    cr_assert_eq(find(REPL_ACTION_FENCED)->heard_ms, 0);
+}
+
 Test(role, loading_member_grants_nothing)
 {
     start(3, 5, 2, VDP_ROLE_RECOVERING);
