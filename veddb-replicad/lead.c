@@ -14,7 +14,7 @@ void repl_lead_configure(repl_node_t *node)
     repl_role_options_t options = {
         .failover = node->etcd ? REPL_FAILOVER_ETCD : REPL_FAILOVER_MANUAL,
         .lease_ms = node->lease_ms,
-        .margin_ms = node->lease_ms / 10,
+        .margin_ms = node->lease_ms / REPL_MARGIN_PART,
         .heartbeat_ms = node->heartbeat_ms,
         .handover_ms = 10000,
         .self = node->self,

@@ -12,6 +12,9 @@
 #include "veddb-replicad/peers.h"
 #include "veddb-replicad/storage.h"
 
+/* A fifth of the lease is kept back for clocks that run at different rates
+ * (docs/replication-protocol.md; the simulator runs with the same). */
+#define REPL_MARGIN_PART 5
 #define REPL_JOINS_MAX   16
 #define REPL_EVENTS_MAX  64
 #define REPL_APPLIES_MAX 4 /* APPLY under way */

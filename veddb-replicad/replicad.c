@@ -866,7 +866,7 @@ static int replicad_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
     };
     memcpy(storage.instance, node->instance, 16);
     repl_role_options_t nobody = {.lease_ms = node->lease_ms,
-                                  .margin_ms = node->lease_ms / 10,
+                                  .margin_ms = node->lease_ms / REPL_MARGIN_PART,
                                   .heartbeat_ms = node->heartbeat_ms,
                                   .handover_ms = 10000};
     repl_role_init(&node->role, &nobody, vd_monotonic_ms());
