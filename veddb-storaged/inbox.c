@@ -86,6 +86,8 @@ struct stor_inbox {
     uint64_t held_bytes;
     vd_buf_t item;
     vd_arena_t *topology_arena; /* of the last STATE */
+    int told_role;              /* as of that */
+    uint64_t told_term;
 
     /* Start of the thread. */
     pthread_mutex_t start_lock;
@@ -474,6 +476,8 @@ static void state_send(void *context)
 {
     stor_inbox_t *inbox = context;
     vdp_operation_state_t state = state_make(inbox);
+    inbox->told_role = (int)state.role;
+    inbox->told_term = state.term;
     for (size_t i = 0; i < VD_LINK_PEERS_MAX; i++)
         if (inbox->peers[i].attached)
             message_send(inbox, inbox->peers[i].id, &vdp_operation_state, &state, 0);
@@ -667,7 +671,11 @@ static bool reply_send(stor_inbox_t *inbox, stor_request_t *request)
     vd_slice_t body = vd_slice(request->reply_document.data, request->reply_document.len);
     if ((request->command.flags & VDP_COMMAND_NO_REPLY) != 0)
         body = VD_SLICE_NULL;
-    if (request->announce) {
+    /* A driver that is refused asks who is primary: hello must know it before the refusal leaves.
+     */
+    bool changed = inbox->told_role != stor_replication_role(inbox->storage) ||
+                   inbox->told_term != stor_replication_term(inbox->storage);
+    if (request->announce || VD_UNLIKELY(changed)) {
         request->announce = false;
         state_send(inbox);
     }

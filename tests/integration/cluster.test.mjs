@@ -99,7 +99,7 @@ describe('hand-over', () => {
       }
     });
     console.log(`waits of writers over 500 ms: ${load.gaps} ms`);
-    console.log(`writes that failed: ${JSON.stringify(load.failed.slice(0, 5))}`);
+    assert.deepEqual(load.failed, [], 'a stock driver sees a pause, not an error');
   });
 
   test('what makes no sense is refused with a reason and exit code 1', async () => {
