@@ -338,9 +338,11 @@ Test(control, a_replicad_that_goes_away_is_not_waited_for)
     while (asked_id == 0)
         turn();
     vd_link_close(&workers[SUP_KIND_REPLICAD].link);
-    /* Its next start says hello before the loss of the old link is noticed. */
+    /* Its next start says hello about when the loss of the old link is noticed: before or after. */
     connect_worker(&workers[SUP_KIND_REPLICAD]);
     operator_end(&asker);
+    while (!all_connected())
+        turn();
     cr_expect_eq(asker.reply.code, VD_ERR_CLOSED);
     cr_expect_lt(vd_monotonic_ms() - begun, 4000);
     vd_buf_done(&asker.answer);
