@@ -65,7 +65,7 @@ typedef struct {
     uint64_t after;
     uint32_t bytes_max; /* at least one entry comes, however large */
     uint32_t wait_ms;
-    uint32_t reader;     /* member's id, for whom the journal is kept from `after` on; 0 = nobody */
+    uint32_t reader;     /* member's id, storage does not look at it */
     uint32_t after_part; /* go on above this part of `after`, which was partial; else UINT32_MAX */
 } vdp_replication_tail_t;
 /* Body: entries, each {key 12 B, u32 length, value} as in the journal (journal.h). FAILURE

@@ -174,7 +174,6 @@ void repl_pull_majority(repl_node_t *node, uint64_t term, uint64_t majority);
 /* ---- snapshot.c ---- */
 void repl_resync_start(repl_node_t *node, bool rollback, uint64_t to, const char *why);
 void repl_resync_tick(repl_node_t *node);
-void repl_resync_lost(repl_node_t *node, repl_conn_t *conn);
 void repl_resync_reset(repl_node_t *node); /* storage is another start */
 void repl_resync_done(repl_node_t *node);
 void repl_send_snapshot(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,

@@ -319,6 +319,11 @@ static int read_greeting(repl_conn_t *conn, const vdp_message_t *message, vd_sli
                             hello.protocol, VDP_PEER_PROTOCOL);
     char host[VDP_PEER_ADDRESS_MAX + 1];
     uint16_t port;
+    for (size_t i = 0; i < hello.node.len; i++)
+        if (hello.node.data[i] <= ' ' || hello.node.data[i] == '"' || hello.node.data[i] == 0x7f) {
+            conn->greeting.node[0] = '\0'; /* it stands in log lines */
+            return vd_error_set(err, VD_ERR_PROTOCOL, "its name has blanks or quotes in it");
+        }
     if (hello.node.len == 0 || !repl_address_parse(conn->greeting.peer, host, sizeof host, &port))
         return vd_error_set(err, VD_ERR_PROTOCOL, "it has no name or no address of its own");
     /* Whom we dialed was checked by its address in the handshake. */
@@ -779,16 +784,6 @@ const repl_greeting_t *repl_conn_greeting(const repl_conn_t *conn)
     return &conn->greeting;
 }
 
-uint64_t repl_conn_heard_ms(const repl_conn_t *conn)
-{
-    return conn->heard_ms;
-}
-
-size_t repl_conn_queued(const repl_conn_t *conn)
-{
-    return vd_buf_len(&conn->out);
-}
-
 void repl_conn_set_tag(repl_conn_t *conn, uint64_t tag)
 {
     conn->tag = tag;
@@ -930,12 +925,6 @@ void repl_peers_destroy(repl_peers_t **peers_p)
     vd_tls_destroy(&peers->server);
     vd_tls_destroy(&peers->client);
     vd_free(peers);
-}
-
-int repl_peers_reload(repl_peers_t *peers, vd_error_t *err)
-{
-    int rc = vd_tls_reload(peers->client, err);
-    return rc == VD_OK ? vd_tls_reload(peers->server, err) : rc;
 }
 
 int64_t repl_peers_certificate_expires_in_s(repl_peers_t *peers)

@@ -53,8 +53,6 @@ typedef struct {
 VD_MUST_CHECK int repl_peers_create(vd_loop_t *loop, const repl_peers_options_t *options,
                                     repl_peers_t **ret_peers, vd_error_t *err);
 void repl_peers_destroy(repl_peers_t **peers_p);
-/* Reads certificates again. */
-VD_MUST_CHECK int repl_peers_reload(repl_peers_t *peers, vd_error_t *err);
 int64_t repl_peers_certificate_expires_in_s(repl_peers_t *peers);
 
 /* address: host:port. The same address twice gives the same link; each needs a hang-up. */
@@ -73,9 +71,6 @@ void repl_peers_each(repl_peers_t *peers, void (*each)(void *context, repl_conn_
 /* NULL: we were called. */
 repl_link_t *repl_conn_link(repl_conn_t *conn);
 const repl_greeting_t *repl_conn_greeting(const repl_conn_t *conn);
-uint64_t repl_conn_heard_ms(const repl_conn_t *conn);
-/* Bytes that wait to leave. */
-size_t repl_conn_queued(const repl_conn_t *conn);
 /* The user's own number for it. */
 void repl_conn_set_tag(repl_conn_t *conn, uint64_t tag);
 uint64_t repl_conn_tag(const repl_conn_t *conn);

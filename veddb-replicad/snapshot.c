@@ -417,11 +417,6 @@ void repl_resync_tick(repl_node_t *node)
     next_step(node);
 }
 
-void repl_resync_lost(repl_node_t *node, repl_conn_t *conn)
-{
-    (void)node, (void)conn; /* what was asked on it has failed, and is asked again */
-}
-
 void repl_resync_reset(repl_node_t *node)
 {
     repl_resync_t *resync = &node->resync;

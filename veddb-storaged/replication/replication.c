@@ -108,7 +108,6 @@ int stor_replication_open(stor_storage_t *storage, bool alone, stor_replication_
     (void)pthread_mutex_init(&replication->role_lock, NULL);
     replication->positions = stor_positions_create(storage);
     atomic_init(&replication->term, storage->term);
-    atomic_init(&replication->keep_above, UINT64_MAX);
     atomic_init(&replication->role, alone ? VDP_ROLE_PRIMARY : VDP_ROLE_STARTING);
     int rc = stor_session_open(storage->engine, &session, err);
     if (rc == VD_OK)
@@ -153,11 +152,6 @@ uint64_t stor_replication_majority(const stor_storage_t *storage)
     if (stor_replication_alone(storage))
         return stor_engine_durable(storage->engine);
     return atomic_load_explicit(&storage->replication->majority, memory_order_acquire);
-}
-
-uint64_t stor_replication_applied(const stor_storage_t *storage)
-{
-    return stor_engine_visible(storage->engine);
 }
 
 /* ---- the link ---- */

@@ -23,12 +23,11 @@ struct stor_replication {
     bool alone;      /* no replicad: always primary */
     atomic_int role; /* VDP_ROLE_* */
     atomic_uint_fast64_t term;
-    atomic_uint_fast64_t majority;   /* stor_replication_majority reads it; positions.c writes it */
-    atomic_uint_fast64_t keep_above; /* of the journal, for readers within the bound; tail.c */
-    atomic_uint config_generation;   /* grows with each change: the link announces it */
-    atomic_int writers;              /* write transactions that passed the role's check */
-    atomic_uint_fast64_t heard_ms;   /* monotonic: when replicad last said something; role.c */
-    pthread_mutex_t role_lock;       /* one change of role at a time */
+    atomic_uint_fast64_t majority; /* stor_replication_majority reads it; positions.c writes it */
+    atomic_uint config_generation; /* grows with each change: the link announces it */
+    atomic_int writers;            /* write transactions that passed the role's check */
+    atomic_uint_fast64_t heard_ms; /* monotonic: when replicad last said something; role.c */
+    pthread_mutex_t role_lock;     /* one change of role at a time */
     struct stor_positions *positions;   /* positions.h */
     struct stor_apply *apply;           /* apply.h */
     struct stor_tail *tail;             /* tail.h */
@@ -111,8 +110,6 @@ VD_MUST_CHECK int stor_replication_admit(stor_request_t *request, vd_error_t *er
 /* Newest timestamp that is on a majority's disks and so can't be rolled back. Alone: the durable
  * point. Never falls. */
 uint64_t stor_replication_majority(const stor_storage_t *storage);
-/* What is applied here: newest timestamp of the journal, or where the loaded snapshot ended. */
-uint64_t stor_replication_applied(const stor_storage_t *storage);
 
 /* ---- configuration ---- */
 /* In the session's open transaction: the meta row (apply, and the primary's own change). */

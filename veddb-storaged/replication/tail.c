@@ -6,18 +6,10 @@
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/journal.h"
 
-#define READERS_MAX    64
-#define READER_IDLE_MS 600000
-#define SAMPLE_SINGLE  8 /* newest entries, one by one; then by seconds */
-
-typedef struct {
-    uint32_t member; /* 0 = free */
-    uint64_t position, seen_ms;
-} reader_t;
+#define SAMPLE_SINGLE 8 /* newest entries, one by one; then by seconds */
 
 struct stor_tail {
     stor_storage_t *storage;
-    reader_t readers[READERS_MAX];
 };
 
 stor_tail_t *stor_tail_create(stor_storage_t *storage)
@@ -31,36 +23,6 @@ void stor_tail_destroy(stor_tail_t **tail_p)
 {
     vd_free(*tail_p);
     *tail_p = NULL;
-}
-
-/* ---- readers ---- */
-
-uint64_t stor_tail_keep_above(const stor_tail_t *tail)
-{
-    uint64_t lowest = UINT64_MAX, now_ms = vd_monotonic_ms();
-    for (size_t i = 0; i < READERS_MAX; i++) {
-        const reader_t *reader = &tail->readers[i];
-        if (reader->member != 0 && now_ms - reader->seen_ms < READER_IDLE_MS &&
-            reader->position < lowest)
-            lowest = reader->position;
-    }
-    return lowest;
-}
-
-static void reader_note(stor_tail_t *tail, uint32_t member, uint64_t position)
-{
-    reader_t *at = &tail->readers[0];
-    for (size_t i = 0; i < READERS_MAX; i++) {
-        reader_t *reader = &tail->readers[i];
-        if (reader->member == member) {
-            at = reader;
-            break;
-        }
-        if (reader->seen_ms < at->seen_ms) /* free, or not seen for longest */
-            at = reader;
-    }
-    *at = (reader_t){member, position, vd_monotonic_ms()};
-    atomic_store(&tail->storage->replication->keep_above, stor_tail_keep_above(tail));
 }
 
 /* ---- batches ---- */
@@ -156,8 +118,6 @@ int stor_tail_read(stor_tail_t *tail, stor_session_t *session, const vdp_replica
     stor_journal_stats_t stats;
     if (upto > visible)
         upto = visible;
-    if (ask->reader != 0)
-        reader_note(tail, ask->reader, ask->after);
     stor_journal_stats(tail->storage->journal, &stats);
     if (ask->after < stats.oldest)
         return vd_error_set(err, VD_ERR_CHANGE_STREAM_HISTORY_LOST,

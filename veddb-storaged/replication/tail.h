@@ -5,8 +5,7 @@
  * Duty:    TAIL -> BATCH; one that finds nothing is parked by the link until the durable point
  *          moves or its time is over. A batch ends at a whole timestamp if that is possible.
  * Readers: the journal is dropped only above storage.journal_max, for whoever reads it: a reader
- *          that is further behind gets ChangeStreamHistoryLost. Who reads, and from where, is kept
- *          for READER_IDLE_MS.
+ *          that is further behind gets ChangeStreamHistoryLost, and copies anew.
  * Threads: the link's. */
 #pragma once
 #include "veddb-storaged/replication/replication.h"
@@ -28,5 +27,3 @@ VD_MUST_CHECK int stor_tail_find(stor_tail_t *tail, stor_session_t *session,
 /* Our own newest timestamps at growing distances, newest first. */
 VD_MUST_CHECK int stor_tail_sample(stor_tail_t *tail, stor_session_t *session, uint64_t *ret,
                                    uint32_t max, uint32_t *ret_count, vd_error_t *err);
-/* Lowest position that a registered reader still needs; UINT64_MAX = nobody. */
-uint64_t stor_tail_keep_above(const stor_tail_t *tail);

@@ -157,8 +157,3 @@ void stor_waits_moved(stor_waits_t *waits)
     (void)pthread_cond_signal(&waits->wake);
     (void)pthread_mutex_unlock(&waits->lock);
 }
-
-uint64_t stor_waits_count(const stor_waits_t *waits)
-{
-    return waits == NULL ? 0 : atomic_load(&waits->count);
-}

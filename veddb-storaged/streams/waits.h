@@ -26,4 +26,3 @@ void stor_waits_park(stor_waits_t *waits, stor_request_t *request);
 /* The majority point may have moved: to be called by whoever moves it. Cheap when nobody waits;
  * NULL is fine. */
 void stor_waits_moved(stor_waits_t *waits);
-uint64_t stor_waits_count(const stor_waits_t *waits);

@@ -353,7 +353,7 @@ Test(replication_link, apply_in_order_and_durable)
     }
     cr_assert_eq(t.last.applied.applied, after);
     cr_assert_geq(t.last.applied.durable, after);
-    cr_assert_eq(stor_replication_applied(t.storage), after);
+    cr_assert_eq(stor_engine_visible(t.storage->engine), after);
     id = apply_post(after + 5, after + 6, 0);
     TURNS_UNTIL(t.got[id] != 0);
     cr_assert_eq(t.failed[id], VD_ERR_BAD_VALUE); /* a hole */
