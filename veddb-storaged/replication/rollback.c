@@ -240,6 +240,7 @@ static const char *kind_name(stor_change_kind_t kind)
     case STOR_CHANGE_INSERT:
         return "insert";
     case STOR_CHANGE_REPLACE:
+    case STOR_CHANGE_UPDATE_WHOLE:
     case STOR_CHANGE_DELTA:
         return "update";
     case STOR_CHANGE_DELETE:
@@ -276,10 +277,18 @@ static int metadata_save(save_t *save, const stor_journal_entry_t *entry,
         vd_bb_cstr(&bb, "ns", collection->ns);
     if (change->kind < STOR_CHANGE_CREATE)
         vd_bb_value(&bb, VD_SLICE_LIT("_id"), change->id);
-    else
+    else if (change->kind != STOR_CHANGE_RESULT) /* rows of sessions may hold documents */
         vd_bb_document(&bb, "body", change->body);
     int rc = vd_bb_finish(&bb, &document, err);
     return rc == VD_OK ? file_add(save, &save->journal_file, document, err) : rc;
+}
+
+/* Passwords' verifiers and the set's signing keys are no matter for a readable file: that they were
+ * changed stands in journal.bson, as what does not. */
+static bool is_secret(const stor_collection_t *collection)
+{
+    return vd_slice_is(collection->db, "admin") && collection->name.len > 7 &&
+           memcmp(collection->name.data, "system.", 7) == 0;
 }
 
 static int entry_save(save_t *save, const stor_journal_entry_t *entry, vd_error_t *err)
@@ -291,7 +300,8 @@ static int entry_save(save_t *save, const stor_journal_entry_t *entry, vd_error_
         stor_collection_t *collection =
             stor_catalog_reference(save->storage->catalog, change.collection_id);
         rc = metadata_save(save, entry, &change, collection, err);
-        if (rc == VD_OK && collection != NULL && change.kind < STOR_CHANGE_CREATE)
+        if (rc == VD_OK && collection != NULL && change.kind < STOR_CHANGE_CREATE &&
+            !is_secret(collection))
             rc = change_save(save, &change, entry->timestamp, collection, err);
         stor_catalog_unreference(&collection);
         vd_arena_reset(save->entry_arena);
