@@ -76,6 +76,9 @@ Test(snapshot_rollback, files)
     run(reads, "db", "{'insert': 'x/../y z', 'documents': [{'_id': 'z'}]}");
     run(reads, "db", "{'insert': 'dropped', 'documents': [{'_id': 1}]}");
     run(reads, "db", "{'drop': 'dropped'}");
+    reads->flags |= VDP_COMMAND_INTERNAL;
+    run(reads, "admin", "{'insert': 'system.keys', 'documents': [{'_id': 1, 'key': 'secret'}]}");
+    reads->flags &= ~(uint32_t)VDP_COMMAND_INTERNAL;
     reads_ok(stor_replication_open(storage, false, &storage->replication, &err), &err);
     uint64_t documents = 0;
     vd_buf_t folder;
@@ -97,10 +100,15 @@ Test(snapshot_rollback, files)
     check_file(path, "db.c.bson", c, 2);
     check_file(path, "db.x%2F..%2Fy%20z.bson", x, 1);
     check_file(path, "removed.bson", removed, 1);
+    /* That a signing key was made stands in journal.bson alone, without the key. */
+    char keys[600];
+    snprintf(keys, sizeof keys, "%s/admin.system.keys.bson", path);
+    cr_assert_eq(stat(keys, &st), -1);
     bson_file_t journal = file_read(path, "journal.bson");
     vd_bson_t entry;
-    static const char *const kinds[] = {"update", "update", "delete", "insert", "delete", "delete",
-                                        "insert", "create", "insert", "create", "insert", "drop"};
+    static const char *const kinds[] = {"update", "update", "delete", "insert", "delete",
+                                        "delete", "insert", "create", "insert", "create",
+                                        "insert", "drop",   "create", "insert"};
     size_t n = 0;
     uint64_t last = to;
     for (; file_next(&journal, &entry); n++) {
@@ -108,6 +116,7 @@ Test(snapshot_rollback, files)
         cr_assert(vd_slice_is(vd_value_string(vd_bson_get(entry, "kind")), kinds[n]), "%zu", n);
         cr_assert(vd_slice_is(vd_value_string(vd_bson_get(entry, "user")), "ann@admin"));
         cr_assert_gt(vd_value_timestamp(vd_bson_get(entry, "ts")), last);
+        cr_assert(vd_value_is_missing(vd_bson_get(entry, "key")));
         last = vd_value_timestamp(vd_bson_get(entry, "ts"));
     }
     cr_assert_eq(n, VD_COUNT_OF(kinds));
