@@ -277,6 +277,7 @@ static int aggregate_cursor(stor_request_t *request, uint64_t collection_id, vd_
         vd_arena_copy(arena, &request->variables, sizeof request->variables);
     aggregate_t *aggregate = VD_ARENA_NEW(arena, aggregate_t);
     stor_pipeline_context_t context = {.arena = arena,
+                                       .request = request,
                                        .variables = variables,
                                        .db = vd_arena_copy_slice(arena, request->db),
                                        .collection_id = collection_id};

@@ -45,7 +45,7 @@ static int count_matching(stor_request_t *request, const stor_query_spec_t *spec
     stor_query_t *query = NULL;
     vd_bson_t document;
     int64_t count = 0;
-    int rc = stor_query_open(request->arena, spec, &query, err);
+    int rc = stor_query_open(request->arena, request, spec, &query, err);
     while (rc == VD_OK && (rc = stor_query_next(query, request, &document, err)) == VD_OK)
         count++;
     if (query != NULL)
@@ -211,7 +211,7 @@ int stor_run_distinct(stor_request_t *request, vd_error_t *err)
     distinct_t distinct = {.request = request, .arena = vd_arena_create(), .bucket_count = 256};
     distinct.buckets = VD_ARENA_ARRAY(distinct.arena, seen_t *, distinct.bucket_count);
     vd_bb_begin_array(&request->reply, "values");
-    rc = stor_query_open(request->arena, &spec, &query, err);
+    rc = stor_query_open(request->arena, request, &spec, &query, err);
     while (rc == VD_OK && (rc = stor_query_next(query, request, &document, err)) == VD_OK)
         if (stor_path_walk(&path, document, false, distinct_leaf, &distinct))
             rc = vd_error_set(err, VD_ERR_LOCATION(17217), "distinct too big, 16mb cap");

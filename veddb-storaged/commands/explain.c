@@ -304,7 +304,7 @@ static int explain_query(explain_t *explain, const stor_query_parts_t *parts, vd
     spec.collection_id = id;
     explain->sort = parts->sort;
     explain->projection = parts->projection;
-    rc = stor_query_open(request->arena, &spec, &query, err);
+    rc = stor_query_open(request->arena, request, &spec, &query, err);
     if (rc == VD_OK && explain->verbosity != STOR_EXPLAIN_PLANNER) {
         while ((rc = stor_query_next(query, request, &document, err)) == VD_OK)
             explain->delivered++;
@@ -450,8 +450,10 @@ static int explain_aggregate(explain_t *explain, vd_error_t *err)
     stor_request_t *request = explain->request;
     stor_aggregate_args_t args = {0};
     stor_pipeline_t *pipeline = NULL;
-    stor_pipeline_context_t context = {
-        .arena = request->arena, .variables = &request->variables, .db = request->db};
+    stor_pipeline_context_t context = {.arena = request->arena,
+                                       .request = request,
+                                       .variables = &request->variables,
+                                       .db = request->db};
     int rc = stor_aggregate_args(request, explain->command, true, &args, err);
     if (rc == VD_OK)
         rc = stor_read_hint(args.hint, &context.natural, err);

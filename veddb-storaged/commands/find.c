@@ -169,7 +169,7 @@ static int find_cursor(stor_request_t *request, uint64_t collection_id, vd_arena
         rc = stor_read_parse(arena, &args.parts, variables, &spec, err);
     if (rc == VD_OK) {
         spec.collection_id = find->collection_id = collection_id;
-        rc = stor_query_open(arena, &spec, &find->query, err);
+        rc = stor_query_open(arena, request, &spec, &find->query, err);
     }
     if (rc != VD_OK) {
         vd_arena_destroy(&arena);

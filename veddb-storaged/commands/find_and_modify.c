@@ -177,7 +177,7 @@ static int sorted_choose(modify_t *modify, vd_bson_t *ret_document, vd_error_t *
                               .limit = 1};
     stor_query_t *query = NULL;
     vd_bson_t document;
-    int rc = stor_query_open(request->arena, &spec, &query, err);
+    int rc = stor_query_open(request->arena, request, &spec, &query, err);
     if (rc == VD_OK)
         rc = stor_query_next(query, request, &document, err);
     if (query != NULL) {

@@ -44,9 +44,10 @@ static stor_access_t access_of(const stor_query_t *query)
                                                                   : STOR_ACCESS_ID_RANGE;
 }
 
-int stor_query_open(vd_arena_t *arena, const stor_query_spec_t *spec, stor_query_t **ret_query,
-                    vd_error_t *err)
+int stor_query_open(vd_arena_t *arena, stor_request_t *request, const stor_query_spec_t *spec,
+                    stor_query_t **ret_query, vd_error_t *err)
 {
+    (void)request;
     VD_ASSERT(spec->filter != NULL && spec->variables != NULL);
 
     stor_query_t *query = VD_ARENA_NEW(arena, stor_query_t);

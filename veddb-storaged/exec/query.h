@@ -26,8 +26,10 @@ typedef struct {
 
 typedef struct stor_query stor_query_t;
 
-VD_MUST_CHECK int stor_query_open(vd_arena_t *arena, const stor_query_spec_t *spec,
-                                  stor_query_t **ret_query, vd_error_t *err);
+/* request: who asks now; its collection is held. Nothing of it is kept. */
+VD_MUST_CHECK int stor_query_open(vd_arena_t *arena, stor_request_t *request,
+                                  const stor_query_spec_t *spec, stor_query_t **ret_query,
+                                  vd_error_t *err);
 /* VD_ERR_NOT_FOUND at the end. The document is valid until the next call on the query. The
  * collection must be held by the request. */
 VD_MUST_CHECK int stor_query_next(stor_query_t *query, stor_request_t *request,

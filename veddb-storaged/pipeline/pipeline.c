@@ -238,7 +238,7 @@ int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages
         uint32_t folded = fold_head(context, pipeline, &spec);
         pipeline->stages += folded;
         pipeline->stage_count -= folded;
-        rc = stor_query_open(context->arena, &spec, &pipeline->head.query, err);
+        rc = stor_query_open(context->arena, context->request, &spec, &pipeline->head.query, err);
         if (rc != VD_OK)
             return rc;
         pipeline->has_head = true;

@@ -20,6 +20,7 @@ typedef struct stor_pipeline stor_pipeline_t;
 
 typedef struct {
     vd_arena_t *arena;                 /* of the pipeline's life */
+    stor_request_t *request;           /* who parses; not kept */
     const stor_variables_t *variables; /* lives as long */
     vd_slice_t db, collection;         /* collection empty for aggregate: 1; live as long */
     uint64_t collection_id;            /* 0 = does not exist */
