@@ -58,12 +58,18 @@ int stor_write_begin(stor_write_t *write, vd_error_t *err)
     return rc;
 }
 
+uint64_t stor_write_version(stor_write_t *write)
+{
+    if (write->timestamp == 0)
+        write->timestamp = stor_txn_timestamp(write->request->session);
+    return write->timestamp;
+}
+
 /* First change: draw the timestamp, begin the entry. */
 static int change_begin(stor_write_t *write, vd_error_t *err)
 {
     stor_request_t *request = write->request;
-    if (write->timestamp == 0)
-        write->timestamp = stor_txn_timestamp(request->session);
+    (void)stor_write_version(write); /* draws it */
     if (vd_buf_len(&write->entry) >= STOR_JOURNAL_PART_MAX) {
         int rc = stor_journal_append(request->storage->journal, request->session, write->timestamp,
                                      write->part++, vd_buf_slice(&write->entry), err);

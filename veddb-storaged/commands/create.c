@@ -17,6 +17,7 @@ static const stor_arg_t create_table[] = {
     STOR_ARG("validator", STOR_ARG_VALUE, create_args_t, validator, 0),
     STOR_ARG("validationLevel", STOR_ARG_STRING, create_args_t, options.level, 0),
     STOR_ARG("validationAction", STOR_ARG_STRING, create_args_t, options.action, 0),
+    STOR_ARG("cas", STOR_ARG_STRING, create_args_t, options.cas, 0),
     STOR_ARG("capped", STOR_ARG_BOOL, create_args_t, capped, 0),
     STOR_ARG("size", STOR_ARG_VALUE, create_args_t, size, 0),
     STOR_ARG("max", STOR_ARG_VALUE, create_args_t, max, 0),

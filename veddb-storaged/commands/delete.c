@@ -103,7 +103,7 @@ static int delete_plan(stor_writes_t *writes, const delete_args_t *args,
     if (rc == VD_OK)
         rc = stor_read_hint(args->hint, &spec.natural, err);
     if (rc == VD_OK) {
-        spec.filter = filter;
+        stor_targets_filter(&spec, request->arena, filter);
         *ret_spec = spec;
     }
     return rc;

@@ -129,8 +129,10 @@ static int find_point(stor_request_t *request, const find_args_t *args,
     }
     if (rc == VD_OK)
         rc = stor_fetch(request, collection, key, &record, err);
-    if (rc == VD_OK)
+    if (rc == VD_OK) {
+        match.version = record.version;
         rc = stor_match_document(spec->filter, record.document, &match, &matches, err);
+    }
     if (rc == VD_OK && matches) {
         document = record.document;
         if (spec->project != NULL) {

@@ -271,7 +271,11 @@ static int whole_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
         return rc;
     if (vd_value_as_flag(vd_bson_get(spec, "sparse")))
         return no_key(err, "cannot mix \"partialFilterExpression\" and \"sparse\" options");
-    return stor_filter_parse(request->arena, vd_value_document(partial), NULL, &filter, err);
+    rc = stor_filter_parse(request->arena, vd_value_document(partial), NULL, &filter, err);
+    if (rc == VD_OK && stor_filter_version(filter) != 0)
+        rc = vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
+                          "$version is not allowed in a partial index");
+    return rc;
 }
 
 /* ---- the index on _id ---- */

@@ -124,7 +124,10 @@ int stor_update_prepare(stor_writes_t *writes, const stor_update_args_t *args,
     if (rc != VD_OK)
         return rc;
     plan.update = update;
-    plan.filter = plan.targets.filter = filter;
+    plan.filter = filter;
+    stor_targets_filter(&plan.targets, request->arena, filter);
+    plan.targets.updates = true;
+    plan.targets.upsert = args->upsert;
     plan.targets.variables = &request->variables;
     plan.targets.multi = args->multi;
     *ret_plan = plan;
@@ -145,6 +148,15 @@ static int write_changed(stor_update_run_t *run, const stor_record_t *record, vd
                              err);
 }
 
+static int image_update(stor_update_run_t *run, const stor_record_t *record, vd_bson_t after,
+                        bool changed, int64_t array_position, stor_statement_result_t *result,
+                        vd_error_t *err)
+{
+    stor_image_t old = {record->document, record->version};
+    stor_image_t new = {after, changed ? stor_write_version(&run->writes->write) : record->version};
+    return run->image(run->image_context, old, new, array_position, result, err);
+}
+
 int stor_update_record(void *context, const stor_record_t *record, const stor_match_t *match,
                        stor_tally_t *tally, vd_error_t *err)
 {
@@ -158,8 +170,7 @@ int stor_update_record(void *context, const stor_record_t *record, const stor_ma
     if (rc == VD_OK && changed)
         rc = stor_write_validate(&writes->write, after, &record->document, run->plan->bypass, err);
     if (rc == VD_OK && run->image != NULL) /* first: record is gone after the change */
-        rc = run->image(run->image_context, record->document, after, match->array_position, &result,
-                        err);
+        rc = image_update(run, record, after, changed, match->array_position, &result, err);
     if (rc == VD_OK && changed)
         rc = write_changed(run, record, after, err);
     result.n_modified = changed;
@@ -189,7 +200,9 @@ static int insert_try(stor_update_run_t *run, vd_error_t *err)
     result.upserted = vd_bson_get(document, "_id");
     rc = stor_id_key(arena, result.upserted, &key, err);
     if (rc == VD_OK && run->image != NULL)
-        rc = run->image(run->image_context, VD_BSON_NONE, document, -1, &result, err);
+        rc = run->image(run->image_context, (stor_image_t){0},
+                        (stor_image_t){document, stor_write_version(&writes->write)}, -1, &result,
+                        err);
     if (rc == VD_OK)
         rc = stor_write_insert(&writes->write, key, document,
                                stor_writes_statement_id(writes, run->index), err);
