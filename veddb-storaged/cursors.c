@@ -8,6 +8,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/registry.h"
 
 #define CURSOR_IN_USE    12051
@@ -20,7 +21,7 @@ struct stor_client_cursor {
     void *state;
     vd_arena_t *arena;
     vd_slice_t ns, user; /* in the arena */
-    vd_bson_t originating;
+    vd_bson_t originating, collation;
     stor_session_key_t session; /* when has_lsid */
     bool has_lsid, no_timeout, pinned, killed;
     uint64_t collection_id, left_us; /* left_us: of maxTimeMS; 0 = none */
@@ -156,6 +157,10 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
     };
     cursor->last_used_ms = cursor->opened_ms;
     cursor->read_level = request->read_level;
+    vd_bson_t collation = stor_collation_spec();
+    if (collation.data != NULL)
+        cursor->collation =
+            (vd_bson_t){vd_arena_copy(arena, collation.data, collation.len), collation.len};
     if (options->originating.len >= 5)
         cursor->originating =
             (vd_bson_t){vd_arena_copy(arena, options->originating.data, options->originating.len),
@@ -335,7 +340,9 @@ static int fill_more(stor_request_t *request, stor_client_cursor_t *cursor, uint
     vd_slice_t ns = vd_arena_copy_slice(request->arena, cursor->ns);
     request->change_stream = cursor->class->change_stream;
     stor_batch_begin(&batch, request, false, batch_size);
-    int rc = cursor->class->fill(cursor->state, request, &batch, &done, err);
+    int rc = stor_collation_use(cursor->collation, err);
+    if (rc == VD_OK)
+        rc = cursor->class->fill(cursor->state, request, &batch, &done, err);
     if (rc == VD_OK && !done && batch.count == 0 && await_more(request, cursor))
         return VD_OK;
     if (rc == VD_OK)

@@ -5,6 +5,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/rand.h"
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/delta.h"
 #include "veddb-storaged/query/json_schema.h"
 #include "veddb-storaged/query/match.h"
@@ -433,13 +434,9 @@ static int validation_error(stor_write_t *write, vd_bson_t document, vd_error_t 
     return VD_ERR_DOCUMENT_VALIDATION_FAILURE;
 }
 
-int stor_write_validate(stor_write_t *write, vd_bson_t document, const vd_bson_t *old, bool bypass,
-                        vd_error_t *err)
+static int validate(stor_write_t *write, vd_bson_t document, const vd_bson_t *old, vd_error_t *err)
 {
     const stor_collection_t *collection = write->collection;
-    if (VD_LIKELY(collection->validator == NULL) || bypass ||
-        collection->validation_level == STOR_VALIDATION_OFF)
-        return VD_OK;
     stor_match_t match = {.arena = write->request->arena, .variables = &write->request->variables};
     bool matches = false;
     int rc = stor_match_document(collection->validator, document, &match, &matches, err);
@@ -457,4 +454,18 @@ int stor_write_validate(stor_write_t *write, vd_bson_t document, const vd_bson_t
         return VD_OK;
     }
     return validation_error(write, document, err);
+}
+
+int stor_write_validate(stor_write_t *write, vd_bson_t document, const vd_bson_t *old, bool bypass,
+                        vd_error_t *err)
+{
+    const stor_collection_t *collection = write->collection;
+    if (VD_LIKELY(collection->validator == NULL) || bypass ||
+        collection->validation_level == STOR_VALIDATION_OFF)
+        return VD_OK;
+    /* A validator is the collection's, whatever collation the writer has. */
+    const vd_collation_t *collation = vd_collation_set(NULL);
+    int rc = validate(write, document, old, err);
+    (void)vd_collation_set(collation);
+    return rc;
 }

@@ -4,6 +4,7 @@
 #include "veddb-storaged/commands/collection_options.h"
 #include "veddb-storaged/commands/index_spec.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/query/collation.h"
 
 typedef struct {
     stor_collection_options_t options;
@@ -106,7 +107,7 @@ static int options_check(stor_request_t *request, vd_slice_t name, create_args_t
     if (rc == VD_OK)
         rc = id_index_check(request, args, err);
     if (rc == VD_OK)
-        rc = stor_args_collation(args->collation, err);
+        rc = stor_collation_simple_only(args->collation, "a collection", err);
     if (rc == VD_OK && !vd_bson_is_empty(args->storage_engine))
         rc = vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                           "storageEngine: this engine has no options of a collection");

@@ -4,6 +4,7 @@
  * retried command gets again, and a projection that fails leaves nothing changed. */
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/write_common.h"
+#include "veddb-storaged/query/collation.h"
 
 typedef struct {
     stor_write_args_t command;
@@ -87,7 +88,7 @@ int stor_find_and_modify_parts(vd_bson_t body, stor_query_parts_t *ret_parts, bo
     modify_args_t args;
     int rc = modify_args(body, &args, err);
     if (rc == VD_OK)
-        rc = stor_args_collation(args.update.collation, err);
+        rc = stor_collation_use(args.update.collation, err);
     if (rc != VD_OK)
         return rc;
     *ret_parts = (stor_query_parts_t){.filter = args.update.query,
@@ -253,7 +254,7 @@ static int remove_plan(modify_t *modify, vd_error_t *err)
     const stor_update_args_t *args = &modify->args->update;
     stor_update_plan_t *plan = &modify->plan;
     stor_filter_t *filter;
-    int rc = stor_args_collation(args->collation, err);
+    int rc = stor_collation_use(args->collation, err);
     if (rc == VD_OK)
         rc = stor_filter_parse(request->arena, args->query, &request->variables, &filter, err);
     if (rc == VD_OK)
@@ -282,7 +283,7 @@ static int sort_plan(modify_t *modify, vd_error_t *err)
         return rc;
     if (sort->count == 0)
         modify->plan.targets.natural = sort->natural;
-    else if (stor_sort_is_id(sort, &direction))
+    else if (stor_sort_is_id(sort, &direction) && vd_collation_get() == NULL)
         modify->plan.targets.natural = (int8_t)direction;
     else
         modify->sort = sort;

@@ -2,6 +2,7 @@
  * changed or inserted. */
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/write_common.h"
+#include "veddb-storaged/query/collation.h"
 
 #define SEARCHES_MAX 1000 /* an _id that comes and goes each time: somebody else's fault */
 
@@ -56,7 +57,7 @@ int stor_update_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t 
     if (rc == VD_OK)
         rc = statement_parse(statement, &args, err);
     if (rc == VD_OK)
-        rc = stor_args_collation(args.collation, err);
+        rc = stor_collation_use(args.collation, err);
     if (rc == VD_OK)
         *ret_parts =
             (stor_query_parts_t){.filter = args.query, .let = command.let, .hint = args.hint};
@@ -106,7 +107,7 @@ int stor_update_prepare(stor_writes_t *writes, const stor_update_args_t *args,
     if (args->multi && request->txn_number >= 0)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Cannot use (or request) retryable writes with multi=true");
-    int rc = stor_args_collation(args->collation, err);
+    int rc = stor_collation_use(args->collation, err);
     if (rc == VD_OK)
         rc = constants_read(request, args, &variables, err);
     if (rc != VD_OK)

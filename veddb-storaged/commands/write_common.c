@@ -4,6 +4,7 @@
 #include "libcommon/base/clock.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/replication.h"
 
 #define MESSAGES_MAX_BYTES (1024 * 1024) /* of errmsg; later errors have an empty one */
@@ -271,6 +272,7 @@ int stor_writes_run(stor_writes_t *writes,
         if (rc == VD_OK) {
             mark = vd_arena_mark(request->arena); /* `let` stays */
             writes->write.attempts = 0;
+            stor_collation_end(); /* each statement has its own */
             rc = run(writes, i, context, &step);
         }
         if (stor_writes_is_fatal(rc)) {

@@ -2,6 +2,7 @@
 #include "veddb-storaged/exec/query.h"
 
 #include "libcommon/base/limits.h"
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/exec/topk.h"
 #include "veddb-storaged/query/match.h"
 
@@ -28,7 +29,7 @@ static bool sort_served_by_id(const stor_sort_t *sort, bool *ret_backward)
         return true;
     if (sort->natural != 0)
         direction = sort->natural;
-    else if (!stor_sort_is_id(sort, &direction))
+    else if (!stor_sort_is_id(sort, &direction) || vd_collation_get() != NULL)
         return false;
     *ret_backward = direction < 0;
     return true;

@@ -407,7 +407,8 @@ int stor_filter_parse_value(vd_arena_t *arena, vd_bson_t predicate,
 vd_value_t stor_filter_id_equality(const stor_filter_t *filter)
 {
     if (filter->kind == STOR_FILTER_EQ)
-        return vd_slice_is(filter->path.text, "_id") && filter->value.type != VD_BSON_REGEX
+        return vd_slice_is(filter->path.text, "_id") && filter->value.type != VD_BSON_REGEX &&
+                       !vd_collation_matters(filter->value)
                    ? filter->value
                    : VD_VALUE_MISSING;
     vd_value_t found = VD_VALUE_MISSING;

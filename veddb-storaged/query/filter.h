@@ -111,8 +111,8 @@ uint32_t stor_type_bit(uint8_t type);
 #define STOR_TYPE_BITS_NUMBER                                                                      \
     (1u << VD_BSON_DOUBLE | 1u << VD_BSON_INT32 | 1u << VD_BSON_INT64 | 1u << VD_BSON_DECIMAL128)
 
-/* The value that the filter pins _id to (top-level or under $and, EQ on "_id", not a regex), or
- * MISSING. */
+/* The value that the filter pins _id to (top-level or under $and, EQ on "_id", not a regex nor
+ * what a collation compares otherwise), or MISSING. */
 vd_value_t stor_filter_id_equality(const stor_filter_t *filter);
 /* The version that the filter asks for, 0 = none. */
 uint64_t stor_filter_version(const stor_filter_t *filter);

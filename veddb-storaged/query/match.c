@@ -74,8 +74,9 @@ static bool match_comparison(const stor_filter_t *filter, vd_value_t v)
             return compare_across(filter->kind, v, with);
     } else if (filter->kind == STOR_FILTER_EQ) {
         /* The common cases, without the general comparison. */
-        if (v.type == VD_BSON_STRING || v.type == VD_BSON_OBJECTID || v.type == VD_BSON_INT32 ||
-            v.type == VD_BSON_BOOL || v.type == VD_BSON_DATE || v.type == VD_BSON_INT64)
+        if ((v.type == VD_BSON_STRING && vd_collation_get() == NULL) ||
+            v.type == VD_BSON_OBJECTID || v.type == VD_BSON_INT32 || v.type == VD_BSON_BOOL ||
+            v.type == VD_BSON_DATE || v.type == VD_BSON_INT64)
             return v.len == with.len && memcmp(v.data, with.data, v.len) == 0;
     }
     /* NaN equals NaN and is in no order with anything. */

@@ -390,8 +390,8 @@ Test(writes, update_errors)
         {"{'update': 'c', 'updates': [{'q': {}, 'u': {'$set': {'a': 1}}, 'hint': 'other'}]}",
          "{'writeErrors.0.code': 2}", 0},
         {"{'update': 'c', 'updates': [{'q': {}, 'u': {'$set': {'a': 1}}, 'collation': {'locale': "
-         "'de'}}]}",
-         "{'writeErrors.0.code': 238}", 0},
+         "'nowhere'}}]}",
+         "{'writeErrors.0.code': 2}", 0},
         {"{'update': 'c', 'let': {'x': '$a'}, 'ordered': false, 'updates': [{'q': {}, 'u': "
          "{'$set': "
          "{'a': 1}}}, {'q': {}, 'u': {'$set': {'a': 1}}}]}",
