@@ -39,6 +39,7 @@ struct stor_collection {
     stor_validation_level_t validation_level;
     stor_validation_action_t validation_action;
     vd_arena_t *options_arena;
+    struct stor_index_set *indexes; /* index/index.h; NULL = only the one on _id */
     /* Exact as of the commits that have happened; see counters.c. */
     atomic_int_fast64_t documents, bytes;
     atomic_uint_fast64_t hash;
