@@ -11,7 +11,8 @@
  *          the schema while holding one.
  * Rows:    key "c" + id u64 BE -> BSON {id, db, name, uuid, options, created}; "m" + name -> BSON
  *          {v: ...} (meta: set id, term, auth epoch, segments of the journal "s" + number); "n" +
- *          id -> counters folded up to a journal position (counters.h).
+ *          id -> counters folded up to a journal position (counters.h); "x" + collection + id ->
+ *          an index; "k" + id -> what is kept of it (rows.h).
  * Threads: any. */
 #pragma once
 #include "veddb-storaged/journal.h"
