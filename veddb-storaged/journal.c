@@ -264,6 +264,9 @@ static bool change_ok(const stor_change_t *change, uint8_t own_type, size_t own_
     case STOR_CHANGE_RESULT:
     case STOR_CHANGE_NOOP:
     case STOR_CHANGE_DROP_DATABASE:
+    case STOR_CHANGE_CREATE_INDEXES:
+    case STOR_CHANGE_DROP_INDEXES:
+    case STOR_CHANGE_MODIFY_INDEX:
         return own_type == 0 && own_len == 0 && is_document(change->body.data, change->body.len);
     }
     return false;

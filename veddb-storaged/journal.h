@@ -40,6 +40,11 @@ typedef enum {
     STOR_CHANGE_CONFIG = 20, /* body: the replica set's configuration */
     /* body: {db}. Behind the DROPs of its collections, so nothing is left to be done. */
     STOR_CHANGE_DROP_DATABASE = 21,
+    /* Indexes of a collection; one entry for all that became ready, or went, in one step.
+     * body: {db, name, uuid, indexes: [{id, spec}]} */
+    STOR_CHANGE_CREATE_INDEXES = 22,
+    STOR_CHANGE_DROP_INDEXES = 23,
+    STOR_CHANGE_MODIFY_INDEX = 24, /* the new spec; and before: spec */
     /* Not in the journal of a node alone. */
     STOR_CHANGE_RESULT = 32, /* body: {key, value}: a row of the table "sessions" */
     STOR_CHANGE_NOOP = 33,   /* body: {msg}: carries time */
@@ -48,7 +53,8 @@ typedef enum {
 /* Of a collection as such, not of a document in it. */
 static inline bool stor_change_is_schema(stor_change_kind_t kind)
 {
-    return kind >= STOR_CHANGE_CREATE && kind <= STOR_CHANGE_MODIFY;
+    return (kind >= STOR_CHANGE_CREATE && kind <= STOR_CHANGE_MODIFY) ||
+           (kind >= STOR_CHANGE_CREATE_INDEXES && kind <= STOR_CHANGE_MODIFY_INDEX);
 }
 
 typedef struct {

@@ -123,6 +123,8 @@ struct stor_request {
     vd_slice_t ns; /* "db.c" once known */
     const char *plan_summary;
     uint64_t documents_examined, keys_examined, documents_returned, conflicts, yields;
+    const char *progress_message; /* of long work; NULL = none */
+    uint64_t progress_done, progress_total;
 
     /* replication */
     stor_wait_t wait;

@@ -7,6 +7,7 @@
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/replication.h"
@@ -72,6 +73,7 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
 
     stor_storage_t *storage = vd_xalloc(sizeof *storage);
     storage->settings = *settings;
+    storage->planner = stor_planner_create();
     storage->keys = keys;
     storage->term = FIRST_TERM;
     storage->started_wall_ms = vd_wall_ms();
@@ -114,6 +116,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     VD_ASSERT(storage->inbox == NULL && storage->keeper == NULL && storage->registry_first == NULL);
     stor_replication_close(&storage->replication);
     stor_cursors_close(&storage->cursors);
+    stor_planner_destroy(&storage->planner);
     stor_sessions_close(&storage->sessions);
     stor_journal_close(&storage->journal);
     stor_catalog_close(&storage->catalog);

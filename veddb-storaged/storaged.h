@@ -55,6 +55,7 @@ typedef struct stor_storage {
     stor_journal_t *journal;
     stor_sessions_t *sessions;
     stor_cursors_t *cursors;
+    struct stor_planner *planner;    /* exec/planner.h; NULL in some unit tests: no statistics */
     stor_keeper_t *keeper;           /* NULL in unit tests */
     stor_inbox_t *inbox;             /* NULL in unit tests */
     stor_replication_t *replication; /* replication/replication.h */

@@ -7,6 +7,7 @@
 #include "libcommon/base/rand.h"
 #include "libcommon/bson/compare.h"
 #include "veddb-storaged/delta.h"
+#include "veddb-storaged/index/index.h"
 #include "veddb-storaged/query/json_schema.h"
 #include "veddb-storaged/query/match.h"
 #include "veddb-storaged/replication/replication.h"
@@ -135,6 +136,23 @@ static int duplicate(stor_write_t *write, vd_value_t id, vd_error_t *err)
     return VD_ERR_DUPLICATE_KEY;
 }
 
+static int index_change(stor_write_t *write, vd_slice_t key, vd_bson_t before, vd_bson_t after,
+                        vd_error_t *err)
+{
+    stor_request_t *request = write->request;
+    int rc = stor_index_change(request->session, write->collection, request->arena, key, before,
+                               after, err);
+    if (rc == VD_ERR_DUPLICATE_KEY)
+        stor_request_depends(request, stor_txn_snapshot_newest(request->session));
+    return rc;
+}
+
+/* An index refuses the document: the transaction may go on without it. */
+static int inserted_undo(stor_write_t *write, vd_slice_t key, int rc)
+{
+    return stor_cursor_remove(write->table, key, NULL) == VD_OK ? rc : VD_ERR_WRITE_CONFLICT;
+}
+
 int stor_write_insert(stor_write_t *write, vd_slice_t key, vd_bson_t document, int32_t statement,
                       vd_error_t *err)
 {
@@ -152,6 +170,9 @@ int stor_write_insert(stor_write_t *write, vd_slice_t key, vd_bson_t document, i
             vd_error_copy(&step, err);
         return rc;
     }
+    rc = index_change(write, key, VD_BSON_NONE, document, err);
+    if (rc != VD_OK)
+        return rc == VD_ERR_WRITE_CONFLICT ? rc : inserted_undo(write, key, rc);
     stor_change_t change = {
         .kind = STOR_CHANGE_INSERT,
         .statement = statement,
@@ -203,7 +224,9 @@ static int put(stor_write_t *write, const stor_record_t *old, vd_bson_t document
         change.kind = STOR_CHANGE_DELTA;
         change.id = vd_bson_get(document, "_id");
     }
-    rc = image_add(write, old, err);
+    rc = index_change(write, old->key, old->document, document, err);
+    if (rc == VD_OK)
+        rc = image_add(write, old, err);
     if (rc == VD_OK)
         rc = stor_journal_add(&write->entry, &change, err);
     if (rc == VD_OK)
@@ -241,7 +264,9 @@ int stor_write_remove(stor_write_t *write, const stor_record_t *old, int32_t sta
         .hash_delta = 0 - stor_record_hash(old->version, old->document),
         .id = vd_bson_get(old->document, "_id"),
     };
-    rc = image_add(write, old, err);
+    rc = index_change(write, old->key, old->document, VD_BSON_NONE, err);
+    if (rc == VD_OK)
+        rc = image_add(write, old, err);
     if (rc == VD_OK)
         rc = stor_journal_add(&write->entry, &change, err);
     if (rc == VD_OK)

@@ -6,6 +6,7 @@
 #include "veddb-storaged/catalog/catalog_private.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/catalog/rows.h"
+#include "veddb-storaged/index/index_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +85,7 @@ void stor_catalog_unreference(stor_collection_t **collection_p)
     *collection_p = NULL;
     if (collection == NULL || atomic_fetch_sub(&collection->references, 1) != 1)
         return;
+    stor_index_set_unreference(&collection->indexes);
     vd_arena_destroy(&collection->options_arena);
     vd_free(collection->ns);
     vd_free(collection);
@@ -453,6 +455,19 @@ void stor_catalog_table_dropped(stor_catalog_t *catalog, const char *table)
     pthread_mutex_unlock(&catalog->dropped_lock);
 }
 
+void stor_catalog_tables_gone(stor_catalog_t *catalog, const stor_collection_t *collection)
+{
+    stor_catalog_table_dropped(catalog, collection->table);
+    for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++) {
+        stor_index_t *index = collection->indexes->items[i];
+        if (atomic_load(&index->state) == STOR_INDEX_BUILDING) {
+            atomic_store(&index->log->cancelled, VD_ERR_INDEX_BUILD_ABORTED);
+            stor_catalog_table_dropped(catalog, index->log->table);
+        }
+        stor_catalog_table_dropped(catalog, index->table);
+    }
+}
+
 /* Out of the list, if it stands there. */
 static void dropped_forget(stor_catalog_t *catalog, const char *table)
 {
@@ -551,7 +566,7 @@ static int row_load(vd_bson_t row, void *context, vd_error_t *err)
 
 typedef struct {
     stor_catalog_t *catalog;
-    vd_map_t *segments; /* names of tables that rows of the journal name */
+    vd_map_t *named; /* tables that rows of the journal and of indexes name */
     uint32_t removed;
     bool found_catalog;
 } sweep_t;
@@ -562,7 +577,7 @@ static int sweep_segment(void *context, uint64_t number, uint64_t first)
     sweep_t *sweep = context;
     char table[32];
     (void)snprintf(table, sizeof table, "j-%llu", (unsigned long long)number);
-    return vd_map_put(sweep->segments, vd_slice_str(table), sweep, NULL);
+    return vd_map_put(sweep->named, vd_slice_str(table), sweep, NULL);
 }
 
 /* A table that no row names was made, or dropped, just before the process died. */
@@ -573,8 +588,10 @@ static int sweep_table(const char *name, void *context)
     if (strncmp(name, "c-", 2) == 0) {
         uint64_t id = strtoull(name + 2, NULL, 10);
         orphan = vd_map_get(sweep->catalog->by_id, vd_key_u64(&id)) == NULL;
-    } else if (strncmp(name, "j-", 2) == 0) {
-        orphan = vd_map_get(sweep->segments, vd_slice_str(name)) == NULL;
+    } else if (strncmp(name, "b-", 2) == 0 || strncmp(name, "r-", 2) == 0) {
+        orphan = true; /* of a build that did not end */
+    } else if (strncmp(name, "j-", 2) == 0 || strncmp(name, "i-", 2) == 0) {
+        orphan = vd_map_get(sweep->named, vd_slice_str(name)) == NULL;
     }
     if (!orphan)
         return VD_OK;
@@ -586,15 +603,30 @@ static int sweep_table(const char *name, void *context)
     return VD_OK;
 }
 
+static int sweep_indexes(sweep_t *sweep)
+{
+    uint64_t id = 0;
+    int rc = VD_OK;
+    for (stor_collection_t *c; rc == VD_OK && (c = stor_catalog_next(sweep->catalog, id)) != NULL;
+         stor_catalog_unreference(&c)) {
+        id = c->id;
+        for (uint32_t i = 0; rc == VD_OK && c->indexes != NULL && i < c->indexes->count; i++)
+            rc = vd_map_put(sweep->named, vd_slice_str(c->indexes->items[i]->table), sweep, NULL);
+    }
+    return rc;
+}
+
 static int sweep(stor_catalog_t *catalog, stor_session_t *session, vd_error_t *err)
 {
-    sweep_t sweep = {.catalog = catalog, .segments = vd_map_create(100000)};
+    sweep_t sweep = {.catalog = catalog, .named = vd_map_create(10000000)};
     int rc = stor_catalog_segments(session, sweep_segment, &sweep, err);
+    if (rc == VD_OK && sweep_indexes(&sweep) != VD_OK)
+        rc = vd_error_set(err, VD_ERR_FULL, "too many indexes");
     if (rc == VD_OK)
         rc = stor_engine_tables(catalog->storage->engine, sweep_table, &sweep, err);
     if (sweep.removed > 0)
         vd_log(VD_LOG_INFO, "orphaned tables removed", "count=%u", sweep.removed);
-    vd_map_destroy(&sweep.segments);
+    vd_map_destroy(&sweep.named);
     return rc;
 }
 
@@ -616,6 +648,8 @@ static int load(stor_catalog_t *catalog, vd_error_t *err)
         rc = stor_session_open(engine, &session, err);
     if (rc == VD_OK)
         rc = stor_rows_collections(session, row_load, catalog, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_indexes_load(catalog, session, err);
     vd_arena_t *arena = vd_arena_create();
     vd_value_t next;
     int64_t next_id;

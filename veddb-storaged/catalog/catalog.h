@@ -11,7 +11,8 @@
  *          the schema while holding one.
  * Rows:    key "c" + id u64 BE -> BSON {id, db, name, uuid, options, created}; "m" + name -> BSON
  *          {v: ...} (meta: set id, term, auth epoch, segments of the journal "s" + number); "n" +
- *          id -> counters folded up to a journal position (counters.h).
+ *          id -> counters folded up to a journal position (counters.h); "x" + collection + id ->
+ *          an index; "k" + id -> what is kept of it (rows.h).
  * Threads: any. */
 #pragma once
 #include "veddb-storaged/journal.h"
@@ -47,6 +48,7 @@ struct stor_collection {
     stor_validation_action_t validation_action;
     stor_cas_t cas;
     vd_arena_t *options_arena;
+    struct stor_index_set *indexes; /* index/index.h; NULL = only the one on _id */
     /* Exact as of the commits that have happened; see counters.c. */
     atomic_int_fast64_t documents, bytes;
     atomic_uint_fast64_t hash;

@@ -48,3 +48,39 @@ void stor_catalog_swap(stor_catalog_t *catalog, stor_collection_t *from, stor_co
 VD_MUST_CHECK int stor_catalog_fence(stor_request_t *request, stor_collection_t *collection,
                                      vd_error_t *err);
 void stor_catalog_unfence(stor_catalog_t *catalog, stor_collection_t *collection, bool gone);
+/* The same without a request, and patient: false when it stayed in use for too long. */
+bool stor_catalog_fence_plain(stor_catalog_t *catalog, stor_collection_t *collection);
+
+/* ---- change.c ---- */
+/* The entry of another node that a change comes from. */
+typedef struct {
+    uint64_t timestamp;
+    vd_slice_t key, value;
+} stor_given_t;
+
+typedef struct {
+    stor_change_kind_t kind;
+    uint64_t collection_id;
+    vd_bson_t body;
+    const stor_given_t *given; /* NULL: our own, whose entry is made here */
+    /* Puts and removes rows, in the transaction. */
+    int (*rows)(stor_session_t *session, void *context, vd_error_t *err);
+    void *context;
+} stor_schema_change_t;
+VD_MUST_CHECK int stor_catalog_change_commit(stor_request_t *request,
+                                             const stor_schema_change_t *change, vd_error_t *err);
+/* `from` is fenced, and what stands in its row now is `to`: takes its place. `from` is let go. */
+void stor_catalog_replace(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to,
+                          stor_collection_t *dropped);
+/* The collection while change_lock is held: nobody else can remove it. */
+stor_collection_t *stor_catalog_find(stor_catalog_t *catalog, vd_slice_t db, vd_slice_t name);
+/* What it has in tables goes. */
+void stor_catalog_tables_gone(stor_catalog_t *catalog, const stor_collection_t *collection);
+
+/* ---- indexes.c ---- */
+VD_MUST_CHECK int stor_catalog_indexes_load(stor_catalog_t *catalog, stor_session_t *session,
+                                            vd_error_t *err);
+/* change_lock is held, and the collection is the one that the change means. */
+VD_MUST_CHECK int stor_catalog_indexes_applied(stor_request_t *request, stor_change_kind_t kind,
+                                               stor_collection_t *collection, vd_bson_t body,
+                                               const stor_given_t *given, vd_error_t *err);

@@ -7,6 +7,7 @@
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/index/index_private.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/replication.h"
 
@@ -16,21 +17,8 @@
 
 #define CONFLICT_WAIT_MAX_US 10000
 
-/* The entry of another node that a change comes from. */
-typedef struct {
-    uint64_t timestamp;
-    vd_slice_t key, value;
-} given_t;
-
-typedef struct {
-    stor_change_kind_t kind;
-    uint64_t collection_id;
-    vd_bson_t body;
-    const given_t *given; /* NULL: our own, whose entry is made here */
-    /* Puts and removes rows, in the transaction. */
-    int (*rows)(stor_session_t *session, void *context, vd_error_t *err);
-    void *context;
-} change_t;
+typedef stor_given_t given_t;
+typedef stor_schema_change_t change_t;
 
 static int entry_make(stor_request_t *request, const change_t *change, vd_buf_t *entry,
                       vd_error_t *err)
@@ -93,7 +81,8 @@ static void pause_us(uint64_t us)
 
 /* The keeper folds counters in transactions of some milliseconds and may hold the collection's row:
  * so a conflict is waited for, as long as for the fence. */
-static int change_commit(stor_request_t *request, const change_t *change, vd_error_t *err)
+int stor_catalog_change_commit(stor_request_t *request, const stor_schema_change_t *change,
+                               vd_error_t *err)
 {
     uint64_t give_up = vd_monotonic_ms() + STOR_FENCE_WAIT_MS, wait_us = 100;
     vd_buf_t entry;
@@ -165,8 +154,7 @@ static int body_dropped(stor_request_t *request, vd_bson_t *body, const stor_col
                                      (vd_value_t){uuid, sizeof uuid, VD_BSON_BINARY}, err);
 }
 
-/* The collection while change_lock is held: nobody else can remove it. */
-static stor_collection_t *find(stor_catalog_t *catalog, vd_slice_t db, vd_slice_t name)
+stor_collection_t *stor_catalog_find(stor_catalog_t *catalog, vd_slice_t db, vd_slice_t name)
 {
     char ns[VD_NAMESPACE_MAX_BYTES + 2];
     int len = snprintf(ns, sizeof ns, "%.*s.%.*s", VD_SLICE_FMT(db), VD_SLICE_FMT(name));
@@ -218,7 +206,7 @@ static int create_commit(stor_request_t *request, stor_collection_t *collection,
 {
     stor_catalog_t *catalog = request->storage->catalog;
     change_t change = {STOR_CHANGE_CREATE, collection->id, body, given, create_rows, collection};
-    int rc = change_commit(request, &change, err);
+    int rc = stor_catalog_change_commit(request, &change, err);
     if (rc != VD_OK) {
         stor_catalog_table_dropped(catalog, collection->table);
         stor_catalog_unreference(&collection);
@@ -232,7 +220,7 @@ static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name
                          const stor_create_options_t *options, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    if (find(catalog, db, name) != NULL)
+    if (stor_catalog_find(catalog, db, name) != NULL)
         return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "Collection %.*s.%.*s already exists.",
                             VD_SLICE_FMT(db), VD_SLICE_FMT(name));
     int rc = database_case_check(catalog, db, err);
@@ -289,7 +277,7 @@ static void gone(stor_catalog_t *catalog, stor_collection_t *collection)
 {
     stor_catalog_unfence(catalog, collection, true);
     (void)stor_cursors_kill_collection(catalog->storage->cursors, collection->id);
-    stor_catalog_table_dropped(catalog, collection->table);
+    stor_catalog_tables_gone(catalog, collection);
     stor_catalog_unreference(&collection);
 }
 
@@ -304,7 +292,7 @@ static int drop_locked(stor_request_t *request, stor_collection_t *collection, c
     if (rc != VD_OK)
         return rc;
     change_t change = {STOR_CHANGE_DROP, collection->id, body, given, drop_rows, collection};
-    rc = change_commit(request, &change, err);
+    rc = stor_catalog_change_commit(request, &change, err);
     if (rc != VD_OK) {
         stor_catalog_unfence(catalog, collection, false);
         return rc;
@@ -319,7 +307,7 @@ int stor_catalog_drop(stor_request_t *request, vd_slice_t db, vd_slice_t name, v
     stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     pthread_mutex_lock(&catalog->change_lock);
-    stor_collection_t *collection = find(catalog, db, name);
+    stor_collection_t *collection = stor_catalog_find(catalog, db, name);
     int rc;
     if (collection == NULL) {
         stor_request_depends_newest(request);
@@ -346,7 +334,7 @@ static int database_dropped(stor_request_t *request, vd_slice_t db, vd_error_t *
     vd_bb_string(bb, "db", db);
     int rc = vd_bb_finish(bb, &body, err);
     change_t change = {.kind = STOR_CHANGE_DROP_DATABASE, .body = body, .rows = no_rows};
-    return rc == VD_OK ? change_commit(request, &change, err) : rc;
+    return rc == VD_OK ? stor_catalog_change_commit(request, &change, err) : rc;
 }
 
 int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db, uint32_t *ret_dropped,
@@ -359,7 +347,8 @@ int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db, uint32_t 
     pthread_mutex_lock(&catalog->change_lock);
     int rc = stor_catalog_list(catalog, request->arena, db, false, &infos, &count, err);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++) {
-        rc = drop_locked(request, find(catalog, infos[i].db, infos[i].name), NULL, err);
+        rc =
+            drop_locked(request, stor_catalog_find(catalog, infos[i].db, infos[i].name), NULL, err);
         *ret_dropped += rc == VD_OK;
     }
     if (rc == VD_OK && *ret_dropped > 0)
@@ -395,9 +384,8 @@ static void counters_move(stor_collection_t *to, stor_collection_t *from)
     atomic_store(&to->scrubbed_wall_ms, atomic_load(&from->scrubbed_wall_ms));
 }
 
-/* `from` is fenced, and what stands in its row now is `to`. */
-static void replace(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to,
-                    stor_collection_t *dropped)
+void stor_catalog_replace(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to,
+                          stor_collection_t *dropped)
 {
     counters_move(to, from);
     stor_catalog_swap(catalog, from, to, dropped);
@@ -416,7 +404,7 @@ static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_
     rename_t rename = {to, target};
     change_t change = {STOR_CHANGE_RENAME, from->id, body, given, rename_rows, &rename};
     if (rc == VD_OK)
-        rc = change_commit(request, &change, err);
+        rc = stor_catalog_change_commit(request, &change, err);
     if (rc != VD_OK) {
         stor_catalog_unfence(catalog, from, false);
         if (target != NULL)
@@ -426,7 +414,7 @@ static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_
     /* Cursors end as at a drop: who may read the old name need not be allowed to read the new one.
      * None can be made meanwhile: that takes a share. */
     (void)stor_cursors_kill_collection(catalog->storage->cursors, from->id);
-    replace(catalog, from, to, target);
+    stor_catalog_replace(catalog, from, to, target);
     if (target != NULL)
         gone(catalog, target);
     return VD_OK;
@@ -439,8 +427,10 @@ static int rename_checked(stor_request_t *request, stor_collection_t *from, vd_s
     stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *to = NULL;
     int rc = stor_collection_make(from->id, to_db, to_name, from->uuid, from->options, &to, err);
-    if (rc == VD_OK)
+    if (rc == VD_OK) {
+        to->indexes = stor_index_set_reference(from->indexes);
         rc = stor_catalog_fence(request, from, err);
+    }
     if (rc == VD_OK && target != NULL) {
         rc = stor_catalog_fence(request, target, err);
         if (rc != VD_OK)
@@ -457,8 +447,8 @@ static int rename_locked(stor_request_t *request, vd_slice_t from_db, vd_slice_t
                          vd_slice_t to_db, vd_slice_t to_name, bool drop_target, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    stor_collection_t *from = find(catalog, from_db, from_name);
-    stor_collection_t *target = find(catalog, to_db, to_name);
+    stor_collection_t *from = stor_catalog_find(catalog, from_db, from_name);
+    stor_collection_t *target = stor_catalog_find(catalog, to_db, to_name);
     if (from == NULL) {
         stor_request_depends_newest(request);
         return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND,
@@ -511,13 +501,13 @@ static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_
         rc = body_extend(request, &body, "before", vd_value_from_document(from->options), err);
     change_t modify = {STOR_CHANGE_MODIFY, to->id, body, given, modify_rows, to};
     if (rc == VD_OK)
-        rc = change_commit(request, &modify, err);
+        rc = stor_catalog_change_commit(request, &modify, err);
     if (rc != VD_OK) {
         stor_catalog_unfence(catalog, from, false);
         return rc;
     }
     traffic_move(to, from);
-    replace(catalog, from, to, NULL);
+    stor_catalog_replace(catalog, from, to, NULL);
     return VD_OK;
 }
 
@@ -528,8 +518,10 @@ static int modify_to(stor_request_t *request, stor_collection_t *from, vd_bson_t
 {
     stor_collection_t *to = NULL;
     int rc = stor_collection_make(from->id, from->db, from->name, from->uuid, options, &to, err);
-    if (rc == VD_OK)
+    if (rc == VD_OK) {
+        to->indexes = stor_index_set_reference(from->indexes);
         rc = stor_catalog_fence(request, from, err);
+    }
     if (rc == VD_OK)
         rc = modify_fenced(request, from, to, given, err);
     if (rc != VD_OK)
@@ -555,7 +547,7 @@ int stor_catalog_modify(stor_request_t *request, vd_slice_t db, vd_slice_t name,
     stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     pthread_mutex_lock(&catalog->change_lock);
-    stor_collection_t *collection = find(catalog, db, name);
+    stor_collection_t *collection = stor_catalog_find(catalog, db, name);
     int rc = collection == NULL ? vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns does not exist")
                                 : modify_locked(request, collection, change, context, err);
     pthread_mutex_unlock(&catalog->change_lock);
@@ -612,7 +604,7 @@ static int applied_create(stor_request_t *request, uint64_t id, const body_t *bo
 {
     stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *collection = stor_catalog_reference(catalog, id);
-    bool exists = collection != NULL || find(catalog, body->db, body->name) != NULL;
+    bool exists = collection != NULL || stor_catalog_find(catalog, body->db, body->name) != NULL;
     stor_catalog_unreference(&collection);
     if (exists)
         return diverged(err, body, "exists already");
@@ -636,7 +628,8 @@ static int applied_create(stor_request_t *request, uint64_t id, const body_t *bo
 static int applied_find(stor_request_t *request, uint64_t id, const body_t *body,
                         stor_collection_t **ret, vd_error_t *err)
 {
-    stor_collection_t *collection = find(request->storage->catalog, body->db, body->name);
+    stor_collection_t *collection =
+        stor_catalog_find(request->storage->catalog, body->db, body->name);
     if (collection == NULL || collection->id != id)
         return diverged(err, body, "is not here");
     if (memcmp(collection->uuid, body->uuid.data, 16) != 0)
@@ -648,7 +641,8 @@ static int applied_find(stor_request_t *request, uint64_t id, const body_t *body
 static int applied_rename(stor_request_t *request, stor_collection_t *from, const body_t *body,
                           const given_t *given, vd_error_t *err)
 {
-    stor_collection_t *target = find(request->storage->catalog, body->to_db, body->to_name);
+    stor_collection_t *target =
+        stor_catalog_find(request->storage->catalog, body->to_db, body->to_name);
     if (target == from)
         return diverged(err, body, "has that name already");
     return rename_checked(request, from, body->to_db, body->to_name, target, given, err);
@@ -670,6 +664,8 @@ static int applied_locked(stor_request_t *request, stor_change_kind_t kind, uint
         return drop_locked(request, collection, given, err);
     if (kind == STOR_CHANGE_RENAME)
         return applied_rename(request, collection, &body, given, err);
+    if (kind != STOR_CHANGE_MODIFY)
+        return stor_catalog_indexes_applied(request, kind, collection, from, given, err);
     return modify_to(request, collection, body.options, given, err);
 }
 

@@ -85,17 +85,6 @@ int stor_rows_collection_put(stor_session_t *session, const stor_collection_t *c
     return rc;
 }
 
-int stor_rows_collection_remove(stor_session_t *session, uint64_t id, vd_error_t *err)
-{
-    uint8_t key[9];
-    id_key('c', id, key);
-    int rc = row_remove(session, vd_slice(key, sizeof key), err);
-    id_key('n', id, key);
-    if (rc == VD_OK)
-        rc = row_remove(session, vd_slice(key, sizeof key), err);
-    return rc;
-}
-
 int stor_rows_collection_exists(stor_session_t *session, uint64_t id, bool *ret_exists,
                                 vd_error_t *err)
 {
@@ -284,4 +273,136 @@ int stor_catalog_segments(stor_session_t *session,
 {
     segments_t segments = {visit, context};
     return rows_visit(session, VD_SLICE_LIT("msegment-"), segment_visit, &segments, err);
+}
+
+/* ---- indexes ---- */
+
+static void index_key(uint64_t collection_id, uint64_t id, uint8_t key[17])
+{
+    id_key('x', collection_id, key);
+    vd_put_u64_be(key + 9, id);
+}
+
+int stor_rows_index_put(stor_session_t *session, uint64_t collection_id, uint64_t id,
+                        vd_bson_t spec, vd_error_t *err)
+{
+    vd_bb_t bb;
+    vd_bson_t row;
+    uint8_t key[17];
+    vd_bb_init(&bb, ROW_MAX_BYTES);
+    vd_bb_int64(&bb, "id", (int64_t)id);
+    vd_bb_int64(&bb, "collection", (int64_t)collection_id);
+    vd_bb_document(&bb, "spec", spec);
+    int rc = vd_bb_finish(&bb, &row, err);
+    index_key(collection_id, id, key);
+    if (rc == VD_OK)
+        rc = row_put(session, vd_slice(key, sizeof key), vd_slice(row.data, row.len), err);
+    vd_bb_done(&bb);
+    return rc;
+}
+
+int stor_rows_index_remove(stor_session_t *session, uint64_t collection_id, uint64_t id,
+                           vd_error_t *err)
+{
+    uint8_t key[17], state[9];
+    index_key(collection_id, id, key);
+    id_key('k', id, state);
+    int rc = row_remove(session, vd_slice(key, sizeof key), err);
+    return rc == VD_OK ? row_remove(session, vd_slice(state, sizeof state), err) : rc;
+}
+
+int stor_rows_indexes(stor_session_t *session, uint64_t collection_id,
+                      int (*visit)(vd_bson_t row, void *context, vd_error_t *err), void *context,
+                      vd_error_t *err)
+{
+    collections_t visitor = {visit, context};
+    uint8_t prefix[9];
+    id_key('x', collection_id, prefix);
+    return rows_visit(session, vd_slice(prefix, collection_id == 0 ? 1 : sizeof prefix),
+                      collection_visit, &visitor, err);
+}
+
+int stor_rows_index_state_get(stor_session_t *session, uint64_t id, uint32_t *ret_multikey,
+                              int64_t *ret_entries, vd_error_t *err)
+{
+    bool own;
+    stor_cursor_t *cursor;
+    uint8_t key[9];
+    vd_slice_t value;
+    vd_error_t step = VD_ERROR_INIT;
+    id_key('k', id, key);
+    *ret_multikey = 0;
+    *ret_entries = 0;
+    int rc = begin_own(session, &own, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_cursor_open(session, STOR_CATALOG_TABLE, &cursor, &step);
+    if (rc == VD_OK)
+        rc = stor_cursor_search(cursor, vd_slice(key, sizeof key), &value, &step);
+    if (rc == VD_OK && value.len != 12)
+        rc = vd_error_set(&step, VD_ERR_CORRUPT, "a row of an index's state is malformed");
+    if (rc == VD_OK) {
+        *ret_multikey = vd_get_u32(value.data);
+        *ret_entries = (int64_t)vd_get_u64(value.data + 4);
+    }
+    if (rc == VD_ERR_NOT_FOUND)
+        rc = VD_OK;
+    else if (rc != VD_OK && err != NULL)
+        vd_error_copy(&step, err);
+    if (own)
+        stor_txn_rollback(session);
+    return rc;
+}
+
+int stor_rows_index_state_put(stor_session_t *session, uint64_t id, uint32_t multikey,
+                              int64_t entries, vd_error_t *err)
+{
+    uint8_t key[9], value[12];
+    id_key('k', id, key);
+    vd_put_u32(value, multikey);
+    vd_put_u64(value + 4, (uint64_t)entries);
+    return row_put(session, vd_slice(key, sizeof key), vd_slice(value, sizeof value), err);
+}
+
+/* ---- a collection goes ---- */
+
+#define INDEXES_MAX 64 /* of a collection; more come in another round */
+
+typedef struct {
+    uint64_t ids[INDEXES_MAX];
+    uint32_t count;
+} index_ids_t;
+
+static int index_id_note(vd_bson_t row, void *context, vd_error_t *err)
+{
+    index_ids_t *ids = context;
+    int64_t id;
+    if (!vd_value_as_int64(vd_bson_get(row, "id"), &id))
+        return vd_error_set(err, VD_ERR_CORRUPT, "a row of an index is malformed");
+    if (ids->count < INDEXES_MAX)
+        ids->ids[ids->count++] = (uint64_t)id;
+    return VD_OK;
+}
+
+static int indexes_remove(stor_session_t *session, uint64_t collection_id, vd_error_t *err)
+{
+    for (;;) {
+        index_ids_t ids = {.count = 0};
+        int rc = stor_rows_indexes(session, collection_id, index_id_note, &ids, err);
+        for (uint32_t i = 0; rc == VD_OK && i < ids.count; i++)
+            rc = stor_rows_index_remove(session, collection_id, ids.ids[i], err);
+        if (rc != VD_OK || ids.count < INDEXES_MAX)
+            return rc;
+    }
+}
+
+int stor_rows_collection_remove(stor_session_t *session, uint64_t id, vd_error_t *err)
+{
+    uint8_t key[9];
+    int rc = indexes_remove(session, id, err);
+    id_key('c', id, key);
+    if (rc == VD_OK)
+        rc = row_remove(session, vd_slice(key, sizeof key), err);
+    id_key('n', id, key);
+    return rc == VD_OK ? row_remove(session, vd_slice(key, sizeof key), err) : rc;
 }

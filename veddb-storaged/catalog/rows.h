@@ -13,6 +13,7 @@ typedef struct {
 
 VD_MUST_CHECK int stor_rows_collection_put(stor_session_t *session,
                                            const stor_collection_t *collection, vd_error_t *err);
+/* With its indexes. */
 VD_MUST_CHECK int stor_rows_collection_remove(stor_session_t *session, uint64_t id,
                                               vd_error_t *err);
 VD_MUST_CHECK int stor_rows_collection_exists(stor_session_t *session, uint64_t id,
@@ -26,3 +27,21 @@ VD_MUST_CHECK int stor_rows_counters_get(stor_session_t *session, uint64_t id,
                                          stor_counters_row_t *ret_row, vd_error_t *err);
 VD_MUST_CHECK int stor_rows_counters_put(stor_session_t *session, uint64_t id,
                                          const stor_counters_row_t *row, vd_error_t *err);
+
+/* ---- indexes: key "x" + collection u64 BE + id u64 BE -> {id, collection, spec} ---- */
+VD_MUST_CHECK int stor_rows_index_put(stor_session_t *session, uint64_t collection_id, uint64_t id,
+                                      vd_bson_t spec, vd_error_t *err);
+/* With what is kept beside it. */
+VD_MUST_CHECK int stor_rows_index_remove(stor_session_t *session, uint64_t collection_id,
+                                         uint64_t id, vd_error_t *err);
+/* Visits all, or those of one collection (0 = all), in order of ids. */
+VD_MUST_CHECK int stor_rows_indexes(stor_session_t *session, uint64_t collection_id,
+                                    int (*visit)(vd_bson_t row, void *context, vd_error_t *err),
+                                    void *context, vd_error_t *err);
+/* "k" + id: fields that went through arrays, and the number of entries when it was last told.
+ * get: zeroes when there is no row. */
+VD_MUST_CHECK int stor_rows_index_state_get(stor_session_t *session, uint64_t id,
+                                            uint32_t *ret_multikey, int64_t *ret_entries,
+                                            vd_error_t *err);
+VD_MUST_CHECK int stor_rows_index_state_put(stor_session_t *session, uint64_t id, uint32_t multikey,
+                                            int64_t entries, vd_error_t *err);

@@ -31,19 +31,18 @@ static void pause_ms(long ms)
 /* ---- clear ---- */
 
 /* As stor_catalog_fence, but nobody asks for it who could be killed. */
-static int fence(stor_catalog_t *catalog, stor_collection_t *collection, vd_error_t *err)
+bool stor_catalog_fence_plain(stor_catalog_t *catalog, stor_collection_t *collection)
 {
     uint64_t give_up = vd_monotonic_ms() + STOR_FENCE_WAIT_MS;
     atomic_store(&collection->state, STOR_FENCE_CLOSED);
     while (atomic_load(&collection->users) != 0) {
         if (vd_monotonic_ms() > give_up) {
             stor_catalog_unfence(catalog, collection, false);
-            return vd_error_set(err, VD_ERR_LOCK_TIMEOUT,
-                                "a collection stayed in use for too long");
+            return false;
         }
         pause_ms(2);
     }
-    return VD_OK;
+    return true;
 }
 
 /* The keeper may fold the same row at this moment. */
@@ -72,10 +71,9 @@ static int row_remove(stor_session_t *session, uint64_t id, vd_error_t *err)
 static int drop_one(stor_catalog_t *catalog, stor_session_t *session, stor_collection_t *collection,
                     vd_error_t *err)
 {
-    int rc = fence(catalog, collection, err);
-    if (rc != VD_OK)
-        return rc;
-    rc = row_remove(session, collection->id, err);
+    if (!stor_catalog_fence_plain(catalog, collection))
+        return vd_error_set(err, VD_ERR_LOCK_TIMEOUT, "a collection stayed in use for too long");
+    int rc = row_remove(session, collection->id, err);
     if (rc != VD_OK) {
         stor_catalog_unfence(catalog, collection, false);
         return rc;
@@ -83,7 +81,7 @@ static int drop_one(stor_catalog_t *catalog, stor_session_t *session, stor_colle
     stor_catalog_leave(catalog, collection);
     stor_catalog_unfence(catalog, collection, true);
     (void)stor_cursors_kill_collection(catalog->storage->cursors, collection->id);
-    stor_catalog_table_dropped(catalog, collection->table);
+    stor_catalog_tables_gone(catalog, collection);
     stor_catalog_unreference(&collection); /* the map's */
     return VD_OK;
 }

@@ -154,11 +154,8 @@ static int aggregate_fill(void *state, stor_request_t *request, stor_batch_t *ba
     int rc = aggregate->collection_id == 0
                  ? VD_OK
                  : stor_read_again(request, aggregate->collection_id, err);
-    if (query != NULL) {
-        stor_query_facts_t facts;
-        stor_query_facts(query, &facts);
-        stor_read_plan_summary(request, stor_access_name(facts.access));
-    }
+    if (query != NULL)
+        stor_read_plan_summary(request, stor_query_summary(query, request->arena));
     while (rc == VD_OK && !stor_batch_full(batch)) {
         vd_bson_t document;
         rc = stor_pipeline_next(aggregate->pipeline, request, &document, err);
@@ -288,6 +285,7 @@ static int aggregate_cursor(stor_request_t *request, uint64_t collection_id, vd_
     if (rc == VD_OK && !vd_bson_is_empty(args.let))
         rc = stor_variables_parse_let(arena, args.let, variables, err);
     if (rc == VD_OK) {
+        context.hint = args.hint;
         context.collection = vd_arena_copy_slice(arena, args.collection);
         aggregate->collection_id = collection_id;
         rc = stor_pipeline_parse(&context, args.pipeline, &aggregate->pipeline, err);
@@ -330,7 +328,7 @@ int stor_run_aggregate(stor_request_t *request, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     if (collection != NULL && args.batch_size != 0 && vd_bson_is_empty(args.let) &&
-        counts_all(args.pipeline, &id, &field))
+        !stor_read_hints_index(args.hint) && counts_all(args.pipeline, &id, &field))
         return answer_count(request, collection, id, field, err);
     return aggregate_cursor(request, collection_id, vd_arena_create(), err);
 }

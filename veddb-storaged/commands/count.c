@@ -49,8 +49,10 @@ static int count_matching(stor_request_t *request, const stor_query_spec_t *spec
     int rc = stor_query_open(request->arena, request, spec, &query, err);
     while (rc == VD_OK && (rc = stor_query_next(query, request, &document, err)) == VD_OK)
         count++;
-    if (query != NULL)
+    if (query != NULL) {
         stor_query_release(query);
+        stor_read_plan_summary(request, stor_query_summary(query, request->arena));
+    }
     stor_query_close(&query);
     *ret_count = count;
     return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
@@ -74,7 +76,9 @@ int stor_run_count(stor_request_t *request, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     spec.collection_id = id;
-    if (collection != NULL && spec.filter->kind == STOR_FILTER_TRUE) {
+    spec.count_only = true;
+    if (collection != NULL && spec.filter->kind == STOR_FILTER_TRUE &&
+        !stor_read_hints_index(spec.hint)) {
         stor_request_depends_newest(request);
         n = collection->documents - spec.skip;
         n = n < 0 ? 0 : n;
@@ -83,7 +87,6 @@ int stor_run_count(stor_request_t *request, vd_error_t *err)
         stor_read_plan_summary(request, "RECORD_STORE_FAST_COUNT");
     } else if (collection != NULL) {
         rc = count_matching(request, &spec, &n, err);
-        stor_read_plan_summary(request, "COUNT");
     }
     if (rc != VD_OK)
         return rc;
@@ -180,13 +183,24 @@ static int distinct_args(vd_bson_t body, count_args_t *args, vd_error_t *err)
     return rc == VD_OK ? stor_collation_use(args->collation, err) : rc;
 }
 
-int stor_distinct_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err)
+void stor_distinct_spec(vd_arena_t *arena, const stor_path_t *path, stor_query_spec_t *spec)
+{
+    stor_needs_t *needs = VD_ARENA_NEW(arena, stor_needs_t);
+    stor_needs_add(arena, needs, path->text);
+    spec->distinct = path;
+    spec->needs = needs;
+}
+
+int stor_distinct_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_slice_t *ret_key,
+                        vd_error_t *err)
 {
     count_args_t args = {0};
     int rc = distinct_args(body, &args, err);
-    if (rc == VD_OK)
-        *ret_parts = args.parts;
-    return rc;
+    if (rc != VD_OK)
+        return rc;
+    *ret_parts = args.parts;
+    *ret_key = args.key;
+    return VD_OK;
 }
 
 int stor_run_distinct(stor_request_t *request, vd_error_t *err)
@@ -209,6 +223,7 @@ int stor_run_distinct(stor_request_t *request, vd_error_t *err)
         return rc;
     spec.collection_id = id;
     stor_path_split(request->arena, args.key, &path);
+    stor_distinct_spec(request->arena, &path, &spec);
     distinct_t distinct = {.request = request, .arena = vd_arena_create(), .bucket_count = 256};
     distinct.buckets = VD_ARENA_ARRAY(distinct.arena, seen_t *, distinct.bucket_count);
     vd_bb_begin_array(&request->reply, "values");
@@ -216,8 +231,10 @@ int stor_run_distinct(stor_request_t *request, vd_error_t *err)
     while (rc == VD_OK && (rc = stor_query_next(query, request, &document, err)) == VD_OK)
         if (stor_path_walk(&path, document, false, distinct_leaf, &distinct))
             rc = vd_error_set(err, VD_ERR_LOCATION(17217), "distinct too big, 16mb cap");
-    if (query != NULL)
+    if (query != NULL) {
         stor_query_release(query);
+        stor_read_plan_summary(request, stor_query_summary(query, request->arena));
+    }
     stor_query_close(&query);
     vd_arena_destroy(&distinct.arena);
     vd_bb_close(&request->reply);

@@ -61,8 +61,10 @@ int stor_delete_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t 
     if (rc == VD_OK)
         rc = stor_collation_use(args.collation, err);
     if (rc == VD_OK)
-        *ret_parts =
-            (stor_query_parts_t){.filter = args.query, .let = command.let, .hint = args.hint};
+        *ret_parts = (stor_query_parts_t){.filter = args.query,
+                                          .let = command.let,
+                                          .hint = args.hint,
+                                          .limit = vd_value_as_double(args.limit) == 0 ? 0 : 1};
     return rc;
 }
 
@@ -93,6 +95,7 @@ static int delete_plan(stor_writes_t *writes, const delete_args_t *args,
 {
     stor_request_t *request = writes->request;
     stor_targets_spec_t spec = {.variables = &request->variables,
+                                .hint = args->hint,
                                 .multi = vd_value_as_double(args->limit) == 0};
     stor_filter_t *filter;
     if (spec.multi && request->txn_number >= 0)

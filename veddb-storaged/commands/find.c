@@ -13,7 +13,7 @@ typedef struct {
     stor_query_parts_t parts;
     vd_slice_t collection;
     int64_t batch_size;
-    bool single_batch, tailable, await_data, no_timeout, return_key, show_record_id;
+    bool single_batch, tailable, await_data, no_timeout, show_record_id;
     vd_bson_t collation;
 } find_args_t;
 
@@ -31,10 +31,10 @@ static const stor_arg_t find_table[] = {
     STOR_ARG("tailable", STOR_ARG_BOOL, find_args_t, tailable, 0),
     STOR_ARG("awaitData", STOR_ARG_BOOL, find_args_t, await_data, 0),
     STOR_ARG("noCursorTimeout", STOR_ARG_BOOL, find_args_t, no_timeout, 0),
-    STOR_ARG("returnKey", STOR_ARG_BOOL, find_args_t, return_key, 0),
+    STOR_ARG("returnKey", STOR_ARG_BOOL, find_args_t, parts.return_key, 0),
     STOR_ARG("showRecordId", STOR_ARG_BOOL, find_args_t, show_record_id, 0),
-    {"min", STOR_ARG_REFUSED, 0, 0},
-    {"max", STOR_ARG_REFUSED, 0, 0},
+    STOR_ARG("min", STOR_ARG_DOCUMENT, find_args_t, parts.min, 0),
+    STOR_ARG("max", STOR_ARG_DOCUMENT, find_args_t, parts.max, 0),
     {"allowDiskUse", STOR_ARG_IGNORED, 0,
      0}, /* a permission: a sort that needs it is refused with 292 */
     {"allowPartialResults", STOR_ARG_IGNORED, 0, 0}, /* speaks of shards */
@@ -56,9 +56,8 @@ static int find_args(stor_request_t *request, vd_bson_t body, find_args_t *args,
         rc = vd_error_set(
             err, VD_ERR_BAD_VALUE,
             "error processing query: tailable cursor requested on non capped collection");
-    if (rc == VD_OK && (args->return_key || args->show_record_id))
-        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "find: %s is not built",
-                          args->return_key ? "returnKey" : "showRecordId");
+    if (rc == VD_OK && args->show_record_id)
+        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "find: showRecordId is not built");
     return rc;
 }
 
@@ -94,9 +93,7 @@ static int find_fill(void *state, stor_request_t *request, stor_batch_t *batch, 
     }
     *ret_done = rc == VD_ERR_NOT_FOUND || (rc == VD_OK && stor_query_exhausted(find->query));
     stor_query_release(find->query);
-    stor_query_facts_t facts;
-    stor_query_facts(find->query, &facts);
-    stor_read_plan_summary(request, stor_access_name(facts.access));
+    stor_read_plan_summary(request, stor_query_summary(find->query, request->arena));
     return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
 }
 
@@ -115,7 +112,9 @@ static int find_point(stor_request_t *request, const find_args_t *args,
 {
     vd_value_t id = stor_filter_id_equality(spec->filter);
     if (vd_value_is_missing(id) || id.type == VD_BSON_OBJECT || spec->skip > 0 ||
-        args->batch_size == 0 || spec->natural != 0)
+        args->batch_size == 0 || spec->natural != 0 || spec->return_key ||
+        !vd_bson_is_empty(spec->min) || !vd_bson_is_empty(spec->max) ||
+        stor_read_hints_index(spec->hint))
         return VD_OK;
     stor_record_t record;
     stor_batch_t batch;

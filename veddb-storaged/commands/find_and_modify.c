@@ -95,7 +95,7 @@ int stor_find_and_modify_parts(vd_bson_t body, stor_query_parts_t *ret_parts, bo
                                       .sort = args.sort,
                                       .let = args.command.let,
                                       .hint = args.update.hint,
-                                      .limit = vd_bson_is_empty(args.sort) ? 0 : 1};
+                                      .limit = 1};
     *ret_remove = args.remove;
     return VD_OK;
 }
@@ -177,6 +177,8 @@ static int sorted_choose(modify_t *modify, vd_bson_t *ret_document, vd_error_t *
                               .filter = modify->plan.filter,
                               .sort = modify->sort,
                               .variables = &request->variables,
+                              .natural = modify->plan.targets.natural,
+                              .hint = modify->plan.targets.hint,
                               .limit = 1};
     stor_query_t *query = NULL;
     vd_bson_t document;
@@ -186,7 +188,7 @@ static int sorted_choose(modify_t *modify, vd_bson_t *ret_document, vd_error_t *
     if (query != NULL) {
         stor_query_facts_t facts;
         stor_query_facts(query, &facts);
-        stor_read_plan_summary(request, stor_access_name(facts.access));
+        stor_read_plan_summary(request, stor_plan_kind_name(facts.plan->access->kind));
     }
     if (rc == VD_OK)
         *ret_document =
@@ -263,17 +265,17 @@ static int remove_plan(modify_t *modify, vd_error_t *err)
         plan->filter = filter;
         stor_targets_filter(&plan->targets, request->arena, filter);
         plan->targets.variables = &request->variables;
+        plan->targets.hint = args->hint;
     }
     return rc;
 }
 
-/* A sort by _id is the order of the scan; with _id pinned there is nothing to sort. */
+/* With _id pinned there is nothing to sort. */
 static int sort_plan(modify_t *modify, vd_error_t *err)
 {
     vd_arena_t *arena = modify->writes->request->arena;
     stor_sort_t *sort;
     vd_slice_t key;
-    int direction = 1;
     if (vd_bson_is_empty(modify->args->sort))
         return VD_OK;
     int rc = stor_sort_parse(arena, modify->args->sort, &sort, err);
@@ -283,8 +285,6 @@ static int sort_plan(modify_t *modify, vd_error_t *err)
         return rc;
     if (sort->count == 0)
         modify->plan.targets.natural = sort->natural;
-    else if (stor_sort_is_id(sort, &direction) && vd_collation_get() == NULL)
-        modify->plan.targets.natural = (int8_t)direction;
     else
         modify->sort = sort;
     return VD_OK;

@@ -2,6 +2,7 @@
 #include "veddb-storaged/commands/index_spec.h"
 
 #include "veddb-storaged/args.h"
+#include "veddb-storaged/index/index_private.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/query/filter.h"
 
@@ -304,6 +305,121 @@ static int id_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
                : VD_OK;
 }
 
+/* ---- the others ---- */
+
+static int not_built(stor_request_t *request, vd_slice_t name, const char *what, vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "index %.*s on %.*s: %s are not built yet",
+                        VD_SLICE_FMT(name), VD_SLICE_FMT(request->ns), what);
+}
+
+/* Kinds of indexes, and what goes with each. */
+static int kind_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
+{
+    vd_bson_t key = vd_value_document(vd_bson_get(spec, "key"));
+    vd_slice_t name = vd_value_string(vd_bson_get(spec, "name"));
+    bool unique = vd_value_as_flag(vd_bson_get(spec, "unique")), hashed = false, wildcard = false;
+    vd_value_t expire = vd_bson_get(spec, "expireAfterSeconds"),
+               projection = vd_bson_get(spec, "wildcardProjection"),
+               collation = vd_bson_get(spec, "collation"),
+               engine = vd_bson_get(spec, "storageEngine");
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, key);
+    while (vd_bson_iter_next(&iter)) {
+        bool is_wildcard =
+            vd_slice_is(iter.name, "$**") ||
+            (iter.name.len > 4 && memcmp(iter.name.data + iter.name.len - 4, ".$**", 4) == 0);
+        if (iter.value.type == VD_BSON_STRING) {
+            vd_slice_t plugin = vd_value_string(iter.value);
+            if (!vd_slice_is(plugin, "hashed"))
+                return not_built(
+                    request, name,
+                    vd_arena_printf(request->arena, "'%.*s' indexes", VD_SLICE_FMT(plugin)), err);
+            if (is_wildcard)
+                return no_key(err, "Index plugin 'hashed' cannot be used with a wildcard index");
+            if (hashed)
+                return vd_error_set(err, VD_ERR_LOCATION(31303),
+                                    "A maximum of one index field is allowed to be hashed");
+            hashed = true;
+        } else if (is_wildcard) {
+            if (wildcard)
+                return no_key(err, "An index may have one wildcard field at most");
+            wildcard = true;
+        }
+    }
+    if (collation.type == VD_BSON_OBJECT) {
+        int rc = stor_collation_simple_only(vd_value_document(collation), "an index", err);
+        if (rc != VD_OK)
+            return rc;
+    }
+    if (engine.type == VD_BSON_OBJECT && !vd_bson_is_empty(vd_value_document(engine)))
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "storageEngine: this engine has no options of an index");
+    if (vd_value_as_flag(vd_bson_get(spec, "clustered")))
+        return not_built(request, name, "clustered indexes beside the one on _id", err);
+    if (hashed && unique)
+        return vd_error_set(err, VD_ERR_LOCATION(16764),
+                            "Currently hashed indexes cannot guarantee uniqueness. Use a regular "
+                            "index.");
+    if (wildcard && unique)
+        return no_key(err, "Index type 'wildcard' does not support the unique option");
+    if (wildcard && vd_value_as_flag(vd_bson_get(spec, "sparse")))
+        return no_key(err, "Index type 'wildcard' does not support the sparse option");
+    if (wildcard && !vd_value_is_missing(expire))
+        return no_key(err, "Index type 'wildcard' cannot make a TTL index");
+    if (projection.type == VD_BSON_OBJECT) {
+        if (!wildcard || vd_value_is_missing(vd_bson_get(key, "$**")))
+            return vd_error_set(err, VD_ERR_BAD_VALUE,
+                                "The field 'wildcardProjection' is only allowed when 'key' is "
+                                "{'$**': 1}");
+        if (vd_bson_is_empty(vd_value_document(projection)))
+            return vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
+                                "The 'wildcardProjection' field can't be an empty object");
+    }
+    return VD_OK;
+}
+
+/* As MongoDB allows in a partial index. */
+static int partial_check(const stor_filter_t *filter, unsigned depth, vd_error_t *err)
+{
+    int rc = VD_OK;
+    switch (filter->kind) {
+    case STOR_FILTER_AND:
+    case STOR_FILTER_OR:
+        if (depth > 4)
+            return no_key(err, "partialFilterExpression depth may not exceed 4");
+        for (uint32_t i = 0; rc == VD_OK && i < filter->child_count; i++)
+            rc = partial_check(filter->children[i], depth + 1, err);
+        return rc;
+    case STOR_FILTER_EQ:
+    case STOR_FILTER_LT:
+    case STOR_FILTER_LTE:
+    case STOR_FILTER_GT:
+    case STOR_FILTER_GTE:
+    case STOR_FILTER_EXISTS:
+    case STOR_FILTER_TYPE:
+    case STOR_FILTER_TRUE:
+    case STOR_FILTER_FALSE:
+        return VD_OK;
+    case STOR_FILTER_IN:
+        return filter->regex_count == 0
+                   ? VD_OK
+                   : no_key(err, "Expression not supported in partial index: $in with a regular "
+                                 "expression");
+    default:
+        return no_key(err, "Expression not supported in partial index");
+    }
+}
+
+static int definition_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
+{
+    const stor_index_def_t *def;
+    int rc = kind_check(request, spec, err);
+    if (rc == VD_OK)
+        rc = stor_index_def_parse(request->arena, spec, &def, err);
+    return rc == VD_OK && def->partial != NULL ? partial_check(def->partial, 0, err) : rc;
+}
+
 int stor_index_spec_check(stor_request_t *request, vd_bson_t spec, bool ignore_unknown,
                           bool *ret_is_id, vd_error_t *err)
 {
@@ -326,5 +442,77 @@ int stor_index_spec_check(stor_request_t *request, vd_bson_t spec, bool ignore_u
                             "The index name '_id_' is reserved for the _id index, which must have "
                             "key pattern {_id: 1}, found %s",
                             text_of(request, key));
-    return VD_OK;
+    return definition_check(request, spec, err);
+}
+
+int stor_index_spec_normalise(stor_request_t *request, vd_bson_t spec, vd_bson_t *ret_spec,
+                              vd_error_t *err)
+{
+    static const char *const gone[] = {"v",         "key",           "name",
+                                       "ns",        "background",    "dropDups",
+                                       "collation", "storageEngine", "clustered"};
+    static const char *const flags[] = {"unique", "sparse", "hidden", "prepareUnique"};
+    vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
+    vd_bson_iter_t iter;
+    vd_bb_init_arena(bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_int32(bb, "v", 2);
+    vd_bb_value(bb, VD_SLICE_LIT("key"), vd_bson_get(spec, "key"));
+    vd_bb_value(bb, VD_SLICE_LIT("name"), vd_bson_get(spec, "name"));
+    vd_bson_iter_init(&iter, spec);
+    while (vd_bson_iter_next(&iter)) {
+        bool skip = field_find(iter.name) == NULL, flag = false;
+        for (size_t i = 0; i < VD_COUNT_OF(gone); i++)
+            skip |= vd_slice_is(iter.name, gone[i]);
+        for (size_t i = 0; i < VD_COUNT_OF(flags); i++)
+            flag |= vd_slice_is(iter.name, flags[i]);
+        if (skip || (flag && !vd_value_as_flag(iter.value)))
+            continue;
+        vd_value_t value = flag ? vd_value_from_bool(true) : iter.value;
+        if (vd_slice_is(iter.name, "expireAfterSeconds"))
+            value = vd_value_from_int32(request->arena, (int32_t)vd_value_as_double(iter.value));
+        vd_bb_value(bb, iter.name, value);
+    }
+    return vd_bb_finish(bb, ret_spec, err);
+}
+
+static bool same_field(vd_bson_t a, vd_bson_t b, const char *name)
+{
+    vd_value_t x = vd_bson_get(a, name), y = vd_bson_get(b, name);
+    return x.type == y.type && x.len == y.len && (x.len == 0 || memcmp(x.data, y.data, x.len) == 0);
+}
+
+/* What makes it another index. */
+static bool same_signature(vd_bson_t a, vd_bson_t b)
+{
+    return stor_index_same_key(vd_value_document(vd_bson_get(a, "key")),
+                               vd_value_document(vd_bson_get(b, "key"))) &&
+           same_field(a, b, "unique") && same_field(a, b, "sparse") &&
+           same_field(a, b, "partialFilterExpression") && same_field(a, b, "wildcardProjection");
+}
+
+int stor_index_spec_conflict(stor_request_t *request, vd_bson_t wanted, vd_bson_t existing,
+                             bool *ret_same, vd_error_t *err)
+{
+    bool same_name = same_field(wanted, existing, "name");
+    bool signature = same_signature(wanted, existing);
+    bool options = same_field(wanted, existing, "expireAfterSeconds") &&
+                   same_field(wanted, existing, "hidden");
+    *ret_same = same_name && signature && options;
+    if (*ret_same || (!same_name && !signature))
+        return VD_OK;
+    if (same_name && !signature)
+        return vd_error_set(err, VD_ERR_INDEX_KEY_SPECS_CONFLICT,
+                            "An existing index has the same name as the requested index. When "
+                            "index names are not specified, they are auto generated and can cause "
+                            "conflicts. Please refer to our documentation. Requested index: %s, "
+                            "existing index: %s",
+                            text_of(request, wanted), text_of(request, existing));
+    if (same_name)
+        return vd_error_set(err, VD_ERR_INDEX_OPTIONS_CONFLICT,
+                            "An equivalent index already exists with the same name but different "
+                            "options. Requested index: %s, existing index: %s",
+                            text_of(request, wanted), text_of(request, existing));
+    return vd_error_set(err, VD_ERR_INDEX_OPTIONS_CONFLICT,
+                        "Index already exists with a different name: %.*s",
+                        VD_SLICE_FMT(vd_value_string(vd_bson_get(existing, "name"))));
 }

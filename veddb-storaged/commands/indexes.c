@@ -1,12 +1,15 @@
-/* veddb-storaged/commands/indexes.c — createIndexes, dropIndexes, listIndexes: of the index on _id,
- * which every collection has; others are checked as MongoDB checks them, and refused. */
+/* veddb-storaged/commands/indexes.c — createIndexes, dropIndexes, listIndexes. */
+#include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/args.h"
-#include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/index_spec.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/facts.h"
+#include "veddb-storaged/index/build.h"
+#include "veddb-storaged/index/index_private.h"
+
+#include <time.h>
 
 /* ---- createIndexes ---- */
 
@@ -50,10 +53,16 @@ static int quorum_check(vd_value_t v, vd_error_t *err)
                                        "set configuration");
 }
 
-static int specs_check(stor_request_t *request, const create_args_t *args, vd_error_t *err)
+/* What the command asks for, as it is kept. */
+typedef struct {
+    vd_bson_t specs[STOR_INDEXES_MAX];
+    uint32_t count;
+} wanted_t;
+
+static int specs_check(stor_request_t *request, const create_args_t *args, wanted_t *wanted,
+                       vd_error_t *err)
 {
     vd_bson_iter_t iter;
-    vd_bson_t unbuilt = VD_BSON_NONE;
     int rc = VD_OK;
     if (vd_bson_is_empty(args->indexes))
         return vd_error_set(err, VD_ERR_BAD_VALUE, "Must specify at least one index to create");
@@ -67,37 +76,139 @@ static int specs_check(stor_request_t *request, const create_args_t *args, vd_er
         bool is_id;
         vd_bson_t spec = vd_value_document(iter.value);
         rc = stor_index_spec_check(request, spec, args->ignore_unknown, &is_id, err);
-        if (rc == VD_OK && !is_id && unbuilt.data == NULL)
-            unbuilt = spec;
+        if (rc != VD_OK || is_id)
+            continue;
+        if (wanted->count == STOR_INDEXES_MAX - 1)
+            return vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
+                                "add index fails, too many indexes for %.*s",
+                                VD_SLICE_FMT(request->ns));
+        rc = stor_index_spec_normalise(request, spec, &wanted->specs[wanted->count++], err);
     }
-    /* Those that are wrong are told first. */
-    if (rc == VD_OK && unbuilt.data != NULL)
-        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                          "index %.*s on %.*s: indexes other than the one on _id are not built yet",
-                          VD_SLICE_FMT(vd_value_string(vd_bson_get(unbuilt, "name"))),
-                          VD_SLICE_FMT(request->ns));
     return rc;
 }
 
-static void reply_created(stor_request_t *request, const create_args_t *args, bool created)
+/* What of `wanted` is not there yet. *ret_wait: one of them is being built by somebody else. */
+static int missing_find(stor_request_t *request, const stor_collection_t *collection,
+                        const wanted_t *wanted, wanted_t *ret_missing, bool *ret_wait,
+                        vd_error_t *err)
+{
+    const stor_index_set_t *set = collection->indexes;
+    *ret_wait = false;
+    ret_missing->count = 0;
+    for (uint32_t i = 0; i < wanted->count; i++) {
+        bool there = false;
+        for (uint32_t j = 0; set != NULL && !there && j < set->count; j++) {
+            int rc = stor_index_spec_conflict(request, wanted->specs[i], set->items[j]->def->spec,
+                                              &there, err);
+            if (rc != VD_OK)
+                return rc;
+            *ret_wait |= there && atomic_load(&set->items[j]->state) == STOR_INDEX_BUILDING;
+        }
+        for (uint32_t j = 0; !there && j < ret_missing->count; j++) {
+            int rc = stor_index_spec_conflict(request, wanted->specs[i], ret_missing->specs[j],
+                                              &there, err);
+            if (rc != VD_OK)
+                return rc;
+        }
+        if (!there)
+            ret_missing->specs[ret_missing->count++] = wanted->specs[i];
+    }
+    return VD_OK;
+}
+
+static uint32_t ready_count(const stor_collection_t *collection)
+{
+    uint32_t count = 1;
+    for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++)
+        count += atomic_load(&collection->indexes->items[i]->state) == STOR_INDEX_READY;
+    return count;
+}
+
+typedef struct {
+    uint32_t before, after;
+    bool created;
+} created_t;
+
+static void reply_created(stor_request_t *request, const create_args_t *args, const created_t *what)
 {
     vd_bb_t *bb = &request->reply;
-    vd_bb_int32(bb, "numIndexesBefore", 1);
-    vd_bb_int32(bb, "numIndexesAfter", 1);
-    if (created)
+    vd_bb_int32(bb, "numIndexesBefore", (int32_t)what->before);
+    vd_bb_int32(bb, "numIndexesAfter", (int32_t)what->after);
+    if (what->created)
         vd_bb_bool(bb, "createdCollectionAutomatically", true);
     if (vd_value_is_nullish(args->commit_quorum))
         vd_bb_cstr(bb, "commitQuorum", "votingMembers");
     else
         vd_bb_value(bb, VD_SLICE_LIT("commitQuorum"), args->commit_quorum);
-    vd_bb_cstr(bb, "note", "all indexes already exist");
+    if (what->before == what->after)
+        vd_bb_cstr(bb, "note", "all indexes already exist");
+}
+
+static int wait_a_bit(stor_request_t *request, vd_error_t *err)
+{
+    struct timespec pause = {.tv_nsec = 10000000};
+    (void)nanosleep(&pause, NULL); /* waking early is fine; it is the slow lane */
+    request->checks = 0;           /* each check looks at the clock */
+    return stor_request_check(request, err);
+}
+
+static int missing_build(stor_request_t *request, uint64_t collection_id, const wanted_t *missing,
+                         vd_error_t *err)
+{
+    stor_index_t *indexes[STOR_INDEXES_MAX];
+    bool ready = false;
+    int rc = stor_catalog_indexes_begin(request, collection_id, missing->specs, missing->count,
+                                        indexes, &ready, err);
+    if (rc != VD_OK)
+        return rc;
+    if (!ready)
+        rc = stor_index_build(request, collection_id, indexes, missing->count, err);
+    for (uint32_t i = 0; i < missing->count; i++)
+        stor_index_unreference(&indexes[i]);
+    return rc;
+}
+
+static int create_all(stor_request_t *request, vd_slice_t name, const wanted_t *wanted,
+                      created_t *what, vd_error_t *err)
+{
+    for (;;) {
+        stor_collection_t *collection;
+        wanted_t missing;
+        bool wait;
+        vd_error_t step = VD_ERROR_INIT;
+        int rc = stor_catalog_acquire(request, request->db, name, &collection, NULL);
+        if (rc != VD_OK) {
+            rc = stor_catalog_acquire_or_create(request, request->db, name, &collection, err);
+            what->created |= rc == VD_OK;
+        }
+        if (rc != VD_OK)
+            return rc;
+        uint64_t id = collection->id;
+        rc = missing_find(request, collection, wanted, &missing, &wait, err);
+        if (what->before == 0)
+            what->before = ready_count(collection);
+        what->after = ready_count(collection);
+        stor_catalog_release(request, collection);
+        if (rc != VD_OK || (missing.count == 0 && !wait))
+            return rc;
+        if (missing.count > 0)
+            rc = missing_build(request, id, &missing, &step);
+        else
+            rc = wait_a_bit(request, &step);
+        if (rc != VD_OK && rc != VD_ERR_AGAIN) {
+            if (err != NULL)
+                vd_error_copy(&step, err);
+            return rc;
+        }
+    }
 }
 
 int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
 {
     create_args_t args = {0};
     vd_slice_t name;
-    stor_collection_t *collection;
+    wanted_t wanted = {.count = 0};
+    created_t what = {0};
     int rc = stor_args_parse(request->body, "createIndexes", true, create_table,
                              VD_COUNT_OF(create_table), &args, err);
     if (rc == VD_OK)
@@ -105,18 +216,15 @@ int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_name_check_writable(request->db, name, stor_request_internal(request), err);
     if (rc == VD_OK)
-        rc = specs_check(request, &args, err);
+        rc = specs_check(request, &args, &wanted, err);
     if (rc == VD_OK)
         rc = quorum_check(args.commit_quorum, err);
-    if (rc != VD_OK)
-        return rc;
-    bool there = stor_catalog_acquire(request, request->db, name, &collection, NULL) == VD_OK;
-    if (!there)
-        rc = stor_catalog_acquire_or_create(request, request->db, name, &collection, err);
+    if (rc == VD_OK)
+        rc = create_all(request, name, &wanted, &what, err);
     if (rc != VD_OK)
         return rc;
     stor_request_depends_newest(request);
-    reply_created(request, &args, !there);
+    reply_created(request, &args, &what);
     return VD_OK;
 }
 
@@ -126,22 +234,43 @@ typedef struct {
     vd_value_t index;
 } drop_args_t;
 
-static int drop_name(stor_request_t *request, vd_slice_t name, bool alone, vd_error_t *err)
+/* What goes: ids of those that are ready, and those that are built are told to stop. */
+typedef struct {
+    uint64_t ids[STOR_INDEXES_MAX];
+    uint32_t count;
+    bool building;
+} going_t;
+
+static void going_add(going_t *going, stor_index_t *index)
 {
-    if (alone && vd_slice_is(name, "*")) {
-        vd_bb_int32(&request->reply, "nIndexesWas", 1);
-        vd_bb_cstr(&request->reply, "msg", "non-_id indexes dropped for collection");
-        return VD_OK;
-    }
-    if (vd_slice_is(name, "_id_"))
-        return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "cannot drop _id index");
-    return vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "index not found with name [%.*s]",
-                        VD_SLICE_FMT(name));
+    for (uint32_t i = 0; i < going->count; i++)
+        if (going->ids[i] == index->id)
+            return;
+    going->ids[going->count++] = index->id;
+    if (atomic_load(&index->state) != STOR_INDEX_BUILDING)
+        return;
+    atomic_store(&index->log->cancelled, VD_ERR_INDEX_BUILD_ABORTED);
+    going->building = true;
 }
 
-static int names_check(vd_bson_t names, vd_error_t *err)
+static int drop_name(const stor_collection_t *collection, vd_slice_t name, going_t *going,
+                     vd_error_t *err)
+{
+    if (vd_slice_is(name, "_id_"))
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "cannot drop _id index");
+    stor_index_t *index = stor_index_set_named(collection->indexes, name);
+    if (index == NULL)
+        return vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "index not found with name [%.*s]",
+                            VD_SLICE_FMT(name));
+    going_add(going, index);
+    return VD_OK;
+}
+
+static int drop_names(const stor_collection_t *collection, vd_bson_t names, going_t *going,
+                      vd_error_t *err)
 {
     vd_bson_iter_t iter;
+    int rc = VD_OK;
     vd_bson_iter_init(&iter, names);
     while (vd_bson_iter_next(&iter))
         if (iter.value.type != VD_BSON_STRING)
@@ -149,19 +278,81 @@ static int names_check(vd_bson_t names, vd_error_t *err)
                                 "BSON field 'dropIndexes.index.%.*s' is the wrong type '%s', "
                                 "expected type 'string'",
                                 VD_SLICE_FMT(iter.name), vd_bson_type_name(iter.value.type));
+    /* All are looked for before any is told to stop. */
+    for (int round = 0; rc == VD_OK && round < 2; round++) {
+        going_t looked = {.count = 0};
+        vd_bson_iter_init(&iter, names);
+        while (rc == VD_OK && vd_bson_iter_next(&iter)) {
+            vd_slice_t name = vd_value_string(iter.value);
+            if (round == 1)
+                rc = drop_name(collection, name, going, err);
+            else if (vd_slice_is(name, "_id_") ||
+                     stor_index_set_named(collection->indexes, name) == NULL)
+                rc = drop_name(collection, name, &looked, err);
+        }
+    }
+    return rc;
+}
+
+static int drop_key(stor_request_t *request, const stor_collection_t *collection, vd_bson_t key,
+                    going_t *going, vd_error_t *err)
+{
+    stor_index_t *found = NULL;
+    uint32_t count = 0;
+    if (stor_index_is_id_key(key))
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "cannot drop _id index");
+    for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++) {
+        stor_index_t *index = collection->indexes->items[i];
+        if (!stor_index_same_key(index->def->key, key))
+            continue;
+        found = index;
+        count++;
+    }
+    if (count == 0)
+        return vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "can't find index with key: %s",
+                            vd_bson_to_json(request->arena, key, 300));
+    if (count > 1)
+        return vd_error_set(err, VD_ERR_AMBIGUOUS_INDEX_KEY_PATTERN,
+                            "%u indexes found for key: %s, identify by name instead.", count,
+                            vd_bson_to_json(request->arena, key, 300));
+    going_add(going, found);
     return VD_OK;
 }
 
-static int drop_names(stor_request_t *request, vd_bson_t names, vd_error_t *err)
+static int drop_choose(stor_request_t *request, const stor_collection_t *collection,
+                       vd_value_t which, going_t *going, vd_error_t *err)
 {
-    vd_bson_iter_t iter;
-    int rc = names_check(names, err);
-    vd_bson_iter_init(&iter, names);
-    while (rc == VD_OK && vd_bson_iter_next(&iter))
-        rc = drop_name(request, vd_value_string(iter.value), false, err);
-    if (rc == VD_OK)
-        vd_bb_int32(&request->reply, "nIndexesWas", 1);
-    return rc;
+    if (which.type == VD_BSON_ARRAY)
+        return drop_names(collection, vd_value_document(which), going, err);
+    if (which.type == VD_BSON_OBJECT)
+        return drop_key(request, collection, vd_value_document(which), going, err);
+    vd_slice_t name = vd_value_string(which);
+    if (!vd_slice_is(name, "*"))
+        return drop_name(collection, name, going, err);
+    for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++)
+        going_add(going, collection->indexes->items[i]);
+    return VD_OK;
+}
+
+/* Until those that were built are gone: their builders give up at their next look. */
+static int building_wait(stor_request_t *request, uint64_t collection_id, const going_t *going,
+                         vd_error_t *err)
+{
+    for (bool some = going->building; some;) {
+        stor_collection_t *collection = NULL;
+        int rc = wait_a_bit(request, err);
+        if (rc == VD_OK)
+            rc = stor_catalog_acquire_id(request, collection_id, &collection, err);
+        if (rc != VD_OK)
+            return rc;
+        some = false;
+        for (uint32_t i = 0; i < going->count; i++) {
+            const stor_index_t *index = stor_index_set_find(collection->indexes, going->ids[i]);
+            some |= index != NULL && atomic_load(&index->state) == STOR_INDEX_BUILDING;
+        }
+        stor_catalog_release(request, collection);
+    }
+    return VD_OK;
 }
 
 int stor_command_drop_indexes(stor_request_t *request, vd_error_t *err)
@@ -172,35 +363,43 @@ int stor_command_drop_indexes(stor_request_t *request, vd_error_t *err)
     };
     drop_args_t args = {.index = VD_VALUE_MISSING};
     vd_slice_t name;
-    uint64_t id;
+    going_t going = {.count = 0};
+    stor_collection_t *collection;
+    vd_error_t step = VD_ERROR_INIT;
     int rc =
         stor_args_parse(request->body, "dropIndexes", true, table, VD_COUNT_OF(table), &args, err);
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
-    if (rc == VD_OK)
-        rc = stor_read_collection(request, name, &id, NULL, err);
     if (rc != VD_OK)
         return rc;
-    stor_request_depends_newest(request);
-    if (id == 0)
-        return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns not found %.*s",
-                            VD_SLICE_FMT(request->ns));
-    switch (args.index.type) {
-    case VD_BSON_STRING:
-        return drop_name(request, vd_value_string(args.index), true, err);
-    case VD_BSON_ARRAY:
-        return drop_names(request, vd_value_document(args.index), err);
-    case VD_BSON_OBJECT:
-        if (stor_index_is_id_key(vd_value_document(args.index)))
-            return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "cannot drop _id index");
-        return vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "can't find index with key: %s",
-                            vd_bson_to_json(request->arena, vd_value_document(args.index), 300));
-    default:
+    if (args.index.type != VD_BSON_STRING && args.index.type != VD_BSON_ARRAY &&
+        args.index.type != VD_BSON_OBJECT)
         return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
                             "BSON field 'dropIndexes.index' is the wrong type '%s', expected types "
                             "'[string, array, object]'",
                             vd_bson_type_name(args.index.type));
+    rc = stor_catalog_acquire(request, request->db, name, &collection, &step);
+    if (rc == VD_ERR_NAMESPACE_NOT_FOUND) {
+        stor_request_depends_newest(request);
+        return vd_error_set(err, rc, "ns not found %.*s", VD_SLICE_FMT(request->ns));
     }
+    if (rc != VD_OK)
+        return vd_error_set(err, rc, "%s", step.message);
+    uint64_t id = collection->id;
+    uint32_t before = ready_count(collection);
+    rc = drop_choose(request, collection, args.index, &going, err);
+    stor_catalog_release(request, collection);
+    if (rc == VD_OK)
+        rc = building_wait(request, id, &going, err);
+    if (rc == VD_OK && going.count > 0)
+        rc = stor_catalog_indexes_drop(request, id, going.ids, going.count, err);
+    if (rc != VD_OK)
+        return rc;
+    stor_request_depends_newest(request);
+    vd_bb_int32(&request->reply, "nIndexesWas", (int32_t)before);
+    if (args.index.type == VD_BSON_STRING && vd_slice_is(vd_value_string(args.index), "*"))
+        vd_bb_cstr(&request->reply, "msg", "non-_id indexes dropped for collection");
+    return VD_OK;
 }
 
 /* ---- listIndexes ---- */
@@ -213,13 +412,14 @@ int stor_command_list_indexes(stor_request_t *request, vd_error_t *err)
 {
     static const stor_arg_t table[] = {
         STOR_ARG("cursor", STOR_ARG_DOCUMENT, list_args_t, cursor, 0),
-        {"includeBuildUUIDs", STOR_ARG_IGNORED, 0, 0}, /* no index is ever being built */
+        {"includeBuildUUIDs", STOR_ARG_IGNORED, 0, 0}, /* those that are built are not listed */
         {"includeIndexBuildInfo", STOR_ARG_REFUSED, 0, 0},
     };
     list_args_t args = {0};
     vd_slice_t name;
     uint64_t id;
     int64_t batch_size;
+    stor_collection_t *collection = NULL;
     int rc =
         stor_args_parse(request->body, "listIndexes", true, table, VD_COUNT_OF(table), &args, err);
     if (rc == VD_OK)
@@ -227,7 +427,7 @@ int stor_command_list_indexes(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
-        rc = stor_read_collection(request, name, &id, NULL, err);
+        rc = stor_read_collection(request, name, &id, &collection, err);
     if (rc != VD_OK)
         return rc;
     stor_request_depends_newest(request);
@@ -235,13 +435,21 @@ int stor_command_list_indexes(stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns does not exist: %.*s",
                             VD_SLICE_FMT(request->ns));
     vd_arena_t *arena = vd_arena_create();
+    vd_bson_t *documents = VD_ARENA_ARRAY(arena, vd_bson_t, STOR_INDEXES_MAX + 1);
+    uint32_t count = 1;
     vd_bb_t bb;
-    vd_bson_t *document = VD_ARENA_NEW(arena, vd_bson_t);
     vd_bb_init_arena(&bb, arena, 1024);
     stor_facts_id_index(&bb);
-    rc = vd_bb_finish(&bb, document, err);
+    rc = vd_bb_finish(&bb, &documents[0], err);
+    for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++) {
+        const stor_index_t *index = collection->indexes->items[i];
+        if (atomic_load(&index->state) != STOR_INDEX_READY)
+            continue;
+        vd_bson_t spec = index->def->spec;
+        documents[count++] = (vd_bson_t){vd_arena_copy(arena, spec.data, spec.len), spec.len};
+    }
     if (rc == VD_OK)
-        return stor_read_documents(request, &arena, document, 1, request->ns, batch_size, err);
+        return stor_read_documents(request, &arena, documents, count, request->ns, batch_size, err);
     vd_arena_destroy(&arena);
     return rc;
 }

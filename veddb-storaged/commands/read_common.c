@@ -2,6 +2,7 @@
 #include "veddb-storaged/commands/read_common.h"
 
 #include "veddb-storaged/args.h"
+#include "veddb-storaged/plan/needs.h"
 
 int stor_read_collection(stor_request_t *request, vd_slice_t name, uint64_t *ret_id,
                          stor_collection_t **ret_collection, vd_error_t *err)
@@ -44,36 +45,43 @@ int stor_read_hint(vd_value_t hint, int8_t *ret_natural, vd_error_t *err)
     vd_value_t value;
     int64_t direction = 0;
     *ret_natural = 0;
-    if (vd_value_is_missing(hint) || hint.type == VD_BSON_NULL)
+    if (vd_value_is_nullish(hint) || hint.type == VD_BSON_STRING)
         return VD_OK;
-    if (hint.type == VD_BSON_STRING) {
-        if (vd_slice_is(vd_value_string(hint), "_id_"))
-            return VD_OK;
-    } else if (hint.type == VD_BSON_OBJECT) {
-        vd_bson_t doc = vd_value_document(hint);
-        if (vd_bson_is_empty(doc))
-            return VD_OK;
-        if (vd_bson_count(doc) == 1 && vd_bson_first(doc, &name, &value) &&
-            vd_value_as_int64(value, &direction)) {
-            if (vd_slice_is(name, "$natural") && (direction == 1 || direction == -1)) {
-                *ret_natural = (int8_t)direction;
-                return VD_OK;
-            }
-            if (vd_slice_is(name, "_id") && direction == 1)
-                return VD_OK;
-        }
-    } else {
+    if (hint.type != VD_BSON_OBJECT)
         return vd_error_set(err, VD_ERR_FAILED_TO_PARSE, "Hint must be a string or an object");
-    }
-    return vd_error_set(err, VD_ERR_BAD_VALUE,
-                        "error processing query: planner returned error: hint provided does not "
-                        "correspond to an existing index");
+    if (!vd_bson_first(vd_value_document(hint), &name, &value) || !vd_slice_is(name, "$natural"))
+        return VD_OK;
+    if (vd_bson_count(vd_value_document(hint)) != 1 || !vd_value_as_int64(value, &direction) ||
+        (direction != 1 && direction != -1))
+        return vd_error_set(err, VD_ERR_BAD_VALUE, "$natural hint must be 1 or -1, and alone");
+    *ret_natural = (int8_t)direction;
+    return VD_OK;
+}
+
+bool stor_read_hints_index(vd_value_t hint)
+{
+    vd_slice_t name;
+    vd_value_t value;
+    if (hint.type == VD_BSON_STRING)
+        return !vd_slice_is(vd_value_string(hint), "_id_");
+    if (hint.type != VD_BSON_OBJECT || !vd_bson_first(vd_value_document(hint), &name, &value))
+        return false;
+    int64_t one = 0;
+    return !vd_slice_is(name, "$natural") &&
+           (vd_bson_count(vd_value_document(hint)) != 1 || !vd_slice_is(name, "_id") ||
+            !vd_value_as_int64(value, &one) || one != 1);
 }
 
 int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *parts, stor_variables_t *variables,
                     stor_query_spec_t *ret_spec, vd_error_t *err)
 {
-    stor_query_spec_t spec = {.variables = variables, .skip = parts->skip, .limit = parts->limit};
+    stor_query_spec_t spec = {.variables = variables,
+                              .skip = parts->skip,
+                              .limit = parts->limit,
+                              .hint = parts->hint,
+                              .min = parts->min,
+                              .max = parts->max,
+                              .return_key = parts->return_key};
     stor_filter_t *filter = NULL;
     stor_sort_t *sort = NULL;
     stor_project_t *project = NULL;
@@ -91,6 +99,11 @@ int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *parts, stor_var
         return rc;
     if (project != NULL && stor_project_is_identity(project))
         project = NULL;
+    if (project != NULL) {
+        stor_needs_t *needs = VD_ARENA_NEW(arena, stor_needs_t);
+        stor_needs_of_projection(arena, parts->projection, needs);
+        spec.needs = needs;
+    }
     spec.filter = filter;
     spec.sort = sort;
     spec.project = project;

@@ -11,6 +11,8 @@
 typedef struct {
     vd_bson_t filter, sort, projection, let;
     vd_value_t hint; /* MISSING = none */
+    vd_bson_t min, max;
+    bool return_key;
     int64_t skip, limit;
 } stor_query_parts_t;
 
@@ -26,16 +28,20 @@ VD_MUST_CHECK int stor_read_again(stor_request_t *request, uint64_t id, vd_error
 VD_MUST_CHECK int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *parts,
                                   stor_variables_t *variables, stor_query_spec_t *ret_spec,
                                   vd_error_t *err);
-/* Only _id has an index: {_id: 1}, "_id_" and {$natural: ±1} are good hints. *ret_natural: the
- * direction, else 0. */
+/* The form of a hint; whether there is such an index the planner tells. *ret_natural: the direction
+ * of {$natural: ±1}, else 0. */
 VD_MUST_CHECK int stor_read_hint(vd_value_t hint, int8_t *ret_natural, vd_error_t *err);
+/* The hint names an index other than that on _id. */
+bool stor_read_hints_index(vd_value_t hint);
 
 /* The arguments of a find, count or distinct as parts; explain reads them too. body borrows. */
 VD_MUST_CHECK int stor_find_parts(stor_request_t *request, vd_bson_t body,
                                   stor_query_parts_t *ret_parts, vd_error_t *err);
 VD_MUST_CHECK int stor_count_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err);
 VD_MUST_CHECK int stor_distinct_parts(vd_bson_t body, stor_query_parts_t *ret_parts,
-                                      vd_error_t *err);
+                                      vd_slice_t *ret_key, vd_error_t *err);
+/* Makes the spec one for the distinct values of a path (which must live as long). */
+void stor_distinct_spec(vd_arena_t *arena, const stor_path_t *path, stor_query_spec_t *spec);
 
 /* The first batch of a cursor. batch_size < 0: default_size; 0: an empty batch, and the cursor is
  * made anyway. Takes the arena and the state in every case. */

@@ -25,8 +25,9 @@ const stor_command_t stor_commands[] = {
     {"renameCollection", STOR_COMMAND_WRITES | STOR_COMMAND_ADMIN_ONLY | STOR_COMMAND_LONG,
      stor_command_rename_collection, NULL},
     {"collMod", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_coll_mod, NULL},
-    {"createIndexes", STOR_COMMAND_WRITES, stor_command_create_indexes, NULL},
-    {"dropIndexes", STOR_COMMAND_WRITES | STOR_COMMAND_FREES, stor_command_drop_indexes, NULL},
+    {"createIndexes", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_create_indexes, NULL},
+    {"dropIndexes", STOR_COMMAND_WRITES | STOR_COMMAND_FREES | STOR_COMMAND_LONG,
+     stor_command_drop_indexes, NULL},
     {"listIndexes", STOR_COMMAND_READS, stor_command_list_indexes, NULL},
 
     /* sessions */

@@ -59,8 +59,10 @@ int stor_update_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t 
     if (rc == VD_OK)
         rc = stor_collation_use(args.collation, err);
     if (rc == VD_OK)
-        *ret_parts =
-            (stor_query_parts_t){.filter = args.query, .let = command.let, .hint = args.hint};
+        *ret_parts = (stor_query_parts_t){.filter = args.query,
+                                          .let = command.let,
+                                          .hint = args.hint,
+                                          .limit = args.multi ? 0 : 1};
     return rc;
 }
 
@@ -131,6 +133,7 @@ int stor_update_prepare(stor_writes_t *writes, const stor_update_args_t *args,
     plan.targets.upsert = args->upsert;
     plan.targets.variables = &request->variables;
     plan.targets.multi = args->multi;
+    plan.targets.hint = args->hint;
     *ret_plan = plan;
     return VD_OK;
 }

@@ -4,6 +4,7 @@
 #include "libcommon/base/clock.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/replication.h"
 
@@ -524,10 +525,12 @@ typedef struct {
     const stor_targets_spec_t *spec;
     stor_target_change_t *change;
     void *context;
-    stor_scan_t *scan;   /* NULL: one key is all there is */
-    vd_arena_t *scratch; /* of the scan's matching */
+    const stor_plan_t *plan;
+    stor_source_t *source; /* NULL: one key is all there is */
+    vd_arena_t *arena;     /* of plan and source: the request's is rewound on the way */
+    vd_arena_t *scratch;   /* of the source's matching */
     vd_arena_mark_t fresh;
-    bool done;
+    bool done, began; /* began: something may have been changed */
     uint32_t count;
     vd_slice_t keys[STOR_TARGETS_MAX];
 } targets_t;
@@ -561,20 +564,20 @@ int stor_writes_cas(const stor_writes_t *writes, const stor_targets_spec_t *spec
 }
 
 /* Whether the record is meant. One that is, but for its version, is remembered. */
-static int record_matches(const targets_t *targets, const stor_record_t *record,
+static int record_matches(const targets_t *targets, vd_bson_t document, uint64_t version,
                           stor_match_t *match, bool *ret_matches, vd_error_t *err)
 {
     stor_writes_t *writes = targets->writes;
     const stor_targets_spec_t *spec = targets->spec;
     bool stale = false;
-    match->version = record->version;
-    int rc = stor_match_document(spec->filter, record->document, match, ret_matches, err);
-    if (rc != VD_OK || *ret_matches || spec->version == 0 || spec->version == record->version)
+    match->version = version;
+    int rc = stor_match_document(spec->filter, document, match, ret_matches, err);
+    if (rc != VD_OK || *ret_matches || spec->version == 0 || spec->version == version)
         return rc;
-    rc = stor_match_document(spec->rest, record->document, match, &stale, err);
+    rc = stor_match_document(spec->rest, document, match, &stale, err);
     if (rc == VD_OK && stale) {
-        writes->stale_version = record->version;
-        stor_request_depends(writes->request, record->version);
+        writes->stale_version = version;
+        stor_request_depends(writes->request, version);
     }
     return rc;
 }
@@ -597,33 +600,62 @@ static int stale_error(stor_writes_t *writes, const stor_targets_spec_t *spec, v
     return VD_ERR_STALE_VERSION;
 }
 
-static int targets_open(targets_t *targets, vd_error_t *err)
+static void query_spec(const targets_t *targets, stor_query_spec_t *ret)
+{
+    const stor_targets_spec_t *spec = targets->spec;
+    *ret = (stor_query_spec_t){.collection_id = targets->writes->collection->id,
+                               .filter = spec->filter,
+                               .variables = spec->variables,
+                               .natural = spec->natural,
+                               .hint = spec->hint,
+                               .limit = spec->multi ? 0 : 1,
+                               .writes = true};
+}
+
+static int targets_open(targets_t *targets, bool fresh, vd_error_t *err)
 {
     stor_request_t *request = targets->writes->request;
-    stor_bounds_t *bounds = NULL;
-    int rc = stor_bounds_of_filter(request->arena, targets->spec->filter, &bounds, err);
-    if (rc != VD_OK)
-        return rc;
-    stor_read_plan_summary(request, stor_access_name(bounds == NULL ? STOR_ACCESS_COLLSCAN
-                                                     : bounds->all_points && bounds->count == 1
-                                                         ? STOR_ACCESS_IDHACK
-                                                         : STOR_ACCESS_ID_RANGE));
-    stor_scan_options_t options = {.collection_id = targets->writes->collection->id,
-                                   .bounds = bounds,
-                                   .backward = targets->spec->natural < 0};
-    rc = stor_scan_open(request->arena, &options, &targets->scan, err);
-    if (rc == VD_OK) {
+    stor_query_spec_t spec;
+    uint64_t budget; /* not kept to: what was changed can't be found anew */
+    query_spec(targets, &spec);
+    if (targets->arena == NULL) {
+        targets->arena = vd_arena_create();
         targets->scratch = vd_arena_create();
         targets->fresh = vd_arena_mark(targets->scratch);
     }
-    return rc;
+    int rc = stor_planner_plan(targets->arena, request, &spec, fresh, &targets->plan, &budget, NULL,
+                               err);
+    if (rc != VD_OK)
+        return rc;
+    stor_read_plan_summary(request, stor_plan_kind_name(targets->plan->access->kind));
+    stor_source_options_t options = {.collection_id = spec.collection_id,
+                                     .plan = targets->plan,
+                                     .variables = spec.variables,
+                                     .once = targets->spec->multi};
+    return stor_source_open(targets->arena, &options, &targets->source, err);
 }
 
 static void targets_close(targets_t *targets)
 {
-    if (targets->scan != NULL)
-        stor_scan_close(&targets->scan);
+    stor_source_close(&targets->source);
+    vd_arena_destroy(&targets->arena);
     vd_arena_destroy(&targets->scratch);
+}
+
+/* An index is gone or has met its first array: planned anew while nothing was changed. */
+static int targets_again(targets_t *targets, vd_error_t *step, vd_error_t *err)
+{
+    if (!targets->began) {
+        targets->began = true; /* once */
+        stor_source_close(&targets->source);
+        return targets_open(targets, true, err);
+    }
+    if (strstr(step->message, "became multikey") != NULL) {
+        stor_source_go_on(targets->source);
+        return VD_OK;
+    }
+    vd_error_copy(step, err);
+    return VD_ERR_QUERY_PLAN_KILLED;
 }
 
 /* Keys of the next records that match: not more than one transaction changes, nor more than one
@@ -638,22 +670,34 @@ static int targets_find(targets_t *targets, vd_error_t *err)
     int rc = VD_OK;
     targets->count = 0;
     while (targets->count < most && (targets->count == 0 || request->yields == yields)) {
-        stor_record_t record;
+        stor_found_t found;
         bool matches = false;
+        vd_error_t step = VD_ERROR_INIT;
         vd_arena_rewind(targets->scratch, targets->fresh);
-        rc = stor_scan_next(targets->scan, request, &record, err);
+        rc = stor_source_next(targets->source, request, targets->scratch, &found, &step);
+        if (rc == VD_ERR_QUERY_PLAN_KILLED) {
+            targets->began |= targets->count > 0;
+            rc = targets_again(targets, &step, err);
+            if (rc != VD_OK)
+                break;
+            continue;
+        }
         if (rc == VD_OK)
-            rc = record_matches(targets, &record, &match, &matches, err);
-        if (rc != VD_OK)
+            rc = record_matches(targets, found.document, found.version, &match, &matches, &step);
+        if (rc != VD_OK) {
+            if (rc != VD_ERR_NOT_FOUND && err != NULL)
+                vd_error_copy(&step, err);
             break;
+        }
         if (!matches)
             continue;
         if (targets->count == 0)
             yields = request->yields;
-        targets->keys[targets->count++] = vd_arena_copy_slice(request->arena, record.key);
+        targets->keys[targets->count++] = vd_arena_copy_slice(request->arena, found.key);
     }
-    stor_scan_release(targets->scan);
+    stor_source_release(targets->source);
     targets->done = rc == VD_ERR_NOT_FOUND;
+    targets->began |= targets->count > 0;
     return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
 }
 
@@ -673,7 +717,7 @@ static int change_one(targets_t *targets, vd_slice_t key, size_t *bytes, stor_ta
     if (rc == VD_ERR_NOT_FOUND)
         return VD_OK; /* gone, meanwhile or always */
     if (rc == VD_OK)
-        rc = record_matches(targets, &record, &match, &matches, &step);
+        rc = record_matches(targets, record.document, record.version, &match, &matches, &step);
     if (rc == VD_OK && matches && spec->updates && spec->version == 0 &&
         targets->writes->collection->cas == STOR_CAS_REQUIRED)
         rc = version_required(targets->writes, &step);
@@ -800,13 +844,13 @@ static int each(stor_writes_t *writes, const stor_targets_spec_t *spec,
     int rc = stor_writes_point_key(arena, spec->filter, &key, err);
     if (rc != VD_OK)
         return rc;
-    if (key.len > 0) {
-        stor_read_plan_summary(writes->request, stor_access_name(STOR_ACCESS_IDHACK));
+    if (key.len > 0 && !stor_read_hints_index(spec->hint)) {
+        stor_read_plan_summary(writes->request, stor_plan_kind_name(STOR_PLAN_IDHACK));
         return stor_writes_key(writes, spec, key, change, context, ret_tally, err);
     }
     targets_t targets = {.writes = writes, .spec = spec, .change = change, .context = context};
     stor_tally_t tally = {0, 0};
-    rc = targets_open(&targets, err);
+    rc = targets_open(&targets, false, err);
     while (rc == VD_OK && !targets.done) {
         vd_arena_mark_t mark = vd_arena_mark(arena);
         rc = targets_find(&targets, err);

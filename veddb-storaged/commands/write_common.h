@@ -134,10 +134,11 @@ void stor_writes_note_upserted(stor_writes_t *writes, uint32_t index, vd_value_t
 typedef struct {
     const stor_filter_t *filter;
     const stor_variables_t *variables;
-    int8_t natural; /* -1: backward */
-    bool multi;     /* false: only the first that matches */
-    bool updates;   /* changes what it finds; false: removes it */
-    bool upsert;    /* inserts when it finds nothing */
+    int8_t natural;  /* -1: backward */
+    vd_value_t hint; /* MISSING = none */
+    bool multi;      /* false: only the first that matches */
+    bool updates;    /* changes what it finds; false: removes it */
+    bool upsert;     /* inserts when it finds nothing */
     /* Set by stor_targets_filter: */
     uint64_t version;          /* $version of the filter, 0 = none */
     const stor_filter_t *rest; /* the filter without it */
@@ -155,9 +156,10 @@ typedef struct {
 typedef int stor_target_change_t(void *context, const stor_record_t *record,
                                  const stor_match_t *match, stor_tally_t *tally, vd_error_t *err);
 
-/* Finds keys in short reading stretches, then reads, matches and changes each record in a write
- * transaction: so no snapshot is held for long, and a record is changed only as it matches there.
- * A record that fails ends the walk; those before it stay changed. */
+/* Finds keys as the planner says, in short reading stretches, then reads, matches and changes each
+ * record in a write transaction: so no snapshot is held for long, and a record is changed only as
+ * it matches there. A record that a change moves ahead in the index that is read is not changed
+ * again. A record that fails ends the walk; those before it stay changed. */
 VD_MUST_CHECK int stor_writes_each(stor_writes_t *writes, const stor_targets_spec_t *spec,
                                    stor_target_change_t *change, void *context,
                                    stor_tally_t *ret_tally, vd_error_t *err);

@@ -283,6 +283,11 @@ bool stor_txn_active(const stor_session_t *session)
     return session->active;
 }
 
+bool stor_txn_is_given(const stor_session_t *session)
+{
+    return session->active && session->given;
+}
+
 uint64_t stor_txn_snapshot_newest(const stor_session_t *session)
 {
     VD_ASSERT(session->active);

@@ -43,6 +43,8 @@ void stor_txn_timestamp_given(stor_session_t *session, uint64_t timestamp);
 VD_MUST_CHECK int stor_txn_commit(stor_session_t *session, vd_error_t *err);
 void stor_txn_rollback(stor_session_t *session);
 bool stor_txn_active(const stor_session_t *session);
+/* Its timestamp is another node's (stor_txn_timestamp_given). */
+bool stor_txn_is_given(const stor_session_t *session);
 /* The dependency of a read that found nothing: newest commit that this transaction's snapshot may
  * have seen. */
 uint64_t stor_txn_snapshot_newest(const stor_session_t *session);
@@ -85,3 +87,15 @@ VD_MUST_CHECK int stor_cursor_put(stor_cursor_t *cursor, vd_slice_t key, vd_slic
 VD_MUST_CHECK int stor_cursor_update(stor_cursor_t *cursor, vd_slice_t key, vd_slice_t value,
                                      vd_error_t *err);
 VD_MUST_CHECK int stor_cursor_remove(stor_cursor_t *cursor, vd_slice_t key, vd_error_t *err);
+
+/* ---- bulk: fills an empty table, which nobody else has open, with ascending keys ---- */
+/* Outside of transactions and of the log: what is in it can be seen when it is closed, and is on
+ * disk behind the next checkpoint. One thread. */
+typedef struct stor_bulk stor_bulk_t;
+VD_MUST_CHECK int stor_bulk_open(stor_engine_t *engine, const char *table, stor_bulk_t **ret_bulk,
+                                 vd_error_t *err);
+/* VD_ERR_INVALID: the key does not ascend. */
+VD_MUST_CHECK int stor_bulk_add(stor_bulk_t *bulk, vd_slice_t key, vd_slice_t value,
+                                vd_error_t *err);
+/* Ends it in every case. */
+VD_MUST_CHECK int stor_bulk_close(stor_bulk_t **bulk_p, vd_error_t *err);

@@ -2,17 +2,25 @@
 #include "veddb-storaged/exec/query.h"
 
 #include "libcommon/base/limits.h"
-#include "libcommon/bson/compare.h"
+#include "libcommon/bson/build.h"
+#include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/exec/topk.h"
 #include "veddb-storaged/query/match.h"
 
+#define REPLANS_MAX 8
+
 struct stor_query {
     stor_query_spec_t spec;
+    vd_arena_t *arena;
     vd_arena_t *scratch; /* rewound at every document */
     vd_arena_mark_t fresh;
-    stor_bounds_t *bounds;
-    stor_scan_t *scan;   /* NULL: nothing to find */
-    stor_topk_t *sorted; /* blocking sort under way or done */
+    const stor_plan_t *plan;
+    uint64_t budget; /* of a cached plan */
+    stor_plans_t rejected;
+    stor_source_t *source; /* NULL: nothing to find */
+    bool gone_on;          /* the plan's assumptions no longer hold */
+    bool sorting; /* the sort under way or done: a blocking one, or of keys that were cut */
+    stor_topk_t *sorted;
     bool sort_done;
     uint64_t sort_position;
     bool pushed_back, have_last; /* of the output */
@@ -22,91 +30,170 @@ struct stor_query {
     stor_expr_env_t env;
 };
 
-static bool sort_served_by_id(const stor_sort_t *sort, bool *ret_backward)
-{
-    int direction = 1;
-    if (sort == NULL || (sort->count == 0 && sort->natural == 0))
-        return true;
-    if (sort->natural != 0)
-        direction = sort->natural;
-    else if (!stor_sort_is_id(sort, &direction) || vd_collation_get() != NULL)
-        return false;
-    *ret_backward = direction < 0;
-    return true;
-}
+/* ---- open ---- */
 
-static stor_access_t access_of(const stor_query_t *query)
+static const stor_plan_node_t nothing = {.kind = STOR_PLAN_EOF, .exact = true};
+static const stor_plan_t nothing_plan = {.access = &nothing};
+
+static int plan(stor_query_t *query, stor_request_t *request, bool fresh, vd_error_t *err)
 {
-    if (query->scan == NULL)
-        return STOR_ACCESS_EOF;
-    if (query->bounds == NULL)
-        return STOR_ACCESS_COLLSCAN;
-    return query->bounds->all_points && query->bounds->count == 1 ? STOR_ACCESS_IDHACK
-                                                                  : STOR_ACCESS_ID_RANGE;
+    const stor_query_spec_t *spec = &query->spec;
+    int rc = VD_OK;
+    query->plan = &nothing_plan;
+    query->rejected.count = 0;
+    if (spec->collection_id != 0)
+        rc = stor_planner_plan(query->arena, request, spec, fresh || spec->explain, &query->plan,
+                               &query->budget, spec->explain ? &query->rejected : NULL, err);
+    if (rc != VD_OK)
+        return rc;
+    query->sorting = query->plan->blocking_sort;
+    query->gone_on = false;
+    stor_source_options_t options = {.collection_id = spec->collection_id,
+                                     .plan = query->plan,
+                                     .sort = spec->sort,
+                                     .variables = spec->variables};
+    return stor_source_open(query->arena, &options, &query->source, err);
 }
 
 int stor_query_open(vd_arena_t *arena, stor_request_t *request, const stor_query_spec_t *spec,
                     stor_query_t **ret_query, vd_error_t *err)
 {
-    (void)request;
     VD_ASSERT(spec->filter != NULL && spec->variables != NULL);
 
     stor_query_t *query = VD_ARENA_NEW(arena, stor_query_t);
-    bool backward = spec->natural < 0;
+    query->arena = arena;
     query->spec = *spec;
     query->skip_left = spec->skip;
-    query->facts.blocking_sort = !sort_served_by_id(spec->sort, &backward);
-    query->facts.backward = backward;
-    int rc = stor_bounds_of_filter(arena, spec->filter, &query->bounds, err);
+    if (spec->sort != NULL && spec->sort->natural != 0)
+        query->spec.natural = spec->sort->natural;
+    int rc = plan(query, request, false, err);
     if (rc != VD_OK)
         return rc;
-    if (spec->collection_id != 0) {
-        stor_scan_options_t options = {
-            .collection_id = spec->collection_id, .bounds = query->bounds, .backward = backward};
-        rc = stor_scan_open(arena, &options, &query->scan, err);
-        if (rc != VD_OK)
-            return rc;
-    }
     query->scratch = vd_arena_create();
     query->fresh = vd_arena_mark(query->scratch);
     stor_expr_env_init(&query->env, query->scratch, spec->variables);
-    query->facts.access = access_of(query);
-    query->facts.bounds = query->bounds;
     *ret_query = query;
     return VD_OK;
 }
 
-/* The next record that matches, in scan order. */
-static int next_match(stor_query_t *query, stor_request_t *request, stor_record_t *ret_record,
+static uint64_t works_of(const stor_query_t *query)
+{
+    const stor_source_counts_t *counts;
+    uint64_t works = 0;
+    for (uint32_t i = 0; (counts = stor_source_counts(query->source, i)) != NULL; i++)
+        works += counts->keys + counts->documents;
+    return works;
+}
+
+/* ---- the next record that matches ---- */
+
+/* Nothing was given out yet: as if it had not begun. */
+static int plan_again(stor_query_t *query, stor_request_t *request, vd_error_t *err)
+{
+    if (query->facts.replans >= REPLANS_MAX)
+        return vd_error_set(err, VD_ERR_QUERY_PLAN_KILLED,
+                            "query plan killed :: the indexes change all the time");
+    uint32_t replans = query->facts.replans + 1;
+    stor_source_close(&query->source);
+    stor_topk_destroy(&query->sorted);
+    query->facts = (stor_query_facts_t){.replans = replans};
+    query->skip_left = query->spec.skip;
+    return plan(query, request, true, err);
+}
+
+static bool may_plan_again(const stor_query_t *query)
+{
+    return query->facts.returned == 0 && !query->have_last;
+}
+
+/* An index is gone, or has met an array. */
+static int plan_killed(stor_query_t *query, stor_request_t *request, vd_error_t *step,
+                       vd_error_t *err)
+{
+    if (may_plan_again(query))
+        return plan_again(query, request, err);
+    if (query->gone_on || strstr(step->message, "became multikey") == NULL) {
+        vd_error_copy(step, err);
+        return VD_ERR_QUERY_PLAN_KILLED;
+    }
+    query->gone_on = true;
+    stor_source_go_on(query->source);
+    return VD_OK;
+}
+
+static bool must_match(const stor_query_t *query, const stor_found_t *found)
+{
+    return !query->plan->access->exact || query->gone_on ||
+           (query->spec.project != NULL && !found->covered && found->document.data != NULL);
+}
+
+static int next_match(stor_query_t *query, stor_request_t *request, stor_found_t *found,
                       int64_t *ret_array_position, vd_error_t *err)
 {
-    stor_match_t match = {.arena = query->scratch, .variables = query->spec.variables};
-    if (query->scan == NULL)
-        return VD_ERR_NOT_FOUND;
+    stor_match_t match = {
+        .arena = query->scratch, .variables = query->spec.variables, .array_position = -1};
     for (;;) {
-        bool matches = false;
+        bool matches = true;
+        vd_error_t step = VD_ERROR_INIT;
         vd_arena_rewind(query->scratch, query->fresh);
-        int rc = stor_scan_next(query->scan, request, ret_record, err);
-        if (rc == VD_OK) {
-            query->facts.documents_examined++;
-            query->facts.keys_examined += query->bounds != NULL;
-            match.version = ret_record->version;
-            rc = stor_match_document(query->spec.filter, ret_record->document, &match, &matches,
-                                     err);
+        int rc = stor_source_next(query->source, request, query->scratch, found, &step);
+        if (rc == VD_ERR_QUERY_PLAN_KILLED) {
+            rc = plan_killed(query, request, &step, err);
+            if (rc != VD_OK)
+                return rc;
+            continue;
         }
-        if (rc != VD_OK)
+        match.version = found->version;
+        if (rc == VD_OK && must_match(query, found))
+            rc = stor_match_document(query->spec.filter, found->document, &match, &matches, &step);
+        if (rc != VD_OK) {
+            if (rc != VD_ERR_NOT_FOUND && err != NULL)
+                vd_error_copy(&step, err);
             return rc;
+        }
         if (matches) {
+            query->facts.matched++;
+            stor_source_taken(query->source);
             *ret_array_position = match.array_position;
             return VD_OK;
         }
+        if (query->budget > 0 && may_plan_again(query) && works_of(query) > query->budget) {
+            rc = plan_again(query, request, err);
+            if (rc != VD_OK)
+                return rc;
+        }
     }
+}
+
+/* ---- what a result looks like ---- */
+
+/* {a: 5, "b.c": null}: the fields of the index with the entry's values. */
+static int key_document(stor_query_t *query, const stor_found_t *found, vd_bson_t *ret_document,
+                        vd_error_t *err)
+{
+    const stor_plan_index_t *index = query->plan->access->index;
+    vd_slice_t fields = found->fields, bits = found->type_bits;
+    bool descending[STOR_INDEX_FIELDS_MAX + 1];
+    vd_bb_t bb;
+    vd_bb_init_arena(&bb, query->scratch, VD_BSON_INTERNAL_MAX_BYTES);
+    if (index != NULL && !index->def->has_wildcard && found->exact) {
+        stor_index_descending(index->def, descending);
+        for (uint32_t i = 0; i < index->def->field_count; i++) {
+            vd_value_t value;
+            int rc =
+                stor_keycode_decode(query->scratch, &fields, &bits, descending[i], &value, err);
+            if (rc != VD_OK)
+                return rc;
+            vd_bb_value(&bb, index->def->fields[i].path, value);
+        }
+    }
+    return vd_bb_finish(&bb, ret_document, err);
 }
 
 static int project(stor_query_t *query, vd_bson_t document, uint64_t version,
                    int64_t array_position, vd_bson_t *ret_document, vd_error_t *err)
 {
-    if (query->spec.project == NULL) {
+    if (query->spec.project == NULL || document.data == NULL) {
         *ret_document = document;
         return VD_OK;
     }
@@ -116,32 +203,53 @@ static int project(stor_query_t *query, vd_bson_t document, uint64_t version,
                               ret_document, err);
 }
 
+/* ---- sorted, or as it comes ---- */
+
+static int sort_add(stor_query_t *query, const stor_found_t *found, vd_error_t *err)
+{
+    query->facts.before_sort++;
+    return stor_topk_add(query->sorted, query->scratch, found->document, found->version, err);
+}
+
+static void sort_begin(stor_query_t *query)
+{
+    int64_t k = 0, limit = query->spec.limit - query->returned; /* 0: all */
+    if (query->spec.limit > 0 && __builtin_add_overflow(limit, query->skip_left, &k))
+        k = 0;
+    stor_topk_destroy(&query->sorted);
+    query->sorted = stor_topk_create(query->spec.sort, (uint64_t)k, VD_QUERY_MEMORY_MAX_BYTES);
+    query->sort_done = false;
+    query->sort_position = 0;
+    query->sorting = true;
+}
+
 /* Reads everything into the sort. Where a projection needs the matched array position (`a.$`) it is
  * found again at output. */
 static int fill_sort(stor_query_t *query, stor_request_t *request, vd_error_t *err)
 {
-    if (query->sorted == NULL) {
-        int64_t k = 0; /* all */
-        if (query->spec.limit > 0 &&
-            __builtin_add_overflow(query->spec.limit, query->spec.skip, &k))
-            k = 0;
-        query->sorted = stor_topk_create(query->spec.sort, (uint64_t)k, VD_QUERY_MEMORY_MAX_BYTES);
-    }
-    stor_record_t record;
+    stor_found_t found;
     int64_t array_position;
     int rc;
-    while ((rc = next_match(query, request, &record, &array_position, err)) == VD_OK) {
-        query->facts.before_sort++;
-        rc = stor_topk_add(query->sorted, query->scratch, record.document, record.version, err);
+    if (query->sorted == NULL)
+        sort_begin(query);
+    for (;;) {
+        uint32_t replans = query->facts.replans;
+        rc = next_match(query, request, &found, &array_position, err);
+        if (query->facts.replans != replans && rc == VD_OK && query->sorted == NULL)
+            sort_begin(query);
+        if (rc == VD_OK)
+            rc = sort_add(query, &found, err);
         if (rc != VD_OK)
-            return rc;
+            break;
     }
     if (rc != VD_ERR_NOT_FOUND)
         return rc;
+    if (query->sorted == NULL) /* planned anew, and nothing was found */
+        sort_begin(query);
     stor_topk_finish(query->sorted);
     query->facts.sorted_bytes = stor_topk_bytes(query->sorted);
     query->sort_done = true;
-    stor_scan_release(query->scan);
+    stor_source_release(query->source);
     request->storage->counters.scan_and_order++;
     return VD_OK;
 }
@@ -151,12 +259,11 @@ static int next_sorted(stor_query_t *query, stor_request_t *request, vd_bson_t *
 {
     uint64_t version;
     bool matches;
-    int rc = query->sort_done || query->scan == NULL ? VD_OK : fill_sort(query, request, err);
+    int rc = query->sort_done ? VD_OK : fill_sort(query, request, err);
     if (rc != VD_OK)
         return rc;
     vd_bson_t document;
-    if (query->sorted == NULL ||
-        !stor_topk_at(query->sorted, query->sort_position, &document, &version))
+    if (!stor_topk_at(query->sorted, query->sort_position, &document, &version))
         return VD_ERR_NOT_FOUND;
     query->sort_position++;
     vd_arena_rewind(query->scratch, query->fresh);
@@ -164,7 +271,7 @@ static int next_sorted(stor_query_t *query, stor_request_t *request, vd_bson_t *
                           .variables = query->spec.variables,
                           .version = version,
                           .array_position = -1};
-    if (query->spec.project != NULL)
+    if (query->spec.project != NULL && query->plan->cover == NULL)
         rc = stor_match_document(query->spec.filter, document, &match, &matches, err);
     return rc == VD_OK ? project(query, document, version, match.array_position, ret_document, err)
                        : rc;
@@ -173,12 +280,25 @@ static int next_sorted(stor_query_t *query, stor_request_t *request, vd_bson_t *
 static int next_streamed(stor_query_t *query, stor_request_t *request, vd_bson_t *ret_document,
                          vd_error_t *err)
 {
-    stor_record_t record;
+    stor_found_t found;
     int64_t array_position = -1;
-    int rc = next_match(query, request, &record, &array_position, err);
-    return rc == VD_OK
-               ? project(query, record.document, record.version, array_position, ret_document, err)
-               : rc;
+    int rc = next_match(query, request, &found, &array_position, err);
+    if (rc != VD_OK)
+        return rc;
+    static const uint8_t empty[] = {5, 0, 0, 0, 0};
+    bool ordered = query->spec.sort != NULL && query->spec.sort->count > 0;
+    if (found.document.data == NULL) /* nobody looks */
+        found.document = (vd_bson_t){empty, sizeof empty};
+    else if (query->sorting || (ordered && found.unordered)) {
+        /* Planned anew with a sort, or keys that were cut: from here on by a sort. */
+        query->facts.late_sort = !query->plan->blocking_sort;
+        sort_begin(query);
+        rc = sort_add(query, &found, err);
+        return rc == VD_OK ? next_sorted(query, request, ret_document, err) : rc;
+    }
+    if (query->spec.return_key)
+        return key_document(query, &found, ret_document, err);
+    return project(query, found.document, found.version, array_position, ret_document, err);
 }
 
 bool stor_query_exhausted(const stor_query_t *query)
@@ -198,8 +318,10 @@ int stor_query_next(stor_query_t *query, stor_request_t *request, vd_bson_t *ret
     if (stor_query_exhausted(query))
         return VD_ERR_NOT_FOUND;
     for (;;) {
-        int rc = query->facts.blocking_sort ? next_sorted(query, request, &query->last, err)
-                                            : next_streamed(query, request, &query->last, err);
+        int rc = query->sorting ? next_sorted(query, request, &query->last, err)
+                                : next_streamed(query, request, &query->last, err);
+        if (rc == VD_ERR_NOT_FOUND && query->spec.collection_id != 0 && !query->spec.explain)
+            stor_planner_ran(request, &query->spec, query->plan, works_of(query));
         if (rc != VD_OK)
             return rc;
         if (query->skip_left == 0)
@@ -210,6 +332,8 @@ int stor_query_next(stor_query_t *query, stor_request_t *request, vd_bson_t *ret
     query->have_last = true;
     query->returned++;
     query->facts.returned++;
+    if (stor_query_exhausted(query) && query->spec.collection_id != 0 && !query->spec.explain)
+        stor_planner_ran(request, &query->spec, query->plan, works_of(query));
     *ret_document = query->last;
     return VD_OK;
 }
@@ -225,10 +349,9 @@ void stor_query_push_back(stor_query_t *query)
  * own. */
 void stor_query_release(stor_query_t *query)
 {
-    if (query->pushed_back && !query->facts.blocking_sort)
+    if (query->pushed_back && !query->sorting && query->last.data != NULL)
         query->last.data = vd_arena_copy(query->scratch, query->last.data, query->last.len);
-    if (query->scan != NULL)
-        stor_scan_release(query->scan);
+    stor_source_release(query->source);
 }
 
 void stor_query_close(stor_query_t **query_p)
@@ -237,15 +360,27 @@ void stor_query_close(stor_query_t **query_p)
     if (query == NULL)
         return;
     stor_topk_destroy(&query->sorted);
-    if (query->scan != NULL)
-        stor_scan_close(&query->scan);
+    stor_source_close(&query->source);
     vd_arena_destroy(&query->scratch);
     *query_p = NULL;
 }
 
 void stor_query_facts(const stor_query_t *query, stor_query_facts_t *ret_facts)
 {
+    const stor_source_counts_t *counts;
     *ret_facts = query->facts;
+    ret_facts->plan = query->plan;
+    ret_facts->rejected = &query->rejected;
+    ret_facts->blocking_sort = query->plan->blocking_sort;
+    for (uint32_t i = 0; (counts = stor_source_counts(query->source, i)) != NULL; i++) {
+        ret_facts->keys_examined += counts->keys;
+        ret_facts->documents_examined += counts->documents;
+    }
+}
+
+const stor_source_counts_t *stor_query_counts(const stor_query_t *query, uint32_t position)
+{
+    return stor_source_counts(query->source, position);
 }
 
 const stor_query_spec_t *stor_query_spec(const stor_query_t *query)
@@ -253,8 +388,7 @@ const stor_query_spec_t *stor_query_spec(const stor_query_t *query)
     return &query->spec;
 }
 
-const char *stor_access_name(stor_access_t access)
+const char *stor_query_summary(const stor_query_t *query, vd_arena_t *arena)
 {
-    static const char *const names[] = {"EOF", "IDHACK", "CLUSTERED_IXSCAN", "COLLSCAN"};
-    return names[access];
+    return stor_plan_summary(arena, query->plan);
 }

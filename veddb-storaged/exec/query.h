@@ -1,15 +1,18 @@
 /* veddb-storaged/exec/query.h — documents of a collection that match, in order, cut and projected:
  * what find, aggregate's head, count, distinct and explain run.
  *
- * Duty:    _id ranges from the filter (plan/bounds), scan, match, sort (top-k when there is a
- *          limit), skip, limit, projection, as one pull iterator. A sort that _id order serves
- *          needs none. Between batches it holds no engine resource.
+ * Duty:    plans (planner.h), runs the plan's tree (source.h), matches what its bounds don't say,
+ *          sorts (top-k when there is a limit) unless the plan gives the order, skips, limits,
+ *          projects, as one pull iterator. Between batches it holds no engine resource. An index
+ *          that goes, or meets its first array, under a query that gave nothing yet: planned anew;
+ *          later a dropped one ends it with 175. Keys that were cut have no order: from the first
+ *          of them on the rest is sorted.
  * Owner:   open/close; everything but a sort's documents lives in the arena given (a client
  *          cursor's own, for cursors), and the spec's trees must live there too.
  * Threads: one at a time.
  * Limits:  a sort keeps at most VD_QUERY_MEMORY_MAX_BYTES (292 when over). */
 #pragma once
-#include "veddb-storaged/exec/scan.h"
+#include "veddb-storaged/exec/source.h"
 #include "veddb-storaged/query/filter.h"
 #include "veddb-storaged/query/project.h"
 #include "veddb-storaged/query/sort.h"
@@ -21,7 +24,17 @@ typedef struct {
     const stor_project_t *project; /* NULL = none */
     const stor_variables_t *variables;
     int64_t skip, limit; /* limit 0 = none */
-    int8_t natural;      /* -1: backward without a sort */
+    int8_t natural;      /* hint {$natural: d}: the collection itself; -1: backward */
+    vd_value_t hint;     /* an index's name or pattern; MISSING = none */
+    vd_bson_t min, max;  /* keys of the hinted index; NONE = none */
+    bool return_key;     /* the entries' keys instead of documents */
+    /* What whoever asked reads of the results: then they may be made of index entries alone, and
+     * have just these fields. NULL = all. */
+    const stor_needs_t *needs;
+    bool count_only;             /* results are counted, not looked at: they may be empty */
+    const stor_path_t *distinct; /* only the values there matter, each at least once */
+    bool writes;                 /* the results are changed: the plan remembers what it gave */
+    bool explain;                /* keep what was not chosen, and never from the plan cache */
 } stor_query_spec_t;
 
 typedef struct stor_query stor_query_t;
@@ -43,21 +56,19 @@ void stor_query_close(stor_query_t **query_p);
 bool stor_query_exhausted(const stor_query_t *query);
 
 /* How it runs, for explain and the slow log. */
-typedef enum {
-    STOR_ACCESS_EOF,
-    STOR_ACCESS_IDHACK,
-    STOR_ACCESS_ID_RANGE,
-    STOR_ACCESS_COLLSCAN
-} stor_access_t;
 typedef struct {
-    stor_access_t access;
-    bool blocking_sort;
-    bool backward;
+    const stor_plan_t *plan;
+    const stor_plans_t *rejected; /* with spec.explain */
+    bool blocking_sort, late_sort;
     uint64_t documents_examined, keys_examined, returned, sorted_bytes;
     uint64_t before_sort; /* documents that reached the sort */
+    uint64_t matched;     /* documents that the plan's tree gave and the filter let through */
     uint64_t skipped;
-    const stor_bounds_t *bounds;
+    uint32_t replans;
 } stor_query_facts_t;
 void stor_query_facts(const stor_query_t *query, stor_query_facts_t *ret_facts);
+/* Of the node at this place in the plan's tree (parents first). */
+const stor_source_counts_t *stor_query_counts(const stor_query_t *query, uint32_t position);
 const stor_query_spec_t *stor_query_spec(const stor_query_t *query);
-const char *stor_access_name(stor_access_t access);
+/* "IXSCAN { a: 1 }"; in arena. */
+const char *stor_query_summary(const stor_query_t *query, vd_arena_t *arena);

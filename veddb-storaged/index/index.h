@@ -15,17 +15,22 @@
 
 typedef enum { STOR_INDEX_BUILDING, STOR_INDEX_READY } stor_index_state_t;
 
+struct stor_index_log; /* index_private.h */
+
 struct stor_index {
     uint64_t id;
     char table[32];              /* "i-7" */
     const stor_index_def_t *def; /* lives as long as the index */
-    stor_index_state_t state;    /* a building one is kept up to date, and never read by queries */
+    /* A building one is kept up to date by its log, and never read by queries. Becomes ready behind
+     * the fence. */
+    _Atomic stor_index_state_t state;
     /* Only ever grows; durable before the first entry that makes it true is committed. A reader
      * looks at it after its snapshot was taken, each time anew. */
     atomic_uint_fast32_t multikey; /* stor_index_multikey_t */
-    atomic_int_fast64_t entries;   /* exact as of the commits that have happened */
+    atomic_int_fast64_t entries;   /* about: transactions that were rolled back leave traces */
     atomic_uint_fast64_t accesses; /* $indexStats: plans that used it */
     int64_t since_wall_ms;         /* $indexStats: counting since */
+    struct stor_index_log *log;    /* of one that is built; lives as long as the object */
     vd_arena_t *arena;
     atomic_int references;
 };
@@ -34,6 +39,7 @@ typedef struct stor_index stor_index_t;
 /* Of a collection (collection->indexes; NULL = only _id). In order of creation; _id is not among
  * them. */
 struct stor_index_set {
+    atomic_int references;
     uint32_t count;
     stor_index_t *items[]; /* referenced */
 };

@@ -3,6 +3,7 @@
 
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/pipeline/stages.h"
+#include "veddb-storaged/plan/needs.h"
 
 /* The stage that reads the collection. */
 typedef struct {
@@ -234,8 +235,16 @@ int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages
     if (pipeline->stage_count == 0 || !pipeline->stages[0]->class->first_only) {
         stor_query_spec_t spec = {.collection_id = context->collection_id,
                                   .variables = context->variables,
-                                  .natural = context->natural};
+                                  .natural = context->natural,
+                                  .hint = context->hint,
+                                  .explain = context->explain};
         uint32_t folded = fold_head(context, pipeline, &spec);
+        stor_needs_t *needs = VD_ARENA_NEW(context->arena, stor_needs_t);
+        stor_needs_of_stages(context->arena, stages, folded, needs);
+        if (!needs->all) {
+            spec.needs = needs;
+            spec.count_only = needs->count == 0;
+        }
         pipeline->stages += folded;
         pipeline->stage_count -= folded;
         rc = stor_query_open(context->arena, context->request, &spec, &pipeline->head.query, err);

@@ -25,6 +25,8 @@ typedef struct {
     vd_slice_t db, collection;         /* collection empty for aggregate: 1; live as long */
     uint64_t collection_id;            /* 0 = does not exist */
     int8_t natural;                    /* hint {$natural: -1}: the collection is read backward */
+    vd_value_t hint;                   /* of another kind; MISSING = none; lives as long */
+    bool explain;                      /* keeps the plans that were not chosen */
 } stor_pipeline_context_t;
 
 /* A stage's functions. next: VD_ERR_NOT_FOUND at the end; the document is valid until the next call

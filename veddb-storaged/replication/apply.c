@@ -13,6 +13,7 @@
 #include "veddb-storaged/delta.h"
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/inbox.h"
+#include "veddb-storaged/index/index.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/sessions.h"
 
@@ -144,8 +145,7 @@ static int schema_look(item_t *item, vd_error_t *err)
     stor_change_t change;
     uint32_t schema = 0;
     int rc;
-    if (item->entry.change_count > 1 && (item->entry.changes.data[0] < STOR_CHANGE_CREATE ||
-                                         item->entry.changes.data[0] > STOR_CHANGE_MODIFY))
+    if (item->entry.change_count > 1 && !stor_change_is_schema(item->entry.changes.data[0]))
         return VD_OK; /* mixed ones are refused where they are applied */
     while ((rc = stor_journal_change_next(&changes, &change, err)) == VD_OK)
         schema += stor_change_is_schema(change.kind);
@@ -262,6 +262,9 @@ static int insert_apply(piece_t *piece, touched_t *to, uint64_t timestamp, vd_sl
     rc = stor_cursor_insert(to->table, key, vd_buf_slice(&piece->apply->value), &step);
     if (rc == VD_ERR_DUPLICATE_KEY)
         return diverged(err, timestamp, "the document is here already");
+    if (rc == VD_OK)
+        rc = stor_index_change(piece->session, to->collection, piece->apply->arena, key,
+                               VD_BSON_NONE, change->body, &step);
     if (rc != VD_OK && err != NULL)
         vd_error_copy(&step, err);
     return rc;
@@ -299,6 +302,9 @@ static int change_old(piece_t *piece, touched_t *to, uint64_t timestamp, vd_slic
     int64_t old_len = old.document.len;
     if (change->kind == STOR_CHANGE_DELETE) {
         rc = sums_check(change, timestamp, -old_len, 0 - old_hash, err);
+        if (rc == VD_OK)
+            rc = stor_index_change(piece->session, to->collection, piece->apply->arena, key,
+                                   old.document, VD_BSON_NONE, err);
         return rc == VD_OK ? stor_cursor_remove(to->table, key, err) : rc;
     }
     vd_bson_t after = change->body;
@@ -309,6 +315,9 @@ static int change_old(piece_t *piece, touched_t *to, uint64_t timestamp, vd_slic
     if (rc == VD_OK)
         rc = sums_check(change, timestamp, (int64_t)after.len - old_len,
                         stor_record_hash(timestamp, after) - old_hash, err);
+    if (rc == VD_OK)
+        rc = stor_index_change(piece->session, to->collection, piece->apply->arena, key,
+                               old.document, after, err);
     if (rc == VD_OK)
         rc = value_make(piece->apply, timestamp, after, err);
     return rc == VD_OK ? stor_cursor_update(to->table, key, vd_buf_slice(&piece->apply->value), err)
@@ -386,6 +395,9 @@ static int change_apply(piece_t *piece, uint64_t timestamp, const stor_change_t 
     case STOR_CHANGE_DROP:
     case STOR_CHANGE_RENAME:
     case STOR_CHANGE_MODIFY:
+    case STOR_CHANGE_CREATE_INDEXES:
+    case STOR_CHANGE_DROP_INDEXES:
+    case STOR_CHANGE_MODIFY_INDEX:
         break;
     }
     return malformed(err); /* a schema change among others */

@@ -155,8 +155,8 @@ static int entry_look(work_t *work, const stor_journal_entry_t *entry, vd_error_
     if (rc != VD_OK)
         return rc;
     while ((rc = stor_journal_change_next(&changes, &change, err)) == VD_OK) {
-        /* From 20 on: of the set, not of the schema or a document. */
-        if (change.kind >= STOR_CHANGE_CREATE && change.kind <= STOR_CHANGE_MODIFY)
+        /* The rest from 20 on: of the set, not of the schema or a document. */
+        if (stor_change_is_schema(change.kind))
             return again(err, "the schema was being changed");
         if (change.kind < STOR_CHANGE_CREATE)
             rc = change_put(work, entry->timestamp, &change, err);

@@ -1,0 +1,639 @@
+/* veddb-storaged/catalog/indexes.c — see indexes.h. A change of the set makes a new object of the
+ * collection, which takes the place of the old one behind the fence. */
+#include "veddb-storaged/catalog/indexes.h"
+
+#include "libcommon/base/fault.h"
+#include "libcommon/base/log.h"
+#include "veddb-storaged/catalog/catalog_private.h"
+#include "veddb-storaged/catalog/rows.h"
+#include "veddb-storaged/index/build.h"
+#include "veddb-storaged/index/index_private.h"
+
+#include <time.h>
+
+#define ABORT_TRIES_MAX 20 /* each waits as long as a fence may */
+
+static stor_collection_t *by_id(stor_catalog_t *catalog, uint64_t id)
+{
+    pthread_rwlock_rdlock(&catalog->lock);
+    stor_collection_t *collection = vd_map_get(catalog->by_id, vd_key_u64(&id));
+    pthread_rwlock_unlock(&catalog->lock);
+    return collection;
+}
+
+static int not_there(vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "the collection was dropped meanwhile");
+}
+
+/* The collection with another set. Takes the set. */
+static int with_set(stor_collection_t *from, stor_index_set_t *set, stor_collection_t **ret,
+                    vd_error_t *err)
+{
+    stor_collection_t *to;
+    int rc =
+        stor_collection_make(from->id, from->db, from->name, from->uuid, from->options, &to, err);
+    if (rc != VD_OK) {
+        stor_index_set_unreference(&set);
+        return rc;
+    }
+    to->indexes = set;
+    *ret = to;
+    return VD_OK;
+}
+
+static void traffic_move(stor_collection_t *to, stor_collection_t *from)
+{
+    atomic_store(&to->reads, atomic_load(&from->reads));
+    atomic_store(&to->writes, atomic_load(&from->writes));
+    atomic_store(&to->read_us, atomic_load(&from->read_us));
+    atomic_store(&to->write_us, atomic_load(&from->write_us));
+}
+
+static void take_place(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to)
+{
+    traffic_move(to, from);
+    stor_catalog_replace(catalog, from, to, NULL);
+}
+
+/* ---- journal and rows ---- */
+
+/* {db, name, uuid, indexes: [{id, spec, before}]} */
+static int body_make(stor_request_t *request, const stor_collection_t *collection,
+                     stor_index_t *const *indexes, uint32_t count, const stor_index_t *before,
+                     vd_bson_t *ret_body, vd_error_t *err)
+{
+    vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
+    char buf[12];
+    vd_bb_init_arena(bb, request->arena, 2 * VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_string(bb, "db", collection->db);
+    vd_bb_string(bb, "name", collection->name);
+    vd_bb_binary(bb, "uuid", 4, vd_slice(collection->uuid, 16));
+    vd_bb_begin_array(bb, "indexes");
+    for (uint32_t i = 0; i < count; i++) {
+        vd_bb_open_document(bb, vd_array_name(i, buf));
+        vd_bb_int64(bb, "id", (int64_t)indexes[i]->id);
+        vd_bb_document(bb, "spec", indexes[i]->def->spec);
+        if (before != NULL)
+            vd_bb_document(bb, "before", before->def->spec);
+        vd_bb_close(bb);
+    }
+    vd_bb_close(bb);
+    return vd_bb_finish(bb, ret_body, err);
+}
+
+typedef struct {
+    stor_catalog_t *catalog;
+    uint64_t collection_id;
+    stor_index_t *const *indexes;
+    uint32_t count;
+} rows_t;
+
+static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
+{
+    const rows_t *rows = context;
+    uint8_t payload[8];
+    int rc = VD_OK;
+    for (uint32_t i = 0; rc == VD_OK && i < rows->count; i++) {
+        stor_index_t *index = rows->indexes[i];
+        rc = stor_rows_index_put(session, rows->collection_id, index->id, index->def->spec, err);
+        if (rc == VD_OK)
+            rc = stor_rows_index_state_put(session, index->id,
+                                           (uint32_t)atomic_load(&index->multikey),
+                                           atomic_load(&index->entries), err);
+    }
+    vd_put_u64(payload, rows->catalog->next_id);
+    if (rc == VD_OK)
+        rc = stor_catalog_meta_put(session, "next_id",
+                                   (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
+    return rc;
+}
+
+static int drop_rows(stor_session_t *session, void *context, vd_error_t *err)
+{
+    const rows_t *rows = context;
+    int rc = VD_OK;
+    for (uint32_t i = 0; rc == VD_OK && i < rows->count; i++)
+        rc = stor_rows_index_remove(session, rows->collection_id, rows->indexes[i]->id, err);
+    return rc;
+}
+
+static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
+{
+    const rows_t *rows = context;
+    return stor_rows_index_put(session, rows->collection_id, rows->indexes[0]->id,
+                               rows->indexes[0]->def->spec, err);
+}
+
+/* ---- begin ---- */
+
+static void tables_drop(stor_catalog_t *catalog, stor_index_t *const *indexes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        stor_catalog_table_dropped(catalog, indexes[i]->table);
+        if (indexes[i]->log != NULL)
+            stor_catalog_table_dropped(catalog, indexes[i]->log->table);
+    }
+}
+
+/* Objects and tables; on an error there is nothing. */
+static int indexes_make(stor_catalog_t *catalog, const vd_bson_t *specs, const uint64_t *ids,
+                        uint32_t count, stor_index_t **ret_indexes, vd_error_t *err)
+{
+    uint32_t made = 0;
+    int rc = VD_OK;
+    for (; rc == VD_OK && made < count; made++) {
+        stor_index_t *index = NULL;
+        rc = stor_index_make(ids[made], specs[made], STOR_INDEX_BUILDING, &index, err);
+        if (rc != VD_OK)
+            break;
+        ret_indexes[made] = index;
+        rc = stor_catalog_table_make(catalog, index->table, err);
+        if (rc == VD_OK)
+            rc = stor_catalog_table_make(catalog, index->log->table, err);
+    }
+    if (rc == VD_OK)
+        return VD_OK;
+    tables_drop(catalog, ret_indexes, made);
+    while (made > 0)
+        stor_index_unreference(&ret_indexes[--made]);
+    return rc;
+}
+
+static int begin_check(const stor_collection_t *collection, const vd_bson_t *specs, uint32_t count,
+                       vd_error_t *err)
+{
+    uint32_t has = collection->indexes == NULL ? 0 : collection->indexes->count;
+    for (uint32_t i = 0; i < count; i++)
+        if (stor_index_set_named(collection->indexes,
+                                 vd_value_string(vd_bson_get(specs[i], "name"))) != NULL)
+            return vd_error_set(err, VD_ERR_AGAIN, "an index of that name came meanwhile");
+    return has + count + 1 > STOR_INDEXES_MAX
+               ? vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
+                              "add index fails, too many indexes for %s", collection->ns)
+               : VD_OK;
+}
+
+/* Behind the fence: nothing is in it, and nothing can come. */
+static bool is_empty(stor_session_t *session, const stor_collection_t *collection)
+{
+    stor_cursor_t *cursor;
+    vd_error_t err = VD_ERROR_INIT;
+    int rc = stor_txn_begin(session, &err);
+    if (rc != VD_OK)
+        return false;
+    rc = stor_cursor_open(session, collection->table, &cursor, &err);
+    if (rc == VD_OK)
+        rc = stor_cursor_next(cursor, true, NULL, NULL, &err);
+    stor_txn_rollback(session);
+    return rc == VD_ERR_NOT_FOUND;
+}
+
+static int ready_commit(stor_request_t *request, stor_collection_t *collection,
+                        stor_index_t *const *indexes, uint32_t count, const stor_given_t *given,
+                        vd_error_t *err)
+{
+    rows_t rows = {request->storage->catalog, collection->id, indexes, count};
+    stor_schema_change_t change = {.kind = STOR_CHANGE_CREATE_INDEXES,
+                                   .collection_id = collection->id,
+                                   .given = given,
+                                   .rows = create_rows,
+                                   .context = &rows};
+    int rc = body_make(request, collection, indexes, count, NULL, &change.body, err);
+    if (rc == VD_OK)
+        rc = VD_FAULT("index.before_commit", err);
+    if (rc == VD_OK)
+        rc = stor_catalog_change_commit(request, &change, err);
+    if (rc != VD_OK)
+        return rc;
+    for (uint32_t i = 0; i < count; i++)
+        atomic_store(&indexes[i]->state, STOR_INDEX_READY);
+    return VD_FAULT("index.after_commit", err);
+}
+
+static void logs_drop(stor_catalog_t *catalog, stor_index_t *const *indexes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        stor_catalog_table_dropped(catalog, indexes[i]->log->table);
+}
+
+static int begin_locked(stor_request_t *request, uint64_t collection_id, const vd_bson_t *specs,
+                        uint32_t count, stor_index_t **ret_indexes, bool *ret_ready,
+                        vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_collection_t *from = by_id(catalog, collection_id), *to = NULL;
+    uint64_t ids[STOR_INDEXES_MAX];
+    if (from == NULL)
+        return not_there(err);
+    int rc = begin_check(from, specs, count, err);
+    if (rc != VD_OK)
+        return rc;
+    for (uint32_t i = 0; i < count; i++)
+        ids[i] = catalog->next_id++;
+    rc = indexes_make(catalog, specs, ids, count, ret_indexes, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = with_set(from, stor_index_set_with(from->indexes, ret_indexes, count), &to, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, from, err);
+    bool fenced = rc == VD_OK;
+    *ret_ready = fenced && is_empty(request->session, from);
+    if (*ret_ready)
+        rc = ready_commit(request, from, ret_indexes, count, NULL, err);
+    if (rc != VD_OK) {
+        if (fenced)
+            stor_catalog_unfence(catalog, from, false);
+        stor_catalog_unreference(&to);
+        tables_drop(catalog, ret_indexes, count);
+        for (uint32_t i = 0; i < count; i++)
+            stor_index_unreference(&ret_indexes[i]);
+        return rc;
+    }
+    take_place(catalog, from, to);
+    if (*ret_ready)
+        logs_drop(catalog, ret_indexes, count);
+    return VD_OK;
+}
+
+int stor_catalog_indexes_begin(stor_request_t *request, uint64_t collection_id,
+                               const vd_bson_t *specs, uint32_t count, stor_index_t **ret_indexes,
+                               bool *ret_ready, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    VD_ASSERT(count > 0 && count < STOR_INDEXES_MAX);
+    pthread_mutex_lock(&catalog->change_lock);
+    int rc = begin_locked(request, collection_id, specs, count, ret_indexes, ret_ready, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+/* ---- commit, abort ---- */
+
+static bool has_all(const stor_collection_t *collection, stor_index_t *const *indexes,
+                    uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (stor_index_set_find(collection->indexes, indexes[i]->id) != indexes[i])
+            return false;
+    return true;
+}
+
+static int commit_locked(stor_request_t *request, uint64_t collection_id,
+                         stor_index_t *const *indexes, uint32_t count,
+                         int (*last)(void *context, vd_error_t *err), void *context,
+                         vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_collection_t *from = by_id(catalog, collection_id), *to = NULL;
+    if (from == NULL || !has_all(from, indexes, count))
+        return not_there(err);
+    int rc = with_set(from, stor_index_set_reference(from->indexes), &to, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, from, err);
+    if (rc != VD_OK) {
+        stor_catalog_unreference(&to);
+        return rc;
+    }
+    rc = last(context, err);
+    if (rc == VD_OK)
+        rc = ready_commit(request, from, indexes, count, NULL, err);
+    if (rc != VD_OK) {
+        stor_catalog_unfence(catalog, from, false);
+        stor_catalog_unreference(&to);
+        return rc;
+    }
+    take_place(catalog, from, to);
+    logs_drop(catalog, indexes, count);
+    return VD_OK;
+}
+
+int stor_catalog_indexes_commit(stor_request_t *request, uint64_t collection_id,
+                                stor_index_t *const *indexes, uint32_t count,
+                                int (*last)(void *context, vd_error_t *err), void *context,
+                                vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    int rc = commit_locked(request, collection_id, indexes, count, last, context, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+/* True when it is done with. */
+static bool abort_locked(stor_catalog_t *catalog, uint64_t collection_id,
+                         stor_index_t *const *indexes, uint32_t count)
+{
+    stor_collection_t *from = by_id(catalog, collection_id), *to;
+    if (from == NULL || !has_all(from, indexes, count))
+        return true; /* went with the collection, and so did the tables */
+    if (with_set(from, stor_index_set_without(from->indexes, indexes, count), &to, NULL) != VD_OK)
+        return false;
+    if (!stor_catalog_fence_plain(catalog, from)) {
+        stor_catalog_unreference(&to);
+        return false;
+    }
+    take_place(catalog, from, to);
+    tables_drop(catalog, indexes, count);
+    return true;
+}
+
+void stor_catalog_indexes_abort(stor_catalog_t *catalog, uint64_t collection_id,
+                                stor_index_t *const *indexes, uint32_t count)
+{
+    bool done = false;
+    for (int i = 0; !done && i < ABORT_TRIES_MAX; i++) {
+        pthread_mutex_lock(&catalog->change_lock);
+        done = abort_locked(catalog, collection_id, indexes, count);
+        pthread_mutex_unlock(&catalog->change_lock);
+    }
+    if (!done)
+        vd_log(VD_LOG_ERROR, "an index that was given up stays until the next start",
+               "collection=%llu index=%llu", (unsigned long long)collection_id,
+               (unsigned long long)indexes[0]->id);
+}
+
+/* ---- drop ---- */
+
+static int drop_fenced(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
+                       stor_index_t *const *indexes, uint32_t count, const stor_given_t *given,
+                       vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    rows_t rows = {catalog, from->id, indexes, count};
+    stor_schema_change_t change = {.kind = STOR_CHANGE_DROP_INDEXES,
+                                   .collection_id = from->id,
+                                   .given = given,
+                                   .rows = drop_rows,
+                                   .context = &rows};
+    int rc = body_make(request, from, indexes, count, NULL, &change.body, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_change_commit(request, &change, err);
+    if (rc != VD_OK) {
+        stor_catalog_unfence(catalog, from, false);
+        return rc;
+    }
+    /* Cursors that read one of them find that it is gone (exec/index_scan.h). */
+    for (uint32_t i = 0; i < count; i++)
+        (void)stor_index_reference(indexes[i]); /* the set of `from` goes */
+    take_place(catalog, from, to);
+    for (uint32_t i = 0; i < count; i++) {
+        stor_index_t *index = indexes[i];
+        stor_catalog_table_dropped(catalog, index->table);
+        stor_index_unreference(&index);
+    }
+    return VD_OK;
+}
+
+static int drop_locked(stor_request_t *request, stor_collection_t *from,
+                       stor_index_t *const *indexes, uint32_t count, const stor_given_t *given,
+                       vd_error_t *err)
+{
+    stor_collection_t *to = NULL;
+    int rc = with_set(from, stor_index_set_without(from->indexes, indexes, count), &to, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, from, err);
+    if (rc == VD_OK)
+        rc = drop_fenced(request, from, to, indexes, count, given, err);
+    if (rc != VD_OK)
+        stor_catalog_unreference(&to);
+    return rc;
+}
+
+int stor_catalog_indexes_drop(stor_request_t *request, uint64_t collection_id, const uint64_t *ids,
+                              uint32_t count, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_index_t *indexes[STOR_INDEXES_MAX];
+    uint32_t found = 0;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    stor_collection_t *from = by_id(catalog, collection_id);
+    for (uint32_t i = 0; from != NULL && i < count && found < STOR_INDEXES_MAX; i++) {
+        stor_index_t *index = stor_index_set_find(from->indexes, ids[i]);
+        if (index != NULL && atomic_load(&index->state) == STOR_INDEX_READY)
+            indexes[found++] = index;
+    }
+    int rc = from == NULL ? not_there(err)
+             : found == 0 ? VD_OK
+                          : drop_locked(request, from, indexes, found, NULL, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+/* ---- modify ---- */
+
+static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
+                         stor_index_t *old, stor_index_t *index, const stor_given_t *given,
+                         vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    rows_t rows = {catalog, from->id, &index, 1};
+    stor_schema_change_t change = {.kind = STOR_CHANGE_MODIFY_INDEX,
+                                   .collection_id = from->id,
+                                   .given = given,
+                                   .rows = modify_rows,
+                                   .context = &rows};
+    int rc = body_make(request, from, &index, 1, old, &change.body, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_change_commit(request, &change, err);
+    if (rc != VD_OK) {
+        stor_catalog_unfence(catalog, from, false);
+        return rc;
+    }
+    atomic_store(&index->multikey, atomic_load(&old->multikey));
+    atomic_store(&index->entries, atomic_load(&old->entries));
+    take_place(catalog, from, to);
+    return VD_OK;
+}
+
+static int modify_locked(stor_request_t *request, stor_collection_t *from, stor_index_t *old,
+                         vd_bson_t spec, const stor_given_t *given, vd_error_t *err)
+{
+    stor_collection_t *to = NULL;
+    stor_index_t *index = NULL;
+    int rc = stor_index_make(old->id, spec, STOR_INDEX_READY, &index, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = with_set(from, stor_index_set_replaced(from->indexes, index), &to, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, from, err);
+    if (rc == VD_OK)
+        rc = modify_fenced(request, from, to, old, index, given, err);
+    if (rc != VD_OK)
+        stor_catalog_unreference(&to);
+    stor_index_unreference(&index);
+    return rc;
+}
+
+int stor_catalog_index_modify(stor_request_t *request, uint64_t collection_id, uint64_t id,
+                              vd_bson_t spec, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    stor_collection_t *from = by_id(catalog, collection_id);
+    stor_index_t *old = from == NULL ? NULL : stor_index_set_find(from->indexes, id);
+    int rc = from == NULL  ? not_there(err)
+             : old == NULL ? vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "the index is gone")
+                           : modify_locked(request, from, old, spec, NULL, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+/* ---- changes of another node ---- */
+
+typedef struct {
+    uint64_t ids[STOR_INDEXES_MAX];
+    vd_bson_t specs[STOR_INDEXES_MAX];
+    uint32_t count;
+} listed_t;
+
+static int listed_read(vd_bson_t body, listed_t *ret, vd_error_t *err)
+{
+    vd_value_t list = vd_bson_get(body, "indexes");
+    vd_bson_iter_t iter;
+    ret->count = 0;
+    bool ok = list.type == VD_BSON_ARRAY;
+    if (ok)
+        vd_bson_iter_init(&iter, vd_value_document(list));
+    while (ok && vd_bson_iter_next(&iter)) {
+        int64_t id = 0;
+        ok = iter.value.type == VD_BSON_OBJECT && ret->count < STOR_INDEXES_MAX - 1;
+        vd_bson_t item = ok ? vd_value_document(iter.value) : VD_BSON_NONE;
+        vd_value_t spec = vd_bson_get(item, "spec");
+        ok = ok && vd_value_as_int64(vd_bson_get(item, "id"), &id) && id > 0 &&
+             spec.type == VD_BSON_OBJECT;
+        if (!ok)
+            break;
+        ret->ids[ret->count] = (uint64_t)id;
+        ret->specs[ret->count++] = vd_value_document(spec);
+    }
+    return ok && ret->count > 0 ? VD_OK
+                                : vd_error_set(err, VD_ERR_CORRUPT,
+                                               "a change of indexes in the journal is malformed");
+}
+
+static int diverged(const stor_collection_t *collection, uint64_t id, const char *what,
+                    vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_DIVERGED, "index %llu of collection %s %s",
+                        (unsigned long long)id, collection->ns, what);
+}
+
+/* Nobody but the applier writes here, so the build needs no log: documents are as of the entry. */
+static int created_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
+                           const stor_given_t *given, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_index_t *indexes[STOR_INDEXES_MAX];
+    stor_collection_t *to = NULL;
+    for (uint32_t i = 0; i < listed->count; i++) {
+        if (stor_index_set_find(from->indexes, listed->ids[i]) != NULL)
+            return diverged(from, listed->ids[i], "exists already", err);
+        if (listed->ids[i] >= catalog->next_id)
+            catalog->next_id = listed->ids[i] + 1;
+    }
+    int rc = indexes_make(catalog, listed->specs, listed->ids, listed->count, indexes, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_index_fill_alone(request, from, indexes, listed->count, err);
+    if (rc == VD_OK)
+        rc = with_set(from, stor_index_set_with(from->indexes, indexes, listed->count), &to, err);
+    bool fenced = false;
+    if (rc == VD_OK) {
+        rc = stor_catalog_fence(request, from, err);
+        fenced = rc == VD_OK;
+    }
+    if (rc == VD_OK)
+        rc = ready_commit(request, from, indexes, listed->count, given, err);
+    if (rc == VD_OK) {
+        take_place(catalog, from, to);
+        logs_drop(catalog, indexes, listed->count);
+    } else {
+        if (fenced)
+            stor_catalog_unfence(catalog, from, false);
+        stor_catalog_unreference(&to);
+        tables_drop(catalog, indexes, listed->count);
+    }
+    for (uint32_t i = 0; i < listed->count; i++)
+        stor_index_unreference(&indexes[i]);
+    return rc;
+}
+
+static int dropped_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
+                           const stor_given_t *given, vd_error_t *err)
+{
+    stor_index_t *indexes[STOR_INDEXES_MAX];
+    for (uint32_t i = 0; i < listed->count; i++) {
+        indexes[i] = stor_index_set_find(from->indexes, listed->ids[i]);
+        if (indexes[i] == NULL)
+            return diverged(from, listed->ids[i], "is not here", err);
+    }
+    return drop_locked(request, from, indexes, listed->count, given, err);
+}
+
+int stor_catalog_indexes_applied(stor_request_t *request, stor_change_kind_t kind,
+                                 stor_collection_t *collection, vd_bson_t body,
+                                 const stor_given_t *given, vd_error_t *err)
+{
+    listed_t listed;
+    int rc = listed_read(body, &listed, err);
+    if (rc != VD_OK)
+        return rc;
+    if (kind == STOR_CHANGE_CREATE_INDEXES)
+        return created_applied(request, collection, &listed, given, err);
+    if (kind == STOR_CHANGE_DROP_INDEXES)
+        return dropped_applied(request, collection, &listed, given, err);
+    stor_index_t *old = stor_index_set_find(collection->indexes, listed.ids[0]);
+    return old == NULL ? diverged(collection, listed.ids[0], "is not here", err)
+                       : modify_locked(request, collection, old, listed.specs[0], given, err);
+}
+
+/* ---- open ---- */
+
+static int row_load(vd_bson_t row, void *context, vd_error_t *err)
+{
+    stor_catalog_t *catalog = context;
+    int64_t id = 0, collection_id = 0;
+    vd_value_t spec = vd_bson_get(row, "spec");
+    stor_index_t *index = NULL;
+    if (!vd_value_as_int64(vd_bson_get(row, "id"), &id) || id <= 0 ||
+        !vd_value_as_int64(vd_bson_get(row, "collection"), &collection_id) ||
+        spec.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_CORRUPT, "a row of an index is malformed");
+    stor_collection_t *collection = by_id(catalog, (uint64_t)collection_id);
+    if (collection == NULL)
+        return vd_error_set(err, VD_ERR_CORRUPT, "an index is of a collection that is not there");
+    int rc = stor_index_make((uint64_t)id, vd_value_document(spec), STOR_INDEX_READY, &index, err);
+    if (rc != VD_OK)
+        return vd_error_prefix(err, "loading an index from the catalog");
+    stor_index_set_t *old = collection->indexes; /* nobody else is here yet */
+    collection->indexes = stor_index_set_with(old, &index, 1);
+    stor_index_set_unreference(&old);
+    stor_index_unreference(&index);
+    if ((uint64_t)id >= catalog->next_id)
+        catalog->next_id = (uint64_t)id + 1;
+    return VD_OK;
+}
+
+int stor_catalog_indexes_load(stor_catalog_t *catalog, stor_session_t *session, vd_error_t *err)
+{
+    uint64_t id = 0;
+    int rc = stor_rows_indexes(session, 0, row_load, catalog, err);
+    for (stor_collection_t *c; rc == VD_OK && (c = stor_catalog_next(catalog, id)) != NULL;
+         stor_catalog_unreference(&c)) {
+        id = c->id;
+        for (uint32_t i = 0; rc == VD_OK && c->indexes != NULL && i < c->indexes->count; i++) {
+            stor_index_t *index = c->indexes->items[i];
+            uint32_t multikey = 0;
+            int64_t entries = 0;
+            rc = stor_rows_index_state_get(session, index->id, &multikey, &entries, err);
+            atomic_store(&index->multikey, multikey);
+            atomic_store(&index->entries, entries);
+        }
+    }
+    return rc;
+}

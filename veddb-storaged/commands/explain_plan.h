@@ -1,0 +1,27 @@
+/* veddb-storaged/commands/explain_plan.h — a plan, and how it ran, as explain's documents show them
+ * (MongoDB 7.0's form, classic engine).
+ *
+ * Owner:   on the handler's stack; borrows the query, which must be open while it is written.
+ * Threads: the worker's. */
+#pragma once
+#include "veddb-storaged/commands/read_common.h"
+
+typedef struct {
+    stor_request_t *request;
+    stor_verbosity_t verbosity;
+    vd_bson_t command;
+    vd_slice_t collection;
+    const stor_query_spec_t *spec;
+    const stor_query_t *query; /* open */
+    stor_query_facts_t facts;
+    vd_bson_t sort, projection; /* as given */
+    const char *top;            /* "COUNT", "UPDATE", "DELETE", or NULL */
+    bool fast_count;
+    bool executed;
+    uint64_t ms, delivered;
+} stor_explain_t;
+
+/* queryPlanner: {...} */
+void stor_explain_planner(vd_bb_t *bb, const stor_explain_t *explain);
+/* executionStats: {...}; nothing when it was not run. */
+void stor_explain_execution(vd_bb_t *bb, const stor_explain_t *explain);

@@ -1,0 +1,64 @@
+/* veddb-storaged/engine/bulk.c — tables filled in one go; see session.h.
+ *
+ * A bulk cursor has its file alone and writes whole pages, without the log. It has a WT_SESSION of
+ * its own, so that its user's transactions go on beside it. */
+#include "libcommon/base/mem.h"
+#include "veddb-storaged/engine/engine_private.h"
+
+#include <errno.h>
+
+struct stor_bulk {
+    WT_SESSION *session;
+    WT_CURSOR *cursor;
+    char name[STOR_TABLE_NAME_MAX_BYTES + 1];
+};
+
+int stor_bulk_open(stor_engine_t *engine, const char *table, stor_bulk_t **ret_bulk,
+                   vd_error_t *err)
+{
+    char uri[STOR_TABLE_NAME_MAX_BYTES + 16];
+    int rc = stor_table_uri(table, uri, err);
+    if (rc != VD_OK)
+        return rc;
+    stor_bulk_t *bulk = vd_xalloc(sizeof *bulk);
+    memcpy(bulk->name, table, strlen(table) + 1);
+    int ret = engine->conn->open_session(engine->conn, NULL, "cache_cursors=false", &bulk->session);
+    if (ret == 0)
+        ret = bulk->session->open_cursor(bulk->session, uri, NULL, "bulk", &bulk->cursor);
+    if (ret == 0) {
+        *ret_bulk = bulk;
+        return VD_OK;
+    }
+    rc = ret == ENOENT ? vd_error_set(err, VD_ERR_NOT_FOUND, "no table %s", table)
+                       : stor_wt_error(ret, err, table);
+    if (bulk->session != NULL)
+        (void)bulk->session->close(bulk->session, NULL); /* nothing was done in it */
+    vd_free(bulk);
+    return rc;
+}
+
+int stor_bulk_add(stor_bulk_t *bulk, vd_slice_t key, vd_slice_t value, vd_error_t *err)
+{
+    WT_CURSOR *wt = bulk->cursor;
+    WT_ITEM k = {.data = key.data, .size = key.len}, v = {.data = value.data, .size = value.len};
+    wt->set_key(wt, &k);
+    wt->set_value(wt, &v);
+    int ret = wt->insert(wt);
+    if (VD_LIKELY(ret == 0))
+        return VD_OK;
+    return ret == EINVAL ? vd_error_set(err, VD_ERR_INVALID, "keys of a bulk load do not ascend")
+                         : stor_wt_error(ret, err, bulk->name);
+}
+
+int stor_bulk_close(stor_bulk_t **bulk_p, vd_error_t *err)
+{
+    stor_bulk_t *bulk = *bulk_p;
+    if (bulk == NULL)
+        return VD_OK;
+    int ret = bulk->cursor->close(bulk->cursor);
+    int rc = ret == 0 ? VD_OK : stor_wt_error(ret, err, bulk->name);
+    (void)bulk->session->close(bulk->session, NULL); /* the cursor was all */
+    vd_free(bulk);
+    *bulk_p = NULL;
+    return rc;
+}

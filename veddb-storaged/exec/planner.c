@@ -1,0 +1,512 @@
+/* veddb-storaged/exec/planner.c — see planner.h. */
+#include "veddb-storaged/exec/planner.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/limits.h"
+#include "libcommon/base/mem.h"
+
+#include <stdio.h>
+
+#define BUCKETS           256
+#define SAMPLE_FROM       128 /* documents: dives tell all about fewer */
+#define SAMPLE_AGE_MAX_MS (600 * 1000)
+#define CACHE_WORKS_MAX   2000 /* a query that reads more can well afford to be planned */
+#define CACHE_SLACK       200
+#define SUMMARY_BYTES     160
+
+/* Statistics of one collection; never change. */
+typedef struct {
+    atomic_int references;
+    vd_arena_t *arena;
+    int64_t documents; /* when they were taken */
+    uint64_t taken_ms;
+    stor_document_sample_t sample;
+    uint32_t index_count;
+    uint64_t index_ids[64];
+    stor_key_sample_t indexes[64];
+} statistics_t;
+
+typedef struct {
+    stor_plan_cache_entry_t entry;
+    char summary[SUMMARY_BYTES];
+} cached_t;
+
+typedef struct record {
+    struct record *next;
+    uint64_t collection_id, set; /* of indexes, as a hash */
+    statistics_t *statistics;    /* NULL = none */
+    bool sampling;               /* somebody takes them now */
+    uint32_t cached_count;
+    cached_t *cached;
+} record_t;
+
+struct stor_planner {
+    pthread_mutex_t lock;
+    uint32_t count;
+    record_t *buckets[BUCKETS];
+};
+
+/* ---- life ---- */
+
+stor_planner_t *stor_planner_create(void)
+{
+    stor_planner_t *planner = vd_xalloc(sizeof *planner);
+    (void)pthread_mutex_init(&planner->lock, NULL);
+    return planner;
+}
+
+static void statistics_unreference(statistics_t **statistics_p)
+{
+    statistics_t *statistics = *statistics_p;
+    *statistics_p = NULL;
+    if (statistics == NULL || atomic_fetch_sub(&statistics->references, 1) > 1)
+        return;
+    vd_arena_destroy(&statistics->arena);
+    vd_free(statistics);
+}
+
+static void forget_all(stor_planner_t *planner)
+{
+    for (uint32_t i = 0; i < BUCKETS; i++) {
+        record_t *next;
+        for (record_t *record = planner->buckets[i]; record != NULL; record = next) {
+            next = record->next;
+            statistics_unreference(&record->statistics);
+            vd_free(record->cached);
+            vd_free(record);
+        }
+        planner->buckets[i] = NULL;
+    }
+    planner->count = 0;
+}
+
+void stor_planner_destroy(stor_planner_t **planner_p)
+{
+    stor_planner_t *planner = *planner_p;
+    if (planner == NULL)
+        return;
+    forget_all(planner);
+    (void)pthread_mutex_destroy(&planner->lock);
+    vd_free(planner);
+    *planner_p = NULL;
+}
+
+/* Under the lock. make: NULL only when it is not there and not wanted. */
+static record_t *record_of(stor_planner_t *planner, uint64_t collection_id, bool make)
+{
+    record_t **bucket = &planner->buckets[collection_id % BUCKETS];
+    for (record_t *record = *bucket; record != NULL; record = record->next)
+        if (record->collection_id == collection_id)
+            return record;
+    if (!make)
+        return NULL;
+    if (planner->count >= STOR_PLANNER_COLLECTIONS_MAX)
+        forget_all(planner);
+    record_t *record = vd_xalloc(sizeof *record);
+    record->collection_id = collection_id;
+    record->next = *bucket;
+    *bucket = record;
+    planner->count++;
+    return record;
+}
+
+/* ---- samples ---- */
+
+typedef struct {
+    vd_arena_t *arena;
+    const stor_index_def_t *def;
+    vd_slice_t *keys;
+    vd_bson_t *documents;
+    uint32_t count, most;
+    size_t bytes;
+} taker_t;
+
+static int take_key(vd_slice_t key, vd_slice_t value, void *context)
+{
+    taker_t *taker = context;
+    stor_index_entry_t entry;
+    int rc = stor_index_entry_read(taker->def, key, value, &entry, NULL);
+    if (rc == VD_OK && taker->count < taker->most)
+        taker->keys[taker->count++] = vd_arena_copy_slice(taker->arena, entry.fields);
+    return rc;
+}
+
+static int take_document(vd_slice_t key, vd_slice_t value, void *context)
+{
+    taker_t *taker = context;
+    vd_bson_t document;
+    uint64_t version;
+    (void)key;
+    int rc = stor_envelope_read(value, &document, &version, NULL);
+    if (rc != VD_OK || taker->count == taker->most ||
+        taker->bytes + document.len > STOR_SAMPLE_DOCUMENTS_BYTES)
+        return rc;
+    taker->bytes += document.len;
+    taker->documents[taker->count++] =
+        (vd_bson_t){vd_arena_copy(taker->arena, document.data, document.len), document.len};
+    return VD_OK;
+}
+
+/* Everything when it is little, else from random places. */
+static int take(stor_session_t *session, const char *table, int64_t total, taker_t *taker,
+                int (*visit)(vd_slice_t key, vd_slice_t value, void *context))
+{
+    stor_cursor_t *cursor;
+    vd_slice_t key, value;
+    if (total > taker->most)
+        return stor_cursor_random(session, table, visit, taker, taker->most, NULL);
+    int rc = stor_cursor_acquire(session, table, &cursor, NULL);
+    if (rc != VD_OK)
+        return rc;
+    while ((rc = stor_cursor_next(cursor, true, &key, &value, NULL)) == VD_OK &&
+           taker->count < taker->most)
+        if (visit(key, value, taker) != VD_OK)
+            break;
+    stor_cursor_release(&cursor);
+    return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
+}
+
+static int sample_index(statistics_t *statistics, stor_session_t *session, stor_index_t *index)
+{
+    vd_arena_t *arena = statistics->arena;
+    int64_t entries = atomic_load(&index->entries);
+    taker_t taker = {.arena = arena,
+                     .def = index->def,
+                     .keys = VD_ARENA_ARRAY(arena, vd_slice_t, STOR_SAMPLE_KEYS_MAX),
+                     .most = STOR_SAMPLE_KEYS_MAX};
+    int rc = take(session, index->table, entries, &taker, take_key);
+    if (rc != VD_OK)
+        return rc;
+    stor_key_sample_t *sample = &statistics->indexes[statistics->index_count];
+    stor_key_sample_init(sample, index->def, taker.keys, taker.count, entries);
+    if (statistics->documents > 0 && entries > statistics->documents)
+        sample->duplicates = (double)entries / (double)statistics->documents;
+    statistics->index_ids[statistics->index_count++] = index->id;
+    return VD_OK;
+}
+
+static statistics_t *statistics_take(stor_request_t *request, const stor_collection_t *collection)
+{
+    statistics_t *statistics = vd_xalloc(sizeof *statistics);
+    vd_arena_t *arena = statistics->arena = vd_arena_create();
+    bool own = !stor_txn_active(request->session);
+    atomic_init(&statistics->references, 1);
+    statistics->documents = atomic_load(&collection->documents);
+    statistics->taken_ms = vd_monotonic_ms();
+    taker_t taker = {.arena = arena,
+                     .documents = VD_ARENA_ARRAY(arena, vd_bson_t, STOR_SAMPLE_DOCUMENTS_MAX),
+                     .most = STOR_SAMPLE_DOCUMENTS_MAX};
+    int rc = own ? stor_txn_begin(request->session, NULL) : VD_OK;
+    if (rc == VD_OK)
+        rc =
+            take(request->session, collection->table, statistics->documents, &taker, take_document);
+    const stor_index_set_t *set = collection->indexes;
+    for (uint32_t i = 0; rc == VD_OK && set != NULL && i < set->count; i++)
+        if (set->items[i]->state == STOR_INDEX_READY &&
+            statistics->index_count < VD_COUNT_OF(statistics->indexes))
+            rc = sample_index(statistics, request->session, set->items[i]);
+    if (own && stor_txn_active(request->session))
+        stor_txn_rollback(request->session); /* it only read */
+    statistics->sample =
+        (stor_document_sample_t){taker.count, taker.documents, statistics->documents};
+    if (rc != VD_OK)
+        statistics_unreference(&statistics);
+    return statistics;
+}
+
+static bool is_stale(const statistics_t *statistics, int64_t documents)
+{
+    if (statistics == NULL)
+        return true;
+    int64_t change = documents - statistics->documents;
+    change = change < 0 ? -change : change;
+    return change > statistics->documents / 3 + SAMPLE_FROM ||
+           (change > 0 && vd_monotonic_ms() - statistics->taken_ms > SAMPLE_AGE_MAX_MS);
+}
+
+static uint64_t set_hash(const stor_index_set_t *set)
+{
+    uint64_t hash = 0xcbf29ce484222325ull;
+    for (uint32_t i = 0; set != NULL && i < set->count; i++)
+        hash = (hash ^ (set->items[i]->id << 2 |
+                        (uint64_t)(set->items[i]->state == STOR_INDEX_READY) << 1 |
+                        set->items[i]->def->hidden)) *
+               0x100000001b3ull;
+    return hash;
+}
+
+/* What is known, referenced; NULL = nothing. Takes samples when it is time. */
+static statistics_t *statistics_of(stor_request_t *request, const stor_collection_t *collection)
+{
+    stor_planner_t *planner = request->storage->planner;
+    int64_t documents = atomic_load(&collection->documents);
+    uint64_t set = set_hash(collection->indexes);
+    (void)pthread_mutex_lock(&planner->lock);
+    record_t *record = record_of(planner, collection->id, true);
+    if (record->set != set) {
+        record->set = set;
+        record->cached_count = 0;
+        statistics_unreference(&record->statistics);
+    }
+    bool sampling =
+        documents >= SAMPLE_FROM && !record->sampling && is_stale(record->statistics, documents);
+    record->sampling |= sampling;
+    statistics_t *statistics = record->statistics;
+    if (statistics != NULL)
+        atomic_fetch_add(&statistics->references, 1);
+    (void)pthread_mutex_unlock(&planner->lock);
+    if (!sampling)
+        return statistics;
+    statistics_t *taken = statistics_take(request, collection);
+    (void)pthread_mutex_lock(&planner->lock);
+    record = record_of(planner, collection->id, true);
+    record->sampling = false;
+    if (taken != NULL && record->set == set) {
+        statistics_unreference(&record->statistics);
+        record->statistics = taken;
+        record->cached_count = 0;
+        atomic_fetch_add(&taken->references, 1);
+    }
+    (void)pthread_mutex_unlock(&planner->lock);
+    if (taken == NULL)
+        return statistics;
+    statistics_unreference(&statistics);
+    return taken;
+}
+
+/* ---- a plan ---- */
+
+typedef struct {
+    stor_request_t *request;
+    uint64_t collection_id;
+    const stor_variables_t *variables;
+} dive_t;
+
+static bool dive(void *context, const stor_plan_index_t *index, const stor_index_bounds_t *bounds,
+                 uint32_t most, uint32_t *ret_examined, uint32_t *ret_inside)
+{
+    dive_t *into = context;
+    stor_request_t *request = into->request;
+    stor_plan_node_t node = {.kind = STOR_PLAN_IXSCAN, .index = index, .bounds = bounds};
+    stor_plan_t plan = {.access = &node, .keys_only = true};
+    stor_source_options_t options = {.collection_id = into->collection_id,
+                                     .plan = &plan,
+                                     .variables = into->variables,
+                                     .keys_max = most};
+    vd_arena_t *arena = vd_arena_create();
+    stor_source_t *source = NULL;
+    stor_found_t found;
+    vd_error_t err = VD_ERROR_INIT;
+    uint64_t keys = request->keys_examined;
+    *ret_inside = 0;
+    int rc = stor_source_open(arena, &options, &source, &err);
+    while (rc == VD_OK && (rc = stor_source_next(source, request, arena, &found, &err)) == VD_OK)
+        (*ret_inside)++;
+    const stor_source_counts_t *counts = stor_source_counts(source, 0);
+    *ret_examined = counts == NULL ? 0 : (uint32_t)counts->keys;
+    stor_source_close(&source);
+    vd_arena_destroy(&arena);
+    request->keys_examined = keys;
+    return rc == VD_ERR_NOT_FOUND;
+}
+
+static void query_of(const stor_query_spec_t *spec, stor_plan_query_t *ret)
+{
+    int64_t most = 0;
+    if (spec->limit > 0 && __builtin_add_overflow(spec->limit, spec->skip, &most))
+        most = 0;
+    *ret = (stor_plan_query_t){.filter = spec->filter,
+                               .sort = spec->sort,
+                               .variables = spec->variables,
+                               .needs = spec->needs,
+                               .count_only = spec->count_only,
+                               .distinct = spec->distinct,
+                               .most = most,
+                               .natural = spec->natural,
+                               .hint = spec->hint,
+                               .min = spec->min,
+                               .max = spec->max,
+                               .return_key = spec->return_key,
+                               .writes = spec->writes};
+}
+
+uint64_t stor_planner_shape(const stor_query_spec_t *spec)
+{
+    stor_plan_query_t query;
+    query_of(spec, &query);
+    return stor_plan_shape(&query);
+}
+
+static bool is_cacheable(const stor_query_spec_t *spec)
+{
+    return spec->natural == 0 && (vd_value_is_nullish(spec->hint)) && spec->min.len == 0 &&
+           spec->max.len == 0;
+}
+
+static bool cache_find(stor_planner_t *planner, uint64_t collection_id, uint64_t shape,
+                       stor_plan_cache_entry_t *ret)
+{
+    bool found = false;
+    (void)pthread_mutex_lock(&planner->lock);
+    const record_t *record = record_of(planner, collection_id, false);
+    for (uint32_t i = 0; record != NULL && i < record->cached_count && !found; i++)
+        if (record->cached[i].entry.shape == shape) {
+            *ret = record->cached[i].entry;
+            found = true;
+        }
+    (void)pthread_mutex_unlock(&planner->lock);
+    return found;
+}
+
+static const stor_collection_t *held(const stor_request_t *request, uint64_t id)
+{
+    for (uint32_t i = 0; i < request->held_count; i++)
+        if (request->held[i]->id == id)
+            return request->held[i];
+    return NULL;
+}
+
+/* The table that plan/ is given; lives in the request. */
+static void facts_of(vd_arena_t *arena, const stor_collection_t *collection,
+                     const statistics_t *statistics, stor_plan_facts_t *ret)
+{
+    const stor_index_set_t *set = collection->indexes;
+    stor_plan_index_t *indexes =
+        VD_ARENA_ARRAY(arena, stor_plan_index_t, set == NULL ? 1 : set->count);
+    uint32_t count = 0;
+    for (uint32_t i = 0; set != NULL && i < set->count; i++) {
+        stor_index_t *index = set->items[i];
+        if (index->state != STOR_INDEX_READY)
+            continue;
+        stor_plan_index_t *item = &indexes[count++];
+        *item =
+            (stor_plan_index_t){.id = index->id,
+                                .def = index->def,
+                                .multikey = (stor_index_multikey_t)atomic_load(&index->multikey),
+                                .entries = atomic_load(&index->entries)};
+        for (uint32_t k = 0; statistics != NULL && k < statistics->index_count; k++)
+            if (statistics->index_ids[k] == index->id)
+                item->sample = &statistics->indexes[k];
+    }
+    *ret = (stor_plan_facts_t){.index_count = count,
+                               .indexes = indexes,
+                               .documents = atomic_load(&collection->documents),
+                               .sample = statistics == NULL ? NULL : &statistics->sample};
+}
+
+static void count_accesses(const stor_collection_t *collection, const stor_plan_node_t *node)
+{
+    if (node->index != NULL)
+        for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++)
+            if (collection->indexes->items[i]->id == node->index->id)
+                atomic_fetch_add(&collection->indexes->items[i]->accesses, 1);
+    if (node->kind == STOR_PLAN_SORT_MERGE && node->children[0]->index != NULL) {
+        count_accesses(collection, node->children[0]);
+        return;
+    }
+    for (uint32_t i = 0; i < node->child_count; i++)
+        count_accesses(collection, node->children[i]);
+}
+
+int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_query_spec_t *spec,
+                      bool fresh, const stor_plan_t **ret_plan, uint64_t *ret_budget,
+                      stor_plans_t *rejected, vd_error_t *err)
+{
+    stor_planner_t *planner = request->storage->planner;
+    const stor_collection_t *collection = held(request, spec->collection_id);
+    stor_plan_query_t query;
+    stor_plan_facts_t facts;
+    stor_plan_cache_entry_t cached = {0};
+    VD_ASSERT(collection != NULL);
+    query_of(spec, &query);
+    *ret_budget = 0;
+    bool none = collection->indexes == NULL || collection->indexes->count == 0;
+    statistics_t *statistics = planner == NULL || none ? NULL : statistics_of(request, collection);
+    facts_of(arena, collection, statistics, &facts);
+    dive_t into = {request, collection->id, spec->variables};
+    facts.dive = dive;
+    facts.dive_context = &into;
+    bool known = !fresh && !none && planner != NULL && is_cacheable(spec) &&
+                 cache_find(planner, collection->id, stor_plan_shape(&query), &cached);
+    facts.wanted = known ? cached.signature : 0;
+    int rc = stor_plan_make(arena, &query, &facts, ret_plan, rejected, err);
+    if (rc == VD_OK && known && (*ret_plan)->signature != cached.signature) {
+        known = false; /* it no longer is among the candidates */
+        facts.wanted = 0;
+        rc = stor_plan_make(arena, &query, &facts, ret_plan, rejected, err);
+    }
+    if (rc == VD_OK && known)
+        *ret_budget = STOR_PLAN_CACHE_WORSE * cached.works + CACHE_SLACK;
+    if (rc == VD_OK && !spec->explain)
+        count_accesses(collection, (*ret_plan)->access);
+    statistics_unreference(&statistics);
+    return rc;
+}
+
+/* ---- what was learnt ---- */
+
+void stor_planner_ran(stor_request_t *request, const stor_query_spec_t *spec,
+                      const stor_plan_t *plan, uint64_t works)
+{
+    stor_planner_t *planner = request->storage->planner;
+    const stor_collection_t *collection = held(request, spec->collection_id);
+    if (planner == NULL || collection == NULL || collection->indexes == NULL || !is_cacheable(spec))
+        return;
+    uint64_t shape = stor_planner_shape(spec);
+    (void)pthread_mutex_lock(&planner->lock);
+    record_t *record = record_of(planner, spec->collection_id, false);
+    cached_t *cached = NULL;
+    for (uint32_t i = 0; record != NULL && i < record->cached_count; i++)
+        if (record->cached[i].entry.shape == shape)
+            cached = &record->cached[i];
+    if (cached != NULL) {
+        if (cached->entry.signature != plan->signature ||
+            works > STOR_PLAN_CACHE_WORSE * cached->entry.works + CACHE_SLACK)
+            *cached = record->cached[--record->cached_count];
+    } else if (record != NULL && works <= CACHE_WORKS_MAX &&
+               record->cached_count < STOR_PLAN_CACHE_MAX) {
+        if (record->cached == NULL)
+            record->cached = vd_xalloc(STOR_PLAN_CACHE_MAX * sizeof *record->cached);
+        cached = &record->cached[record->cached_count++];
+        cached->entry = (stor_plan_cache_entry_t){.shape = shape,
+                                                  .signature = plan->signature,
+                                                  .works = works,
+                                                  .cost = plan->cost,
+                                                  .created_wall_ms = vd_wall_ms()};
+        (void)snprintf(cached->summary, sizeof cached->summary, "%s",
+                       stor_plan_summary(request->arena, plan));
+    }
+    (void)pthread_mutex_unlock(&planner->lock);
+}
+
+void stor_planner_clear(stor_planner_t *planner, uint64_t collection_id, uint64_t shape)
+{
+    if (planner == NULL)
+        return;
+    (void)pthread_mutex_lock(&planner->lock);
+    record_t *record = record_of(planner, collection_id, false);
+    for (uint32_t i = record == NULL ? 0 : record->cached_count; i-- > 0;)
+        if (shape == 0 || record->cached[i].entry.shape == shape)
+            record->cached[i] = record->cached[--record->cached_count];
+    (void)pthread_mutex_unlock(&planner->lock);
+}
+
+void stor_planner_entries(stor_planner_t *planner, vd_arena_t *arena, uint64_t collection_id,
+                          stor_plan_cache_entry_t **ret_entries, uint32_t *ret_count)
+{
+    *ret_entries = NULL;
+    *ret_count = 0;
+    if (planner == NULL)
+        return;
+    (void)pthread_mutex_lock(&planner->lock);
+    const record_t *record = record_of(planner, collection_id, false);
+    uint32_t count = record == NULL ? 0 : record->cached_count;
+    stor_plan_cache_entry_t *entries = VD_ARENA_ARRAY(arena, stor_plan_cache_entry_t, count + 1);
+    for (uint32_t i = 0; i < count; i++) {
+        entries[i] = record->cached[i].entry;
+        entries[i].summary = vd_arena_strdup(arena, record->cached[i].summary);
+    }
+    (void)pthread_mutex_unlock(&planner->lock);
+    *ret_entries = entries;
+    *ret_count = count;
+}

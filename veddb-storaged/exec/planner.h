@@ -1,0 +1,46 @@
+/* veddb-storaged/exec/planner.h — plans queries of this node: gives plan/ the indexes of the
+ * collection, their statistics, and what earlier queries of the same shape have shown.
+ *
+ * Duty:    statistics per collection (samples of its documents and of each index's keys), taken
+ *          when a query needs them and there are none, or they are old, or the collection has grown
+ *          or shrunk much; in memory only. Short dives into indexes where a sample says too little.
+ *          The plan cache: by collection and shape of the query, the plan that was chosen and what
+ *          it cost; forgotten when the set of indexes or the statistics change, and when it does
+ *          far worse than it did.
+ * Owner:   storaged.c. Threads: any; one lock, never held while something is read.
+ * Limits:  STOR_PLANNER_COLLECTIONS_MAX collections, STOR_PLAN_CACHE_MAX shapes each. */
+#pragma once
+#include "libcommon/bson/build.h"
+#include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/exec/query.h"
+
+#define STOR_PLANNER_COLLECTIONS_MAX 1000
+#define STOR_PLAN_CACHE_MAX          200 /* shapes of one collection */
+#define STOR_PLAN_CACHE_WORSE        10  /* times the work it had: planned anew */
+
+typedef struct stor_planner stor_planner_t;
+
+stor_planner_t *stor_planner_create(void);
+void stor_planner_destroy(stor_planner_t **planner_p);
+
+/* The plan, in arena. *ret_budget: what it may read before it counts as far worse than it was;
+ * 0 = no limit (not from the cache). fresh: not from the cache. rejected may be NULL. */
+VD_MUST_CHECK int stor_planner_plan(vd_arena_t *arena, stor_request_t *request,
+                                    const stor_query_spec_t *spec, bool fresh,
+                                    const stor_plan_t **ret_plan, uint64_t *ret_budget,
+                                    stor_plans_t *rejected, vd_error_t *err);
+/* A query has ended, having read so many entries and documents: remembered. */
+void stor_planner_ran(stor_request_t *request, const stor_query_spec_t *spec,
+                      const stor_plan_t *plan, uint64_t works);
+/* Forgets plans: of the collection, or of one shape (0 = all). */
+void stor_planner_clear(stor_planner_t *planner, uint64_t collection_id, uint64_t shape);
+/* Of a query, as the cache knows it. */
+uint64_t stor_planner_shape(const stor_query_spec_t *spec);
+typedef struct {
+    uint64_t shape, signature, works;
+    double cost;
+    int64_t created_wall_ms;
+    const char *summary; /* in the arena given */
+} stor_plan_cache_entry_t;
+void stor_planner_entries(stor_planner_t *planner, vd_arena_t *arena, uint64_t collection_id,
+                          stor_plan_cache_entry_t **ret_entries, uint32_t *ret_count);
