@@ -7,6 +7,7 @@
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/defaults.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/replication.h"
@@ -61,6 +62,10 @@ static int parts_open(stor_storage_t *storage, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_replication_open(storage, !storage->settings.replicated, &storage->replication,
                                    err);
+    if (rc == VD_OK) {
+        storage->defaults = stor_defaults_create();
+        rc = stor_defaults_load(storage, session, err);
+    }
     stor_session_close(&session);
     return rc;
 }
@@ -112,6 +117,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     if (storage == NULL)
         return rc;
     VD_ASSERT(storage->inbox == NULL && storage->keeper == NULL && storage->registry_first == NULL);
+    stor_defaults_destroy(&storage->defaults);
     stor_replication_close(&storage->replication);
     stor_cursors_close(&storage->cursors);
     stor_sessions_close(&storage->sessions);

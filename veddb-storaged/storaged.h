@@ -58,6 +58,7 @@ typedef struct stor_storage {
     stor_keeper_t *keeper;           /* NULL in unit tests */
     stor_inbox_t *inbox;             /* NULL in unit tests */
     stor_replication_t *replication; /* replication/replication.h */
+    struct stor_defaults *defaults;  /* defaults.h; NULL in unit tests */
     struct stor_waits *waits;        /* streams/waits.h; the inbox's; NULL in unit tests */
     stor_op_counters_t counters;
     uint8_t boot_id[16]; /* new at each start */

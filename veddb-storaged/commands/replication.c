@@ -164,6 +164,10 @@ int stor_command_repl_set_freeze(stor_request_t *request, vd_error_t *err)
         rc = seconds_read(request, 0, &seconds, err);
     if (rc != VD_OK)
         return rc;
+    if (stor_replication_role(request->storage) == VDP_ROLE_PRIMARY)
+        return vd_error_set(err, VD_ERR_NOT_SECONDARY,
+                            "cannot freeze node when primary or running for election. state: "
+                            "Primary");
     (void)snprintf(text, sizeof text, "%lld", (long long)seconds);
     return ask(request, "freeze", text, err);
 }
