@@ -8,7 +8,7 @@ const DELAY = 4; // seconds
 let set, client, admin;
 
 before(async () => {
-  set = await Cluster.start({network: true});
+  set = await Cluster.start({network: true, set: ['gateway.threads=4']});
   client = await set.client({driver: {retryWrites: true}});
   admin = client.db('admin');
 }, {timeout: 120000});
@@ -74,9 +74,41 @@ test('the default write and read concern: set, kept, replicated, honoured', {tim
   const {starts} = await set.killWorker('n1', 'storaged');
   await set.workerBack('n1', 'storaged', starts, 60000);
   await until('it is kept', async () => (await admin.command({getDefaultRWConcern: 1, inMemory: true})).defaultWriteConcernSource === 'global');
+  await until('it leads again', async () => (await admin.command({hello: 1})).isWritablePrimary);
   await assert.rejects(admin.command({setDefaultRWConcern: 1, defaultWriteConcern: {}}), {code: 20});
   const back = await admin.command({setDefaultRWConcern: 1, defaultWriteConcern: {w: 'majority'}, defaultReadConcern: {}});
   assert.deepEqual([back.defaultReadConcern, back.defaultReadConcernSource, back.defaultWriteConcern], [{level: 'local'}, 'implicit', {w: 'majority', wtimeout: 0}]);
+});
+
+test('every loop thread of the gateway follows the role', {timeout: 120000}, async () => {
+  const old = await set.primary(), next = set.names.find((n) => n !== old);
+  const many = await Promise.all(Array.from({length: 24}, () => set.client({node: old, driver: {maxPoolSize: 1, retryWrites: false}})));
+  const both = async (state, code) => {
+    for (const one of many) {
+      const {isWritablePrimary, primary} = await one.db('admin').command({hello: 1});
+      assert.equal(isWritablePrimary, state);
+      assert.equal(set.nameOf(primary), state ? old : next);
+      const e = await one.db('threads').collection('c').insertOne({}).then(() => null, (x) => x);
+      assert.equal(e?.code, code);
+    }
+  };
+  // Each waits as a driver's monitor does, and is woken by the change.
+  const version = (await many[0].db('admin').command({hello: 1})).topologyVersion;
+  await both(true, undefined);
+  const waiting = many.map((one) => one.db('admin').command({hello: 1, topologyVersion: version, maxAwaitTimeMS: 60000}));
+  await set.vedctl(old, 'replication', 'promote', next);
+  assert.equal(await set.primary(), next);
+  for (const told of await Promise.all(waiting)) assert.ok(Number(told.topologyVersion.counter) > Number(version.counter));
+  await until('all know', async () => {
+    const seen = await Promise.all(many.map((one) => one.db('admin').command({hello: 1})));
+    return seen.every((h) => h.secondary && set.nameOf(h.primary) === next);
+  });
+  await both(false, 10107);
+  await set.vedctl(next, 'replication', 'promote', old);
+  assert.equal(await set.primary(), old);
+  await until('all know', async () => (await Promise.all(many.map((one) => one.db('admin').command({hello: 1})))).every((h) => h.isWritablePrimary));
+  await both(true, undefined);
+  await Promise.all(many.map((one) => one.close()));
 });
 
 test('replSetFreeze is for secondaries', async () => {
