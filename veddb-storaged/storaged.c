@@ -16,6 +16,20 @@
 #define FIRST_TERM     1
 #define OTHER_SESSIONS 32 /* keeper, scrub, opening, catalog changes, validate */
 
+void stor_storage_set_id(stor_storage_t *storage, uint8_t ret_id[12])
+{
+    (void)pthread_mutex_lock(&storage->registry_lock);
+    memcpy(ret_id, storage->set_id, sizeof storage->set_id);
+    (void)pthread_mutex_unlock(&storage->registry_lock);
+}
+
+void stor_storage_set_id_put(stor_storage_t *storage, const uint8_t id[12])
+{
+    (void)pthread_mutex_lock(&storage->registry_lock);
+    memcpy(storage->set_id, id, sizeof storage->set_id);
+    (void)pthread_mutex_unlock(&storage->registry_lock);
+}
+
 /* The set's id is made once; the epoch of users and roles is what their newest change left. */
 static int identity_load(stor_storage_t *storage, stor_session_t *session, vd_error_t *err)
 {

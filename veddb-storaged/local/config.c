@@ -52,6 +52,8 @@ static void put_members(vd_bb_t *bb, vd_bson_t config)
 
 void stor_local_config(vd_bb_t *bb, stor_storage_t *storage, vd_bson_t config)
 {
+    uint8_t set_id[12];
+    stor_storage_set_id(storage, set_id);
     vd_value_t settings = vd_bson_get(config, "settings");
     vd_bb_cstr(bb, "_id", storage->settings.replica_set);
     put_or(bb, "version", config, 1);
@@ -64,6 +66,6 @@ void stor_local_config(vd_bb_t *bb, stor_storage_t *storage, vd_bson_t config)
         vd_bb_concat(bb, vd_value_document(settings));
     if (settings.type != VD_BSON_OBJECT ||
         vd_bson_get(vd_value_document(settings), "replicaSetId").type == VD_BSON_MISSING)
-        vd_bb_objectid(bb, "replicaSetId", storage->set_id);
+        vd_bb_objectid(bb, "replicaSetId", set_id);
     vd_bb_close(bb);
 }
