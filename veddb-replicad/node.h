@@ -23,9 +23,10 @@
 /* Beside the configuration's member of the same index. */
 typedef struct {
     uint32_t id;
-    repl_link_t *link; /* NULL: ourselves */
-    bool heard, up;    /* up: heard within the lease */
-    vdp_peer_status_t said;
+    repl_link_t *link;      /* NULL: ourselves */
+    bool heard, up;         /* up: heard within the lease */
+    vdp_peer_status_t said; /* its `problem` is the copy below */
+    char problem[VDP_PEER_PROBLEM_MAX + 1];
     uint64_t heard_ms, up_since_ms, ping_ms;
     bool streams;                         /* on a stream of ours: may be counted */
     uint64_t received, flushed, applied;  /* acknowledged there */
@@ -44,6 +45,7 @@ typedef struct {
     uint32_t applying;
     bool ack_due, reset;
     uint64_t retry_at_ms, loaded_at, loaded_term, epoch;
+    char problem[VDP_PEER_PROBLEM_MAX + 1]; /* why storage does not apply; empty: it does */
 } repl_pull_t;
 
 typedef enum {

@@ -294,7 +294,8 @@ vdp_peer_status_t repl_own_status(repl_node_t *node)
                              .config_term = node->config->term,
                              .sync_source = pull->conn != NULL ? pull->member : 0,
                              .role = state->role,
-                             .empty = state->empty};
+                             .empty = state->empty,
+                             .problem = vd_slice_str(pull->problem)};
     own.majority = repl_leads(node) ? node->majority : pull->majority;
     if (node->resync.state != REPL_RESYNC_NONE) {
         own.role = VDP_ROLE_RECOVERING;
@@ -333,6 +334,8 @@ static void peer_said(repl_node_t *node, repl_conn_t *conn, const vdp_peer_statu
         node->positions_due = true;
     }
     member->said = *said;
+    (void)snprintf(member->problem, sizeof member->problem, "%.*s", VD_SLICE_FMT(said->problem));
+    member->said.problem = vd_slice_str(member->problem);
     member->heard = member->up = true;
     member->heard_ms = now;
     if (answers && now >= said->sent_ms)
