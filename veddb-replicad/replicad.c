@@ -202,13 +202,15 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
                                  : repl_config_find(node->config, vd_slice_str(state->leader));
     uint32_t known = node->role.term == state->term ? node->role.owner : 0;
     uint32_t owner = named != NULL ? named->id : known;
-    repl_lead_event(
-        node,
-        (repl_event_t){.kind = REPL_EVENT_STORAGE,
-                       .term = state->term,
-                       .role = (int)state->role,
-                       .position = node->resync.state != REPL_RESYNC_NONE ? 0 : state->durable,
-                       .leader = owner});
+    /* From the moment a load is decided on, before storage says so: our vote counts no more. */
+    bool loads = node->resync.state != REPL_RESYNC_NONE;
+    repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_STORAGE,
+                                         .term = state->term,
+                                         .role = loads && state->role == VDP_ROLE_SECONDARY
+                                                     ? VDP_ROLE_RECOVERING
+                                                     : (int)state->role,
+                                         .position = loads ? 0 : state->durable,
+                                         .leader = owner});
     node->positions_due = true;
     repl_pull_tick(node);
 }

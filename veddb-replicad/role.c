@@ -117,6 +117,13 @@ static uint64_t jitter(const repl_role_t *role)
            (role->options.lease_ms / 2 + 1);
 }
 
+/* A primary that was not heard for so long is looked for elsewhere. What others wait for before they
+ * lead is its whole lease: that is used to be ready when it ends. */
+static uint64_t silence_ms(const repl_role_t *role)
+{
+    return role->options.lease_ms / 2;
+}
+
 static bool is_due(repl_role_t *role)
 {
     if (role->sent_ms != 0 && role->now_ms - role->sent_ms < role->options.heartbeat_ms)
@@ -222,6 +229,10 @@ static void storage_found(repl_role_t *role, const repl_event_t *event, repl_act
     role->position = event->position;
     role->owner = event->leader;
     role->known_term = later(role->known_term, event->term);
+    /* It leads by the word of the process before us, which had waited for all older leases first:
+     * since then we answered nobody else. */
+    if (event->role == VDP_ROLE_PRIMARY && event->leader == role->options.self)
+        role->answered_primary_ms = 0;
     role->term_heard_ms = role->answered_primary_ms;
     for (uint32_t i = 0; i < REPL_MEMBERS_MAX; i++)
         role->peers[i].answered_ms = 0;
@@ -289,20 +300,26 @@ static void own_fence(repl_role_t *role)
 
 static void on_role_set(repl_role_t *role, const repl_event_t *event, repl_actions_t *actions)
 {
-    if (!role->role_asked || event->term != role->asked_term || event->role != role->asked_role)
+    /* A load that began meanwhile: storage has made the term durable, and is RECOVERING. */
+    bool load = event->role == VDP_ROLE_RECOVERING && role->asked_role == VDP_ROLE_SECONDARY;
+    if (!role->role_asked || event->term != role->asked_term ||
+        (event->role != role->asked_role && !load))
         return;
+    bool may_grant = event->role != VDP_ROLE_RECOVERING || role->asked_leader == role->owner;
     role->role_asked = false;
-    role->storage_role = role->asked_role;
+    role->storage_role = event->role;
     role->position = event->position;
     role->owner = role->asked_leader;
     if (role->asked_term != role->term)
         term_agreed(role);
     if (role->fence_from != 0)
-        answer_fence(role, role->fence_from, role->storage_role != VDP_ROLE_RECOVERING, actions);
+        answer_fence(role, role->fence_from, may_grant, actions);
     role->fence_from = 0;
 
     bool primary = role->asked_role == VDP_ROLE_PRIMARY;
-    if (role->state == REPL_CANDIDATE && role->term == role->fence_term)
+    if (is_seeking(role) && load)
+        abandon(role, "the data is being loaded", actions);
+    else if (role->state == REPL_CANDIDATE && role->term == role->fence_term)
         own_fence(role);
     else if (role->state == REPL_CLAIMING && primary && role->term == role->fence_term)
         lead(role, actions);
@@ -402,6 +419,10 @@ static void on_peer(repl_role_t *role, const repl_event_t *event, repl_actions_t
     if (event->term == role->term &&
         (leads || (seeks && (role->owner == 0 || role->owner == event->from))))
         role->answered_primary_ms = role->now_ms;
+    /* The term is its own, and it does not lead it: it never will again (or never has). What we
+     * answered it in this term binds nobody any more; what we had answered before still does. */
+    if (event->term == role->term && event->from == role->owner && !leads && !seeks)
+        role->answered_primary_ms = role->term_heard_ms;
     if (leads)
         leader_heard(role, event, actions);
     else if (is_leading(role) && event->term > role->term)
@@ -418,16 +439,18 @@ static void on_fence(repl_role_t *role, const repl_event_t *event, repl_actions_
         role->state == REPL_REMOVED)
         return;
     role->known_term = later(role->known_term, event->term);
-    /* Half loaded: it does not have what it once acknowledged, so its vote is worth nothing. */
-    bool loading = role->storage_role == VDP_ROLE_RECOVERING;
+    /* Half loaded: it does not have what it once acknowledged. The one who led the term in which it
+     * dropped that, or the next whom it heard leading, has it: for that one alone its vote counts.
+     */
+    bool may_grant = role->storage_role != VDP_ROLE_RECOVERING || event->from == role->owner;
     if (role->role_asked) {
         if (event->term <= role->asked_term && role->fence_from != event->from)
             answer_fence(role, event->from, false, actions);
-    } else if (event->term > role->term && !loading)
+    } else if (event->term > role->term && may_grant)
         agree(role, event->term, event->from, event->from, actions);
     else
         answer_fence(role, event->from,
-                     !loading && event->term == role->term && event->from == role->owner, actions);
+                     may_grant && event->term == role->term && event->from == role->owner, actions);
 }
 
 static void on_fenced(repl_role_t *role, const repl_event_t *event, repl_actions_t *actions)
@@ -533,16 +556,12 @@ static void advance_candidate(repl_role_t *role, repl_actions_t *actions)
         send_fences(role, actions);
 }
 
-/* etcd allows it; or, when an operator wants it and etcd can't be asked, the old primary's lease
- * there is over: without a majority's answers it renews for one more lease_ms at most. */
-static bool is_claimed(repl_role_t *role, uint64_t waited_until, repl_actions_t *actions)
+/* etcd allows it; or an operator wants it and etcd can't be asked: the wait that is over is enough.
+ */
+static bool is_claimed(repl_role_t *role, repl_actions_t *actions)
 {
-    if (!is_etcd(role) || role->claimed)
+    if (!is_etcd(role) || role->claimed || (role->by_operator && role->etcd_away))
         return true;
-    if (role->by_operator && role->etcd_away) {
-        if (role->no_wait || role->now_ms >= waited_until + role->options.lease_ms)
-            return true;
-    }
     if (is_due(role))
         act(actions, REPL_ACTION_CLAIM)->term = role->fence_term;
     return false;
@@ -554,8 +573,7 @@ static void advance_claiming(repl_role_t *role, repl_actions_t *actions)
         abandon(role, "it was not reached in time: lease, entries or etcd", actions);
         return;
     }
-    uint64_t until = repl_votes_fence_until(role);
-    if (role->role_asked || role->now_ms < until)
+    if (role->role_asked || role->now_ms < repl_votes_fence_until(role))
         return;
     uint32_t ahead = repl_votes_ahead(role);
     if (ahead != 0 && !role->forced) {
@@ -563,7 +581,7 @@ static void advance_claiming(repl_role_t *role, repl_actions_t *actions)
         return;
     }
     follow(role, 0, false, actions);
-    if (!is_claimed(role, until, actions))
+    if (!is_claimed(role, actions))
         return;
     if (role->forced || repl_votes_heard_until(role) > role->now_ms)
         ask_storage(role, role->fence_term, VDP_ROLE_PRIMARY, role->options.self, actions);
@@ -571,19 +589,9 @@ static void advance_claiming(repl_role_t *role, repl_actions_t *actions)
 
 /* ---- leading ---- */
 
-static uint64_t lease_until(const repl_role_t *role)
-{
-    uint64_t heard = repl_votes_heard_until(role);
-    if (!is_etcd(role) || heard == UINT64_MAX || role->etcd_until_ms <= heard)
-        return heard;
-    /* With etcd alone for one lease_ms at most: then those who have a majority may go on. */
-    uint64_t most = heard + role->options.lease_ms;
-    return role->etcd_until_ms < most ? role->etcd_until_ms : most;
-}
-
 static void advance_leader(repl_role_t *role, repl_actions_t *actions)
 {
-    role->lease_until_ms = lease_until(role);
+    role->lease_until_ms = repl_votes_heard_until(role);
     if (role->forced && role->lease_until_ms > role->now_ms)
         role->forced = false; /* a majority answers: from now on as any other */
     if (role->now_ms >= role->lease_until_ms && !role->forced) {
@@ -640,15 +648,25 @@ static bool may_seek(const repl_role_t *role)
         return false;
     if (role->options.failover == REPL_FAILOVER_MANUAL)
         return role->owner == role->options.self;
-    return role->etcd_seen_ms != 0 && !role->etcd_away &&
-           (role->etcd_leader == 0 || role->etcd_leader == role->options.self);
+    return role->etcd_seen_ms != 0 && !role->etcd_away;
+}
+
+/* etcd names somebody of whom we have not heard that it does not lead: it may just be slow. */
+static bool may_be_led(const repl_role_t *role)
+{
+    if (!is_etcd(role) || role->etcd_leader == 0 || role->etcd_leader == role->options.self ||
+        role->etcd_term < role->term)
+        return false;
+    const repl_role_peer_t *peer = repl_role_peer(role, role->etcd_leader);
+    return peer != NULL && (role->now_ms - peer->heard_ms > silence_ms(role) ||
+                            peer->term < role->etcd_term);
 }
 
 static void advance_follower(repl_role_t *role, repl_actions_t *actions)
 {
     const repl_role_peer_t *leader = repl_role_peer(role, role->leader);
     if (role->leader != 0 &&
-        (leader == NULL || role->now_ms - leader->heard_ms > role->options.lease_ms)) {
+        (leader == NULL || role->now_ms - leader->heard_ms > silence_ms(role))) {
         role->leader = 0;
         follow(role, 0, false, actions);
     }
@@ -663,6 +681,8 @@ static void advance_follower(repl_role_t *role, repl_actions_t *actions)
     if (role->alone_since_ms == 0)
         role->alone_since_ms = role->now_ms;
     uint64_t wait_ms = role->options.heartbeat_ms * (1 + 3 * repl_votes_rank(role));
+    if (may_be_led(role))
+        wait_ms += role->options.lease_ms / 4;
     if (repl_votes_alone(role) || role->now_ms - role->alone_since_ms >= wait_ms)
         seek(role, role->known_term + 1, false, actions);
 }
@@ -748,6 +768,8 @@ static void on_lease(repl_role_t *role, const repl_event_t *event, repl_actions_
     role->etcd_term = event->term;
     role->etcd_leader = event->leader;
     role->known_term = later(role->known_term, event->term);
+    if (role->state == REPL_FOLLOWER && event->leader == role->options.self)
+        release(role, actions); /* of the process before us, or of a claim whose answer was lost */
     if (!is_leading(role) || event->leader == role->options.self)
         return;
     if (event->leader != 0 && event->term > role->term)

@@ -101,8 +101,8 @@ typedef enum {
     REPL_ACTION_FENCE,    /* send FENCE(term) to member */
     REPL_ACTION_FENCED,   /* answer member: term, granted, position, heard_ms */
     REPL_ACTION_HANDOVER, /* send HANDOVER(term) to member */
-    REPL_ACTION_CLAIM, /* etcd: compare-and-swap to {term, self}: granted if nobody holds the lease
-                          and the term there is older, or it is the same and was ours */
+    REPL_ACTION_CLAIM, /* etcd: compare-and-swap to {term, self}: granted if the term there is
+                          older, or is the same and was ours */
     REPL_ACTION_RENEW, /* etcd: keep the lease alive */
     REPL_ACTION_RELEASE,  /* etcd: give it up */
     REPL_ACTION_ANNOUNCE, /* our state changed: tell all peers now, and storage the topology */

@@ -466,6 +466,8 @@ static void on_etcd_reply(sim_t *sim, int node, const sim_event_t *event)
 {
     sim_node_t *n = &sim->nodes[node];
     n->etcd_heard_ms = sim_clock_ms(sim, node);
+    if (n->lease == 0 && event->leader == (uint32_t)node + 1)
+        n->lease = event->lease; /* of the process before us */
     repl_event_t reply = {.kind = REPL_EVENT_LEASE,
                           .term = event->term,
                           .leader = event->leader,
