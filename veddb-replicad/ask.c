@@ -370,7 +370,7 @@ static void verb_force_sync(repl_node_t *node, const repl_asker_t *asker, const 
     if (code == VD_OK) {
         uint32_t member = node->pull.member;
         repl_pull_follow(node, 0, false);
-        repl_resync_start(node, false, 0, "an operator wants it");
+        node->pull.drop_wanted = true;
         repl_pull_follow(node, member, false);
     }
     say(asker, code, text, VD_SLICE_NULL);

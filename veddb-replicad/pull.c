@@ -329,6 +329,15 @@ void repl_pull_tick(repl_node_t *node)
     if (conn == NULL)
         return;
     repl_pull_position(node, state->newest, state->durable);
+    if (pull->drop_wanted && !pull->catch_up) {
+        /* What we acknowledged may not be on the primary's disk yet, and while we load we vote for
+         * it: it must have everything then. */
+        if (member->said.term != node->role.term || member->said.flushed < state->durable)
+            return;
+        pull->drop_wanted = false;
+        repl_resync_start(node, false, 0, "an operator wants it");
+        return;
+    }
     if (state->loading || pull->applied == 0 || (state->empty && node->stored_version == 0)) {
         if (!pull->catch_up)
             repl_resync_start(node, false, 0, "this node has no data yet");

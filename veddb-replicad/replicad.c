@@ -113,13 +113,38 @@ cleanup:
     return rc;
 }
 
+/* What storage says of role, term and position; its leader's name means something once there is a
+ * configuration. */
+static void tell_role(repl_node_t *node)
+{
+    const repl_storage_state_t *state = repl_state(node);
+    const repl_member_config_t *named =
+        state->leader[0] == '\0' ? NULL
+                                 : repl_config_find(node->config, vd_slice_str(state->leader));
+    uint32_t known = node->role.term == state->term ? node->role.owner : 0;
+    /* From the moment a load is decided on, before storage says so: our vote counts no more. */
+    bool loads = node->resync.state != REPL_RESYNC_NONE;
+    if (!state->ready)
+        return;
+    repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_STORAGE,
+                                         .term = state->term,
+                                         .role = loads && state->role == VDP_ROLE_SECONDARY
+                                                     ? VDP_ROLE_RECOVERING
+                                                     : (int)state->role,
+                                         .position = loads ? 0 : state->durable,
+                                         .leader = named != NULL ? named->id : known});
+}
+
 static void adopt_logged(repl_node_t *node, vd_bson_t doc, const char *from)
 {
     vd_error_t err = VD_ERROR_INIT;
     char quoted[300];
+    bool first = node->config->version == 0;
     if (repl_adopt(node, doc, &err) != VD_OK)
         vd_log(VD_LOG_ERROR, "a configuration of the replica set is refused", "from=%s error=%s",
                from, vd_log_quote(vd_slice_str(err.message), quoted, sizeof quoted));
+    else if (first && node->role.storage_up)
+        tell_role(node);
 }
 
 static void begin_set(repl_node_t *node)
@@ -197,20 +222,7 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
     repl_marks_note(&node->marks, state->newest, repl_now(node));
     if (state->role != VDP_ROLE_PRIMARY)
         repl_pull_position(node, state->newest, state->durable);
-    const repl_member_config_t *named =
-        state->leader[0] == '\0' ? NULL
-                                 : repl_config_find(node->config, vd_slice_str(state->leader));
-    uint32_t known = node->role.term == state->term ? node->role.owner : 0;
-    uint32_t owner = named != NULL ? named->id : known;
-    /* From the moment a load is decided on, before storage says so: our vote counts no more. */
-    bool loads = node->resync.state != REPL_RESYNC_NONE;
-    repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_STORAGE,
-                                         .term = state->term,
-                                         .role = loads && state->role == VDP_ROLE_SECONDARY
-                                                     ? VDP_ROLE_RECOVERING
-                                                     : (int)state->role,
-                                         .position = loads ? 0 : state->durable,
-                                         .leader = owner});
+    tell_role(node);
     node->positions_due = true;
     repl_pull_tick(node);
 }

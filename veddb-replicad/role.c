@@ -15,6 +15,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define FORCED_STEP 16 /* terms that a forced promote leaves out */
+
 /* ---- actions ---- */
 
 static repl_action_t *act(repl_actions_t *actions, repl_action_kind_t kind)
@@ -250,6 +252,8 @@ static void on_storage(repl_role_t *role, const repl_event_t *event, repl_action
     role->position = event->position;
     if (role->role_asked)
         return; /* role and term come with ROLE_SET */
+    if (role->owner == 0) /* named by a configuration that we did not have yet */
+        role->owner = event->leader;
     role->storage_role = event->role;
     if (role->state == REPL_LEADER && event->role != VDP_ROLE_PRIMARY)
         step_down(role, "storage is no longer primary", actions);
@@ -569,13 +573,18 @@ static bool is_claimed(repl_role_t *role, repl_actions_t *actions)
 
 static void advance_claiming(repl_role_t *role, repl_actions_t *actions)
 {
+    uint32_t ahead = repl_votes_ahead(role);
     if (role->now_ms >= role->deadline_ms) {
-        abandon(role, "it was not reached in time: lease, entries or etcd", actions);
+        char why[100] = "it was not reached in time: lease or etcd";
+        if (ahead != 0)
+            (void)snprintf(why, sizeof why,
+                           "entries of member %u could not be had in time; promote that one",
+                           ahead);
+        abandon(role, why, actions);
         return;
     }
     if (role->role_asked || role->now_ms < repl_votes_fence_until(role))
         return;
-    uint32_t ahead = repl_votes_ahead(role);
     if (ahead != 0 && !role->forced) {
         follow(role, ahead, true, actions);
         return;
@@ -629,8 +638,10 @@ static void advance_promote(repl_role_t *role, repl_actions_t *actions)
     }
     if (role->role_asked)
         return;
+    /* Others whom we can't hear may agree to the next terms among themselves: the same entry must
+     * never mean two things. */
     if (repl_votes_reachable(role) || role->force)
-        seek(role, role->known_term + 1, false, actions);
+        seek(role, role->known_term + (role->force ? FORCED_STEP : 1), false, actions);
     else
         refuse_promote(role, actions);
 }
