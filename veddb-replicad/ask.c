@@ -160,9 +160,10 @@ static int config_hand_over(ticket_t *ticket, bool force, vd_error_t *err)
     int rc = repl_config_check(next, err);
     if (rc == VD_OK)
         rc = repl_config_follows(node->config, next, force, err);
-    if (rc == VD_OK && repl_config_by_id(next, node->self) == NULL)
+    const repl_member_config_t *self = repl_config_by_id(next, node->self);
+    if (rc == VD_OK && (self == NULL || !self->votes))
         rc = vd_error_set(err, VD_ERR_NEW_REPLICA_SET_CONFIGURATION_INCOMPATIBLE,
-                          "the primary can't remove itself: step down first");
+                          "the primary can't remove itself, nor its vote: step down first");
     if (rc != VD_OK)
         return rc;
     vd_bb_init(&bb, VDP_SET_CONFIG_MAX);

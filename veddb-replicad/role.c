@@ -107,6 +107,13 @@ static repl_role_peer_t *peer_of(repl_role_t *role, uint32_t id)
     return i < 0 ? NULL : &role->peers[i];
 }
 
+/* Who has none can't lead: its own promises would not be among those that are counted. */
+static bool has_vote(const repl_role_t *role, uint32_t id)
+{
+    int i = repl_votes_index(role, id);
+    return i >= 0 && role->options.members[i].votes;
+}
+
 static uint64_t later(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
@@ -493,12 +500,12 @@ static void on_handover(repl_role_t *role, const repl_event_t *event, repl_actio
 {
     if (peer_of(role, event->from) == NULL || role->role_asked)
         return;
-    if (role->state == REPL_LEADER && event->term == role->term) {
+    if (role->state == REPL_LEADER && event->term == role->term && has_vote(role, event->from)) {
         role->force = false;
         role->step_down_wait_ms = 0;
         begin_handover(role, event->from, actions);
     } else if (role->state == REPL_FOLLOWER && event->term > role->term && role->storage_up &&
-               role->storage_role == VDP_ROLE_SECONDARY)
+               role->storage_role == VDP_ROLE_SECONDARY && has_vote(role, role->options.self))
         seek(role, event->term, true, actions);
 }
 
@@ -708,6 +715,8 @@ static void on_promote(repl_role_t *role, const repl_event_t *event, repl_action
         code = VD_ERR_NOT_YET_INITIALIZED, text = "storage or the configuration is not there";
     else if (role->state == REPL_LEADER)
         text = "leads already";
+    else if (!has_vote(role, role->options.self))
+        code = VD_ERR_ILLEGAL_OPERATION, text = "a member without a vote can't lead";
     else if (role->ticket != 0 || role->state == REPL_HANDING_OVER)
         code = VD_ERR_CONFLICTING_OPERATION_IN_PROGRESS, text = "another is under way";
     else if (role->now_ms < role->frozen_until_ms)
@@ -739,6 +748,8 @@ static void on_step_down(repl_role_t *role, const repl_event_t *event, repl_acti
         code = VD_ERR_NOT_WRITABLE_PRIMARY, text = "this member does not lead";
     else if (event->to != 0 && to == NULL)
         code = VD_ERR_NODE_NOT_FOUND, text = "no such other member";
+    else if (event->to != 0 && !has_vote(role, event->to))
+        code = VD_ERR_ILLEGAL_OPERATION, text = "a member without a vote can't lead";
     else if (event->to != 0 && !to->up)
         code = VD_ERR_HOST_UNREACHABLE, text = "that member can't be reached";
     else if (successor == 0 && !event->force)
@@ -942,6 +953,8 @@ void repl_role_configure(repl_role_t *role, const repl_role_options_t *options,
         role->state = none ? REPL_STARTING : REPL_REMOVED;
     } else if (role->storage_up && (role->state == REPL_STARTING || role->state == REPL_REMOVED))
         become_follower(role, actions);
+    else if (is_leading(role) && !has_vote(role, options->self))
+        step_down(role, "it has no vote any more", actions);
     else if (is_seeking(role)) /* the votes were counted by the old one */
         abandon(role, "the configuration changed", actions);
     advance(role, actions);

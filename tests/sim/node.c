@@ -193,20 +193,25 @@ static void acknowledge(sim_t *sim, int node)
 
 /* ---- replicad: pulling ---- */
 
+static void end_load(sim_t *sim, int node);
+
 static void pull(sim_t *sim, int node)
 {
     sim_node_t *n = &sim->nodes[node];
+    if (n->storage.up)
+        end_load(sim, node); /* (storage was busy when it could) */
     if (n->upstream == 0 || !n->storage.up || n->storage.asked ||
         (n->storage.role != VDP_ROLE_SECONDARY && n->storage.role != VDP_ROLE_RECOVERING))
         return;
-    if (sim_drop_tick(sim, node) && !n->storage.loading)
+    if (sim_drop_tick(sim, node))
         return;
     if (n->storage.count == 0 && !n->storage.loading && n->storage.first == 0) {
         if (!n->catch_up && n->role.owner == n->upstream)
             sim_load_begin(sim, node, "it has no data yet");
-        return;
+        return; /* it goes on with the next tick */
     }
     if (n->storage.loading && sim->profile.copies) {
+        sim_flush(sim, node);
         sim_copy_ask(sim, node);
         return;
     }
