@@ -371,7 +371,7 @@ static void verb_force_sync(repl_node_t *node, const repl_asker_t *asker, const 
     if (code == VD_OK) {
         uint32_t member = node->pull.member;
         repl_pull_follow(node, 0, false);
-        node->pull.drop_wanted = true;
+        node->pull.drop_term = node->role.term;
         repl_pull_follow(node, member, false);
     }
     say(asker, code, text, VD_SLICE_NULL);

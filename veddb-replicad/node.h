@@ -43,7 +43,8 @@ typedef struct {
     uint64_t queue_bytes, credit_back;
     uint32_t applying;
     bool ack_due, reset;
-    bool drop_wanted; /* all is to be loaded anew, as soon as the primary has it on its disk */
+    uint64_t drop_term; /* not 0: all is to be loaded anew in this term, once the primary's disk
+                           has what ours has */
     uint64_t retry_at_ms, loaded_at, loaded_term, epoch;
 } repl_pull_t;
 

@@ -15,7 +15,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define FORCED_STEP 16 /* terms that a forced promote leaves out */
+#define FORCED_STEP 16u /* terms that a forced promote leaves out */
 
 /* ---- actions ---- */
 
@@ -632,6 +632,15 @@ static void refuse_promote(repl_role_t *role, repl_actions_t *actions)
            actions);
 }
 
+/* Others whom we can't hear may agree to the next terms among themselves, or be forced, too: some
+ * terms are left out, and which one is taken goes by who takes it. The same position must never
+ * name two entries. */
+static uint64_t forced_term(const repl_role_t *role)
+{
+    uint64_t term = role->known_term + FORCED_STEP;
+    return term + (role->options.self - term) % FORCED_STEP;
+}
+
 static void advance_promote(repl_role_t *role, repl_actions_t *actions)
 {
     if (role->leader != 0 && role->now_ms < role->deadline_ms) {
@@ -645,10 +654,12 @@ static void advance_promote(repl_role_t *role, repl_actions_t *actions)
     }
     if (role->role_asked)
         return;
-    /* Others whom we can't hear may agree to the next terms among themselves: the same entry must
-     * never mean two things. */
+    if (role->storage_role == VDP_ROLE_RECOVERING) {
+        answer(role, VD_ERR_NOT_PRIMARY_OR_SECONDARY, "this member is loading its data", actions);
+        return;
+    }
     if (repl_votes_reachable(role) || role->force)
-        seek(role, role->known_term + (role->force ? FORCED_STEP : 1), false, actions);
+        seek(role, role->force ? forced_term(role) : role->known_term + 1, false, actions);
     else
         refuse_promote(role, actions);
 }

@@ -24,7 +24,7 @@ void sim_load_begin(sim_t *sim, int node, const char *why)
     storage->copy_from = 0;
     storage->flushing = false;
     n->storage_boot += 1; /* what was on its way to the disk is of no use */
-    n->drop_wanted = false;
+    n->drop_term = 0;
     sim_storage_tell(sim, node);
 }
 
@@ -38,7 +38,7 @@ static bool may_drop(const sim_node_t *n)
 void sim_node_drop(sim_t *sim, int node)
 {
     if (may_drop(&sim->nodes[node]))
-        sim->nodes[node].drop_wanted = true;
+        sim->nodes[node].drop_term = sim->nodes[node].role.term;
 }
 
 /* The leader says that its disk has what ours has. */
@@ -46,7 +46,9 @@ bool sim_drop_tick(sim_t *sim, int node)
 {
     sim_node_t *n = &sim->nodes[node];
     int leader = sim_index(n->upstream);
-    if (!n->drop_wanted)
+    if (n->drop_term != n->role.term)
+        n->drop_term = 0; /* of another primary */
+    if (n->drop_term == 0)
         return false;
     if (may_drop(n) && n->said_term[leader] == n->role.term &&
         n->said_position[leader] >= sim_durable_position(&n->storage)) {

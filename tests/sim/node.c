@@ -132,7 +132,9 @@ static void role_done(sim_t *sim, int node)
     bool begins = storage->asked_role == VDP_ROLE_PRIMARY;
     storage->term = storage->asked_term;
     storage->owner = storage->asked_owner;
-    storage->role = storage->asked_role;
+    storage->role = storage->loading && storage->asked_role == VDP_ROLE_SECONDARY
+                        ? VDP_ROLE_RECOVERING
+                        : storage->asked_role;
     if (begins) {
         sim->nodes[node].first_of_term = storage->count;
         memset(sim->nodes[node].acknowledged, 0, sizeof sim->nodes[node].acknowledged);
@@ -541,7 +543,7 @@ static void replicad_start(sim_t *sim, int node)
     n->catch_up = false;
     n->lease = 0;
     n->config = 0;
-    n->drop_wanted = false;
+    n->drop_term = 0;
     memset(n->said_term, 0, sizeof n->said_term);
     n->storage.asked = false;
     n->etcd_heard_ms = sim_clock_ms(sim, node);

@@ -103,7 +103,7 @@ typedef struct {
     uint32_t config;       /* in force */
     uint64_t snapshots[4]; /* as source: opened, newest first: storage_boot << 32 | entries */
     uint64_t snapshot_chains[4];
-    bool drop_wanted;
+    uint64_t drop_term; /* an operator wants all loaded anew, in this term */
     uint32_t upstream; /* FOLLOW */
     bool catch_up;
     uint64_t said_position[SIM_NODES_MAX], said_term[SIM_NODES_MAX]; /* in heartbeats */
