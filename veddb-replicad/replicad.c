@@ -124,6 +124,7 @@ static void tell_role(repl_node_t *node)
     uint32_t known = node->role.term == state->term ? node->role.owner : 0;
     /* From the moment a load is decided on, before storage says so: our vote counts no more. */
     bool loads = node->resync.state != REPL_RESYNC_NONE;
+    bool none = loads || (state->empty && node->stored_version == 0);
     if (!state->ready)
         return;
     repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_STORAGE,
@@ -131,7 +132,7 @@ static void tell_role(repl_node_t *node)
                                          .role = loads && state->role == VDP_ROLE_SECONDARY
                                                      ? VDP_ROLE_RECOVERING
                                                      : (int)state->role,
-                                         .position = loads ? 0 : state->durable,
+                                         .position = none ? 0 : state->durable,
                                          .leader = named != NULL ? named->id : known});
 }
 

@@ -370,7 +370,7 @@ static void settle(repl_role_t *role, repl_actions_t *actions)
         return;
     if (role->state == REPL_REMOVED) {
         if (role->storage_role != VDP_ROLE_REMOVED)
-            ask_storage(role, role->term, VDP_ROLE_REMOVED, 0, actions);
+            ask_storage(role, role->term, VDP_ROLE_REMOVED, role->owner, actions);
     } else if (role->state == REPL_FOLLOWER) {
         uint32_t owner = role->leader != 0 ? role->leader : role->owner;
         bool loading = role->storage_role == VDP_ROLE_RECOVERING;
@@ -734,6 +734,8 @@ static void on_promote(repl_role_t *role, const repl_event_t *event, repl_action
         code = VD_ERR_ILLEGAL_OPERATION, text = "this member is frozen; freeze 0 ends it";
     else if (role->storage_role == VDP_ROLE_RECOVERING)
         code = VD_ERR_NOT_PRIMARY_OR_SECONDARY, text = "this member is loading its data";
+    else if (event->force && role->position == 0)
+        code = VD_ERR_ILLEGAL_OPERATION, text = "this member has no data: all would be lost";
     if (text != NULL) {
         answer_ticket(event->ticket, code, text, actions);
         return;

@@ -229,6 +229,15 @@ static bool anybody_leads(const sim_t *sim)
     return false;
 }
 
+static bool may_vote(const sim_t *sim, int node)
+{
+    const repl_role_options_t *options = &sim->nodes[node].role.options;
+    for (uint32_t i = 0; i < options->member_count; i++)
+        if (sim_index(options->members[i].id) == node)
+            return options->members[i].votes;
+    return false;
+}
+
 static void operate(sim_t *sim, bool once)
 {
     int node = (int)sim_below(sim, (uint64_t)sim->profile.count);
@@ -242,9 +251,9 @@ static void operate(sim_t *sim, bool once)
             return;
         sim->promotes_at_end++;
         for (int i = 0; i < sim->profile.count && sim_chance(sim, 0.9); i++)
-            if (sim->nodes[i].role.options.self != 0 &&
-                repl_role_newer(sim->nodes[i].role.position, n->role.position,
-                                n->role.known_term))
+            if (may_vote(sim, i) &&
+                (!may_vote(sim, node) || repl_role_newer(sim->nodes[i].role.position, n->role.position,
+                                n->role.known_term)))
                 node = i, n = &sim->nodes[i]; /* who has the newest, as the answers advise */
     } else if (sim_chance(sim, 0.3)) {
         event.kind = REPL_EVENT_STEP_DOWN;
