@@ -99,7 +99,7 @@ static void role_set(void *context, const repl_answer_t *answer)
     }
     if (ask.role == VDP_ROLE_PRIMARY) {
         node->leader_first = set.newest;
-        node->majority = 0;
+        node->majority = node->config_at = 0;
     } else {
         repl_pull_position(node, set.newest, set.newest);
     }

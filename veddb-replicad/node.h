@@ -106,6 +106,7 @@ typedef struct repl_node {
     uint32_t event_count;
     bool stepping;
     uint64_t leader_first; /* our first entry of the term that we lead */
+    uint64_t config_at;    /* the last configuration that we journaled in it; 0: none */
     uint64_t majority;     /* as leader: newest that is on a majority's disks */
 
     repl_marks_t marks; /* of the newest position: lag in time */

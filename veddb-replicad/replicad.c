@@ -173,12 +173,16 @@ static void begin_set(repl_node_t *node)
 static void config_stored(void *context, const repl_answer_t *answer)
 {
     repl_node_t *node = context;
+    vd_error_t err = VD_ERROR_INIT;
+    vdp_replication_config_set_t set = {0};
     node->config_under_way = false;
-    if (answer->rc != VD_OK)
-        vd_log(VD_LOG_WARN, "storage does not take the configuration", "error=%d", answer->rc);
-    else
-        vd_log(VD_LOG_INFO, "the configuration is journaled", "version=%lld",
-               (long long)node->config->version);
+    if (repl_answer_take(answer, &vdp_replication_config_set, &set, NULL, &err) != VD_OK) {
+        vd_log(VD_LOG_WARN, "storage does not take the configuration", "error=%d", err.code);
+        return;
+    }
+    node->config_at = set.timestamp;
+    vd_log(VD_LOG_INFO, "the configuration is journaled", "version=%lld",
+           (long long)node->config->version);
 }
 
 static void config_tick(repl_node_t *node)

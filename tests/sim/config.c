@@ -85,6 +85,23 @@ static bool vary(sim_t *sim, int self, sim_config_t *next)
     return votes_of(next, true) > 0 && votes_of(next, false) > 0;
 }
 
+/* Those who would count from now on answer. */
+static bool is_answering(const sim_t *sim, int node, const sim_config_t *next)
+{
+    const sim_node_t *n = &sim->nodes[node];
+    uint32_t votes = 0, heard = 0;
+    for (uint32_t i = 0; i < next->count; i++) {
+        int who = sim_index(next->members[i].id);
+        const repl_role_peer_t *peer = repl_role_peer(&n->role, next->members[i].id);
+        bool added = peer == NULL && sim->nodes[who].up && !sim->cut[node][who] &&
+                     !sim->cut[who][node];
+        bool up = peer != NULL && peer->up && n->role.now_ms - peer->heard_ms <= 2000;
+        votes += next->members[i].votes;
+        heard += next->members[i].votes && (who == node || added || up);
+    }
+    return 2 * heard > votes;
+}
+
 static void hand_over(sim_t *sim, int node, uint32_t config)
 {
     sim_trace(sim, "node %d journals configuration %llu of term %llu: %u members, %u votes",
@@ -109,7 +126,7 @@ void sim_config_change(sim_t *sim, int node)
         return;
     next.version++;
     next.term = n->role.term;
-    if (!vary(sim, node, &next))
+    if (!vary(sim, node, &next) || !is_answering(sim, node, &next))
         return;
     VD_ASSERT(sim->config_count < SIM_CONFIGS_MAX);
     sim->configs[sim->config_count] = next;
