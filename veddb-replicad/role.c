@@ -231,7 +231,7 @@ static void storage_found(repl_role_t *role, const repl_event_t *event, repl_act
     else if (is_seeking(role))
         abandon(role, "storage began anew", actions);
     role->storage_up = true;
-    role->role_asked = false;
+    role->role_asked = role->owner_resigned = false;
     role->fence_from = 0;
     role->storage_role = event->role;
     role->term = event->term;
@@ -294,6 +294,7 @@ static void answer_fence(const repl_role_t *role, uint32_t member, bool granted,
 
 static void term_agreed(repl_role_t *role)
 {
+    role->owner_resigned = false;
     role->term = role->asked_term;
     role->known_term = later(role->known_term, role->term);
     role->term_heard_ms = role->answered_primary_ms;
@@ -427,13 +428,16 @@ static void on_peer(repl_role_t *role, const repl_event_t *event, repl_actions_t
      * still speaks in the term of the primary that is gone. */
     bool seeks = event->state == REPL_CANDIDATE || event->state == REPL_CLAIMING;
     bool leads = event->state == REPL_LEADER || event->state == REPL_HANDING_OVER;
+    bool is_owner = role->owner == event->from;
     if (event->term == role->term &&
-        (leads || (seeks && (role->owner == 0 || role->owner == event->from))))
+        (leads || (seeks && (role->owner == 0 || (is_owner && !role->owner_resigned)))))
         role->answered_primary_ms = role->now_ms;
     /* The term is its own, and it does not lead it: it never will again (or never has). What we
      * answered it in this term binds nobody any more; what we had answered before still does. */
-    if (event->term == role->term && event->from == role->owner && !leads && !seeks)
+    if (event->term == role->term && is_owner && !leads && !seeks) {
         role->answered_primary_ms = role->term_heard_ms;
+        role->owner_resigned = true;
+    }
     if (leads)
         leader_heard(role, event, actions);
     else if (is_leading(role) && event->term > role->term)

@@ -157,6 +157,7 @@ typedef struct {
     uint32_t fence_from; /* FENCED goes there when it is done; 0 = nobody */
     uint32_t following;
     uint32_t owner;               /* of `term` */
+    bool owner_resigned;          /* it said in `term` that it does not lead it */
     int storage_role;             /* VDP_ROLE_* */
     uint64_t known_term;          /* newest that anybody spoke of */
     uint64_t answered_primary_ms; /* last answer to one that leads, or wants to, in our term */

@@ -164,10 +164,12 @@ static bool goes_before(const repl_role_t *role, uint32_t i, uint64_t position, 
     return member->priority != priority ? member->priority > priority : member->id < id;
 }
 
+/* One that is silent for half a lease is not waited for. */
 static bool may_lead(const repl_role_t *role, uint32_t i)
 {
     const repl_role_member_t *member = &role->options.members[i];
     return member->votes && member->priority > 0 && is_heard(role, i) &&
+           role->now_ms - role->peers[i].heard_ms <= role->options.lease_ms / 2 &&
            role->peers[i].state != REPL_STARTING && role->peers[i].state != REPL_REMOVED;
 }
 
