@@ -149,7 +149,8 @@ static bool is_committed(const repl_node_t *node)
     return node->majority != 0 && node->majority >= node->config_at;
 }
 
-/* Those who would count from now on answer: a new vote that does not would stop all. */
+/* Those who would count from now on answer, in our term: a new vote that does not would stop all,
+ * and one that loads votes only for the last whom it heard leading. */
 static bool is_answering(repl_node_t *node, const ticket_t *ticket)
 {
     uint32_t votes = 0, heard = 0;
@@ -157,8 +158,9 @@ static bool is_answering(repl_node_t *node, const ticket_t *ticket)
         const repl_member_config_t *next = &ticket->next->members[i];
         const repl_member_t *member = repl_member_by_id(node, next->id);
         bool added = member == NULL && ticket->link != NULL && repl_link_conn(ticket->link) != NULL;
+        bool up = member != NULL && member->up && member->said.term == node->role.term;
         votes += next->votes;
-        heard += next->votes && (next->id == node->self || added || (member != NULL && member->up));
+        heard += next->votes && (next->id == node->self || added || up);
     }
     return 2 * heard > votes;
 }

@@ -744,6 +744,8 @@ static void on_promote(repl_role_t *role, const repl_event_t *event, repl_action
         answer_ticket(event->ticket, code, text, actions);
         return;
     }
+    if (is_seeking(role) && event->force) /* the term that it seeks could be another's, too */
+        abandon(role, "it is to be forced", actions);
     role->ticket = event->ticket;
     role->force = event->force;
     if (is_seeking(role)) {

@@ -95,7 +95,8 @@ static bool is_answering(const sim_t *sim, int node, const sim_config_t *next)
         const repl_role_peer_t *peer = repl_role_peer(&n->role, next->members[i].id);
         bool added = peer == NULL && sim->nodes[who].up && !sim->cut[node][who] &&
                      !sim->cut[who][node];
-        bool up = peer != NULL && peer->up && n->role.now_ms - peer->heard_ms <= 2000;
+        bool up = peer != NULL && peer->up && peer->term == n->role.term &&
+                  n->role.now_ms - peer->heard_ms <= 2000;
         votes += next->members[i].votes;
         heard += next->members[i].votes && (who == node || added || up);
     }
