@@ -584,6 +584,10 @@ static bool is_claimed(repl_role_t *role, repl_actions_t *actions)
 
 static void advance_claiming(repl_role_t *role, repl_actions_t *actions)
 {
+    if (role->forced && repl_votes_fenced(role))
+        role->forced = false; /* a majority after all: nothing needs to be lost */
+    if (role->forced && is_due(role))
+        send_fences(role, actions);
     uint32_t ahead = repl_votes_ahead(role);
     if (role->now_ms >= role->deadline_ms) {
         char why[100] = "it was not reached in time: lease or etcd";

@@ -37,7 +37,7 @@ void sim_check_cut(sim_t *sim, int node, uint32_t left)
         sim_fail(sim, "node %d rolls back what is acknowledged", node + 1);
 }
 
-void sim_check_leader(sim_t *sim, int node)
+void sim_check_leader(sim_t *sim, int node, bool forced)
 {
     uint64_t term = sim->nodes[node].role.term;
     VD_ASSERT(term < SIM_TERMS_MAX);
@@ -46,7 +46,7 @@ void sim_check_leader(sim_t *sim, int node)
         sim_fail(sim, "nodes %d and %d lead term %llu", sim->term_leader[term], node + 1,
                  (unsigned long long)term);
     sim->term_leader[term] = (uint8_t)(node + 1);
-    if (sim->nodes[node].role.forced) {
+    if (forced) {
         sim_trace(sim, "node %d is forced to lead term %llu", node + 1, (unsigned long long)term);
         sim->forced = true;
         sim->forced_times++;

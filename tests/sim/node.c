@@ -455,14 +455,14 @@ void sim_node_role(sim_t *sim, int node, repl_event_t event)
     static repl_actions_t lists[8]; /* an action may lead to the next event at once */
     static int depth;
     sim_node_t *n = &sim->nodes[node];
-    bool led = n->role.state == REPL_LEADER;
+    bool led = n->role.state == REPL_LEADER, forced = n->role.forced;
     VD_ASSERT(depth < 8);
     repl_actions_t *actions = &lists[depth++];
     actions->count = 0;
     event.now_ms = sim_clock_ms(sim, node);
     repl_role_step(&n->role, &event, actions);
     if (n->role.state == REPL_LEADER && !led)
-        sim_check_leader(sim, node);
+        sim_check_leader(sim, node, forced);
     sim_node_act(sim, node, actions);
     depth--;
 }

@@ -225,7 +225,7 @@ static inline int sim_index(uint32_t id)
 /* ---- check.c: what must hold ---- */
 void sim_check_append(sim_t *sim, int node, const sim_entry_t *entry);
 void sim_check_cut(sim_t *sim, int node, uint32_t left);
-void sim_check_leader(sim_t *sim, int node);
+void sim_check_leader(sim_t *sim, int node, bool forced);
 void sim_check_ack(sim_t *sim, int node, uint32_t count);
 void sim_check_step(sim_t *sim);
 /* Somebody leads and all are equal. */
