@@ -584,7 +584,7 @@ static bool is_claimed(repl_role_t *role, repl_actions_t *actions)
 
 static void advance_claiming(repl_role_t *role, repl_actions_t *actions)
 {
-    if (role->forced && repl_votes_fenced(role))
+    if (role->forced && !role->role_asked && repl_votes_fenced(role))
         role->forced = false; /* a majority after all: nothing needs to be lost */
     if (role->forced && is_due(role))
         send_fences(role, actions);
