@@ -203,7 +203,7 @@ static void seek(repl_role_t *role, uint64_t term, bool no_wait, repl_actions_t 
     role->sent_ms = 0;
     role->deadline_ms = role->now_ms + 2 * role->options.lease_ms;
     for (uint32_t i = 0; i < role->options.member_count; i++)
-        role->peers[i].fenced = false;
+        role->peers[i].fenced = role->peers[i].refused = false;
     note(actions, "seeks term %llu", (unsigned long long)term);
     ask_storage(role, term, VDP_ROLE_SECONDARY, role->options.self, actions);
 }
@@ -486,6 +486,11 @@ static void on_fenced(repl_role_t *role, const repl_event_t *event, repl_actions
             event->heard_ms < peer->fence_until_ms ? event->heard_ms : peer->fence_until_ms;
     } else if (!event->granted && event->term > role->fence_term)
         abandon(role, "a member has agreed to a newer term", actions);
+    else if (!event->granted && event->term == role->fence_term && !role->force) {
+        peer->refused = true;
+        if (role->state == REPL_CANDIDATE && repl_votes_split(role))
+            abandon(role, "the votes are split", actions);
+    }
 }
 
 /* ---- handing over ---- */
@@ -811,6 +816,8 @@ static void on_lease(repl_role_t *role, const repl_event_t *event, repl_actions_
     role->etcd_away = false;
     role->etcd_seen_ms = later(event->sent_ms, 1);
     role->etcd_term = event->term;
+    if (event->leader != role->etcd_leader)
+        role->alone_since_ms = 0; /* all hear it at once: they go by their ranks from here */
     role->etcd_leader = event->leader;
     role->known_term = later(role->known_term, event->term);
     if (role->state == REPL_FOLLOWER && event->leader == role->options.self)

@@ -131,7 +131,8 @@ typedef struct {
     uint64_t term, position, answered_ms; /* when the heartbeat it last answered was sent */
     uint64_t heard_ms;
     uint32_t leader;
-    bool fenced; /* in fence_term, for us */
+    bool fenced;  /* in fence_term, for us */
+    bool refused; /* the same, for another */
     uint64_t fence_position, fence_until_ms;
 } repl_role_peer_t;
 
