@@ -491,8 +491,8 @@ int repl_etcd_claim(repl_etcd_t *etcd, const repl_etcd_record_t *before, uint64_
         "{\"compare\":[{\"key\":\"%s\",%s}],"
         "\"success\":[{\"request_put\":{\"key\":\"%s\",\"value\":\"%s\",\"lease\":\"%llu\"}},"
         "{\"request_put\":{\"key\":\"%s\",\"value\":\"%s\"}}]}",
-        etcd->term_key, condition, etcd->leader_key, leader_packed,
-        (unsigned long long)lease, etcd->term_key, term_packed);
+        etcd->term_key, condition, etcd->leader_key, leader_packed, (unsigned long long)lease,
+        etcd->term_key, term_packed);
     VD_ASSERT(len > 0 && (size_t)len < sizeof body); /* all parts are bounded */
     int rc = ask(etcd, "/v3/kv/txn", body, err);
     if (rc != VD_OK)

@@ -126,8 +126,8 @@ static uint64_t jitter(const repl_role_t *role)
            (role->options.lease_ms / 2 + 1);
 }
 
-/* A primary that was not heard for so long is looked for elsewhere. What others wait for before they
- * lead is its whole lease: that is used to be ready when it ends. */
+/* A primary that was not heard for so long is looked for elsewhere. What others wait for before
+ * they lead is its whole lease: that is used to be ready when it ends. */
 static uint64_t silence_ms(const repl_role_t *role)
 {
     return role->options.lease_ms / 2;
@@ -258,7 +258,7 @@ static void on_storage(repl_role_t *role, const repl_event_t *event, repl_action
     }
     role->position = event->position;
     if (role->role_asked)
-        return; /* role and term come with ROLE_SET */
+        return;           /* role and term come with ROLE_SET */
     if (role->owner == 0) /* named by a configuration that we did not have yet */
         role->owner = event->leader;
     role->storage_role = event->role;
@@ -700,8 +700,8 @@ static bool may_be_led(const repl_role_t *role)
         role->etcd_term < role->term)
         return false;
     const repl_role_peer_t *peer = repl_role_peer(role, role->etcd_leader);
-    return peer != NULL && (role->now_ms - peer->heard_ms > silence_ms(role) ||
-                            peer->term < role->etcd_term);
+    return peer != NULL &&
+           (role->now_ms - peer->heard_ms > silence_ms(role) || peer->term < role->etcd_term);
 }
 
 static void advance_follower(repl_role_t *role, repl_actions_t *actions)

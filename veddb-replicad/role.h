@@ -101,9 +101,9 @@ typedef enum {
     REPL_ACTION_FENCE,    /* send FENCE(term) to member */
     REPL_ACTION_FENCED,   /* answer member: term, granted, position, heard_ms */
     REPL_ACTION_HANDOVER, /* send HANDOVER(term) to member */
-    REPL_ACTION_CLAIM, /* etcd: compare-and-swap to {term, self}: granted if the term there is
-                          older, or is the same and was ours */
-    REPL_ACTION_RENEW, /* etcd: keep the lease alive */
+    REPL_ACTION_CLAIM,    /* etcd: compare-and-swap to {term, self}: granted if the term there is
+                             older, or is the same and was ours */
+    REPL_ACTION_RENEW,    /* etcd: keep the lease alive */
     REPL_ACTION_RELEASE,  /* etcd: give it up */
     REPL_ACTION_ANNOUNCE, /* our state changed: tell all peers now, and storage the topology */
     REPL_ACTION_ANSWER,   /* the operator: ticket, code (VD_OK or negative), text */

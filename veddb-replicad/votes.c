@@ -96,9 +96,8 @@ bool repl_votes_split(const repl_role_t *role)
 {
     uint32_t votes = 0;
     for (uint32_t i = 0; i < role->options.member_count; i++)
-        if (role->options.members[i].votes &&
-            (is_self(role, i) || role->peers[i].fenced ||
-             (is_lively(role, i) && !role->peers[i].refused)))
+        if (role->options.members[i].votes && (is_self(role, i) || role->peers[i].fenced ||
+                                               (is_lively(role, i) && !role->peers[i].refused)))
             votes++;
     return !is_majority(role, votes);
 }

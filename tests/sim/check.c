@@ -135,8 +135,8 @@ bool sim_check_settled(sim_t *sim)
         const sim_storage_t *storage = &sim->nodes[i].storage;
         if (!sim_config_has(sim, sim->nodes[leads].config, i))
             continue;
-        if (sim->nodes[i].config != sim->nodes[leads].config || storage->loading || storage->flushed != first->count ||
-            storage->count != first->count ||
+        if (sim->nodes[i].config != sim->nodes[leads].config || storage->loading ||
+            storage->flushed != first->count || storage->count != first->count ||
             (i != leads && sim->nodes[i].role.leader != sim->nodes[leads].role.options.self))
             return false;
         if (first->count > 0 &&

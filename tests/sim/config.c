@@ -1,8 +1,8 @@
 /* tests/sim/config.c — configurations: who is a member, adopted as replicad does it, changed as an
  * operator does it.
  *
- * As in the process: journaled at the primary, acted by from then on; told with every heartbeat, and
- * the newer (term, version) is adopted at once, whether it is in the log or not. */
+ * As in the process: journaled at the primary, acted by from then on; told with every heartbeat,
+ * and the newer (term, version) is adopted at once, whether it is in the log or not. */
 #include "libcommon/base/assert.h"
 #include "proto/replication.h"
 #include "tests/sim/sim.h"
@@ -93,8 +93,8 @@ static bool is_answering(const sim_t *sim, int node, const sim_config_t *next)
     for (uint32_t i = 0; i < next->count; i++) {
         int who = sim_index(next->members[i].id);
         const repl_role_peer_t *peer = repl_role_peer(&n->role, next->members[i].id);
-        bool added = peer == NULL && sim->nodes[who].up && !sim->cut[node][who] &&
-                     !sim->cut[who][node];
+        bool added =
+            peer == NULL && sim->nodes[who].up && !sim->cut[node][who] && !sim->cut[who][node];
         bool up = peer != NULL && peer->up && peer->term == n->role.term &&
                   n->role.now_ms - peer->heard_ms <= 2000;
         votes += next->members[i].votes;

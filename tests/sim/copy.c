@@ -166,8 +166,8 @@ void sim_on_copy_ask(sim_t *sim, int node, const sim_event_t *event)
     if (snapshot_known(n, snapshot)) {
         message.lease = snapshot;
         message.common = opens ? 0 : event->common;
-        for (uint32_t i = message.common;
-             i < (uint32_t)snapshot && message.count < SIM_BATCH_MAX; i++)
+        for (uint32_t i = message.common; i < (uint32_t)snapshot && message.count < SIM_BATCH_MAX;
+             i++)
             message.entries[message.count++] = n->storage.log[i];
         if (message.count == 0)
             return; /* it has all */

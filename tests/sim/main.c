@@ -252,8 +252,8 @@ static void operate(sim_t *sim, bool once)
         sim->promotes_at_end++;
         for (int i = 0; i < sim->profile.count && sim_chance(sim, 0.9); i++)
             if (may_vote(sim, i) &&
-                (!may_vote(sim, node) || repl_role_newer(sim->nodes[i].role.position, n->role.position,
-                                n->role.known_term)))
+                (!may_vote(sim, node) || repl_role_newer(sim->nodes[i].role.position,
+                                                         n->role.position, n->role.known_term)))
                 node = i, n = &sim->nodes[i]; /* who has the newest, as the answers advise */
     } else if (sim_chance(sim, 0.3)) {
         event.kind = REPL_EVENT_STEP_DOWN;
@@ -360,7 +360,8 @@ static bool run_seed(sim_t *sim, uint64_t seed, bool trace)
             break;
     }
     for (int i = 0; i < sim->profile.count; i++)
-        sim_trace(sim, "node %d: %s%s, term %llu, owner %u, leader %u, configuration %u, %u entries%s",
+        sim_trace(sim,
+                  "node %d: %s%s, term %llu, owner %u, leader %u, configuration %u, %u entries%s",
                   i + 1, sim->nodes[i].up ? "" : "down, ", repl_role_name(sim->nodes[i].role.state),
                   (unsigned long long)sim->nodes[i].role.term, sim->nodes[i].role.owner,
                   sim->nodes[i].role.leader, sim->nodes[i].config, sim->nodes[i].storage.count,

@@ -145,8 +145,7 @@ static void role_done(sim_t *sim, int node)
                   (repl_event_t){.kind = REPL_EVENT_ROLE_SET,
                                  .term = storage->term,
                                  .role = storage->role,
-                                 .position =
-                                     storage->loading ? 0 : sim_durable_position(storage)});
+                                 .position = storage->loading ? 0 : sim_durable_position(storage)});
 }
 
 static void ask_role(sim_t *sim, int node, const repl_action_t *action)
@@ -302,8 +301,8 @@ static void end_load(sim_t *sim, int node)
 {
     sim_storage_t *storage = &sim->nodes[node].storage;
     bool whole = sim->profile.copies ? sim_copy_whole(storage)
-                                     : storage->load_until != 0 && sim_durable_position(storage) >=
-                                                                       storage->load_until;
+                                     : storage->load_until != 0 &&
+                                           sim_durable_position(storage) >= storage->load_until;
     if (storage->loading && !storage->asked && whole) {
         storage->loading = false;
         storage->copy_from = 0;
@@ -377,7 +376,8 @@ static void fill_status(const sim_t *sim, int node, sim_event_t *message)
     message->term = n->role.term;
     message->state = (int)n->role.state;
     message->leader = n->role.leader;
-    message->position = n->storage.up && !n->storage.loading ? sim_durable_position(&n->storage) : 0;
+    message->position =
+        n->storage.up && !n->storage.loading ? sim_durable_position(&n->storage) : 0;
     message->config = n->config;
 }
 

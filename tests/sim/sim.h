@@ -49,7 +49,7 @@ typedef enum {
     SIM_STORAGE_UP, /* node: storage alone restarted, or replicad alone */
     SIM_OPERATOR,
     SIM_MAINTAIN, /* an operator: configurations, force-sync */
-    SIM_HEAL, /* faults end */
+    SIM_HEAL,     /* faults end */
 } sim_kind_t;
 
 typedef enum { SIM_CLAIM, SIM_RENEW, SIM_RELEASE, SIM_GET } sim_ask_t;
@@ -104,15 +104,15 @@ typedef struct {
     uint64_t snapshots[4]; /* as source: opened, newest first: storage_boot << 32 | entries */
     uint64_t snapshot_chains[4];
     uint64_t drop_term; /* an operator wants all loaded anew, in this term */
-    uint32_t upstream; /* FOLLOW */
+    uint32_t upstream;  /* FOLLOW */
     bool catch_up;
     uint64_t said_position[SIM_NODES_MAX], said_term[SIM_NODES_MAX]; /* in heartbeats */
     uint32_t first_of_term;               /* as leader: index of the term's first entry */
     uint32_t config_at;                   /* the same of the last configuration */
     uint32_t acknowledged[SIM_NODES_MAX]; /* as leader: entries on the disks of the others */
-    uint64_t pulled_us, copied_us; /* asked; answered by the source of a snapshot */
-    uint32_t starts;               /* of storage */
-    uint64_t lease, etcd_heard_ms; /* elect's part: our lease's identity; last answer */
+    uint64_t pulled_us, copied_us;        /* asked; answered by the source of a snapshot */
+    uint32_t starts;                      /* of storage */
+    uint64_t lease, etcd_heard_ms;        /* elect's part: our lease's identity; last answer */
     bool etcd_cut;
 } sim_node_t;
 
