@@ -3,24 +3,22 @@
  *
  * Terms:   a node agrees to a term durably (storage) before it answers for it. A node that agreed
  * to term T neither acknowledges entries of a primary of an older term, nor lets one renew. Lease:
- * a primary leads only while it may: with etcd, until lease_ms after the renewal that etcd granted
- * was *sent*, less margin_ms; without, while it hears a majority of the votes (their last answers
- * are younger than lease_ms - margin_ms). It steps down before. Manual:  PROMOTE first asks the
+ * a primary leads only while it hears a majority of the votes (their last answers are younger than
+ * lease_ms - margin_ms). It steps down before. Manual:  PROMOTE first asks the
  * primary to hand over (it stops writes, waits until the follower has everything, at most
  * handover_ms, then gives the term away). One that can't be reached is fenced: a majority of the
  * votes agrees to term + 1, then lease_ms pass since the last of them had answered the old primary,
  * then the candidate leads if none of the majority has a newer position (else it catches up from
  * that one first). Without a majority: refused, unless forced; the answer says what that may lose.
- * etcd:    whoever sees the lease gone fences a majority in the same way (term + 1), compares
- *          flushed positions, the best (ties: priority, then id) claims {term, leader} by
- *          compare-and-swap; who lost follows.
- * etcd away: the present primary goes on while a majority of the votes still answers it and nobody
- *          can have claimed (see role.c), and says so; else it steps down.
- * Owner:   of a term: the member to whom storage has agreed to give it, the leader or a candidate.
- * In manual mode only the owner of the newest term that it knows seeks to lead by itself, so that a
- * primary that restarts needs no operator. The whole protocol, and why it is safe:
- * docs/replication-protocol.md. Threads: one. Deterministic: same events, same actions. Times in
- * milliseconds, monotonic. */
+ * etcd:    whoever sees the lease gone, or the primary silent, fences a majority in the same way
+ * (term + 1), compares flushed positions, the best (ties: priority, then id) claims {term, leader}
+ * by compare-and-swap; who lost follows. etcd away: the present primary goes on while a majority of
+ * the votes still answers it and nobody can have claimed (see role.c), and says so; else it steps
+ * down. Owner:   of a term: the member to whom storage has agreed to give it, the leader or a
+ * candidate. In manual mode only the owner of the newest term that it knows seeks to lead by
+ * itself, so that a primary that restarts needs no operator. The whole protocol, and why it is
+ * safe: docs/replication-protocol.md. Threads: one. Deterministic: same events, same actions. Times
+ * in milliseconds, monotonic. */
 #pragma once
 #include "libcommon/base/slice.h"
 

@@ -425,6 +425,12 @@ int main(int argc, char **argv)
                          sim->failure);
         count_run(&totals, sim);
     }
+    static const uint64_t once[] = {16470, 35677}; /* beyond the default ones, failed once */
+    for (size_t i = 0; to == SEEDS_DEFAULT && from == 1 && i < VD_COUNT_OF(once); i++) {
+        if (!run_seed(sim, once[i], trace))
+            (void)printf("FAILED --seed %llu %s\n", (unsigned long long)once[i], sim->failure);
+        count_run(&totals, sim);
+    }
     (void)printf("seeds %llu..%llu: %llu runs, %llu failed; %llu steps, %llu writes, %llu "
                  "acknowledged by a majority, %llu times somebody led; in %llu runs an operator "
                  "was needed at the end\n",
