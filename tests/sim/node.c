@@ -155,6 +155,9 @@ static void ask_role(sim_t *sim, int node, const repl_action_t *action)
     storage->asked = true;
     storage->asked_term = action->term;
     storage->asked_role = action->role;
+    /* Its first entry may be on the disk, whether it comes to lead or not. */
+    if (action->role == VDP_ROLE_PRIMARY && sim->nodes[node].role.forced)
+        sim->forced = true;
     storage->asked_owner = action->leader;
     if (action->role != VDP_ROLE_PRIMARY && action->term >= storage->term &&
         storage->role == VDP_ROLE_PRIMARY)
