@@ -91,10 +91,6 @@ int repl_adopt(repl_node_t *node, vd_bson_t doc, vd_error_t *err)
         rc = vd_error_set(err, VD_ERR_INVALID_REPLICA_SET_CONFIG, "it is of the set %s", next->set);
     if (rc == VD_OK && node->config->version == 0 && own_id(node, next) == 0)
         goto cleanup; /* we are to be added yet */
-    const repl_member_config_t *own = repl_config_find(next, vd_slice_str(node->name));
-    if (rc == VD_OK && (own == NULL || !own->votes) && repl_leads(node) &&
-        next->term < (int64_t)node->role.term)
-        goto cleanup; /* never on a majority, else we had it: our next one takes its place */
     if (rc != VD_OK)
         goto cleanup;
     vd_buf_clear(&node->config_doc);

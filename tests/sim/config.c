@@ -43,10 +43,6 @@ void sim_config_adopt(sim_t *sim, int node, uint32_t config)
         (n->config == 0 && !sim_config_has(sim, config, node)))
         return; /* a stranger waits until it is let in */
     const sim_config_t *next = &sim->configs[config];
-    int own = place_of(next, node);
-    if ((own < 0 || !next->members[own].votes) && n->role.state == REPL_LEADER &&
-        next->term < n->role.term)
-        return; /* never on a majority, else we had it */
     repl_role_options_t options = n->role.options;
     n->config = config;
     options.self = sim_config_has(sim, config, node) ? (uint32_t)node + 1 : 0;
