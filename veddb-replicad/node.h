@@ -44,6 +44,8 @@ typedef struct {
     uint64_t queue_bytes, credit_back;
     uint32_t applying;
     bool ack_due, reset;
+    uint64_t drop_term; /* not 0: all is to be loaded anew in this term, once the primary's disk
+                           has what ours has */
     uint64_t retry_at_ms, loaded_at, loaded_term, epoch;
     char problem[VDP_PEER_PROBLEM_MAX + 1]; /* why storage does not apply; empty: it does */
 } repl_pull_t;
@@ -106,6 +108,7 @@ typedef struct repl_node {
     uint32_t event_count;
     bool stepping;
     uint64_t leader_first; /* our first entry of the term that we lead */
+    uint64_t config_at;    /* the last configuration that we journaled in it; 0: none */
     uint64_t majority;     /* as leader: newest that is on a majority's disks */
 
     repl_marks_t marks; /* of the newest position: lag in time */

@@ -340,6 +340,17 @@ void repl_pull_tick(repl_node_t *node)
     if (conn == NULL)
         return;
     repl_pull_position(node, state->newest, state->durable);
+    if (pull->drop_term != node->role.term)
+        pull->drop_term = 0; /* of another primary */
+    if (pull->drop_term != 0 && !pull->catch_up) {
+        /* What we acknowledged may not be on the primary's disk yet, and while we load we vote for
+         * it: it must have everything then. */
+        if (member->said.term != node->role.term || member->said.flushed < state->durable)
+            return;
+        pull->drop_term = 0;
+        repl_resync_start(node, false, 0, "an operator wants it");
+        return;
+    }
     if (state->loading || pull->applied == 0 || (state->empty && node->stored_version == 0)) {
         if (!pull->catch_up)
             repl_resync_start(node, false, 0, "this node has no data yet");
