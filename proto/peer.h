@@ -5,6 +5,7 @@
 #define VDP_PEER_PROTOCOL    1
 #define VDP_PEER_ADDRESS_MAX 255
 #define VDP_PEER_ASK_MAX     4096
+#define VDP_PEER_PROBLEM_MAX 200
 
 /* Who asks and who answers: the first item of each direction. */
 typedef struct {
@@ -27,6 +28,7 @@ typedef struct {
     uint32_t sync_source; /* member's id, 0 = nobody */
     uint32_t role;        /* VDP_ROLE_* of its storage */
     bool empty;
+    vd_slice_t problem; /* why it does not get on, for people; empty: it does */
 } vdp_peer_status_t;
 
 /* Begins a stream: ENTRIES with this request_id until a FAILURE or the end of the connection. */

@@ -58,8 +58,8 @@ static bool resource_covers(const gate_resource_t *resource, gate_resource_kind_
         return resource->kind == GATE_RESOURCE_CLUSTER;
     bool system = vd_slice_starts_with(collection, VD_SLICE_LIT("system."));
     switch (resource->kind) {
-    case GATE_RESOURCE_NORMAL:
-        return !system;
+    case GATE_RESOURCE_NORMAL: /* of these two databases only who is given them by name */
+        return !system && !vd_slice_is(db, "local") && !vd_slice_is(db, "config");
     case GATE_RESOURCE_DB:
         return !system && vd_slice_equal(resource->db, db);
     case GATE_RESOURCE_COLLECTION_ANY_DB:
@@ -207,11 +207,15 @@ static const builtin_t builtins[] = {
     {"clusterAdmin", false, NORMAL, cluster_admin_db_list},
     {"clusterAdmin", false, GATE_RESOURCE_DB, "config", "", manager_local_list},
     {"clusterAdmin", false, GATE_RESOURCE_DB, "local", "", manager_local_list},
+    {"clusterAdmin", false, GATE_RESOURCE_DB, "config", "", monitor_local_list},
+    {"clusterAdmin", false, GATE_RESOURCE_DB, "local", "", monitor_local_list},
     {"clusterAdmin", false, GATE_RESOURCE_COLLECTION, "local", "system.replset", find_list},
     {"clusterAdmin", false, EVERYWHERE("system.profile"), find_list},
     {"backup", false, CLUSTER, backup_list},
     {"backup", false, ANY, backup_any_list},
     {"backup", false, NORMAL, find_list},
+    {"backup", false, GATE_RESOURCE_DB, "config", "", find_list},
+    {"backup", false, GATE_RESOURCE_DB, "local", "", find_list},
     {"backup", false, EVERYWHERE("system.js"), find_list},
     {"backup", false, EVERYWHERE("system.profile"), find_list},
     {"backup", false, ADMIN("system.users"), find_list},
@@ -230,6 +234,8 @@ static const builtin_t builtins[] = {
     {"readWriteAnyDatabase", false, CLUSTER, list_databases_list},
     {"readWriteAnyDatabase", false, EVERYWHERE("system.js"), read_write_list},
     {"userAdminAnyDatabase", false, NORMAL, user_admin_list},
+    {"userAdminAnyDatabase", false, GATE_RESOURCE_DB, "config", "", user_admin_list},
+    {"userAdminAnyDatabase", false, GATE_RESOURCE_DB, "local", "", user_admin_list},
     {"userAdminAnyDatabase", false, CLUSTER, any_users_list},
     {"userAdminAnyDatabase", false, ADMIN("system.users"), system_users_index_list},
     {"userAdminAnyDatabase", false, ADMIN("system.roles"), system_users_list},
@@ -246,6 +252,12 @@ static const builtin_t builtins[] = {
     {"root", false, ADMIN("system.users"), system_users_index_list},
     {"root", false, ADMIN("system.roles"), system_users_list},
     {"root", false, ADMIN("system.version"), system_users_list},
+    {"root", false, GATE_RESOURCE_DB, "config", "", user_admin_list},
+    {"root", false, GATE_RESOURCE_DB, "local", "", user_admin_list},
+    {"root", false, GATE_RESOURCE_DB, "config", "", manager_local_list},
+    {"root", false, GATE_RESOURCE_DB, "config", "", monitor_local_list},
+    {"root", false, GATE_RESOURCE_DB, "local", "", manager_local_list},
+    {"root", false, GATE_RESOURCE_DB, "local", "", monitor_local_list},
     {"root", false, GATE_RESOURCE_COLLECTION, "local", "system.replset", find_list},
     {"__system", false, ANY, NULL},
 };

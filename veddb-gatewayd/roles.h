@@ -36,7 +36,8 @@ bool gate_action_by_name(vd_slice_t name, gate_action_t *ret_action);
 typedef enum {
     GATE_RESOURCE_CLUSTER,
     GATE_RESOURCE_ANY,    /* anyResource */
-    GATE_RESOURCE_NORMAL, /* {db:"", collection:""}: all but system collections */
+    GATE_RESOURCE_NORMAL, /* {db:"", collection:""}: all but system collections,
+                             and but for the databases local and config */
     GATE_RESOURCE_DB, /* {db:"x", collection:""}: its normal collections and the database itself */
     GATE_RESOURCE_COLLECTION_ANY_DB, /* {db:"", collection:"c"} */
     GATE_RESOURCE_COLLECTION,        /* {db:"x", collection:"c"} */

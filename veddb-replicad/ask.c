@@ -138,7 +138,31 @@ static void config_set(void *context, const repl_answer_t *answer)
         repl_adopt(node, doc, &err) != VD_OK)
         vd_log(VD_LOG_ERROR, "the new configuration is not adopted", "error=%d", err.code);
     vd_bb_done(&bb);
+    node->config_at = set.timestamp;
     ticket_end(ticket, VD_OK, ticket->done_text);
+}
+
+/* The present one is on a majority, and so is an entry of our term: else two changes of which
+ * neither knows the other could give two majorities that don't meet. */
+static bool is_committed(const repl_node_t *node)
+{
+    return node->majority != 0 && node->majority >= node->config_at;
+}
+
+/* Those who would count from now on answer, in our term: a new vote that does not would stop all,
+ * and one that loads votes only for the last whom it heard leading. */
+static bool is_answering(repl_node_t *node, const ticket_t *ticket)
+{
+    uint32_t votes = 0, heard = 0;
+    for (uint32_t i = 0; i < ticket->next->count; i++) {
+        const repl_member_config_t *next = &ticket->next->members[i];
+        const repl_member_t *member = repl_member_by_id(node, next->id);
+        bool added = member == NULL && ticket->link != NULL && repl_link_conn(ticket->link) != NULL;
+        bool up = member != NULL && member->up && member->said.term == node->role.term;
+        votes += next->votes;
+        heard += next->votes && (next->id == node->self || added || up);
+    }
+    return 2 * heard > votes;
 }
 
 static int config_hand_over(ticket_t *ticket, bool force, vd_error_t *err)
@@ -157,12 +181,21 @@ static int config_hand_over(ticket_t *ticket, bool force, vd_error_t *err)
     if (node->stored_version != node->config->version)
         return vd_error_set(err, VD_ERR_CURRENT_CONFIG_NOT_COMMITTED_YET,
                             "the present configuration is not journaled yet");
+    /* One that an operator forced to lead has no majority: its others are to be removed. */
+    bool unchecked = force || node->role.forced;
+    if (!unchecked && !is_committed(node))
+        return vd_error_set(err, VD_ERR_CURRENT_CONFIG_NOT_COMMITTED_YET,
+                            "the present configuration is not on a majority of its votes yet");
     int rc = repl_config_check(next, err);
     if (rc == VD_OK)
         rc = repl_config_follows(node->config, next, force, err);
-    if (rc == VD_OK && repl_config_by_id(next, node->self) == NULL)
+    const repl_member_config_t *self = repl_config_by_id(next, node->self);
+    if (rc == VD_OK && (self == NULL || !self->votes))
         rc = vd_error_set(err, VD_ERR_NEW_REPLICA_SET_CONFIGURATION_INCOMPATIBLE,
-                          "the primary can't remove itself: step down first");
+                          "the primary can't remove itself, nor its vote: step down first");
+    if (rc == VD_OK && !unchecked && !is_answering(node, ticket))
+        rc = vd_error_set(err, VD_ERR_NODE_NOT_FOUND,
+                          "a majority of the new configuration's votes does not answer");
     if (rc != VD_OK)
         return rc;
     vd_bb_init(&bb, VDP_SET_CONFIG_MAX);
@@ -209,6 +242,8 @@ static void add_look(void *context)
         ticket_end(ticket, err.code, err.message);
         return;
     }
+    if (repl_leads(node) && !is_committed(node) && repl_now(node) < ticket->deadline_ms)
+        return; /* one that was added just now has its copy soon */
     vd_loop_remove(&ticket->timer);
     const repl_greeting_t *greeting = repl_conn_greeting(conn);
     vd_bson_t options = {bson_get_data(ticket->options), ticket->options->len};
@@ -370,7 +405,7 @@ static void verb_force_sync(repl_node_t *node, const repl_asker_t *asker, const 
     if (code == VD_OK) {
         uint32_t member = node->pull.member;
         repl_pull_follow(node, 0, false);
-        repl_resync_start(node, false, 0, "an operator wants it");
+        node->pull.drop_term = node->role.term;
         repl_pull_follow(node, member, false);
     }
     say(asker, code, text, VD_SLICE_NULL);

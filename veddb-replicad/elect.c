@@ -195,8 +195,7 @@ static void claim_lost(repl_elect_t *elect, const repl_etcd_record_t *record)
 
 static bool may_claim(const repl_elect_t *elect, const repl_etcd_record_t *record, uint64_t term)
 {
-    return record->leader == 0 &&
-           (record->term < term || (record->term == term && record->owner == elect->self));
+    return record->term < term || (record->term == term && record->owner == elect->self);
 }
 
 /* The keys say who has it: also when the answer to the claim was lost. */
@@ -267,7 +266,11 @@ static void release(repl_elect_t *elect)
 {
     vd_error_t err = VD_ERROR_INIT;
     uint64_t lease = elect->lease;
+    repl_etcd_record_t record;
     elect->lease = 0;
+    /* It may be of the process before us, or of a claim whose answer was lost. */
+    if (lease == 0 && look_up(elect, &record, &err) == VD_OK && record.leader == elect->self)
+        lease = record.lease;
     if (lease == 0)
         return;
     if (repl_etcd_revoke(elect->etcd, lease, &err) != VD_OK && err.code != VD_ERR_OPERATION_FAILED)

@@ -488,12 +488,11 @@ int repl_etcd_claim(repl_etcd_t *etcd, const repl_etcd_record_t *before, uint64_
     encode(vd_slice_str(term_value), term_packed);
     int len = snprintf(
         body, sizeof body,
-        "{\"compare\":[{\"key\":\"%s\",\"target\":\"CREATE\",\"result\":\"EQUAL\","
-        "\"create_revision\":\"0\"},{\"key\":\"%s\",%s}],"
+        "{\"compare\":[{\"key\":\"%s\",%s}],"
         "\"success\":[{\"request_put\":{\"key\":\"%s\",\"value\":\"%s\",\"lease\":\"%llu\"}},"
         "{\"request_put\":{\"key\":\"%s\",\"value\":\"%s\"}}]}",
-        etcd->leader_key, etcd->term_key, condition, etcd->leader_key, leader_packed,
-        (unsigned long long)lease, etcd->term_key, term_packed);
+        etcd->term_key, condition, etcd->leader_key, leader_packed, (unsigned long long)lease,
+        etcd->term_key, term_packed);
     VD_ASSERT(len > 0 && (size_t)len < sizeof body); /* all parts are bounded */
     int rc = ask(etcd, "/v3/kv/txn", body, err);
     if (rc != VD_OK)

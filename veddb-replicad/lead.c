@@ -99,14 +99,16 @@ static void role_set(void *context, const repl_answer_t *answer)
     }
     if (ask.role == VDP_ROLE_PRIMARY) {
         node->leader_first = set.newest;
-        node->majority = 0;
+        node->majority = node->config_at = 0;
     } else {
         repl_pull_position(node, set.newest, set.newest);
     }
+    /* Where a load has begun meanwhile, what stands there is no copy any more. */
+    bool load = ask.role == VDP_ROLE_SECONDARY && is_loading(node);
     repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_ROLE_SET,
                                          .term = ask.term,
-                                         .role = ask.role,
-                                         .position = set.newest});
+                                         .role = load ? VDP_ROLE_RECOVERING : ask.role,
+                                         .position = load ? 0 : set.newest});
     node->positions_due = node->topology_due = true;
 }
 

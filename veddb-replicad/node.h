@@ -23,9 +23,10 @@
 /* Beside the configuration's member of the same index. */
 typedef struct {
     uint32_t id;
-    repl_link_t *link; /* NULL: ourselves */
-    bool heard, up;    /* up: heard within the lease */
-    vdp_peer_status_t said;
+    repl_link_t *link;      /* NULL: ourselves */
+    bool heard, up;         /* up: heard within the lease */
+    vdp_peer_status_t said; /* its `problem` is the copy below */
+    char problem[VDP_PEER_PROBLEM_MAX + 1];
     uint64_t heard_ms, up_since_ms, ping_ms;
     bool streams;                         /* on a stream of ours: may be counted */
     uint64_t received, flushed, applied;  /* acknowledged there */
@@ -43,7 +44,10 @@ typedef struct {
     uint64_t queue_bytes, credit_back;
     uint32_t applying;
     bool ack_due, reset;
+    uint64_t drop_term; /* not 0: all is to be loaded anew in this term, once the primary's disk
+                           has what ours has */
     uint64_t retry_at_ms, loaded_at, loaded_term, epoch;
+    char problem[VDP_PEER_PROBLEM_MAX + 1]; /* why storage does not apply; empty: it does */
 } repl_pull_t;
 
 typedef enum {
@@ -104,6 +108,7 @@ typedef struct repl_node {
     uint32_t event_count;
     bool stepping;
     uint64_t leader_first; /* our first entry of the term that we lead */
+    uint64_t config_at;    /* the last configuration that we journaled in it; 0: none */
     uint64_t majority;     /* as leader: newest that is on a majority's disks */
 
     repl_marks_t marks; /* of the newest position: lag in time */

@@ -84,6 +84,7 @@ void repl_pull_reset(repl_node_t *node)
     stop(node);
     node->pull.applying = 0;
     node->pull.applied = node->pull.flushed = 0;
+    node->pull.problem[0] = '\0';
 }
 
 void repl_pull_position(repl_node_t *node, uint64_t applied, uint64_t durable)
@@ -110,6 +111,14 @@ static void retry(repl_node_t *node, const char *why, const vd_error_t *err)
     node->pull.retry_at_ms = repl_now(node) + RETRY_MS;
 }
 
+/* Cut where a letter ends: it travels as UTF-8. */
+static void problem_set(repl_pull_t *pull, const char *why)
+{
+    (void)snprintf(pull->problem, sizeof pull->problem, "%.*s", VDP_PEER_PROBLEM_MAX, why);
+    for (size_t len = strlen(pull->problem); !vd_utf8_valid(vd_slice_str(pull->problem));)
+        pull->problem[--len] = '\0';
+}
+
 /* ---- to storage ---- */
 
 static void applied(void *context, const repl_answer_t *answer)
@@ -129,6 +138,7 @@ static void applied(void *context, const repl_answer_t *answer)
         if (said.durable > pull->flushed)
             pull->flushed = said.durable < said.applied ? said.durable : said.applied;
         pull->loaded_at = pull->loaded_at != pull->applied ? 0 : pull->loaded_at;
+        pull->problem[0] = '\0';
     }
     if (call.epoch != pull->epoch)
         return; /* of a stream that has ended */
@@ -136,6 +146,7 @@ static void applied(void *context, const repl_answer_t *answer)
         stop(node);
         repl_resync_start(node, false, 0, err.message);
     } else if (rc != VD_OK) {
+        problem_set(pull, err.message);
         retry(node, "storage did not apply a batch; it is pulled again", &err);
     } else {
         pull->credit_back += call.bytes;
@@ -329,6 +340,17 @@ void repl_pull_tick(repl_node_t *node)
     if (conn == NULL)
         return;
     repl_pull_position(node, state->newest, state->durable);
+    if (pull->drop_term != node->role.term)
+        pull->drop_term = 0; /* of another primary */
+    if (pull->drop_term != 0 && !pull->catch_up) {
+        /* What we acknowledged may not be on the primary's disk yet, and while we load we vote for
+         * it: it must have everything then. */
+        if (member->said.term != node->role.term || member->said.flushed < state->durable)
+            return;
+        pull->drop_term = 0;
+        repl_resync_start(node, false, 0, "an operator wants it");
+        return;
+    }
     if (state->loading || pull->applied == 0 || (state->empty && node->stored_version == 0)) {
         if (!pull->catch_up)
             repl_resync_start(node, false, 0, "this node has no data yet");

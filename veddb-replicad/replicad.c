@@ -113,13 +113,39 @@ cleanup:
     return rc;
 }
 
+/* What storage says of role, term and position; its leader's name means something once there is a
+ * configuration. */
+static void tell_role(repl_node_t *node)
+{
+    const repl_storage_state_t *state = repl_state(node);
+    const repl_member_config_t *named =
+        state->leader[0] == '\0' ? NULL
+                                 : repl_config_find(node->config, vd_slice_str(state->leader));
+    uint32_t known = node->role.term == state->term ? node->role.owner : 0;
+    /* From the moment a load is decided on, before storage says so: our vote counts no more. */
+    bool loads = node->resync.state != REPL_RESYNC_NONE;
+    bool none = loads || (state->empty && node->stored_version == 0);
+    if (!state->ready)
+        return;
+    repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_STORAGE,
+                                         .term = state->term,
+                                         .role = loads && state->role == VDP_ROLE_SECONDARY
+                                                     ? VDP_ROLE_RECOVERING
+                                                     : (int)state->role,
+                                         .position = none ? 0 : state->durable,
+                                         .leader = named != NULL ? named->id : known});
+}
+
 static void adopt_logged(repl_node_t *node, vd_bson_t doc, const char *from)
 {
     vd_error_t err = VD_ERROR_INIT;
     char quoted[300];
+    bool first = node->config->version == 0;
     if (repl_adopt(node, doc, &err) != VD_OK)
         vd_log(VD_LOG_ERROR, "a configuration of the replica set is refused", "from=%s error=%s",
                from, vd_log_quote(vd_slice_str(err.message), quoted, sizeof quoted));
+    else if (first && node->role.storage_up)
+        tell_role(node);
 }
 
 static void begin_set(repl_node_t *node)
@@ -147,12 +173,16 @@ static void begin_set(repl_node_t *node)
 static void config_stored(void *context, const repl_answer_t *answer)
 {
     repl_node_t *node = context;
+    vd_error_t err = VD_ERROR_INIT;
+    vdp_replication_config_set_t set = {0};
     node->config_under_way = false;
-    if (answer->rc != VD_OK)
-        vd_log(VD_LOG_WARN, "storage does not take the configuration", "error=%d", answer->rc);
-    else
-        vd_log(VD_LOG_INFO, "the configuration is journaled", "version=%lld",
-               (long long)node->config->version);
+    if (repl_answer_take(answer, &vdp_replication_config_set, &set, NULL, &err) != VD_OK) {
+        vd_log(VD_LOG_WARN, "storage does not take the configuration", "error=%d", err.code);
+        return;
+    }
+    node->config_at = set.timestamp;
+    vd_log(VD_LOG_INFO, "the configuration is journaled", "version=%lld",
+           (long long)node->config->version);
 }
 
 static void config_tick(repl_node_t *node)
@@ -197,18 +227,7 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
     repl_marks_note(&node->marks, state->newest, repl_now(node));
     if (state->role != VDP_ROLE_PRIMARY)
         repl_pull_position(node, state->newest, state->durable);
-    const repl_member_config_t *named =
-        state->leader[0] == '\0' ? NULL
-                                 : repl_config_find(node->config, vd_slice_str(state->leader));
-    uint32_t known = node->role.term == state->term ? node->role.owner : 0;
-    uint32_t owner = named != NULL ? named->id : known;
-    repl_lead_event(
-        node,
-        (repl_event_t){.kind = REPL_EVENT_STORAGE,
-                       .term = state->term,
-                       .role = (int)state->role,
-                       .position = node->resync.state != REPL_RESYNC_NONE ? 0 : state->durable,
-                       .leader = owner});
+    tell_role(node);
     node->positions_due = true;
     repl_pull_tick(node);
 }
@@ -294,7 +313,8 @@ vdp_peer_status_t repl_own_status(repl_node_t *node)
                              .config_term = node->config->term,
                              .sync_source = pull->conn != NULL ? pull->member : 0,
                              .role = state->role,
-                             .empty = state->empty};
+                             .empty = state->empty,
+                             .problem = vd_slice_str(pull->problem)};
     own.majority = repl_leads(node) ? node->majority : pull->majority;
     if (node->resync.state != REPL_RESYNC_NONE) {
         own.role = VDP_ROLE_RECOVERING;
@@ -333,6 +353,8 @@ static void peer_said(repl_node_t *node, repl_conn_t *conn, const vdp_peer_statu
         node->positions_due = true;
     }
     member->said = *said;
+    (void)snprintf(member->problem, sizeof member->problem, "%.*s", VD_SLICE_FMT(said->problem));
+    member->said.problem = vd_slice_str(member->problem);
     member->heard = member->up = true;
     member->heard_ms = now;
     if (answers && now >= said->sent_ms)

@@ -15,6 +15,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define FORCED_STEP 16u /* terms that a forced promote leaves out */
+
 /* ---- actions ---- */
 
 static repl_action_t *act(repl_actions_t *actions, repl_action_kind_t kind)
@@ -105,6 +107,13 @@ static repl_role_peer_t *peer_of(repl_role_t *role, uint32_t id)
     return i < 0 ? NULL : &role->peers[i];
 }
 
+/* Who has none can't lead: its own promises would not be among those that are counted. */
+static bool has_vote(const repl_role_t *role, uint32_t id)
+{
+    int i = repl_votes_index(role, id);
+    return i >= 0 && role->options.members[i].votes;
+}
+
 static uint64_t later(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
@@ -115,6 +124,13 @@ static uint64_t jitter(const repl_role_t *role)
 {
     return (role->options.self * 2654435761u + role->term * 40503u) %
            (role->options.lease_ms / 2 + 1);
+}
+
+/* A primary that was not heard for so long is looked for elsewhere. What others wait for before
+ * they lead is its whole lease: that is used to be ready when it ends. */
+static uint64_t silence_ms(const repl_role_t *role)
+{
+    return role->options.lease_ms / 2;
 }
 
 static bool is_due(repl_role_t *role)
@@ -187,7 +203,7 @@ static void seek(repl_role_t *role, uint64_t term, bool no_wait, repl_actions_t 
     role->sent_ms = 0;
     role->deadline_ms = role->now_ms + 2 * role->options.lease_ms;
     for (uint32_t i = 0; i < role->options.member_count; i++)
-        role->peers[i].fenced = false;
+        role->peers[i].fenced = role->peers[i].refused = false;
     note(actions, "seeks term %llu", (unsigned long long)term);
     ask_storage(role, term, VDP_ROLE_SECONDARY, role->options.self, actions);
 }
@@ -215,13 +231,17 @@ static void storage_found(repl_role_t *role, const repl_event_t *event, repl_act
     else if (is_seeking(role))
         abandon(role, "storage began anew", actions);
     role->storage_up = true;
-    role->role_asked = false;
+    role->role_asked = role->owner_resigned = false;
     role->fence_from = 0;
     role->storage_role = event->role;
     role->term = event->term;
     role->position = event->position;
     role->owner = event->leader;
     role->known_term = later(role->known_term, event->term);
+    /* It leads by the word of the process before us, which had waited for all older leases first:
+     * since then we answered nobody else. */
+    if (event->role == VDP_ROLE_PRIMARY && event->leader == role->options.self)
+        role->answered_primary_ms = 0;
     role->term_heard_ms = role->answered_primary_ms;
     for (uint32_t i = 0; i < REPL_MEMBERS_MAX; i++)
         role->peers[i].answered_ms = 0;
@@ -238,7 +258,9 @@ static void on_storage(repl_role_t *role, const repl_event_t *event, repl_action
     }
     role->position = event->position;
     if (role->role_asked)
-        return; /* role and term come with ROLE_SET */
+        return;           /* role and term come with ROLE_SET */
+    if (role->owner == 0) /* named by a configuration that we did not have yet */
+        role->owner = event->leader;
     role->storage_role = event->role;
     if (role->state == REPL_LEADER && event->role != VDP_ROLE_PRIMARY)
         step_down(role, "storage is no longer primary", actions);
@@ -272,6 +294,7 @@ static void answer_fence(const repl_role_t *role, uint32_t member, bool granted,
 
 static void term_agreed(repl_role_t *role)
 {
+    role->owner_resigned = false;
     role->term = role->asked_term;
     role->known_term = later(role->known_term, role->term);
     role->term_heard_ms = role->answered_primary_ms;
@@ -289,20 +312,26 @@ static void own_fence(repl_role_t *role)
 
 static void on_role_set(repl_role_t *role, const repl_event_t *event, repl_actions_t *actions)
 {
-    if (!role->role_asked || event->term != role->asked_term || event->role != role->asked_role)
+    /* A load that began meanwhile: storage has made the term durable, and is RECOVERING. */
+    bool load = event->role == VDP_ROLE_RECOVERING && role->asked_role == VDP_ROLE_SECONDARY;
+    if (!role->role_asked || event->term != role->asked_term ||
+        (event->role != role->asked_role && !load))
         return;
+    bool may_grant = event->role != VDP_ROLE_RECOVERING || role->asked_leader == role->owner;
     role->role_asked = false;
-    role->storage_role = role->asked_role;
+    role->storage_role = event->role;
     role->position = event->position;
     role->owner = role->asked_leader;
     if (role->asked_term != role->term)
         term_agreed(role);
     if (role->fence_from != 0)
-        answer_fence(role, role->fence_from, role->storage_role != VDP_ROLE_RECOVERING, actions);
+        answer_fence(role, role->fence_from, may_grant, actions);
     role->fence_from = 0;
 
     bool primary = role->asked_role == VDP_ROLE_PRIMARY;
-    if (role->state == REPL_CANDIDATE && role->term == role->fence_term)
+    if (is_seeking(role) && load)
+        abandon(role, "the data is being loaded", actions);
+    else if (role->state == REPL_CANDIDATE && role->term == role->fence_term)
         own_fence(role);
     else if (role->state == REPL_CLAIMING && primary && role->term == role->fence_term)
         lead(role, actions);
@@ -342,7 +371,7 @@ static void settle(repl_role_t *role, repl_actions_t *actions)
         return;
     if (role->state == REPL_REMOVED) {
         if (role->storage_role != VDP_ROLE_REMOVED)
-            ask_storage(role, role->term, VDP_ROLE_REMOVED, 0, actions);
+            ask_storage(role, role->term, VDP_ROLE_REMOVED, role->owner, actions);
     } else if (role->state == REPL_FOLLOWER) {
         uint32_t owner = role->leader != 0 ? role->leader : role->owner;
         bool loading = role->storage_role == VDP_ROLE_RECOVERING;
@@ -399,9 +428,16 @@ static void on_peer(repl_role_t *role, const repl_event_t *event, repl_actions_t
      * still speaks in the term of the primary that is gone. */
     bool seeks = event->state == REPL_CANDIDATE || event->state == REPL_CLAIMING;
     bool leads = event->state == REPL_LEADER || event->state == REPL_HANDING_OVER;
+    bool is_owner = role->owner == event->from;
     if (event->term == role->term &&
-        (leads || (seeks && (role->owner == 0 || role->owner == event->from))))
+        (leads || (seeks && (role->owner == 0 || (is_owner && !role->owner_resigned)))))
         role->answered_primary_ms = role->now_ms;
+    /* The term is its own, and it does not lead it: it never will again (or never has). What we
+     * answered it in this term binds nobody any more; what we had answered before still does. */
+    if (event->term == role->term && is_owner && !leads && !seeks) {
+        role->answered_primary_ms = role->term_heard_ms;
+        role->owner_resigned = true;
+    }
     if (leads)
         leader_heard(role, event, actions);
     else if (is_leading(role) && event->term > role->term)
@@ -418,16 +454,18 @@ static void on_fence(repl_role_t *role, const repl_event_t *event, repl_actions_
         role->state == REPL_REMOVED)
         return;
     role->known_term = later(role->known_term, event->term);
-    /* Half loaded: it does not have what it once acknowledged, so its vote is worth nothing. */
-    bool loading = role->storage_role == VDP_ROLE_RECOVERING;
+    /* Half loaded: it does not have what it once acknowledged. The one who led the term in which it
+     * dropped that, or the next whom it heard leading, has it: for that one alone its vote counts.
+     */
+    bool may_grant = role->storage_role != VDP_ROLE_RECOVERING || event->from == role->owner;
     if (role->role_asked) {
         if (event->term <= role->asked_term && role->fence_from != event->from)
             answer_fence(role, event->from, false, actions);
-    } else if (event->term > role->term && !loading)
+    } else if (event->term > role->term && may_grant)
         agree(role, event->term, event->from, event->from, actions);
     else
         answer_fence(role, event->from,
-                     !loading && event->term == role->term && event->from == role->owner, actions);
+                     may_grant && event->term == role->term && event->from == role->owner, actions);
 }
 
 static void on_fenced(repl_role_t *role, const repl_event_t *event, repl_actions_t *actions)
@@ -448,6 +486,11 @@ static void on_fenced(repl_role_t *role, const repl_event_t *event, repl_actions
             event->heard_ms < peer->fence_until_ms ? event->heard_ms : peer->fence_until_ms;
     } else if (!event->granted && event->term > role->fence_term)
         abandon(role, "a member has agreed to a newer term", actions);
+    else if (!event->granted && event->term == role->fence_term && !role->force) {
+        peer->refused = true;
+        if (role->state == REPL_CANDIDATE && repl_votes_split(role))
+            abandon(role, "the votes are split", actions);
+    }
 }
 
 /* ---- handing over ---- */
@@ -466,12 +509,12 @@ static void on_handover(repl_role_t *role, const repl_event_t *event, repl_actio
 {
     if (peer_of(role, event->from) == NULL || role->role_asked)
         return;
-    if (role->state == REPL_LEADER && event->term == role->term) {
+    if (role->state == REPL_LEADER && event->term == role->term && has_vote(role, event->from)) {
         role->force = false;
         role->step_down_wait_ms = 0;
         begin_handover(role, event->from, actions);
     } else if (role->state == REPL_FOLLOWER && event->term > role->term && role->storage_up &&
-               role->storage_role == VDP_ROLE_SECONDARY)
+               role->storage_role == VDP_ROLE_SECONDARY && has_vote(role, role->options.self))
         seek(role, event->term, true, actions);
 }
 
@@ -533,16 +576,12 @@ static void advance_candidate(repl_role_t *role, repl_actions_t *actions)
         send_fences(role, actions);
 }
 
-/* etcd allows it; or, when an operator wants it and etcd can't be asked, the old primary's lease
- * there is over: without a majority's answers it renews for one more lease_ms at most. */
-static bool is_claimed(repl_role_t *role, uint64_t waited_until, repl_actions_t *actions)
+/* etcd allows it; or an operator wants it and etcd can't be asked: the wait that is over is enough.
+ */
+static bool is_claimed(repl_role_t *role, repl_actions_t *actions)
 {
-    if (!is_etcd(role) || role->claimed)
+    if (!is_etcd(role) || role->claimed || (role->by_operator && role->etcd_away))
         return true;
-    if (role->by_operator && role->etcd_away) {
-        if (role->no_wait || role->now_ms >= waited_until + role->options.lease_ms)
-            return true;
-    }
     if (is_due(role))
         act(actions, REPL_ACTION_CLAIM)->term = role->fence_term;
     return false;
@@ -550,20 +589,28 @@ static bool is_claimed(repl_role_t *role, uint64_t waited_until, repl_actions_t 
 
 static void advance_claiming(repl_role_t *role, repl_actions_t *actions)
 {
+    if (role->forced && !role->role_asked && repl_votes_fenced(role))
+        role->forced = false; /* a majority after all: nothing needs to be lost */
+    if (role->forced && is_due(role))
+        send_fences(role, actions);
+    uint32_t ahead = repl_votes_ahead(role);
     if (role->now_ms >= role->deadline_ms) {
-        abandon(role, "it was not reached in time: lease, entries or etcd", actions);
+        char why[100] = "it was not reached in time: lease or etcd";
+        if (ahead != 0)
+            (void)snprintf(why, sizeof why,
+                           "entries of member %u could not be had in time; promote that one",
+                           ahead);
+        abandon(role, why, actions);
         return;
     }
-    uint64_t until = repl_votes_fence_until(role);
-    if (role->role_asked || role->now_ms < until)
+    if (role->role_asked || role->now_ms < repl_votes_fence_until(role))
         return;
-    uint32_t ahead = repl_votes_ahead(role);
     if (ahead != 0 && !role->forced) {
         follow(role, ahead, true, actions);
         return;
     }
     follow(role, 0, false, actions);
-    if (!is_claimed(role, until, actions))
+    if (!is_claimed(role, actions))
         return;
     if (role->forced || repl_votes_heard_until(role) > role->now_ms)
         ask_storage(role, role->fence_term, VDP_ROLE_PRIMARY, role->options.self, actions);
@@ -571,19 +618,9 @@ static void advance_claiming(repl_role_t *role, repl_actions_t *actions)
 
 /* ---- leading ---- */
 
-static uint64_t lease_until(const repl_role_t *role)
-{
-    uint64_t heard = repl_votes_heard_until(role);
-    if (!is_etcd(role) || heard == UINT64_MAX || role->etcd_until_ms <= heard)
-        return heard;
-    /* With etcd alone for one lease_ms at most: then those who have a majority may go on. */
-    uint64_t most = heard + role->options.lease_ms;
-    return role->etcd_until_ms < most ? role->etcd_until_ms : most;
-}
-
 static void advance_leader(repl_role_t *role, repl_actions_t *actions)
 {
-    role->lease_until_ms = lease_until(role);
+    role->lease_until_ms = repl_votes_heard_until(role);
     if (role->forced && role->lease_until_ms > role->now_ms)
         role->forced = false; /* a majority answers: from now on as any other */
     if (role->now_ms >= role->lease_until_ms && !role->forced) {
@@ -608,6 +645,15 @@ static void refuse_promote(repl_role_t *role, repl_actions_t *actions)
            actions);
 }
 
+/* Others whom we can't hear may agree to the next terms among themselves, or be forced, too: some
+ * terms are left out, and which one is taken goes by who takes it. The same position must never
+ * name two entries. */
+static uint64_t forced_term(const repl_role_t *role)
+{
+    uint64_t term = role->known_term + FORCED_STEP;
+    return term + (role->options.self - term) % FORCED_STEP;
+}
+
 static void advance_promote(repl_role_t *role, repl_actions_t *actions)
 {
     if (role->leader != 0 && role->now_ms < role->deadline_ms) {
@@ -621,8 +667,12 @@ static void advance_promote(repl_role_t *role, repl_actions_t *actions)
     }
     if (role->role_asked)
         return;
+    if (role->storage_role == VDP_ROLE_RECOVERING) {
+        answer(role, VD_ERR_NOT_PRIMARY_OR_SECONDARY, "this member is loading its data", actions);
+        return;
+    }
     if (repl_votes_reachable(role) || role->force)
-        seek(role, role->known_term + 1, false, actions);
+        seek(role, role->force ? forced_term(role) : role->known_term + 1, false, actions);
     else
         refuse_promote(role, actions);
 }
@@ -640,15 +690,25 @@ static bool may_seek(const repl_role_t *role)
         return false;
     if (role->options.failover == REPL_FAILOVER_MANUAL)
         return role->owner == role->options.self;
-    return role->etcd_seen_ms != 0 && !role->etcd_away &&
-           (role->etcd_leader == 0 || role->etcd_leader == role->options.self);
+    return role->etcd_seen_ms != 0 && !role->etcd_away;
+}
+
+/* etcd names somebody of whom we have not heard that it does not lead: it may just be slow. */
+static bool may_be_led(const repl_role_t *role)
+{
+    if (!is_etcd(role) || role->etcd_leader == 0 || role->etcd_leader == role->options.self ||
+        role->etcd_term < role->term)
+        return false;
+    const repl_role_peer_t *peer = repl_role_peer(role, role->etcd_leader);
+    return peer != NULL &&
+           (role->now_ms - peer->heard_ms > silence_ms(role) || peer->term < role->etcd_term);
 }
 
 static void advance_follower(repl_role_t *role, repl_actions_t *actions)
 {
     const repl_role_peer_t *leader = repl_role_peer(role, role->leader);
     if (role->leader != 0 &&
-        (leader == NULL || role->now_ms - leader->heard_ms > role->options.lease_ms)) {
+        (leader == NULL || role->now_ms - leader->heard_ms > silence_ms(role))) {
         role->leader = 0;
         follow(role, 0, false, actions);
     }
@@ -663,6 +723,8 @@ static void advance_follower(repl_role_t *role, repl_actions_t *actions)
     if (role->alone_since_ms == 0)
         role->alone_since_ms = role->now_ms;
     uint64_t wait_ms = role->options.heartbeat_ms * (1 + 3 * repl_votes_rank(role));
+    if (may_be_led(role))
+        wait_ms += role->options.lease_ms / 4;
     if (repl_votes_alone(role) || role->now_ms - role->alone_since_ms >= wait_ms)
         seek(role, role->known_term + 1, false, actions);
 }
@@ -677,16 +739,22 @@ static void on_promote(repl_role_t *role, const repl_event_t *event, repl_action
         code = VD_ERR_NOT_YET_INITIALIZED, text = "storage or the configuration is not there";
     else if (role->state == REPL_LEADER)
         text = "leads already";
+    else if (!has_vote(role, role->options.self))
+        code = VD_ERR_ILLEGAL_OPERATION, text = "a member without a vote can't lead";
     else if (role->ticket != 0 || role->state == REPL_HANDING_OVER)
         code = VD_ERR_CONFLICTING_OPERATION_IN_PROGRESS, text = "another is under way";
     else if (role->now_ms < role->frozen_until_ms)
         code = VD_ERR_ILLEGAL_OPERATION, text = "this member is frozen; freeze 0 ends it";
     else if (role->storage_role == VDP_ROLE_RECOVERING)
         code = VD_ERR_NOT_PRIMARY_OR_SECONDARY, text = "this member is loading its data";
+    else if (event->force && role->position == 0)
+        code = VD_ERR_ILLEGAL_OPERATION, text = "this member has no data: all would be lost";
     if (text != NULL) {
         answer_ticket(event->ticket, code, text, actions);
         return;
     }
+    if (is_seeking(role) && event->force) /* the term that it seeks could be another's, too */
+        abandon(role, "it is to be forced", actions);
     role->ticket = event->ticket;
     role->force = event->force;
     if (is_seeking(role)) {
@@ -708,6 +776,8 @@ static void on_step_down(repl_role_t *role, const repl_event_t *event, repl_acti
         code = VD_ERR_NOT_WRITABLE_PRIMARY, text = "this member does not lead";
     else if (event->to != 0 && to == NULL)
         code = VD_ERR_NODE_NOT_FOUND, text = "no such other member";
+    else if (event->to != 0 && !has_vote(role, event->to))
+        code = VD_ERR_ILLEGAL_OPERATION, text = "a member without a vote can't lead";
     else if (event->to != 0 && !to->up)
         code = VD_ERR_HOST_UNREACHABLE, text = "that member can't be reached";
     else if (successor == 0 && !event->force)
@@ -746,8 +816,12 @@ static void on_lease(repl_role_t *role, const repl_event_t *event, repl_actions_
     role->etcd_away = false;
     role->etcd_seen_ms = later(event->sent_ms, 1);
     role->etcd_term = event->term;
+    if (event->leader != role->etcd_leader)
+        role->alone_since_ms = 0; /* all hear it at once: they go by their ranks from here */
     role->etcd_leader = event->leader;
     role->known_term = later(role->known_term, event->term);
+    if (role->state == REPL_FOLLOWER && event->leader == role->options.self)
+        release(role, actions); /* of the process before us, or of a claim whose answer was lost */
     if (!is_leading(role) || event->leader == role->options.self)
         return;
     if (event->leader != 0 && event->term > role->term)
@@ -909,6 +983,8 @@ void repl_role_configure(repl_role_t *role, const repl_role_options_t *options,
         role->state = none ? REPL_STARTING : REPL_REMOVED;
     } else if (role->storage_up && (role->state == REPL_STARTING || role->state == REPL_REMOVED))
         become_follower(role, actions);
+    else if (is_leading(role) && !has_vote(role, options->self))
+        step_down(role, "it has no vote any more", actions);
     else if (is_seeking(role)) /* the votes were counted by the old one */
         abandon(role, "the configuration changed", actions);
     advance(role, actions);

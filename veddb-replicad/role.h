@@ -3,24 +3,22 @@
  *
  * Terms:   a node agrees to a term durably (storage) before it answers for it. A node that agreed
  * to term T neither acknowledges entries of a primary of an older term, nor lets one renew. Lease:
- * a primary leads only while it may: with etcd, until lease_ms after the renewal that etcd granted
- * was *sent*, less margin_ms; without, while it hears a majority of the votes (their last answers
- * are younger than lease_ms - margin_ms). It steps down before. Manual:  PROMOTE first asks the
+ * a primary leads only while it hears a majority of the votes (their last answers are younger than
+ * lease_ms - margin_ms). It steps down before. Manual:  PROMOTE first asks the
  * primary to hand over (it stops writes, waits until the follower has everything, at most
  * handover_ms, then gives the term away). One that can't be reached is fenced: a majority of the
  * votes agrees to term + 1, then lease_ms pass since the last of them had answered the old primary,
  * then the candidate leads if none of the majority has a newer position (else it catches up from
  * that one first). Without a majority: refused, unless forced; the answer says what that may lose.
- * etcd:    whoever sees the lease gone fences a majority in the same way (term + 1), compares
- *          flushed positions, the best (ties: priority, then id) claims {term, leader} by
- *          compare-and-swap; who lost follows.
- * etcd away: the present primary goes on while a majority of the votes still answers it and nobody
- *          can have claimed (see role.c), and says so; else it steps down.
- * Owner:   of a term: the member to whom storage has agreed to give it, the leader or a candidate.
- * In manual mode only the owner of the newest term that it knows seeks to lead by itself, so that a
- * primary that restarts needs no operator. The whole protocol, and why it is safe:
- * docs/replication-protocol.md. Threads: one. Deterministic: same events, same actions. Times in
- * milliseconds, monotonic. */
+ * etcd:    whoever sees the lease gone, or the primary silent, fences a majority in the same way
+ * (term + 1), compares flushed positions, the best (ties: priority, then id) claims {term, leader}
+ * by compare-and-swap; who lost follows. etcd away: the present primary goes on while a majority of
+ * the votes still answers it and nobody can have claimed (see role.c), and says so; else it steps
+ * down. Owner:   of a term: the member to whom storage has agreed to give it, the leader or a
+ * candidate. In manual mode only the owner of the newest term that it knows seeks to lead by
+ * itself, so that a primary that restarts needs no operator. The whole protocol, and why it is
+ * safe: docs/replication-protocol.md. Threads: one. Deterministic: same events, same actions. Times
+ * in milliseconds, monotonic. */
 #pragma once
 #include "libcommon/base/slice.h"
 
@@ -101,9 +99,9 @@ typedef enum {
     REPL_ACTION_FENCE,    /* send FENCE(term) to member */
     REPL_ACTION_FENCED,   /* answer member: term, granted, position, heard_ms */
     REPL_ACTION_HANDOVER, /* send HANDOVER(term) to member */
-    REPL_ACTION_CLAIM, /* etcd: compare-and-swap to {term, self}: granted if nobody holds the lease
-                          and the term there is older, or it is the same and was ours */
-    REPL_ACTION_RENEW, /* etcd: keep the lease alive */
+    REPL_ACTION_CLAIM,    /* etcd: compare-and-swap to {term, self}: granted if the term there is
+                             older, or is the same and was ours */
+    REPL_ACTION_RENEW,    /* etcd: keep the lease alive */
     REPL_ACTION_RELEASE,  /* etcd: give it up */
     REPL_ACTION_ANNOUNCE, /* our state changed: tell all peers now, and storage the topology */
     REPL_ACTION_ANSWER,   /* the operator: ticket, code (VD_OK or negative), text */
@@ -131,7 +129,8 @@ typedef struct {
     uint64_t term, position, answered_ms; /* when the heartbeat it last answered was sent */
     uint64_t heard_ms;
     uint32_t leader;
-    bool fenced; /* in fence_term, for us */
+    bool fenced;  /* in fence_term, for us */
+    bool refused; /* the same, for another */
     uint64_t fence_position, fence_until_ms;
 } repl_role_peer_t;
 
@@ -157,6 +156,7 @@ typedef struct {
     uint32_t fence_from; /* FENCED goes there when it is done; 0 = nobody */
     uint32_t following;
     uint32_t owner;               /* of `term` */
+    bool owner_resigned;          /* it said in `term` that it does not lead it */
     int storage_role;             /* VDP_ROLE_* */
     uint64_t known_term;          /* newest that anybody spoke of */
     uint64_t answered_primary_ms; /* last answer to one that leads, or wants to, in our term */

@@ -81,6 +81,10 @@ void repl_resync_start(repl_node_t *node, bool rollback, uint64_t to, const char
     vd_log(VD_LOG_WARN, "this node takes a snapshot", "reason=%s rollback=%d",
            vd_log_quote(vd_slice_str(why), quoted, sizeof quoted), rollback);
     enter(node, REPL_RESYNC_ROLE);
+    repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_STORAGE,
+                                         .term = node->role.term,
+                                         .role = VDP_ROLE_RECOVERING,
+                                         .leader = node->role.owner});
     next_step(node);
 }
 

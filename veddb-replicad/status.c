@@ -8,6 +8,7 @@ typedef struct {
     bool self, up;
     int state;
     uint32_t role, sync_source;
+    const char *problem;
     uint64_t term, received, flushed, applied, bytes;
     int64_t config_version, config_term;
 } figures_t;
@@ -17,7 +18,7 @@ static figures_t figures_of(repl_node_t *node, const repl_member_t *member)
     figures_t f = {.self = member->id == node->self, .up = member->up};
     vdp_peer_status_t said = f.self ? repl_own_status(node) : member->said;
     f.state = (int)said.state, f.role = said.role, f.term = said.term;
-    f.sync_source = said.sync_source;
+    f.sync_source = said.sync_source, f.problem = f.self ? node->pull.problem : member->problem;
     f.received = said.received, f.flushed = said.flushed, f.applied = said.applied;
     f.config_version = said.config_version, f.config_term = said.config_term;
     if (f.self)
@@ -120,6 +121,7 @@ static int put_member(repl_node_t *node, uint32_t i, uint64_t newest, vd_buf_t *
             config->votes, config->priority, config->hidden ? "true" : "false",
             (long long)config->delay_secs, (long long)f.config_version);
     put_named(out, "syncSource", repl_member_name(node, f.sync_source), &rc);
+    put_named(out, "problem", f.problem, &rc);
     if (member->link != NULL)
         put_named(out, "error", repl_link_error(member->link), &rc);
     return rc == VD_OK ? vd_buf_append_u8(out, '}') : rc;
@@ -298,9 +300,11 @@ static void put_status_member(repl_node_t *node, uint32_t i, uint64_t newest, vd
         vd_bb_date(bb, "lastHeartbeat",
                    member->heard ? vd_wall_ms() - (int64_t)(now - member->heard_ms) : 0);
         vd_bb_int64(bb, "pingMs", (int64_t)member->ping_ms);
-        vd_bb_cstr(bb, "lastHeartbeatMessage",
-                   member->link == NULL ? "" : repl_link_error(member->link));
+        const char *link = member->link == NULL ? "" : repl_link_error(member->link);
+        vd_bb_cstr(bb, "lastHeartbeatMessage", *link == '\0' ? f.problem : link);
     }
+    if (f.self && *f.problem != '\0')
+        vd_bb_cstr(bb, "infoMessage", f.problem);
     vd_bb_cstr(bb, "syncSourceHost", host_of(node, f.sync_source));
     vd_bb_int32(bb, "syncSourceId", f.sync_source == 0 ? -1 : (int32_t)f.sync_source);
     vd_bb_int32(bb, "configVersion", (int32_t)f.config_version);

@@ -48,6 +48,13 @@ static bool is_heard(const repl_role_t *role, uint32_t i)
     return !is_self(role, i) && peer->up && role->now_ms - peer->heard_ms <= role->options.lease_ms;
 }
 
+/* One that is silent for half a lease is not waited for. */
+static bool is_lively(const repl_role_t *role, uint32_t i)
+{
+    return is_heard(role, i) &&
+           role->now_ms - role->peers[i].heard_ms <= role->options.lease_ms / 2;
+}
+
 static uint32_t votes_all(const repl_role_t *role)
 {
     uint32_t votes = 0;
@@ -83,6 +90,16 @@ bool repl_votes_fenced(const repl_role_t *role)
         if (role->options.members[i].votes && role->peers[i].fenced)
             votes++;
     return is_majority(role, votes);
+}
+
+bool repl_votes_split(const repl_role_t *role)
+{
+    uint32_t votes = 0;
+    for (uint32_t i = 0; i < role->options.member_count; i++)
+        if (role->options.members[i].votes && (is_self(role, i) || role->peers[i].fenced ||
+                                               (is_lively(role, i) && !role->peers[i].refused)))
+            votes++;
+    return !is_majority(role, votes);
 }
 
 uint64_t repl_votes_heard_until(const repl_role_t *role)
@@ -143,7 +160,7 @@ bool repl_votes_led(const repl_role_t *role)
 {
     for (uint32_t i = 0; i < role->options.member_count; i++) {
         const repl_role_peer_t *peer = &role->peers[i];
-        if (!is_heard(role, i) || peer->term < role->term)
+        if (!is_lively(role, i) || peer->term < role->term)
             continue;
         if (peer->leader != 0 && peer->leader != role->options.self)
             return true;
@@ -167,7 +184,7 @@ static bool goes_before(const repl_role_t *role, uint32_t i, uint64_t position, 
 static bool may_lead(const repl_role_t *role, uint32_t i)
 {
     const repl_role_member_t *member = &role->options.members[i];
-    return member->votes && member->priority > 0 && is_heard(role, i) &&
+    return member->votes && member->priority > 0 && is_lively(role, i) &&
            role->peers[i].state != REPL_STARTING && role->peers[i].state != REPL_REMOVED;
 }
 

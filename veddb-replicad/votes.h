@@ -13,6 +13,8 @@ bool repl_votes_alone(const repl_role_t *role);
 bool repl_votes_reachable(const repl_role_t *role);
 /* A majority of the votes, ours among them, has agreed to fence_term for us. */
 bool repl_votes_fenced(const repl_role_t *role);
+/* Too many have agreed to fence_term for another: those that are left are no majority. */
+bool repl_votes_split(const repl_role_t *role);
 /* Until when nobody else can have been given the majority's answers: the sending of the oldest
  * heartbeat among the newest answers of a majority, plus lease_ms, less margin_ms. */
 uint64_t repl_votes_heard_until(const repl_role_t *role);

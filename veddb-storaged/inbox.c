@@ -86,6 +86,7 @@ struct stor_inbox {
     uint64_t held_bytes;
     vd_buf_t item;
     vd_arena_t *topology_arena; /* of the last STATE */
+    uint8_t set_id[12];         /* of the state that is sent */
     int told_role;              /* as of that */
     uint64_t told_term;
 
@@ -268,9 +269,9 @@ static void run_again(stor_inbox_t *inbox, stor_request_t *request)
     (void)pthread_mutex_lock(&inbox->lock);
     queue_push(&lane->queue, request);
     worker_t *worker = idle_take(lane);
-    (void)pthread_mutex_unlock(&inbox->lock);
-    if (worker != NULL)
+    if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
         (void)pthread_cond_signal(&worker->wake);
+    (void)pthread_mutex_unlock(&inbox->lock);
 }
 
 void stor_inbox_concern_met(stor_inbox_t *inbox, stor_request_t *list)
@@ -401,9 +402,9 @@ static void await_over(stor_request_t *first, void *context)
         first = next;
     }
     worker_t *worker = idle_take(lane);
-    (void)pthread_mutex_unlock(&inbox->lock);
-    if (worker != NULL)
+    if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
         (void)pthread_cond_signal(&worker->wake);
+    (void)pthread_mutex_unlock(&inbox->lock);
 }
 
 /* ---- I/O thread: peers and what they are told ---- */
@@ -441,6 +442,7 @@ static vdp_operation_state_t state_make(stor_inbox_t *inbox)
         topology = vd_slice(copy.data, copy.len);
     }
     int role = stor_replication_role(storage);
+    stor_storage_set_id(storage, inbox->set_id);
     return (vdp_operation_state_t){
         .boot_id = vd_slice(storage->boot_id, sizeof storage->boot_id),
         .ready = ready,
@@ -451,7 +453,7 @@ static vdp_operation_state_t state_make(stor_inbox_t *inbox)
         .durable = stor_engine_durable(storage->engine),
         .last_write_ms = atomic_load(&storage->last_write_ms),
         .has_users = has_users(storage),
-        .set_id = vd_slice(storage->set_id, sizeof storage->set_id),
+        .set_id = vd_slice(inbox->set_id, sizeof inbox->set_id),
         .role = (uint32_t)role,
         .majority = stor_replication_majority(storage),
         .topology = topology,
@@ -519,13 +521,13 @@ static int on_attach(const arrival_t *arrival, vd_error_t *err)
     return VD_OK;
 }
 
-static void choose_lane(stor_inbox_t *inbox, stor_request_t *request)
+/* Before others can see it (registry.h). */
+static void choose_lane(stor_request_t *request)
 {
     request->entry = stor_command_find(request->command.name);
     request->slow_lane = request->entry != NULL &&
                          (request->entry->flags & STOR_COMMAND_LONG) != 0 &&
                          (request->entry->point == NULL || !request->entry->point(request));
-    queue_push(&inbox->arrived[request->slow_lane ? LANE_LONG : LANE_QUICK], request);
 }
 
 static int admit(stor_inbox_t *inbox, stor_request_t *request, vd_error_t *err)
@@ -570,8 +572,9 @@ static int on_command(const arrival_t *arrival, vd_error_t *err)
         return VD_OK;
     }
     atomic_fetch_add_explicit(&inbox->received, 1, memory_order_relaxed);
+    choose_lane(request);
     stor_registry_add(request);
-    choose_lane(inbox, request);
+    queue_push(&inbox->arrived[request->slow_lane ? LANE_LONG : LANE_QUICK], request);
     return VD_OK;
 }
 

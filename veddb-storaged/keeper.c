@@ -10,6 +10,7 @@
 #include "libcommon/runtime/daemon.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/defaults.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/replication/snapshot.h"
@@ -27,7 +28,14 @@
 #define SILENCE_S        10 /* of a primary's journal: then an entry says what time it is */
 
 /* Kinds of work that may fail: told once, and again when they have gone well in between. */
-typedef enum { WORK_COUNTERS, WORK_JOURNAL, WORK_SCRUB, WORK_TIME, WORK_COUNT } work_t;
+typedef enum {
+    WORK_COUNTERS,
+    WORK_JOURNAL,
+    WORK_SCRUB,
+    WORK_TIME,
+    WORK_DEFAULTS,
+    WORK_COUNT
+} work_t;
 
 struct stor_keeper {
     stor_storage_t *storage;
@@ -41,7 +49,8 @@ struct stor_keeper {
     atomic_bool failed[WORK_COUNT];
 };
 
-static const char *const work_names[WORK_COUNT] = {"counters", "journal", "scrub", "time"};
+static const char *const work_names[WORK_COUNT] = {"counters", "journal", "scrub", "time",
+                                                   "defaults"};
 
 static void note(stor_keeper_t *keeper, work_t work, int rc, const vd_error_t *err)
 {
@@ -115,6 +124,10 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
     int rc = stor_journal_maintain(storage->journal, session, keep_above, &err);
     note(keeper, WORK_JOURNAL, rc, &err);
     stor_catalog_remove_dropped(storage->catalog, session);
+    if (storage->defaults != NULL) {
+        rc = stor_defaults_load(storage, session, &err);
+        note(keeper, WORK_DEFAULTS, rc, &err);
+    }
 }
 
 void stor_keeper_pass(stor_storage_t *storage, stor_session_t *session)

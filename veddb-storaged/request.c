@@ -11,6 +11,7 @@
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/metrics.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/defaults.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
@@ -39,6 +40,7 @@ void stor_request_init(stor_request_t *request, stor_storage_t *storage, vd_aren
 static int read_concern_level(stor_request_t *request, vd_slice_t level, vd_error_t *err)
 {
     uint32_t flags = request->entry->flags;
+    request->names_level = true;
     if (vd_slice_is(level, "local") || vd_slice_is(level, "available"))
         request->read_level = STOR_READ_LOCAL;
     else if (vd_slice_is(level, "majority"))
@@ -261,8 +263,10 @@ int stor_request_prepare(stor_request_t *request, vd_error_t *err)
         if (rc != VD_OK)
             return rc;
     }
-    return iter.bad ? vd_error_set(err, VD_ERR_INVALID_BSON, "the command is not valid BSON")
-                    : VD_OK;
+    if (iter.bad)
+        return vd_error_set(err, VD_ERR_INVALID_BSON, "the command is not valid BSON");
+    stor_defaults_apply(request, request->names_level);
+    return VD_OK;
 }
 
 /* ---- before the handler ---- */
@@ -411,7 +415,10 @@ static void append_concern(vd_bb_t *bb, const stor_write_concern_t *concern)
     if (concern->journal)
         vd_bb_bool(bb, "j", true);
     vd_bb_int64(bb, "wtimeout", (int64_t)concern->timeout_ms);
-    vd_bb_cstr(bb, "provenance", given ? "clientSupplied" : "implicitDefault");
+    vd_bb_cstr(bb, "provenance",
+               concern->custom_default ? "customDefault"
+               : given                 ? "clientSupplied"
+                                       : "implicitDefault");
     vd_bb_close(bb);
 }
 

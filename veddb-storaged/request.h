@@ -48,6 +48,7 @@ typedef struct {
     int64_t w;       /* when neither */
     bool journal;
     uint64_t timeout_ms;
+    bool custom_default; /* not the client's: set by setDefaultRWConcern */
 } stor_write_concern_t;
 
 /* What a request waits for besides the disk, without a worker (replication/positions.h). */
@@ -92,6 +93,7 @@ struct stor_request {
     /* generic arguments */
     stor_read_level_t read_level;
     uint64_t after_cluster_time, cluster_time; /* the latter: what the client has seen */
+    bool names_level;                          /* of its read concern */
     bool read_elsewhere;                       /* $readPreference other than primary */
     stor_write_concern_t write_concern;
     vd_value_t comment;

@@ -7,6 +7,7 @@
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/defaults.h"
 #include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
@@ -15,6 +16,20 @@
 
 #define FIRST_TERM     1
 #define OTHER_SESSIONS 32 /* keeper, scrub, opening, catalog changes, validate */
+
+void stor_storage_set_id(stor_storage_t *storage, uint8_t ret_id[12])
+{
+    (void)pthread_mutex_lock(&storage->registry_lock);
+    memcpy(ret_id, storage->set_id, sizeof storage->set_id);
+    (void)pthread_mutex_unlock(&storage->registry_lock);
+}
+
+void stor_storage_set_id_put(stor_storage_t *storage, const uint8_t id[12])
+{
+    (void)pthread_mutex_lock(&storage->registry_lock);
+    memcpy(storage->set_id, id, sizeof storage->set_id);
+    (void)pthread_mutex_unlock(&storage->registry_lock);
+}
 
 /* The set's id is made once; the epoch of users and roles is what their newest change left. */
 static int identity_load(stor_storage_t *storage, stor_session_t *session, vd_error_t *err)
@@ -62,6 +77,10 @@ static int parts_open(stor_storage_t *storage, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_replication_open(storage, !storage->settings.replicated, &storage->replication,
                                    err);
+    if (rc == VD_OK) {
+        storage->defaults = stor_defaults_create();
+        rc = stor_defaults_load(storage, session, err);
+    }
     stor_session_close(&session);
     return rc;
 }
@@ -114,6 +133,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     if (storage == NULL)
         return rc;
     VD_ASSERT(storage->inbox == NULL && storage->keeper == NULL && storage->registry_first == NULL);
+    stor_defaults_destroy(&storage->defaults);
     stor_replication_close(&storage->replication);
     stor_cursors_close(&storage->cursors);
     stor_planner_destroy(&storage->planner);

@@ -59,22 +59,27 @@ typedef struct stor_storage {
     stor_keeper_t *keeper;           /* NULL in unit tests */
     stor_inbox_t *inbox;             /* NULL in unit tests */
     stor_replication_t *replication; /* replication/replication.h */
+    struct stor_defaults *defaults;  /* defaults.h; NULL in unit tests */
     struct stor_waits *waits;        /* streams/waits.h; the inbox's; NULL in unit tests */
     stor_op_counters_t counters;
     uint8_t boot_id[16]; /* new at each start */
-    uint8_t set_id[12];  /* made at bootstrap */
+    uint8_t set_id[12];  /* made at bootstrap, or copied with the data: by the functions below */
     uint64_t term;
     int64_t started_wall_ms;
     uint64_t started_monotonic_ms;
     atomic_uint_fast64_t auth_epoch;   /* timestamp of the newest change of users or roles */
     atomic_int_fast64_t last_write_ms; /* wall clock of the newest write */
     atomic_uint_fast64_t next_number;  /* of requests: opid */
-    pthread_mutex_t registry_lock;     /* registry.c */
+    pthread_mutex_t registry_lock;     /* registry.c; and of set_id */
     stor_request_t *registry_first;
     uint64_t registry_count;
     atomic_bool ready, draining;
     atomic_bool state_changed; /* the I/O thread announces STATE at its next turn */
 } stor_storage_t;
+
+/* The set's id. Any thread. */
+void stor_storage_set_id(stor_storage_t *storage, uint8_t ret_id[12]);
+void stor_storage_set_id_put(stor_storage_t *storage, const uint8_t id[12]);
 
 typedef struct {
     const char *folder; /* data folder */

@@ -398,7 +398,7 @@ test('the server: status, replica set, operations, host, log, parameters', async
   assert.equal(s.parameters.featureCompatibilityVersion.version, '7.0');
   assert.equal(s.defaults.w, 'majority');
   assert.match(s.uri, /^127\.0\.0\.1:\d+$/);
-  // There is neither an oplog nor a sharded cluster; mongosh itself says so.
+  // There is no sharded cluster, and a node alone has no configuration of a set; mongosh itself says so.
   refused(s, 'sharding', /is not sharded/);
   refused(s, 'shStatus', /mongos/);
   for (const name of ['print', 'printSecondary']) if (s[name]?.failed) assert.match(s[name].message, /Are you connected to a repl/, name);

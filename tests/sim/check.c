@@ -33,11 +33,11 @@ static bool has_acked(const sim_t *sim, int node)
 
 void sim_check_cut(sim_t *sim, int node, uint32_t left)
 {
-    if (left < sim->acked_count && has_acked(sim, node))
+    if (!sim->forced && left < sim->acked_count && has_acked(sim, node))
         sim_fail(sim, "node %d rolls back what is acknowledged", node + 1);
 }
 
-void sim_check_leader(sim_t *sim, int node)
+void sim_check_leader(sim_t *sim, int node, bool forced)
 {
     uint64_t term = sim->nodes[node].role.term;
     VD_ASSERT(term < SIM_TERMS_MAX);
@@ -46,7 +46,12 @@ void sim_check_leader(sim_t *sim, int node)
         sim_fail(sim, "nodes %d and %d lead term %llu", sim->term_leader[term], node + 1,
                  (unsigned long long)term);
     sim->term_leader[term] = (uint8_t)(node + 1);
-    if (!has_acked(sim, node))
+    if (forced) {
+        sim_trace(sim, "node %d is forced to lead term %llu", node + 1, (unsigned long long)term);
+        sim->forced = true;
+        sim->forced_times++;
+    }
+    if (!sim->forced && !has_acked(sim, node))
         sim_fail(sim, "node %d leads term %llu without what is acknowledged", node + 1,
                  (unsigned long long)term);
 }
@@ -55,6 +60,8 @@ void sim_check_leader(sim_t *sim, int node)
 void sim_check_ack(sim_t *sim, int node, uint32_t count)
 {
     const sim_storage_t *storage = &sim->nodes[node].storage;
+    if (sim->forced)
+        return;
     if (!has_acked(sim, node)) {
         sim_fail(sim, "node %d acknowledges, but lost what was acknowledged before", node + 1);
         return;
@@ -66,9 +73,44 @@ void sim_check_ack(sim_t *sim, int node, uint32_t count)
     sim->acked_chain = storage->log[count - 1].chain;
 }
 
+/* A forced promote may lose what is acknowledged, and give two leaders, until all members are in
+ * the term of one that is not (or no longer) forced: what is on a majority then is acknowledged,
+ * and nothing is lost from then on. */
+static void forced_over(sim_t *sim)
+{
+    int leads = -1;
+    for (int i = 0; i < sim->profile.count; i++)
+        if (sim->nodes[i].up && !sim->nodes[i].role.forced &&
+            repl_role_leads(&sim->nodes[i].role, sim_clock_ms(sim, i)))
+            leads = i;
+    if (leads < 0)
+        return;
+    for (int i = 0; i < sim->profile.count; i++) {
+        const sim_node_t *n = &sim->nodes[i];
+        if (!sim_config_has(sim, sim->nodes[leads].config, i))
+            continue;
+        if (!n->up || !n->storage.up || n->storage.term != sim->nodes[leads].role.term ||
+            n->storage.asked || n->config != sim->nodes[leads].config ||
+            (i != leads && n->role.leader != (uint32_t)leads + 1))
+            return;
+    }
+    const sim_node_t *n = &sim->nodes[leads];
+    uint32_t count = sim_majority_count(sim, leads);
+    if (count <= n->first_of_term)
+        return;
+    sim_trace(sim, "the forced promote is over: node %d leads", leads + 1);
+    sim->forced = false;
+    sim->acked_count = count;
+    sim->acked_chain = n->storage.log[count - 1].chain;
+}
+
 void sim_check_step(sim_t *sim)
 {
     int leads = -1;
+    if (sim->forced) {
+        forced_over(sim);
+        return;
+    }
     for (int i = 0; i < sim->profile.count; i++) {
         if (!sim->nodes[i].up || !repl_role_leads(&sim->nodes[i].role, sim_clock_ms(sim, i)))
             continue;
@@ -91,8 +133,10 @@ bool sim_check_settled(sim_t *sim)
     const sim_storage_t *first = &sim->nodes[leads].storage;
     for (int i = 0; i < sim->profile.count; i++) {
         const sim_storage_t *storage = &sim->nodes[i].storage;
-        if (storage->loading || storage->flushed != first->count ||
-            storage->count != first->count ||
+        if (!sim_config_has(sim, sim->nodes[leads].config, i))
+            continue;
+        if (sim->nodes[i].config != sim->nodes[leads].config || storage->loading ||
+            storage->flushed != first->count || storage->count != first->count ||
             (i != leads && sim->nodes[i].role.leader != sim->nodes[leads].role.options.self))
             return false;
         if (first->count > 0 &&

@@ -16,7 +16,7 @@ static const sim_entry_t *last_entry(const sim_storage_t *storage)
     return storage->count == 0 ? &none : &storage->log[storage->count - 1];
 }
 
-static uint64_t durable_position(const sim_storage_t *storage)
+uint64_t sim_durable_position(const sim_storage_t *storage)
 {
     return storage->flushed == 0 ? 0 : storage->log[storage->flushed - 1].timestamp;
 }
@@ -29,7 +29,7 @@ static uint64_t disk_us(sim_t *sim, int node)
     return 300 + sim_below(sim, slow ? 1500000 : 4000);
 }
 
-static void flush(sim_t *sim, int node)
+void sim_flush(sim_t *sim, int node)
 {
     sim_storage_t *storage = &sim->nodes[node].storage;
     if (storage->flushing || storage->flushed == storage->count)
@@ -40,13 +40,12 @@ static void flush(sim_t *sim, int node)
     event->common = storage->count;
 }
 
-static void append(sim_t *sim, int node, uint64_t timestamp, uint64_t chain)
+void sim_append(sim_t *sim, int node, const sim_entry_t *entry)
 {
     sim_storage_t *storage = &sim->nodes[node].storage;
     VD_ASSERT(storage->count < SIM_LOG_MAX);
-    VD_ASSERT(timestamp > last_entry(storage)->timestamp);
-    sim_entry_t *entry = &storage->log[storage->count++];
-    *entry = (sim_entry_t){timestamp, chain};
+    VD_ASSERT(entry->timestamp > last_entry(storage)->timestamp);
+    storage->log[storage->count++] = *entry;
     sim_check_append(sim, node, entry);
 }
 
@@ -64,12 +63,12 @@ static uint64_t draw(sim_t *sim, int node)
     return ((last >> 32) + 1) << 32 | term << 24 | 1;
 }
 
-static void write_entry(sim_t *sim, int node)
+void sim_node_append(sim_t *sim, int node, uint32_t config)
 {
-    sim_storage_t *storage = &sim->nodes[node].storage;
+    const sim_storage_t *storage = &sim->nodes[node].storage;
     uint64_t chain = (last_entry(storage)->chain ^ vd_rand_u64(&sim->rand)) * 0x9e3779b97f4a7c15ULL;
-    append(sim, node, draw(sim, node), chain);
-    flush(sim, node);
+    sim_append(sim, node, &(sim_entry_t){draw(sim, node), chain, config});
+    sim_flush(sim, node);
 }
 
 void sim_node_write(sim_t *sim, int node)
@@ -77,21 +76,23 @@ void sim_node_write(sim_t *sim, int node)
     sim_storage_t *storage = &sim->nodes[node].storage;
     if (storage->up && storage->role == VDP_ROLE_PRIMARY && storage->count < SIM_LOG_MAX - 64) {
         sim->writes++;
-        write_entry(sim, node);
+        sim_node_append(sim, node, sim_config_stored(sim, node));
     }
 }
 
-static void storage_state(sim_t *sim, int node)
+void sim_storage_tell(sim_t *sim, int node)
 {
     sim_storage_t *storage = &sim->nodes[node].storage;
     if (!storage->up || !sim->nodes[node].up)
         return;
+    sim_config_adopt(sim, node, sim_config_stored(sim, node));
+    bool known = sim_config_has(sim, sim->nodes[node].config, sim_index(storage->owner));
     sim_node_role(sim, node,
                   (repl_event_t){.kind = REPL_EVENT_STORAGE,
                                  .term = storage->term,
                                  .role = storage->role,
-                                 .position = durable_position(storage),
-                                 .leader = storage->owner});
+                                 .position = storage->loading ? 0 : sim_durable_position(storage),
+                                 .leader = known ? storage->owner : 0});
 }
 
 static void storage_start(sim_storage_t *storage)
@@ -100,6 +101,7 @@ static void storage_start(sim_storage_t *storage)
     storage->count = storage->flushed;
     storage->role = storage->loading ? VDP_ROLE_RECOVERING : VDP_ROLE_STARTING;
     storage->flushing = storage->asked = false;
+    storage->oldest = storage->oldest < storage->count ? storage->oldest : storage->count;
 }
 
 /* Dies; what was asked of it may have become durable all the same. */
@@ -115,6 +117,7 @@ static void storage_stop(sim_t *sim, int node)
         storage->flushed += (uint32_t)sim_below(sim, storage->count - storage->flushed + 1);
     storage->up = false;
     sim->nodes[node].storage_boot++;
+    sim->nodes[node].starts++;
 }
 
 static void role_done(sim_t *sim, int node)
@@ -129,18 +132,20 @@ static void role_done(sim_t *sim, int node)
     bool begins = storage->asked_role == VDP_ROLE_PRIMARY;
     storage->term = storage->asked_term;
     storage->owner = storage->asked_owner;
-    storage->role = storage->asked_role;
+    storage->role = storage->loading && storage->asked_role == VDP_ROLE_SECONDARY
+                        ? VDP_ROLE_RECOVERING
+                        : storage->asked_role;
     if (begins) {
         sim->nodes[node].first_of_term = storage->count;
         memset(sim->nodes[node].acknowledged, 0, sizeof sim->nodes[node].acknowledged);
-        write_entry(sim, node);
+        sim_node_append(sim, node, sim_config_stored(sim, node));
     }
     storage->flushed = storage->count;
     sim_node_role(sim, node,
                   (repl_event_t){.kind = REPL_EVENT_ROLE_SET,
                                  .term = storage->term,
                                  .role = storage->role,
-                                 .position = durable_position(storage)});
+                                 .position = storage->loading ? 0 : sim_durable_position(storage)});
 }
 
 static void ask_role(sim_t *sim, int node, const repl_action_t *action)
@@ -150,6 +155,9 @@ static void ask_role(sim_t *sim, int node, const repl_action_t *action)
     storage->asked = true;
     storage->asked_term = action->term;
     storage->asked_role = action->role;
+    /* Its first entry may be on the disk, whether it comes to lead or not. */
+    if (action->role == VDP_ROLE_PRIMARY && sim->nodes[node].role.forced)
+        sim->forced = true;
     storage->asked_owner = action->leader;
     if (action->role != VDP_ROLE_PRIMARY && action->term >= storage->term &&
         storage->role == VDP_ROLE_PRIMARY)
@@ -160,20 +168,20 @@ static void ask_role(sim_t *sim, int node, const repl_action_t *action)
 
 /* ---- replicad: acknowledgements ---- */
 
-/* How many of our first entries are on the disks of a majority of the votes. */
-static uint32_t majority_count(const sim_t *sim, int node)
+uint32_t sim_majority_count(const sim_t *sim, int node)
 {
     const sim_node_t *n = &sim->nodes[node];
     uint32_t counts[SIM_NODES_MAX], votes = 0;
-    for (int i = 0; i < sim->profile.count; i++) {
-        if (!n->role.options.members[i].votes)
+    for (uint32_t m = 0; m < n->role.options.member_count; m++) {
+        if (!n->role.options.members[m].votes)
             continue;
+        int i = sim_index(n->role.options.members[m].id);
         uint32_t count = i == node ? n->storage.flushed : n->acknowledged[i], at = votes++;
         for (; at > 0 && counts[at - 1] < count; at--)
             counts[at] = counts[at - 1];
         counts[at] = count;
     }
-    return counts[votes / 2];
+    return votes == 0 ? 0 : counts[votes / 2];
 }
 
 static void acknowledge(sim_t *sim, int node)
@@ -181,7 +189,7 @@ static void acknowledge(sim_t *sim, int node)
     sim_node_t *n = &sim->nodes[node];
     if (!n->up || !n->storage.up || !repl_role_leads(&n->role, sim_clock_ms(sim, node)))
         return;
-    uint32_t count = majority_count(sim, node);
+    uint32_t count = sim_majority_count(sim, node);
     /* Entries of older terms count only when one of our own above them does. */
     if (count > n->first_of_term)
         sim_check_ack(sim, node, count);
@@ -189,19 +197,36 @@ static void acknowledge(sim_t *sim, int node)
 
 /* ---- replicad: pulling ---- */
 
+static void end_load(sim_t *sim, int node);
+
 static void pull(sim_t *sim, int node)
 {
     sim_node_t *n = &sim->nodes[node];
+    if (n->storage.up)
+        end_load(sim, node); /* (storage was busy when it could) */
     if (n->upstream == 0 || !n->storage.up || n->storage.asked ||
         (n->storage.role != VDP_ROLE_SECONDARY && n->storage.role != VDP_ROLE_RECOVERING))
         return;
+    if (sim_drop_tick(sim, node))
+        return;
+    if (n->storage.count == 0 && !n->storage.loading && n->storage.first == 0) {
+        if (!n->catch_up && n->role.owner == n->upstream)
+            sim_load_begin(sim, node, "it has no data yet");
+        return; /* it goes on with the next tick */
+    }
+    if (n->storage.loading && sim->profile.copies) {
+        sim_flush(sim, node);
+        sim_copy_ask(sim, node);
+        return;
+    }
     n->pulled_us = sim->now_us;
     sim_event_t message;
     memset(&message, 0, sizeof message);
     message.kind = SIM_PULL;
     message.term = n->role.term;
     message.after = last_entry(&n->storage)->timestamp;
-    message.flushed = durable_position(&n->storage);
+    message.flushed = sim_durable_position(&n->storage);
+    message.state = n->storage.loading;
     sim_send(sim, node, sim_index(n->upstream), &message);
 }
 
@@ -244,10 +269,13 @@ static void on_pull(sim_t *sim, int node, const sim_event_t *event)
     message.term = n->role.term;
     message.after = event->after;
     message.kind = at == 0 && event->after != 0 ? SIM_DIVERGED : SIM_ENTRIES;
+    /* (One that loads entries from the first is given them: a snapshot, made simple.) */
+    if (message.kind == SIM_ENTRIES && at < n->storage.oldest && event->state == 0)
+        message.kind = SIM_TOO_OLD;
     bool leads = n->role.state == REPL_LEADER || n->role.state == REPL_HANDING_OVER;
     /* One that does not lead may just lack the entry: a primary that restarted has lost what its
      * disk did not have, while others have it and it is acknowledged. */
-    if (message.kind == SIM_DIVERGED && !leads)
+    if (message.kind != SIM_ENTRIES && !leads)
         return;
     if (message.kind == SIM_DIVERGED)
         message.common = common_count(&n->storage, &sim->nodes[event->from].storage);
@@ -257,7 +285,8 @@ static void on_pull(sim_t *sim, int node, const sim_event_t *event)
             n->acknowledged[event->from] = flushed;
         acknowledge(sim, node);
     }
-    for (uint32_t i = at; i < n->storage.count && message.count < SIM_BATCH_MAX; i++)
+    for (uint32_t i = at;
+         message.kind != SIM_TOO_OLD && i < n->storage.count && message.count < SIM_BATCH_MAX; i++)
         message.entries[message.count++] = n->storage.log[i];
     message.position = last_entry(&n->storage)->timestamp;
     sim_send(sim, node, event->from, &message);
@@ -274,25 +303,30 @@ static bool is_from_upstream(const sim_node_t *n, const sim_event_t *event)
 static void end_load(sim_t *sim, int node)
 {
     sim_storage_t *storage = &sim->nodes[node].storage;
-    if (storage->loading && !storage->asked && storage->load_until != 0 &&
-        durable_position(storage) >= storage->load_until) {
+    bool whole = sim->profile.copies ? sim_copy_whole(storage)
+                                     : storage->load_until != 0 &&
+                                           sim_durable_position(storage) >= storage->load_until;
+    if (storage->loading && !storage->asked && whole) {
         storage->loading = false;
+        storage->copy_from = 0;
         storage->role = VDP_ROLE_SECONDARY;
+        sim->copied++;
         sim_trace(sim, "node %d has loaded", node + 1);
-        storage_state(sim, node);
+        sim_storage_tell(sim, node);
     }
 }
 
 static void on_entries(sim_t *sim, int node, const sim_event_t *event)
 {
     sim_node_t *n = &sim->nodes[node];
-    if (!is_from_upstream(n, event))
+    if (!is_from_upstream(n, event) || (n->storage.loading && sim->profile.copies))
         return;
     if (n->storage.loading && n->storage.load_until == 0)
         n->storage.load_until = event->position;
     for (uint32_t i = 0; i < event->count; i++)
-        append(sim, node, event->entries[i].timestamp, event->entries[i].chain);
-    flush(sim, node);
+        sim_append(sim, node, &event->entries[i]);
+    sim_config_adopt(sim, node, sim_config_stored(sim, node));
+    sim_flush(sim, node);
     if (event->count > 0)
         pull(sim, node);
 }
@@ -301,20 +335,24 @@ static void on_entries(sim_t *sim, int node, const sim_event_t *event)
 static void on_diverged(sim_t *sim, int node, const sim_event_t *event)
 {
     sim_node_t *n = &sim->nodes[node];
-    if (!is_from_upstream(n, event) || n->catch_up || n->storage.asked || n->storage.flushing)
+    if (!is_from_upstream(n, event) || n->catch_up || n->storage.asked || n->storage.flushing ||
+        n->role.owner != n->upstream || (n->storage.loading && sim->profile.copies))
         return;
+    if (event->kind == SIM_TOO_OLD) {
+        sim_load_begin(sim, node, "the journal does not reach back");
+        pull(sim, node);
+        return;
+    }
     uint32_t left = event->common < n->storage.count ? event->common : n->storage.count;
     sim_trace(sim, "node %d rolls back %u of %u entries", node + 1, n->storage.count - left,
               n->storage.count);
     sim_check_cut(sim, node, left);
-    if (!sim->profile.truncates) {
-        left = 0;
-        n->storage.loading = true;
-        n->storage.load_until = 0;
-        n->storage.role = VDP_ROLE_RECOVERING;
-    }
-    n->storage.count = n->storage.flushed = left;
-    storage_state(sim, node);
+    if (sim->profile.truncates && !n->storage.loading) {
+        n->storage.count = n->storage.flushed = left;
+        n->storage.oldest = n->storage.oldest < left ? n->storage.oldest : left;
+        sim_storage_tell(sim, node);
+    } else
+        sim_load_begin(sim, node, "it was rolled back");
     pull(sim, node);
 }
 
@@ -324,7 +362,7 @@ static void on_flushed(sim_t *sim, int node, const sim_event_t *event)
     storage->flushing = false;
     if (event->common > storage->flushed)
         storage->flushed = event->common;
-    flush(sim, node);
+    sim_flush(sim, node);
     if (!sim->nodes[node].up)
         return;
     end_load(sim, node);
@@ -341,17 +379,20 @@ static void fill_status(const sim_t *sim, int node, sim_event_t *message)
     message->term = n->role.term;
     message->state = (int)n->role.state;
     message->leader = n->role.leader;
-    message->position = n->storage.up ? durable_position(&n->storage) : 0;
+    message->position =
+        n->storage.up && !n->storage.loading ? sim_durable_position(&n->storage) : 0;
+    message->config = n->config;
 }
 
 static void heartbeats(sim_t *sim, int node)
 {
+    const sim_node_t *n = &sim->nodes[node];
     sim_event_t message;
     fill_status(sim, node, &message);
     message.kind = SIM_HEARTBEAT;
     message.sent_ms = sim_clock_ms(sim, node);
     for (int i = 0; i < sim->profile.count; i++)
-        if (i != node)
+        if (i != node && sim_config_has(sim, n->config, i))
             sim_send(sim, node, i, &message);
 }
 
@@ -406,21 +447,26 @@ static void act(sim_t *sim, int node, const repl_action_t *action)
     }
 }
 
+void sim_node_act(sim_t *sim, int node, const repl_actions_t *actions)
+{
+    for (size_t i = 0; i < actions->count; i++)
+        act(sim, node, &actions->list[i]);
+}
+
 void sim_node_role(sim_t *sim, int node, repl_event_t event)
 {
     static repl_actions_t lists[8]; /* an action may lead to the next event at once */
     static int depth;
     sim_node_t *n = &sim->nodes[node];
-    bool led = n->role.state == REPL_LEADER;
+    bool led = n->role.state == REPL_LEADER, forced = n->role.forced;
     VD_ASSERT(depth < 8);
     repl_actions_t *actions = &lists[depth++];
     actions->count = 0;
     event.now_ms = sim_clock_ms(sim, node);
     repl_role_step(&n->role, &event, actions);
     if (n->role.state == REPL_LEADER && !led)
-        sim_check_leader(sim, node);
-    for (size_t i = 0; i < actions->count; i++)
-        act(sim, node, &actions->list[i]);
+        sim_check_leader(sim, node, forced);
+    sim_node_act(sim, node, actions);
     depth--;
 }
 
@@ -429,13 +475,14 @@ static void tick(sim_t *sim, int node)
     sim_node_t *n = &sim->nodes[node];
     sim_schedule(sim, SIM_TICK, node, 90000 + sim_below(sim, 20000));
     uint64_t now = sim_clock_ms(sim, node);
-    storage_state(sim, node);
+    sim_storage_tell(sim, node);
     sim_node_role(sim, node, (repl_event_t){.kind = REPL_EVENT_TICK});
+    sim_config_tick(sim, node);
     heartbeats(sim, node);
     if (sim->now_us - n->pulled_us >= PULL_US)
         pull(sim, node);
     acknowledge(sim, node);
-    if (sim->profile.failover == REPL_FAILOVER_ETCD) {
+    if (sim->profile.failover == REPL_FAILOVER_ETCD && n->role.options.self != 0) {
         sim_etcd_ask(sim, node, SIM_GET, 0);
         if (now - n->etcd_heard_ms > 800)
             sim_node_role(sim, node, (repl_event_t){.kind = REPL_EVENT_ETCD_AWAY});
@@ -450,9 +497,15 @@ static void on_heartbeat(sim_t *sim, int node, const sim_event_t *event)
                          .state = event->state,
                          .leader = event->leader,
                          .position = event->position};
+    sim_node_t *n = &sim->nodes[node];
     if (event->kind == SIM_ANSWER)
         peer.sent_ms = event->sent_ms;
-    sim_node_role(sim, node, peer);
+    sim_config_adopt(sim, node, event->config);
+    if (sim_config_has(sim, n->config, event->from)) { /* else a stranger */
+        n->said_term[event->from] = event->term;
+        n->said_position[event->from] = event->position;
+        sim_node_role(sim, node, peer);
+    }
     if (event->kind == SIM_ANSWER)
         return;
     sim_event_t message;
@@ -466,6 +519,8 @@ static void on_etcd_reply(sim_t *sim, int node, const sim_event_t *event)
 {
     sim_node_t *n = &sim->nodes[node];
     n->etcd_heard_ms = sim_clock_ms(sim, node);
+    if (n->lease == 0 && event->leader == (uint32_t)node + 1)
+        n->lease = event->lease; /* of the process before us */
     repl_event_t reply = {.kind = REPL_EVENT_LEASE,
                           .term = event->term,
                           .leader = event->leader,
@@ -490,9 +545,13 @@ static void replicad_start(sim_t *sim, int node)
     n->upstream = 0;
     n->catch_up = false;
     n->lease = 0;
+    n->config = 0;
+    n->drop_term = 0;
+    memset(n->said_term, 0, sizeof n->said_term);
     n->storage.asked = false;
     n->etcd_heard_ms = sim_clock_ms(sim, node);
     memset(n->acknowledged, 0, sizeof n->acknowledged);
+    options.self = options.member_count = 0; /* until storage or the others say who they are */
     repl_role_init(&n->role, &options, sim_clock_ms(sim, node));
     sim_schedule(sim, SIM_TICK, node, sim_below(sim, 100000));
 }
@@ -543,6 +602,11 @@ void sim_node_event(sim_t *sim, const sim_event_t *event)
             return;
     } else if (!n->up || (event->boot != 0 && event->boot != n->boot))
         return;
+    bool members_only = event->kind == SIM_FENCE || event->kind == SIM_FENCED ||
+                        event->kind == SIM_HANDOVER || event->kind == SIM_PULL ||
+                        event->kind == SIM_COPY_ASK;
+    if (members_only && !sim_config_has(sim, n->config, event->from))
+        return;
     switch (event->kind) {
     case SIM_TICK:
         tick(sim, node);
@@ -570,7 +634,14 @@ void sim_node_event(sim_t *sim, const sim_event_t *event)
         on_entries(sim, node, event);
         break;
     case SIM_DIVERGED:
+    case SIM_TOO_OLD:
         on_diverged(sim, node, event);
+        break;
+    case SIM_COPY_ASK:
+        sim_on_copy_ask(sim, node, event);
+        break;
+    case SIM_COPY:
+        sim_on_copy(sim, node, event);
         break;
     case SIM_ROLE_DONE:
         role_done(sim, node);

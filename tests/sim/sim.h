@@ -11,11 +11,20 @@
 #define SIM_BATCH_MAX   16
 #define SIM_EVENTS_MAX  8192
 #define SIM_TERMS_MAX   4096
+#define SIM_CONFIGS_MAX 1024
 #define SIM_ENTRIES_MAX 65536 /* of the table of histories; a power of two */
 
 typedef struct {
     uint64_t timestamp, chain; /* chain: hash of everything up to here */
+    uint32_t config;           /* the newest in the log up to here; 0 = the one it began with */
 } sim_entry_t;
+
+/* A configuration; its number is its place in sim_t.configs. 0: none. */
+typedef struct {
+    uint64_t version, term;
+    uint32_t count;
+    repl_role_member_t members[SIM_NODES_MAX];
+} sim_config_t;
 
 typedef enum {
     SIM_TICK,       /* node */
@@ -27,6 +36,9 @@ typedef enum {
     SIM_PULL,       /* message: a follower asks, and says what it has flushed */
     SIM_ENTRIES,    /* message */
     SIM_DIVERGED,   /* message: `after` is not in the upstream's history */
+    SIM_TOO_OLD,    /* message: the journal does not reach back to `after` any more */
+    SIM_COPY_ASK,   /* message: of a snapshot: open one (lease 0), or what comes behind `common` */
+    SIM_COPY,       /* message: entries of it; none: it is not known (any more) */
     SIM_ROLE_DONE,  /* node: storage has made term and role durable */
     SIM_FLUSHED,    /* node: the disk has what was there when the flush began */
     SIM_ETCD_ASK,   /* to etcd: claim, renew, release, get */
@@ -36,7 +48,8 @@ typedef enum {
     SIM_RESTART,    /* node */
     SIM_STORAGE_UP, /* node: storage alone restarted, or replicad alone */
     SIM_OPERATOR,
-    SIM_HEAL, /* faults end */
+    SIM_MAINTAIN, /* an operator: configurations, force-sync */
+    SIM_HEAL,     /* faults end */
 } sim_kind_t;
 
 typedef enum { SIM_CLAIM, SIM_RENEW, SIM_RELEASE, SIM_GET } sim_ask_t;
@@ -48,7 +61,7 @@ typedef struct {
     uint32_t boot;  /* of the node whose event it is: older ones are dropped */
     int state;      /* also sim_ask_t */
     uint64_t term, position, sent_ms, heard_ms, after, flushed, lease, left_ms;
-    uint32_t leader, count, common;
+    uint32_t leader, count, common, config;
     bool granted;
     sim_entry_t entries[SIM_BATCH_MAX];
 } sim_event_t;
@@ -59,7 +72,13 @@ typedef struct {
     uint32_t owner;
     bool loading;
     uint64_t load_until; /* the load ends with this entry */
+    uint32_t first;      /* the configuration it began with */
     uint32_t flushed;    /* entries [0, flushed) are on the disk */
+    uint32_t oldest;     /* the journal begins here */
+    /* The snapshot that is being taken: whose (index + 1), which, how many entries. */
+    int copy_from;
+    uint64_t copy;
+    uint32_t copy_count;
     /* lost in a crash */
     uint32_t count;
     int role;
@@ -81,18 +100,28 @@ typedef struct {
     bool slow_disk;
     repl_role_t role;
     sim_storage_t storage;
-    uint32_t upstream; /* FOLLOW */
+    uint32_t config;       /* in force */
+    uint64_t snapshots[4]; /* as source: opened, newest first: storage_boot << 32 | entries */
+    uint64_t snapshot_chains[4];
+    uint64_t drop_term; /* an operator wants all loaded anew, in this term */
+    uint32_t upstream;  /* FOLLOW */
     bool catch_up;
+    uint64_t said_position[SIM_NODES_MAX], said_term[SIM_NODES_MAX]; /* in heartbeats */
     uint32_t first_of_term;               /* as leader: index of the term's first entry */
+    uint32_t config_at;                   /* the same of the last configuration */
     uint32_t acknowledged[SIM_NODES_MAX]; /* as leader: entries on the disks of the others */
-    uint64_t pulled_us;
-    uint64_t lease, etcd_heard_ms; /* elect's part: our lease's identity; last answer */
+    uint64_t pulled_us, copied_us;        /* asked; answered by the source of a snapshot */
+    uint32_t starts;                      /* of storage */
+    uint64_t lease, etcd_heard_ms;        /* elect's part: our lease's identity; last answer */
     bool etcd_cut;
 } sim_node_t;
 
 typedef struct {
     int count;
     bool truncates; /* a diverged tail is cut; else everything is loaded anew */
+    bool copies;    /* loads are snapshots, in pieces, of one source; else entries from the first */
+    bool changes, drops, forces; /* configurations; operators' force-sync, and forced promotes */
+    int members;                 /* at the beginning; the others may be added */
     repl_failover_t failover;
     double loss, duplicates, spikes;
     uint64_t delay_us;
@@ -122,6 +151,10 @@ typedef struct {
     uint32_t acked_count; /* entries [0, acked_count) of the one history are acknowledged */
     uint64_t acked_chain;
     uint8_t term_leader[SIM_TERMS_MAX]; /* index + 1 */
+    sim_config_t configs[SIM_CONFIGS_MAX];
+    uint32_t config_count;
+    bool forced; /* somebody was forced to lead: until all follow one, entries may be lost */
+    uint64_t changed, dropped, forced_times, copied;
     uint64_t writes, majority_acks, leaders, promotes_at_end, steps;
 } sim_t;
 
@@ -147,8 +180,43 @@ void sim_replicad_restart(sim_t *sim, int node);
 void sim_storage_restart(sim_t *sim, int node);
 void sim_node_event(sim_t *sim, const sim_event_t *event);
 void sim_node_role(sim_t *sim, int node, repl_event_t event);
+void sim_node_act(sim_t *sim, int node, const repl_actions_t *actions);
+/* One entry more at a primary's storage, with that configuration. */
+void sim_node_append(sim_t *sim, int node, uint32_t config);
 /* A client's write, if this storage takes one. */
 void sim_node_write(sim_t *sim, int node);
+/* The operator's: all is thrown away and loaded anew, at a follower. */
+void sim_node_drop(sim_t *sim, int node);
+/* The journal forgets what is on the disk and older than its last entries. */
+void sim_node_trim(sim_t *sim, int node);
+void sim_append(sim_t *sim, int node, const sim_entry_t *entry);
+void sim_flush(sim_t *sim, int node);
+uint64_t sim_durable_position(const sim_storage_t *storage);
+/* Role and position, as storage tells them to replicad. */
+void sim_storage_tell(sim_t *sim, int node);
+
+/* ---- copy.c: all anew ---- */
+void sim_load_begin(sim_t *sim, int node, const char *why);
+/* True: a force-sync waits, nothing is pulled meanwhile. */
+bool sim_drop_tick(sim_t *sim, int node);
+void sim_copy_ask(sim_t *sim, int node);
+void sim_on_copy_ask(sim_t *sim, int node, const sim_event_t *event);
+void sim_on_copy(sim_t *sim, int node, const sim_event_t *event);
+bool sim_copy_whole(const sim_storage_t *storage);
+/* How many of our first entries are on the disks of a majority of the votes. */
+uint32_t sim_majority_count(const sim_t *sim, int node);
+
+/* ---- config.c: who is a member ---- */
+/* The configuration that storage has. */
+uint32_t sim_config_stored(const sim_t *sim, int node);
+bool sim_config_newer(const sim_t *sim, uint32_t a, uint32_t than);
+bool sim_config_has(const sim_t *sim, uint32_t config, int node);
+/* In force at the node from now on, if it is newer. */
+void sim_config_adopt(sim_t *sim, int node, uint32_t config);
+/* An operator's change at a node that leads; nothing, where the process refuses it. */
+void sim_config_change(sim_t *sim, int node);
+/* A new primary journals what it acts by. */
+void sim_config_tick(sim_t *sim, int node);
 static inline int sim_index(uint32_t id)
 {
     return (int)id - 1;
@@ -157,7 +225,7 @@ static inline int sim_index(uint32_t id)
 /* ---- check.c: what must hold ---- */
 void sim_check_append(sim_t *sim, int node, const sim_entry_t *entry);
 void sim_check_cut(sim_t *sim, int node, uint32_t left);
-void sim_check_leader(sim_t *sim, int node);
+void sim_check_leader(sim_t *sim, int node, bool forced);
 void sim_check_ack(sim_t *sim, int node, uint32_t count);
 void sim_check_step(sim_t *sim);
 /* Somebody leads and all are equal. */

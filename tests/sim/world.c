@@ -191,7 +191,7 @@ static void claim(sim_t *sim, const sim_event_t *event, uint32_t who)
 {
     bool newer = event->term > sim->etcd.term ||
                  (event->term == sim->etcd.term && sim->etcd.term_owner == who);
-    if (sim->etcd.leader != 0 || !newer)
+    if (!newer)
         return;
     sim->etcd.leader = sim->etcd.term_owner = who;
     sim->etcd.term = event->term;

@@ -1,6 +1,6 @@
 // tests/support/cluster.mjs — a real replica set for integration tests: `./dev up --nodes N`, its network through proxies where a
 // test wants faults, nodes and single processes killed, stopped and started again, and what must hold at the end.
-import {execFile, spawn} from 'node:child_process';
+import {execFile, execFileSync, spawn} from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
@@ -11,6 +11,7 @@ import {Network, family, ownerOf} from './proxy.mjs';
 import {bin, dev, sleep, until} from './node.mjs';
 
 const run = promisify(execFile);
+const MB = 1 << 20;
 
 async function freePort(address) {
   const server = net.createServer();
@@ -21,7 +22,10 @@ async function freePort(address) {
 }
 
 export class Cluster {
-  /** Options: {nodes: 3, etcd: false, network: false, set: ['option=value', 'n2:option=value']} */
+  /**
+   * Options: {nodes: 3, etcd: false, network: false, set: ['option=value', 'n2:option=value'], disks: {n2: 1500}}; disks: nodes whose
+   * folder is a file system of its own of so many MB (in memory; only for root).
+   */
   static async start(options = {}) {
     const cluster = new Cluster();
     cluster.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vdc-'));
@@ -29,7 +33,9 @@ export class Cluster {
     cluster.names = Array.from({length: cluster.count}, (_, i) => `n${i + 1}`);
     cluster.clients = [];
     const sets = [...(options.set ?? [])];
+    cluster.mounted = [];
     try {
+      for (const [name, mb] of Object.entries(options.disks ?? {})) cluster.mount(name, mb);
       if (options.network) await cluster.makeNetwork(sets);
       const args = ['up', '--dir', cluster.dir, '--nodes', String(cluster.count)];
       if (options.etcd) args.push('--etcd');
@@ -39,7 +45,7 @@ export class Cluster {
       cluster.uri = cluster.info.uri;
     } catch (e) {
       await cluster.network?.close();
-      if (!process.env.VD_TEST_KEEP) fs.rmSync(cluster.dir, {recursive: true, force: true});
+      cluster.remove();
       throw new Error(`the cluster does not start: ${e.stderr ?? e.message}`);
     }
     return cluster;
@@ -266,7 +272,36 @@ export class Cluster {
     for (const name of this.names) if (this.pid(name)) this.resumeNode(name);
     await run(dev, ['down', '--dir', this.dir]);
     await this.network?.close();
+    this.remove();
+  }
+
+  remove() {
+    for (const folder of this.mounted.splice(0)) execFileSync('umount', ['-l', folder]);
     if (!process.env.VD_TEST_KEEP) fs.rmSync(this.dir, {recursive: true, force: true});
+  }
+
+  // ---- disks of their own ----
+
+  mount(name, mb) {
+    fs.mkdirSync(this.folder(name), {mode: 0o700});
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${mb}m,mode=0700`, 'veddb-test', this.folder(name)], {stdio: 'pipe'});
+    this.mounted.push(this.folder(name));
+  }
+
+  free(name) {
+    const s = fs.statfsSync(this.folder(name));
+    return (s.bavail * s.bsize) / MB;
+  }
+
+  /** Somebody else's file takes what is free on its disk, but for so many MB. */
+  leave(name, mb) {
+    const fd = fs.openSync(path.join(this.folder(name), 'ballast'), 'a');
+    for (let more = this.free(name) - mb; more > 0; more = this.free(name) - mb) fs.writeSync(fd, Buffer.alloc(Math.ceil(Math.min(more, 16) * MB), 0x55));
+    fs.closeSync(fd);
+  }
+
+  relieve(name) {
+    fs.rmSync(path.join(this.folder(name), 'ballast'), {force: true});
   }
 }
 

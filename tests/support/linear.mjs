@@ -30,16 +30,16 @@ export function notLinearizable(history, initial = undefined) {
     for (let i = from; i < operations.length && operations[i].start <= earliestEnd; i++) if (!done[i]) list.push(i);
     return list;
   };
-  const first = () => {
-    let i = 0;
+  const first = (i) => {
     while (i < operations.length && done[i]) i++;
     return i;
   };
-  const stack = [{list: candidates(0), next: 0, value: initial, taken: -1, count: 0}];
+  const stack = [{list: candidates(0), next: 0, value: initial, taken: -1, count: 0, from: 0}];
   while (stack.length > 0) {
     const frame = stack[stack.length - 1];
     if (frame.count === certain) return null;
     if (frame.next >= frame.list.length) {
+      if (order.length > best.length) best = [...order];
       stack.pop();
       if (frame.taken >= 0) {
         done[frame.taken] = false;
@@ -52,15 +52,14 @@ export function notLinearizable(history, initial = undefined) {
     if ('expected' in o && o.expected !== frame.value) continue;
     const value = o.type === 'write' ? o.value : frame.value;
     done[i] = true;
-    const from = first(), state = key(value, from);
+    const from = first(frame.from), state = key(value, from);
     if (seen.has(state)) {
       done[i] = false;
       continue;
     }
     seen.add(state);
     order.push(o);
-    if (order.length > best.length) best = [...order];
-    stack.push({list: candidates(from), next: 0, value, taken: i, count: frame.count + (o.end === Infinity ? 0 : 1)});
+    stack.push({list: candidates(from), next: 0, value, taken: i, count: frame.count + (o.end === Infinity ? 0 : 1), from});
   }
   return best;
 }

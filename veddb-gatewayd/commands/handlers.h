@@ -20,7 +20,6 @@ int gate_command_list_commands(gate_request_t *request, vd_bb_t *reply, vd_error
 int gate_command_whatsmyuri(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_features(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_conn_pool_stats(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
-int gate_command_get_default_rw_concern(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_get_last_error(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 
 /* login.c */

@@ -339,22 +339,6 @@ int gate_command_conn_pool_stats(gate_request_t *request, vd_bb_t *reply, vd_err
     return VD_OK;
 }
 
-int gate_command_get_default_rw_concern(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
-{
-    (void)request, (void)err; /* constant */
-    vd_bb_begin_document(reply, "defaultReadConcern");
-    vd_bb_cstr(reply, "level", "local");
-    vd_bb_close(reply);
-    vd_bb_begin_document(reply, "defaultWriteConcern");
-    vd_bb_cstr(reply, "w", "majority");
-    vd_bb_int32(reply, "wtimeout", 0);
-    vd_bb_close(reply);
-    vd_bb_cstr(reply, "defaultWriteConcernSource", "implicit");
-    vd_bb_cstr(reply, "defaultReadConcernSource", "implicit");
-    vd_bb_date(reply, "localUpdateWallClockTime", request->thread->gate->started_wall_ms);
-    return VD_OK;
-}
-
 int gate_command_get_last_error(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {
     /* Old drivers ask it once, in the handshake, to learn their connection's number; as a write

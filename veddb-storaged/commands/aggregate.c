@@ -324,7 +324,7 @@ int stor_run_aggregate(stor_request_t *request, vd_error_t *err)
     if (args.collection.len == 0)
         (void)stor_request_namespace(request, VD_SLICE_LIT("$cmd.aggregate"));
     else
-        rc = stor_read_collection(request, args.collection, &collection_id, &collection, err);
+        rc = stor_read_source(request, args.collection, &collection_id, &collection, err);
     if (rc != VD_OK)
         return rc;
     if (collection != NULL && args.batch_size != 0 && vd_bson_is_empty(args.let) &&

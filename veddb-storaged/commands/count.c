@@ -70,7 +70,7 @@ int stor_run_count(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
-        rc = stor_read_collection(request, name, &id, &collection, err);
+        rc = stor_read_source(request, name, &id, &collection, err);
     if (rc == VD_OK)
         rc = stor_read_parse(request->arena, &args.parts, &request->variables, &spec, err);
     if (rc != VD_OK)
@@ -85,7 +85,7 @@ int stor_run_count(stor_request_t *request, vd_error_t *err)
         if (spec.limit > 0 && n > spec.limit)
             n = spec.limit;
         stor_read_plan_summary(request, "RECORD_STORE_FAST_COUNT");
-    } else if (collection != NULL) {
+    } else if (id != 0) {
         rc = count_matching(request, &spec, &n, err);
     }
     if (rc != VD_OK)
@@ -216,7 +216,7 @@ int stor_run_distinct(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
-        rc = stor_read_collection(request, name, &id, NULL, err);
+        rc = stor_read_source(request, name, &id, NULL, err);
     if (rc == VD_OK)
         rc = stor_read_parse(request->arena, &args.parts, &request->variables, &spec, err);
     if (rc != VD_OK)

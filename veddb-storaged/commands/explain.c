@@ -55,7 +55,7 @@ static int explain_query(explain_t *explain, const stor_query_parts_t *parts,
     stor_query_t *query = NULL;
     vd_bson_t document;
     uint64_t id = 0, started = vd_monotonic_us();
-    int rc = stor_read_collection(request, explain->collection, &id, NULL, err);
+    int rc = stor_read_source(request, explain->collection, &id, NULL, err);
     if (rc == VD_OK)
         rc = stor_read_parse(request->arena, parts, &request->variables, &spec, err);
     if (rc != VD_OK)
@@ -226,7 +226,7 @@ static int explain_aggregate(explain_t *explain, vd_error_t *err)
     if (rc == VD_OK && !vd_bson_is_empty(args.let))
         rc = stor_variables_parse_let(request->arena, args.let, &request->variables, err);
     if (rc == VD_OK && args.collection.len > 0)
-        rc = stor_read_collection(request, args.collection, &context.collection_id, NULL, err);
+        rc = stor_read_source(request, args.collection, &context.collection_id, NULL, err);
     else
         (void)stor_request_namespace(request, VD_SLICE_LIT("$cmd.aggregate"));
     context.collection = args.collection;

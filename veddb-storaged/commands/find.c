@@ -6,6 +6,7 @@
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/local/local.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/query/match.h"
 
@@ -197,10 +198,10 @@ int stor_run_find(stor_request_t *request, vd_error_t *err)
     bool done = false;
     int rc = find_args(request, request->body, &args, err);
     if (rc == VD_OK)
-        rc = stor_read_collection(request, args.collection, &collection_id, &collection, err);
+        rc = stor_read_source(request, args.collection, &collection_id, &collection, err);
     if (rc == VD_OK)
         rc = stor_read_parse(request->arena, &args.parts, &request->variables, &spec, err);
-    if (rc == VD_OK)
+    if (rc == VD_OK && !stor_local_is(collection_id))
         rc = find_point(request, &args, &spec, collection, &done, err);
     if (rc == VD_OK && !done)
         rc = find_cursor(request, collection_id, vd_arena_create(), err);

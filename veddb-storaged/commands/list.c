@@ -6,7 +6,10 @@
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/facts.h"
+#include "veddb-storaged/local/local.h"
 #include "veddb-storaged/query/match.h"
+
+#define LOCAL_MAX 8
 
 typedef struct {
     vd_bson_t filter, cursor;
@@ -114,6 +117,39 @@ static void append_collection(vd_bb_t *bb, const stor_collection_info_t *info, b
     vd_bb_close(bb);
 }
 
+/* Nobody made them, and nobody can write them. */
+static int list_local(listing_t *listing, const visible_t *visible, bool whole, bool name_only,
+                      vd_error_t *err)
+{
+    stor_storage_t *storage = listing->request->storage;
+    stor_local_info_t info;
+    uint32_t position = 0;
+    int rc = VD_OK;
+    while (rc == VD_OK && stor_local_next(storage, &position, &info)) {
+        vd_bb_t bb;
+        bool kept;
+        VD_ASSERT(position <= LOCAL_MAX);
+        if (!whole && !names_collection(visible, VD_SLICE_LIT("local"), vd_slice_str(info.name)))
+            continue;
+        vd_bb_init_arena(&bb, listing->arena, 4096);
+        vd_bb_cstr(&bb, "name", info.name);
+        vd_bb_cstr(&bb, "type", "collection");
+        if (!name_only) {
+            vd_bb_begin_document(&bb, "options");
+            if (info.capped) {
+                vd_bb_bool(&bb, "capped", true);
+                vd_bb_int64(&bb, "size", (int64_t)storage->settings.journal_max_bytes);
+            }
+            vd_bb_close(&bb);
+            vd_bb_begin_document(&bb, "info");
+            vd_bb_bool(&bb, "readOnly", true);
+            vd_bb_close(&bb);
+        }
+        rc = listing_add(listing, &bb, &kept, err);
+    }
+    return rc;
+}
+
 static int list_collections(listing_t *listing, const list_args_t *args, vd_error_t *err)
 {
     stor_request_t *request = listing->request;
@@ -130,7 +166,9 @@ static int list_collections(listing_t *listing, const list_args_t *args, vd_erro
                                err);
     if (rc != VD_OK)
         return rc;
-    listing->documents = VD_ARENA_ARRAY(listing->arena, vd_bson_t, count + 1);
+    listing->documents = VD_ARENA_ARRAY(listing->arena, vd_bson_t, count + 1 + LOCAL_MAX);
+    if (vd_slice_is(request->db, "local"))
+        rc = list_local(listing, &visible, whole, args->name_only, err);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++) {
         vd_bb_t bb;
         if (!whole && !names_collection(&visible, infos[i].db, infos[i].name))

@@ -2,6 +2,7 @@
 #include "veddb-storaged/commands/read_common.h"
 
 #include "veddb-storaged/args.h"
+#include "veddb-storaged/local/local.h"
 #include "veddb-storaged/plan/needs.h"
 
 int stor_read_collection(stor_request_t *request, vd_slice_t name, uint64_t *ret_id,
@@ -24,9 +25,24 @@ int stor_read_collection(stor_request_t *request, vd_slice_t name, uint64_t *ret
     return VD_OK;
 }
 
+int stor_read_source(stor_request_t *request, vd_slice_t name, uint64_t *ret_id,
+                     stor_collection_t **ret_collection, vd_error_t *err)
+{
+    uint64_t id = stor_local_find(request->storage, request->db, name);
+    if (VD_LIKELY(id == 0))
+        return stor_read_collection(request, name, ret_id, ret_collection, err);
+    (void)stor_request_namespace(request, name);
+    *ret_id = id;
+    if (ret_collection != NULL)
+        *ret_collection = NULL;
+    return VD_OK;
+}
+
 int stor_read_again(stor_request_t *request, uint64_t id, vd_error_t *err)
 {
     stor_collection_t *collection;
+    if (stor_local_is(id))
+        return VD_OK;
     for (uint32_t i = 0; i < request->held_count; i++)
         if (request->held[i]->id == id)
             return VD_OK;

@@ -20,6 +20,10 @@ typedef struct {
  * may be NULL. */
 VD_MUST_CHECK int stor_read_collection(stor_request_t *request, vd_slice_t name, uint64_t *ret_id,
                                        stor_collection_t **ret_collection, vd_error_t *err);
+/* The same, and the collections of the database `local`: *ret_id is then one of local/local.h, and
+ * there is no collection. */
+VD_MUST_CHECK int stor_read_source(stor_request_t *request, vd_slice_t name, uint64_t *ret_id,
+                                   stor_collection_t **ret_collection, vd_error_t *err);
 /* Holds the collection again in a later batch; VD_ERR_OPERATION_FAILED class errors when it was
  * dropped. */
 VD_MUST_CHECK int stor_read_again(stor_request_t *request, uint64_t id, vd_error_t *err);

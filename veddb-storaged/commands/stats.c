@@ -5,6 +5,7 @@
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/facts.h"
+#include "veddb-storaged/local/local.h"
 
 #include <sys/statvfs.h>
 
@@ -30,12 +31,15 @@ int stor_run_coll_stats(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
-        rc = stor_read_collection(request, name, &id, &collection, err);
+        rc = stor_read_source(request, name, &id, &collection, err);
     if (rc != VD_OK)
         return rc;
     stor_request_depends_newest(request);
     vd_bb_string(&request->reply, "ns", request->ns);
-    stor_facts_storage(&request->reply, request->storage, collection, args.scale);
+    if (stor_local_is(id))
+        stor_local_stats(&request->reply, request->storage, id, args.scale);
+    else
+        stor_facts_storage(&request->reply, request->storage, collection, args.scale);
     return VD_OK;
 }
 

@@ -52,6 +52,10 @@ const stor_command_t stor_commands[] = {
     {"replSetAbortPrimaryCatchUp", REPL, stor_command_repl_set_refused, NULL},
     {"appendOplogNote", STOR_COMMAND_WRITES | STOR_COMMAND_ADMIN_ONLY,
      stor_command_append_oplog_note, NULL},
+    {"setDefaultRWConcern", STOR_COMMAND_WRITES | STOR_COMMAND_ADMIN_ONLY,
+     stor_command_set_default_rw_concern, NULL},
+    {"getDefaultRWConcern", STOR_COMMAND_DIAGNOSTIC | STOR_COMMAND_ADMIN_ONLY,
+     stor_command_get_default_rw_concern, NULL},
 
 #define STOR_READ_ROW(name, flags, handler, point) {name, flags, handler, point},
 #include "veddb-storaged/commands/reads.def"

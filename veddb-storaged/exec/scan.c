@@ -3,6 +3,7 @@
 
 #include "libcommon/base/clock.h"
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/local/local.h"
 
 #include <stdio.h>
 
@@ -21,6 +22,8 @@ struct stor_scan {
     uint64_t stretch_ends_us;
     stor_request_t *request; /* of the stretch */
     stor_cursor_t *cursor;
+    stor_local_scan_t *local; /* of the database `local`: no table */
+    vd_bson_t local_last;
     uint8_t *last, *before; /* keys: of the last record given, and of the one consumed before it */
     uint32_t last_len, before_len;
 };
@@ -33,6 +36,11 @@ int stor_scan_open(vd_arena_t *arena, const stor_scan_options_t *options, stor_s
     stor_scan_t *scan = VD_ARENA_NEW(arena, stor_scan_t);
     scan->options = *options;
     scan->arena = arena;
+    *ret_scan = scan;
+    if (stor_local_is(options->collection_id)) {
+        scan->local = stor_local_scan_open(options->collection_id, options->backward);
+        return VD_OK;
+    }
     (void)snprintf(scan->table, sizeof scan->table, "c-%llu",
                    (unsigned long long)options->collection_id);
     scan->last = vd_arena_alloc(arena, VD_KEYCODE_MAX_BYTES);
@@ -40,12 +48,13 @@ int stor_scan_open(vd_arena_t *arena, const stor_scan_options_t *options, stor_s
     scan->last_len = (uint32_t)options->resume_after.len;
     if (scan->last_len > 0)
         memcpy(scan->last, options->resume_after.data, scan->last_len);
-    *ret_scan = scan;
     return VD_OK;
 }
 
 void stor_scan_release(stor_scan_t *scan)
 {
+    if (scan != NULL && scan->local != NULL)
+        stor_local_scan_release(scan->local);
     if (scan == NULL || scan->request == NULL)
         return;
     stor_request_t *request = scan->request;
@@ -68,6 +77,8 @@ void stor_scan_release(stor_scan_t *scan)
 void stor_scan_close(stor_scan_t **scan_p)
 {
     stor_scan_release(*scan_p);
+    if (*scan_p != NULL)
+        stor_local_scan_close(&(*scan_p)->local);
     *scan_p = NULL;
 }
 
@@ -192,9 +203,23 @@ static int stretch_check(stor_scan_t *scan, stor_request_t *request, vd_error_t 
     return scan->cursor == NULL ? stretch_begin(scan, request, err) : VD_OK;
 }
 
+static int local_next(stor_scan_t *scan, stor_request_t *request, stor_record_t *ret_record,
+                      vd_error_t *err)
+{
+    int rc = VD_OK;
+    if (!scan->pushed_back)
+        rc = stor_local_scan_next(scan->local, request, &scan->local_last, err);
+    scan->pushed_back = false;
+    if (rc == VD_OK)
+        *ret_record = (stor_record_t){.document = scan->local_last};
+    return rc;
+}
+
 int stor_scan_next(stor_scan_t *scan, stor_request_t *request, stor_record_t *ret_record,
                    vd_error_t *err)
 {
+    if (scan->local != NULL)
+        return local_next(scan, request, ret_record, err);
     if (scan->done)
         return VD_ERR_NOT_FOUND;
     int rc = stretch_check(scan, request, err);

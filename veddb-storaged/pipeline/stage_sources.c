@@ -6,6 +6,7 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/build.h"
 #include "veddb-storaged/facts.h"
+#include "veddb-storaged/local/local.h"
 #include "veddb-storaged/pipeline/stages.h"
 
 typedef struct source {
@@ -114,7 +115,7 @@ static int hold(const source_t *source, stor_request_t *request, stor_collection
     for (uint32_t i = 0; i < request->held_count; i++)
         if (request->held[i]->id == id)
             *ret_collection = request->held[i];
-    if (id == 0 || *ret_collection != NULL)
+    if (id == 0 || stor_local_is(id) || *ret_collection != NULL)
         return VD_OK;
     int rc = stor_catalog_acquire_id(request, id, ret_collection, err);
     if (rc != VD_ERR_NAMESPACE_NOT_FOUND)
@@ -157,9 +158,11 @@ static int coll_stats_make(source_t *source, stor_request_t *request, vd_error_t
     if (rc != VD_OK)
         return rc;
     stor_request_depends_newest(request);
-    if (collection == NULL && source->storage)
+    uint64_t id = source->context->collection_id;
+    bool local = stor_local_is(id);
+    if (collection == NULL && !local && source->storage)
         return not_there(source, "storageStats", err);
-    if (collection == NULL && source->count_wanted)
+    if (collection == NULL && !(local && id != STOR_LOCAL_OPLOG) && source->count_wanted)
         return not_there(source, "count", err);
     vd_bb_init_arena(&bb, source->arena, VD_BSON_INTERNAL_MAX_BYTES);
     append_ns(&bb, source);
@@ -172,11 +175,14 @@ static int coll_stats_make(source_t *source, stor_request_t *request, vd_error_t
     }
     if (source->storage) {
         vd_bb_begin_document(&bb, "storageStats");
-        stor_facts_storage(&bb, request->storage, collection, source->scale);
+        if (local)
+            stor_local_stats(&bb, request->storage, id, source->scale);
+        else
+            stor_facts_storage(&bb, request->storage, collection, source->scale);
         vd_bb_close(&bb);
     }
     if (source->count_wanted)
-        stor_facts_number(&bb, "count", atomic_load(&collection->documents));
+        stor_facts_number(&bb, "count", local ? 1 : atomic_load(&collection->documents));
     return source_one(source, &bb, err);
 }
 

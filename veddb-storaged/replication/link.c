@@ -135,6 +135,7 @@ struct stor_replication_link {
     told_t told;
     queue_t tails, held;
     vd_buf_t item;
+    uint8_t set_id[12]; /* of the state that is sent */
     worker_t applier, copier;
     atomic_bool loading, forsaken; /* forsaken: rolled back, so what is here counts for nothing */
     atomic_bool watching;          /* somebody waits for the durable point */
@@ -386,6 +387,7 @@ static vdp_replication_state_t state_make(link_t *link)
     stor_collection_t *any = stor_catalog_next(storage->catalog, 0);
     bool empty = any == NULL || atomic_load(&link->forsaken);
     stor_catalog_unreference(&any);
+    stor_storage_set_id(storage, link->set_id);
     return (vdp_replication_state_t){
         .boot_id = vd_slice(storage->boot_id, sizeof storage->boot_id),
         .ready = atomic_load(&storage->ready) && !atomic_load(&storage->draining),
@@ -395,7 +397,7 @@ static vdp_replication_state_t state_make(link_t *link)
         .durable = stor_engine_durable(storage->engine),
         .oldest = journal.oldest,
         .majority = stor_replication_majority(storage),
-        .set_id = vd_slice(storage->set_id, sizeof storage->set_id),
+        .set_id = vd_slice(link->set_id, sizeof link->set_id),
         .empty = empty,
         .loading = atomic_load(&link->loading),
     };

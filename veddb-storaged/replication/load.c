@@ -500,7 +500,7 @@ static void ended(const ending_t *ending)
     const stor_load_t *load = ending->load;
     counters_take(storage, &load->manifest);
     stor_sessions_forget(storage->sessions);
-    memcpy(storage->set_id, load->set_id, sizeof storage->set_id);
+    stor_storage_set_id_put(storage, load->set_id);
     atomic_store(&storage->auth_epoch, load->position);
     atomic_store(&storage->replication->term, ending->term);
     if (load->manifest.config.len > 0)

@@ -383,6 +383,8 @@ int stor_replication_admit(stor_request_t *request, vd_error_t *err)
         return not_primary(err);
     if ((flags & STOR_COMMAND_READS) == 0)
         return VD_OK;
+    if (vd_slice_is(request->db, "local") && request->read_level != STOR_READ_LINEARIZABLE)
+        return VD_OK; /* each node's own */
     if (request->read_level == STOR_READ_LINEARIZABLE)
         return vd_error_set(err, VD_ERR_NOT_WRITABLE_PRIMARY,
                             "cannot satisfy linearizable read concern on non-primary node");

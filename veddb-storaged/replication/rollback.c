@@ -344,6 +344,12 @@ static int journal_save(save_t *save, uint64_t to, vd_error_t *err)
 {
     bool more = true;
     int rc = VD_OK;
+    stor_journal_stats_t stats;
+    stor_journal_stats(save->storage->journal, &stats);
+    /* What was cut off, or stood before a copy, can't be saved, and must not keep us from going on:
+     * all that the journal has is. */
+    if (to < stats.oldest)
+        to = stats.oldest;
     stor_journal_reader_t *reader =
         stor_journal_reader_open(save->storage->journal, save->session, to);
     while (rc == VD_OK && more)

@@ -6,7 +6,8 @@
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/journal.h"
 
-#define SAMPLE_SINGLE 8 /* newest entries, one by one; then by seconds */
+#define SAMPLE_SINGLE  8  /* newest entries, one by one; then by seconds */
+#define SAMPLE_SECONDS 32 /* up to here second by second: both journals may begin not long ago */
 
 struct stor_tail {
     stor_storage_t *storage;
@@ -172,12 +173,14 @@ int stor_tail_find(stor_tail_t *tail, stor_session_t *session, const uint64_t *t
     return VD_OK;
 }
 
-/* Where to look next: the entry before, eight times; then 1, 2, 4 ... seconds back. */
+/* Where to look next: the entry before, eight times; then each second; then 1, 2, 4 ... seconds
+ * back. */
 static uint64_t step_back(uint64_t timestamp, uint32_t n)
 {
     if (n < SAMPLE_SINGLE)
         return timestamp - 1;
-    uint64_t back = 1ull << (n - SAMPLE_SINGLE < 31 ? n - SAMPLE_SINGLE : 31);
+    uint32_t doubled = n < SAMPLE_SECONDS ? 0 : n - SAMPLE_SECONDS;
+    uint64_t back = 1ull << (doubled < 31 ? doubled : 31);
     uint64_t seconds = timestamp >> 32;
     return seconds <= back ? 0 : ((seconds - back) << 32 | UINT32_MAX);
 }

@@ -110,6 +110,8 @@ static void print_status_members(const bson_t *doc, const bson_t *members)
                vedctl_text(&member, "host"),
                strcmp(vedctl_text(&member, "name"), vedctl_text(doc, "node")) == 0 ? "  (asked)"
                                                                                    : "");
+        if (*vedctl_text(&member, "problem") != '\0')
+            printf("%-14s %s\n", "", vedctl_text(&member, "problem"));
     }
 }
 

@@ -449,7 +449,6 @@ Test(admin, what_mongosh_asks_at_start)
                   {"connPoolStats", 0},
                   {"replSetGetStatus", 0},
                   {"replSetGetConfig", 0},
-                  {"getDefaultRWConcern", 0},
                   {"serverStatus", 0},
                   {"connectionStatus", 0},
                   {"setParameter", 72},

@@ -229,7 +229,7 @@ Test(elect, claimed_by_one_and_lost_by_the_other)
     /* The watch tells it, before the next look. */
     cr_expect_lt(vd_monotonic_ms() - claimed_at, LEASE_MS / 2);
     cr_expect_gt(event->left_ms, 0);
-    static const uint64_t terms[] = {4, 5, 6};
+    static const uint64_t terms[] = {4, 5};
     for (size_t i = 0; i < VD_COUNT_OF(terms); i++) {
         repl_elect_claim(b.elect, terms[i]);
         event = next(&b, REPL_EVENT_CLAIM_LOST);
@@ -237,6 +237,28 @@ Test(elect, claimed_by_one_and_lost_by_the_other)
         cr_expect_eq(event->leader, 1);
         cr_expect_eq(event->term, 5);
     }
+    /* Who claims a newer one has fenced the other: its lease, which is left, holds nobody up. */
+    repl_elect_claim(b.elect, 6);
+    event = next(&b, REPL_EVENT_CLAIMED);
+    cr_assert_not_null(event);
+    cr_expect_eq(event->term, 6);
+    cr_assert_not_null(next_lease(&a, 2, 6));
+    repl_elect_release(a.elect); /* the key is the other's: it stays */
+    repl_elect_claim(a.elect, 5);
+    event = next(&a, REPL_EVENT_CLAIM_LOST);
+    cr_assert_not_null(event);
+    cr_expect_eq(event->leader, 2);
+    cr_expect_eq(event->term, 6);
+}
+
+Test(elect, a_restarted_process_releases_what_it_held_before)
+{
+    repl_elect_claim(a.elect, 3);
+    cr_assert_not_null(next(&a, REPL_EVENT_CLAIMED));
+    node_start(&b, options_of(1, "n1"));
+    cr_assert_not_null(next_lease(&b, 1, 3));
+    repl_elect_release(b.elect);
+    cr_assert_not_null(next_lease(&b, 0, 3));
 }
 
 Test(elect, renewed_it_stays_and_released_it_goes)

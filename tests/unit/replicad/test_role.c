@@ -178,11 +178,54 @@ Test(role, candidate_of_our_term_is_answered_as_one_that_may_lead_it)
     cr_assert_eq(find(REPL_ACTION_FENCED)->heard_ms, 0);
 }
 
-Test(role, loading_member_grants_nothing)
+Test(role, loading_member_agrees_for_the_one_that_it_loads_from)
 {
     start(3, 5, 2, VDP_ROLE_RECOVERING);
     step((repl_event_t){.kind = REPL_EVENT_FENCE, .from = 3, .term = 6});
     cr_assert_not(find(REPL_ACTION_FENCED)->granted);
+    step((repl_event_t){.kind = REPL_EVENT_FENCE, .from = 2, .term = 6});
+    storage_does();
+    cr_assert(find(REPL_ACTION_FENCED)->granted);
+}
+
+Test(role, load_that_begins_while_a_term_is_agreed_to_grants_nothing)
+{
+    start(3, 5, 2, VDP_ROLE_SECONDARY);
+    step((repl_event_t){.kind = REPL_EVENT_FENCE, .from = 3, .term = 6});
+    step((repl_event_t){.kind = REPL_EVENT_ROLE_SET, .term = 6, .role = VDP_ROLE_RECOVERING});
+    cr_assert_not(find(REPL_ACTION_FENCED)->granted);
+}
+
+Test(role, primary_that_says_it_does_not_lead_is_not_waited_for)
+{
+    start(3, 5, 2, VDP_ROLE_SECONDARY);
+    now += 5000;
+    peer(2, 5, REPL_LEADER, 0);
+    peer(2, 5, REPL_STARTING, 0);  /* its storage died */
+    peer(2, 5, REPL_CANDIDATE, 0); /* of a newer term: it can't lead this one */
+    step((repl_event_t){.kind = REPL_EVENT_FENCE, .from = 3, .term = 6});
+    storage_does();
+    cr_assert(find(REPL_ACTION_FENCED)->granted);
+    cr_assert_geq(find(REPL_ACTION_FENCED)->heard_ms, 5000);
+}
+
+Test(role, forced_terms_differ_by_member)
+{
+    start(3, 5, 2, VDP_ROLE_SECONDARY);
+    step((repl_event_t){.kind = REPL_EVENT_PROMOTE, .ticket = 7, .force = true});
+    cr_assert_geq(role.fence_term, 5 + 16);
+    cr_assert_eq(role.fence_term % 16, 1);
+}
+
+Test(role, without_a_vote_it_is_not_promoted)
+{
+    start(3, 5, 2, VDP_ROLE_SECONDARY);
+    repl_role_options_t options = options_of(3);
+    options.members[0].votes = false;
+    actions.count = 0;
+    repl_role_configure(&role, &options, &actions);
+    step((repl_event_t){.kind = REPL_EVENT_PROMOTE, .ticket = 7});
+    cr_assert_eq(find(REPL_ACTION_ANSWER)->code, VD_ERR_ILLEGAL_OPERATION);
 }
 
 Test(role, promote_without_majority_is_refused)

@@ -536,17 +536,18 @@ Test(concern_waits, replicad_is_asked_without_a_worker)
     reads->reply = reads->request.reply_document;
     reads_expect(reads, "answer", "{'ok': 1, 'extra': 7}");
     /* The answer is there before the handler has ended; and it is a refusal. */
-    (void)reads_run(reads, "admin", "{'replSetFreeze': 0}");
+    (void)reads_run(reads, "admin", "{'replSetStepDown': 60}");
     asked.answered(asked.context, VD_ERR_NODE_NOT_FOUND, VD_SLICE_LIT("nobody"), VD_SLICE_NULL);
     cr_assert(stor_positions_wait(positions, &reads->request));
     cr_assert_eq(reads->request.status, VD_ERR_NODE_NOT_FOUND);
     /* Nobody waits any more when it comes. */
-    (void)reads_run(reads, "admin", "{'replSetFreeze': 0}");
+    (void)reads_run(reads, "admin", "{'replSetStepDown': 60}");
     reads->request.deadline_us = vd_monotonic_us() + 30000;
     cr_assert_not(stor_positions_wait(positions, &reads->request));
     cr_assert(released_soon(2));
     cr_assert_eq(reads->request.status, VD_ERR_EXCEEDED_TIME_LIMIT);
     asked.answered(asked.context, VD_OK, VD_SLICE_NULL, VD_SLICE_NULL);
+    cr_assert_eq(reads_run(reads, "admin", "{'replSetFreeze': 0}"), VD_ERR_NOT_SECONDARY);
     cr_assert_eq(reads_run(reads, "admin", "{'replSetSyncFrom': 'b:1'}"),
                  VD_ERR_COMMAND_NOT_SUPPORTED);
     cr_assert_eq(reads_run(reads, "admin", "{'replSetInitiate': {}}"), VD_ERR_ALREADY_INITIALIZED);

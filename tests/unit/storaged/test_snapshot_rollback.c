@@ -131,6 +131,33 @@ Test(snapshot_rollback, files)
     reads_close(reads);
 }
 
+/* The journal begins above the common point (this node was copied not long ago): what it has is
+ * saved, and nothing is asked of it for ever. */
+Test(snapshot_rollback, journal_begins_later)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    reads_t *reads = reads_open();
+    stor_storage_t *storage = &reads->storage;
+    run(reads, "db", "{'insert': 'c', 'documents': [{'_id': 1}]}");
+    uint64_t position = stor_engine_newest(storage->engine);
+    reads_ok(stor_journal_restart(storage->journal, reads->session, position, &err), &err);
+    run(reads, "db", "{'insert': 'c', 'documents': [{'_id': 2}]}");
+    uint64_t documents = 0;
+    vd_buf_t folder;
+    vd_buf_init(&folder, 4096);
+    reads_ok(stor_replication_open(storage, false, &storage->replication, &err), &err);
+    atomic_store(&storage->replication->role, VDP_ROLE_RECOVERING);
+    reads_ok(stor_rollback_save(storage, reads->session, 0, &documents, &folder, &err), &err);
+    cr_assert_eq(documents, 1);
+    char path[500];
+    static const char *const c[] = {"{ \"_id\": 2 }"};
+    snprintf(path, sizeof path, "%.*s", VD_SLICE_FMT(vd_buf_slice(&folder)));
+    check_file(path, "db.c.bson", c, 1);
+    vd_buf_done(&folder);
+    stor_replication_close(&storage->replication);
+    reads_close(reads);
+}
+
 /* Many collections and documents: more than is buffered; names longer than a file's may be. */
 Test(snapshot_rollback, much)
 {
