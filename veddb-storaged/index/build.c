@@ -622,7 +622,7 @@ static void build_init(build_t *build, stor_request_t *request, uint64_t collect
     for (uint32_t i = 0; i < count; i++) {
         char name[32];
         part_t *part = &build->parts[i];
-        (void)snprintf(name, sizeof name, "r-%" PRIu64, indexes[i]->id);
+        (void)snprintf(name, sizeof name, "r-%" PRIu64, indexes[i]->table_number);
         part->index = indexes[i];
         part->sort = stor_sort_create(request->storage->engine, name, STOR_INDEX_SORT_BYTES);
         part->contested_by_key = vd_map_create(STOR_INDEX_CONTESTED_MAX);

@@ -6,8 +6,9 @@
 #include "veddb-storaged/index/index.h"
 
 /* An object in the state given; the caller has the only reference. */
-VD_MUST_CHECK int stor_index_make(uint64_t id, vd_bson_t spec, stor_index_state_t state,
-                                  stor_index_t **ret_index, vd_error_t *err);
+VD_MUST_CHECK int stor_index_make(uint64_t id, uint64_t table, vd_bson_t spec,
+                                  stor_index_state_t state, stor_index_t **ret_index,
+                                  vd_error_t *err);
 stor_index_t *stor_index_reference(stor_index_t *index);
 void stor_index_unreference(stor_index_t **index_p);
 
