@@ -629,8 +629,8 @@ Test(schema, index_specifications)
             vd_arena_printf(reads->texts, "{'createIndexes': 'c', 'indexes': [%s]}", cases[i].spec);
         cr_assert_eq(reads_run(reads, "db", command), cases[i].code, "%s: %s", command,
                      reads_text(reads));
-        const char *message = (const char *)vd_value_string(reads_at(reads, "errmsg")).data;
         if (cases[i].cause != NULL) {
+            const char *message = (const char *)vd_value_string(reads_at(reads, "errmsg")).data;
             const char *cause = strstr(message, " :: caused by :: ");
             cr_assert_eq(strncmp(message, "Error in specification {", 24), 0, "%s", message);
             cr_assert_not_null(cause, "%s", message);
