@@ -19,6 +19,7 @@ int stor_index_make(uint64_t id, uint64_t table, vd_bson_t spec, stor_index_stat
     atomic_init(&index->references, 1);
     if (state == STOR_INDEX_BUILDING) {
         index->log = VD_ARENA_NEW(index->arena, stor_index_log_t);
+        (void)pthread_mutex_init(&index->log->lock, NULL);
         (void)snprintf(index->log->table, sizeof index->log->table, "b-%" PRIu64, table);
     }
     int rc = stor_index_def_parse(index->arena, spec, &index->def, err);
@@ -41,6 +42,8 @@ void stor_index_unreference(stor_index_t **index_p)
     *index_p = NULL;
     if (index == NULL || atomic_fetch_sub(&index->references, 1) != 1)
         return;
+    if (index->log != NULL)
+        (void)pthread_mutex_destroy(&index->log->lock);
     vd_arena_destroy(&index->arena);
     vd_free(index);
 }
