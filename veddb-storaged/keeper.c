@@ -1,7 +1,8 @@
 /* veddb-storaged/keeper.c — see keeper.h.
  *
- * Two threads: the keeper makes its pass twice a second; the scrub goes round the collections in
- * its own time, so that a large one holds up nothing. */
+ * Three threads: the keeper makes its pass twice a second; the scrub goes round the collections in
+ * its own time, so that a large one holds up nothing, and so does the one that deletes what has
+ * expired. */
 #include "veddb-storaged/keeper.h"
 
 #include "libcommon/base/clock.h"
@@ -16,6 +17,7 @@
 #include "veddb-storaged/replication/snapshot.h"
 #include "veddb-storaged/scrub.h"
 #include "veddb-storaged/sessions.h"
+#include "veddb-storaged/ttl.h"
 
 #include <signal.h>
 #include <time.h>
@@ -34,23 +36,24 @@ typedef enum {
     WORK_SCRUB,
     WORK_TIME,
     WORK_DEFAULTS,
+    WORK_TTL,
     WORK_COUNT
 } work_t;
 
 struct stor_keeper {
     stor_storage_t *storage;
     vd_daemon_slot_t *slot; /* NULL without a daemon */
-    stor_session_t *session, *scrub_session;
-    pthread_t thread, scrub_thread;
-    bool started, scrub_started;
+    stor_session_t *session, *scrub_session, *ttl_session;
+    pthread_t thread, scrub_thread, ttl_thread;
+    bool started, scrub_started, ttl_started;
     pthread_mutex_t lock;
     pthread_cond_t wake;
     atomic_bool stop;
     atomic_bool failed[WORK_COUNT];
 };
 
-static const char *const work_names[WORK_COUNT] = {"counters", "journal", "scrub", "time",
-                                                   "defaults"};
+static const char *const work_names[WORK_COUNT] = {"counters", "journal",  "scrub",
+                                                   "time",     "defaults", "ttl"};
 
 static void note(stor_keeper_t *keeper, work_t work, int rc, const vd_error_t *err)
 {
@@ -248,6 +251,22 @@ static void *scrub_run(void *context)
     return NULL;
 }
 
+static void *ttl_run(void *context)
+{
+    stor_keeper_t *keeper = context;
+    const stor_storage_t *storage = keeper->storage;
+    uint64_t period =
+        storage->settings.ttl_period_ms == 0 ? STOR_TTL_PERIOD_MS : storage->settings.ttl_period_ms;
+    signals_block();
+    for (bool more = false; rest(keeper, more ? 1 : period);) {
+        vd_error_t err = VD_ERROR_INIT;
+        int rc = stor_ttl_pass(keeper->storage, keeper->ttl_session, &keeper->stop, &more, &err);
+        note(keeper, WORK_TTL, rc, &err);
+        more = more && rc == VD_OK;
+    }
+    return NULL;
+}
+
 int stor_keeper_start(stor_storage_t *storage, vd_daemon_t *daemon, vd_error_t *err)
 {
     stor_keeper_t *keeper = vd_xalloc(sizeof *keeper);
@@ -263,10 +282,13 @@ int stor_keeper_start(stor_storage_t *storage, vd_daemon_t *daemon, vd_error_t *
     int rc = stor_session_open(storage->engine, &keeper->session, err);
     if (rc == VD_OK)
         rc = stor_session_open(storage->engine, &keeper->scrub_session, err);
+    if (rc == VD_OK)
+        rc = stor_session_open(storage->engine, &keeper->ttl_session, err);
     if (rc == VD_OK) {
         keeper->started = pthread_create(&keeper->thread, NULL, keeper_run, keeper) == 0;
         keeper->scrub_started = pthread_create(&keeper->scrub_thread, NULL, scrub_run, keeper) == 0;
-        if (!keeper->started || !keeper->scrub_started)
+        keeper->ttl_started = pthread_create(&keeper->ttl_thread, NULL, ttl_run, keeper) == 0;
+        if (!keeper->started || !keeper->scrub_started || !keeper->ttl_started)
             rc = vd_error_set(err, VD_ERR_INTERNAL, "the keeper's threads could not be started");
     }
     if (rc != VD_OK) {
@@ -275,6 +297,7 @@ int stor_keeper_start(stor_storage_t *storage, vd_daemon_t *daemon, vd_error_t *
     }
     (void)pthread_setname_np(keeper->thread, "keeper");
     (void)pthread_setname_np(keeper->scrub_thread, "scrub");
+    (void)pthread_setname_np(keeper->ttl_thread, "ttl");
     return VD_OK;
 }
 
@@ -291,8 +314,11 @@ void stor_keeper_stop(stor_keeper_t **keeper_p)
         (void)pthread_join(keeper->thread, NULL);
     if (keeper->scrub_started)
         (void)pthread_join(keeper->scrub_thread, NULL);
+    if (keeper->ttl_started)
+        (void)pthread_join(keeper->ttl_thread, NULL);
     stor_session_close(&keeper->session);
     stor_session_close(&keeper->scrub_session);
+    stor_session_close(&keeper->ttl_session);
     (void)pthread_mutex_destroy(&keeper->lock);
     (void)pthread_cond_destroy(&keeper->wake);
     vd_free(keeper);

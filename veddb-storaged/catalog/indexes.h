@@ -33,3 +33,12 @@ VD_MUST_CHECK int stor_catalog_indexes_drop(stor_request_t *request, uint64_t co
 /* Another specification for the same entries (hidden, expireAfterSeconds ...). */
 VD_MUST_CHECK int stor_catalog_index_modify(stor_request_t *request, uint64_t collection_id,
                                             uint64_t id, vd_bson_t spec, vd_error_t *err);
+/* A load: of those, the ones that are not here are filled from what the collection has, and are
+ * ready; without an entry in the journal. Nobody writes. request: carries session, storage, arena.
+ */
+VD_MUST_CHECK int stor_catalog_indexes_adopt(stor_request_t *request, uint64_t collection_id,
+                                             const uint64_t *ids, const vd_bson_t *specs,
+                                             uint32_t count, vd_error_t *err);
+/* Filled anew, from the documents (validate's repair): the fence stays closed meanwhile. */
+VD_MUST_CHECK int stor_catalog_index_refill(stor_request_t *request, uint64_t collection_id,
+                                            uint64_t id, vd_error_t *err);

@@ -19,6 +19,7 @@ struct stor_index_log; /* index_private.h */
 
 struct stor_index {
     uint64_t id;
+    uint64_t table_number;       /* its id, until a repair fills another table */
     char table[32];              /* "i-7" */
     const stor_index_def_t *def; /* lives as long as the index */
     /* A building one is kept up to date by its log, and never read by queries. Becomes ready behind
