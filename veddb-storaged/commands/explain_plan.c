@@ -44,7 +44,7 @@ static void plan_nodes(writer_t *w)
     const stor_query_spec_t *spec = explain->spec;
     const stor_plan_node_t *access = w->plan->access;
     uint32_t n = 0;
-    if (explain->top != NULL)
+    if (explain->top != NULL && !explain->fast_count)
         w->nodes[n++] = NODE_TOP;
     if (access->kind != STOR_PLAN_EOF && !explain->fast_count) {
         bool writes = explain->top != NULL && !spec->count_only;

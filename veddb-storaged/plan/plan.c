@@ -626,9 +626,10 @@ static const stor_cover_t *plan_cover(const planner_t *planner, const candidate_
 }
 
 /* Entries and documents that are read before the results are enough. */
-static double cut_share(const stor_plan_query_t *query, double matching, bool blocking)
+static double cut_share(const planner_t *planner, double matching, bool blocking)
 {
-    if (blocking || query->most <= 0 || matching <= (double)query->most)
+    const stor_plan_query_t *query = planner->query;
+    if (blocking || planner->facts->wary || query->most <= 0 || matching <= (double)query->most)
         return 1;
     return (double)query->most / matching;
 }
@@ -658,7 +659,7 @@ static stor_plan_t *plan_of(const planner_t *planner, const candidate_t *candida
             node->documents = fmin(node->documents, node->keys);
         }
     }
-    double share = cut_share(query, fmin(matching, node->out), plan->blocking_sort);
+    double share = cut_share(planner, fmin(matching, node->out), plan->blocking_sort);
     node->keys *= share;
     node->documents *= share;
     plan->returned = query->most > 0 ? fmin(node->out, (double)query->most) : node->out;
