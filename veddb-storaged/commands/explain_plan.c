@@ -9,8 +9,6 @@
 #include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/facts.h"
 
-#include <stdio.h>
-
 typedef enum {
     NODE_TOP,
     NODE_LIMIT,
@@ -373,13 +371,10 @@ static void append_plan(vd_bb_t *bb, const stor_explain_t *explain, const stor_p
 
 static void append_hashes(vd_bb_t *bb, const stor_explain_t *explain)
 {
-    char text[24];
-    uint64_t hash = stor_planner_shape(explain->spec), key;
-    (void)snprintf(text, sizeof text, "%08X", (unsigned)(hash ^ hash >> 32));
-    vd_bb_cstr(bb, "queryHash", text);
-    key = (hash ^ explain->facts.plan->signature) * 0x100000001b3ull;
-    (void)snprintf(text, sizeof text, "%08X", (unsigned)(key ^ key >> 32));
-    vd_bb_cstr(bb, "planCacheKey", text);
+    stor_plan_hashes_t hashes;
+    stor_planner_hashes(stor_planner_shape(explain->spec), explain->facts.plan->signature, &hashes);
+    vd_bb_cstr(bb, "queryHash", hashes.query);
+    vd_bb_cstr(bb, "planCacheKey", hashes.key);
 }
 
 void stor_explain_planner(vd_bb_t *bb, const stor_explain_t *explain)

@@ -528,3 +528,10 @@ void stor_planner_entries(stor_planner_t *planner, vd_arena_t *arena, uint64_t c
     *ret_entries = entries;
     *ret_count = count;
 }
+
+void stor_planner_hashes(uint64_t shape, uint64_t signature, stor_plan_hashes_t *ret)
+{
+    uint64_t key = (shape ^ signature) * 0x100000001b3ull;
+    (void)snprintf(ret->query, sizeof ret->query, "%08X", (uint32_t)(shape ^ shape >> 32));
+    (void)snprintf(ret->key, sizeof ret->key, "%08X", (uint32_t)(key ^ key >> 32));
+}

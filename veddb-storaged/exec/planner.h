@@ -49,5 +49,10 @@ typedef struct {
     int64_t created_wall_ms;
     const char *summary; /* in the arena given */
 } stor_plan_cache_entry_t;
+/* As clients see them: queryHash, planCacheKey. */
+typedef struct {
+    char query[16], key[16];
+} stor_plan_hashes_t;
+void stor_planner_hashes(uint64_t shape, uint64_t signature, stor_plan_hashes_t *ret);
 void stor_planner_entries(stor_planner_t *planner, vd_arena_t *arena, uint64_t collection_id,
                           stor_plan_cache_entry_t **ret_entries, uint32_t *ret_count);

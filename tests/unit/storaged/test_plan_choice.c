@@ -40,9 +40,11 @@ static void fill(reads_t *reads)
                 "%s{'_id': %u, 'user': %u, 'city': %u, 'country': %u, 'status': '%s', 'at': %u, "
                 "'score': %u, 'tags': [%u, %u], 'flag': %s, 'deep': {'n': %u}}",
                 i == at ? "" : ", ", i, user, city, city / 20,
-                skewed(10) < 8 ? "done" : below(10) == 0 ? "failed" : "open", i + below(50),
-                below(100000), skewed(50), below(500), below(50) == 0 ? "true" : "false",
-                below(100));
+                skewed(10) < 8   ? "done"
+                : below(10) == 0 ? "failed"
+                                 : "open",
+                i + below(50), below(100000), skewed(50), below(500),
+                below(50) == 0 ? "true" : "false", below(100));
         }
         (void)snprintf(text + len, room - len, "]}");
         cr_assert_eq(reads_run(reads, "db", text), VD_OK, "%s", reads_text(reads));
@@ -61,8 +63,8 @@ static const char *const indexes[] = {
     "{'key': {'tags': 1}, 'name': 'tags'}",
     "{'key': {'deep.n': 1, 'user': 1}, 'name': 'deep'}",
 };
-static const char *const names[] = {"user", "city_at", "css", "status_at", "at",
-                                    "score", "tags",   "deep"};
+static const char *const names[] = {"user", "city_at", "css",  "status_at",
+                                    "at",   "score",   "tags", "deep"};
 
 static size_t condition(char *text, size_t room)
 {
@@ -183,9 +185,9 @@ Test(plan_choice, nearly_always_close_to_the_best)
         make_query(query, sizeof query);
         vd_arena_reset(reads->texts);
         int64_t chosen = examined(reads, query, "");
-        (void)snprintf(summary, sizeof summary, "%s",
-                       vd_value_to_json(reads->texts, reads_at(reads, "queryPlanner.estimates"),
-                                        190));
+        (void)snprintf(
+            summary, sizeof summary, "%s",
+            vd_value_to_json(reads->texts, reads_at(reads, "queryPlanner.estimates"), 190));
         int64_t best = examined(reads, query, ", 'hint': {'$natural': 1}");
         for (size_t i = 0; i < VD_COUNT_OF(names); i++) {
             char hint[64];

@@ -1,5 +1,5 @@
-/* tests/unit/storaged/test_plan_model.c — random documents, indexes and queries: whatever plan runs,
- * the results are those of a scan of the collection.
+/* tests/unit/storaged/test_plan_model.c — random documents, indexes and queries: whatever plan
+ * runs, the results are those of a scan of the collection.
  *
  * Each query runs by $natural, as the planner likes, and once with each index as its hint; then as
  * count and distinct. Documents are small and their values few, so that arrays, nulls, missing
@@ -7,10 +7,10 @@
 #include "libcommon/base/rand.h"
 #include "tests/unit/storaged/reads_support.h"
 
-#define SEEDS              60
-#define QUERIES            60
-#define DOCUMENTS_MAX      60
-#define RESULTS_MAX        400
+#define SEEDS         60
+#define QUERIES       60
+#define DOCUMENTS_MAX 60
+#define RESULTS_MAX   400
 
 typedef struct {
     vd_rand_t rand;
@@ -19,7 +19,7 @@ typedef struct {
     size_t len;
     char indexes[8][400]; /* specifications */
     char names[8][16];
-    bool whole[8];        /* holds every document: may be hinted for any query */
+    bool whole[8]; /* holds every document: may be hinted for any query */
     uint32_t index_count;
     vd_arena_t *arena;
 } model_t;
@@ -49,10 +49,36 @@ static void long_string(model_t *m)
 
 static void scalar(model_t *m)
 {
-    static const char *const values[] = {
-        "0", "1", "2", "3", "4", "5", "-1", "2.0", "2.5", "-0.5", "null", "'a'", "'ab'", "'abc'",
-        "'b'", "''", "true", "false", "{'%date': 5}", "{'x': 1}", "{'x': 1, 'y': 2}", "{}",
-        "{'%numberLong': '3'}", "{'%numberDecimal': '2.50'}", "1", "2", "3", "4", "6", "7"};
+    static const char *const values[] = {"0",
+                                         "1",
+                                         "2",
+                                         "3",
+                                         "4",
+                                         "5",
+                                         "-1",
+                                         "2.0",
+                                         "2.5",
+                                         "-0.5",
+                                         "null",
+                                         "'a'",
+                                         "'ab'",
+                                         "'abc'",
+                                         "'b'",
+                                         "''",
+                                         "true",
+                                         "false",
+                                         "{'%date': 5}",
+                                         "{'x': 1}",
+                                         "{'x': 1, 'y': 2}",
+                                         "{}",
+                                         "{'%numberLong': '3'}",
+                                         "{'%numberDecimal': '2.50'}",
+                                         "1",
+                                         "2",
+                                         "3",
+                                         "4",
+                                         "6",
+                                         "7"};
     char text[80];
     if (pick(m, 150) == 0) {
         long_string(m);
@@ -303,8 +329,8 @@ static void make_query(model_t *m, query_t *q)
         if (strcmp(a, b) == 0)
             (void)snprintf(q->sort, sizeof q->sort, "{'%s': %d}", a, pick(m, 2) ? 1 : -1);
         else
-            (void)snprintf(q->sort, sizeof q->sort, "{'%s': %d, '%s': %d}", a,
-                           pick(m, 2) ? 1 : -1, b, pick(m, 2) ? 1 : -1);
+            (void)snprintf(q->sort, sizeof q->sort, "{'%s': %d, '%s': %d}", a, pick(m, 2) ? 1 : -1,
+                           b, pick(m, 2) ? 1 : -1);
     }
     if (pick(m, 3) == 0)
         (void)snprintf(q->projection, sizeof q->projection,
