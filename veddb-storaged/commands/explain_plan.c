@@ -9,8 +9,6 @@
 #include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/facts.h"
 
-#include <stdio.h>
-
 typedef enum {
     NODE_TOP,
     NODE_LIMIT,
@@ -44,7 +42,7 @@ static void plan_nodes(writer_t *w)
     const stor_query_spec_t *spec = explain->spec;
     const stor_plan_node_t *access = w->plan->access;
     uint32_t n = 0;
-    if (explain->top != NULL)
+    if (explain->top != NULL && !explain->fast_count)
         w->nodes[n++] = NODE_TOP;
     if (access->kind != STOR_PLAN_EOF && !explain->fast_count) {
         bool writes = explain->top != NULL && !spec->count_only;
@@ -302,13 +300,13 @@ static void append_tree_stats(vd_bb_t *bb, const writer_t *w, const stor_plan_no
     }
 }
 
-static void append_estimates(vd_bb_t *bb, const writer_t *w)
+static void append_estimates(vd_bb_t *bb, const stor_plan_t *plan)
 {
     vd_bb_begin_document(bb, "estimates");
-    vd_bb_double(bb, "cost", w->plan->cost);
-    vd_bb_double(bb, "keysExamined", w->plan->access->keys);
-    vd_bb_double(bb, "docsExamined", w->plan->access->documents);
-    vd_bb_double(bb, "nReturned", w->plan->returned);
+    vd_bb_double(bb, "cost", plan->cost);
+    vd_bb_double(bb, "keysExamined", plan->access->keys);
+    vd_bb_double(bb, "docsExamined", plan->access->documents);
+    vd_bb_double(bb, "nReturned", plan->returned);
     vd_bb_close(bb);
 }
 
@@ -322,8 +320,6 @@ static void append_tree(vd_bb_t *bb, writer_t *w, const stor_plan_node_t *node)
     if (node->kind == STOR_PLAN_IXSCAN && w->plan->distinct_codes > 0)
         name = "DISTINCT_SCAN";
     vd_bb_cstr(bb, "stage", name);
-    if (position == 0 && w->node_count == 0)
-        append_estimates(bb, w);
     if (node->kind == STOR_PLAN_IXSCAN)
         append_scan_spec(bb, w, node);
     else if (node->kind == STOR_PLAN_SORT_MERGE)
@@ -349,12 +345,12 @@ static void append_plan(vd_bb_t *bb, const stor_explain_t *explain, const stor_p
     writer_t w = {.explain = explain, .plan = plan, .stats = stats};
     plan_nodes(&w);
     vd_bb_open_document(bb, name);
+    if (plan != explain->facts.plan)
+        append_estimates(bb, plan);
     for (uint32_t i = 0; i < w.node_count; i++) {
         if (i > 0)
             vd_bb_begin_document(bb, "inputStage");
         vd_bb_cstr(bb, "stage", node_name(&w, w.nodes[i]));
-        if (i == 0 && !explain->fast_count)
-            append_estimates(bb, &w);
         append_node_spec(bb, &w, w.nodes[i]);
         if (stats)
             append_node_stats(bb, &w, w.nodes[i]);
@@ -375,13 +371,10 @@ static void append_plan(vd_bb_t *bb, const stor_explain_t *explain, const stor_p
 
 static void append_hashes(vd_bb_t *bb, const stor_explain_t *explain)
 {
-    char text[24];
-    uint64_t hash = stor_planner_shape(explain->spec), key;
-    (void)snprintf(text, sizeof text, "%08X", (unsigned)(hash ^ hash >> 32));
-    vd_bb_cstr(bb, "queryHash", text);
-    key = (hash ^ explain->facts.plan->signature) * 0x100000001b3ull;
-    (void)snprintf(text, sizeof text, "%08X", (unsigned)(key ^ key >> 32));
-    vd_bb_cstr(bb, "planCacheKey", text);
+    stor_plan_hashes_t hashes;
+    stor_planner_hashes(stor_planner_shape(explain->spec), explain->facts.plan->signature, &hashes);
+    vd_bb_cstr(bb, "queryHash", hashes.query);
+    vd_bb_cstr(bb, "planCacheKey", hashes.key);
 }
 
 void stor_explain_planner(vd_bb_t *bb, const stor_explain_t *explain)
@@ -398,6 +391,8 @@ void stor_explain_planner(vd_bb_t *bb, const stor_explain_t *explain)
     vd_bb_bool(bb, "maxIndexedAndSolutionsReached", false);
     vd_bb_bool(bb, "maxScansToExplodeReached", false);
     append_plan(bb, explain, explain->facts.plan, VD_SLICE_LIT("winningPlan"), false);
+    if (!explain->fast_count)
+        append_estimates(bb, explain->facts.plan);
     vd_bb_begin_array(bb, "rejectedPlans");
     for (uint32_t i = 0; i < rejected->count && !explain->fast_count; i++)
         append_plan(bb, explain, rejected->items[i], vd_array_name(i, buf), false);
@@ -431,6 +426,8 @@ void stor_explain_execution(vd_bb_t *bb, const stor_explain_t *explain)
     stor_facts_number(bb, "executionTimeMillis", (int64_t)explain->ms);
     stor_facts_number(bb, "totalKeysExamined", (int64_t)explain->facts.keys_examined);
     stor_facts_number(bb, "totalDocsExamined", (int64_t)explain->facts.documents_examined);
+    if (!explain->fast_count)
+        append_estimates(bb, explain->facts.plan);
     append_plan(bb, explain, explain->facts.plan, VD_SLICE_LIT("executionStages"), true);
     if (explain->verbosity == STOR_EXPLAIN_ALL_PLANS)
         append_all_plans(bb, explain);

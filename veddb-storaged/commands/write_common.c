@@ -623,8 +623,9 @@ static int targets_open(targets_t *targets, bool fresh, vd_error_t *err)
         targets->scratch = vd_arena_create();
         targets->fresh = vd_arena_mark(targets->scratch);
     }
-    int rc = stor_planner_plan(targets->arena, request, &spec, fresh, &targets->plan, &budget, NULL,
-                               err);
+    int rc = stor_planner_plan(targets->arena, request, &spec,
+                               fresh ? STOR_PLANNER_FRESH : STOR_PLANNER_CACHED, &targets->plan,
+                               &budget, NULL, err);
     if (rc != VD_OK)
         return rc;
     stor_read_plan_summary(request, stor_plan_kind_name(targets->plan->access->kind));

@@ -8,10 +8,13 @@
 #include <stdio.h>
 
 #define BUCKETS           256
-#define SAMPLE_FROM       128 /* documents: dives tell all about fewer */
+#define SAMPLE_FROM       128   /* documents: dives tell all about fewer */
+#define EVENLY_MAX        20000 /* records that are walked to take a sample of them */
 #define SAMPLE_AGE_MAX_MS (600 * 1000)
 #define CACHE_WORKS_MAX   2000 /* a query that reads more can well afford to be planned */
 #define CACHE_SLACK       200
+#define LIMIT_WORSE       4 /* times what a plan hoped to read for a few results */
+#define LIMIT_SLACK       500
 #define SUMMARY_BYTES     160
 
 /* Statistics of one collection; never change. */
@@ -147,26 +150,37 @@ static int take_document(vd_slice_t key, vd_slice_t value, void *context)
     return VD_OK;
 }
 
-/* Everything when it is little, else from random places. */
-static int take(stor_session_t *session, const char *table, int64_t total, taker_t *taker,
-                int (*visit)(vd_slice_t key, vd_slice_t value, void *context))
+/* Each so many-th record when they are few: the engine's random places favour records on pages that
+ * hold few, which evens out only where there are many pages. */
+static int take_evenly(stor_request_t *request, const char *table, int64_t total, taker_t *taker,
+                       int (*visit)(vd_slice_t key, vd_slice_t value, void *context))
 {
     stor_cursor_t *cursor;
     vd_slice_t key, value;
-    if (total > taker->most)
-        return stor_cursor_random(session, table, visit, taker, taker->most, NULL);
-    int rc = stor_cursor_acquire(session, table, &cursor, NULL);
+    vd_error_t err = VD_ERROR_INIT;
+    int64_t stride = total / taker->most + 1, at = 0;
+    int rc = stor_cursor_acquire(request->session, table, &cursor, &err);
     if (rc != VD_OK)
         return rc;
-    while ((rc = stor_cursor_next(cursor, true, &key, &value, NULL)) == VD_OK &&
-           taker->count < taker->most)
-        if (visit(key, value, taker) != VD_OK)
-            break;
+    while (rc == VD_OK && (rc = stor_cursor_next(cursor, true, &key, &value, &err)) == VD_OK) {
+        if (at++ % stride == 0)
+            rc = visit(key, value, taker);
+        if (rc == VD_OK)
+            rc = stor_request_check(request, &err);
+    }
     stor_cursor_release(&cursor);
     return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
 }
 
-static int sample_index(statistics_t *statistics, stor_session_t *session, stor_index_t *index)
+static int take(stor_request_t *request, const char *table, int64_t total, taker_t *taker,
+                int (*visit)(vd_slice_t key, vd_slice_t value, void *context))
+{
+    return total <= EVENLY_MAX
+               ? take_evenly(request, table, total, taker, visit)
+               : stor_cursor_random(request->session, table, visit, taker, taker->most, NULL);
+}
+
+static int sample_index(statistics_t *statistics, stor_request_t *request, stor_index_t *index)
 {
     vd_arena_t *arena = statistics->arena;
     int64_t entries = atomic_load(&index->entries);
@@ -174,7 +188,7 @@ static int sample_index(statistics_t *statistics, stor_session_t *session, stor_
                      .def = index->def,
                      .keys = VD_ARENA_ARRAY(arena, vd_slice_t, STOR_SAMPLE_KEYS_MAX),
                      .most = STOR_SAMPLE_KEYS_MAX};
-    int rc = take(session, index->table, entries, &taker, take_key);
+    int rc = take(request, index->table, entries, &taker, take_key);
     if (rc != VD_OK)
         return rc;
     stor_key_sample_t *sample = &statistics->indexes[statistics->index_count];
@@ -198,13 +212,12 @@ static statistics_t *statistics_take(stor_request_t *request, const stor_collect
                      .most = STOR_SAMPLE_DOCUMENTS_MAX};
     int rc = own ? stor_txn_begin(request->session, NULL) : VD_OK;
     if (rc == VD_OK)
-        rc =
-            take(request->session, collection->table, statistics->documents, &taker, take_document);
+        rc = take(request, collection->table, statistics->documents, &taker, take_document);
     const stor_index_set_t *set = collection->indexes;
     for (uint32_t i = 0; rc == VD_OK && set != NULL && i < set->count; i++)
         if (set->items[i]->state == STOR_INDEX_READY &&
             statistics->index_count < VD_COUNT_OF(statistics->indexes))
-            rc = sample_index(statistics, request->session, set->items[i]);
+            rc = sample_index(statistics, request, set->items[i]);
     if (own && stor_txn_active(request->session))
         stor_txn_rollback(request->session); /* it only read */
     statistics->sample =
@@ -409,7 +422,7 @@ static void count_accesses(const stor_collection_t *collection, const stor_plan_
 }
 
 int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_query_spec_t *spec,
-                      bool fresh, const stor_plan_t **ret_plan, uint64_t *ret_budget,
+                      stor_planner_mode_t mode, const stor_plan_t **ret_plan, uint64_t *ret_budget,
                       stor_plans_t *rejected, vd_error_t *err)
 {
     stor_planner_t *planner = request->storage->planner;
@@ -426,7 +439,8 @@ int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_que
     dive_t into = {request, collection->id, spec->variables};
     facts.dive = dive;
     facts.dive_context = &into;
-    bool known = !fresh && !none && planner != NULL && is_cacheable(spec) &&
+    facts.wary = mode == STOR_PLANNER_WARY;
+    bool known = mode == STOR_PLANNER_CACHED && !none && planner != NULL && is_cacheable(spec) &&
                  cache_find(planner, collection->id, stor_plan_shape(&query), &cached);
     facts.wanted = known ? cached.signature : 0;
     int rc = stor_plan_make(arena, &query, &facts, ret_plan, rejected, err);
@@ -437,6 +451,10 @@ int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_que
     }
     if (rc == VD_OK && known)
         *ret_budget = STOR_PLAN_CACHE_WORSE * cached.works + CACHE_SLACK;
+    else if (rc == VD_OK && mode != STOR_PLANNER_WARY && spec->limit > 0 && !none)
+        *ret_budget =
+            (uint64_t)(LIMIT_WORSE * ((*ret_plan)->access->keys + (*ret_plan)->access->documents)) +
+            LIMIT_SLACK;
     if (rc == VD_OK && !spec->explain)
         count_accesses(collection, (*ret_plan)->access);
     statistics_unreference(&statistics);
@@ -509,4 +527,11 @@ void stor_planner_entries(stor_planner_t *planner, vd_arena_t *arena, uint64_t c
     (void)pthread_mutex_unlock(&planner->lock);
     *ret_entries = entries;
     *ret_count = count;
+}
+
+void stor_planner_hashes(uint64_t shape, uint64_t signature, stor_plan_hashes_t *ret)
+{
+    uint64_t key = (shape ^ signature) * 0x100000001b3ull;
+    (void)snprintf(ret->query, sizeof ret->query, "%08X", (uint32_t)(shape ^ shape >> 32));
+    (void)snprintf(ret->key, sizeof ret->key, "%08X", (uint32_t)(key ^ key >> 32));
 }

@@ -23,10 +23,17 @@ typedef struct stor_planner stor_planner_t;
 stor_planner_t *stor_planner_create(void);
 void stor_planner_destroy(stor_planner_t **planner_p);
 
-/* The plan, in arena. *ret_budget: what it may read before it counts as far worse than it was;
- * 0 = no limit (not from the cache). fresh: not from the cache. rejected may be NULL. */
+typedef enum {
+    STOR_PLANNER_CACHED, /* from the cache when it knows the shape */
+    STOR_PLANNER_FRESH,
+    STOR_PLANNER_WARY, /* a plan has read far more than was thought, and found nothing: no cache,
+                          and nothing is hoped of a limit */
+} stor_planner_mode_t;
+
+/* The plan, in arena. *ret_budget: what it may read, while it has given nothing, before it counts
+ * as far worse than thought; 0 = no limit. rejected may be NULL. */
 VD_MUST_CHECK int stor_planner_plan(vd_arena_t *arena, stor_request_t *request,
-                                    const stor_query_spec_t *spec, bool fresh,
+                                    const stor_query_spec_t *spec, stor_planner_mode_t mode,
                                     const stor_plan_t **ret_plan, uint64_t *ret_budget,
                                     stor_plans_t *rejected, vd_error_t *err);
 /* A query has ended, having read so many entries and documents: remembered. */
@@ -42,5 +49,10 @@ typedef struct {
     int64_t created_wall_ms;
     const char *summary; /* in the arena given */
 } stor_plan_cache_entry_t;
+/* As clients see them: queryHash, planCacheKey. */
+typedef struct {
+    char query[16], key[16];
+} stor_plan_hashes_t;
+void stor_planner_hashes(uint64_t shape, uint64_t signature, stor_plan_hashes_t *ret);
 void stor_planner_entries(stor_planner_t *planner, vd_arena_t *arena, uint64_t collection_id,
                           stor_plan_cache_entry_t **ret_entries, uint32_t *ret_count);

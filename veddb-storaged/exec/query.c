@@ -35,15 +35,18 @@ struct stor_query {
 static const stor_plan_node_t nothing = {.kind = STOR_PLAN_EOF, .exact = true};
 static const stor_plan_t nothing_plan = {.access = &nothing};
 
-static int plan(stor_query_t *query, stor_request_t *request, bool fresh, vd_error_t *err)
+static int plan(stor_query_t *query, stor_request_t *request, stor_planner_mode_t mode,
+                vd_error_t *err)
 {
     const stor_query_spec_t *spec = &query->spec;
     int rc = VD_OK;
     query->plan = &nothing_plan;
     query->rejected.count = 0;
     if (spec->collection_id != 0)
-        rc = stor_planner_plan(query->arena, request, spec, fresh || spec->explain, &query->plan,
-                               &query->budget, spec->explain ? &query->rejected : NULL, err);
+        rc = stor_planner_plan(
+            query->arena, request, spec,
+            spec->explain && mode == STOR_PLANNER_CACHED ? STOR_PLANNER_FRESH : mode, &query->plan,
+            &query->budget, spec->explain ? &query->rejected : NULL, err);
     if (rc != VD_OK)
         return rc;
     query->sorting = query->plan->blocking_sort;
@@ -66,7 +69,7 @@ int stor_query_open(vd_arena_t *arena, stor_request_t *request, const stor_query
     query->skip_left = spec->skip;
     if (spec->sort != NULL && spec->sort->natural != 0)
         query->spec.natural = spec->sort->natural;
-    int rc = plan(query, request, false, err);
+    int rc = plan(query, request, STOR_PLANNER_CACHED, err);
     if (rc != VD_OK)
         return rc;
     query->scratch = vd_arena_create();
@@ -88,7 +91,8 @@ static uint64_t works_of(const stor_query_t *query)
 /* ---- the next record that matches ---- */
 
 /* Nothing was given out yet: as if it had not begun. */
-static int plan_again(stor_query_t *query, stor_request_t *request, vd_error_t *err)
+static int plan_again(stor_query_t *query, stor_request_t *request, stor_planner_mode_t mode,
+                      vd_error_t *err)
 {
     if (query->facts.replans >= REPLANS_MAX)
         return vd_error_set(err, VD_ERR_QUERY_PLAN_KILLED,
@@ -98,7 +102,7 @@ static int plan_again(stor_query_t *query, stor_request_t *request, vd_error_t *
     stor_topk_destroy(&query->sorted);
     query->facts = (stor_query_facts_t){.replans = replans};
     query->skip_left = query->spec.skip;
-    return plan(query, request, true, err);
+    return plan(query, request, mode, err);
 }
 
 static bool may_plan_again(const stor_query_t *query)
@@ -111,7 +115,7 @@ static int plan_killed(stor_query_t *query, stor_request_t *request, vd_error_t 
                        vd_error_t *err)
 {
     if (may_plan_again(query))
-        return plan_again(query, request, err);
+        return plan_again(query, request, STOR_PLANNER_FRESH, err);
     if (query->gone_on || strstr(step->message, "became multikey") == NULL) {
         vd_error_copy(step, err);
         return VD_ERR_QUERY_PLAN_KILLED;
@@ -158,7 +162,7 @@ static int next_match(stor_query_t *query, stor_request_t *request, stor_found_t
             return VD_OK;
         }
         if (query->budget > 0 && may_plan_again(query) && works_of(query) > query->budget) {
-            rc = plan_again(query, request, err);
+            rc = plan_again(query, request, STOR_PLANNER_WARY, err);
             if (rc != VD_OK)
                 return rc;
         }

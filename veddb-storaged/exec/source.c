@@ -57,7 +57,7 @@ static int open_index(vd_arena_t *arena, stor_source_t *source, vd_error_t *err)
                                       .index_id = node->index->id,
                                       .bounds = &node->bounds->ranges,
                                       .backward = node->backward};
-    if (node->index->multikey != 0 || options->once)
+    if (node->index->multikey != 0 || options->once || node->index->def->has_wildcard)
         source->seen = stor_seen_create();
     stor_index_descending(node->index->def, source->descending);
     vd_buf_init(&source->seek, (STOR_INDEX_FIELDS_MAX + 2) * (size_t)VD_KEYCODE_MAX_BYTES);

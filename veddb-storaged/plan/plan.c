@@ -627,9 +627,10 @@ static const stor_cover_t *plan_cover(const planner_t *planner, const candidate_
 }
 
 /* Entries and documents that are read before the results are enough. */
-static double cut_share(const stor_plan_query_t *query, double matching, bool blocking)
+static double cut_share(const planner_t *planner, double matching, bool blocking)
 {
-    if (blocking || query->most <= 0 || matching <= (double)query->most)
+    const stor_plan_query_t *query = planner->query;
+    if (blocking || planner->facts->wary || query->most <= 0 || matching <= (double)query->most)
         return 1;
     return (double)query->most / matching;
 }
@@ -659,7 +660,7 @@ static stor_plan_t *plan_of(const planner_t *planner, const candidate_t *candida
             node->documents = fmin(node->documents, node->keys);
         }
     }
-    double share = cut_share(query, fmin(matching, node->out), plan->blocking_sort);
+    double share = cut_share(planner, fmin(matching, node->out), plan->blocking_sort);
     node->keys *= share;
     node->documents *= share;
     plan->returned = query->most > 0 ? fmin(node->out, (double)query->most) : node->out;
@@ -761,6 +762,17 @@ const char *stor_plan_kind_name(stor_plan_kind_t kind)
     return names[kind];
 }
 
+static const char *pattern_text(vd_arena_t *arena, vd_bson_t key)
+{
+    const char *text = "{";
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, key);
+    while (vd_bson_iter_next(&iter))
+        text = vd_arena_printf(arena, "%s%s %.*s: %s", text, text[1] == 0 ? "" : ",",
+                               VD_SLICE_FMT(iter.name), vd_value_to_json(arena, iter.value, 50));
+    return vd_arena_printf(arena, "%s }", text);
+}
+
 static const char *node_summary(vd_arena_t *arena, const stor_plan_t *plan,
                                 const stor_plan_node_t *node)
 {
@@ -770,7 +782,7 @@ static const char *node_summary(vd_arena_t *arena, const stor_plan_t *plan,
                                plan->keys_only            ? "COUNT_SCAN"
                                : plan->distinct_codes > 0 ? "DISTINCT_SCAN"
                                                           : "IXSCAN",
-                               vd_bson_to_json(arena, node->index->def->key, 200));
+                               pattern_text(arena, node->index->def->key));
     if (node->child_count == 0)
         return stor_plan_kind_name(node->kind);
     for (uint32_t i = 0; i < node->child_count && i < 4; i++)

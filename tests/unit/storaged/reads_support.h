@@ -8,6 +8,7 @@
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/registry.h"
 #include "veddb-storaged/sessions.h"
@@ -91,6 +92,7 @@ READS_SUPPORT reads_t *reads_open_at(const char *folder, bool bootstrap)
     storage->started_monotonic_ms = vd_monotonic_ms();
     pthread_mutex_init(&storage->registry_lock, NULL);
     reads_start(reads, bootstrap);
+    storage->planner = stor_planner_create();
     reads->arena = vd_arena_create();
     reads->texts = vd_arena_create();
     reads->user = "ann@admin";
@@ -152,6 +154,7 @@ READS_SUPPORT void reads_close(reads_t *reads)
 {
     stor_storage_t *storage = &reads->storage;
     reads_stop(reads);
+    stor_planner_destroy(&storage->planner);
     stor_keys_destroy(&storage->keys);
     vd_arena_destroy(&reads->arena);
     vd_arena_destroy(&reads->texts);

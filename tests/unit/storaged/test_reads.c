@@ -98,7 +98,7 @@ Test(reads, find)
         {"geo", "{'find': 'cities', 'hint': 'other'}", NULL, VD_ERR_BAD_VALUE},
         {"geo", "{'find': 'cities', 'tailable': true}", NULL, VD_ERR_BAD_VALUE},
         {"geo", "{'find': 'cities', 'awaitData': true}", NULL, VD_ERR_FAILED_TO_PARSE},
-        {"geo", "{'find': 'cities', 'min': {'a': 1}}", NULL, VD_ERR_NOT_IMPLEMENTED},
+        {"geo", "{'find': 'cities', 'min': {'a': 1}}", NULL, VD_ERR_LOCATION(51173)},
         {"geo", "{'find': ''}", NULL, VD_ERR_INVALID_NAMESPACE},
     };
     reads_t *reads = reads_open();
