@@ -712,6 +712,26 @@ bool stor_expr_field_path(const stor_expr_t *expr, vd_slice_t *ret_path)
     return true;
 }
 
+int stor_variables_bind(stor_variables_t *variables, vd_slice_t name, vd_value_t value,
+                        vd_error_t *err)
+{
+    uint32_t i = 0;
+    int rc = stor_expr_check_variable(name, err);
+    if (rc != VD_OK)
+        return rc;
+    while (i < variables->count && !vd_slice_equal(variables->let[i].name, name))
+        i++;
+    if (i == STOR_VARIABLES_MAX)
+        return vd_error_set(err, VD_ERR_OVERFLOW, "let may have at most %d variables",
+                            STOR_VARIABLES_MAX);
+    if (i == variables->count) {
+        variables->count++;
+        variables->let[i].name = name;
+    }
+    variables->let[i].value = value;
+    return VD_OK;
+}
+
 int stor_variables_parse_let(vd_arena_t *arena, vd_bson_t let, stor_variables_t *variables,
                              vd_error_t *err)
 {
