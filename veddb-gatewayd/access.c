@@ -2,7 +2,7 @@
  * others answer parts of its question. */
 #include "veddb-gatewayd/access.h"
 
-#define STAGE_DEPTH_MAX 20
+#define STAGE_DEPTH_MAX 60 /* storage refuses more than 20, in its own words */
 
 typedef struct {
     const gate_command_t *command;
@@ -175,6 +175,9 @@ static bool may_write_out(const question_t *q, vd_value_t spec, vd_slice_t db, b
         if (name.type == VD_BSON_STRING)
             out = vd_value_string(name);
     }
+    if (flag_of(q->sections->body, "bypassDocumentValidation") &&
+        !on_collection(q, GATE_ACTION_bypassDocumentValidation, out_db, out))
+        return false;
     return (!insert || on_collection(q, GATE_ACTION_insert, out_db, out)) &&
            (!update || on_collection(q, GATE_ACTION_update, out_db, out)) &&
            (!remove || on_collection(q, GATE_ACTION_remove, out_db, out));

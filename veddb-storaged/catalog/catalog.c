@@ -423,6 +423,7 @@ static stor_collection_info_t info_of(const stor_collection_t *collection, vd_ar
         .name = vd_arena_copy_slice(arena, collection->name),
         .uuid = vd_arena_copy(arena, collection->uuid, 16),
         .options = options,
+        .view = collection->view,
         .documents = atomic_load(&collection->documents),
         .bytes = atomic_load(&collection->bytes),
         .hash = atomic_load(&collection->hash),

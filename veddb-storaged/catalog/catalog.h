@@ -85,6 +85,7 @@ typedef struct {
     vd_slice_t db, name;
     const uint8_t *uuid;
     vd_bson_t options;
+    bool view;
     int64_t documents, bytes;
     uint64_t hash;
     int64_t file_bytes, free_bytes; /* of the table; -1 when it can't be told */

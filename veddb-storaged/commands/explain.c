@@ -7,6 +7,7 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/commands/view.h"
 #include "veddb-storaged/commands/write_common.h"
 #include "veddb-storaged/facts.h"
 #include "veddb-storaged/pipeline/pipeline.h"
@@ -471,6 +472,35 @@ static int explain_aggregate(explain_t *explain, vd_error_t *err)
     return rc;
 }
 
+/* ---- reads of a view: as the aggregation that they are ---- */
+
+static int explain_view(explain_t *explain, bool *ret_is, vd_error_t *err)
+{
+    stor_request_t *request = explain->request;
+    stor_query_parts_t parts = {0};
+    vd_slice_t name;
+    vd_value_t value;
+    (void)vd_bson_first(explain->command, &name, &value); /* it was looked up by it */
+    *ret_is = false;
+    if (explain->collection.len == 0 || !stor_view_is(request, explain->collection))
+        return VD_OK;
+    int rc = VD_OK;
+    *ret_is = true;
+    if (vd_slice_is(name, "find"))
+        rc = stor_find_parts(request, explain->command, &parts, err);
+    else if (vd_slice_is(name, "count"))
+        rc = stor_count_parts(explain->command, &parts, err);
+    else if (vd_slice_is(name, "distinct"))
+        rc = stor_distinct_parts(explain->command, &parts, err);
+    else
+        *ret_is = false;
+    if (rc != VD_OK || !*ret_is)
+        return rc;
+    rc = stor_view_command(request, explain->collection, &parts, -1, &explain->command, err);
+    request->body = explain->command;
+    return rc == VD_OK ? explain_aggregate(explain, err) : rc;
+}
+
 /* ---- the command ---- */
 
 static const struct {
@@ -510,7 +540,10 @@ int stor_explain(stor_request_t *request, vd_bson_t command, stor_verbosity_t ve
     int rc = VD_OK;
     if (first.type == VD_BSON_STRING || i != 3)
         rc = stor_request_collection_name(request, &explain.collection, err);
+    bool view = false;
     if (rc == VD_OK)
+        rc = explain_view(&explain, &view, err);
+    if (rc == VD_OK && !view)
         rc = explainers[i].run(&explain, err);
     request->body = outer;
     return rc;

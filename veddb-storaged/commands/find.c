@@ -5,6 +5,7 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/commands/view.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/query/match.h"
 
@@ -194,6 +195,9 @@ int stor_run_find(stor_request_t *request, vd_error_t *err)
     uint64_t collection_id = 0;
     bool done = false;
     int rc = find_args(request, request->body, &args, err);
+    if (rc == VD_OK && stor_view_is(request, args.collection))
+        return stor_view_find(request, args.collection, &args.parts, args.batch_size,
+                              args.single_batch, err);
     if (rc == VD_OK)
         rc = stor_read_collection(request, args.collection, &collection_id, &collection, err);
     if (rc == VD_OK)

@@ -9,8 +9,13 @@
 
 /* ---- which collections ---- */
 
-static int gather_stages(stor_request_t *request, stor_sources_t *sources, vd_slice_t db,
-                         vd_bson_t pipeline, uint32_t depth, vd_error_t *err);
+typedef struct {
+    stor_request_t *request;
+    stor_sources_t *sources;
+    vd_slice_t db;
+} gather_t;
+
+static int gather_visit(void *context, vd_slice_t name, uint32_t depth, vd_error_t *err);
 
 static int too_deep(vd_error_t *err)
 {
@@ -80,28 +85,37 @@ static int gather_one(stor_request_t *request, stor_sources_t *sources, vd_slice
     sources->count++;
     return source->view.data == NULL
                ? VD_OK
-               : gather_stages(request, sources, source->db, source->view, depth + 1, err);
+               : stor_pipeline_foreign(source->view, depth + 1, gather_visit,
+                                       &(gather_t){request, sources, source->db}, err);
 }
 
-static int gather_join(stor_request_t *request, stor_sources_t *sources, vd_slice_t db,
-                       vd_value_t spec, const char *field, uint32_t depth, vd_error_t *err)
+static int gather_visit(void *context, vd_slice_t name, uint32_t depth, vd_error_t *err)
+{
+    const gather_t *gather = context;
+    return gather_one(gather->request, gather->sources, gather->db, name, depth, err);
+}
+
+/* ---- names of other collections in a pipeline ---- */
+
+static int foreign_join(vd_value_t spec, const char *field, uint32_t depth,
+                        stor_foreign_visit_t *visit, void *context, vd_error_t *err)
 {
     int rc = VD_OK;
     if (spec.type == VD_BSON_STRING)
-        return gather_one(request, sources, db, vd_value_string(spec), depth, err);
+        return visit(context, vd_value_string(spec), depth, err);
     if (spec.type != VD_BSON_OBJECT)
         return VD_OK; /* its stage refuses the form */
     vd_value_t from = vd_bson_get(vd_value_document(spec), field);
     vd_value_t pipeline = vd_bson_get(vd_value_document(spec), "pipeline");
     if (from.type == VD_BSON_STRING)
-        rc = gather_one(request, sources, db, vd_value_string(from), depth, err);
+        rc = visit(context, vd_value_string(from), depth, err);
     if (rc == VD_OK && pipeline.type == VD_BSON_ARRAY)
-        rc = gather_stages(request, sources, db, vd_value_document(pipeline), depth + 1, err);
+        rc = stor_pipeline_foreign(vd_value_document(pipeline), depth + 1, visit, context, err);
     return rc;
 }
 
-static int gather_facet(stor_request_t *request, stor_sources_t *sources, vd_slice_t db,
-                        vd_value_t spec, uint32_t depth, vd_error_t *err)
+static int foreign_facet(vd_value_t spec, uint32_t depth, stor_foreign_visit_t *visit,
+                         void *context, vd_error_t *err)
 {
     vd_bson_iter_t iter;
     int rc = VD_OK;
@@ -110,12 +124,13 @@ static int gather_facet(stor_request_t *request, stor_sources_t *sources, vd_sli
     vd_bson_iter_init(&iter, vd_value_document(spec));
     while (rc == VD_OK && vd_bson_iter_next(&iter))
         if (iter.value.type == VD_BSON_ARRAY)
-            rc = gather_stages(request, sources, db, vd_value_document(iter.value), depth + 1, err);
+            rc = stor_pipeline_foreign(vd_value_document(iter.value), depth + 1, visit, context,
+                                       err);
     return rc;
 }
 
-static int gather_stages(stor_request_t *request, stor_sources_t *sources, vd_slice_t db,
-                         vd_bson_t pipeline, uint32_t depth, vd_error_t *err)
+int stor_pipeline_foreign(vd_bson_t pipeline, uint32_t depth, stor_foreign_visit_t *visit,
+                          void *context, vd_error_t *err)
 {
     vd_bson_iter_t iter;
     int rc = VD_OK;
@@ -129,11 +144,11 @@ static int gather_stages(stor_request_t *request, stor_sources_t *sources, vd_sl
             !vd_bson_first(vd_value_document(iter.value), &stage, &spec))
             continue;
         if (vd_slice_is(stage, "$lookup") || vd_slice_is(stage, "$graphLookup"))
-            rc = gather_join(request, sources, db, spec, "from", depth, err);
+            rc = foreign_join(spec, "from", depth, visit, context, err);
         else if (vd_slice_is(stage, "$unionWith"))
-            rc = gather_join(request, sources, db, spec, "coll", depth, err);
+            rc = foreign_join(spec, "coll", depth, visit, context, err);
         else if (vd_slice_is(stage, "$facet"))
-            rc = gather_facet(request, sources, db, spec, depth, err);
+            rc = foreign_facet(spec, depth, visit, context, err);
     }
     return rc;
 }
@@ -147,7 +162,8 @@ int stor_sources_gather(stor_request_t *request, vd_arena_t *arena, vd_slice_t d
     sources->own = collection.len > 0;
     int rc = gather_one(request, sources, db, collection, 0, err);
     if (rc == VD_OK && pipeline.data != NULL)
-        rc = gather_stages(request, sources, db, pipeline, 0, err);
+        rc = stor_pipeline_foreign(pipeline, 0, gather_visit, &(gather_t){request, sources, db},
+                                   err);
     if (rc == VD_OK)
         *ret_sources = sources;
     return rc;

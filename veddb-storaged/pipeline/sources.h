@@ -44,6 +44,12 @@ VD_MUST_CHECK int stor_sources_acquire(stor_sources_t *sources, stor_request_t *
 /* NULL when it was not gathered: a collection that does not exist. */
 const stor_source_t *stor_sources_find(const stor_sources_t *sources, vd_slice_t db,
                                        vd_slice_t name);
+/* Visits the name of each other collection that the stages name, also in pipelines inside. Sees
+ * only the form; 232 too deep. */
+typedef int stor_foreign_visit_t(void *context, vd_slice_t name, uint32_t depth, vd_error_t *err);
+VD_MUST_CHECK int stor_pipeline_foreign(vd_bson_t pipeline, uint32_t depth,
+                                        stor_foreign_visit_t *visit, void *context,
+                                        vd_error_t *err);
 /* `first`, then `second`: two pipelines as one; either may be NONE. */
 VD_MUST_CHECK int stor_pipeline_join(vd_arena_t *arena, vd_bson_t first, vd_bson_t second,
                                      vd_bson_t *ret_stages, vd_error_t *err);
