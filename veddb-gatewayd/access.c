@@ -239,8 +239,10 @@ static bool may_stage(const question_t *q, vd_slice_t stage, vd_value_t spec, vd
     if (vd_slice_is(stage, "$currentOp"))
         return may_current_op(q, spec);
     if (vd_slice_is(stage, "$listLocalSessions") || vd_slice_is(stage, "$listSessions")) {
-        bool all = spec.type == VD_BSON_OBJECT && flag_of(vd_value_document(spec), "allUsers");
-        return !all || on_cluster(q, GATE_ACTION_listSessions);
+        bool others = spec.type == VD_BSON_OBJECT &&
+                      (flag_of(vd_value_document(spec), "allUsers") ||
+                       !vd_value_is_missing(vd_bson_get(vd_value_document(spec), "users")));
+        return !others || on_cluster(q, GATE_ACTION_listSessions);
     }
     if (vd_slice_is(stage, "$documents") || vd_slice_is(stage, "$listSearchIndexes"))
         return true;

@@ -13,6 +13,7 @@ extern const stor_stage_class_t stor_stage_documents, stor_stage_coll_stats, sto
     stor_stage_index_stats, stor_stage_change_stream;
 extern const stor_stage_class_t stor_stage_lookup, stor_stage_graph_lookup, stor_stage_union_with,
     stor_stage_facet, stor_stage_bucket, stor_stage_sample, stor_stage_redact;
+extern const stor_stage_class_t stor_stage_list_sessions, stor_stage_list_local_sessions;
 extern const stor_stage_class_t stor_stage_out, stor_stage_merge;
 
 /* What the head of a pipeline takes over from these stages. */
