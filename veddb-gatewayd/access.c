@@ -2,7 +2,7 @@
  * others answer parts of its question. */
 #include "veddb-gatewayd/access.h"
 
-#define STAGE_DEPTH_MAX 60 /* storage refuses more than 20, in its own words */
+#define STAGE_DEPTH_MAX 40 /* storage refuses more than 20, in its own words */
 
 typedef struct {
     const gate_command_t *command;

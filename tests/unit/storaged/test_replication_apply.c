@@ -243,7 +243,7 @@ static void random_command(reads_t *reads, vd_rand_t *rand, int64_t number)
     int id = (int)vd_rand_below(rand, 40), x = (int)vd_rand_below(rand, 1000);
     int64_t txn = vd_rand_below(rand, 2) == 0 ? number : 0;
     memset(reads->lsid, (int)vd_rand_below(rand, 3) + 1, sizeof reads->lsid);
-    switch (vd_rand_below(rand, 20)) {
+    switch (vd_rand_below(rand, 24)) {
     case 0:
     case 1:
     case 2:
@@ -310,6 +310,28 @@ static void random_command(reads_t *reads, vd_rand_t *rand, int64_t number)
             "%d}}, "
             "'upsert': true}]}",
             id, x);
+        break;
+    case 18: /* a view, now and then in the place of a collection */
+        if (x % 3 == 0)
+            run(reads, 0, "db", "{'collMod': 'v', 'viewOn': '%s', 'pipeline': [{'$skip': %d}]}", c,
+                x);
+        else if (x % 3 == 1)
+            run(reads, 0, "db", "{'drop': 'v'}");
+        else
+            run(reads, 0, "db", "{'create': 'v', 'viewOn': '%s', 'pipeline': [{'$limit': %d}]}", c,
+                x + 1);
+        break;
+    case 19:
+        run(reads, 0, "db",
+            "{'aggregate': '%s', 'pipeline': [{'$match': {'_id': {'$lt': %d}}}, {'$out': '%s'}], "
+            "'cursor': {}}",
+            c, id, to);
+        break;
+    case 20:
+        run(reads, 0, "db",
+            "{'aggregate': '%s', 'pipeline': [{'$set': {'x': %d}}, {'$merge': {'into': '%s', "
+            "'whenMatched': '%s'}}], 'cursor': {}}",
+            c, x, to, x % 2 ? "merge" : "replace");
         break;
     default:
         run(reads, 0, "other", "{'insert': 'log', 'documents': [{'n': %d}, {'n': 2}, {'n': 3}]}",
