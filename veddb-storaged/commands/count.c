@@ -67,10 +67,12 @@ int stor_run_count(stor_request_t *request, vd_error_t *err)
     int rc = stor_count_parts(request->body, &args.parts, err);
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
-    if (rc == VD_OK && stor_view_is(request, name))
-        return stor_view_count(request, name, &args.parts, err);
     if (rc == VD_OK)
         rc = stor_read_collection(request, name, &id, &collection, err);
+    if (rc == VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW) {
+        vd_error_clear(err);
+        return stor_view_count(request, name, &args.parts, err);
+    }
     if (rc == VD_OK)
         rc = stor_read_parse(request->arena, &args.parts, &request->variables, &spec, err);
     if (rc != VD_OK)
@@ -243,10 +245,12 @@ int stor_run_distinct(stor_request_t *request, vd_error_t *err)
     int rc = distinct_args(request->body, &args, err);
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
-    if (rc == VD_OK && stor_view_is(request, name))
-        return distinct_view(request, name, &args, err);
     if (rc == VD_OK)
         rc = stor_read_collection(request, name, &id, NULL, err);
+    if (rc == VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW) {
+        vd_error_clear(err);
+        return distinct_view(request, name, &args, err);
+    }
     if (rc == VD_OK)
         rc = stor_read_parse(request->arena, &args.parts, &request->variables, &spec, err);
     if (rc != VD_OK)

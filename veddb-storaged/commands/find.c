@@ -195,11 +195,13 @@ int stor_run_find(stor_request_t *request, vd_error_t *err)
     uint64_t collection_id = 0;
     bool done = false;
     int rc = find_args(request, request->body, &args, err);
-    if (rc == VD_OK && stor_view_is(request, args.collection))
-        return stor_view_find(request, args.collection, &args.parts, args.batch_size,
-                              args.single_batch, err);
     if (rc == VD_OK)
         rc = stor_read_collection(request, args.collection, &collection_id, &collection, err);
+    if (rc == VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW) {
+        vd_error_clear(err);
+        return stor_view_find(request, args.collection, &args.parts, args.batch_size,
+                              args.single_batch, err);
+    }
     if (rc == VD_OK)
         rc = stor_read_parse(request->arena, &args.parts, &request->variables, &spec, err);
     if (rc == VD_OK)

@@ -1,12 +1,14 @@
 /* veddb-storaged/pipeline/optimize.c — puts stages into an order that is cheaper and gives the same
  * documents: $unwind into the $lookup before it, $match in front of what does not touch its fields,
- * $limit and $skip with their like.
+ * $limit and $skip with their like; and tells the query what equalities in $expr say, which is how
+ * a $lookup with `let` finds its documents by an index.
  *
  * A $match that has come to the head becomes the query's filter (pipeline.c), which is what all
  * this is for. Fields are told apart by their first part only: careful, and always right. */
 #include "libcommon/bson/build.h"
 #include "veddb-storaged/pipeline/sources.h"
 #include "veddb-storaged/pipeline/stages.h"
+#include "veddb-storaged/query/expr.h"
 
 #define SPLITS_MAX 16
 
@@ -210,6 +212,60 @@ static int match_forward(list_t *list, uint32_t at, vd_error_t *err)
         }
         at--;
     }
+    return VD_OK;
+}
+
+/* ---- $expr ---- */
+
+typedef struct {
+    vd_arena_t *arena;
+    stor_filter_t **added;
+    uint32_t count, cap;
+} narrow_t;
+
+static void narrow_visit(vd_slice_t path, vd_value_t value, void *context)
+{
+    narrow_t *narrow = context;
+    if (narrow->count == narrow->cap)
+        return;
+    stor_filter_t *filter = VD_ARENA_NEW(narrow->arena, stor_filter_t);
+    filter->kind = STOR_FILTER_EQ;
+    stor_path_split(narrow->arena, path, &filter->path);
+    filter->value = vd_value_copy(narrow->arena, value);
+    narrow->added[narrow->count++] = filter;
+}
+
+static int narrow_by(const stor_pipeline_context_t *context, const stor_filter_t *filter,
+                     narrow_t *narrow, vd_error_t *err)
+{
+    stor_expr_env_t env;
+    if (filter->kind != STOR_FILTER_EXPR)
+        return VD_OK;
+    stor_expr_env_init(&env, narrow->arena, context->variables);
+    return stor_expr_equalities(filter->expr, &env, narrow_visit, narrow, err);
+}
+
+int stor_pipeline_narrow(const stor_pipeline_context_t *context, const stor_filter_t **filter,
+                         vd_error_t *err)
+{
+    const stor_filter_t *old = *filter;
+    stor_filter_t *added[8];
+    narrow_t narrow = {context->arena, added, 0, VD_COUNT_OF(added)};
+    bool is_and = old->kind == STOR_FILTER_AND;
+    uint32_t count = is_and ? old->child_count : 1;
+    int rc = VD_OK;
+    for (uint32_t i = 0; rc == VD_OK && i < count; i++)
+        rc = narrow_by(context, is_and ? old->children[i] : old, &narrow, err);
+    if (rc != VD_OK || narrow.count == 0)
+        return rc;
+    stor_filter_t *both = VD_ARENA_NEW(context->arena, stor_filter_t);
+    both->kind = STOR_FILTER_AND;
+    both->children = VD_ARENA_ARRAY(context->arena, stor_filter_t *, count + narrow.count);
+    memcpy(both->children, added, narrow.count * sizeof added[0]);
+    for (uint32_t i = 0; i < count; i++)
+        both->children[narrow.count + i] = is_and ? old->children[i] : (stor_filter_t *)old;
+    both->child_count = count + narrow.count;
+    *filter = both;
     return VD_OK;
 }
 

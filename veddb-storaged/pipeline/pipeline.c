@@ -273,7 +273,10 @@ int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages
                     vd_value_document(vd_bson_get(all[i]->spec, stor_stage_sort.name));
         pipeline->stages += folded;
         pipeline->stage_count -= folded;
-        rc = stor_query_open(context->arena, context->request, &spec, &pipeline->head.query, err);
+        rc = stor_pipeline_narrow(context, &spec.filter, err);
+        if (rc == VD_OK)
+            rc = stor_query_open(context->arena, context->request, &spec, &pipeline->head.query,
+                                 err);
         if (rc != VD_OK) {
             stages_close(all, count);
             return rc;

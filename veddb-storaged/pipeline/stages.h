@@ -38,6 +38,10 @@ stor_output_t *stor_stage_output(stor_stage_t *stage); /* NULL: it does not writ
 /* Puts stages into an order that is cheaper and gives the same: optimize.c. */
 VD_MUST_CHECK int stor_pipeline_optimize(const stor_pipeline_context_t *context,
                                          stor_stage_t ***stages, uint32_t *count, vd_error_t *err);
+/* The filter, and what equalities in its $expr say about fields: bounds can be made of these. The
+ * variables must have their values, for as long as the pipeline lives. */
+VD_MUST_CHECK int stor_pipeline_narrow(const stor_pipeline_context_t *context,
+                                       const stor_filter_t **filter, vd_error_t *err);
 stor_stage_t *stor_stage_match_new(const stor_pipeline_context_t *context, stor_filter_t *filter);
 void stor_stage_cut_set(stor_stage_t *stage, int64_t count);
 
