@@ -267,6 +267,8 @@ int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages
         stor_stage_t **all = pipeline->stages;
         uint32_t count = pipeline->stage_count;
         uint32_t folded = fold_head(context, pipeline, &spec);
+        if (count > 0 && all[0]->class == &stor_stage_sample)
+            stor_stage_sample_from(all[0], context->collection_id);
         for (uint32_t i = 0; i < folded; i++)
             if (all[i]->class == &stor_stage_sort)
                 pipeline->head_sort =

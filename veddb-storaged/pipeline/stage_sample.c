@@ -5,16 +5,23 @@
 #include "libcommon/base/rand.h"
 #include "libcommon/bson/build.h"
 #include "libcommon/bson/compare.h"
+#include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/exec/sample.h"
 #include "veddb-storaged/pipeline/sources.h"
 #include "veddb-storaged/pipeline/stages.h"
 #include "veddb-storaged/query/expr.h"
 
-/* ---- $sample: a reservoir. Each document that comes has the same chance to be in it ---- */
+/* ---- $sample: few of a large collection are taken from random places of its table; else a
+ * reservoir: each document that comes has the same chance to be in it ---- */
+
+#define RANDOM_DOCUMENTS_MIN 100
+#define RANDOM_PART          20 /* at most this part of the collection: 5 % */
 
 typedef struct {
     stor_stage_t stage;
     stor_sources_t *sources;
     int64_t size;
+    uint64_t collection_id; /* 0: documents come from stages */
     vd_rand_t rand;
     bool filled;
     vd_bson_t *kept; /* each on the heap */
@@ -79,13 +86,66 @@ static int keep(sample_t *sample, size_t place, vd_bson_t document, vd_error_t *
     return VD_OK;
 }
 
+static void drop_all(sample_t *sample)
+{
+    for (size_t i = 0; i < sample->count; i++)
+        vd_free((void *)(uintptr_t)sample->kept[i].data);
+    vd_free(sample->kept);
+    stor_memory_give(sample->sources, sample->taken);
+    sample->kept = NULL;
+    sample->count = sample->cap = sample->position = sample->taken = 0;
+}
+
+static int keep_record(const stor_record_t *record, void *context, vd_error_t *err)
+{
+    sample_t *sample = context;
+    return keep(sample, sample->count, record->document, err);
+}
+
+/* *ret_done false: it is better to look at all. */
+static int sample_random(sample_t *sample, stor_request_t *request, bool *ret_done, vd_error_t *err)
+{
+    const stor_collection_t *collection = NULL;
+    *ret_done = false;
+    for (uint32_t i = 0; sample->collection_id != 0 && i < request->held_count; i++)
+        if (request->held[i]->id == sample->collection_id)
+            collection = request->held[i];
+    if (collection == NULL)
+        return VD_OK;
+    int64_t documents = atomic_load(&collection->documents);
+    if (documents < RANDOM_DOCUMENTS_MIN || sample->size > documents / RANDOM_PART)
+        return VD_OK;
+    int rc = stor_sample(request, collection, (uint32_t)sample->size, keep_record, sample, err);
+    if (rc == VD_ERR_NOT_FOUND) {
+        drop_all(sample);
+        return VD_OK;
+    }
+    *ret_done = rc == VD_OK;
+    return rc;
+}
+
+static void shuffle(sample_t *sample)
+{
+    for (size_t i = sample->count; i > 1; i--) {
+        size_t other = vd_rand_below(&sample->rand, i);
+        vd_bson_t swap = sample->kept[i - 1];
+        sample->kept[i - 1] = sample->kept[other];
+        sample->kept[other] = swap;
+    }
+}
+
 static int sample_fill(sample_t *sample, stor_request_t *request, vd_error_t *err)
 {
     vd_bson_t document;
     uint64_t seen = 0, seed;
     int rc;
+    bool done;
     vd_rand_secret(&seed, sizeof seed);
     vd_rand_seed(&sample->rand, seed);
+    rc = sample_random(sample, request, &done, err);
+    sample->filled = done;
+    if (rc != VD_OK || done)
+        return rc;
     while ((rc = stor_stage_pull(&sample->stage, request, &document, err)) == VD_OK) {
         seen++;
         uint64_t place = sample->count < (uint64_t)sample->size
@@ -98,12 +158,7 @@ static int sample_fill(sample_t *sample, stor_request_t *request, vd_error_t *er
     }
     if (rc != VD_ERR_NOT_FOUND)
         return rc;
-    for (size_t i = sample->count; i > 1; i--) {
-        size_t other = vd_rand_below(&sample->rand, i);
-        vd_bson_t swap = sample->kept[i - 1];
-        sample->kept[i - 1] = sample->kept[other];
-        sample->kept[other] = swap;
-    }
+    shuffle(sample);
     sample->filled = true;
     return VD_OK;
 }
@@ -123,13 +178,12 @@ static int sample_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *
 
 static void sample_close(stor_stage_t *stage)
 {
-    sample_t *sample = (sample_t *)stage;
-    for (size_t i = 0; i < sample->count; i++)
-        vd_free((void *)(uintptr_t)sample->kept[i].data);
-    vd_free(sample->kept);
-    stor_memory_give(sample->sources, sample->taken);
-    sample->kept = NULL;
-    sample->count = sample->cap = sample->position = sample->taken = 0;
+    drop_all((sample_t *)stage);
+}
+
+void stor_stage_sample_from(stor_stage_t *stage, uint64_t collection_id)
+{
+    ((sample_t *)stage)->collection_id = collection_id;
 }
 
 const stor_stage_class_t stor_stage_sample = {

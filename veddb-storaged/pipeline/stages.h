@@ -33,6 +33,8 @@ vd_slice_t stor_stage_lookup_as(const stor_stage_t *stage);
 bool stor_stage_graph_fold(stor_stage_t *stage, const stor_unwind_facts_t *unwind);
 vd_slice_t stor_stage_graph_as(const stor_stage_t *stage);
 
+/* $sample is the first stage and takes from all documents of this collection. */
+void stor_stage_sample_from(stor_stage_t *stage, uint64_t collection_id);
 stor_output_t *stor_stage_output(stor_stage_t *stage); /* NULL: it does not write */
 
 /* Puts stages into an order that is cheaper and gives the same: optimize.c. */

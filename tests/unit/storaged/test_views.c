@@ -209,6 +209,18 @@ Test(views, lookup_groups)
          NULL, VD_ERR_QUERY_EXCEEDED_MEMORY_LIMIT_NO_DISK_USE, NULL},
         {"db", AGGREGATE("big", "{'$sample': {'size': 7}}, {'$count': 'n'}"),
          "{'cursor.firstBatch': [{'n': 7}]}", 0, NULL},
+        /* few of many: from random places, each once, also after another stage and for all */
+        {"db",
+         AGGREGATE("small", "{'$sample': {'size': 15}}, {'$group': {'_id': null, 'ids': "
+                            "{'$addToSet': '$_id'}}}, {'$project': {'_id': 0, 'n': {'$size': "
+                            "'$ids'}}}"),
+         "{'cursor.firstBatch': [{'n': 15}]}", 0, NULL},
+        {"db",
+         AGGREGATE("small", "{'$match': {'k': 1}}, {'$sample': {'size': 5}}, {'$group': {'_id': "
+                            "'$k', 'n': {'$sum': 1}}}"),
+         "{'cursor.firstBatch': [{'_id': 1, 'n': 5}]}", 0, NULL},
+        {"db", AGGREGATE("small", "{'$sample': {'size': 1000}}, {'$count': 'n'}"),
+         "{'cursor.firstBatch': [{'n': 300}]}", 0, NULL},
     };
     READS_SCRIPT(reads, steps);
     reads_close(reads);
