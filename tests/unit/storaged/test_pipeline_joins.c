@@ -57,6 +57,17 @@ static const struct {
            ", " ID_ONLY "], 'as': 'r'}}, {'$project': {'r': '$r._id'}}",
      "[{'_id': 1, 'r': [10, 11]}, {'_id': 2, 'r': [11, 12]}, {'_id': 3, 'r': [13, 14]}, "
      "{'_id': 4, 'r': [13, 14]}, {'_id': 5, 'r': [10, 11]}, {'_id': 6, 'r': [13, 14]}]"},
+    /* paths through arrays: null only when they lead to nothing at all */
+    {"{'%documents': [{'_id': 1, 'a': [{'y': 2}, {'x': 1}]}, {'_id': 2, 'a': [{'y': 1}]}, {'_id': "
+     "3, 'a': [{'x': null}, {'x': [1]}]}, {'_id': 4, 'a': [1]}, {'_id': 5, 'a': [[{'x': 1}]]}, "
+     "{'_id': 6, 'a': {'x': [[], 3]}}, {'_id': 7, 'a': [{'x': []}, {'x': [[]]}]}, {'_id': 8, 'a': "
+     "{'x': []}}, {'_id': 9, 'a': {'x': [[1, 2], 5]}}]}, {'$lookup': {'localField': 'a.x', "
+     "'foreignField': 'b', 'pipeline': [{'%documents': [{'_id': 'n', 'b': null}, {'_id': 'one', "
+     "'b': 1}, {'_id': 'e', 'b': []}, {'_id': 'p', 'b': [1, 2]}]}, {'$project': {'_id': 1}}], "
+     "'as': 'r'}}, {'$project': {'r': '$r._id'}}",
+     "[{'_id': 1, 'r': ['one', 'p']}, {'_id': 2, 'r': ['n']}, {'_id': 3, 'r': ['n', 'one', 'p']}, "
+     "{'_id': 4, 'r': ['n']}, {'_id': 5, 'r': ['n']}, {'_id': 6, 'r': ['e']}, {'_id': 7, 'r': "
+     "['e']}, {'_id': 8, 'r': ['n']}, {'_id': 9, 'r': ['p']}]"},
     /* by `let` */
     {LOCAL ", {'$limit': 2}, {'$lookup': {'let': {'k': '$k'}, 'pipeline': [" FOREIGN
            ", {'$match': {'$expr': {'$eq': ['$f', '$$k']}}}, " ID_ONLY "], 'as': 'r'}}",
