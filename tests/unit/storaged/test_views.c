@@ -1,5 +1,6 @@
 /* tests/unit/storaged/test_views.c — views as commands see them: made, changed, read, refused; and
  * collections that an aggregation joins and writes, over an engine. */
+#include "libcommon/base/rand.h"
 #include "tests/unit/storaged/reads_support.h"
 
 static void script(const reads_step_t *steps, size_t count)
@@ -224,4 +225,83 @@ Test(views, lookup_groups)
     };
     READS_SCRIPT(reads, steps);
     reads_close(reads);
+}
+
+/* What is found for a group of documents at once is what is found for each alone. */
+static const char *random_field(vd_arena_t *arena, vd_rand_t *rand, int depth)
+{
+    static const char *const scalars[] = {"1",
+                                          "2",
+                                          "{'$numberLong': '1'}",
+                                          "1.0",
+                                          "null",
+                                          "'x'",
+                                          "''",
+                                          "{'y': 1}",
+                                          "true",
+                                          "[]",
+                                          "'$x'",
+                                          "[[1]]",
+                                          "{'$undefined': true}"};
+    uint64_t kind = vd_rand_below(rand, depth == 0 ? 2 : 6);
+    if (kind < 2 || depth == 0)
+        return scalars[vd_rand_below(rand, VD_COUNT_OF(scalars) - 1)];
+    const char *a = random_field(arena, rand, depth - 1), *b = random_field(arena, rand, depth - 1);
+    if (kind == 2)
+        return vd_arena_printf(arena, "[%s, %s]", a, b);
+    if (kind == 3)
+        return vd_arena_printf(arena, "{'%s': %s}", vd_rand_below(rand, 3) == 0 ? "y" : "x", a);
+    return vd_arena_printf(arena, "[{'x': %s}, {'%s': %s}]", a,
+                           vd_rand_below(rand, 2) == 0 ? "x" : "z", b);
+}
+
+static void insert_random(reads_t *reads, vd_rand_t *rand, const char *name, int count)
+{
+    vd_arena_t *arena = vd_arena_create();
+    for (int i = 0; i < count; i++) {
+        const char *command =
+            vd_rand_below(rand, 10) == 0
+                ? vd_arena_printf(arena, "{'insert': '%s', 'documents': [{'_id': %d}]}", name, i)
+                : vd_arena_printf(arena, "{'insert': '%s', 'documents': [{'_id': %d, 'f': %s}]}",
+                                  name, i, random_field(arena, rand, 2));
+        cr_assert_eq(reads_run(reads, "db", command), VD_OK, "%s", command);
+    }
+    vd_arena_destroy(&arena);
+}
+
+#define BOTH(path, other)                                                                          \
+    {                                                                                              \
+        "db",                                                                                      \
+            AGGREGATE("a",                                                                         \
+                      "{'$lookup': {'from': 'b', 'localField': '" path "', 'foreignField': '"      \
+                      "" other "', 'as': 'r1'}}, {'$lookup': {'from': 'b', 'localField': '"        \
+                      "" path "', 'foreignField': '" other "', 'pipeline': [], 'as': 'r2'}}, "     \
+                      "{'$match': {'$expr': {'$ne': ['$r1', '$r2']}}}"),                           \
+            "{'cursor.firstBatch': []}", 0, NULL                                                   \
+    }
+
+Test(views, lookup_groups_are_as_single_ones)
+{
+    static const reads_step_t steps[] = {
+        BOTH("f", "f"),
+        BOTH("f.x", "f"),
+        BOTH("f", "f.x"),
+        BOTH("f.x", "f.x"),
+        BOTH("f.0", "f.x"),
+        BOTH("f", "f.0.x"),
+        {"db", /* and there is something to compare */
+         AGGREGATE("a", "{'$lookup': {'from': 'b', 'localField': 'f', 'foreignField': 'f', 'as': "
+                        "'r'}}, {'$match': {'r.3': {'$exists': true}}}, {'$limit': 1}, {'$count': "
+                        "'n'}"),
+         "{'cursor.firstBatch': [{'n': 1}]}", 0, NULL},
+    };
+    for (uint64_t seed = 1; seed <= 4; seed++) {
+        vd_rand_t rand;
+        vd_rand_seed(&rand, seed);
+        reads_t *reads = reads_open();
+        insert_random(reads, &rand, "a", 60);
+        insert_random(reads, &rand, "b", 60);
+        READS_SCRIPT(reads, steps);
+        reads_close(reads);
+    }
 }
