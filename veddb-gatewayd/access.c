@@ -2,7 +2,7 @@
  * others answer parts of its question. */
 #include "veddb-gatewayd/access.h"
 
-#define STAGE_DEPTH_MAX 20
+#define STAGE_DEPTH_MAX 40 /* storage refuses more than 20, in its own words */
 
 typedef struct {
     const gate_command_t *command;
@@ -175,6 +175,9 @@ static bool may_write_out(const question_t *q, vd_value_t spec, vd_slice_t db, b
         if (name.type == VD_BSON_STRING)
             out = vd_value_string(name);
     }
+    if (flag_of(q->sections->body, "bypassDocumentValidation") &&
+        !on_collection(q, GATE_ACTION_bypassDocumentValidation, out_db, out))
+        return false;
     return (!insert || on_collection(q, GATE_ACTION_insert, out_db, out)) &&
            (!update || on_collection(q, GATE_ACTION_update, out_db, out)) &&
            (!remove || on_collection(q, GATE_ACTION_remove, out_db, out));
@@ -236,8 +239,10 @@ static bool may_stage(const question_t *q, vd_slice_t stage, vd_value_t spec, vd
     if (vd_slice_is(stage, "$currentOp"))
         return may_current_op(q, spec);
     if (vd_slice_is(stage, "$listLocalSessions") || vd_slice_is(stage, "$listSessions")) {
-        bool all = spec.type == VD_BSON_OBJECT && flag_of(vd_value_document(spec), "allUsers");
-        return !all || on_cluster(q, GATE_ACTION_listSessions);
+        bool others = spec.type == VD_BSON_OBJECT &&
+                      (flag_of(vd_value_document(spec), "allUsers") ||
+                       !vd_value_is_missing(vd_bson_get(vd_value_document(spec), "users")));
+        return !others || on_cluster(q, GATE_ACTION_listSessions);
     }
     if (vd_slice_is(stage, "$documents") || vd_slice_is(stage, "$listSearchIndexes"))
         return true;

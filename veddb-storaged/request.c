@@ -365,7 +365,8 @@ static int admission_check(stor_request_t *request, vd_error_t *err)
                             "retryable write commands. autocommit:false was not provided, and %s "
                             "is not a retryable write command.",
                             request->entry->name);
-    if (request->write_concern.present && (flags & STOR_COMMAND_WRITES) == 0 &&
+    if (request->write_concern.present &&
+        (flags & (STOR_COMMAND_WRITES | STOR_COMMAND_MAY_WRITE)) == 0 &&
         (request->write_concern.majority || request->write_concern.mode.len > 0 ||
          request->write_concern.w > 1))
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
@@ -554,7 +555,7 @@ void stor_request_concern_failed(stor_request_t *request, int code, const char *
 }
 
 /* What is left to wait for, once the reply is on disk here. */
-static void wait_decide(stor_request_t *request)
+static void wait_decide(stor_request_t *request, bool wrote)
 {
     const stor_write_concern_t *concern = &request->write_concern;
     stor_wait_t *wait = &request->wait;
@@ -562,7 +563,8 @@ static void wait_decide(stor_request_t *request)
     if (stor_replication_alone(request->storage) || request->entry == NULL ||
         request->depends_on == 0)
         return;
-    if ((request->entry->flags & STOR_COMMAND_WRITES) != 0) {
+    if ((request->entry->flags & STOR_COMMAND_WRITES) != 0 ||
+        (wrote && (request->entry->flags & STOR_COMMAND_MAY_WRITE) != 0)) {
         bool more = !concern->present || !concern->has_w || concern->majority ||
                     concern->mode.len > 0 || concern->w > 1;
         if (more && (request->command.flags & VDP_COMMAND_NO_REPLY) == 0)
@@ -683,7 +685,7 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
     note_time(request);
     counters_add(request);
     if (rc == VD_OK || written != 0)
-        wait_decide(request);
+        wait_decide(request, written != 0);
 }
 
 /* ---- for handlers ---- */

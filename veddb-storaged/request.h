@@ -21,7 +21,7 @@
 #include "veddb-storaged/query/variables.h"
 #include "veddb-storaged/storaged.h"
 
-#define STOR_REQUEST_HELD_MAX  8
+#define STOR_REQUEST_HELD_MAX  64
 #define STOR_SESSION_KEY_BYTES 48
 
 /* What a logical session is known by (sessions.h): lsid + digest of its user. */

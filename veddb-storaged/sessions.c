@@ -91,6 +91,25 @@ void stor_sessions_close(stor_sessions_t **sessions_p)
     *sessions_p = NULL;
 }
 
+void stor_sessions_visit(stor_sessions_t *sessions,
+                         void (*visit)(const stor_session_key_t *key, uint64_t last_used_ms,
+                                       void *context),
+                         void *context)
+{
+    for (int i = 0; i < SHARDS; i++) {
+        shard_t *shard = &sessions->shards[i];
+        size_t position = 0;
+        vd_slice_t key;
+        void *value;
+        pthread_mutex_lock(&shard->lock);
+        while (vd_map_next(shard->by_key, &position, &key, &value)) {
+            const session_t *session = value;
+            visit(&session->key, session->last_used_ms, context);
+        }
+        pthread_mutex_unlock(&shard->lock);
+    }
+}
+
 uint64_t stor_sessions_count(stor_sessions_t *sessions)
 {
     return atomic_load(&sessions->count);

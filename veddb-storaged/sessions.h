@@ -42,6 +42,12 @@ bool stor_sessions_row_ok(vd_slice_t key, vd_slice_t value);
 /* Forgets what is known in memory, but not sessions in which a write runs (a load: the rows are
  * others now). */
 void stor_sessions_forget(stor_sessions_t *sessions);
+/* Visits what is in memory, a shard's at a time under its lock: must be quick. last_used_ms:
+ * monotonic. */
+void stor_sessions_visit(stor_sessions_t *sessions,
+                         void (*visit)(const stor_session_key_t *key, uint64_t last_used_ms,
+                                       void *context),
+                         void *context);
 uint64_t stor_sessions_count(stor_sessions_t *sessions);
 
 /* ---- retryable writes ---- */

@@ -47,6 +47,15 @@ static int options_set(stor_collection_t *collection, vd_bson_t options, vd_erro
         collection->cas = STOR_CAS_REQUIRED;
     else if (cas.type == VD_BSON_STRING && vd_slice_is(vd_value_string(cas), "off"))
         collection->cas = STOR_CAS_OFF;
+    vd_value_t on = vd_bson_get(copy, "viewOn"), stages = vd_bson_get(copy, "pipeline");
+    collection->view = on.type == VD_BSON_STRING;
+    if (collection->view) {
+        static const uint8_t empty_array[5] = {5, 0, 0, 0, 0};
+        collection->view_on = vd_value_string(on);
+        collection->view_pipeline = stages.type == VD_BSON_ARRAY
+                                        ? vd_value_document(stages)
+                                        : (vd_bson_t){empty_array, sizeof empty_array};
+    }
     vd_value_t images = vd_bson_get(copy, "changeStreamPreAndPostImages");
     collection->images = images.type == VD_BSON_OBJECT &&
                          vd_value_as_flag(vd_bson_get(vd_value_document(images), "enabled"));
@@ -241,6 +250,12 @@ static int not_found(stor_request_t *request, vd_error_t *err)
     return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns not found");
 }
 
+static int is_view(const char *ns, vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW,
+                        "Namespace %s is a view, not a collection", ns);
+}
+
 /* *ret: NULL when it does not exist. False when it is fenced now: then nothing is held. */
 static bool try_acquire(stor_catalog_t *catalog, vd_map_t *map, vd_slice_t key,
                         stor_collection_t **ret)
@@ -263,6 +278,11 @@ static int acquire(stor_request_t *request, vd_map_t *map, vd_slice_t key,
         if (try_acquire(catalog, map, key, &collection)) {
             if (collection == NULL)
                 return not_found(request, err);
+            if (collection->view) {
+                int refused = is_view(collection->ns, err);
+                share_give(catalog, collection);
+                return refused;
+            }
             request->held[request->held_count++] = collection;
             *ret_collection = collection;
             return VD_OK;
@@ -330,10 +350,19 @@ int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespa
         for (; open && taken < count; taken++)
             open = try_acquire(catalog, catalog->by_ns, namespaces[taken], &ret_collections[taken]);
         if (open) {
-            for (uint32_t i = 0; i < count; i++)
-                if (ret_collections[i] != NULL)
-                    request->held[request->held_count++] = ret_collections[i];
-            return VD_OK;
+            int rc = VD_OK;
+            for (uint32_t i = 0; i < count; i++) {
+                if (ret_collections[i] == NULL)
+                    continue;
+                request->held[request->held_count++] = ret_collections[i];
+                if (ret_collections[i]->view)
+                    rc = is_view(ret_collections[i]->ns, err);
+            }
+            if (rc != VD_OK) /* it was no view a moment ago */
+                for (uint32_t i = 0; i < count; i++)
+                    if (ret_collections[i] != NULL)
+                        stor_catalog_release(request, ret_collections[i]);
+            return rc;
         }
         /* Nobody waits at a fence while he holds a share. */
         for (uint32_t i = 0; i < taken; i++)
@@ -343,6 +372,25 @@ int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespa
         if (rc != VD_OK)
             return rc;
     }
+}
+
+bool stor_catalog_view(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db, vd_slice_t name,
+                       vd_slice_t *ret_on, vd_bson_t *ret_pipeline)
+{
+    uint8_t buf[VD_NAMESPACE_MAX_BYTES + 1];
+    vd_slice_t key;
+    if (ns_key(db, name, buf, sizeof buf, &key) != VD_OK)
+        return false;
+    pthread_rwlock_rdlock(&catalog->lock);
+    const stor_collection_t *collection = vd_map_get(catalog->by_ns, key);
+    bool view = collection != NULL && collection->view;
+    if (view) {
+        vd_bson_t stages = collection->view_pipeline;
+        *ret_on = vd_arena_copy_slice(arena, collection->view_on);
+        *ret_pipeline = (vd_bson_t){vd_arena_copy(arena, stages.data, stages.len), stages.len};
+    }
+    pthread_rwlock_unlock(&catalog->lock);
+    return view;
 }
 
 void stor_catalog_release(stor_request_t *request, stor_collection_t *collection)
@@ -388,6 +436,7 @@ static stor_collection_info_t info_of(const stor_collection_t *collection, vd_ar
         .name = vd_arena_copy_slice(arena, collection->name),
         .uuid = vd_arena_copy(arena, collection->uuid, 16),
         .options = options,
+        .view = collection->view,
         .documents = atomic_load(&collection->documents),
         .bytes = atomic_load(&collection->bytes),
         .hash = atomic_load(&collection->hash),

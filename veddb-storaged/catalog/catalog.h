@@ -42,6 +42,9 @@ struct stor_collection {
     uint8_t uuid[16];
     bool is_auth;             /* admin.system.users or .roles */
     bool images;              /* changeStreamPreAndPostImages: writes journal what was before */
+    bool view;                /* its table stays empty; only stor_catalog_view tells of it */
+    vd_slice_t view_on;       /* a collection or view of the same database; in options */
+    vd_bson_t view_pipeline;  /* array; in options */
     vd_bson_t options;        /* as given to create, normalised: what listCollections shows */
     stor_filter_t *validator; /* NULL = none; borrowed from options_arena */
     stor_validation_level_t validation_level;
@@ -63,7 +66,8 @@ struct stor_collection {
 };
 
 /* ---- for handlers ---- */
-/* The collection, or VD_ERR_NAMESPACE_NOT_FOUND (quiet: reads of a missing collection find
+/* The functions that acquire refuse a view (166): who can do with one asks stor_catalog_view
+ * before. The collection, or VD_ERR_NAMESPACE_NOT_FOUND (quiet: reads of a missing collection find
  * nothing). It is held until the handler returns (or stor_catalog_release). */
 VD_MUST_CHECK int stor_catalog_acquire(stor_request_t *request, vd_slice_t db, vd_slice_t name,
                                        stor_collection_t **ret_collection, vd_error_t *err);
@@ -80,6 +84,9 @@ VD_MUST_CHECK int stor_catalog_acquire_many(stor_request_t *request, const vd_sl
                                             uint32_t count, stor_collection_t **ret_collections,
                                             vd_error_t *err);
 void stor_catalog_release(stor_request_t *request, stor_collection_t *collection);
+/* What a view stands on and its stages, copied into the arena; false: there is no such view. */
+bool stor_catalog_view(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db, vd_slice_t name,
+                       vd_slice_t *ret_on, vd_bson_t *ret_pipeline);
 void stor_catalog_release_all(stor_request_t *request);
 
 /* ---- what exists: visits a consistent copy; ascending by name ---- */
@@ -88,6 +95,7 @@ typedef struct {
     vd_slice_t db, name;
     const uint8_t *uuid;
     vd_bson_t options;
+    bool view;
     int64_t documents, bytes;
     uint64_t hash;
     int64_t file_bytes, free_bytes; /* of the table; -1 when it can't be told */

@@ -457,6 +457,12 @@ static int rename_locked(stor_request_t *request, vd_slice_t from_db, vd_slice_t
     }
     if (from == target)
         return vd_error_set(err, VD_ERR_ILLEGAL_OPERATION, "Can't rename a collection to itself");
+    if (from->view)
+        return vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW, "cannot rename view: %s",
+                            from->ns);
+    if (target != NULL && target->view)
+        return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS,
+                            "a view already exists with that name: %s", target->ns);
     if (target != NULL && !drop_target) {
         stor_request_depends_newest(request);
         return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "target namespace exists");

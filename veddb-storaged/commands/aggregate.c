@@ -3,9 +3,11 @@
  * The pipeline is parsed in the arena of the cursor that may come of it. Counting everything, as
  * drivers' countDocuments({}) asks, is answered from the kept count. */
 #include "veddb-storaged/args.h"
+#include "veddb-storaged/commands/aggregate_out.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
-#include "veddb-storaged/pipeline/pipeline.h"
+#include "veddb-storaged/local/local.h"
+#include "veddb-storaged/pipeline/sources.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/streams/stream.h"
 
@@ -24,7 +26,7 @@ static const stor_arg_t aggregate_table[] = {
     STOR_ARG("let", STOR_ARG_DOCUMENT, raw_args_t, args.let, 0),
     STOR_ARG("collation", STOR_ARG_DOCUMENT, raw_args_t, collation, 0),
     {"allowDiskUse", STOR_ARG_IGNORED, 0, 0}, /* a permission: what would need it gives 292 */
-    {"bypassDocumentValidation", STOR_ARG_IGNORED, 0, 0}, /* no stage writes */
+    STOR_ARG("bypassDocumentValidation", STOR_ARG_BOOL, raw_args_t, args.bypass, 0),
 };
 
 int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain,
@@ -139,7 +141,7 @@ static int answer_count(stor_request_t *request, const stor_collection_t *collec
 
 typedef struct {
     stor_pipeline_t *pipeline;
-    uint64_t collection_id;
+    stor_sources_t *sources;
     /* a change stream */
     stor_stream_t *stream;
     stor_token_t token; /* of the last event that was returned, or a mark behind it */
@@ -151,14 +153,18 @@ static int aggregate_fill(void *state, stor_request_t *request, stor_batch_t *ba
 {
     aggregate_t *aggregate = state;
     const stor_query_t *query = stor_pipeline_query(aggregate->pipeline);
-    int rc = aggregate->collection_id == 0
-                 ? VD_OK
-                 : stor_read_again(request, aggregate->collection_id, err);
+    /* The first batch finds them held: the pipeline was parsed over them. */
+    int rc =
+        request->held_count > 0 ? VD_OK : stor_sources_acquire(aggregate->sources, request, err);
     if (query != NULL)
         stor_read_plan_summary(request, stor_query_summary(query, request->arena));
     while (rc == VD_OK && !stor_batch_full(batch)) {
         vd_bson_t document;
         rc = stor_pipeline_next(aggregate->pipeline, request, &document, err);
+        if (rc == VD_OK && document.len > VD_BSON_INTERNAL_MAX_BYTES)
+            rc = vd_error_set(err, VD_ERR_BSON_OBJECT_TOO_LARGE,
+                              "BSONObj size: %u (0x%X) is invalid. Size must be between 0 and %d",
+                              document.len, document.len, VD_BSON_INTERNAL_MAX_BYTES);
         if (rc == VD_OK && !stor_batch_add(batch, document)) {
             stor_pipeline_push_back(aggregate->pipeline);
             break;
@@ -264,9 +270,80 @@ static int stream_begin(stor_request_t *request, aggregate_t *aggregate, vd_erro
     return rc;
 }
 
+/* ---- opening ---- */
+
+static bool starts_stream(vd_bson_t pipeline)
+{
+    vd_slice_t name;
+    vd_value_t stage, spec;
+    return vd_bson_first(pipeline, &name, &stage) && stage.type == VD_BSON_OBJECT &&
+           vd_bson_first(vd_value_document(stage), &name, &spec) &&
+           vd_slice_is(name, "$changeStream");
+}
+
+int stor_aggregate_open(stor_request_t *request, vd_arena_t *arena,
+                        const stor_aggregate_args_t *args, stor_variables_t *variables,
+                        stor_sources_t **ret_sources, stor_pipeline_t **ret_pipeline,
+                        vd_error_t *err)
+{
+    stor_pipeline_context_t context = {.arena = arena,
+                                       .request = request,
+                                       .variables = variables,
+                                       .db = vd_arena_copy_slice(arena, request->db),
+                                       .hint = args->hint,
+                                       .explain = args->in_explain};
+    vd_bson_t stages = args->pipeline;
+    stor_sources_t *sources = NULL;
+    int rc = stor_read_hint(args->hint, &context.natural, err);
+    if (rc == VD_OK && !vd_bson_is_empty(args->let))
+        rc = stor_variables_parse_let(arena, args->let, variables, err);
+    if (rc == VD_OK)
+        rc = stor_sources_gather(request, arena, request->db, args->collection, stages, &sources,
+                                 err);
+    if (rc == VD_OK)
+        rc = stor_sources_acquire(sources, request, err);
+    if (rc == VD_OK && sources->own) {
+        const stor_source_t *source = &sources->items[0];
+        context.collection = source->base;
+        context.collection_id = source->id;
+        if (source->view.data != NULL && starts_stream(stages))
+            rc = vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW,
+                              "Namespace %.*s.%.*s is a view, not a collection",
+                              VD_SLICE_FMT(source->db), VD_SLICE_FMT(source->name));
+        else if (source->view.data != NULL)
+            rc = stor_pipeline_join(arena, source->view, stages, &stages, err);
+    }
+    context.sources = sources;
+    if (rc == VD_OK)
+        rc = stor_pipeline_parse(&context, stages, ret_pipeline, err);
+    *ret_sources = sources;
+    return rc;
+}
+
+static int write_concern_check(const stor_request_t *request, vd_error_t *err)
+{
+    const stor_write_concern_t *concern = &request->write_concern;
+    if (!concern->present || !(concern->majority || concern->mode.len > 0 || concern->w > 1))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                        "Command does not support writeConcern: aggregate");
+}
+
+static int aggregate_write(stor_request_t *request, aggregate_t *aggregate, bool bypass,
+                           vd_error_t *err)
+{
+    stor_batch_t batch;
+    vd_slice_t ns = request->ns;
+    int rc = stor_aggregate_output(request, aggregate->sources, aggregate->pipeline, bypass, err);
+    if (rc != VD_OK)
+        return rc;
+    stor_batch_begin(&batch, request, true, 0);
+    stor_batch_end(&batch, 0, ns);
+    return VD_OK;
+}
+
 /* Takes the arena. */
-static int aggregate_cursor(stor_request_t *request, uint64_t collection_id, vd_arena_t *arena,
-                            vd_error_t *err)
+static int aggregate_cursor(stor_request_t *request, vd_arena_t *arena, vd_error_t *err)
 {
     stor_aggregate_args_t args = {0};
     vd_bson_t body = {vd_arena_copy(arena, request->body.data, request->body.len),
@@ -274,61 +351,67 @@ static int aggregate_cursor(stor_request_t *request, uint64_t collection_id, vd_
     stor_variables_t *variables =
         vd_arena_copy(arena, &request->variables, sizeof request->variables);
     aggregate_t *aggregate = VD_ARENA_NEW(arena, aggregate_t);
-    stor_pipeline_context_t context = {.arena = arena,
-                                       .request = request,
-                                       .variables = variables,
-                                       .db = vd_arena_copy_slice(arena, request->db),
-                                       .collection_id = collection_id};
     int rc = stor_aggregate_args(request, body, false, &args, err);
     if (rc == VD_OK)
-        rc = stor_read_hint(args.hint, &context.natural, err);
-    if (rc == VD_OK && !vd_bson_is_empty(args.let))
-        rc = stor_variables_parse_let(arena, args.let, variables, err);
-    if (rc == VD_OK) {
-        context.hint = args.hint;
-        context.collection = vd_arena_copy_slice(arena, args.collection);
-        aggregate->collection_id = collection_id;
-        rc = stor_pipeline_parse(&context, args.pipeline, &aggregate->pipeline, err);
-    }
+        rc = stor_aggregate_open(request, arena, &args, variables, &aggregate->sources,
+                                 &aggregate->pipeline, err);
+    bool writes = rc == VD_OK && stor_pipeline_output(aggregate->pipeline) != NULL;
     bool stream = rc == VD_OK && stor_pipeline_is_stream(aggregate->pipeline);
-    if (stream) {
+    if (rc == VD_OK && !writes)
+        rc = write_concern_check(request, err);
+    if (rc == VD_OK && stream)
         rc = stream_begin(request, aggregate, err);
-        if (rc != VD_OK)
-            stor_pipeline_close(&aggregate->pipeline);
-    }
-    if (rc != VD_OK) {
+    if (rc == VD_OK && writes)
+        rc = aggregate_write(request, aggregate, args.bypass, err);
+    if (rc != VD_OK || writes) {
+        stor_pipeline_close(&aggregate->pipeline);
         vd_arena_destroy(&arena);
         return rc;
     }
+    uint64_t id = aggregate->sources->own ? aggregate->sources->items[0].id : 0;
     stor_client_cursor_options_t options = {.class = stream ? &stream_class : &aggregate_class,
                                             .ns = request->ns,
                                             /* a stream outlives its collection: it tells the end */
-                                            .collection_id = stream ? 0 : collection_id,
+                                            .collection_id = stream ? 0 : id,
                                             .originating = body};
     return stor_read_cursor(request, &options, &arena, aggregate, args.batch_size,
                             VD_FIRST_BATCH_DOCUMENTS, false, err);
 }
 
+/* Counting everything of a collection that is there. *ret_done: answered. */
+static int count_fast(stor_request_t *request, const stor_aggregate_args_t *args, bool *ret_done,
+                      vd_error_t *err)
+{
+    stor_collection_t *collection = NULL;
+    vd_value_t id;
+    vd_slice_t field, on;
+    vd_bson_t stages;
+    *ret_done = false;
+    if (args->collection.len == 0 || args->batch_size == 0 || !vd_bson_is_empty(args->let) ||
+        !counts_all(args->pipeline, &id, &field) || stor_read_hints_index(args->hint) ||
+        stor_local_find(request->storage, request->db, args->collection) != 0 ||
+        stor_catalog_view(request->storage->catalog, request->arena, request->db, args->collection,
+                          &on, &stages))
+        return VD_OK;
+    uint64_t collection_id;
+    int rc = stor_read_collection(request, args->collection, &collection_id, &collection, err);
+    if (rc != VD_OK || collection == NULL)
+        return rc;
+    *ret_done = true;
+    return answer_count(request, collection, id, field, err);
+}
+
 int stor_run_aggregate(stor_request_t *request, vd_error_t *err)
 {
     stor_aggregate_args_t args = {0};
-    stor_collection_t *collection = NULL;
-    uint64_t collection_id = 0;
-    vd_value_t id;
-    vd_slice_t field;
+    bool done = false;
     int rc = stor_aggregate_args(request, request->body, false, &args, err);
     if (rc != VD_OK)
         return rc;
     if (args.explain)
         return stor_explain(request, request->body, STOR_EXPLAIN_PLANNER, err);
-    if (args.collection.len == 0)
-        (void)stor_request_namespace(request, VD_SLICE_LIT("$cmd.aggregate"));
-    else
-        rc = stor_read_source(request, args.collection, &collection_id, &collection, err);
-    if (rc != VD_OK)
-        return rc;
-    if (collection != NULL && args.batch_size != 0 && vd_bson_is_empty(args.let) &&
-        !stor_read_hints_index(args.hint) && counts_all(args.pipeline, &id, &field))
-        return answer_count(request, collection, id, field, err);
-    return aggregate_cursor(request, collection_id, vd_arena_create(), err);
+    (void)stor_request_namespace(request, args.collection.len > 0 ? args.collection
+                                                                  : VD_SLICE_LIT("$cmd.aggregate"));
+    rc = count_fast(request, &args, &done, err);
+    return rc != VD_OK || done ? rc : aggregate_cursor(request, vd_arena_create(), err);
 }

@@ -5,6 +5,7 @@
 #include "veddb-storaged/commands/collection_options.h"
 #include "veddb-storaged/commands/index_spec.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/commands/view.h"
 
 typedef struct {
     stor_collection_options_t options;
@@ -244,6 +245,54 @@ static void index_reply(stor_request_t *request, const index_change_t *change)
     }
 }
 
+/* ---- views ---- */
+
+typedef struct {
+    stor_request_t *request;
+    vd_slice_t name;
+    const coll_mod_args_t *args;
+} view_t;
+
+static int view_change(void *context, vd_bson_t old, vd_bson_t *ret_options, vd_error_t *err)
+{
+    const view_t *view = context;
+    vd_value_t on = view->args->view_on, stages = view->args->pipeline;
+    if (vd_value_is_nullish(on))
+        on = vd_bson_get(old, "viewOn");
+    if (vd_value_is_nullish(stages))
+        stages = vd_bson_get(old, "pipeline");
+    if (on.type != VD_BSON_STRING) /* it was made anew as a collection */
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "option only supported on a view: viewOn");
+    return stor_view_options(
+        view->request, view->name, vd_value_string(on),
+        stages.type == VD_BSON_ARRAY ? vd_value_document(stages) : VD_BSON_NONE, ret_options, err);
+}
+
+static int view_modify(stor_request_t *request, vd_slice_t name, const coll_mod_args_t *args,
+                       vd_error_t *err)
+{
+    if (!vd_value_is_nullish(args->validator) || args->options.level.data != NULL ||
+        args->options.action.data != NULL || args->index.data != NULL || args->images.data != NULL)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "option not supported on a view");
+    if (!vd_value_is_nullish(args->view_on) && args->view_on.type != VD_BSON_STRING)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field 'collMod.viewOn' is the wrong type '%s', expected type "
+                            "'string'",
+                            vd_bson_type_name(args->view_on.type));
+    if (!vd_value_is_nullish(args->pipeline) && args->pipeline.type != VD_BSON_ARRAY)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field 'collMod.pipeline' is the wrong type '%s', expected type "
+                            "'array'",
+                            vd_bson_type_name(args->pipeline.type));
+    if (vd_value_is_nullish(args->view_on) != vd_value_is_nullish(args->pipeline))
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "Must specify both 'viewOn' and 'pipeline' when modifying a view");
+    if (vd_value_is_nullish(args->view_on))
+        return VD_OK;
+    view_t view = {request, name, args};
+    return stor_catalog_modify(request, request->db, name, view_change, &view, err);
+}
+
 /* ---- the command ---- */
 
 /* It is there now; whether it still is when the change is made, the catalog tells. */
@@ -287,6 +336,8 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
                              VD_COUNT_OF(coll_mod_table), &args, err);
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
+    if (rc == VD_OK && stor_view_is(request, name))
+        return view_modify(request, name, &args, err);
     if (rc == VD_OK)
         rc = is_there(request, name, err);
     if (rc == VD_OK)

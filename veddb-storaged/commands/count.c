@@ -5,6 +5,7 @@
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/query/collation.h"
+#include "veddb-storaged/commands/view.h"
 #include "veddb-storaged/query/match.h"
 
 typedef struct {
@@ -71,6 +72,10 @@ int stor_run_count(stor_request_t *request, vd_error_t *err)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
         rc = stor_read_source(request, name, &id, &collection, err);
+    if (rc == VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW) {
+        vd_error_clear(err);
+        return stor_view_count(request, name, &args.parts, err);
+    }
     if (rc == VD_OK)
         rc = stor_read_parse(request->arena, &args.parts, &request->variables, &spec, err);
     if (rc != VD_OK)
@@ -203,6 +208,46 @@ int stor_distinct_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_slice_
     return VD_OK;
 }
 
+static void distinct_begin(distinct_t *distinct, stor_request_t *request)
+{
+    *distinct = (distinct_t){.request = request, .arena = vd_arena_create(), .bucket_count = 256};
+    distinct->buckets = VD_ARENA_ARRAY(distinct->arena, seen_t *, distinct->bucket_count);
+    vd_bb_begin_array(&request->reply, "values");
+}
+
+static int distinct_end(distinct_t *distinct, int rc)
+{
+    vd_arena_destroy(&distinct->arena);
+    vd_bb_close(&distinct->request->reply);
+    return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
+}
+
+static int distinct_add(distinct_t *distinct, const stor_path_t *path, vd_bson_t document,
+                        vd_error_t *err)
+{
+    return stor_path_walk(path, document, false, distinct_leaf, distinct)
+               ? vd_error_set(err, VD_ERR_LOCATION(17217), "distinct too big, 16mb cap")
+               : VD_OK;
+}
+
+static int distinct_view(stor_request_t *request, vd_slice_t name, const count_args_t *args,
+                         vd_error_t *err)
+{
+    stor_pipeline_t *pipeline = NULL;
+    stor_path_t path;
+    distinct_t distinct;
+    vd_bson_t document;
+    stor_path_split(request->arena, args->key, &path);
+    int rc = stor_view_open(request, name, &args->parts, &pipeline, err);
+    distinct_begin(&distinct, request);
+    while (rc == VD_OK && (rc = stor_pipeline_next(pipeline, request, &document, err)) == VD_OK)
+        rc = distinct_add(&distinct, &path, document, err);
+    if (pipeline != NULL)
+        stor_pipeline_release(pipeline);
+    stor_pipeline_close(&pipeline);
+    return distinct_end(&distinct, rc);
+}
+
 int stor_run_distinct(stor_request_t *request, vd_error_t *err)
 {
     count_args_t args = {0};
@@ -217,6 +262,10 @@ int stor_run_distinct(stor_request_t *request, vd_error_t *err)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
         rc = stor_read_source(request, name, &id, NULL, err);
+    if (rc == VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW) {
+        vd_error_clear(err);
+        return distinct_view(request, name, &args, err);
+    }
     if (rc == VD_OK)
         rc = stor_read_parse(request->arena, &args.parts, &request->variables, &spec, err);
     if (rc != VD_OK)
@@ -224,19 +273,15 @@ int stor_run_distinct(stor_request_t *request, vd_error_t *err)
     spec.collection_id = id;
     stor_path_split(request->arena, args.key, &path);
     stor_distinct_spec(request->arena, &path, &spec);
-    distinct_t distinct = {.request = request, .arena = vd_arena_create(), .bucket_count = 256};
-    distinct.buckets = VD_ARENA_ARRAY(distinct.arena, seen_t *, distinct.bucket_count);
-    vd_bb_begin_array(&request->reply, "values");
+    distinct_t distinct;
+    distinct_begin(&distinct, request);
     rc = stor_query_open(request->arena, request, &spec, &query, err);
     while (rc == VD_OK && (rc = stor_query_next(query, request, &document, err)) == VD_OK)
-        if (stor_path_walk(&path, document, false, distinct_leaf, &distinct))
-            rc = vd_error_set(err, VD_ERR_LOCATION(17217), "distinct too big, 16mb cap");
+        rc = distinct_add(&distinct, &path, document, err);
     if (query != NULL) {
         stor_query_release(query);
         stor_read_plan_summary(request, stor_query_summary(query, request->arena));
     }
     stor_query_close(&query);
-    vd_arena_destroy(&distinct.arena);
-    vd_bb_close(&request->reply);
-    return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
+    return distinct_end(&distinct, rc);
 }

@@ -5,6 +5,7 @@
 #include "veddb-storaged/commands/index_spec.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/query/collation.h"
+#include "veddb-storaged/commands/view.h"
 
 typedef struct {
     stor_collection_options_t options;
@@ -66,8 +67,6 @@ static int kinds_check(const stor_request_t *request, create_args_t *args, vd_er
     if (args->pipeline.data != NULL && args->view_on.data == NULL)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "'pipeline' requires 'viewOn' to also be specified");
-    if (args->view_on.data != NULL)
-        return not_built("views", err);
     if (!vd_value_is_nullish(args->timeseries))
         return not_built("time-series collections", err);
     if (!vd_value_is_nullish(args->clustered))
@@ -119,6 +118,27 @@ static int options_check(stor_request_t *request, vd_slice_t name, create_args_t
                        : rc;
 }
 
+/* What a collection has and a view does not. */
+static int view_check(const create_args_t *args, vd_error_t *err)
+{
+    const struct {
+        bool given;
+        const char *name;
+    } options[] = {
+        {!vd_value_is_nullish(args->validator), "validator"},
+        {args->options.level.data != NULL, "validationLevel"},
+        {args->options.action.data != NULL, "validationAction"},
+        {args->images.data != NULL, "changeStreamPreAndPostImages"},
+        {args->id_index.data != NULL, "idIndex"},
+        {args->has_auto_index, "autoIndexId"},
+    };
+    for (size_t i = 0; i < VD_COUNT_OF(options); i++)
+        if (options[i].given)
+            return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                                "the option '%s' is not supported on a view", options[i].name);
+    return VD_OK;
+}
+
 static bool same_options(vd_bson_t a, vd_bson_t b)
 {
     return (vd_bson_is_empty(a) && vd_bson_is_empty(b)) ||
@@ -147,10 +167,18 @@ static const char *options_text(stor_request_t *request, const stor_collection_t
 static int exists(stor_request_t *request, vd_slice_t name, vd_bson_t options, vd_error_t *err)
 {
     stor_collection_t *collection;
-    int rc = stor_catalog_acquire(request, request->db, name, &collection, err);
-    if (rc != VD_OK)
-        return rc;
+    vd_error_t step = VD_ERROR_INIT;
+    int rc = stor_catalog_acquire(request, request->db, name, &collection, &step);
     stor_request_depends_newest(request);
+    if (rc == VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW)
+        return stor_view_same(request, name, options)
+                   ? VD_OK
+                   : vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "a view already exists. NS: %.*s",
+                                  VD_SLICE_FMT(request->ns));
+    if (rc != VD_OK) {
+        vd_error_copy(&step, err);
+        return rc;
+    }
     if (same_options(collection->options, options))
         return VD_OK;
     return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS,
@@ -188,6 +216,13 @@ int stor_command_create(stor_request_t *request, vd_error_t *err)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
         rc = options_check(request, name, &args, err);
+    if (rc == VD_OK && args.view_on.data != NULL) {
+        rc = view_check(&args, err);
+        if (rc == VD_OK)
+            rc =
+                stor_view_options(request, name, args.view_on, args.pipeline, &create.options, err);
+        return rc == VD_OK ? make(request, name, &create, err) : rc;
+    }
     if (rc == VD_OK)
         rc = stor_collection_options_merge(request->arena, VD_BSON_NONE, &args.options, false,
                                            &create.options, err);

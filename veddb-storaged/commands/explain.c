@@ -5,6 +5,7 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/explain_plan.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/commands/view.h"
 #include "veddb-storaged/commands/write_common.h"
 #include "veddb-storaged/facts.h"
 #include "veddb-storaged/pipeline/pipeline.h"
@@ -150,28 +151,10 @@ static int explain_find_and_modify(explain_t *explain, vd_error_t *err)
 
 /* ---- aggregate ---- */
 
-static vd_value_t stage_spec(vd_bson_t pipeline, uint32_t position)
-{
-    char buf[12];
-    return vd_bson_get_slice(pipeline, vd_array_name(position, buf));
-}
-
-/* The sort that the head took over: the first $sort of the pipeline. */
-static vd_bson_t head_sort(vd_bson_t pipeline, uint32_t folded)
-{
-    for (uint32_t i = 0; i < folded; i++) {
-        vd_value_t sort = vd_bson_get(vd_value_document(stage_spec(pipeline, i)), "$sort");
-        if (sort.type == VD_BSON_OBJECT)
-            return vd_value_document(sort);
-    }
-    return VD_BSON_NONE;
-}
-
-static void append_stages(explain_t *explain, const stor_pipeline_t *pipeline, vd_bson_t given)
+static void append_stages(explain_t *explain, const stor_pipeline_t *pipeline)
 {
     vd_bb_t *bb = &explain->request->reply;
-    uint32_t count = stor_pipeline_stage_count(pipeline), folded = vd_bson_count(given) - count;
-    uint32_t position = 0;
+    uint32_t count = stor_pipeline_stage_count(pipeline), position = 0;
     char buf[12];
     vd_bb_cstr(bb, "explainVersion", "1");
     vd_bb_begin_array(bb, "stages");
@@ -187,7 +170,7 @@ static void append_stages(explain_t *explain, const stor_pipeline_t *pipeline, v
     }
     for (uint32_t i = 0; i < count; i++) {
         vd_bb_open_document(bb, vd_array_name(position++, buf));
-        vd_bb_concat(bb, vd_value_document(stage_spec(given, folded + i)));
+        vd_bb_concat(bb, stor_pipeline_stage_spec(pipeline, i));
         if (explain->executed)
             vd_bb_int64(bb, "nReturned", (int64_t)stor_pipeline_stage_returned(pipeline, i));
         vd_bb_close(bb);
@@ -215,24 +198,20 @@ static int explain_aggregate(explain_t *explain, vd_error_t *err)
     stor_request_t *request = explain->request;
     stor_aggregate_args_t args = {0};
     stor_pipeline_t *pipeline = NULL;
-    stor_pipeline_context_t context = {.arena = request->arena,
-                                       .request = request,
-                                       .variables = &request->variables,
-                                       .db = request->db,
-                                       .explain = true};
+    stor_sources_t *sources;
     int rc = stor_aggregate_args(request, explain->command, true, &args, err);
+    args.in_explain = true;
     if (rc == VD_OK)
-        rc = stor_read_hint(args.hint, &context.natural, err);
-    if (rc == VD_OK && !vd_bson_is_empty(args.let))
-        rc = stor_variables_parse_let(request->arena, args.let, &request->variables, err);
-    if (rc == VD_OK && args.collection.len > 0)
-        rc = stor_read_source(request, args.collection, &context.collection_id, NULL, err);
-    else
-        (void)stor_request_namespace(request, VD_SLICE_LIT("$cmd.aggregate"));
-    context.collection = args.collection;
-    context.hint = args.hint;
-    if (rc == VD_OK)
-        rc = stor_pipeline_parse(&context, args.pipeline, &pipeline, err);
+        rc = stor_aggregate_open(request, request->arena, &args, &request->variables, &sources,
+                                 &pipeline, err);
+    if (rc == VD_OK) /* of a view: what it stands on */
+        (void)stor_request_namespace(request, sources->own ? sources->items[0].base
+                                                           : VD_SLICE_LIT("$cmd.aggregate"));
+    if (rc == VD_OK && stor_pipeline_output(pipeline) != NULL &&
+        explain->verbosity != STOR_EXPLAIN_PLANNER)
+        rc = vd_error_set(err, VD_ERR_LOCATION(51029),
+                          "explain of an aggregation that writes is possible with the verbosity "
+                          "queryPlanner only");
     if (rc == VD_OK && stor_pipeline_is_stream(pipeline))
         rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "explain of $changeStream is not built");
     if (rc == VD_OK)
@@ -244,19 +223,48 @@ static int explain_aggregate(explain_t *explain, vd_error_t *err)
             explain->spec = stor_query_spec(query);
             explain->query = query;
             stor_query_facts(query, &explain->facts);
-            explain->sort = head_sort(args.pipeline, vd_bson_count(args.pipeline) - behind);
+            explain->sort = stor_pipeline_head_sort(pipeline);
             if (behind > 0) /* what the head itself gave */
                 explain->delivered = explain->facts.returned;
         }
         if (query != NULL && behind == 0)
             append_all(explain);
         else
-            append_stages(explain, pipeline, args.pipeline);
+            append_stages(explain, pipeline);
     }
     if (pipeline != NULL)
         stor_pipeline_release(pipeline);
     stor_pipeline_close(&pipeline);
     return rc;
+}
+
+/* ---- reads of a view: as the aggregation that they are ---- */
+
+static int explain_view(explain_t *explain, bool *ret_is, vd_error_t *err)
+{
+    stor_request_t *request = explain->request;
+    stor_query_parts_t parts = {0};
+    vd_slice_t name;
+    vd_value_t value;
+    (void)vd_bson_first(explain->command, &name, &value); /* it was looked up by it */
+    *ret_is = false;
+    if (explain->collection.len == 0 || !stor_view_is(request, explain->collection))
+        return VD_OK;
+    int rc = VD_OK;
+    *ret_is = true;
+    if (vd_slice_is(name, "find"))
+        rc = stor_find_parts(request, explain->command, &parts, err);
+    else if (vd_slice_is(name, "count"))
+        rc = stor_count_parts(explain->command, &parts, err);
+    else if (vd_slice_is(name, "distinct"))
+        rc = stor_distinct_parts(explain->command, &parts, err);
+    else
+        *ret_is = false;
+    if (rc != VD_OK || !*ret_is)
+        return rc;
+    rc = stor_view_command(request, explain->collection, &parts, -1, &explain->command, err);
+    request->body = explain->command;
+    return rc == VD_OK ? explain_aggregate(explain, err) : rc;
 }
 
 /* ---- the command ---- */
@@ -298,7 +306,10 @@ int stor_explain(stor_request_t *request, vd_bson_t command, stor_verbosity_t ve
     int rc = VD_OK;
     if (first.type == VD_BSON_STRING || i != 3)
         rc = stor_request_collection_name(request, &explain.collection, err);
+    bool view = false;
     if (rc == VD_OK)
+        rc = explain_view(&explain, &view, err);
+    if (rc == VD_OK && !view)
         rc = explainers[i].run(&explain, err);
     request->body = outer;
     return rc;

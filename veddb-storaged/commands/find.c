@@ -5,6 +5,7 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/commands/view.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/local/local.h"
 #include "veddb-storaged/query/collation.h"
@@ -199,6 +200,11 @@ int stor_run_find(stor_request_t *request, vd_error_t *err)
     int rc = find_args(request, request->body, &args, err);
     if (rc == VD_OK)
         rc = stor_read_source(request, args.collection, &collection_id, &collection, err);
+    if (rc == VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW) {
+        vd_error_clear(err);
+        return stor_view_find(request, args.collection, &args.parts, args.batch_size,
+                              args.single_batch, err);
+    }
     if (rc == VD_OK)
         rc = stor_read_parse(request->arena, &args.parts, &request->variables, &spec, err);
     if (rc == VD_OK && !stor_local_is(collection_id))

@@ -102,14 +102,18 @@ static const stor_arg_t collections_table[] = {
 static void append_collection(vd_bb_t *bb, const stor_collection_info_t *info, bool name_only)
 {
     vd_bb_string(bb, "name", info->name);
-    vd_bb_cstr(bb, "type", "collection");
+    vd_bb_cstr(bb, "type", info->view ? "view" : "collection");
     if (name_only)
         return;
     vd_bb_begin_document(bb, "options");
     vd_bb_concat(bb, info->options);
     vd_bb_close(bb);
     vd_bb_begin_document(bb, "info");
-    vd_bb_bool(bb, "readOnly", false);
+    vd_bb_bool(bb, "readOnly", info->view);
+    if (info->view) { /* it has no uuid of its own and no index */
+        vd_bb_close(bb);
+        return;
+    }
     vd_bb_binary(bb, "uuid", 4, vd_slice(info->uuid, 16));
     vd_bb_close(bb);
     vd_bb_begin_document(bb, "idIndex");

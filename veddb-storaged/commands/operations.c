@@ -111,6 +111,10 @@ int stor_run_top(stor_request_t *request, vd_error_t *err)
         if (collection == NULL)
             break;
         after = collection->id;
+        if (collection->view) {
+            stor_catalog_unreference(&collection);
+            continue;
+        }
         uint64_t reads = collection->reads, writes = collection->writes;
         uint64_t read_us = collection->read_us, write_us = collection->write_us;
         vd_bb_begin_document(bb, collection->ns);

@@ -47,10 +47,12 @@ bool stor_point_count(const stor_request_t *request)
            pins_id(vd_value_document(query));
 }
 
-/* Of a database, not of a collection: $currentOp and its like. */
+/* One stage, of a database and not of a collection: $currentOp and its like. More stages may join
+ * with anything. */
 bool stor_point_aggregate(const stor_request_t *request)
 {
     vd_slice_t name;
-    vd_value_t first;
-    return vd_bson_first(request->sections.body, &name, &first) && first.type != VD_BSON_STRING;
+    vd_value_t first, pipeline = vd_bson_get(request->sections.body, "pipeline");
+    return vd_bson_first(request->sections.body, &name, &first) && first.type != VD_BSON_STRING &&
+           pipeline.type == VD_BSON_ARRAY && vd_bson_count(vd_value_document(pipeline)) == 1;
 }

@@ -6,6 +6,7 @@
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/exec/query.h"
+#include "veddb-storaged/pipeline/sources.h"
 
 /* The parts of a query as they stand in find, count, distinct and an aggregation's head. */
 typedef struct {
@@ -72,11 +73,18 @@ typedef struct {
     vd_value_t hint;
     int64_t batch_size;    /* -1 = not given */
     vd_slice_t collection; /* empty for aggregate: 1 */
-    bool explain;
+    bool explain, in_explain; /* given in it; it is inside of the command explain */
+    bool bypass; /* bypassDocumentValidation */
 } stor_aggregate_args_t;
 /* request->body must be the command (for the collection's name). in_explain: `cursor` may lack. */
 VD_MUST_CHECK int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain,
                                       stor_aggregate_args_t *ret_args, vd_error_t *err);
+/* Finds and holds every collection that the pipeline touches, and parses it, the stages of a view
+ * in front. On an error *ret_pipeline may be closed by stor_pipeline_close all the same. */
+VD_MUST_CHECK int stor_aggregate_open(stor_request_t *request, vd_arena_t *arena,
+                                      const stor_aggregate_args_t *args,
+                                      stor_variables_t *variables, stor_sources_t **ret_sources,
+                                      stor_pipeline_t **ret_pipeline, vd_error_t *err);
 typedef enum { STOR_EXPLAIN_PLANNER, STOR_EXPLAIN_STATS, STOR_EXPLAIN_ALL_PLANS } stor_verbosity_t;
 /* Explains a command into the reply. */
 VD_MUST_CHECK int stor_explain(stor_request_t *request, vd_bson_t command,

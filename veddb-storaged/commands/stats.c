@@ -46,7 +46,7 @@ int stor_run_coll_stats(stor_request_t *request, vd_error_t *err)
 /* ---- dbStats ---- */
 
 typedef struct {
-    int64_t collections, documents, bytes, file_bytes, free_bytes, indexes, index_bytes,
+    int64_t collections, views, documents, bytes, file_bytes, free_bytes, indexes, index_bytes,
         index_free_bytes;
 } totals_t;
 
@@ -54,6 +54,11 @@ static totals_t add_up(const stor_collection_info_t *infos, uint32_t count)
 {
     totals_t totals = {.collections = count};
     for (uint32_t i = 0; i < count; i++) {
+        if (infos[i].view) { /* its table is empty */
+            totals.views++;
+            totals.collections--;
+            continue;
+        }
         totals.documents += infos[i].documents;
         totals.bytes += infos[i].bytes;
         totals.indexes += 1 + infos[i].index_count;
@@ -101,7 +106,7 @@ int stor_run_db_stats(stor_request_t *request, vd_error_t *err)
     vd_bb_t *bb = &request->reply;
     vd_bb_string(bb, "db", request->db);
     vd_bb_int64(bb, "collections", totals.collections);
-    vd_bb_int64(bb, "views", 0);
+    vd_bb_int64(bb, "views", totals.views);
     vd_bb_int64(bb, "objects", totals.documents);
     vd_bb_double(bb, "avgObjSize",
                  totals.documents == 0 ? 0 : (double)totals.bytes / (double)totals.documents);

@@ -19,6 +19,7 @@ enum {
                                           as an operation of users */
     STOR_COMMAND_FREES = 1u << 8,      /* with WRITES: gives space back, may use the reserve */
     STOR_COMMAND_ANY_MEMBER = 1u << 9, /* with READS: a secondary runs it unasked */
+    STOR_COMMAND_MAY_WRITE = 1u << 10, /* with READS: it may turn out to write: writeConcern */
 };
 
 struct stor_command {

@@ -411,7 +411,7 @@ int stor_run_db_hash(stor_request_t *request, vd_error_t *err)
     vd_bb_string(bb, "host", stor_facts_host(request->storage, host));
     vd_bb_begin_document(bb, "collections");
     for (uint32_t i = 0; i < count; i++) {
-        if (!wanted(args.collections, infos[i].name))
+        if (infos[i].view || !wanted(args.collections, infos[i].name))
             continue;
         snprintf(text, sizeof text, "%016llx%016llx", (unsigned long long)infos[i].hash,
                  (unsigned long long)infos[i].documents);
@@ -424,7 +424,7 @@ int stor_run_db_hash(stor_request_t *request, vd_error_t *err)
     vd_bb_close(bb);
     vd_bb_begin_document(bb, "uuids");
     for (uint32_t i = 0; i < count; i++) {
-        if (!wanted(args.collections, infos[i].name))
+        if (infos[i].view || !wanted(args.collections, infos[i].name))
             continue;
         vd_bb_binary(bb, vd_arena_strndup(request->arena, infos[i].name.data, infos[i].name.len), 4,
                      vd_slice(infos[i].uuid, 16));

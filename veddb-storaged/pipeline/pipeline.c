@@ -20,6 +20,7 @@ struct stor_pipeline {
     bool pushed_back;
     vd_bson_t document;
     uint8_t *kept; /* copy of a document that waits for the next batch */
+    vd_bson_t head_sort;
 };
 
 static int head_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *ret_document,
@@ -42,37 +43,27 @@ static const stor_stage_class_t head_class = {
     .name = "$cursor", .next = head_next, .release = head_release, .close = head_close};
 
 static const stor_stage_class_t *const classes[] = {
-    &stor_stage_match,         &stor_stage_sort,
-    &stor_stage_limit,         &stor_stage_skip,
-    &stor_stage_project,       &stor_stage_add_fields,
-    &stor_stage_set,           &stor_stage_unset,
-    &stor_stage_replace_root,  &stor_stage_replace_with,
-    &stor_stage_group,         &stor_stage_count,
-    &stor_stage_sort_by_count, &stor_stage_unwind,
-    &stor_stage_documents,     &stor_stage_coll_stats,
-    &stor_stage_current_op,    &stor_stage_index_stats,
-    &stor_stage_change_stream, &stor_stage_plan_cache_stats,
+    &stor_stage_match,         &stor_stage_sort,          &stor_stage_limit,
+    &stor_stage_skip,          &stor_stage_project,       &stor_stage_add_fields,
+    &stor_stage_set,           &stor_stage_unset,         &stor_stage_replace_root,
+    &stor_stage_replace_with,  &stor_stage_group,         &stor_stage_count,
+    &stor_stage_sort_by_count, &stor_stage_unwind,        &stor_stage_documents,
+    &stor_stage_coll_stats,    &stor_stage_current_op,    &stor_stage_index_stats,
+    &stor_stage_change_stream, &stor_stage_lookup,        &stor_stage_graph_lookup,
+    &stor_stage_union_with,    &stor_stage_facet,         &stor_stage_bucket,
+    &stor_stage_sample,        &stor_stage_redact,        &stor_stage_out,
+    &stor_stage_merge,         &stor_stage_list_sessions, &stor_stage_list_local_sessions,
+    &stor_stage_plan_cache_stats,
 };
 
 /* Stages that MongoDB knows and this version does not build: refused by name, so that nobody looks
  * for a typing error. */
 static const char *const not_built[] = {
-    "$lookup",
-    "$graphLookup",
-    "$facet",
-    "$bucket",
     "$bucketAuto",
-    "$out",
-    "$merge",
-    "$unionWith",
-    "$sample",
-    "$redact",
     "$geoNear",
     "$setWindowFields",
     "$densify",
     "$fill",
-    "$listSessions",
-    "$listLocalSessions",
     "$changeStreamSplitLargeEvent",
     "$shardedDataDistribution",
     "$listSampledQueries",
@@ -101,6 +92,21 @@ static int unknown_stage(vd_slice_t name, vd_error_t *err)
                         VD_SLICE_FMT(name));
 }
 
+static int check_inside(const stor_pipeline_context_t *context, const stor_stage_class_t *class,
+                        vd_error_t *err)
+{
+    if ((class->not_inside & context->inside) == 0)
+        return VD_OK;
+    if (context->inside == STOR_INSIDE_FACET)
+        return vd_error_set(err, VD_ERR_LOCATION(40600),
+                            "%s is not allowed to be used within a $facet stage", class->name);
+    return context->inside == STOR_INSIDE_LOOKUP
+               ? vd_error_set(err, VD_ERR_LOCATION(51047),
+                              "%s is not allowed within a $lookup's sub-pipeline", class->name)
+               : vd_error_set(err, VD_ERR_LOCATION(31441),
+                              "%s is not allowed within a $unionWith's sub-pipeline", class->name);
+}
+
 static int parse_stage(const stor_pipeline_context_t *context, vd_value_t spec,
                        stor_stage_t **ret_stage, vd_error_t *err)
 {
@@ -117,9 +123,13 @@ static int parse_stage(const stor_pipeline_context_t *context, vd_value_t spec,
     const stor_stage_class_t *class = stor_stage_find(name);
     if (class == NULL)
         return unknown_stage(name, err);
-    int rc = class->parse(context, value, ret_stage, err);
+    int rc = check_inside(context, class, err);
     if (rc == VD_OK)
+        rc = class->parse(context, value, ret_stage, err);
+    if (rc == VD_OK) {
         (*ret_stage)->class = class;
+        (*ret_stage)->spec = doc;
+    }
     return rc;
 }
 
@@ -163,6 +173,9 @@ static int check_places(const stor_pipeline_context_t *context, const stor_pipel
         if (class->first_only && i > 0)
             return vd_error_set(err, VD_ERR_LOCATION(40602),
                                 "%s is only valid as the first stage in a pipeline", class->name);
+        if (class->last_only && i + 1 < pipeline->stage_count)
+            return vd_error_set(err, VD_ERR_LOCATION(40601),
+                                "%s can only be the final stage in the pipeline", class->name);
         if (class->no_collection && context->collection.len > 0)
             return vd_error_set(
                 err, VD_ERR_INVALID_NAMESPACE,
@@ -172,7 +185,8 @@ static int check_places(const stor_pipeline_context_t *context, const stor_pipel
     bool own = pipeline->stage_count > 0 && pipeline->stages[0]->class->first_only;
     if (stor_pipeline_is_stream(pipeline))
         return check_behind_stream(pipeline, err);
-    if (context->collection.len == 0 && !(own && pipeline->stages[0]->class->no_collection))
+    if (context->feed == NULL && context->collection.len == 0 &&
+        !(own && pipeline->stages[0]->class->no_collection))
         return vd_error_set(err, VD_ERR_INVALID_NAMESPACE,
                             "{aggregate: 1} is not valid for '%s'; a collection is required.",
                             pipeline->stage_count == 0 ? "an empty pipeline"
@@ -227,31 +241,72 @@ static int parse_all(const stor_pipeline_context_t *context, vd_bson_t stages,
     return check_places(context, pipeline, err);
 }
 
+static void stages_close(stor_stage_t **stages, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (stages[i]->class->close != NULL)
+            stages[i]->class->close(stages[i]);
+}
+
+/* What the stages behind the head read of its documents. */
+static void head_needs(const stor_pipeline_context_t *context, stor_stage_t *const *behind,
+                       uint32_t count, stor_query_spec_t *spec)
+{
+    vd_bb_t bb;
+    vd_bson_t stages;
+    char name[12];
+    stor_needs_t *needs = VD_ARENA_NEW(context->arena, stor_needs_t);
+    vd_bb_init_arena(&bb, context->arena, 2 * VD_BSON_INTERNAL_MAX_BYTES);
+    for (uint32_t i = 0; i < count; i++)
+        vd_bb_value(&bb, vd_array_name(i, name), vd_value_from_document(behind[i]->spec));
+    if (vd_bb_finish(&bb, &stages, NULL) != VD_OK)
+        return; /* all of them */
+    stor_needs_of_stages(context->arena, stages, 0, needs);
+    if (!needs->all) {
+        spec->needs = needs;
+        spec->count_only = needs->count == 0;
+    }
+}
+
 int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages,
                         stor_pipeline_t **ret_pipeline, vd_error_t *err)
 {
     stor_pipeline_t *pipeline = VD_ARENA_NEW(context->arena, stor_pipeline_t);
     int rc = parse_all(context, stages, pipeline, err);
-    if (rc != VD_OK)
+    if (rc == VD_OK)
+        rc = stor_pipeline_optimize(context, &pipeline->stages, &pipeline->stage_count, err);
+    if (rc != VD_OK) {
+        stages_close(pipeline->stages, pipeline->stage_count);
         return rc;
-    if (pipeline->stage_count == 0 || !pipeline->stages[0]->class->first_only) {
+    }
+    if (context->feed != NULL) {
+        pipeline->last = context->feed;
+    } else if (pipeline->stage_count == 0 || !pipeline->stages[0]->class->first_only) {
         stor_query_spec_t spec = {.collection_id = context->collection_id,
                                   .variables = context->variables,
                                   .natural = context->natural,
                                   .hint = context->hint,
                                   .explain = context->explain};
+        stor_stage_t **all = pipeline->stages;
+        uint32_t count = pipeline->stage_count;
         uint32_t folded = fold_head(context, pipeline, &spec);
-        stor_needs_t *needs = VD_ARENA_NEW(context->arena, stor_needs_t);
-        stor_needs_of_stages(context->arena, stages, folded, needs);
-        if (!needs->all) {
-            spec.needs = needs;
-            spec.count_only = needs->count == 0;
-        }
+        if (count > 0 && all[0]->class == &stor_stage_sample)
+            stor_stage_sample_from(all[0], context->collection_id);
+        for (uint32_t i = 0; i < folded; i++)
+            if (all[i]->class == &stor_stage_sort)
+                pipeline->head_sort =
+                    vd_value_document(vd_bson_get(all[i]->spec, stor_stage_sort.name));
+        head_needs(context, all + folded, count - folded, &spec);
         pipeline->stages += folded;
         pipeline->stage_count -= folded;
-        rc = stor_query_open(context->arena, context->request, &spec, &pipeline->head.query, err);
-        if (rc != VD_OK)
+        rc = stor_pipeline_narrow(context, &spec.filter, err);
+        if (rc == VD_OK)
+            rc = stor_query_open(context->arena, context->request, &spec, &pipeline->head.query,
+                                 err);
+        if (rc != VD_OK) {
+            stages_close(all, count);
             return rc;
+        }
         pipeline->has_head = true;
         pipeline->head.stage.class = &head_class;
         pipeline->last = &pipeline->head.stage;
@@ -312,9 +367,7 @@ void stor_pipeline_close(stor_pipeline_t **pipeline_p)
     stor_pipeline_t *pipeline = *pipeline_p;
     if (pipeline == NULL)
         return;
-    for (uint32_t i = 0; i < pipeline->stage_count; i++)
-        if (pipeline->stages[i]->class->close != NULL)
-            pipeline->stages[i]->class->close(pipeline->stages[i]);
+    stages_close(pipeline->stages, pipeline->stage_count);
     if (pipeline->has_head)
         head_class.close(&pipeline->head.stage);
     vd_free(pipeline->kept);
@@ -324,6 +377,23 @@ void stor_pipeline_close(stor_pipeline_t **pipeline_p)
 const stor_query_t *stor_pipeline_query(const stor_pipeline_t *pipeline)
 {
     return pipeline->has_head ? pipeline->head.query : NULL;
+}
+
+stor_output_t *stor_pipeline_output(const stor_pipeline_t *pipeline)
+{
+    return pipeline->stage_count == 0
+               ? NULL
+               : stor_stage_output(pipeline->stages[pipeline->stage_count - 1]);
+}
+
+vd_bson_t stor_pipeline_head_sort(const stor_pipeline_t *pipeline)
+{
+    return pipeline->head_sort;
+}
+
+vd_bson_t stor_pipeline_stage_spec(const stor_pipeline_t *pipeline, uint32_t position)
+{
+    return pipeline->stages[position]->spec;
 }
 
 uint32_t stor_pipeline_stage_count(const stor_pipeline_t *pipeline)

@@ -46,9 +46,11 @@ int stor_stage_change_stream_open(stor_stage_t *stage, stor_request_t *request,
     return rc;
 }
 
-const stor_stage_class_t stor_stage_change_stream = {.name = "$changeStream",
-                                                     .parse = change_stream_parse,
-                                                     .next = change_stream_next,
-                                                     .release = change_stream_release,
-                                                     .close = change_stream_close,
-                                                     .first_only = true};
+const stor_stage_class_t stor_stage_change_stream = {
+    .name = "$changeStream",
+    .parse = change_stream_parse,
+    .next = change_stream_next,
+    .release = change_stream_release,
+    .close = change_stream_close,
+    .first_only = true,
+    .not_inside = STOR_INSIDE_LOOKUP | STOR_INSIDE_UNION | STOR_INSIDE_FACET};

@@ -53,6 +53,15 @@ static void match_close(stor_stage_t *stage)
 const stor_stage_class_t stor_stage_match = {
     .name = "$match", .parse = match_parse, .next = match_next, .close = match_close};
 
+stor_stage_t *stor_stage_match_new(const stor_pipeline_context_t *context, stor_filter_t *filter)
+{
+    match_t *match = VD_ARENA_NEW(context->arena, match_t);
+    match->variables = context->variables;
+    match->filter = filter;
+    match->stage.class = &stor_stage_match;
+    return &match->stage;
+}
+
 const stor_filter_t *stor_stage_match_filter(const stor_stage_t *stage)
 {
     return ((const match_t *)stage)->filter;
@@ -120,6 +129,11 @@ const stor_stage_class_t stor_stage_skip = {
 int64_t stor_stage_cut_count(const stor_stage_t *stage)
 {
     return ((const cut_t *)stage)->count;
+}
+
+void stor_stage_cut_set(stor_stage_t *stage, int64_t count)
+{
+    ((cut_t *)stage)->count = count;
 }
 
 /* ---- $sort ---- */

@@ -284,5 +284,11 @@ static void unwind_close(stor_stage_t *stage)
     unwind->held = NULL;
 }
 
+stor_unwind_facts_t stor_stage_unwind_facts(const stor_stage_t *stage)
+{
+    const unwind_t *unwind = (const unwind_t *)stage;
+    return (stor_unwind_facts_t){unwind->path.text, unwind->index_field, unwind->keep_empty};
+}
+
 const stor_stage_class_t stor_stage_unwind = {
     .name = "$unwind", .parse = unwind_parse, .next = unwind_next, .close = unwind_close};

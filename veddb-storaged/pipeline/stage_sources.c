@@ -102,7 +102,8 @@ const stor_stage_class_t stor_stage_documents = {.name = "$documents",
                                                  .next = source_next,
                                                  .close = source_close,
                                                  .first_only = true,
-                                                 .no_collection = true};
+                                                 .no_collection = true,
+                                                 .not_inside = STOR_INSIDE_FACET};
 
 /* ---- $collStats ---- */
 
@@ -243,7 +244,8 @@ const stor_stage_class_t stor_stage_coll_stats = {.name = "$collStats",
                                                   .parse = coll_stats_parse,
                                                   .next = source_next,
                                                   .close = source_close,
-                                                  .first_only = true};
+                                                  .first_only = true,
+                                                  .not_inside = STOR_INSIDE_FACET};
 
 /* ---- $indexStats: how often the one on _id was used is not counted, so its `accesses` is not shown
  * ---- */
@@ -311,7 +313,8 @@ const stor_stage_class_t stor_stage_index_stats = {.name = "$indexStats",
                                                    .parse = index_stats_parse,
                                                    .next = source_next,
                                                    .close = source_close,
-                                                   .first_only = true};
+                                                   .first_only = true,
+                                                   .not_inside = STOR_INSIDE_FACET};
 
 /* ---- $currentOp ---- */
 
@@ -376,9 +379,11 @@ static int current_op_parse(const stor_pipeline_context_t *context, vd_value_t s
     return rc;
 }
 
-const stor_stage_class_t stor_stage_current_op = {.name = "$currentOp",
-                                                  .parse = current_op_parse,
-                                                  .next = source_next,
-                                                  .close = source_close,
-                                                  .first_only = true,
-                                                  .no_collection = true};
+const stor_stage_class_t stor_stage_current_op = {
+    .name = "$currentOp",
+    .parse = current_op_parse,
+    .next = source_next,
+    .close = source_close,
+    .first_only = true,
+    .no_collection = true,
+    .not_inside = STOR_INSIDE_LOOKUP | STOR_INSIDE_UNION | STOR_INSIDE_FACET};

@@ -11,6 +11,10 @@ extern const stor_stage_class_t stor_stage_group, stor_stage_count, stor_stage_s
     stor_stage_unwind;
 extern const stor_stage_class_t stor_stage_documents, stor_stage_coll_stats, stor_stage_current_op,
     stor_stage_index_stats, stor_stage_change_stream;
+extern const stor_stage_class_t stor_stage_lookup, stor_stage_graph_lookup, stor_stage_union_with,
+    stor_stage_facet, stor_stage_bucket, stor_stage_sample, stor_stage_redact;
+extern const stor_stage_class_t stor_stage_list_sessions, stor_stage_list_local_sessions;
+extern const stor_stage_class_t stor_stage_out, stor_stage_merge;
 
 extern const stor_stage_class_t stor_stage_plan_cache_stats;
 
@@ -18,6 +22,32 @@ extern const stor_stage_class_t stor_stage_plan_cache_stats;
 const stor_filter_t *stor_stage_match_filter(const stor_stage_t *stage);
 const stor_sort_t *stor_stage_sort_pattern(const stor_stage_t *stage);
 int64_t stor_stage_cut_count(const stor_stage_t *stage); /* of $limit and $skip */
+
+/* What $lookup does itself of an $unwind behind it. */
+typedef struct {
+    vd_slice_t path, index_field; /* without the '$'; empty = none */
+    bool keep_empty;
+} stor_unwind_facts_t;
+stor_unwind_facts_t stor_stage_unwind_facts(const stor_stage_t *stage);
+/* True: the $unwind is done by the $lookup now. */
+bool stor_stage_lookup_fold(stor_stage_t *stage, const stor_unwind_facts_t *unwind);
+vd_slice_t stor_stage_lookup_as(const stor_stage_t *stage);
+bool stor_stage_graph_fold(stor_stage_t *stage, const stor_unwind_facts_t *unwind);
+vd_slice_t stor_stage_graph_as(const stor_stage_t *stage);
+
+/* $sample is the first stage and takes from all documents of this collection. */
+void stor_stage_sample_from(stor_stage_t *stage, uint64_t collection_id);
+stor_output_t *stor_stage_output(stor_stage_t *stage); /* NULL: it does not write */
+
+/* Puts stages into an order that is cheaper and gives the same: optimize.c. */
+VD_MUST_CHECK int stor_pipeline_optimize(const stor_pipeline_context_t *context,
+                                         stor_stage_t ***stages, uint32_t *count, vd_error_t *err);
+/* The filter, and what equalities in its $expr say about fields: bounds can be made of these. The
+ * variables must have their values, for as long as the pipeline lives. */
+VD_MUST_CHECK int stor_pipeline_narrow(const stor_pipeline_context_t *context,
+                                       const stor_filter_t **filter, vd_error_t *err);
+stor_stage_t *stor_stage_match_new(const stor_pipeline_context_t *context, stor_filter_t *filter);
+void stor_stage_cut_set(stor_stage_t *stage, int64_t count);
 
 /* Begins the stream of a $changeStream stage. */
 struct stor_stream;

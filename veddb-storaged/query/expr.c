@@ -712,6 +712,60 @@ bool stor_expr_field_path(const stor_expr_t *expr, vd_slice_t *ret_path)
     return true;
 }
 
+static int equality_of(const stor_expr_t *field, const stor_expr_t *other, stor_expr_env_t *env,
+                       void (*visit)(vd_slice_t path, vd_value_t value, void *context),
+                       void *context, vd_error_t *err)
+{
+    vd_value_t value;
+    if (field->kind != STOR_EXPR_FIELD || field->path.len == 0 ||
+        (other->kind != STOR_EXPR_CONSTANT && other->kind != STOR_EXPR_VARIABLE) ||
+        stor_expr_reads_document(other))
+        return VD_OK;
+    int rc = stor_expr_eval(other, env, &value, err);
+    if (rc == VD_OK && !vd_value_is_nullish(value) && value.type != VD_BSON_ARRAY &&
+        value.type != VD_BSON_REGEX)
+        visit(field->path, value, context);
+    return rc;
+}
+
+int stor_expr_equalities(const stor_expr_t *expr, stor_expr_env_t *env,
+                         void (*visit)(vd_slice_t path, vd_value_t value, void *context),
+                         void *context, vd_error_t *err)
+{
+    int rc = VD_OK;
+    if (expr->kind != STOR_EXPR_OPERATOR)
+        return VD_OK;
+    if (strcmp(expr->op->name, "$and") == 0) {
+        for (uint32_t i = 0; rc == VD_OK && i < expr->count; i++)
+            rc = stor_expr_equalities(expr->args[i], env, visit, context, err);
+    } else if (strcmp(expr->op->name, "$eq") == 0) {
+        rc = equality_of(expr->args[0], expr->args[1], env, visit, context, err);
+        if (rc == VD_OK)
+            rc = equality_of(expr->args[1], expr->args[0], env, visit, context, err);
+    }
+    return rc;
+}
+
+int stor_variables_bind(stor_variables_t *variables, vd_slice_t name, vd_value_t value,
+                        vd_error_t *err)
+{
+    uint32_t i = 0;
+    int rc = stor_expr_check_variable(name, err);
+    if (rc != VD_OK)
+        return rc;
+    while (i < variables->count && !vd_slice_equal(variables->let[i].name, name))
+        i++;
+    if (i == STOR_VARIABLES_MAX)
+        return vd_error_set(err, VD_ERR_OVERFLOW, "let may have at most %d variables",
+                            STOR_VARIABLES_MAX);
+    if (i == variables->count) {
+        variables->count++;
+        variables->let[i].name = name;
+    }
+    variables->let[i].value = value;
+    return VD_OK;
+}
+
 int stor_variables_parse_let(vd_arena_t *arena, vd_bson_t let, stor_variables_t *variables,
                              vd_error_t *err)
 {

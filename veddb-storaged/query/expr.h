@@ -41,5 +41,12 @@ VD_MUST_CHECK int stor_expr_eval(const stor_expr_t *expr, stor_expr_env_t *env,
 bool stor_expr_constant(const stor_expr_t *expr, vd_value_t *ret_value);
 /* True when it is a plain "$a.b" of the current document: *ret_path gets "a.b". */
 bool stor_expr_field_path(const stor_expr_t *expr, vd_slice_t *ret_path);
+/* Visits each {$eq: ["$field", constant or variable]} that must hold for the expression to be true
+ * (itself, or under $and), with the value that it has now, when that is neither null nor an array:
+ * then a document can only satisfy it that a filter {field: value} finds. */
+VD_MUST_CHECK int stor_expr_equalities(const stor_expr_t *expr, stor_expr_env_t *env,
+                                       void (*visit)(vd_slice_t path, vd_value_t value,
+                                                     void *context),
+                                       void *context, vd_error_t *err);
 /* True when the value depends on the document ($$ROOT, $$CURRENT, a field). */
 bool stor_expr_reads_document(const stor_expr_t *expr);

@@ -20,6 +20,10 @@ typedef struct {
     } let[STOR_VARIABLES_MAX];
 } stor_variables_t;
 
+/* Gives a name a value, in the place of one that has it already. Names checked as MongoDB does; 15
+ * when there are too many. (expr.c) */
+VD_MUST_CHECK int stor_variables_bind(stor_variables_t *variables, vd_slice_t name,
+                                      vd_value_t value, vd_error_t *err);
 /* Reads a command's `let` document: evaluates each value as a constant expression. Names checked
  * as MongoDB does. (expr.c) */
 VD_MUST_CHECK int stor_variables_parse_let(vd_arena_t *arena, vd_bson_t let,

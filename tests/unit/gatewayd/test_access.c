@@ -390,10 +390,10 @@ Test(access, pipelines_nested_without_end_are_refused)
 {
     char text[4096] = "";
     size_t n = (size_t)snprintf(text, sizeof text, "{'aggregate':'c','pipeline':");
-    for (int i = 0; i < 25; i++)
+    for (int i = 0; i < 45; i++)
         n += (size_t)snprintf(text + n, sizeof text - n, "[{'$facet':{'a':");
     n += (size_t)snprintf(text + n, sizeof text - n, "[]");
-    for (int i = 0; i < 25; i++)
+    for (int i = 0; i < 45; i++)
         n += (size_t)snprintf(text + n, sizeof text - n, "}}]");
     (void)snprintf(text + n, sizeof text - n, "}");
     gate_access_grant_t grant;

@@ -139,8 +139,7 @@ static const struct {
     {"db", "c", "[{'$match': {}, '$limit': 1}]", VD_ERR_LOCATION(40323)},
     {"db", "c", "[{'$foo': 1}]", VD_ERR_LOCATION(40324)},
     {"db", "c", "[{'match': {}}]", VD_ERR_LOCATION(40324)},
-    {"db", "c", "[{'$out': 'x'}]", VD_ERR_NOT_IMPLEMENTED},
-    {"db", "c", "[{'$lookup': {}}]", VD_ERR_NOT_IMPLEMENTED},
+    {"db", "c", "[{'$geoNear': {}}]", VD_ERR_NOT_IMPLEMENTED},
     {"db", "c", "[{'$match': 1}]", VD_ERR_LOCATION(15959)},
     {"db", "c", "[{'$match': {'a': {'$bad': 1}}}]", VD_ERR_BAD_VALUE},
     {"db", "c", "[{'$limit': 0}]", VD_ERR_LOCATION(15958)},
@@ -269,8 +268,9 @@ Test(pipeline, head)
         {"[{'$match': {'a': 1}}, {'$match': {'b': 1}}]", 0, false, 0, 0},
         {"[{'$match': {}}, {'$sort': {'a': 1}}, {'$skip': 2}, {'$limit': 3}]", 0, true, 2, 3},
         {"[{'$limit': 3}, {'$skip': 2}]", 1, false, 0, 3},
-        {"[{'$sort': {'a': 1}}, {'$match': {'a': 1}}]", 1, true, 0, 0},
-        {"[{'$project': {'a': 1}}, {'$match': {'a': 1}}]", 2, false, 0, 0},
+        {"[{'$sort': {'a': 1}}, {'$match': {'a': 1}}]", 0, true, 0, 0},
+        {"[{'$project': {'a': 1}}, {'$match': {'a': 1}}]", 1, false, 0, 0},
+        {"[{'$project': {'b': 1}}, {'$match': {'a': 1}}]", 2, false, 0, 0},
         {"[{'$skip': 5}, {'$limit': {'$numberLong': '9223372036854775807'}}]", 1, false, 5, 0},
     };
     for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {

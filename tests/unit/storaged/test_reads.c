@@ -237,7 +237,7 @@ Test(reads, count_distinct_aggregate)
         {"geo", "{'aggregate': 'cities', 'cursor': {}}", NULL, VD_ERR_LOCATION(40414)},
         {"geo", "{'aggregate': 2, 'pipeline': [], 'cursor': {}}", NULL, VD_ERR_FAILED_TO_PARSE},
         {"geo", "{'aggregate': 'cities', 'pipeline': [], 'cursor': 1}", NULL, VD_ERR_TYPE_MISMATCH},
-        {"geo", "{'aggregate': 'cities', 'pipeline': [{'$merge': 'x'}], 'cursor': {}}", NULL,
+        {"geo", "{'aggregate': 'cities', 'pipeline': [{'$geoNear': {}}], 'cursor': {}}", NULL,
          VD_ERR_NOT_IMPLEMENTED},
     };
     reads_t *reads = reads_open();

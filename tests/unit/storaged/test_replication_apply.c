@@ -347,6 +347,28 @@ static void random_command(reads_t *reads, vd_rand_t *rand, int64_t number)
             "'upsert': true}]}",
             id, x);
         break;
+    case 18: /* a view, now and then in the place of a collection */
+        if (x % 3 == 0)
+            run(reads, 0, "db", "{'collMod': 'v', 'viewOn': '%s', 'pipeline': [{'$skip': %d}]}", c,
+                x);
+        else if (x % 3 == 1)
+            run(reads, 0, "db", "{'drop': 'v'}");
+        else
+            run(reads, 0, "db", "{'create': 'v', 'viewOn': '%s', 'pipeline': [{'$limit': %d}]}", c,
+                x + 1);
+        break;
+    case 19:
+        run(reads, 0, "db",
+            "{'aggregate': '%s', 'pipeline': [{'$match': {'_id': {'$lt': %d}}}, {'$out': '%s'}], "
+            "'cursor': {}}",
+            c, id, to);
+        break;
+    case 20:
+        run(reads, 0, "db",
+            "{'aggregate': '%s', 'pipeline': [{'$set': {'x': %d}}, {'$merge': {'into': '%s', "
+            "'whenMatched': '%s'}}], 'cursor': {}}",
+            c, x, to, x % 2 ? "merge" : "replace");
+        break;
     default:
         run(reads, 0, "other", "{'insert': 'log', 'documents': [{'n': %d}, {'n': 2}, {'n': 3}]}",
             x);

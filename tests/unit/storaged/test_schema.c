@@ -119,8 +119,6 @@ Test(schema, create_refuses_by_name)
         {"db", "{'create': 'c', 'max': 1}", NULL, VD_ERR_INVALID_OPTIONS, NULL},
         {"db", "{'create': 'c', 'timeseries': {'timeField': 't'}}", NULL, VD_ERR_NOT_IMPLEMENTED,
          "create: time-series collections are not built yet"},
-        {"db", "{'create': 'c', 'viewOn': 'x', 'pipeline': []}", NULL, VD_ERR_NOT_IMPLEMENTED,
-         "create: views are not built yet"},
         {"db", "{'create': 'c', 'pipeline': []}", NULL, VD_ERR_INVALID_OPTIONS,
          "'pipeline' requires 'viewOn' to also be specified"},
         {"db", "{'create': 'c', 'clusteredIndex': {'key': {'_id': 1}, 'unique': true}}", NULL,

@@ -1,0 +1,400 @@
+/* veddb-storaged/commands/aggregate_out.c — $out and $merge: writes what a pipeline gives.
+ *
+ * Reading and writing take turns: some documents are taken, everything that was read from is let
+ * go, then they are written in one transaction. So no collection is held while another is waited
+ * for, and no snapshot is open while something is written. */
+#include "veddb-storaged/commands/aggregate_out.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/rand.h"
+#include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/commands/write_common.h"
+
+#define ROUND_DOCUMENTS_MAX 500
+#define ROUND_BYTES_MAX     STOR_WRITE_GROUP_MAX_BYTES
+
+typedef struct {
+    stor_request_t *request;
+    stor_sources_t *sources;
+    stor_pipeline_t *pipeline;
+    const stor_output_t *output;
+    bool bypass;
+    vd_slice_t target; /* collection that is written: $out's is a temporary one */
+    stor_writes_t writes;
+    /* a round */
+    vd_bson_t documents[ROUND_DOCUMENTS_MAX];
+    uint32_t count;
+    bool done;
+} job_t;
+
+static const stor_writes_class_t out_class = {.kind = STOR_WRITES_INSERT, .name = "aggregate"};
+
+/* ---- reading ---- */
+
+static void let_go(job_t *job)
+{
+    stor_pipeline_release(job->pipeline);
+    stor_catalog_release_all(job->request);
+}
+
+static int take_round(job_t *job, vd_error_t *err)
+{
+    stor_request_t *request = job->request;
+    size_t bytes = 0;
+    int rc = stor_sources_acquire(job->sources, request, err);
+    job->count = 0;
+    while (rc == VD_OK && job->count < ROUND_DOCUMENTS_MAX && bytes < ROUND_BYTES_MAX) {
+        vd_bson_t document;
+        rc = stor_pipeline_next(job->pipeline, request, &document, err);
+        if (rc != VD_OK)
+            break;
+        job->documents[job->count++] =
+            (vd_bson_t){vd_arena_copy(request->arena, document.data, document.len), document.len};
+        bytes += document.len;
+    }
+    job->done = rc == VD_ERR_NOT_FOUND;
+    let_go(job);
+    return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
+}
+
+/* ---- writing ---- */
+
+/* Writes one document in the open transaction. */
+typedef int write_one_t(job_t *job, vd_bson_t document, vd_error_t *err);
+
+static int hold_target(job_t *job, bool create, vd_error_t *err)
+{
+    stor_request_t *request = job->request;
+    stor_collection_t *collection = NULL;
+    int rc = create ? stor_catalog_acquire_or_create(request, job->output->db, job->target,
+                                                     &collection, err)
+                    : stor_catalog_acquire(request, job->output->db, job->target, &collection, err);
+    job->writes.collection = job->writes.write.collection = collection;
+    return rc;
+}
+
+static void let_target_go(job_t *job)
+{
+    stor_writes_yield(&job->writes);
+}
+
+/* Documents from *at on, at most `most`, in one transaction. On an error *at is the one that
+ * failed. */
+static int write_some(job_t *job, uint32_t most, uint32_t *at, write_one_t *write, vd_error_t *err)
+{
+    stor_writes_t *writes = &job->writes;
+    uint32_t i = *at;
+    int rc = stor_write_begin(&writes->write, err);
+    for (uint32_t n = 0; rc == VD_OK && n < most && i < job->count; n++, i++) {
+        rc = stor_request_check(job->request, err);
+        if (rc == VD_OK)
+            rc = write(job, job->documents[i], err);
+        if (rc != VD_OK)
+            break;
+    }
+    if (rc == VD_OK) {
+        rc = stor_writes_commit(writes, err);
+        if (rc == VD_OK)
+            *at = i;
+        return rc;
+    }
+    stor_writes_undo(writes);
+    if (rc != VD_ERR_WRITE_CONFLICT)
+        *at = i;
+    return rc;
+}
+
+/* Those before one that fails are written. */
+static int write_round(job_t *job, write_one_t *write, vd_error_t *err)
+{
+    vd_arena_t *arena = job->request->arena;
+    uint32_t at = 0, most = job->count;
+    int rc = VD_OK;
+    job->writes.write.attempts = 0;
+    while (rc == VD_OK && at < job->count) {
+        vd_error_t step = VD_ERROR_INIT;
+        uint32_t first = at;
+        vd_arena_mark_t mark = vd_arena_mark(arena);
+        rc = write_some(job, most, &at, write, &step);
+        if (rc == VD_ERR_WRITE_CONFLICT) {
+            vd_arena_rewind(arena, mark);
+            rc = stor_writes_again(&job->writes, rc, &step);
+            most = 1; /* two large transactions could meet for ever */
+        } else if (rc != VD_OK && !stor_writes_is_fatal(rc) && at > first) {
+            most = at - first; /* those before it go in, then it is tried alone */
+            at = first;
+            rc = VD_OK;
+        } else if (rc == VD_OK) {
+            most = most < job->count && at < job->count ? 1 : most;
+            vd_arena_rewind(arena, mark);
+        }
+        if (rc != VD_OK)
+            vd_error_copy(&step, err);
+    }
+    return rc;
+}
+
+static int prepare(job_t *job, vd_bson_t document, vd_bson_t *ret_document, vd_slice_t *ret_key,
+                   vd_error_t *err)
+{
+    stor_request_t *request = job->request;
+    uint64_t now = (uint64_t)(request->variables.now_ms / 1000) << 32 | (uint32_t)request->number;
+    int rc = stor_document_prepare(request->arena, document, now, ret_document, err);
+    return rc == VD_OK
+               ? stor_id_key(request->arena, vd_bson_get(*ret_document, "_id"), ret_key, err)
+               : rc;
+}
+
+static int insert_one(job_t *job, vd_bson_t document, vd_error_t *err)
+{
+    stor_write_t *write = &job->writes.write;
+    vd_slice_t key;
+    int rc = prepare(job, document, &document, &key, err);
+    if (rc == VD_OK)
+        rc = stor_write_validate(write, document, NULL, job->bypass, err);
+    return rc == VD_OK ? stor_write_insert(write, key, document, -1, err) : rc;
+}
+
+/* ---- $merge ---- */
+
+static int update_with_pipeline(job_t *job, vd_bson_t document, const stor_record_t *old,
+                                vd_bson_t *ret_document, bool *ret_changed, vd_error_t *err)
+{
+    const stor_output_t *output = job->output;
+    vd_arena_t *arena = job->request->arena;
+    stor_match_t match = {.arena = arena, .variables = output->variables, .array_position = -1};
+    stor_expr_env_t env;
+    stor_expr_env_init(&env, arena, output->variables);
+    stor_expr_env_document(&env, document);
+    int rc = stor_variables_bind(output->variables, VD_SLICE_LIT("new"),
+                                 vd_value_from_document(document), err);
+    for (uint32_t i = 0; rc == VD_OK && i < output->let_count; i++) {
+        vd_value_t value;
+        rc = stor_expr_eval(output->let_exprs[i], &env, &value, err);
+        if (rc == VD_OK)
+            rc = stor_variables_bind(output->variables, output->let_names[i], value, err);
+    }
+    return rc == VD_OK ? stor_update_apply(output->update, arena, old->document, &match,
+                                           ret_document, ret_changed, err)
+                       : rc;
+}
+
+static int update_with_fields(job_t *job, vd_bson_t document, const stor_record_t *old,
+                              vd_bson_t *ret_document, bool *ret_changed, vd_error_t *err)
+{
+    vd_arena_t *arena = job->request->arena;
+    stor_match_t match = {.arena = arena, .array_position = -1};
+    stor_update_t *update;
+    vd_bb_t bb;
+    vd_bson_t set;
+    vd_bb_init_arena(&bb, arena, 2 * VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_document(&bb, "$set", document);
+    int rc = vd_bb_finish(&bb, &set, err);
+    stor_update_options_t options = {.update = vd_value_from_document(set),
+                                     .variables = &job->request->variables};
+    if (rc == VD_OK)
+        rc = stor_update_parse(arena, &options, &update, err);
+    return rc == VD_OK ? stor_update_apply(update, arena, old->document, &match, ret_document,
+                                           ret_changed, err)
+                       : rc;
+}
+
+static int merge_matched(job_t *job, vd_bson_t document, const stor_record_t *old, vd_error_t *err)
+{
+    stor_write_t *write = &job->writes.write;
+    vd_bson_t before = old->document, after = document;
+    bool changed = true;
+    int rc = VD_OK;
+    switch (job->output->matched) {
+    case STOR_MATCHED_KEEP:
+        return VD_OK;
+    case STOR_MATCHED_FAIL:
+        return vd_error_set(
+            err, VD_ERR_DUPLICATE_KEY,
+            "E11000 duplicate key error collection: %s index: _id_ dup key: { _id: "
+            "%s }",
+            job->writes.collection->ns,
+            vd_value_to_json(job->request->arena, vd_bson_get(document, "_id"), 100));
+    case STOR_MATCHED_REPLACE:
+        break;
+    case STOR_MATCHED_MERGE:
+        rc = update_with_fields(job, document, old, &after, &changed, err);
+        break;
+    case STOR_MATCHED_PIPELINE:
+        rc = update_with_pipeline(job, document, old, &after, &changed, err);
+        break;
+    }
+    if (rc != VD_OK || !changed)
+        return rc;
+    rc = stor_write_validate(write, after, &before, job->bypass, err);
+    return rc == VD_OK ? stor_write_replace(write, old, after, -1, err) : rc;
+}
+
+static int on_check(job_t *job, vd_bson_t document, vd_error_t *err)
+{
+    const stor_output_t *output = job->output;
+    for (uint32_t i = 0; i < output->on_count; i++) {
+        vd_value_t value = vd_bson_get_path(document, output->on[i].text);
+        if (value.type == VD_BSON_ARRAY)
+            return vd_error_set(err, VD_ERR_LOCATION(51185),
+                                "$merge write error: 'on' field '%.*s' cannot be an array",
+                                VD_SLICE_FMT(output->on[i].text));
+        bool id = vd_slice_is(output->on[i].text, "_id");
+        if (vd_value_is_nullish(value) && !(id && vd_value_is_missing(value)))
+            return vd_error_set(err, VD_ERR_LOCATION(51132),
+                                "$merge write error: 'on' field '%.*s' cannot be missing, null or "
+                                "undefined",
+                                VD_SLICE_FMT(output->on[i].text));
+    }
+    return VD_OK;
+}
+
+static int merge_one(job_t *job, vd_bson_t document, vd_error_t *err)
+{
+    stor_write_t *write = &job->writes.write;
+    vd_slice_t key;
+    stor_record_t old;
+    int rc = on_check(job, document, err);
+    if (rc == VD_OK)
+        rc = prepare(job, document, &document, &key, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_error_t step = VD_ERROR_INIT;
+    rc = stor_write_read(write, key, &old, &step);
+    if (rc == VD_OK) {
+        old = stor_record_copy(job->request->arena, old);
+        return merge_matched(job, document, &old, err);
+    }
+    if (rc != VD_ERR_NOT_FOUND) {
+        vd_error_copy(&step, err);
+        return rc;
+    }
+    if (job->output->missed == STOR_MISSED_DISCARD)
+        return VD_OK;
+    if (job->output->missed == STOR_MISSED_FAIL)
+        return vd_error_set(err, VD_ERR_LOCATION(13113),
+                            "$merge could not find a matching document in the target collection "
+                            "for at least one document in the source collection");
+    rc = stor_write_validate(write, document, NULL, job->bypass, err);
+    return rc == VD_OK ? stor_write_insert(write, key, document, -1, err) : rc;
+}
+
+/* Documents are found by the fields of a unique index: today only _id has one. */
+static int on_supported(const stor_output_t *output, vd_error_t *err)
+{
+    if (output->on_count == 1 && vd_slice_is(output->on[0].text, "_id"))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_LOCATION(51183),
+                        "Cannot find index to verify that join fields will be unique");
+}
+
+/* ---- rounds ---- */
+
+static int rounds(job_t *job, bool create, write_one_t *write, vd_error_t *err)
+{
+    vd_arena_t *arena = job->request->arena;
+    int rc = VD_OK;
+    while (rc == VD_OK && !job->done) {
+        vd_arena_mark_t mark = vd_arena_mark(arena);
+        rc = take_round(job, err);
+        if (rc == VD_OK && job->count > 0)
+            rc = stor_request_space(job->request, err);
+        if (rc == VD_OK && job->count > 0)
+            rc = hold_target(job, create, err);
+        if (rc == VD_OK && job->count > 0)
+            rc = write_round(job, write, err);
+        let_target_go(job);
+        if (rc == VD_OK) /* else details of the error stand there */
+            vd_arena_rewind(arena, mark);
+    }
+    return rc;
+}
+
+/* ---- $out ---- */
+
+/* Options of the target; NONE: it does not exist. */
+static int target_options(job_t *job, vd_bson_t *ret_options, vd_error_t *err)
+{
+    stor_collection_t *collection;
+    vd_error_t step = VD_ERROR_INIT;
+    int rc = stor_catalog_acquire(job->request, job->output->db, job->output->collection,
+                                  &collection, &step);
+    *ret_options = VD_BSON_NONE;
+    if (rc == VD_ERR_NAMESPACE_NOT_FOUND)
+        return VD_OK;
+    if (rc != VD_OK) {
+        vd_error_copy(&step, err);
+        return rc;
+    }
+    *ret_options = (vd_bson_t){
+        vd_arena_copy(job->request->arena, collection->options.data, collection->options.len),
+        collection->options.len};
+    stor_catalog_release(job->request, collection);
+    return VD_OK;
+}
+
+static bool same_bytes(vd_bson_t a, vd_bson_t b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+static int target_swap(job_t *job, vd_bson_t options, vd_error_t *err)
+{
+    vd_bson_t now;
+    int rc = target_options(job, &now, err);
+    if (rc == VD_OK && !same_bytes(now, options))
+        rc = vd_error_set(err, VD_ERR_LOCATION(125),
+                          "collection options of target collection %.*s.%.*s changed while "
+                          "processing $out",
+                          VD_SLICE_FMT(job->output->db), VD_SLICE_FMT(job->output->collection));
+    return rc == VD_OK ? stor_catalog_rename(job->request, job->output->db, job->target,
+                                             job->output->db, job->output->collection, true, err)
+                       : rc;
+}
+
+static int run_out(job_t *job, vd_error_t *err)
+{
+    stor_request_t *request = job->request;
+    uint64_t number;
+    vd_bson_t options;
+    int rc = target_options(job, &options, err);
+    vd_rand_secret(&number, sizeof number);
+    job->target = vd_slice_str(
+        vd_arena_printf(request->arena, "tmp.agg_out.%016llx", (unsigned long long)number));
+    stor_create_options_t create = {options, NULL};
+    if (rc == VD_OK)
+        rc = stor_catalog_create(request, job->output->db, job->target, &create, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = rounds(job, false, insert_one, err);
+    if (rc == VD_OK)
+        rc = target_swap(job, options, err);
+    if (rc != VD_OK) { /* the target is as it was */
+        vd_error_t step = VD_ERROR_INIT;
+        int drop_rc = stor_catalog_drop(request, job->output->db, job->target, &step);
+        if (drop_rc != VD_OK)
+            vd_log(VD_LOG_WARN, "a temporary collection of $out stays", "code=%d error=%s",
+                   -drop_rc, step.message);
+    }
+    return rc;
+}
+
+int stor_aggregate_output(stor_request_t *request, stor_sources_t *sources,
+                          stor_pipeline_t *pipeline, bool bypass, vd_error_t *err)
+{
+    job_t *job = VD_ARENA_NEW(request->arena, job_t);
+    job->request = request;
+    job->sources = sources;
+    job->pipeline = pipeline;
+    job->output = stor_pipeline_output(pipeline);
+    job->bypass = bypass;
+    job->target = job->output->collection;
+    stor_writes_init(&job->writes, request, &out_class);
+    let_go(job);
+    int rc = stor_request_space(request, err);
+    if (rc == VD_OK && job->output->merge)
+        rc = on_supported(job->output, err);
+    if (rc == VD_OK)
+        rc = job->output->merge ? rounds(job, true, merge_one, err) : run_out(job, err);
+    stor_writes_done(&job->writes);
+    return rc;
+}
