@@ -7,6 +7,7 @@
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/replication.h"
@@ -94,6 +95,11 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
         .failed = stor_inbox_failed,
     };
     int rc = stor_engine_open(&engine, &storage->engine, err);
+    if (rc == VD_OK) {
+        stor_spill_options_t spill = {
+            .folder = options->folder, .keys = keys, .engine = storage->engine};
+        rc = stor_spill_open(&spill, &storage->spill, err);
+    }
     if (rc == VD_OK)
         rc = parts_open(storage, err);
     if (rc == VD_OK) {
@@ -117,6 +123,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     stor_sessions_close(&storage->sessions);
     stor_journal_close(&storage->journal);
     stor_catalog_close(&storage->catalog);
+    stor_spill_close(&storage->spill);
     if (storage->engine != NULL)
         rc = stor_engine_close(&storage->engine, err);
     (void)pthread_mutex_destroy(&storage->registry_lock);

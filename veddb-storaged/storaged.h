@@ -55,6 +55,7 @@ typedef struct stor_storage {
     stor_journal_t *journal;
     stor_sessions_t *sessions;
     stor_cursors_t *cursors;
+    struct stor_spill *spill;        /* exec/spill.h; NULL in unit tests: queries never spill */
     stor_keeper_t *keeper;           /* NULL in unit tests */
     stor_inbox_t *inbox;             /* NULL in unit tests */
     stor_replication_t *replication; /* replication/replication.h */

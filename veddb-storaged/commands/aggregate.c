@@ -13,6 +13,7 @@ typedef struct {
     vd_bson_t cursor, collation;
     bool has_cursor;
     vd_value_t cursor_value;
+    bool disk_use;
 } raw_args_t;
 
 static const stor_arg_t aggregate_table[] = {
@@ -22,14 +23,14 @@ static const stor_arg_t aggregate_table[] = {
     STOR_ARG("hint", STOR_ARG_VALUE, raw_args_t, args.hint, 0),
     STOR_ARG("let", STOR_ARG_DOCUMENT, raw_args_t, args.let, 0),
     STOR_ARG("collation", STOR_ARG_DOCUMENT, raw_args_t, collation, 0),
-    {"allowDiskUse", STOR_ARG_IGNORED, 0, 0}, /* a permission: what would need it gives 292 */
+    STOR_ARG("allowDiskUse", STOR_ARG_BOOL, raw_args_t, disk_use, 0),
     {"bypassDocumentValidation", STOR_ARG_IGNORED, 0, 0}, /* no stage writes */
 };
 
 int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain,
                         stor_aggregate_args_t *ret_args, vd_error_t *err)
 {
-    raw_args_t raw = {.args.batch_size = -1};
+    raw_args_t raw = {.args.batch_size = -1, .disk_use = true};
     vd_slice_t name;
     vd_value_t first;
     int64_t one = 0;
@@ -60,6 +61,7 @@ int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain
         rc = stor_args_collation(raw.collation, err);
     if (rc == VD_OK)
         rc = stor_read_hint(raw.args.hint, &natural, err);
+    raw.args.no_disk_use = !raw.disk_use;
     if (rc == VD_OK)
         *ret_args = raw.args;
     return rc;
@@ -282,6 +284,7 @@ static int aggregate_cursor(stor_request_t *request, uint64_t collection_id, vd_
                                        .db = vd_arena_copy_slice(arena, request->db),
                                        .collection_id = collection_id};
     int rc = stor_aggregate_args(request, body, false, &args, err);
+    context.no_disk_use = args.no_disk_use;
     if (rc == VD_OK)
         rc = stor_read_hint(args.hint, &context.natural, err);
     if (rc == VD_OK && !vd_bson_is_empty(args.let))

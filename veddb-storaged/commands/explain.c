@@ -149,8 +149,9 @@ static void append_node_stats(vd_bb_t *bb, const explain_t *explain, node_t node
         stor_facts_number(bb, "nCounted", (int64_t)explain->delivered);
     if (node == NODE_SORT) {
         stor_facts_number(bb, "totalDataSizeSorted", (int64_t)facts->sorted_bytes);
-        vd_bb_bool(bb, "usedDisk", false);
-        vd_bb_int32(bb, "spills", 0);
+        vd_bb_bool(bb, "usedDisk", facts->spills > 0);
+        stor_facts_number(bb, "spills", (int64_t)facts->spills);
+        stor_facts_number(bb, "spilledDataStorageSize", (int64_t)facts->spilled_bytes);
     }
     if (node == NODE_ACCESS && facts->access != STOR_ACCESS_EOF) {
         stor_facts_number(bb, "works", (int64_t)facts->documents_examined);
@@ -423,8 +424,15 @@ static void append_stages(explain_t *explain, const stor_pipeline_t *pipeline, v
     for (uint32_t i = 0; i < count; i++) {
         vd_bb_open_document(bb, vd_array_name(position++, buf));
         vd_bb_concat(bb, vd_value_document(stage_spec(given, folded + i)));
+        stor_stage_spills_t spills;
         if (explain->executed)
             vd_bb_int64(bb, "nReturned", (int64_t)stor_pipeline_stage_returned(pipeline, i));
+        if (explain->executed && stor_pipeline_stage_spills(pipeline, i, &spills)) {
+            vd_bb_bool(bb, "usedDisk", spills.spills > 0);
+            vd_bb_int64(bb, "spills", (int64_t)spills.spills);
+            vd_bb_int64(bb, "spilledDataStorageSize", (int64_t)spills.bytes);
+            vd_bb_int64(bb, "spilledRecords", (int64_t)spills.records);
+        }
         vd_bb_close(bb);
     }
     vd_bb_close(bb);
@@ -455,6 +463,7 @@ static int explain_aggregate(explain_t *explain, vd_error_t *err)
                                        .variables = &request->variables,
                                        .db = request->db};
     int rc = stor_aggregate_args(request, explain->command, true, &args, err);
+    context.no_disk_use = args.no_disk_use;
     if (rc == VD_OK)
         rc = stor_read_hint(args.hint, &context.natural, err);
     if (rc == VD_OK && !vd_bson_is_empty(args.let))

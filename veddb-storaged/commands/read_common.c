@@ -73,7 +73,10 @@ int stor_read_hint(vd_value_t hint, int8_t *ret_natural, vd_error_t *err)
 int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *parts, stor_variables_t *variables,
                     stor_query_spec_t *ret_spec, vd_error_t *err)
 {
-    stor_query_spec_t spec = {.variables = variables, .skip = parts->skip, .limit = parts->limit};
+    stor_query_spec_t spec = {.variables = variables,
+                              .skip = parts->skip,
+                              .limit = parts->limit,
+                              .no_disk_use = parts->no_disk_use};
     stor_filter_t *filter = NULL;
     stor_sort_t *sort = NULL;
     stor_project_t *project = NULL;

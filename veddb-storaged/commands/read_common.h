@@ -12,6 +12,7 @@ typedef struct {
     vd_bson_t filter, sort, projection, let;
     vd_value_t hint; /* MISSING = none */
     int64_t skip, limit;
+    bool no_disk_use; /* allowDiskUse: false */
 } stor_query_parts_t;
 
 /* The collection's id, 0 when it does not exist (held by the request when it does). *ret_collection
@@ -62,7 +63,7 @@ typedef struct {
     vd_value_t hint;
     int64_t batch_size;    /* -1 = not given */
     vd_slice_t collection; /* empty for aggregate: 1 */
-    bool explain;
+    bool explain, no_disk_use;
 } stor_aggregate_args_t;
 /* request->body must be the command (for the collection's name). in_explain: `cursor` may lack. */
 VD_MUST_CHECK int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain,

@@ -13,7 +13,7 @@ struct stor_query {
     stor_scan_t *scan;   /* NULL: nothing to find */
     stor_topk_t *sorted; /* blocking sort under way or done */
     bool sort_done;
-    uint64_t sort_position;
+    stor_work_t *work, own_work;
     bool pushed_back, have_last; /* of the output */
     vd_bson_t last;
     int64_t skip_left, returned;
@@ -44,16 +44,26 @@ static stor_access_t access_of(const stor_query_t *query)
                                                                   : STOR_ACCESS_ID_RANGE;
 }
 
+static void release_scan(void *context)
+{
+    stor_scan_release(((stor_query_t *)context)->scan);
+}
+
 int stor_query_open(vd_arena_t *arena, stor_request_t *request, const stor_query_spec_t *spec,
                     stor_query_t **ret_query, vd_error_t *err)
 {
-    (void)request;
     VD_ASSERT(spec->filter != NULL && spec->variables != NULL);
 
     stor_query_t *query = VD_ARENA_NEW(arena, stor_query_t);
     bool backward = spec->natural < 0;
     query->spec = *spec;
     query->skip_left = spec->skip;
+    query->work = spec->work != NULL ? spec->work : &query->own_work;
+    if (spec->work == NULL) {
+        stor_work_init(&query->own_work, request->storage->spill, spec->no_disk_use);
+        query->own_work.before_disk = release_scan;
+        query->own_work.before_disk_context = query;
+    }
     query->facts.blocking_sort = !sort_served_by_id(spec->sort, &backward);
     query->facts.backward = backward;
     int rc = stor_bounds_of_filter(arena, spec->filter, &query->bounds, err);
@@ -123,23 +133,29 @@ static int fill_sort(stor_query_t *query, stor_request_t *request, vd_error_t *e
         if (query->spec.limit > 0 &&
             __builtin_add_overflow(query->spec.limit, query->spec.skip, &k))
             k = 0;
-        query->sorted = stor_topk_create(query->spec.sort, (uint64_t)k, VD_QUERY_MEMORY_MAX_BYTES);
+        query->sorted = stor_topk_create(query->spec.sort, (uint64_t)k, "Sort", query->work);
     }
     stor_record_t record;
     int64_t array_position;
     int rc;
     while ((rc = next_match(query, request, &record, &array_position, err)) == VD_OK) {
         query->facts.before_sort++;
-        rc = stor_topk_add(query->sorted, query->scratch, record.document, record.version, err);
+        rc = stor_topk_add(query->sorted, request, query->scratch, record.document, record.version,
+                           err);
         if (rc != VD_OK)
             return rc;
     }
     if (rc != VD_ERR_NOT_FOUND)
         return rc;
-    stor_topk_finish(query->sorted);
-    query->facts.sorted_bytes = stor_topk_bytes(query->sorted);
-    query->sort_done = true;
     stor_scan_release(query->scan);
+    uint64_t spills = query->work->spills, bytes = query->work->spilled_bytes;
+    rc = stor_topk_finish(query->sorted, request, err);
+    if (rc != VD_OK)
+        return rc;
+    query->facts.sorted_bytes = stor_topk_bytes(query->sorted);
+    query->facts.spills += query->work->spills - spills;
+    query->facts.spilled_bytes += query->work->spilled_bytes - bytes;
+    query->sort_done = true;
     request->storage->counters.scan_and_order++;
     return VD_OK;
 }
@@ -153,10 +169,11 @@ static int next_sorted(stor_query_t *query, stor_request_t *request, vd_bson_t *
     if (rc != VD_OK)
         return rc;
     vd_bson_t document;
-    if (query->sorted == NULL ||
-        !stor_topk_at(query->sorted, query->sort_position, &document, &version))
+    if (query->sorted == NULL)
         return VD_ERR_NOT_FOUND;
-    query->sort_position++;
+    rc = stor_topk_next(query->sorted, request, &document, &version, NULL, err);
+    if (rc != VD_OK)
+        return rc;
     vd_arena_rewind(query->scratch, query->fresh);
     stor_match_t match = {
         .arena = query->scratch, .variables = query->spec.variables, .array_position = -1};

@@ -7,9 +7,10 @@
  * Owner:   open/close; everything but a sort's documents lives in the arena given (a client
  *          cursor's own, for cursors), and the spec's trees must live there too.
  * Threads: one at a time.
- * Limits:  a sort keeps at most VD_QUERY_MEMORY_MAX_BYTES (292 when over). */
+ * Limits:  a sort keeps what its budget allows (work.h) and writes the rest to disk. */
 #pragma once
 #include "veddb-storaged/exec/scan.h"
+#include "veddb-storaged/exec/work.h"
 #include "veddb-storaged/query/filter.h"
 #include "veddb-storaged/query/project.h"
 #include "veddb-storaged/query/sort.h"
@@ -22,6 +23,8 @@ typedef struct {
     const stor_variables_t *variables;
     int64_t skip, limit; /* limit 0 = none */
     int8_t natural;      /* -1: backward without a sort */
+    bool no_disk_use;    /* allowDiskUse: false */
+    stor_work_t *work;   /* the pipeline's budget; NULL: the query has its own */
 } stor_query_spec_t;
 
 typedef struct stor_query stor_query_t;
@@ -56,6 +59,7 @@ typedef struct {
     uint64_t documents_examined, keys_examined, returned, sorted_bytes;
     uint64_t before_sort; /* documents that reached the sort */
     uint64_t skipped;
+    uint64_t spills, spilled_bytes; /* of the sort, to disk */
     const stor_bounds_t *bounds;
 } stor_query_facts_t;
 void stor_query_facts(const stor_query_t *query, stor_query_facts_t *ret_facts);

@@ -18,7 +18,8 @@ struct stor_pipeline {
     bool has_head;
     bool pushed_back;
     vd_bson_t document;
-    uint8_t *kept; /* copy of a document that waits for the next batch */
+    uint8_t *kept;    /* copy of a document that waits for the next batch */
+    stor_work_t work; /* when the context brings none */
 };
 
 static int head_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *ret_document,
@@ -224,17 +225,37 @@ static int parse_all(const stor_pipeline_context_t *context, vd_bson_t stages,
     return check_places(context, pipeline, err);
 }
 
-int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages,
+static void release_stages(void *context)
+{
+    stor_pipeline_t *pipeline = context;
+    for (uint32_t i = 0; i < pipeline->stage_count; i++)
+        if (pipeline->stages[i]->class->release != NULL)
+            pipeline->stages[i]->class->release(pipeline->stages[i]);
+    if (pipeline->has_head)
+        head_class.release(&pipeline->head.stage);
+}
+
+int stor_pipeline_parse(const stor_pipeline_context_t *given, vd_bson_t stages,
                         stor_pipeline_t **ret_pipeline, vd_error_t *err)
 {
-    stor_pipeline_t *pipeline = VD_ARENA_NEW(context->arena, stor_pipeline_t);
+    stor_pipeline_t *pipeline = VD_ARENA_NEW(given->arena, stor_pipeline_t);
+    stor_pipeline_context_t own = *given;
+    const stor_pipeline_context_t *context = &own;
+    if (own.work == NULL) {
+        own.work = &pipeline->work;
+        stor_work_init(own.work, given->request == NULL ? NULL : given->request->storage->spill,
+                       given->no_disk_use);
+        own.work->before_disk = release_stages;
+        own.work->before_disk_context = pipeline;
+    }
     int rc = parse_all(context, stages, pipeline, err);
     if (rc != VD_OK)
         return rc;
     if (pipeline->stage_count == 0 || !pipeline->stages[0]->class->first_only) {
         stor_query_spec_t spec = {.collection_id = context->collection_id,
                                   .variables = context->variables,
-                                  .natural = context->natural};
+                                  .natural = context->natural,
+                                  .work = context->work};
         uint32_t folded = fold_head(context, pipeline, &spec);
         pipeline->stages += folded;
         pipeline->stage_count -= folded;
@@ -285,11 +306,7 @@ void stor_pipeline_release(stor_pipeline_t *pipeline)
         pipeline->kept = copy;
         pipeline->document.data = copy;
     }
-    for (uint32_t i = 0; i < pipeline->stage_count; i++)
-        if (pipeline->stages[i]->class->release != NULL)
-            pipeline->stages[i]->class->release(pipeline->stages[i]);
-    if (pipeline->has_head)
-        head_class.release(&pipeline->head.stage);
+    release_stages(pipeline);
 }
 
 void stor_pipeline_close(stor_pipeline_t **pipeline_p)
@@ -324,4 +341,11 @@ const char *stor_pipeline_stage_name(const stor_pipeline_t *pipeline, uint32_t p
 uint64_t stor_pipeline_stage_returned(const stor_pipeline_t *pipeline, uint32_t position)
 {
     return pipeline->stages[position]->returned;
+}
+
+bool stor_pipeline_stage_spills(const stor_pipeline_t *pipeline, uint32_t position,
+                                stor_stage_spills_t *ret_spills)
+{
+    *ret_spills = pipeline->stages[position]->spills;
+    return pipeline->stages[position]->may_spill;
 }

@@ -7,10 +7,11 @@
  * Owner:   the parse arena = the client cursor's. Between batches stor_pipeline_release gives
  *          engine resources back; close frees what blocking stages keep.
  * Threads: one at a time.
- * Limits:  STOR_PIPELINE_STAGES_MAX stages; a blocking stage keeps at most
- *          VD_QUERY_MEMORY_MAX_BYTES (292 when over). */
+ * Limits:  STOR_PIPELINE_STAGES_MAX stages; all blocking stages together keep what one query may
+ *          (exec/work.h) and write the rest to disk, or are refused (292). */
 #pragma once
 #include "veddb-storaged/exec/query.h"
+#include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/query/expr.h"
 
 #define STOR_PIPELINE_STAGES_MAX 1000
@@ -25,6 +26,8 @@ typedef struct {
     vd_slice_t db, collection;         /* collection empty for aggregate: 1; live as long */
     uint64_t collection_id;            /* 0 = does not exist */
     int8_t natural;                    /* hint {$natural: -1}: the collection is read backward */
+    bool no_disk_use;                  /* allowDiskUse: false */
+    stor_work_t *work;                 /* the budget of all stages; parse makes one when NULL */
 } stor_pipeline_context_t;
 
 /* A stage's functions. next: VD_ERR_NOT_FOUND at the end; the document is valid until the next call
@@ -41,11 +44,18 @@ typedef struct {
     bool no_collection;                   /* only for aggregate: 1 */
 } stor_stage_class_t;
 
+/* What a blocking stage has written to disk. */
+typedef struct {
+    uint64_t spills, bytes, records;
+} stor_stage_spills_t;
+
 /* First member of each stage's struct. */
 struct stor_stage {
     const stor_stage_class_t *class;
     stor_stage_t *source; /* NULL for the first */
     uint64_t returned;    /* documents given to the stage behind, for explain */
+    bool may_spill;       /* spills is told by explain */
+    stor_stage_spills_t spills;
 };
 
 /* The one table (stages.c). NULL when there is none of that name. */
@@ -71,3 +81,6 @@ const stor_query_t *stor_pipeline_query(const stor_pipeline_t *pipeline);
 uint32_t stor_pipeline_stage_count(const stor_pipeline_t *pipeline);
 const char *stor_pipeline_stage_name(const stor_pipeline_t *pipeline, uint32_t position);
 uint64_t stor_pipeline_stage_returned(const stor_pipeline_t *pipeline, uint32_t position);
+/* What the stage wrote to disk, for explain; false: it never would. */
+bool stor_pipeline_stage_spills(const stor_pipeline_t *pipeline, uint32_t position,
+                                stor_stage_spills_t *ret_spills);
