@@ -42,13 +42,18 @@ static const stor_stage_class_t head_class = {
     .name = "$cursor", .next = head_next, .release = head_release, .close = head_close};
 
 static const stor_stage_class_t *const classes[] = {
-    &stor_stage_match,         &stor_stage_sort,       &stor_stage_limit,
-    &stor_stage_skip,          &stor_stage_project,    &stor_stage_add_fields,
-    &stor_stage_set,           &stor_stage_unset,      &stor_stage_replace_root,
-    &stor_stage_replace_with,  &stor_stage_group,      &stor_stage_count,
-    &stor_stage_sort_by_count, &stor_stage_unwind,     &stor_stage_documents,
-    &stor_stage_coll_stats,    &stor_stage_current_op, &stor_stage_index_stats,
-    &stor_stage_change_stream,
+    &stor_stage_match,         &stor_stage_sort,
+    &stor_stage_limit,         &stor_stage_skip,
+    &stor_stage_project,       &stor_stage_add_fields,
+    &stor_stage_set,           &stor_stage_unset,
+    &stor_stage_replace_root,  &stor_stage_replace_with,
+    &stor_stage_group,         &stor_stage_count,
+    &stor_stage_sort_by_count, &stor_stage_unwind,
+    &stor_stage_documents,     &stor_stage_coll_stats,
+    &stor_stage_current_op,    &stor_stage_index_stats,
+    &stor_stage_change_stream, &stor_stage_set_window_fields,
+    &stor_stage_fill,          &stor_stage_densify,
+    &stor_stage_bucket_auto,
 };
 
 /* Stages that MongoDB knows and this version does not build: refused by name, so that nobody looks
@@ -58,16 +63,12 @@ static const char *const not_built[] = {
     "$graphLookup",
     "$facet",
     "$bucket",
-    "$bucketAuto",
     "$out",
     "$merge",
     "$unionWith",
     "$sample",
     "$redact",
     "$geoNear",
-    "$setWindowFields",
-    "$densify",
-    "$fill",
     "$listSessions",
     "$listLocalSessions",
     "$planCacheStats",

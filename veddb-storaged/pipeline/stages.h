@@ -12,6 +12,9 @@ extern const stor_stage_class_t stor_stage_group, stor_stage_count, stor_stage_s
 extern const stor_stage_class_t stor_stage_documents, stor_stage_coll_stats, stor_stage_current_op,
     stor_stage_index_stats, stor_stage_change_stream;
 
+extern const stor_stage_class_t stor_stage_set_window_fields, stor_stage_fill, stor_stage_densify,
+    stor_stage_bucket_auto;
+
 /* What the head of a pipeline takes over from these stages. */
 const stor_filter_t *stor_stage_match_filter(const stor_stage_t *stage);
 const stor_sort_t *stor_stage_sort_pattern(const stor_stage_t *stage);

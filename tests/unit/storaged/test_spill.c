@@ -4,9 +4,8 @@
 #include "libcommon/base/rand.h"
 #include "libcommon/bson/compare.h"
 #include "tests/unit/query/query_json.h"
-#include "tests/unit/storaged/spill_support.h"
+#include "tests/unit/storaged/pipeline_bench.h"
 #include "veddb-storaged/exec/runs.h"
-#include "veddb-storaged/pipeline/pipeline.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -166,37 +165,6 @@ Test(spill, small_steps_are_left_alone)
 }
 
 /* ---- groups ---- */
-
-typedef struct {
-    vd_arena_t *arena;
-    stor_storage_t storage;
-    stor_request_t request;
-    stor_variables_t variables;
-    stor_pipeline_t *pipeline;
-} bench_t;
-
-static void bench_open(bench_t *bench, spill_t *spill, vd_value_t stages, bool no_disk)
-{
-    vd_error_t err = VD_ERROR_INIT;
-    memset(bench, 0, sizeof *bench);
-    bench->arena = vd_arena_create();
-    bench->storage.spill = spill == NULL ? NULL : spill->node;
-    bench->request.storage = &bench->storage;
-    bench->request.arena = bench->arena;
-    stor_pipeline_context_t context = {.arena = bench->arena,
-                                       .request = &bench->request,
-                                       .variables = &bench->variables,
-                                       .db = VD_SLICE_LIT("db"),
-                                       .no_disk_use = no_disk};
-    cr_assert_eq(stor_pipeline_parse(&context, vd_value_document(stages), &bench->pipeline, &err),
-                 VD_OK, "%s", err.message);
-}
-
-static void bench_close(bench_t *bench)
-{
-    stor_pipeline_close(&bench->pipeline);
-    vd_arena_destroy(&bench->arena);
-}
 
 static int compare_values(const void *a, const void *b)
 {
