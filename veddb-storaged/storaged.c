@@ -3,6 +3,7 @@
 #include "veddb-storaged/storaged.h"
 
 #include "libcommon/base/clock.h"
+#include "libcommon/base/limits.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/counters.h"
@@ -96,8 +97,13 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
     };
     int rc = stor_engine_open(&engine, &storage->engine, err);
     if (rc == VD_OK) {
-        stor_spill_options_t spill = {
-            .folder = options->folder, .keys = keys, .engine = storage->engine};
+        uint64_t memory = options->cache_bytes / 2; /* of a node's memory: a quarter */
+        stor_spill_options_t spill = {.folder = options->folder,
+                                      .keys = keys,
+                                      .engine = storage->engine,
+                                      .memory_max_bytes = memory > VD_QUERIES_MEMORY_MIN_BYTES
+                                                              ? memory
+                                                              : VD_QUERIES_MEMORY_MIN_BYTES};
         rc = stor_spill_open(&spill, &storage->spill, err);
     }
     if (rc == VD_OK)

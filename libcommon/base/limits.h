@@ -18,7 +18,7 @@
 #define VD_FIRST_BATCH_DOCUMENTS 101
 /* what sorts, groups and windows of one query keep in memory; the rest goes to disk */
 #define VD_QUERY_MEMORY_MAX_BYTES (100 * 1024 * 1024)
-/* the least that all queries together may keep; else an eighth of the machine's memory */
+/* the least that all queries together may keep; else half of the cache */
 #define VD_QUERIES_MEMORY_MIN_BYTES (256ull * 1024 * 1024)
 /* what all queries together may have on disk; the free-space reserve counts besides */
 #define VD_SPILL_MAX_BYTES         (256ull * 1024 * 1024 * 1024)

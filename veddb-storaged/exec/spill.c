@@ -7,7 +7,6 @@
 #include "libcommon/base/buf.h"
 #include "libcommon/base/fault.h"
 #include "libcommon/base/limits.h"
-#include "libcommon/base/machine.h"
 #include "libcommon/base/mem.h"
 
 #include <dirent.h>
@@ -21,7 +20,6 @@
 
 #define BLOCK_BYTES     ((size_t)64 * 1024)
 #define BLOCK_MAX_BYTES ((size_t)1 << 30)
-#define MEMORY_SHARE    8
 
 struct stor_spill {
     char *folder;
@@ -72,12 +70,8 @@ int stor_spill_open(const stor_spill_options_t *options, stor_spill_t **ret_spil
     spill->disk_max = options->disk_max_bytes == 0 ? VD_SPILL_MAX_BYTES : options->disk_max_bytes;
     spill->query_max =
         options->query_max_bytes == 0 ? VD_QUERY_MEMORY_MAX_BYTES : options->query_max_bytes;
-    spill->memory_max = options->memory_max_bytes;
-    if (spill->memory_max == 0) {
-        spill->memory_max = vd_machine_memory_bytes() / MEMORY_SHARE;
-        if (spill->memory_max < VD_QUERIES_MEMORY_MIN_BYTES)
-            spill->memory_max = VD_QUERIES_MEMORY_MIN_BYTES;
-    }
+    spill->memory_max =
+        options->memory_max_bytes == 0 ? VD_QUERIES_MEMORY_MIN_BYTES : options->memory_max_bytes;
     int rc = mkdir(spill->folder, 0700) == 0 || errno == EEXIST
                  ? sweep(spill->folder, err)
                  : vd_error_set_errno(err, "make %s", spill->folder);

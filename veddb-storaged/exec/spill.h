@@ -27,8 +27,7 @@ typedef struct {
     stor_keys_t *keys;         /* borrowed; outlives it */
     stor_engine_t *engine;     /* asked for free space; NULL in unit tests */
     uint64_t disk_max_bytes;   /* 0 = VD_SPILL_MAX_BYTES */
-    uint64_t memory_max_bytes; /* of all queries; 0 = an eighth of the machine's memory,
-                                  at least VD_QUERIES_MEMORY_MIN_BYTES */
+    uint64_t memory_max_bytes; /* of all queries; 0 = VD_QUERIES_MEMORY_MIN_BYTES */
     size_t query_max_bytes;    /* of one query; 0 = VD_QUERY_MEMORY_MAX_BYTES */
 } stor_spill_options_t;
 

@@ -181,8 +181,11 @@ static int spill(stor_topk_t *topk, stor_request_t *request, vd_error_t *err)
         topk->work->before_disk(topk->work->before_disk_context);
     sort_entries(topk);
     int rc = stor_run_create(topk->work, &run, err);
-    for (size_t i = 0; rc == VD_OK && i < topk->count; i++)
-        rc = write_entry(topk, run, topk->entries[i], err);
+    for (size_t i = 0; rc == VD_OK && i < topk->count; i++) {
+        rc = request == NULL ? VD_OK : stor_request_check(request, err);
+        if (rc == VD_OK)
+            rc = write_entry(topk, run, topk->entries[i], err);
+    }
     if (rc == VD_OK)
         rc = stor_run_flush(run, NULL, err);
     if (rc != VD_OK) {
@@ -198,16 +201,11 @@ static int spill(stor_topk_t *topk, stor_request_t *request, vd_error_t *err)
 
 static int check_budget(stor_topk_t *topk, stor_request_t *request, vd_error_t *err)
 {
-    int rc = stor_work_charge(topk->work, &topk->held, topk->bytes, topk->what, err);
-    if (rc != VD_ERR_AGAIN)
-        return rc;
-    if (topk->k > 0 && topk->count > topk->k) { /* perhaps the better half fits */
+    /* Large documents: the slack goes before the budget is asked. */
+    if (topk->k > 0 && topk->count / 2 >= topk->k && topk->bytes > topk->work->bytes_max / 2)
         sort_entries(topk);
-        rc = stor_work_charge(topk->work, &topk->held, topk->bytes, topk->what, err);
-        if (rc != VD_ERR_AGAIN && topk->bytes <= topk->work->bytes_max / 2)
-            return rc;
-    }
-    return spill(topk, request, err);
+    int rc = stor_work_charge(topk->work, &topk->held, topk->bytes, topk->what, err);
+    return rc == VD_ERR_AGAIN ? spill(topk, request, err) : rc;
 }
 
 /* ---- in and out ---- */

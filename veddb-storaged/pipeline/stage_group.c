@@ -219,8 +219,11 @@ static int group_spill(group_t *group, stor_request_t *request, vd_error_t *err)
     if (count > 1)
         qsort(order, count, sizeof *order, compare_entries);
     int rc = stor_run_create(group->work, &run, err);
-    for (size_t i = 0; rc == VD_OK && i < count; i++)
-        rc = write_part(group, run, order[i], err);
+    for (size_t i = 0; rc == VD_OK && i < count; i++) {
+        rc = stor_request_check(request, err);
+        if (rc == VD_OK)
+            rc = write_part(group, run, order[i], err);
+    }
     vd_free(order);
     if (rc == VD_OK)
         rc = stor_run_flush(run, NULL, err);
