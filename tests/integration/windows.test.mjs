@@ -81,8 +81,8 @@ test('a query that spills ends when its time is over', async () => {
 });
 
 test('storaged is killed while a query spills: nothing of it stays, nothing of it could be read', async () => {
-  const once = await node.client({driver: {retryReads: false}});
-  const query = once.db('windows').collection('seed').aggregate([...many(3000000), {$sort: {k: 1}}, {$count: 'n'}]).toArray().then(() => null, (e) => e);
+  // The gateway asks the next storaged again; the time is over then.
+  const query = codeOf(() => seed.aggregate([...many(3000000), {$sort: {k: 1}}, {$count: 'n'}], {maxTimeMS: 12000}).toArray());
   const {pid} = await node.worker('storaged');
   await until('it has spilled', () => spilledNow(pid) > 50e6);
   assert.deepEqual(fs.readdirSync(spillFolder()), [], 'a file has a name');
@@ -101,14 +101,13 @@ test('storaged is killed while a query spills: nothing of it stays, nothing of i
   }
   fs.writeFileSync(path.join(spillFolder(), 'run-left'), 'of a crash');
   process.kill(pid, 'SIGKILL');
-  assert.ok((await query) instanceof Error);
-  await once.close();
   await until('another one runs', async () => {
     const worker = await node.worker('storaged').catch(() => null);
     return worker?.state === 'running' && worker.pid !== pid;
   });
   await node.whole();
   assert.equal((await seed.find().toArray()).length, 1);
+  assert.equal(await query, 50);
   assert.deepEqual(fs.readdirSync(spillFolder()), []);
   assert.deepEqual(foundInFiles(path.join(node.dir, 'data'), MARK), []);
 });
