@@ -89,7 +89,8 @@ int stor_query_open(vd_arena_t *arena, stor_request_t *request, const stor_query
 static int next_match(stor_query_t *query, stor_request_t *request, stor_record_t *ret_record,
                       int64_t *ret_array_position, vd_error_t *err)
 {
-    stor_match_t match = {.arena = query->scratch, .variables = query->spec.variables};
+    stor_match_t match = {
+        .arena = query->scratch, .variables = query->spec.variables, .array_position = -1};
     if (query->scan == NULL)
         return VD_ERR_NOT_FOUND;
     for (;;) {
@@ -99,8 +100,10 @@ static int next_match(stor_query_t *query, stor_request_t *request, stor_record_
         if (rc == VD_OK) {
             query->facts.documents_examined++;
             query->facts.keys_examined += query->bounds != NULL;
-            rc = stor_match_document(query->spec.filter, ret_record->document, &match, &matches,
-                                     err);
+            matches = query->spec.filter->kind == STOR_FILTER_TRUE;
+            if (!matches)
+                rc = stor_match_document(query->spec.filter, ret_record->document, &match, &matches,
+                                         err);
         }
         if (rc != VD_OK)
             return rc;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #define FIRST_BUCKETS  256
+#define PLAIN_MAX      8 /* fields that are looked up in one walk over the document */
 #define PART_MAX_BYTES ((size_t)1 << 30) /* of one group's state on disk */
 
 typedef struct group_entry {
@@ -31,6 +32,10 @@ typedef struct {
     vd_arena_t *groups, *scratch; /* groups: everything kept; while merging: the group in work */
     group_entry_t **buckets, *first, **tail, *output;
     stor_expr_env_t env;
+    /* Plain fields of the top level, each looked up once: PLAIN_NONE where it is more than that. */
+    uint32_t plain_count;
+    vd_slice_t plain[PLAIN_MAX];
+    uint8_t id_plain, *field_plain;
     size_t bucket_count, group_count, held;
     bool done;
     /* when it did not fit: sorted runs of groups in parts */
@@ -43,6 +48,33 @@ typedef struct {
         vd_slice_t states;
     } waiting; /* the first part of the next group */
 } group_t;
+
+#define PLAIN_NONE UINT8_MAX
+
+/* The place of a plain field among those that are looked up. */
+static uint8_t plain_field(group_t *group, bool is_path, vd_slice_t path)
+{
+    if (!is_path || memchr(path.data, '.', path.len) != NULL)
+        return PLAIN_NONE;
+    for (uint32_t i = 0; i < group->plain_count; i++)
+        if (vd_slice_equal(group->plain[i], path))
+            return (uint8_t)i;
+    if (group->plain_count == PLAIN_MAX)
+        return PLAIN_NONE;
+    group->plain[group->plain_count] = path;
+    return (uint8_t)group->plain_count++;
+}
+
+static void plain_fields(group_t *group)
+{
+    vd_slice_t path = VD_SLICE_NULL;
+    bool is_path = stor_expr_field_path(group->id, &path);
+    group->id_plain = plain_field(group, is_path, path);
+    for (uint32_t i = 0; i < group->field_count; i++) {
+        is_path = stor_accumulator_field_path(group->accumulators[i], &path);
+        group->field_plain[i] = plain_field(group, is_path, path);
+    }
+}
 
 static int group_field(const stor_pipeline_context_t *context, group_t *group, vd_slice_t name,
                        vd_value_t spec, vd_error_t *err)
@@ -75,6 +107,7 @@ static group_t *group_new(const stor_pipeline_context_t *context, uint32_t field
     group->stage.may_spill = true;
     group->fields = VD_ARENA_ARRAY(context->arena, vd_slice_t, fields_max + 1);
     group->accumulators = VD_ARENA_ARRAY(context->arena, stor_accumulator_t *, fields_max + 1);
+    group->field_plain = VD_ARENA_ARRAY(context->arena, uint8_t, fields_max + 1);
     return group;
 }
 
@@ -108,19 +141,26 @@ static void group_grow(group_t *group)
     size_t count = group->bucket_count == 0 ? FIRST_BUCKETS : group->bucket_count * 4;
     group_entry_t **buckets = VD_ARENA_ARRAY(group->groups, group_entry_t *, count);
     for (group_entry_t *entry = group->first; entry != NULL; entry = entry->next) {
-        entry->next_in_bucket = buckets[entry->hash % count];
-        buckets[entry->hash % count] = entry;
+        entry->next_in_bucket = buckets[entry->hash & (count - 1)];
+        buckets[entry->hash & (count - 1)] = entry;
     }
     group->buckets = buckets;
     group->bucket_count = count;
 }
 
+static inline bool same_id(vd_value_t a, vd_value_t b)
+{
+    if (a.type == VD_BSON_INT32 && b.type == VD_BSON_INT32)
+        return vd_get_u32(a.data) == vd_get_u32(b.data);
+    return vd_value_identical(a, b) || vd_value_equal(a, b);
+}
+
 static group_entry_t *group_of(group_t *group, vd_value_t id)
 {
     uint64_t hash = vd_value_hash(id);
-    for (group_entry_t *entry = group->buckets[hash % group->bucket_count]; entry != NULL;
+    for (group_entry_t *entry = group->buckets[hash & (group->bucket_count - 1)]; entry != NULL;
          entry = entry->next_in_bucket)
-        if (entry->hash == hash && vd_value_equal(entry->id, id))
+        if (entry->hash == hash && same_id(entry->id, id))
             return entry;
     if (group->group_count++ >= group->bucket_count)
         group_grow(group);
@@ -130,8 +170,8 @@ static group_entry_t *group_of(group_t *group, vd_value_t id)
     entry->id = vd_value_copy(group->groups, id);
     for (uint32_t i = 0; i < group->field_count; i++)
         entry->states[i] = stor_accumulator_begin(group->accumulators[i], group->groups);
-    entry->next_in_bucket = group->buckets[hash % group->bucket_count];
-    group->buckets[hash % group->bucket_count] = entry;
+    entry->next_in_bucket = group->buckets[hash & (group->bucket_count - 1)];
+    group->buckets[hash & (group->bucket_count - 1)] = entry;
     *group->tail = entry;
     group->tail = &entry->next;
     return entry;
@@ -238,20 +278,54 @@ static int group_spill(group_t *group, stor_request_t *request, vd_error_t *err)
 
 /* ---- taking in ---- */
 
+/* Most names are short and differ at an end. */
+static inline bool same_name(vd_slice_t a, vd_slice_t b)
+{
+    return a.len == b.len &&
+           (a.len == 0 || (a.data[0] == b.data[0] && a.data[a.len - 1] == b.data[a.len - 1] &&
+                           (a.len < 3 || memcmp(a.data, b.data, a.len) == 0)));
+}
+
+/* One walk over the document for all plain fields. */
+static void look_up(const group_t *group, vd_bson_t document, vd_value_t values[PLAIN_MAX])
+{
+    uint32_t left = group->plain_count;
+    vd_bson_iter_t iter;
+    for (uint32_t i = 0; i < group->plain_count; i++)
+        values[i] = VD_VALUE_MISSING;
+    vd_bson_iter_init(&iter, document);
+    while (left > 0 && vd_bson_iter_next(&iter))
+        for (uint32_t i = 0; i < group->plain_count; i++)
+            if (same_name(iter.name, group->plain[i]) && vd_value_is_missing(values[i])) {
+                values[i] = iter.value;
+                left--;
+                break;
+            }
+}
+
 static int group_add(group_t *group, stor_request_t *request, vd_bson_t document, vd_error_t *err)
 {
     stor_expr_env_t *env = &group->env;
-    vd_value_t id;
+    vd_value_t id, values[PLAIN_MAX];
+    int rc = VD_OK;
     vd_arena_reset(group->scratch);
     stor_expr_env_document(env, document);
-    int rc = stor_expr_eval(group->id, env, &id, err);
+    look_up(group, document, values);
+    if (group->id_plain != PLAIN_NONE)
+        id = values[group->id_plain];
+    else
+        rc = stor_expr_eval(group->id, env, &id, err);
     if (rc != VD_OK)
         return rc;
     if (vd_value_is_missing(id)) /* a missing _id groups with null */
         id = vd_value_from_null();
     group_entry_t *entry = group_of(group, id);
-    for (uint32_t i = 0; rc == VD_OK && i < group->field_count; i++)
-        rc = stor_accumulator_add(entry->states[i], env, err);
+    for (uint32_t i = 0; rc == VD_OK && i < group->field_count; i++) {
+        uint8_t plain = group->field_plain[i];
+        rc = plain == PLAIN_NONE
+                 ? stor_accumulator_add(entry->states[i], env, err)
+                 : stor_accumulator_add_value(entry->states[i], group->scratch, values[plain], err);
+    }
     if (rc == VD_OK)
         rc = stor_work_charge(group->work, &group->held, vd_arena_used(group->groups), "$group",
                               err);
@@ -266,6 +340,7 @@ static int group_collect(group_t *group, stor_request_t *request, vd_error_t *er
         group->groups = vd_arena_create();
         group->scratch = vd_arena_create();
         stor_expr_env_init(&group->env, group->scratch, group->variables);
+        plain_fields(group);
     }
     group_start(group);
     group_grow(group);

@@ -441,6 +441,12 @@ stor_accumulator_state_t *stor_accumulator_begin(const stor_accumulator_t *accum
     return state;
 }
 
+bool stor_accumulator_field_path(const stor_accumulator_t *accumulator, vd_slice_t *ret_path)
+{
+    return !is_n_kind(accumulator->kind) && accumulator->argument != NULL &&
+           stor_expr_field_path(accumulator->argument, ret_path);
+}
+
 int stor_accumulator_add(stor_accumulator_state_t *state, stor_expr_env_t *env, vd_error_t *err)
 {
     vd_value_t v = VD_VALUE_MISSING;

@@ -22,6 +22,13 @@ stor_accumulator_state_t *stor_accumulator_begin(const stor_accumulator_t *accum
  * own arena. */
 VD_MUST_CHECK int stor_accumulator_add(stor_accumulator_state_t *state, stor_expr_env_t *env,
                                        vd_error_t *err);
+/* True for an accumulator whose argument is a plain "$a.b": *ret_path gets "a.b". The caller may
+ * then look the value up himself and add it. */
+bool stor_accumulator_field_path(const stor_accumulator_t *accumulator, vd_slice_t *ret_path);
+/* One value more, as if the argument had been evaluated to it. Not for those of {n} and {sortBy}.
+ */
+VD_MUST_CHECK int stor_accumulator_add_value(stor_accumulator_state_t *state, vd_arena_t *scratch,
+                                             vd_value_t v, vd_error_t *err);
 VD_MUST_CHECK int stor_accumulator_finish(stor_accumulator_state_t *state, vd_arena_t *arena,
                                           vd_value_t *ret_value, vd_error_t *err);
 /* The state as bytes, appended to buf (VD_ERR_FULL when it does not fit). */

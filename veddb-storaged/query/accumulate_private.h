@@ -70,9 +70,6 @@ struct stor_accumulator_state {
     stor_entry_t **entries; /* the N kinds, in order */
 };
 
-/* One value more, as if the argument had been evaluated to it. */
-VD_MUST_CHECK int stor_accumulator_add_value(stor_accumulator_state_t *state, vd_arena_t *scratch,
-                                             vd_value_t v, vd_error_t *err);
 /* One entry more of the N kinds: its value and, for top and bottom, its keys as an array. */
 void stor_accumulator_add_entry(stor_accumulator_state_t *state, vd_value_t value, vd_value_t keys);
 /* Numbers more of the percentiles. */
