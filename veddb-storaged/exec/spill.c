@@ -107,6 +107,9 @@ bool stor_spill_memory_move(stor_spill_t *spill, size_t before, size_t now)
 
 void stor_spill_stats(const stor_spill_t *spill, stor_spill_stats_t *ret_stats)
 {
+    *ret_stats = (stor_spill_stats_t){0};
+    if (spill == NULL)
+        return;
     *ret_stats = (stor_spill_stats_t){.memory_bytes = atomic_load(&spill->memory),
                                       .memory_max_bytes = spill->memory_max,
                                       .disk_bytes = atomic_load(&spill->disk),

@@ -43,6 +43,7 @@ typedef struct {
     uint64_t memory_bytes, memory_max_bytes, disk_bytes, disk_max_bytes; /* now */
     uint64_t runs, spilled_bytes;                                        /* since the start */
 } stor_spill_stats_t;
+/* spill NULL: all zero. */
 void stor_spill_stats(const stor_spill_t *spill, stor_spill_stats_t *ret_stats);
 
 /* ---- runs ---- */

@@ -206,6 +206,23 @@ static uint32_t fold_head(const stor_pipeline_context_t *context, const stor_pip
     return at;
 }
 
+/* A $sort with $skip and $limit behind it keeps only what they let through. */
+static void bound_sorts(const stor_pipeline_t *pipeline)
+{
+    stor_stage_t *const *stages = pipeline->stages;
+    for (uint32_t i = 0; i + 1 < pipeline->stage_count; i++) {
+        uint32_t at = i + 1;
+        int64_t k = 0;
+        if (stages[i]->class != &stor_stage_sort)
+            continue;
+        if (stages[at]->class == &stor_stage_skip)
+            k = stor_stage_cut_count(stages[at++]);
+        if (at < pipeline->stage_count && stages[at]->class == &stor_stage_limit &&
+            !__builtin_add_overflow(k, stor_stage_cut_count(stages[at]), &k))
+            stor_stage_sort_bound(stages[i], (uint64_t)k);
+    }
+}
+
 static int parse_all(const stor_pipeline_context_t *context, vd_bson_t stages,
                      stor_pipeline_t *pipeline, vd_error_t *err)
 {
@@ -267,6 +284,7 @@ int stor_pipeline_parse(const stor_pipeline_context_t *given, vd_bson_t stages,
         pipeline->head.stage.class = &head_class;
         pipeline->last = &pipeline->head.stage;
     }
+    bound_sorts(pipeline);
     for (uint32_t i = 0; i < pipeline->stage_count; i++) {
         pipeline->stages[i]->source = pipeline->last;
         pipeline->last = pipeline->stages[i];

@@ -129,6 +129,7 @@ typedef struct {
     stor_sort_t *sort;
     stor_topk_t *sorted;
     stor_work_t *work;
+    uint64_t k; /* 0 = all */
     bool done;
 } sort_t;
 
@@ -160,7 +161,7 @@ static int sort_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *re
         vd_arena_t *scratch = vd_arena_create();
         stor_stage_spills_t before = stor_stage_spills_now(sort->work);
         if (sort->sorted == NULL)
-            sort->sorted = stor_topk_create(sort->sort, 0, "Sort", sort->work);
+            sort->sorted = stor_topk_create(sort->sort, sort->k, "Sort", sort->work);
         int rc;
         while ((rc = stor_stage_pull(stage, request, ret_document, err)) == VD_OK) {
             vd_arena_reset(scratch);
@@ -186,6 +187,11 @@ static void sort_close(stor_stage_t *stage)
 
 const stor_stage_class_t stor_stage_sort = {
     .name = "$sort", .parse = sort_parse, .next = sort_next, .close = sort_close};
+
+void stor_stage_sort_bound(stor_stage_t *stage, uint64_t k)
+{
+    ((sort_t *)stage)->k = k;
+}
 
 const stor_sort_t *stor_stage_sort_pattern(const stor_stage_t *stage)
 {

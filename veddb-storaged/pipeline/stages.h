@@ -19,6 +19,8 @@ extern const stor_stage_class_t stor_stage_set_window_fields, stor_stage_fill, s
 const stor_filter_t *stor_stage_match_filter(const stor_stage_t *stage);
 const stor_sort_t *stor_stage_sort_pattern(const stor_stage_t *stage);
 int64_t stor_stage_cut_count(const stor_stage_t *stage); /* of $limit and $skip */
+/* No more than the first k of a $sort are asked for by the stages behind it. */
+void stor_stage_sort_bound(stor_stage_t *stage, uint64_t k);
 
 /* Begins the stream of a $changeStream stage. */
 struct stor_stream;

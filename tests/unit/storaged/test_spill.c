@@ -401,3 +401,26 @@ Test(spill, ends_in_the_middle)
         spill_close(spill);
     }
 }
+
+/* With a limit behind it a sort keeps little, and writes nothing. */
+Test(spill, a_bounded_sort_does_not)
+{
+    spill_t *spill = spill_open(512 * 1024, 0);
+    vd_arena_t *arena = vd_arena_create();
+    bench_t bench;
+    vd_value_t *results;
+    uint32_t count;
+    vd_error_t err = VD_ERROR_INIT;
+    bench_open(&bench, spill,
+               query_value(arena, "[" MANY_KEYS ", {'$sort': {'k': -1}}, {'$skip': 2}, {'$limit': "
+                                  "3}]"),
+               true);
+    cr_assert_eq(run_all(&bench, &results, &count, &err), VD_OK, "%s", err.message);
+    cr_assert_eq(count, 3);
+    cr_assert(vd_value_equal(vd_bson_get(vd_value_document(results[2]), "k"),
+                             query_value(arena, "'key number 99997'")));
+    cr_assert_not(bench.request.used_disk);
+    bench_close(&bench);
+    vd_arena_destroy(&arena);
+    spill_close(spill);
+}
