@@ -48,8 +48,8 @@ Test(spill, comes_back_and_can_not_be_read)
     cr_assert_gt(len, 5000 * sizeof PLANTED);
     cr_assert_eq(len, stor_run_bytes(run));
     for (size_t part = 0; part + 8 < sizeof PLANTED; part += 4)
-        cr_assert_null(memmem(bytes, len, PLANTED + part, 8), "\"%.8s\" is readable",
-                       PLANTED + part);
+        cr_assert_null(memmem(bytes, len, &PLANTED[part], 8), "\"%.8s\" is readable",
+                       &PLANTED[part]);
     cr_assert_not_null(memmem(bytes, len, "VDB1", 4), "it is no sealed block");
     free(bytes);
     vd_slice_t record;
