@@ -586,13 +586,13 @@ static void note_time(const stor_request_t *request)
     char user[160], ns[300];
     vd_log(VD_LOG_INFO, "slow operation",
            "op=%llu command=%s ns=%s user=%s took_ms=%llu examined=%llu returned=%llu "
-           "conflicts=%llu code=%d",
+           "conflicts=%llu used_disk=%s code=%d",
            (unsigned long long)request->number, request->entry == NULL ? "?" : request->entry->name,
            vd_log_quote(request->ns, ns, sizeof ns),
            vd_log_quote(request->command.user, user, sizeof user), (unsigned long long)us / 1000,
            (unsigned long long)request->documents_examined,
            (unsigned long long)request->documents_returned, (unsigned long long)request->conflicts,
-           -request->status);
+           request->used_disk ? "true" : "false", -request->status);
 }
 
 /* For top and $collStats: writes count themselves. */

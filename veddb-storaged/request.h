@@ -124,6 +124,7 @@ struct stor_request {
     /* for currentOp, the slow log and profiling */
     vd_slice_t ns; /* "db.c" once known */
     const char *plan_summary;
+    bool used_disk; /* wrote what did not fit into memory to disk */
     uint64_t documents_examined, keys_examined, documents_returned, conflicts, yields;
     const char *progress_message; /* of long work; NULL = none */
     uint64_t progress_done, progress_total;

@@ -3,12 +3,14 @@
 #include "veddb-storaged/storaged.h"
 
 #include "libcommon/base/clock.h"
+#include "libcommon/base/limits.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/defaults.h"
 #include "veddb-storaged/exec/planner.h"
+#include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/replication.h"
@@ -115,6 +117,16 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
         .failed = stor_inbox_failed,
     };
     int rc = stor_engine_open(&engine, &storage->engine, err);
+    if (rc == VD_OK) {
+        uint64_t memory = options->cache_bytes / 2; /* of a node's memory: a quarter */
+        stor_spill_options_t spill = {.folder = options->folder,
+                                      .keys = keys,
+                                      .engine = storage->engine,
+                                      .memory_max_bytes = memory > VD_QUERIES_MEMORY_MIN_BYTES
+                                                              ? memory
+                                                              : VD_QUERIES_MEMORY_MIN_BYTES};
+        rc = stor_spill_open(&spill, &storage->spill, err);
+    }
     if (rc == VD_OK)
         rc = parts_open(storage, err);
     if (rc == VD_OK) {
@@ -140,6 +152,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     stor_sessions_close(&storage->sessions);
     stor_journal_close(&storage->journal);
     stor_catalog_close(&storage->catalog);
+    stor_spill_close(&storage->spill);
     if (storage->engine != NULL)
         rc = stor_engine_close(&storage->engine, err);
     (void)pthread_mutex_destroy(&storage->registry_lock);

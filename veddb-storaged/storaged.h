@@ -43,7 +43,7 @@ typedef struct {
     uint64_t session_idle_max_ms;
     uint64_t journal_max_bytes;
     uint64_t scrub_period_ms;
-    uint64_t ttl_period_ms; /* between passes; 0 = STOR_TTL_PERIOD_MS */
+    uint64_t ttl_period_ms;  /* between passes; 0 = STOR_TTL_PERIOD_MS */
     const char *replica_set; /* name that drivers see */
     const char *address;     /* host:port that drivers see; may be empty */
     const char *data_folder;
@@ -62,6 +62,7 @@ typedef struct stor_storage {
     stor_sessions_t *sessions;
     stor_cursors_t *cursors;
     struct stor_planner *planner;    /* exec/planner.h; NULL in some unit tests: no statistics */
+    struct stor_spill *spill;        /* exec/spill.h; NULL in unit tests: queries never spill */
     stor_keeper_t *keeper;           /* NULL in unit tests */
     stor_inbox_t *inbox;             /* NULL in unit tests */
     stor_replication_t *replication; /* replication/replication.h */

@@ -16,8 +16,12 @@
 /* Queries. */
 #define VD_KEYCODE_MAX_BYTES     2048
 #define VD_FIRST_BATCH_DOCUMENTS 101
-/* sort, group; nothing is written to disk for them */
-#define VD_QUERY_MEMORY_MAX_BYTES  (100 * 1024 * 1024)
+/* what sorts, groups and windows of one query keep in memory; the rest goes to disk */
+#define VD_QUERY_MEMORY_MAX_BYTES (100 * 1024 * 1024)
+/* the least that all queries together may keep; else half of the cache */
+#define VD_QUERIES_MEMORY_MIN_BYTES (256ull * 1024 * 1024)
+/* what all queries together may have on disk; the free-space reserve counts besides */
+#define VD_SPILL_MAX_BYTES         (256ull * 1024 * 1024 * 1024)
 #define VD_REGEX_MATCH_LIMIT       1000000
 #define VD_REGEX_PATTERN_MAX_BYTES 32764
 #define VD_ARRAY_FILTERS_MAX       1000

@@ -16,6 +16,7 @@ typedef struct {
     vd_bson_t cursor, collation;
     bool has_cursor;
     vd_value_t cursor_value;
+    bool disk_use;
 } raw_args_t;
 
 static const stor_arg_t aggregate_table[] = {
@@ -25,14 +26,14 @@ static const stor_arg_t aggregate_table[] = {
     STOR_ARG("hint", STOR_ARG_VALUE, raw_args_t, args.hint, 0),
     STOR_ARG("let", STOR_ARG_DOCUMENT, raw_args_t, args.let, 0),
     STOR_ARG("collation", STOR_ARG_DOCUMENT, raw_args_t, collation, 0),
-    {"allowDiskUse", STOR_ARG_IGNORED, 0, 0}, /* a permission: what would need it gives 292 */
+    STOR_ARG("allowDiskUse", STOR_ARG_BOOL, raw_args_t, disk_use, 0),
     STOR_ARG("bypassDocumentValidation", STOR_ARG_BOOL, raw_args_t, args.bypass, 0),
 };
 
 int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain,
                         stor_aggregate_args_t *ret_args, vd_error_t *err)
 {
-    raw_args_t raw = {.args.batch_size = -1};
+    raw_args_t raw = {.args.batch_size = -1, .disk_use = true};
     vd_slice_t name;
     vd_value_t first;
     int64_t one = 0;
@@ -63,6 +64,7 @@ int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain
         rc = stor_collation_use(raw.collation, err);
     if (rc == VD_OK)
         rc = stor_read_hint(raw.args.hint, &natural, err);
+    raw.args.no_disk_use = !raw.disk_use;
     if (rc == VD_OK)
         *ret_args = raw.args;
     return rc;
@@ -291,7 +293,8 @@ int stor_aggregate_open(stor_request_t *request, vd_arena_t *arena,
                                        .variables = variables,
                                        .db = vd_arena_copy_slice(arena, request->db),
                                        .hint = args->hint,
-                                       .explain = args->in_explain};
+                                       .explain = args->in_explain,
+                                       .no_disk_use = args->no_disk_use};
     vd_bson_t stages = args->pipeline;
     stor_sources_t *sources = NULL;
     int rc = stor_read_hint(args->hint, &context.natural, err);
@@ -303,7 +306,7 @@ int stor_aggregate_open(stor_request_t *request, vd_arena_t *arena,
     if (rc == VD_OK)
         rc = stor_sources_acquire(sources, request, err);
     if (rc == VD_OK && sources->own) {
-        const stor_source_t *source = &sources->items[0];
+        const stor_origin_t *source = &sources->items[0];
         context.collection = source->base;
         context.collection_id = source->id;
         if (source->view.data != NULL && starts_stream(stages))

@@ -170,9 +170,16 @@ static void append_stages(explain_t *explain, const stor_pipeline_t *pipeline)
     }
     for (uint32_t i = 0; i < count; i++) {
         vd_bb_open_document(bb, vd_array_name(position++, buf));
+        stor_stage_spills_t spills;
         vd_bb_concat(bb, stor_pipeline_stage_spec(pipeline, i));
         if (explain->executed)
             vd_bb_int64(bb, "nReturned", (int64_t)stor_pipeline_stage_returned(pipeline, i));
+        if (explain->executed && stor_pipeline_stage_spills(pipeline, i, &spills)) {
+            vd_bb_bool(bb, "usedDisk", spills.spills > 0);
+            vd_bb_int64(bb, "spills", (int64_t)spills.spills);
+            vd_bb_int64(bb, "spilledDataStorageSize", (int64_t)spills.bytes);
+            vd_bb_int64(bb, "spilledRecords", (int64_t)spills.records);
+        }
         vd_bb_close(bb);
     }
     vd_bb_close(bb);
@@ -244,7 +251,7 @@ static int explain_view(explain_t *explain, bool *ret_is, vd_error_t *err)
 {
     stor_request_t *request = explain->request;
     stor_query_parts_t parts = {0};
-    vd_slice_t name;
+    vd_slice_t name, key;
     vd_value_t value;
     (void)vd_bson_first(explain->command, &name, &value); /* it was looked up by it */
     *ret_is = false;
@@ -257,7 +264,7 @@ static int explain_view(explain_t *explain, bool *ret_is, vd_error_t *err)
     else if (vd_slice_is(name, "count"))
         rc = stor_count_parts(explain->command, &parts, err);
     else if (vd_slice_is(name, "distinct"))
-        rc = stor_distinct_parts(explain->command, &parts, err);
+        rc = stor_distinct_parts(explain->command, &parts, &key, err);
     else
         *ret_is = false;
     if (rc != VD_OK || !*ret_is)

@@ -15,7 +15,7 @@ typedef struct {
     stor_query_parts_t parts;
     vd_slice_t collection;
     int64_t batch_size;
-    bool single_batch, tailable, await_data, no_timeout, show_record_id;
+    bool single_batch, tailable, await_data, no_timeout, show_record_id, disk_use;
     vd_bson_t collation;
 } find_args_t;
 
@@ -37,16 +37,16 @@ static const stor_arg_t find_table[] = {
     STOR_ARG("showRecordId", STOR_ARG_BOOL, find_args_t, show_record_id, 0),
     STOR_ARG("min", STOR_ARG_DOCUMENT, find_args_t, parts.min, 0),
     STOR_ARG("max", STOR_ARG_DOCUMENT, find_args_t, parts.max, 0),
-    {"allowDiskUse", STOR_ARG_IGNORED, 0,
-     0}, /* a permission: a sort that needs it is refused with 292 */
+    STOR_ARG("allowDiskUse", STOR_ARG_BOOL, find_args_t, disk_use, 0),
     {"allowPartialResults", STOR_ARG_IGNORED, 0, 0}, /* speaks of shards */
     {"oplogReplay", STOR_ARG_IGNORED, 0, 0},         /* a hint since 4.4 */
 };
 
 static int find_args(stor_request_t *request, vd_bson_t body, find_args_t *args, vd_error_t *err)
 {
-    *args = (find_args_t){.batch_size = -1};
+    *args = (find_args_t){.batch_size = -1, .disk_use = true};
     int rc = stor_args_parse(body, "find", true, find_table, VD_COUNT_OF(find_table), args, err);
+    args->parts.no_disk_use = !args->disk_use;
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &args->collection, err);
     if (rc == VD_OK)

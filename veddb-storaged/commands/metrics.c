@@ -7,6 +7,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/metrics.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/positions.h"
@@ -70,6 +71,8 @@ static int engine_print(const stor_storage_t *storage, vd_buf_t *out)
 {
     stor_engine_stats_t s;
     stor_keys_counts_t keys;
+    stor_spill_stats_t spill;
+    stor_spill_stats(storage->spill, &spill);
     stor_engine_stats(storage->engine, &s);
     stor_keys_counts(storage->keys, &keys);
     const row_t rows[] = {
@@ -92,6 +95,12 @@ static int engine_print(const stor_storage_t *storage, vd_buf_t *out)
         {"veddb_storage_disk_reserve_bytes", true, "below this, writes are refused",
          s.reserve_bytes},
         {"veddb_storage_disk_reserve_reached", true, "1: writes are refused", s.reserve_reached},
+        {"veddb_storage_query_memory_bytes", true, "sorts, groups and windows keep in memory",
+         spill.memory_bytes},
+        {"veddb_storage_spill_bytes", true, "sorts, groups and windows keep on disk",
+         spill.disk_bytes},
+        {"veddb_storage_spilled_bytes_total", false, "written to disk by them",
+         spill.spilled_bytes},
         {"veddb_storage_blocks_sealed_total", false, "blocks encrypted", keys.sealed_blocks},
         {"veddb_storage_blocks_opened_total", false, "blocks decrypted", keys.opened_blocks},
         {"veddb_storage_blocks_failed_total", false, "blocks that could not be decrypted",

@@ -6,6 +6,7 @@
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/exec/planner.h"
+#include "veddb-storaged/query/collation.h"
 
 typedef struct {
     stor_query_parts_t parts;
@@ -30,7 +31,7 @@ int stor_run_plan_cache_clear(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
-        rc = stor_args_collation(args.collation, err);
+        rc = stor_collation_use(args.collation, err);
     if (rc == VD_OK && args.parts.filter.data == NULL &&
         (args.parts.sort.data != NULL || args.parts.projection.data != NULL))
         rc = vd_error_set(err, VD_ERR_BAD_VALUE, "sort or projection provided without query");

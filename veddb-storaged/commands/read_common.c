@@ -97,7 +97,8 @@ int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *parts, stor_var
                               .hint = parts->hint,
                               .min = parts->min,
                               .max = parts->max,
-                              .return_key = parts->return_key};
+                              .return_key = parts->return_key,
+                              .no_disk_use = parts->no_disk_use};
     stor_filter_t *filter = NULL;
     stor_sort_t *sort = NULL;
     stor_project_t *project = NULL;

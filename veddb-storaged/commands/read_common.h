@@ -15,6 +15,7 @@ typedef struct {
     vd_bson_t min, max;
     bool return_key;
     int64_t skip, limit;
+    bool no_disk_use; /* allowDiskUse: false */
 } stor_query_parts_t;
 
 /* The collection's id, 0 when it does not exist (held by the request when it does). *ret_collection
@@ -71,10 +72,11 @@ static inline void stor_read_plan_summary(stor_request_t *request, const char *s
 typedef struct {
     vd_bson_t pipeline, let;
     vd_value_t hint;
-    int64_t batch_size;    /* -1 = not given */
-    vd_slice_t collection; /* empty for aggregate: 1 */
+    int64_t batch_size;       /* -1 = not given */
+    vd_slice_t collection;    /* empty for aggregate: 1 */
     bool explain, in_explain; /* given in it; it is inside of the command explain */
-    bool bypass; /* bypassDocumentValidation */
+    bool bypass;              /* bypassDocumentValidation */
+    bool no_disk_use;         /* allowDiskUse: false */
 } stor_aggregate_args_t;
 /* request->body must be the command (for the collection's name). in_explain: `cursor` may lack. */
 VD_MUST_CHECK int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain,

@@ -3,6 +3,7 @@
 #include "libcommon/base/clock.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/facts.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
@@ -253,6 +254,16 @@ static void veddb(status_t *status)
     put(bb, "freeBytes", e->free_bytes);
     put(bb, "reserveBytes", e->reserve_bytes);
     vd_bb_bool(bb, "reserveReached", e->reserve_reached);
+    vd_bb_close(bb);
+    stor_spill_stats_t spill;
+    stor_spill_stats(status->storage->spill, &spill);
+    vd_bb_begin_document(bb, "queries"); /* sorts, groups and windows, all together */
+    put(bb, "memoryBytes", spill.memory_bytes);
+    put(bb, "memoryMaxBytes", spill.memory_max_bytes);
+    put(bb, "spillBytes", spill.disk_bytes);
+    put(bb, "spillMaxBytes", spill.disk_max_bytes);
+    put(bb, "spills", spill.runs);
+    put(bb, "spilledBytesTotal", spill.spilled_bytes);
     vd_bb_close(bb);
     vd_bb_begin_document(bb, "journal");
     put(bb, "segments", journal.segments);

@@ -4,6 +4,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/limits.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/bson/compare.h"
 
 #include <stdio.h>
 

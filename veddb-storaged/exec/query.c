@@ -22,7 +22,7 @@ struct stor_query {
     bool sorting; /* the sort under way or done: a blocking one, or of keys that were cut */
     stor_topk_t *sorted;
     bool sort_done;
-    uint64_t sort_position;
+    stor_work_t *work, own_work;
     bool pushed_back, have_last; /* of the output */
     vd_bson_t last;
     int64_t skip_left, returned;
@@ -58,6 +58,13 @@ static int plan(stor_query_t *query, stor_request_t *request, stor_planner_mode_
     return stor_source_open(query->arena, &options, &query->source, err);
 }
 
+static void release_source(void *context)
+{
+    stor_query_t *query = context;
+    if (query->source != NULL)
+        stor_source_release(query->source);
+}
+
 int stor_query_open(vd_arena_t *arena, stor_request_t *request, const stor_query_spec_t *spec,
                     stor_query_t **ret_query, vd_error_t *err)
 {
@@ -69,6 +76,12 @@ int stor_query_open(vd_arena_t *arena, stor_request_t *request, const stor_query
     query->skip_left = spec->skip;
     if (spec->sort != NULL && spec->sort->natural != 0)
         query->spec.natural = spec->sort->natural;
+    query->work = spec->work != NULL ? spec->work : &query->own_work;
+    if (spec->work == NULL) {
+        stor_work_init(&query->own_work, request->storage->spill, spec->no_disk_use);
+        query->own_work.before_disk = release_source;
+        query->own_work.before_disk_context = query;
+    }
     int rc = plan(query, request, STOR_PLANNER_CACHED, err);
     if (rc != VD_OK)
         return rc;
@@ -209,10 +222,12 @@ static int project(stor_query_t *query, vd_bson_t document, uint64_t version,
 
 /* ---- sorted, or as it comes ---- */
 
-static int sort_add(stor_query_t *query, const stor_found_t *found, vd_error_t *err)
+static int sort_add(stor_query_t *query, stor_request_t *request, const stor_found_t *found,
+                    vd_error_t *err)
 {
     query->facts.before_sort++;
-    return stor_topk_add(query->sorted, query->scratch, found->document, found->version, err);
+    return stor_topk_add(query->sorted, request, query->scratch, found->document, found->version,
+                         err);
 }
 
 static void sort_begin(stor_query_t *query)
@@ -221,9 +236,8 @@ static void sort_begin(stor_query_t *query)
     if (query->spec.limit > 0 && __builtin_add_overflow(limit, query->skip_left, &k))
         k = 0;
     stor_topk_destroy(&query->sorted);
-    query->sorted = stor_topk_create(query->spec.sort, (uint64_t)k, VD_QUERY_MEMORY_MAX_BYTES);
+    query->sorted = stor_topk_create(query->spec.sort, (uint64_t)k, "Sort", query->work);
     query->sort_done = false;
-    query->sort_position = 0;
     query->sorting = true;
 }
 
@@ -242,7 +256,7 @@ static int fill_sort(stor_query_t *query, stor_request_t *request, vd_error_t *e
         if (query->facts.replans != replans && rc == VD_OK && query->sorted == NULL)
             sort_begin(query);
         if (rc == VD_OK)
-            rc = sort_add(query, &found, err);
+            rc = sort_add(query, request, &found, err);
         if (rc != VD_OK)
             break;
     }
@@ -250,10 +264,16 @@ static int fill_sort(stor_query_t *query, stor_request_t *request, vd_error_t *e
         return rc;
     if (query->sorted == NULL) /* planned anew, and nothing was found */
         sort_begin(query);
-    stor_topk_finish(query->sorted);
+    if (query->source != NULL)
+        stor_source_release(query->source);
+    uint64_t spills = query->work->spills, bytes = query->work->spilled_bytes;
+    rc = stor_topk_finish(query->sorted, request, err);
+    if (rc != VD_OK)
+        return rc;
     query->facts.sorted_bytes = stor_topk_bytes(query->sorted);
+    query->facts.spills += query->work->spills - spills;
+    query->facts.spilled_bytes += query->work->spilled_bytes - bytes;
     query->sort_done = true;
-    stor_source_release(query->source);
     request->storage->counters.scan_and_order++;
     return VD_OK;
 }
@@ -267,9 +287,10 @@ static int next_sorted(stor_query_t *query, stor_request_t *request, vd_bson_t *
     if (rc != VD_OK)
         return rc;
     vd_bson_t document;
-    if (!stor_topk_at(query->sorted, query->sort_position, &document, &version))
-        return VD_ERR_NOT_FOUND;
-    query->sort_position++;
+    return VD_ERR_NOT_FOUND;
+    rc = stor_topk_next(query->sorted, request, &document, &version, NULL, err);
+    if (rc != VD_OK)
+        return rc;
     vd_arena_rewind(query->scratch, query->fresh);
     stor_match_t match = {.arena = query->scratch,
                           .variables = query->spec.variables,
@@ -297,7 +318,7 @@ static int next_streamed(stor_query_t *query, stor_request_t *request, vd_bson_t
         /* Planned anew with a sort, or keys that were cut: from here on by a sort. */
         query->facts.late_sort = !query->plan->blocking_sort;
         sort_begin(query);
-        rc = sort_add(query, &found, err);
+        rc = sort_add(query, request, &found, err);
         return rc == VD_OK ? next_sorted(query, request, ret_document, err) : rc;
     }
     if (query->spec.return_key)

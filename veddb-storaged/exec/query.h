@@ -10,9 +10,10 @@
  * Owner:   open/close; everything but a sort's documents lives in the arena given (a client
  *          cursor's own, for cursors), and the spec's trees must live there too.
  * Threads: one at a time.
- * Limits:  a sort keeps at most VD_QUERY_MEMORY_MAX_BYTES (292 when over). */
+ * Limits:  a sort keeps what its budget allows (work.h) and writes the rest to disk. */
 #pragma once
 #include "veddb-storaged/exec/source.h"
+#include "veddb-storaged/exec/work.h"
 #include "veddb-storaged/query/filter.h"
 #include "veddb-storaged/query/project.h"
 #include "veddb-storaged/query/sort.h"
@@ -35,6 +36,8 @@ typedef struct {
     const stor_path_t *distinct; /* only the values there matter, each at least once */
     bool writes;                 /* the results are changed: the plan remembers what it gave */
     bool explain;                /* keep what was not chosen, and never from the plan cache */
+    bool no_disk_use;            /* allowDiskUse: false */
+    stor_work_t *work;           /* the pipeline's budget; NULL: the query has its own */
 } stor_query_spec_t;
 
 typedef struct stor_query stor_query_t;
@@ -65,6 +68,7 @@ typedef struct {
     uint64_t matched;     /* documents that the plan's tree gave and the filter let through */
     uint64_t skipped;
     uint32_t replans;
+    uint64_t spills, spilled_bytes; /* of the sort, to disk */
 } stor_query_facts_t;
 void stor_query_facts(const stor_query_t *query, stor_query_facts_t *ret_facts);
 /* Of the node at this place in the plan's tree (parents first). */

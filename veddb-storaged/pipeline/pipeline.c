@@ -19,7 +19,8 @@ struct stor_pipeline {
     bool has_head;
     bool pushed_back;
     vd_bson_t document;
-    uint8_t *kept; /* copy of a document that waits for the next batch */
+    uint8_t *kept;    /* copy of a document that waits for the next batch */
+    stor_work_t work; /* when the context brings none */
     vd_bson_t head_sort;
 };
 
@@ -43,27 +44,47 @@ static const stor_stage_class_t head_class = {
     .name = "$cursor", .next = head_next, .release = head_release, .close = head_close};
 
 static const stor_stage_class_t *const classes[] = {
-    &stor_stage_match,         &stor_stage_sort,          &stor_stage_limit,
-    &stor_stage_skip,          &stor_stage_project,       &stor_stage_add_fields,
-    &stor_stage_set,           &stor_stage_unset,         &stor_stage_replace_root,
-    &stor_stage_replace_with,  &stor_stage_group,         &stor_stage_count,
-    &stor_stage_sort_by_count, &stor_stage_unwind,        &stor_stage_documents,
-    &stor_stage_coll_stats,    &stor_stage_current_op,    &stor_stage_index_stats,
-    &stor_stage_change_stream, &stor_stage_lookup,        &stor_stage_graph_lookup,
-    &stor_stage_union_with,    &stor_stage_facet,         &stor_stage_bucket,
-    &stor_stage_sample,        &stor_stage_redact,        &stor_stage_out,
-    &stor_stage_merge,         &stor_stage_list_sessions, &stor_stage_list_local_sessions,
+    &stor_stage_match,
+    &stor_stage_sort,
+    &stor_stage_limit,
+    &stor_stage_skip,
+    &stor_stage_project,
+    &stor_stage_add_fields,
+    &stor_stage_set,
+    &stor_stage_unset,
+    &stor_stage_replace_root,
+    &stor_stage_replace_with,
+    &stor_stage_group,
+    &stor_stage_count,
+    &stor_stage_sort_by_count,
+    &stor_stage_unwind,
+    &stor_stage_documents,
+    &stor_stage_coll_stats,
+    &stor_stage_current_op,
+    &stor_stage_index_stats,
+    &stor_stage_change_stream,
+    &stor_stage_lookup,
+    &stor_stage_graph_lookup,
+    &stor_stage_union_with,
+    &stor_stage_facet,
+    &stor_stage_bucket,
+    &stor_stage_sample,
+    &stor_stage_redact,
+    &stor_stage_out,
+    &stor_stage_merge,
+    &stor_stage_list_sessions,
+    &stor_stage_list_local_sessions,
+    &stor_stage_fill,
+    &stor_stage_densify,
+    &stor_stage_set_window_fields,
+    &stor_stage_bucket_auto,
     &stor_stage_plan_cache_stats,
 };
 
 /* Stages that MongoDB knows and this version does not build: refused by name, so that nobody looks
  * for a typing error. */
 static const char *const not_built[] = {
-    "$bucketAuto",
     "$geoNear",
-    "$setWindowFields",
-    "$densify",
-    "$fill",
     "$changeStreamSplitLargeEvent",
     "$shardedDataDistribution",
     "$listSampledQueries",
@@ -221,6 +242,23 @@ static uint32_t fold_head(const stor_pipeline_context_t *context, const stor_pip
     return at;
 }
 
+/* A $sort with $skip and $limit behind it keeps only what they let through. */
+static void bound_sorts(const stor_pipeline_t *pipeline)
+{
+    stor_stage_t *const *stages = pipeline->stages;
+    for (uint32_t i = 0; i + 1 < pipeline->stage_count; i++) {
+        uint32_t at = i + 1;
+        int64_t k = 0;
+        if (stages[i]->class != &stor_stage_sort)
+            continue;
+        if (stages[at]->class == &stor_stage_skip)
+            k = stor_stage_cut_count(stages[at++]);
+        if (at < pipeline->stage_count && stages[at]->class == &stor_stage_limit &&
+            !__builtin_add_overflow(k, stor_stage_cut_count(stages[at]), &k))
+            stor_stage_sort_bound(stages[i], (uint64_t)k);
+    }
+}
+
 static int parse_all(const stor_pipeline_context_t *context, vd_bson_t stages,
                      stor_pipeline_t *pipeline, vd_error_t *err)
 {
@@ -268,10 +306,29 @@ static void head_needs(const stor_pipeline_context_t *context, stor_stage_t *con
     }
 }
 
-int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages,
+static void release_stages(void *context)
+{
+    stor_pipeline_t *pipeline = context;
+    for (uint32_t i = 0; i < pipeline->stage_count; i++)
+        if (pipeline->stages[i]->class->release != NULL)
+            pipeline->stages[i]->class->release(pipeline->stages[i]);
+    if (pipeline->has_head)
+        head_class.release(&pipeline->head.stage);
+}
+
+int stor_pipeline_parse(const stor_pipeline_context_t *given, vd_bson_t stages,
                         stor_pipeline_t **ret_pipeline, vd_error_t *err)
 {
-    stor_pipeline_t *pipeline = VD_ARENA_NEW(context->arena, stor_pipeline_t);
+    stor_pipeline_t *pipeline = VD_ARENA_NEW(given->arena, stor_pipeline_t);
+    stor_pipeline_context_t own = *given;
+    const stor_pipeline_context_t *context = &own;
+    if (own.work == NULL) {
+        own.work = &pipeline->work;
+        stor_work_init(own.work, given->request == NULL ? NULL : given->request->storage->spill,
+                       given->no_disk_use);
+        own.work->before_disk = release_stages;
+        own.work->before_disk_context = pipeline;
+    }
     int rc = parse_all(context, stages, pipeline, err);
     if (rc == VD_OK)
         rc = stor_pipeline_optimize(context, &pipeline->stages, &pipeline->stage_count, err);
@@ -286,7 +343,8 @@ int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages
                                   .variables = context->variables,
                                   .natural = context->natural,
                                   .hint = context->hint,
-                                  .explain = context->explain};
+                                  .explain = context->explain,
+                                  .work = context->work};
         stor_stage_t **all = pipeline->stages;
         uint32_t count = pipeline->stage_count;
         uint32_t folded = fold_head(context, pipeline, &spec);
@@ -311,6 +369,7 @@ int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages
         pipeline->head.stage.class = &head_class;
         pipeline->last = &pipeline->head.stage;
     }
+    bound_sorts(pipeline);
     for (uint32_t i = 0; i < pipeline->stage_count; i++) {
         if (pipeline->stages[i]->class == &stor_stage_match &&
             stor_filter_version(stor_stage_match_filter(pipeline->stages[i])) != 0)
@@ -355,11 +414,7 @@ void stor_pipeline_release(stor_pipeline_t *pipeline)
         pipeline->kept = copy;
         pipeline->document.data = copy;
     }
-    for (uint32_t i = 0; i < pipeline->stage_count; i++)
-        if (pipeline->stages[i]->class->release != NULL)
-            pipeline->stages[i]->class->release(pipeline->stages[i]);
-    if (pipeline->has_head)
-        head_class.release(&pipeline->head.stage);
+    release_stages(pipeline);
 }
 
 void stor_pipeline_close(stor_pipeline_t **pipeline_p)
@@ -409,4 +464,11 @@ const char *stor_pipeline_stage_name(const stor_pipeline_t *pipeline, uint32_t p
 uint64_t stor_pipeline_stage_returned(const stor_pipeline_t *pipeline, uint32_t position)
 {
     return pipeline->stages[position]->returned;
+}
+
+bool stor_pipeline_stage_spills(const stor_pipeline_t *pipeline, uint32_t position,
+                                stor_stage_spills_t *ret_spills)
+{
+    *ret_spills = pipeline->stages[position]->spills;
+    return pipeline->stages[position]->may_spill;
 }

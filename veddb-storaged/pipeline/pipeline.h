@@ -7,10 +7,11 @@
  * Owner:   the parse arena = the client cursor's. Between batches stor_pipeline_release gives
  *          engine resources back; close frees what blocking stages keep.
  * Threads: one at a time.
- * Limits:  STOR_PIPELINE_STAGES_MAX stages; a blocking stage keeps at most
- *          VD_QUERY_MEMORY_MAX_BYTES (292 when over). */
+ * Limits:  STOR_PIPELINE_STAGES_MAX stages; all blocking stages together keep what one query may
+ *          (exec/work.h) and write the rest to disk, or are refused (292). */
 #pragma once
 #include "veddb-storaged/exec/query.h"
+#include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/query/expr.h"
 #include "veddb-storaged/query/update.h"
 
@@ -42,6 +43,8 @@ typedef struct {
     uint32_t depth;     /* of sub-pipelines; 0: the command's own */
     bool checked;       /* the pipelines inside were checked before */
     stor_stage_t *feed; /* the first stage pulls from this one, not from a collection */
+    bool no_disk_use;   /* allowDiskUse: false */
+    stor_work_t *work;  /* the budget of all stages; parse makes one when NULL */
 } stor_pipeline_context_t;
 
 /* A stage's functions. next: VD_ERR_NOT_FOUND at the end; the document is valid until the next call
@@ -60,12 +63,19 @@ typedef struct {
     uint8_t not_inside;                   /* stor_inside_t bits: where it is refused */
 } stor_stage_class_t;
 
+/* What a blocking stage has written to disk. */
+typedef struct {
+    uint64_t spills, bytes, records;
+} stor_stage_spills_t;
+
 /* First member of each stage's struct. */
 struct stor_stage {
     const stor_stage_class_t *class;
     stor_stage_t *source; /* NULL for the first */
     uint64_t returned;    /* documents given to the stage behind, for explain */
     vd_bson_t spec;       /* {name: specification}, for explain */
+    bool may_spill;       /* spills is told by explain */
+    stor_stage_spills_t spills;
 };
 
 /* The one table (stages.c). NULL when there is none of that name. */
@@ -120,3 +130,6 @@ vd_bson_t stor_pipeline_stage_spec(const stor_pipeline_t *pipeline, uint32_t pos
 vd_bson_t stor_pipeline_head_sort(const stor_pipeline_t *pipeline);
 const char *stor_pipeline_stage_name(const stor_pipeline_t *pipeline, uint32_t position);
 uint64_t stor_pipeline_stage_returned(const stor_pipeline_t *pipeline, uint32_t position);
+/* What the stage wrote to disk, for explain; false: it never would. */
+bool stor_pipeline_stage_spills(const stor_pipeline_t *pipeline, uint32_t position,
+                                stor_stage_spills_t *ret_spills);

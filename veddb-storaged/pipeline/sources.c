@@ -45,7 +45,7 @@ int stor_pipeline_join(vd_arena_t *arena, vd_bson_t first, vd_bson_t second, vd_
 }
 
 /* Follows views down to a collection; *source's view holds their stages, the lowest first. */
-static int resolve(stor_request_t *request, stor_sources_t *sources, stor_source_t *source,
+static int resolve(stor_request_t *request, stor_sources_t *sources, stor_origin_t *source,
                    vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
@@ -75,8 +75,8 @@ static int gather_one(stor_request_t *request, stor_sources_t *sources, vd_slice
     if (sources->count == STOR_SOURCES_MAX)
         return vd_error_set(err, VD_ERR_BAD_VALUE, "an aggregation may read at most %d collections",
                             STOR_SOURCES_MAX);
-    stor_source_t *source = &sources->items[sources->count];
-    *source = (stor_source_t){.db = vd_arena_copy_slice(sources->arena, db),
+    stor_origin_t *source = &sources->items[sources->count];
+    *source = (stor_origin_t){.db = vd_arena_copy_slice(sources->arena, db),
                               .name = vd_arena_copy_slice(sources->arena, name)};
     int rc = resolve(request, sources, source, err);
     if (rc != VD_OK)
@@ -170,7 +170,7 @@ int stor_sources_gather(stor_request_t *request, vd_arena_t *arena, vd_slice_t d
     return rc;
 }
 
-const stor_source_t *stor_sources_find(const stor_sources_t *sources, vd_slice_t db,
+const stor_origin_t *stor_sources_find(const stor_sources_t *sources, vd_slice_t db,
                                        vd_slice_t name)
 {
     for (uint32_t i = 0; sources != NULL && i < sources->count; i++)

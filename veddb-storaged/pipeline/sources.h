@@ -23,11 +23,11 @@ typedef struct {
     vd_slice_t ns;       /* "db.base" */
     vd_bson_t view;      /* stages in front, an array; NONE when it is no view */
     uint64_t id;         /* of the collection; 0 = there is none */
-} stor_source_t;
+} stor_origin_t;
 
 struct stor_sources {
     vd_arena_t *arena;
-    stor_source_t items[STOR_SOURCES_MAX]; /* the first is what the command names, if anything */
+    stor_origin_t items[STOR_SOURCES_MAX]; /* the first is what the command names, if anything */
     uint32_t count;
     bool own; /* items[0] is the command's collection */
     bool acquired;
@@ -42,7 +42,7 @@ VD_MUST_CHECK int stor_sources_gather(stor_request_t *request, vd_arena_t *arena
 VD_MUST_CHECK int stor_sources_acquire(stor_sources_t *sources, stor_request_t *request,
                                        vd_error_t *err);
 /* NULL when it was not gathered: a collection that does not exist. */
-const stor_source_t *stor_sources_find(const stor_sources_t *sources, vd_slice_t db,
+const stor_origin_t *stor_sources_find(const stor_sources_t *sources, vd_slice_t db,
                                        vd_slice_t name);
 /* Visits the name of each other collection that the stages name, also in pipelines inside. Sees
  * only the form; 232 too deep. */
@@ -62,7 +62,7 @@ void stor_memory_give(stor_sources_t *sources, size_t bytes);
 /* ---- pipelines inside of stages ---- */
 typedef struct {
     stor_pipeline_context_t around; /* of the stage; a copy */
-    const stor_source_t *source;    /* NULL: it makes its own documents, or there is no such one */
+    const stor_origin_t *source;    /* NULL: it makes its own documents, or there is no such one */
     vd_slice_t name;                /* of the collection; empty = none */
     stor_inside_t inside;
 } stor_sub_t;

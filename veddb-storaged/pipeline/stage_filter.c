@@ -142,8 +142,9 @@ typedef struct {
     stor_stage_t stage;
     stor_sort_t *sort;
     stor_topk_t *sorted;
+    stor_work_t *work;
+    uint64_t k; /* 0 = all */
     bool done;
-    uint64_t position;
 } sort_t;
 
 static int sort_parse(const stor_pipeline_context_t *context, vd_value_t spec,
@@ -156,6 +157,8 @@ static int sort_parse(const stor_pipeline_context_t *context, vd_value_t spec,
     if (vd_bson_is_empty(vd_value_document(spec)))
         return vd_error_set(err, VD_ERR_LOCATION(15976),
                             "$sort stage must have at least one sort key");
+    sort->work = context->work;
+    sort->stage.may_spill = true;
     *ret_stage = &sort->stage;
     int rc = stor_sort_parse(context->arena, vd_value_document(spec), &sort->sort, err);
     if (rc == VD_OK && sort->sort->natural != 0)
@@ -170,22 +173,25 @@ static int sort_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *re
     uint64_t tag;
     if (!sort->done) {
         vd_arena_t *scratch = vd_arena_create();
-        sort->sorted = stor_topk_create(sort->sort, 0, VD_QUERY_MEMORY_MAX_BYTES);
+        stor_stage_spills_t before = stor_stage_spills_now(sort->work);
+        if (sort->sorted == NULL)
+            sort->sorted = stor_topk_create(sort->sort, sort->k, "Sort", sort->work);
         int rc;
         while ((rc = stor_stage_pull(stage, request, ret_document, err)) == VD_OK) {
             vd_arena_reset(scratch);
-            rc = stor_topk_add(sort->sorted, scratch, *ret_document, 0, err);
+            rc = stor_topk_add(sort->sorted, request, scratch, *ret_document, 0, err);
             if (rc != VD_OK)
                 break;
         }
         vd_arena_destroy(&scratch);
-        if (rc != VD_ERR_NOT_FOUND)
+        if (rc == VD_ERR_NOT_FOUND)
+            rc = stor_topk_finish(sort->sorted, request, err);
+        stor_stage_note_spills(stage, sort->work, before);
+        if (rc != VD_OK)
             return rc;
-        stor_topk_finish(sort->sorted);
         sort->done = true;
     }
-    return stor_topk_at(sort->sorted, sort->position++, ret_document, &tag) ? VD_OK
-                                                                            : VD_ERR_NOT_FOUND;
+    return stor_topk_next(sort->sorted, request, ret_document, &tag, NULL, err);
 }
 
 static void sort_close(stor_stage_t *stage)
@@ -195,6 +201,11 @@ static void sort_close(stor_stage_t *stage)
 
 const stor_stage_class_t stor_stage_sort = {
     .name = "$sort", .parse = sort_parse, .next = sort_next, .close = sort_close};
+
+void stor_stage_sort_bound(stor_stage_t *stage, uint64_t k)
+{
+    ((sort_t *)stage)->k = k;
+}
 
 const stor_sort_t *stor_stage_sort_pattern(const stor_stage_t *stage)
 {

@@ -18,10 +18,15 @@ extern const stor_stage_class_t stor_stage_out, stor_stage_merge;
 
 extern const stor_stage_class_t stor_stage_plan_cache_stats;
 
+extern const stor_stage_class_t stor_stage_set_window_fields, stor_stage_fill, stor_stage_densify,
+    stor_stage_bucket_auto;
+
 /* What the head of a pipeline takes over from these stages. */
 const stor_filter_t *stor_stage_match_filter(const stor_stage_t *stage);
 const stor_sort_t *stor_stage_sort_pattern(const stor_stage_t *stage);
 int64_t stor_stage_cut_count(const stor_stage_t *stage); /* of $limit and $skip */
+/* No more than the first k of a $sort are asked for by the stages behind it. */
+void stor_stage_sort_bound(stor_stage_t *stage, uint64_t k);
 
 /* What $lookup does itself of an $unwind behind it. */
 typedef struct {
@@ -53,6 +58,19 @@ void stor_stage_cut_set(stor_stage_t *stage, int64_t count);
 struct stor_stream;
 VD_MUST_CHECK int stor_stage_change_stream_open(stor_stage_t *stage, stor_request_t *request,
                                                 struct stor_stream **ret_stream, vd_error_t *err);
+
+/* What the query wrote to disk before a step and after it is the step's. */
+static inline void stor_stage_note_spills(stor_stage_t *stage, const stor_work_t *work,
+                                          stor_stage_spills_t before)
+{
+    stage->spills.spills += work->spills - before.spills;
+    stage->spills.bytes += work->spilled_bytes - before.bytes;
+    stage->spills.records += work->spilled_records - before.records;
+}
+static inline stor_stage_spills_t stor_stage_spills_now(const stor_work_t *work)
+{
+    return (stor_stage_spills_t){work->spills, work->spilled_bytes, work->spilled_records};
+}
 
 /* Pulls from the stage before. */
 static inline int stor_stage_pull(stor_stage_t *stage, stor_request_t *request,

@@ -3,78 +3,15 @@
  *
  * A state keeps copies in its own arena. What is replaced is overwritten in place when it fits, so
  * that a minimum that falls with every document does not fill the arena. */
-#include "veddb-storaged/query/accumulate.h"
-
-#include "veddb-storaged/query/expr_private.h"
-#include "veddb-storaged/query/sort.h"
-#include "veddb-storaged/query/total.h"
-
-typedef enum {
-    ACC_SUM,
-    ACC_AVG,
-    ACC_MIN,
-    ACC_MAX,
-    ACC_FIRST,
-    ACC_LAST,
-    ACC_PUSH,
-    ACC_ADD_TO_SET,
-    ACC_COUNT,
-    ACC_MERGE,
-    ACC_STD_POP,
-    ACC_STD_SAMP,
-    ACC_TOP,
-    ACC_BOTTOM,
-    ACC_FIRST_N,
-    ACC_LAST_N,
-    ACC_MIN_N,
-    ACC_MAX_N,
-} kind_t;
-
-struct stor_accumulator {
-    kind_t kind;
-    const char *name;
-    stor_expr_t *argument; /* or `input`, `output` */
-    stor_expr_t *n;        /* NULL: one, and the result is no array */
-    stor_sort_t *sort;     /* ACC_TOP, ACC_BOTTOM */
-};
-
-/* A value kept in memory of its own. */
-typedef struct {
-    vd_value_t value;
-    uint8_t *memory;
-    uint32_t cap;
-} kept_t;
-
-/* One of the N that are kept: the value and, for top and bottom, its sort key. */
-typedef struct {
-    kept_t value, keys;
-    uint64_t order; /* of arrival: equal keys keep it */
-} entry_t;
-
-struct stor_accumulator_state {
-    const stor_accumulator_t *accumulator;
-    vd_arena_t *arena;
-    size_t bytes;
-    stor_total_t total;
-    stor_spread_t spread;
-    kept_t kept;
-    bool any;
-    uint64_t seen;
-    int64_t n;          /* 0: not read yet */
-    vd_value_t *values; /* PUSH, ADD_TO_SET */
-    uint32_t count, cap;
-    uint32_t *table; /* ADD_TO_SET: position + 1 by hash */
-    uint32_t table_mask;
-    entry_t **entries; /* the N kinds, in order */
-};
+#include "veddb-storaged/query/accumulate_private.h"
 
 /* ---- parse ---- */
 
 static const struct {
     const char *name;
-    kind_t kind;
+    stor_accumulator_kind_t kind;
     uint8_t form; /* 0: one operand, 1: {}, 2: {n, input}, 3: {sortBy, output}, 4: {n, sortBy,
-                     output} */
+                     output}, 5: {input, method, p} */
 } table[] = {
     {"$sum", ACC_SUM, 0},           {"$avg", ACC_AVG, 0},
     {"$min", ACC_MIN, 0},           {"$max", ACC_MAX, 0},
@@ -86,6 +23,7 @@ static const struct {
     {"$bottom", ACC_BOTTOM, 3},     {"$bottomN", ACC_BOTTOM, 4},
     {"$firstN", ACC_FIRST_N, 2},    {"$lastN", ACC_LAST_N, 2},
     {"$minN", ACC_MIN_N, 2},        {"$maxN", ACC_MAX_N, 2},
+    {"$median", ACC_MEDIAN, 5},     {"$percentile", ACC_PERCENTILE, 5},
 };
 
 static int parse_named(vd_arena_t *arena, stor_accumulator_t *acc, int form, vd_value_t spec,
@@ -144,6 +82,9 @@ static int parse_one(vd_arena_t *arena, stor_accumulator_t *acc, int form, vd_va
                                 "$count takes no arguments, i.e. $count:{}");
         return VD_OK;
     }
+    if (form == 5)
+        return stor_percentile_parse(arena, acc->kind == ACC_MEDIAN, false, spec, variables,
+                                     &acc->percentile, &acc->argument, err);
     if (form > 1)
         return parse_named(arena, acc, form, spec, variables, err);
     if (spec.type == VD_BSON_ARRAY)
@@ -201,7 +142,7 @@ static void *state_alloc(stor_accumulator_state_t *state, size_t size)
     return vd_arena_alloc(state->arena, size);
 }
 
-static void keep(stor_accumulator_state_t *state, kept_t *kept, vd_value_t v)
+static void keep(stor_accumulator_state_t *state, stor_kept_t *kept, vd_value_t v)
 {
     if (v.len > kept->cap) {
         uint32_t cap = 16;
@@ -278,13 +219,14 @@ static void set_add(stor_accumulator_state_t *state, vd_value_t v)
 /* ---- the N kinds ---- */
 
 /* Where the entry belongs: < 0 before the other. */
-static int compare_entries(const stor_accumulator_t *acc, const entry_t *a, const entry_t *b)
+static int compare_entries(const stor_accumulator_t *acc, const stor_entry_t *a,
+                           const stor_entry_t *b)
 {
     int c = 0;
     if (acc->sort != NULL) {
         vd_value_t left[STOR_SORT_KEYS_MAX], right[STOR_SORT_KEYS_MAX];
         vd_bson_iter_t iter;
-        const entry_t *both[2] = {a, b};
+        const stor_entry_t *both[2] = {a, b};
         for (int side = 0; side < 2; side++) {
             uint32_t i = 0;
             vd_bson_iter_init(&iter, vd_value_document(both[side]->keys.value));
@@ -306,7 +248,7 @@ static bool drops_first(const stor_accumulator_t *acc)
     return acc->kind == ACC_BOTTOM || acc->kind == ACC_LAST_N;
 }
 
-static uint32_t place_of(const stor_accumulator_state_t *state, const entry_t *entry)
+static uint32_t place_of(const stor_accumulator_state_t *state, const stor_entry_t *entry)
 {
     uint32_t low = 0, high = state->count;
     while (low < high) {
@@ -319,30 +261,31 @@ static uint32_t place_of(const stor_accumulator_state_t *state, const entry_t *e
     return low;
 }
 
-static void insert_entry(stor_accumulator_state_t *state, const entry_t *fresh)
+static void insert_entry(stor_accumulator_state_t *state, const stor_entry_t *fresh)
 {
     const stor_accumulator_t *acc = state->accumulator;
     uint32_t place = place_of(state, fresh);
-    entry_t *entry;
+    stor_entry_t *entry;
     if (state->count < state->n) {
-        state->entries = grow(state, state->entries, state->count, &state->cap, sizeof(entry_t *));
+        state->entries =
+            grow(state, state->entries, state->count, &state->cap, sizeof(stor_entry_t *));
         entry = state_alloc(state, sizeof *entry);
         memset(entry, 0, sizeof *entry);
         memmove(state->entries + place + 1, state->entries + place,
-                (state->count - place) * sizeof(entry_t *));
+                (state->count - place) * sizeof(stor_entry_t *));
         state->count++;
     } else if (drops_first(acc)) {
         if (place == 0)
             return;
         entry = state->entries[0];
-        memmove(state->entries, state->entries + 1, (place - 1) * sizeof(entry_t *));
+        memmove(state->entries, state->entries + 1, (place - 1) * sizeof(stor_entry_t *));
         place--;
     } else {
         if (place == state->count)
             return;
         entry = state->entries[state->count - 1];
         memmove(state->entries + place + 1, state->entries + place,
-                (state->count - 1 - place) * sizeof(entry_t *));
+                (state->count - 1 - place) * sizeof(stor_entry_t *));
     }
     state->entries[place] = entry;
     keep(state, &entry->value, fresh->value.value);
@@ -368,6 +311,14 @@ static int read_n(stor_accumulator_state_t *state, stor_expr_env_t *env, vd_erro
     return rc;
 }
 
+void stor_accumulator_add_entry(stor_accumulator_state_t *state, vd_value_t value, vd_value_t keys)
+{
+    stor_entry_t fresh = {.order = state->seen++};
+    fresh.value.value = vd_value_is_missing(value) ? vd_value_from_null() : value;
+    fresh.keys.value = keys;
+    insert_entry(state, &fresh);
+}
+
 static int add_entry(stor_accumulator_state_t *state, stor_expr_env_t *env, vd_value_t v,
                      vd_error_t *err)
 {
@@ -377,8 +328,7 @@ static int add_entry(stor_accumulator_state_t *state, stor_expr_env_t *env, vd_v
         return rc;
     if ((acc->kind == ACC_MIN_N || acc->kind == ACC_MAX_N) && vd_value_is_nullish(v))
         return VD_OK;
-    entry_t fresh = {.order = state->seen++};
-    fresh.value.value = vd_value_is_missing(v) ? vd_value_from_null() : v;
+    vd_value_t all_keys = VD_VALUE_MISSING;
     if (acc->sort != NULL) {
         vd_value_t keys[STOR_SORT_KEYS_MAX];
         stor_expr_array_t array;
@@ -388,12 +338,21 @@ static int add_entry(stor_accumulator_state_t *state, stor_expr_env_t *env, vd_v
         stor_expr_array_begin(&array, env->arena);
         for (uint32_t i = 0; i < acc->sort->count; i++)
             stor_expr_array_push(&array, keys[i]);
-        rc = stor_expr_array_end(&array, &fresh.keys.value, err);
+        rc = stor_expr_array_end(&array, &all_keys, err);
         if (rc != VD_OK)
             return rc;
     }
-    insert_entry(state, &fresh);
+    stor_accumulator_add_entry(state, v, all_keys);
     return VD_OK;
+}
+
+void stor_accumulator_add_numbers(stor_accumulator_state_t *state, const uint8_t *doubles,
+                                  uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        state->numbers = grow(state, state->numbers, state->count, &state->cap, sizeof(double));
+        memcpy(&state->numbers[state->count++], doubles + i * sizeof(double), sizeof(double));
+    }
 }
 
 /* ---- adding ---- */
@@ -410,8 +369,8 @@ static int add_merge(stor_accumulator_state_t *state, vd_arena_t *arena, vd_valu
     return rc;
 }
 
-static int add_value(stor_accumulator_state_t *state, stor_expr_env_t *env, vd_value_t v,
-                     vd_error_t *err)
+int stor_accumulator_add_value(stor_accumulator_state_t *state, vd_arena_t *scratch, vd_value_t v,
+                               vd_error_t *err)
 {
     switch (state->accumulator->kind) {
     case ACC_SUM:
@@ -453,10 +412,24 @@ static int add_value(stor_accumulator_state_t *state, stor_expr_env_t *env, vd_v
             set_add(state, v);
         return VD_OK;
     case ACC_MERGE:
-        return add_merge(state, env->arena, v, err);
-    default:
-        return add_entry(state, env, v, err);
+        return add_merge(state, scratch, v, err);
+    case ACC_MEDIAN:
+    case ACC_PERCENTILE: {
+        if (!vd_value_is_number(v))
+            return VD_OK;
+        double d = vd_value_as_double(v);
+        if (d == d) /* NaN has no place in an order */
+            stor_accumulator_add_numbers(state, (const uint8_t *)&d, 1);
+        return VD_OK;
     }
+    default:
+        VD_UNREACHABLE();
+    }
+}
+
+static bool is_n_kind(stor_accumulator_kind_t kind)
+{
+    return kind >= ACC_TOP && kind <= ACC_MAX_N;
 }
 
 stor_accumulator_state_t *stor_accumulator_begin(const stor_accumulator_t *accumulator,
@@ -468,13 +441,23 @@ stor_accumulator_state_t *stor_accumulator_begin(const stor_accumulator_t *accum
     return state;
 }
 
+bool stor_accumulator_field_path(const stor_accumulator_t *accumulator, vd_slice_t *ret_path)
+{
+    return !is_n_kind(accumulator->kind) && accumulator->argument != NULL &&
+           stor_expr_field_path(accumulator->argument, ret_path);
+}
+
 int stor_accumulator_add(stor_accumulator_state_t *state, stor_expr_env_t *env, vd_error_t *err)
 {
     vd_value_t v = VD_VALUE_MISSING;
     int rc = VD_OK;
     if (state->accumulator->argument != NULL)
         rc = stor_expr_run(state->accumulator->argument, env, &v, err);
-    return rc == VD_OK ? add_value(state, env, v, err) : rc;
+    if (rc != VD_OK)
+        return rc;
+    return is_n_kind(state->accumulator->kind)
+               ? add_entry(state, env, v, err)
+               : stor_accumulator_add_value(state, env->arena, v, err);
 }
 
 /* ---- results ---- */
@@ -521,6 +504,10 @@ int stor_accumulator_finish(stor_accumulator_state_t *state, vd_arena_t *arena,
             return stor_expr_merge(arena, NULL, 0, ret_value, err);
         *ret_value = vd_value_copy(arena, state->kept.value);
         return VD_OK;
+    case ACC_MEDIAN:
+    case ACC_PERCENTILE:
+        return stor_percentile_of(&state->accumulator->percentile, state->numbers, state->count,
+                                  arena, ret_value, err);
     case ACC_TOP:
     case ACC_BOTTOM:
         if (state->accumulator->n != NULL)

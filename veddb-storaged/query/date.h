@@ -29,6 +29,12 @@ int stor_days_in_month(int64_t year, int month);
 void stor_date_split(int64_t local_ms, stor_date_parts_t *ret_parts);
 /* Parts within their ranges to local milliseconds; false when they do not fit 64 bits. */
 bool stor_date_join(const stor_date_parts_t *parts, int64_t *ret_local_ms);
+/* A unit of time by its name ("day"), as a number for the two below; false when it is none. */
+bool stor_date_unit_find(vd_slice_t name, int *ret_unit);
+/* So many units later, in UTC; false when that is out of range. (expr_datemath.c) */
+bool stor_date_unit_add(int unit, int64_t ms, int64_t amount, int64_t *ret);
+/* Its length; 0 for months and longer, which have none. */
+int64_t stor_date_unit_ms(int unit);
 int stor_day_of_week(int64_t days);  /* 0 = Sunday */
 int stor_day_of_year(int64_t days);  /* 1.. */
 int stor_week_of_year(int64_t days); /* weeks start on Sunday, 0..53 */

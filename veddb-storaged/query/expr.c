@@ -363,6 +363,7 @@ static int resolve_variable(stor_expr_parser_t *parser, vd_slice_t name, stor_ex
         {"CURRENT", eval_field}, {"ROOT", eval_root},
         {"NOW", eval_now},       {"CLUSTER_TIME", eval_cluster_time},
         {"REMOVE", NULL},        {"USER_ROLES", eval_user_roles},
+        {"SEARCH_META", NULL}, /* there is no search: it never has a value */
     };
     expr->kind = STOR_EXPR_VARIABLE;
     const stor_expr_scope_t *scope = find_scope(parser, name);

@@ -373,6 +373,13 @@ static int parse_javascript(stor_expr_parser_t *parser, const stor_expr_op_t *op
                         "%s is not supported: VedDB does not run JavaScript", op->name);
 }
 
+static int parse_not_built(stor_expr_parser_t *parser, const stor_expr_op_t *op, vd_value_t spec,
+                           stor_expr_t **ret_expr, vd_error_t *err)
+{
+    (void)parser, (void)spec, (void)ret_expr;
+    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "the expression %s is not built", op->name);
+}
+
 static const stor_expr_op_t core_ops[] = {
     STOR_EXPR_OP("$eq", 2, 2, CMP_EQ, eval_compare),
     STOR_EXPR_OP("$ne", 2, 2, CMP_NE, eval_compare),
@@ -393,6 +400,7 @@ static const stor_expr_op_t core_ops[] = {
     STOR_EXPR_OP_PARSED("$meta", STOR_EXPR_VOLATILE, 0, eval_version, parse_meta),
     STOR_EXPR_OP_PARSED("$rand", STOR_EXPR_VOLATILE, 0, eval_rand, parse_rand),
     STOR_EXPR_OP_PARSED("$function", 0, 0, NULL, parse_javascript),
+    STOR_EXPR_OP_PARSED("$toHashedIndexKey", 0, 0, NULL, parse_not_built),
     STOR_EXPR_OP_PARSED("$_internalJsEmit", 0, 0, NULL, parse_javascript),
 };
 const stor_expr_family_t stor_expr_family_core = {core_ops, VD_COUNT_OF(core_ops)};

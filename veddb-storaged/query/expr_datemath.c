@@ -120,6 +120,28 @@ static bool date_add(const stor_zone_t *zone, int64_t ms, unit_t unit, int64_t a
     return true;
 }
 
+bool stor_date_unit_find(vd_slice_t name, int *ret_unit)
+{
+    unit_t unit;
+    if (!unit_by_name(name, &unit))
+        return false;
+    *ret_unit = (int)unit;
+    return true;
+}
+
+bool stor_date_unit_add(int unit, int64_t ms, int64_t amount, int64_t *ret)
+{
+    stor_zone_t utc = STOR_ZONE_UTC;
+    return date_add(&utc, ms, (unit_t)unit, amount, ret);
+}
+
+int64_t stor_date_unit_ms(int unit)
+{
+    if (unit >= UNIT_MONTH)
+        return 0;
+    return units[unit].size * (unit >= UNIT_DAY ? STOR_DAY_MS : 1);
+}
+
 /* variant: 1 or -1. */
 static int eval_add(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t *ret, vd_error_t *err)
 {

@@ -43,6 +43,36 @@ void stor_total_add(stor_total_t *total, vd_value_t v)
     total->count++;
 }
 
+void stor_total_take(stor_total_t *total, vd_value_t v)
+{
+    if (v.type == VD_BSON_INT32)
+        total->whole -= vd_value_int32(v);
+    else if (v.type == VD_BSON_INT64)
+        total->whole -= vd_value_int64(v);
+    else if (v.type == VD_BSON_DOUBLE)
+        add_double(total, -vd_value_double(v));
+    else if (v.type == VD_BSON_DECIMAL128)
+        total->decimal = vd_decimal_sub(total->decimal, vd_value_decimal(v));
+    else
+        return;
+    total->count--;
+}
+
+void stor_total_merge(stor_total_t *total, const stor_total_t *other)
+{
+    total->whole += other->whole;
+    add_double(total, other->high);
+    add_double(total, other->low);
+    total->special += other->special;
+    if (other->has_decimal)
+        total->decimal =
+            total->has_decimal ? vd_decimal_add(total->decimal, other->decimal) : other->decimal;
+    total->has_decimal |= other->has_decimal;
+    total->has_double |= other->has_double;
+    total->has_long |= other->has_long;
+    total->count += other->count;
+}
+
 static double as_double(const stor_total_t *total)
 {
     if (total->special != 0 || isnan(total->special))
@@ -107,6 +137,32 @@ void stor_spread_add(stor_spread_t *spread, vd_value_t v)
     spread->count++;
     spread->mean += delta / (double)spread->count;
     spread->squares += delta * (d - spread->mean);
+}
+
+void stor_spread_take(stor_spread_t *spread, vd_value_t v)
+{
+    if (!vd_value_is_number(v) || spread->count == 0)
+        return;
+    if (--spread->count == 0) {
+        *spread = (stor_spread_t){0};
+        return;
+    }
+    double d = vd_value_as_double(v), old = spread->mean;
+    spread->mean = old - (d - old) / (double)spread->count;
+    spread->squares -= (d - old) * (d - spread->mean);
+    if (spread->squares < 0 || spread->count == 1) /* only rounding can have done that */
+        spread->squares = 0;
+}
+
+void stor_spread_merge(stor_spread_t *spread, const stor_spread_t *other)
+{
+    if (other->count == 0)
+        return;
+    uint64_t count = spread->count + other->count;
+    double delta = other->mean - spread->mean, share = (double)other->count / (double)count;
+    spread->squares += other->squares + delta * delta * (double)spread->count * share;
+    spread->mean += delta * share;
+    spread->count = count;
 }
 
 vd_value_t stor_spread_deviation(const stor_spread_t *spread, bool sample, vd_arena_t *arena)

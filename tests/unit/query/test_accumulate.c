@@ -35,6 +35,45 @@ static int gather(vd_arena_t *arena, const char *spec, const char *documents, vd
     return rc;
 }
 
+/* The same in parts: states of the first `cut` documents and of the rest, saved, then merged. */
+static int gather_parts(vd_arena_t *arena, const char *spec, const char *documents, uint32_t cut,
+                        vd_value_t *ret, vd_error_t *err)
+{
+    stor_accumulator_t *accumulator;
+    int rc = stor_accumulator_parse(arena, VD_SLICE_LIT("out"), query_value(arena, spec), NULL,
+                                    &accumulator, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_buf_t saved;
+    stor_expr_env_t env;
+    vd_bson_iter_t iter;
+    vd_buf_init(&saved, 1 << 20);
+    stor_expr_env_init(&env, arena, NULL);
+    vd_bson_iter_init(&iter, vd_value_document(query_value(arena, documents)));
+    for (int part = 0; rc == VD_OK && part < 2; part++) {
+        vd_arena_t *own = vd_arena_create();
+        stor_accumulator_state_t *state = stor_accumulator_begin(accumulator, own);
+        for (uint32_t i = 0; rc == VD_OK && (part == 1 || i < cut) && vd_bson_iter_next(&iter);
+             i++) {
+            stor_expr_env_document(&env, vd_value_document(iter.value));
+            rc = stor_accumulator_add(state, &env, err);
+        }
+        if (rc == VD_OK)
+            rc = stor_accumulator_save(state, &saved);
+        vd_arena_destroy(&own);
+    }
+    vd_slice_t bytes = vd_buf_slice(&saved);
+    stor_accumulator_state_t *whole = stor_accumulator_begin(accumulator, arena);
+    for (int part = 0; rc == VD_OK && part < 2; part++)
+        rc = stor_accumulator_merge(whole, &bytes, arena, err);
+    if (rc == VD_OK) {
+        cr_assert_eq(bytes.len, 0, "%s: bytes are left", spec);
+        rc = stor_accumulator_finish(whole, arena, ret, err);
+    }
+    vd_buf_done(&saved);
+    return rc;
+}
+
 #define DOCS                                                                                       \
     "[{'q': 5, 's': 'b', 'o': {'x': 1}}, {'q': 2.5, 's': 'a', 'o': {'y': 2}}, {'s': 'b'}, {'q': "  \
     "null, 's': 'c', 'o': {'x': 3}}, {'q': 7}]"
@@ -91,6 +130,12 @@ Test(accumulate, results)
         {"{'$minN': {'n': 2, 'input': '$q'}}", DOCS, "[2.5, 5]", 0},
         {"{'$maxN': {'n': 2, 'input': '$q'}}", DOCS, "[7, 5]", 0},
         {"{'$maxN': {'n': {'$add': [1, 1]}, 'input': '$s'}}", DOCS, "['c', 'b']", 0},
+        {"{'$median': {'input': '$q', 'method': 'approximate'}}", DOCS, "5.0", 0},
+        {"{'$median': {'input': '$s', 'method': 'approximate'}}", DOCS, "null", 0},
+        {"{'$percentile': {'input': '$q', 'method': 'approximate', 'p': [0, 0.5, 1]}}", DOCS,
+         "[2.5, 5.0, 7.0]", 0},
+        {"{'$percentile': {'input': '$s', 'method': 'approximate', 'p': [0.5]}}", DOCS, "[null]",
+         0},
     };
     for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
         vd_arena_t *arena = vd_arena_create();
@@ -103,6 +148,12 @@ Test(accumulate, results)
             cr_expect(got.type == want.type && vd_value_identical(got, want), "%s: got %s, want %s",
                       cases[i].spec, got.type == 0 ? "missing" : vd_value_to_json(arena, got, 2000),
                       cases[i].result);
+            for (uint32_t cut = 0; cut <= 5; cut++) {
+                rc = gather_parts(arena, cases[i].spec, cases[i].documents, cut, &got, &err);
+                cr_expect(rc == VD_OK && vd_value_compare(got, want) == 0,
+                          "%s in parts, cut at %u: %s, not %s", cases[i].spec, cut,
+                          vd_value_to_json(arena, got, 2000), cases[i].result);
+            }
         }
         vd_arena_destroy(&arena);
     }

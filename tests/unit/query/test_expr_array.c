@@ -311,3 +311,32 @@ Test(expr_array, sets)
     };
     EXPR_CHECK(cases);
 }
+
+Test(expr_array, percentiles)
+{
+    static const expr_case_t cases[] = {
+        {"{'a': [3, 1, 2, 'x', null]}", "{'$median': {'input': '$a', 'method': 'approximate'}}",
+         "2.0", 0},
+        {NULL, "{'$median': {'input': 7, 'method': 'approximate'}}", "7.0", 0},
+        {NULL, "{'$median': {'input': 'x', 'method': 'approximate'}}", "null", 0},
+        {"{'a': [4, 1, {'$numberDouble': 'NaN'}, 2, 3]}",
+         "{'$percentile': {'input': '$a', 'method': 'approximate', 'p': [0, 0.25, 0.26, 1]}}",
+         "[1.0, 1.0, 2.0, 4.0]", 0},
+        {NULL, "{'$percentile': {'input': [], 'method': 'approximate', 'p': [0.5, 1]}}",
+         "[null, null]", 0},
+        {NULL, "{'$percentile': {'input': [], 'method': 'approximate'}}", NULL, 40414},
+        {NULL, "{'$percentile': {'input': [], 'p': [1]}}", NULL, 40414},
+        {NULL, "{'$percentile': {'input': [], 'method': 'approximate', 'p': []}}", NULL, 7750301},
+        {NULL, "{'$percentile': {'input': [], 'method': 'approximate', 'p': ['a']}}", NULL,
+         7750302},
+        {NULL, "{'$percentile': {'input': [], 'method': 'approximate', 'p': [1.1]}}", NULL,
+         7750303},
+        {NULL, "{'$percentile': {'input': [], 'method': 'exact', 'p': [1]}}", NULL, 2},
+        {NULL, "{'$percentile': 1}", NULL, 7436200},
+        {NULL, "{'$median': {'input': [], 'method': 'approximate', 'p': [1]}}", NULL, 40415},
+        {NULL, "{'$toHashedIndexKey': 1}", NULL, 238},
+        {NULL, "{'$function': {}}", NULL, 238},
+        {NULL, "{'$type': '$$SEARCH_META'}", "'missing'", 0},
+    };
+    expr_check(cases, VD_COUNT_OF(cases));
+}

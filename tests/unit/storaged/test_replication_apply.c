@@ -258,25 +258,25 @@ static void random_command(reads_t *reads, vd_rand_t *rand, int64_t number)
     int id = (int)vd_rand_below(rand, 40), x = (int)vd_rand_below(rand, 1000);
     int64_t txn = vd_rand_below(rand, 2) == 0 ? number : 0;
     memset(reads->lsid, (int)vd_rand_below(rand, 3) + 1, sizeof reads->lsid);
-    switch (vd_rand_below(rand, 24)) {
-    case 20:
+    switch (vd_rand_below(rand, 25)) {
+    case 21:
         run(reads, 0, "db",
             "{'createIndexes': '%s', 'indexes': [{'key': {'l': 1, 'x': -1}, 'name': 'lx'}, {'key': "
             "{'%s': 1}, 'name': 'i%d', 'sparse': true}]}",
             c, x % 2 ? "x" : "s.t", x % 2);
         break;
-    case 21:
+    case 22:
         run(reads, 0, "db",
             "{'createIndexes': '%s', 'indexes': [{'key': {'_id': 1, 'x': 1}, 'name': 'u', "
             "'unique': true, 'partialFilterExpression': {'x': {'$gt': %d}}}, {'key': {'$**': 1}, "
             "'name': 'w'}]}",
             c, x);
         break;
-    case 22:
+    case 23:
         run(reads, 0, "db", "{'dropIndexes': '%s', 'index': '%s'}", c,
             x % 3 == 0 ? "*" : x % 3 == 1 ? "lx" : "w");
         break;
-    case 23:
+    case 24:
         run(reads, 0, "db", "{'collMod': '%s', 'index': {'name': 'i%d', 'hidden': %s}}", c, x % 2,
             x % 4 < 2 ? "true" : "false");
         break;
