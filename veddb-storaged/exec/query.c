@@ -140,6 +140,7 @@ static int fill_sort(stor_query_t *query, stor_request_t *request, vd_error_t *e
     }
     stor_record_t record;
     int64_t array_position;
+    uint64_t spills = query->work->spills, bytes = query->work->spilled_bytes;
     int rc;
     while ((rc = next_match(query, request, &record, &array_position, err)) == VD_OK) {
         query->facts.before_sort++;
@@ -151,7 +152,6 @@ static int fill_sort(stor_query_t *query, stor_request_t *request, vd_error_t *e
     if (rc != VD_ERR_NOT_FOUND)
         return rc;
     stor_scan_release(query->scan);
-    uint64_t spills = query->work->spills, bytes = query->work->spilled_bytes;
     rc = stor_topk_finish(query->sorted, request, err);
     if (rc != VD_OK)
         return rc;
