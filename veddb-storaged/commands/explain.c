@@ -424,7 +424,7 @@ static void append_stages(explain_t *explain, const stor_pipeline_t *pipeline, v
     for (uint32_t i = 0; i < count; i++) {
         vd_bb_open_document(bb, vd_array_name(position++, buf));
         vd_bb_concat(bb, vd_value_document(stage_spec(given, folded + i)));
-        stor_stage_spills_t spills;
+        stor_spilled_t spills;
         if (explain->executed)
             vd_bb_int64(bb, "nReturned", (int64_t)stor_pipeline_stage_returned(pipeline, i));
         if (explain->executed && stor_pipeline_stage_spills(pipeline, i, &spills)) {

@@ -140,7 +140,6 @@ static int fill_sort(stor_query_t *query, stor_request_t *request, vd_error_t *e
     }
     stor_record_t record;
     int64_t array_position;
-    uint64_t spills = query->work->spills, bytes = query->work->spilled_bytes;
     int rc;
     while ((rc = next_match(query, request, &record, &array_position, err)) == VD_OK) {
         query->facts.before_sort++;
@@ -156,8 +155,8 @@ static int fill_sort(stor_query_t *query, stor_request_t *request, vd_error_t *e
     if (rc != VD_OK)
         return rc;
     query->facts.sorted_bytes = stor_topk_bytes(query->sorted);
-    query->facts.spills += query->work->spills - spills;
-    query->facts.spilled_bytes += query->work->spilled_bytes - bytes;
+    query->facts.spills = stor_topk_spilled(query->sorted).spills;
+    query->facts.spilled_bytes = stor_topk_spilled(query->sorted).bytes;
     query->sort_done = true;
     request->storage->counters.scan_and_order++;
     return VD_OK;
