@@ -170,7 +170,7 @@ static void append_stages(explain_t *explain, const stor_pipeline_t *pipeline)
     }
     for (uint32_t i = 0; i < count; i++) {
         vd_bb_open_document(bb, vd_array_name(position++, buf));
-        stor_stage_spills_t spills;
+        stor_spilled_t spills;
         vd_bb_concat(bb, stor_pipeline_stage_spec(pipeline, i));
         if (explain->executed)
             vd_bb_int64(bb, "nReturned", (int64_t)stor_pipeline_stage_returned(pipeline, i));

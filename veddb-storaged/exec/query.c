@@ -266,13 +266,12 @@ static int fill_sort(stor_query_t *query, stor_request_t *request, vd_error_t *e
         sort_begin(query);
     if (query->source != NULL)
         stor_source_release(query->source);
-    uint64_t spills = query->work->spills, bytes = query->work->spilled_bytes;
     rc = stor_topk_finish(query->sorted, request, err);
     if (rc != VD_OK)
         return rc;
     query->facts.sorted_bytes = stor_topk_bytes(query->sorted);
-    query->facts.spills += query->work->spills - spills;
-    query->facts.spilled_bytes += query->work->spilled_bytes - bytes;
+    query->facts.spills = stor_topk_spilled(query->sorted).spills;
+    query->facts.spilled_bytes = stor_topk_spilled(query->sorted).bytes;
     query->sort_done = true;
     request->storage->counters.scan_and_order++;
     return VD_OK;

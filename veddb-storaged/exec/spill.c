@@ -153,7 +153,7 @@ int stor_run_create(stor_work_t *work, stor_run_t **ret_run, vd_error_t *err)
     run->spill = work->node;
     run->work = work;
     run->fd = fd;
-    work->spills++;
+    work->spilled.spills++;
     atomic_fetch_add(&run->spill->runs, 1);
     *ret_run = run;
     return VD_OK;
@@ -246,7 +246,7 @@ int stor_run_flush(stor_run_t *run, uint64_t *ret_offset, vd_error_t *err)
             return rc;
         }
         run->size += sealed_len + 4;
-        run->work->spilled_bytes += sealed_len + 4;
+        run->work->spilled.bytes += sealed_len + 4;
         atomic_fetch_add(&run->spill->spilled, sealed_len + 4);
         if (run->plain_len > run->block_max)
             run->block_max = run->plain_len;
@@ -279,7 +279,7 @@ int stor_run_put(stor_run_t *run, const vd_slice_t *parts, uint32_t count, vd_er
         to += parts[i].len;
     }
     run->plain_len += 4 + len;
-    run->work->spilled_records++;
+    run->work->spilled.records++;
     return VD_OK;
 }
 

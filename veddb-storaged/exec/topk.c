@@ -43,6 +43,7 @@ struct stor_topk {
     const entry_t *worst; /* of the best k, once there were k; NULL before */
     stor_runs_t runs;
     bool spilled;
+    stor_spilled_t written;
 };
 
 static int load(void *context, vd_slice_t record, void *ret_head, vd_error_t *err)
@@ -174,7 +175,7 @@ static int write_entry(const stor_topk_t *topk, stor_run_t *run, const entry_t *
     return stor_run_put(run, parts, 2, err);
 }
 
-static int spill(stor_topk_t *topk, stor_request_t *request, vd_error_t *err)
+static int write_run(stor_topk_t *topk, stor_request_t *request, vd_error_t *err)
 {
     stor_run_t *run = NULL;
     if (topk->work->before_disk != NULL)
@@ -197,6 +198,14 @@ static int spill(stor_topk_t *topk, stor_request_t *request, vd_error_t *err)
     topk->spilled = true;
     stor_work_release(topk->work, &topk->held);
     return stor_runs_add(&topk->runs, &run, request, err);
+}
+
+static int spill(stor_topk_t *topk, stor_request_t *request, vd_error_t *err)
+{
+    stor_spilled_t before = topk->work->spilled;
+    int rc = write_run(topk, request, err);
+    stor_spilled_add(&topk->written, topk->work, before);
+    return rc;
 }
 
 static int check_budget(stor_topk_t *topk, stor_request_t *request, vd_error_t *err)
@@ -303,4 +312,9 @@ uint64_t stor_topk_bytes(const stor_topk_t *topk)
 uint64_t stor_topk_count(const stor_topk_t *topk)
 {
     return topk->kept;
+}
+
+stor_spilled_t stor_topk_spilled(const stor_topk_t *topk)
+{
+    return topk->written;
 }

@@ -37,3 +37,5 @@ VD_MUST_CHECK int stor_topk_next(stor_topk_t *topk, struct stor_request *request
 uint64_t stor_topk_bytes(const stor_topk_t *topk);
 /* Documents kept, after finish. */
 uint64_t stor_topk_count(const stor_topk_t *topk);
+/* What this sort has written to disk. */
+stor_spilled_t stor_topk_spilled(const stor_topk_t *topk);

@@ -15,11 +15,16 @@
 
 struct stor_spill; /* spill.h */
 
+/* What was written to disk. */
+typedef struct {
+    uint64_t spills, bytes, records;
+} stor_spilled_t;
+
 typedef struct stor_work {
     struct stor_spill *node; /* NULL: nothing may be written, and nobody adds up */
     bool no_disk;            /* allowDiskUse: false */
     size_t bytes_max, bytes, grain;
-    uint64_t spills, spilled_bytes, spilled_records;
+    stor_spilled_t spilled; /* by all steps */
     /* Called before a step writes to disk, which takes long: gives back what the steps before it
      * hold of the engine. NULL: they hold nothing. */
     void (*before_disk)(void *context);
@@ -37,5 +42,13 @@ VD_MUST_CHECK int stor_work_pin(stor_work_t *work, size_t *held, size_t now, con
                                 vd_error_t *err);
 /* Gives back all that was charged. */
 void stor_work_release(stor_work_t *work, size_t *held);
+/* Adds to a step's own what was written since `before`, a copy of work->spilled. */
+static inline void stor_spilled_add(stor_spilled_t *own, const stor_work_t *work,
+                                    stor_spilled_t before)
+{
+    own->spills += work->spilled.spills - before.spills;
+    own->bytes += work->spilled.bytes - before.bytes;
+    own->records += work->spilled.records - before.records;
+}
 /* May the query write to disk at all. */
 bool stor_work_may_spill(const stor_work_t *work);

@@ -467,7 +467,7 @@ uint64_t stor_pipeline_stage_returned(const stor_pipeline_t *pipeline, uint32_t 
 }
 
 bool stor_pipeline_stage_spills(const stor_pipeline_t *pipeline, uint32_t position,
-                                stor_stage_spills_t *ret_spills)
+                                stor_spilled_t *ret_spills)
 {
     *ret_spills = pipeline->stages[position]->spills;
     return pipeline->stages[position]->may_spill;

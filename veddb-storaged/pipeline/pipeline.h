@@ -63,11 +63,6 @@ typedef struct {
     uint8_t not_inside;                   /* stor_inside_t bits: where it is refused */
 } stor_stage_class_t;
 
-/* What a blocking stage has written to disk. */
-typedef struct {
-    uint64_t spills, bytes, records;
-} stor_stage_spills_t;
-
 /* First member of each stage's struct. */
 struct stor_stage {
     const stor_stage_class_t *class;
@@ -75,7 +70,7 @@ struct stor_stage {
     uint64_t returned;    /* documents given to the stage behind, for explain */
     vd_bson_t spec;       /* {name: specification}, for explain */
     bool may_spill;       /* spills is told by explain */
-    stor_stage_spills_t spills;
+    stor_spilled_t spills;
 };
 
 /* The one table (stages.c). NULL when there is none of that name. */
@@ -132,4 +127,4 @@ const char *stor_pipeline_stage_name(const stor_pipeline_t *pipeline, uint32_t p
 uint64_t stor_pipeline_stage_returned(const stor_pipeline_t *pipeline, uint32_t position);
 /* What the stage wrote to disk, for explain; false: it never would. */
 bool stor_pipeline_stage_spills(const stor_pipeline_t *pipeline, uint32_t position,
-                                stor_stage_spills_t *ret_spills);
+                                stor_spilled_t *ret_spills);

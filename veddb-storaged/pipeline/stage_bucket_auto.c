@@ -291,9 +291,8 @@ static int bucket_auto_next(stor_stage_t *stage, stor_request_t *request, vd_bso
     vd_value_t min, max;
     int rc = VD_OK;
     if (!b->sorted_all) {
-        stor_stage_spills_t before = stor_stage_spills_now(b->work);
         rc = take_in(b, request, err);
-        stor_stage_note_spills(stage, b->work, before);
+        stage->spills = stor_topk_spilled(b->sorted);
         if (rc == VD_OK)
             rc = read_one(b, request, err);
         b->sorted_all = rc == VD_OK;

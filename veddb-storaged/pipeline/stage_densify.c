@@ -463,9 +463,8 @@ static int densify_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t 
     bool given = false;
     int rc = VD_OK;
     if (!d->sorted_all) {
-        stor_stage_spills_t before = stor_stage_spills_now(d->work);
         rc = take_in(d, request, err);
-        stor_stage_note_spills(stage, d->work, before);
+        stage->spills = stor_topk_spilled(d->sorted);
         d->sorted_all = rc == VD_OK;
     }
     while (rc == VD_OK && !given)

@@ -173,7 +173,6 @@ static int sort_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *re
     uint64_t tag;
     if (!sort->done) {
         vd_arena_t *scratch = vd_arena_create();
-        stor_stage_spills_t before = stor_stage_spills_now(sort->work);
         if (sort->sorted == NULL)
             sort->sorted = stor_topk_create(sort->sort, sort->k, "Sort", sort->work);
         int rc;
@@ -186,7 +185,7 @@ static int sort_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *re
         vd_arena_destroy(&scratch);
         if (rc == VD_ERR_NOT_FOUND)
             rc = stor_topk_finish(sort->sorted, request, err);
-        stor_stage_note_spills(stage, sort->work, before);
+        stage->spills = stor_topk_spilled(sort->sorted);
         if (rc != VD_OK)
             return rc;
         sort->done = true;

@@ -238,7 +238,7 @@ static void group_start(group_t *group)
     group->group_count = group->bucket_count = 0;
 }
 
-static int group_spill(group_t *group, stor_request_t *request, vd_error_t *err)
+static int write_run(group_t *group, stor_request_t *request, vd_error_t *err)
 {
     stor_run_t *run = NULL;
     if (group->work->before_disk != NULL)
@@ -274,6 +274,14 @@ static int group_spill(group_t *group, stor_request_t *request, vd_error_t *err)
     group_start(group);
     stor_work_release(group->work, &group->held);
     return stor_runs_add(&group->runs, &run, request, err);
+}
+
+static int group_spill(group_t *group, stor_request_t *request, vd_error_t *err)
+{
+    stor_spilled_t before = group->work->spilled;
+    int rc = write_run(group, request, err);
+    stor_spilled_add(&group->stage.spills, group->work, before);
+    return rc;
 }
 
 /* ---- taking in ---- */
@@ -344,7 +352,6 @@ static int group_collect(group_t *group, stor_request_t *request, vd_error_t *er
     }
     group_start(group);
     group_grow(group);
-    stor_stage_spills_t before = stor_stage_spills_now(group->work);
     while ((rc = stor_stage_pull(&group->stage, request, &document, err)) == VD_OK) {
         if (group->bucket_count == 0) /* all went to disk */
             group_grow(group);
@@ -357,7 +364,6 @@ static int group_collect(group_t *group, stor_request_t *request, vd_error_t *er
         rc = group_spill(group, request, err);
     if (rc == VD_OK && group->spilled)
         rc = stor_runs_begin(&group->runs, err);
-    stor_stage_note_spills(&group->stage, group->work, before);
     if (rc != VD_OK)
         return rc;
     group->output = group->first;
@@ -556,6 +562,7 @@ static int sort_by_count_parse(const stor_pipeline_context_t *context, vd_value_
         by->sort->class = &stor_stage_sort;
         by->sort->source = &by->group->stage;
     }
+    by->stage.may_spill = true;
     *ret_stage = &by->stage;
     return rc;
 }
@@ -565,7 +572,12 @@ static int sort_by_count_next(stor_stage_t *stage, stor_request_t *request, vd_b
 {
     sort_by_count_t *by = (sort_by_count_t *)stage;
     by->group->stage.source = stage->source;
-    return stor_stage_sort.next(by->sort, request, ret_document, err);
+    int rc = stor_stage_sort.next(by->sort, request, ret_document, err);
+    stage->spills = by->group->stage.spills;
+    stage->spills.spills += by->sort->spills.spills;
+    stage->spills.bytes += by->sort->spills.bytes;
+    stage->spills.records += by->sort->spills.records;
+    return rc;
 }
 
 static void sort_by_count_close(stor_stage_t *stage)

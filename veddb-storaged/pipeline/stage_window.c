@@ -304,7 +304,6 @@ static int window_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *
     int rc = VD_OK;
     if (w->store == NULL)
         start(w);
-    stor_stage_spills_t before = stor_stage_spills_now(w->work);
     if (!w->sorted_all && w->order != NULL)
         rc = take_in(w, request, err);
     w->sorted_all |= rc == VD_OK;
@@ -321,8 +320,13 @@ static int window_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *
         }
         rc = w->waits ? next_partition(w, request, err) : VD_ERR_NOT_FOUND;
     }
-    if (w->order != NULL) /* else what spills before us would be told as ours */
-        stor_stage_note_spills(stage, w->work, before);
+    stage->spills = stor_store_spilled(w->store);
+    if (w->sorted != NULL) {
+        stor_spilled_t sorted = stor_topk_spilled(w->sorted);
+        stage->spills.spills += sorted.spills;
+        stage->spills.bytes += sorted.bytes;
+        stage->spills.records += sorted.records;
+    }
     return rc;
 }
 

@@ -59,19 +59,6 @@ struct stor_stream;
 VD_MUST_CHECK int stor_stage_change_stream_open(stor_stage_t *stage, stor_request_t *request,
                                                 struct stor_stream **ret_stream, vd_error_t *err);
 
-/* What the query wrote to disk before a step and after it is the step's. */
-static inline void stor_stage_note_spills(stor_stage_t *stage, const stor_work_t *work,
-                                          stor_stage_spills_t before)
-{
-    stage->spills.spills += work->spills - before.spills;
-    stage->spills.bytes += work->spilled_bytes - before.bytes;
-    stage->spills.records += work->spilled_records - before.records;
-}
-static inline stor_stage_spills_t stor_stage_spills_now(const stor_work_t *work)
-{
-    return (stor_stage_spills_t){work->spills, work->spilled_bytes, work->spilled_records};
-}
-
 /* Pulls from the stage before. */
 static inline int stor_stage_pull(stor_stage_t *stage, stor_request_t *request,
                                   vd_bson_t *ret_document, vd_error_t *err)

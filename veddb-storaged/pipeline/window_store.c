@@ -44,6 +44,7 @@ struct stor_store {
     slot_t slots[SLOTS];
     finger_t fingers[SLOTS];
     uint64_t clock;
+    stor_spilled_t written;
 };
 
 stor_store_t *stor_store_create(stor_work_t *work)
@@ -84,7 +85,7 @@ void stor_store_destroy(stor_store_t **store_p)
 
 /* ---- to disk ---- */
 
-static int spill(stor_store_t *store, stor_request_t *request, vd_error_t *err)
+static int write_chunks(stor_store_t *store, stor_request_t *request, vd_error_t *err)
 {
     if (store->work->before_disk != NULL)
         store->work->before_disk(store->work->before_disk_context);
@@ -110,6 +111,14 @@ static int spill(stor_store_t *store, stor_request_t *request, vd_error_t *err)
     stor_work_release(store->work, &store->held);
     request->used_disk = true;
     return VD_OK;
+}
+
+static int spill(stor_store_t *store, stor_request_t *request, vd_error_t *err)
+{
+    stor_spilled_t before = store->work->spilled;
+    int rc = write_chunks(store, request, err);
+    stor_spilled_add(&store->written, store->work, before);
+    return rc;
 }
 
 static chunk_t *chunk_for(stor_store_t *store, uint32_t len)
@@ -234,4 +243,9 @@ void stor_store_drop_before(stor_store_t *store, uint64_t position)
 uint64_t stor_store_count(const stor_store_t *store)
 {
     return store->end;
+}
+
+stor_spilled_t stor_store_spilled(const stor_store_t *store)
+{
+    return store->written;
 }

@@ -20,4 +20,5 @@ VD_MUST_CHECK int stor_store_get(stor_store_t *store, uint64_t position, vd_bson
                                  vd_error_t *err);
 /* Documents before the position are not asked for any more. */
 void stor_store_drop_before(stor_store_t *store, uint64_t position);
-uint64_t stor_store_count(const stor_store_t *store); /* appended */
+uint64_t stor_store_count(const stor_store_t *store);         /* appended */
+stor_spilled_t stor_store_spilled(const stor_store_t *store); /* to disk, since create */

@@ -253,7 +253,7 @@ Test(spill, groups_are_the_same_on_disk, .timeout = 120)
         cr_assert_eq(run_all(&memory, &expected, &expected_count, &err), VD_OK, "%s", err.message);
         cr_assert_eq(run_all(&disk, &results, &count, &err), VD_OK, "seed %llu: %s",
                      (unsigned long long)seed, err.message);
-        stor_stage_spills_t spills;
+        stor_spilled_t spills;
         cr_assert(stor_pipeline_stage_spills(disk.pipeline, 1, &spills));
         cr_assert_gt(spills.spills, 2);
         cr_assert_gt(spills.bytes, 64 * 1024);
@@ -332,7 +332,7 @@ Test(spill, many_keys_in_bounded_memory, .timeout = 120)
     cr_assert_eq(rc, VD_ERR_NOT_FOUND, "%s", err.message);
     cr_assert_eq(count, 150000);
     cr_assert_leq(most, BUDGET);
-    stor_stage_spills_t spills;
+    stor_spilled_t spills;
     cr_assert(stor_pipeline_stage_spills(bench.pipeline, 1, &spills));
     cr_assert_gt(spills.bytes, 20 * BUDGET);
     bench_close(&bench);
@@ -420,6 +420,33 @@ Test(spill, a_bounded_sort_does_not)
     cr_assert(vd_value_equal(vd_bson_get(vd_value_document(results[2]), "k"),
                              query_value(arena, "'key number 99997'")));
     cr_assert_not(bench.request.used_disk);
+    bench_close(&bench);
+    vd_arena_destroy(&arena);
+    spill_close(spill);
+}
+
+/* A stage tells what it wrote itself, not what those before it did while it pulled from them. */
+Test(spill, each_stage_tells_its_own)
+{
+    spill_t *spill = spill_open(512 * 1024, 0);
+    vd_arena_t *arena = vd_arena_create();
+    bench_t bench;
+    vd_value_t *results;
+    uint32_t count;
+    vd_error_t err = VD_ERROR_INIT;
+    stor_spilled_t of_group, of_sort;
+    bench_open(&bench, spill,
+               query_value(arena, "[" MANY_KEYS ", {'$group': {'_id': '$k'}}, {'$group': {'_id': "
+                                  "1, 'n': {'$sum': 1}}}, {'$sort': {'n': 1}}]"),
+               false);
+    cr_assert_eq(run_all(&bench, &results, &count, &err), VD_OK, "%s", err.message);
+    cr_assert_eq(count, 1);
+    cr_assert(stor_pipeline_stage_spills(bench.pipeline, 1, &of_group));
+    cr_assert_gt(of_group.spills, 2);
+    for (uint32_t i = 2; i < 4; i++) {
+        cr_assert(stor_pipeline_stage_spills(bench.pipeline, i, &of_sort));
+        cr_assert_eq(of_sort.spills + of_sort.bytes + of_sort.records, 0, "stage %u", i);
+    }
     bench_close(&bench);
     vd_arena_destroy(&arena);
     spill_close(spill);

@@ -95,9 +95,9 @@ Test(topk, against_qsort_on_disk)
             check_bound(bounds[i], distinct, &work);
             cr_assert_eq(work.bytes, 0);
             if (bounds[i] == 0)
-                cr_assert_gt(work.spills, 16);
+                cr_assert_gt(work.spilled.spills, 16);
             if (bounds[i] == 1)
-                cr_assert_eq(work.spills, 0, "one is kept in memory");
+                cr_assert_eq(work.spilled.spills, 0, "one is kept in memory");
         }
     spill_close(spill);
 }
@@ -155,7 +155,7 @@ Test(topk, memory_limit)
         }
         cr_assert_eq(rc, bounded ? VD_OK : VD_ERR_QUERY_EXCEEDED_MEMORY_LIMIT_NO_DISK_USE);
         stor_topk_destroy(&topk);
-        cr_assert_eq(work.spills, 0);
+        cr_assert_eq(work.spilled.spills, 0);
         vd_arena_destroy(&scratch);
         vd_arena_destroy(&arena);
     }
