@@ -40,6 +40,9 @@ typedef struct {
     uint32_t depth;     /* of sub-pipelines; 0: the command's own */
     bool checked;       /* the pipelines inside were checked before */
     stor_stage_t *feed; /* the first stage pulls from this one, not from a collection */
+    /* set for each stage while it is parsed: the pipeline that it stands in, and where */
+    vd_bson_t stages;
+    uint32_t position;
 } stor_pipeline_context_t;
 
 /* A stage's functions. next: VD_ERR_NOT_FOUND at the end; the document is valid until the next call

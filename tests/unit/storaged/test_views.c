@@ -203,11 +203,22 @@ Test(views, lookup_groups)
          "{'cursor.firstBatch': [{'n': 900}]}", 0, NULL},
         {"db", AGGREGATE("big", "{'$facet': {'a': [{'$count': 'n'}]}}"),
          "{'cursor.firstBatch': [{'a': [{'n': 120}]}]}", 0, NULL},
-        /* more than a query may keep */
+        /* more than a query may keep: run again, unless that would give something else */
         {"db",
          AGGREGATE("small", "{'$limit': 6}, {'$lookup': {'from': 'big', 'pipeline': [], 'as': "
-                            "'r'}}, {'$unwind': '$r'}, {'$facet': {'a': [{'$count': 'n'}]}}"),
+                            "'r'}}, {'$unwind': '$r'}, {'$facet': {'a': [{'$count': 'n'}], 'b': "
+                            "[{'$skip': 700}, {'$count': 'n'}]}}"),
+         "{'cursor.firstBatch': [{'a': [{'n': 720}], 'b': [{'n': 20}]}]}", 0, NULL},
+        {"db",
+         AGGREGATE("small", "{'$sample': {'size': 6}}, {'$lookup': {'from': 'big', 'pipeline': [], "
+                            "'as': 'r'}}, {'$unwind': '$r'}, {'$facet': {'a': [{'$count': 'n'}], "
+                            "'b': []}}"),
          NULL, VD_ERR_QUERY_EXCEEDED_MEMORY_LIMIT_NO_DISK_USE, NULL},
+        {"db",
+         AGGREGATE("small", "{'$sample': {'size': 6}}, {'$lookup': {'from': 'big', 'pipeline': [], "
+                            "'as': 'r'}}, {'$unwind': '$r'}, {'$facet': {'a': [{'$count': "
+                            "'n'}]}}"),
+         "{'cursor.firstBatch': [{'a': [{'n': 720}]}]}", 0, NULL},
         {"db", AGGREGATE("big", "{'$sample': {'size': 7}}, {'$count': 'n'}"),
          "{'cursor.firstBatch': [{'n': 7}]}", 0, NULL},
         /* few of many: from random places, each once, also after another stage and for all */
