@@ -329,6 +329,38 @@ describe('privileges', () => {
   });
 });
 
+describe('$listSessions', () => {
+  test("one's own, those of all for who may, from both places", async () => {
+    const session = client.startSession();
+    await db.collection('x').insertOne({}, {session});
+    const own = session.id.id.toString('hex');
+    const local = await client.db('admin').aggregate([{$listLocalSessions: {}}]).toArray();
+    const listed = await client.db('config').collection('system.sessions').aggregate([{$listSessions: {}}]).toArray();
+    for (const list of [local, listed]) {
+      const [mine] = list.filter((s) => s._id.id.toString('hex').replaceAll('-', '') === own);
+      assert.ok(mine.lastUse instanceof Date);
+      assert.ok(Math.abs(mine.lastUse - Date.now()) < 60000);
+      assert.equal(mine._id.uid.length(), 32);
+    }
+    await session.endSession();
+    assert.equal(await codeOf(() => db.collection('x').aggregate([{$listSessions: {}}]).toArray()), 73);
+    assert.equal(await codeOf(() => client.db('admin').aggregate([{$listLocalSessions: {allUsers: true, users: []}}]).toArray()), 12);
+    await db.command({createUser: 'nosy', pwd: 'nosy-password-1', roles: []});
+    const nosy = await node.client({driver: {auth: {username: 'nosy', password: 'nosy-password-1'}, authSource: db.databaseName}});
+    try {
+      const see = (spec) => nosy.db('admin').aggregate([{$listLocalSessions: spec}]).toArray();
+      const uids = new Set((await see({})).map((s) => s._id.uid.toString('hex')));
+      assert.ok(uids.size <= 1);
+      assert.equal(await codeOf(() => see({allUsers: true})), 13);
+      assert.equal(await codeOf(() => see({users: [{user: 'root', db: 'admin'}]})), 13);
+    } finally {
+      await nosy.close();
+    }
+    const all = await client.db('admin').aggregate([{$listLocalSessions: {allUsers: true}}]).toArray();
+    assert.ok(new Set(all.map((s) => s._id.uid.toString('hex'))).size >= 2);
+  });
+});
+
 // Pipelines for both. Known differences, left out here:
 // - mingo joins null and missing apart, and compares arrays as wholes in $lookup;
 // - it has no types of numbers: int, long and double are one, so sums are compared as numbers;

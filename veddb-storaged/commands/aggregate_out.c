@@ -9,8 +9,11 @@
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/commands/write_common.h"
 
+#include <ctype.h>
+
 #define ROUND_DOCUMENTS_MAX 500
 #define ROUND_BYTES_MAX     STOR_WRITE_GROUP_MAX_BYTES
+#define TEMPORARY           "tmp.agg_out."
 
 typedef struct {
     stor_request_t *request;
@@ -351,15 +354,59 @@ static int target_swap(job_t *job, vd_bson_t options, vd_error_t *err)
                        : rc;
 }
 
+/* "tmp.agg_out." + start of this process + "." + number, both of 16 digits: so one that a crash or
+ * a lost primary has left is known by its name. */
+static const char *temporary_name(stor_request_t *request)
+{
+    uint64_t start, number;
+    memcpy(&start, request->storage->boot_id, sizeof start);
+    vd_rand_secret(&number, sizeof number);
+    return vd_arena_printf(request->arena, TEMPORARY "%016llx.%016llx", (unsigned long long)start,
+                           (unsigned long long)number);
+}
+
+static bool is_left(vd_slice_t name, const char *own)
+{
+    size_t prefix = strlen(TEMPORARY);
+    if (name.len != strlen(own) || memcmp(name.data, TEMPORARY, prefix) != 0 ||
+        memcmp(name.data + prefix, own + prefix, 16) == 0)
+        return false;
+    for (size_t i = prefix; i < name.len; i++)
+        if (i == prefix + 16 ? name.data[i] != '.' : !isxdigit(name.data[i]))
+            return false;
+    return true;
+}
+
+/* What an earlier start has left in the database. */
+static int sweep(job_t *job, const char *own, vd_error_t *err)
+{
+    stor_request_t *request = job->request;
+    stor_collection_info_t *infos;
+    uint32_t count;
+    int rc = stor_catalog_list(request->storage->catalog, request->arena, job->output->db, false,
+                               &infos, &count, err);
+    for (uint32_t i = 0; rc == VD_OK && i < count; i++) {
+        vd_error_t step = VD_ERROR_INIT;
+        if (!is_left(infos[i].name, own))
+            continue;
+        rc = stor_catalog_drop(request, infos[i].db, infos[i].name, &step);
+        if (rc == VD_ERR_NAMESPACE_NOT_FOUND) /* another $out was faster */
+            rc = VD_OK;
+        else if (rc != VD_OK)
+            vd_error_copy(&step, err);
+    }
+    return rc;
+}
+
 static int run_out(job_t *job, vd_error_t *err)
 {
     stor_request_t *request = job->request;
-    uint64_t number;
     vd_bson_t options;
+    const char *name = temporary_name(request);
     int rc = target_options(job, &options, err);
-    vd_rand_secret(&number, sizeof number);
-    job->target = vd_slice_str(
-        vd_arena_printf(request->arena, "tmp.agg_out.%016llx", (unsigned long long)number));
+    if (rc == VD_OK)
+        rc = sweep(job, name, err);
+    job->target = vd_slice_str(name);
     stor_create_options_t create = {options, NULL};
     if (rc == VD_OK)
         rc = stor_catalog_create(request, job->output->db, job->target, &create, err);

@@ -269,9 +269,12 @@ static int parse_all(const stor_pipeline_context_t *context, vd_bson_t stages,
                             "Pipeline length must be no longer than %d stages",
                             STOR_PIPELINE_STAGES_MAX);
     pipeline->stages = VD_ARENA_ARRAY(context->arena, stor_stage_t *, count + 1);
+    stor_pipeline_context_t at = *context;
+    at.stages = stages;
     vd_bson_iter_init(&iter, stages);
     while (vd_bson_iter_next(&iter)) {
-        int rc = parse_stage(context, iter.value, &pipeline->stages[pipeline->stage_count], err);
+        at.position = pipeline->stage_count;
+        int rc = parse_stage(&at, iter.value, &pipeline->stages[pipeline->stage_count], err);
         if (rc != VD_OK)
             return rc;
         pipeline->stage_count++;

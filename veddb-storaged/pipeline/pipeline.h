@@ -45,6 +45,9 @@ typedef struct {
     stor_stage_t *feed; /* the first stage pulls from this one, not from a collection */
     bool no_disk_use;   /* allowDiskUse: false */
     stor_work_t *work;  /* the budget of all stages; parse makes one when NULL */
+    /* set for each stage while it is parsed: the pipeline that it stands in, and where */
+    vd_bson_t stages;
+    uint32_t position;
 } stor_pipeline_context_t;
 
 /* A stage's functions. next: VD_ERR_NOT_FOUND at the end; the document is valid until the next call

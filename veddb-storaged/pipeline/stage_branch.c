@@ -95,6 +95,7 @@ static int union_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *r
         if (rc != VD_ERR_NOT_FOUND)
             return rc;
         self->source_done = true;
+        stor_stage_rest(stage);
         rc = VD_OK;
     }
     if (self->done)
@@ -130,23 +131,27 @@ const stor_stage_class_t stor_stage_union_with = {.name = "$unionWith",
                                                   .release = union_release,
                                                   .close = union_close};
 
-/* ---- $facet: the documents that come are kept, and each pipeline reads them from the start ----
- */
+/* ---- $facet: the documents that come are kept, and each pipeline reads them from the start. One
+ * pipeline alone reads them as they come. When they are more than a query may keep, the stages
+ * before the $facet are run once for each pipeline, unless they would give others each time ---- */
 
 typedef struct kept {
     struct kept *next;
     vd_bson_t document;
 } kept_t;
 
-/* What a facet's pipeline pulls from. */
+/* What a facet's pipeline pulls from: what was kept, or a run of the stages before. */
 typedef struct {
     stor_stage_t stage;
     const kept_t *next;
+    stor_stage_t *through; /* the $facet itself: its source */
+    stor_pipeline_t *again;
 } feed_t;
 
 typedef struct {
     stor_stage_t stage;
     stor_sources_t *sources;
+    stor_pipeline_context_t context;
     uint32_t count;
     vd_slice_t *names;
     feed_t *feeds;
@@ -163,6 +168,10 @@ static int feed_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *re
     int rc = stor_request_check(request, err);
     if (rc != VD_OK)
         return rc;
+    if (feed->through != NULL)
+        return stor_stage_pull(feed->through, request, ret_document, err);
+    if (feed->again != NULL)
+        return stor_pipeline_next(feed->again, request, ret_document, err);
     if (feed->next == NULL)
         return VD_ERR_NOT_FOUND;
     *ret_document = feed->next->document;
@@ -170,7 +179,17 @@ static int feed_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *re
     return VD_OK;
 }
 
-static const stor_stage_class_t feed_class = {.name = "$internalFacetFeed", .next = feed_next};
+static void feed_release(stor_stage_t *stage)
+{
+    feed_t *feed = (feed_t *)stage;
+    if (feed->through != NULL)
+        stor_stage_rest(feed->through);
+    if (feed->again != NULL)
+        stor_pipeline_release(feed->again);
+}
+
+static const stor_stage_class_t feed_class = {
+    .name = "$internalFacetFeed", .next = feed_next, .release = feed_release};
 
 static int facet_name_check(vd_slice_t name, vd_error_t *err)
 {
@@ -227,14 +246,21 @@ static int facet_one(const stor_pipeline_context_t *context, facet_t *facet, vd_
     return rc;
 }
 
-static void facet_close(stor_stage_t *stage)
+static void kept_drop(facet_t *facet)
 {
-    facet_t *facet = (facet_t *)stage;
-    for (uint32_t i = 0; i < facet->count; i++)
-        stor_pipeline_close(&facet->pipelines[i]);
     stor_memory_give(facet->sources, facet->taken);
     facet->taken = 0;
     vd_arena_destroy(&facet->kept);
+}
+
+static void facet_close(stor_stage_t *stage)
+{
+    facet_t *facet = (facet_t *)stage;
+    for (uint32_t i = 0; i < facet->count; i++) {
+        stor_pipeline_close(&facet->pipelines[i]);
+        stor_pipeline_close(&facet->feeds[i].again);
+    }
+    kept_drop(facet);
     vd_arena_destroy(&facet->out);
 }
 
@@ -250,6 +276,7 @@ static int facet_parse(const stor_pipeline_context_t *context, vd_value_t spec,
                             vd_value_to_json(context->arena, spec, 100));
     uint32_t most = vd_bson_count(vd_value_document(spec));
     facet->sources = context->sources;
+    facet->context = *context;
     facet->names = VD_ARENA_ARRAY(context->arena, vd_slice_t, most);
     facet->feeds = VD_ARENA_ARRAY(context->arena, feed_t, most);
     facet->pipelines = VD_ARENA_ARRAY(context->arena, stor_pipeline_t *, most);
@@ -262,16 +289,56 @@ static int facet_parse(const stor_pipeline_context_t *context, vd_value_t spec,
     return rc;
 }
 
+/* The stages before the $facet, to be run anew. VD_ERR_NOT_FOUND: they can't be. */
+static int stages_before(facet_t *facet, vd_bson_t *ret_stages, vd_error_t *err)
+{
+    const stor_pipeline_context_t *context = &facet->context;
+    vd_bson_iter_t iter;
+    vd_bb_t bb;
+    char buf[12];
+    vd_bb_init_arena(&bb, facet->out, 2 * VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bson_iter_init(&iter, context->stages);
+    for (uint32_t i = 0; i < context->position && vd_bson_iter_next(&iter); i++) {
+        if (stor_stage_is_random(iter.value))
+            return VD_ERR_NOT_FOUND;
+        vd_bb_value(&bb, vd_array_name(i, buf), iter.value);
+    }
+    return vd_bb_finish(&bb, ret_stages, err);
+}
+
+/* Too much to keep: each pipeline gets a run of its own. */
+static int facet_again(facet_t *facet, stor_request_t *request, vd_error_t *err)
+{
+    stor_pipeline_context_t context = facet->context;
+    vd_bson_t stages;
+    int rc = stages_before(facet, &stages, err);
+    if (rc == VD_ERR_NOT_FOUND)
+        return vd_error_set(err, VD_ERR_QUERY_EXCEEDED_MEMORY_LIMIT_NO_DISK_USE,
+                            "$facet: the documents that come are more than %d bytes",
+                            VD_QUERY_MEMORY_MAX_BYTES);
+    kept_drop(facet);
+    stor_stage_rest(&facet->stage);
+    context.arena = facet->out;
+    context.request = request;
+    context.checked = true;
+    for (uint32_t i = 0; rc == VD_OK && i < facet->count; i++)
+        rc = stor_pipeline_parse(&context, stages, &facet->feeds[i].again, err);
+    return rc;
+}
+
 static int facet_collect(facet_t *facet, stor_request_t *request, vd_error_t *err)
 {
+    if (facet->count == 1) {
+        facet->feeds[0].through = &facet->stage;
+        return VD_OK;
+    }
     kept_t *first = NULL, **tail = &first;
     vd_bson_t document;
     int rc;
     while ((rc = stor_stage_pull(&facet->stage, request, &document, err)) == VD_OK) {
         size_t bytes = document.len + sizeof(kept_t);
-        rc = stor_memory_take(facet->sources, bytes, "$facet", err);
-        if (rc != VD_OK)
-            return rc;
+        if (stor_memory_take(facet->sources, bytes, "$facet", NULL) != VD_OK)
+            return facet_again(facet, request, err);
         facet->taken += bytes;
         kept_t *kept = VD_ARENA_NEW(facet->kept, kept_t);
         kept->document =
@@ -279,6 +346,7 @@ static int facet_collect(facet_t *facet, stor_request_t *request, vd_error_t *er
         *tail = kept;
         tail = &kept->next;
     }
+    stor_stage_rest(&facet->stage);
     for (uint32_t i = 0; i < facet->count; i++)
         facet->feeds[i].next = first;
     return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
@@ -305,6 +373,9 @@ static int facet_output(facet_t *facet, stor_request_t *request, vd_bson_t *ret_
         }
         vd_bb_close(&bb);
         stor_pipeline_close(&facet->pipelines[i]); /* what it kept goes */
+        if (facet->feeds[i].again != NULL)
+            stor_pipeline_release(facet->feeds[i].again);
+        stor_pipeline_close(&facet->feeds[i].again);
         rc = rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
     }
     return rc == VD_OK ? vd_bb_finish(&bb, ret_document, err) : rc;

@@ -317,6 +317,7 @@ static int search_step(graph_t *graph, stor_request_t *request, int64_t depth, b
 {
     vd_bson_t stages, document;
     *ret_more = false;
+    stor_stage_rest(&graph->stage);
     vd_arena_reset(graph->step);
     int rc = step_filter(graph, &stages, err);
     if (rc == VD_OK)

@@ -240,8 +240,7 @@ static bool names_variable(vd_value_t value, vd_slice_t name)
     return false;
 }
 
-/* Something in it that gives another result each time. */
-static bool is_random(vd_value_t value)
+bool stor_stage_is_random(vd_value_t value)
 {
     vd_bson_iter_t iter;
     if (value.type != VD_BSON_OBJECT && value.type != VD_BSON_ARRAY)
@@ -249,7 +248,7 @@ static bool is_random(vd_value_t value)
     vd_bson_iter_init(&iter, vd_value_document(value));
     while (vd_bson_iter_next(&iter))
         if (vd_slice_is(iter.name, "$rand") || vd_slice_is(iter.name, "$sample") ||
-            vd_slice_is(iter.name, "$sampleRate") || is_random(iter.value))
+            vd_slice_is(iter.name, "$sampleRate") || stor_stage_is_random(iter.value))
             return true;
     return false;
 }
@@ -262,7 +261,7 @@ static bool is_constant(const lookup_t *lookup)
     for (uint32_t i = 0; i < lookup->let_count; i++)
         if (names_variable(stages, lookup->let_names[i]))
             return false;
-    return !is_random(stages);
+    return !stor_stage_is_random(stages);
 }
 
 /* Numbers in a path are positions as well as names: only the matcher knows. */
@@ -428,6 +427,7 @@ static int run_open(lookup_t *lookup, stor_request_t *request, const vd_value_t 
     vd_bson_t stages = lookup->stages, filter, rest = VD_BSON_NONE;
     int rc = VD_OK;
     run_end(lookup);
+    stor_stage_rest(&lookup->stage);
     if (lookup->equality) {
         rc = stor_stage_equality(lookup->run, lookup->foreign.text, values, count, &filter, err);
         if (rc == VD_OK)
@@ -653,8 +653,12 @@ static int supply_begin(lookup_t *lookup, stor_request_t *request, const local_t
 static int supply_next(lookup_t *lookup, stor_request_t *request, vd_bson_t *ret_document,
                        vd_error_t *err)
 {
-    if (lookup->supply == FROM_PIPELINE)
-        return stor_pipeline_next(lookup->pipeline, request, ret_document, err);
+    if (lookup->supply == FROM_PIPELINE) {
+        int rc = stor_pipeline_next(lookup->pipeline, request, ret_document, err);
+        if (rc == VD_ERR_NOT_FOUND) /* nothing of it is open when the stage before is pulled */
+            run_end(lookup);
+        return rc;
+    }
     if (lookup->next_found == NULL)
         return VD_ERR_NOT_FOUND;
     *ret_document = lookup->next_found->document;

@@ -42,6 +42,8 @@ vd_slice_t stor_stage_graph_as(const stor_stage_t *stage);
 
 /* $sample is the first stage and takes from all documents of this collection. */
 void stor_stage_sample_from(stor_stage_t *stage, uint64_t collection_id);
+/* Something in the stages gives another result each time. */
+bool stor_stage_is_random(vd_value_t stages);
 stor_output_t *stor_stage_output(stor_stage_t *stage); /* NULL: it does not write */
 
 /* Puts stages into an order that is cheaper and gives the same: optimize.c. */
@@ -58,6 +60,15 @@ void stor_stage_cut_set(stor_stage_t *stage, int64_t count);
 struct stor_stream;
 VD_MUST_CHECK int stor_stage_change_stream_open(stor_stage_t *stage, stor_request_t *request,
                                                 struct stor_stream **ret_stream, vd_error_t *err);
+
+/* Before a stage runs a pipeline of its own: those before it give engine resources back, so that no
+ * snapshot of theirs stands open meanwhile. What they gave last must be copied. */
+static inline void stor_stage_rest(stor_stage_t *stage)
+{
+    for (stor_stage_t *before = stage->source; before != NULL; before = before->source)
+        if (before->class->release != NULL)
+            before->class->release(before);
+}
 
 /* Pulls from the stage before. */
 static inline int stor_stage_pull(stor_stage_t *stage, stor_request_t *request,

@@ -137,9 +137,14 @@ Test(views, joins)
          0, NULL},
         {"db", AGGREGATE("o", "{'$unionWith': 'v'}, {'$count': 'n'}"),
          "{'cursor.firstBatch': [{'n': 4}]}", 0, NULL},
+        /* what a crash has left of an earlier $out goes; names that only look so stay */
+        {"db", "{'create': 'tmp.agg_out.0123456789abcdef.0123456789abcdef'}", NULL, 0, NULL},
+        {"db", "{'create': 'tmp.agg_out.mine'}", NULL, 0, NULL},
         {"db", AGGREGATE("c", "{'$match': {'k': 1}}, {'$out': 'new'}"),
          "{'cursor.firstBatch': [], 'cursor.ns': 'db.c'}", 0, NULL},
         {"db", "{'count': 'new'}", "{'n': 2}", 0, NULL},
+        {"db", "{'listCollections': 1, 'filter': {'name': {'$regex': '^tmp'}}, 'nameOnly': true}",
+         "{'cursor.firstBatch': [{'name': 'tmp.agg_out.mine', 'type': 'collection'}]}", 0, NULL},
         {"db", AGGREGATE("c", "{'$project': {'_id': 1}}, {'$out': 'c'}"), NULL, 0, NULL},
         {"db", "{'find': 'c'}", "{'cursor.firstBatch': [{'_id': 1}, {'_id': 2}, {'_id': 3}]}", 0,
          NULL},
@@ -203,11 +208,22 @@ Test(views, lookup_groups)
          "{'cursor.firstBatch': [{'n': 900}]}", 0, NULL},
         {"db", AGGREGATE("big", "{'$facet': {'a': [{'$count': 'n'}]}}"),
          "{'cursor.firstBatch': [{'a': [{'n': 120}]}]}", 0, NULL},
-        /* more than a query may keep */
+        /* more than a query may keep: run again, unless that would give something else */
         {"db",
          AGGREGATE("small", "{'$limit': 6}, {'$lookup': {'from': 'big', 'pipeline': [], 'as': "
-                            "'r'}}, {'$unwind': '$r'}, {'$facet': {'a': [{'$count': 'n'}]}}"),
+                            "'r'}}, {'$unwind': '$r'}, {'$facet': {'a': [{'$count': 'n'}], 'b': "
+                            "[{'$skip': 700}, {'$count': 'n'}]}}"),
+         "{'cursor.firstBatch': [{'a': [{'n': 720}], 'b': [{'n': 20}]}]}", 0, NULL},
+        {"db",
+         AGGREGATE("small", "{'$sample': {'size': 6}}, {'$lookup': {'from': 'big', 'pipeline': [], "
+                            "'as': 'r'}}, {'$unwind': '$r'}, {'$facet': {'a': [{'$count': 'n'}], "
+                            "'b': []}}"),
          NULL, VD_ERR_QUERY_EXCEEDED_MEMORY_LIMIT_NO_DISK_USE, NULL},
+        {"db",
+         AGGREGATE("small", "{'$sample': {'size': 6}}, {'$lookup': {'from': 'big', 'pipeline': [], "
+                            "'as': 'r'}}, {'$unwind': '$r'}, {'$facet': {'a': [{'$count': "
+                            "'n'}]}}"),
+         "{'cursor.firstBatch': [{'a': [{'n': 720}]}]}", 0, NULL},
         {"db", AGGREGATE("big", "{'$sample': {'size': 7}}, {'$count': 'n'}"),
          "{'cursor.firstBatch': [{'n': 7}]}", 0, NULL},
         /* few of many: from random places, each once, also after another stage and for all */
