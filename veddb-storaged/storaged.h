@@ -43,7 +43,7 @@ typedef struct {
     uint64_t session_idle_max_ms;
     uint64_t journal_max_bytes;
     uint64_t scrub_period_ms;
-    uint64_t ttl_period_ms; /* between passes; 0 = STOR_TTL_PERIOD_MS */
+    uint64_t ttl_period_ms;  /* between passes; 0 = STOR_TTL_PERIOD_MS */
     const char *replica_set; /* name that drivers see */
     const char *address;     /* host:port that drivers see; may be empty */
     const char *data_folder;

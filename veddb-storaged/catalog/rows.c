@@ -85,7 +85,6 @@ int stor_rows_collection_put(stor_session_t *session, const stor_collection_t *c
     return rc;
 }
 
-
 int stor_rows_collection_exists(stor_session_t *session, uint64_t id, bool *ret_exists,
                                 vd_error_t *err)
 {

@@ -17,16 +17,16 @@
 #include <stdio.h>
 #include <time.h>
 
-#define STRETCH_MS        20   /* of a snapshot */
-#define CLOCK_EVERY       64   /* documents between looks at the clock */
-#define PLAIN_MAX         4096 /* entries: up to it they are inserted as writes are */
-#define PLAIN_BATCH       1000
-#define DRAIN_BATCH       500
-#define DRAIN_PASSES_MAX  20
-#define DRAIN_LITTLE      2000 /* entries that may be left for the fence */
-#define CONFLICTS_MAX     1000
-#define CONFLICT_WAIT_NS  1000000
-#define CONTESTED_BYTES   (64u << 20)
+#define STRETCH_MS       20   /* of a snapshot */
+#define CLOCK_EVERY      64   /* documents between looks at the clock */
+#define PLAIN_MAX        4096 /* entries: up to it they are inserted as writes are */
+#define PLAIN_BATCH      1000
+#define DRAIN_BATCH      500
+#define DRAIN_PASSES_MAX 20
+#define DRAIN_LITTLE     2000 /* entries that may be left for the fence */
+#define CONFLICTS_MAX    1000
+#define CONFLICT_WAIT_NS 1000000
+#define CONTESTED_BYTES  (64u << 20)
 
 /* A key that two documents claimed: both (or more) of them. */
 typedef struct claim {
@@ -564,9 +564,9 @@ static int claims_look(build_t *build, part_t *part, const contested_t *conteste
     if (rc != VD_OK || !settle)
         return rc;
     if (found != NULL)
-        return stor_cursor_put(
-            table, contested->fields,
-            stor_index_entry_value(build->arena, part->index->def, found, owner), err);
+        return stor_cursor_put(table, contested->fields,
+                               stor_index_entry_value(build->arena, part->index->def, found, owner),
+                               err);
     vd_error_t step = VD_ERROR_INIT;
     rc = stor_cursor_remove(table, contested->fields, &step);
     return rc == VD_OK || rc == VD_ERR_NOT_FOUND ? VD_OK

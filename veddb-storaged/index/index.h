@@ -31,7 +31,7 @@ struct stor_index {
     atomic_int_fast64_t entries;   /* about: transactions that were rolled back leave traces */
     atomic_uint_fast64_t accesses; /* $indexStats: plans that used it */
     int64_t since_wall_ms;         /* $indexStats: counting since */
-    struct stor_index_log *log; /* of one that is built; lives as long as the object */
+    struct stor_index_log *log;    /* of one that is built; lives as long as the object */
     vd_arena_t *arena;
     atomic_int references;
 };

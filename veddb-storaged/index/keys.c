@@ -276,10 +276,9 @@ static int array_walk(maker_t *m, place_t *places, uint32_t arrays, vd_value_t a
 static int parallel(maker_t *m, uint32_t first, uint32_t second)
 {
     const stor_index_def_t *def = &m->def->def;
-    return vd_error_set(m->err, VD_ERR_CANNOT_INDEX_PARALLEL_ARRAYS,
-                        "cannot index parallel arrays [%.*s] [%.*s]",
-                        VD_SLICE_FMT(def->fields[second].path),
-                        VD_SLICE_FMT(def->fields[first].path));
+    return vd_error_set(
+        m->err, VD_ERR_CANNOT_INDEX_PARALLEL_ARRAYS, "cannot index parallel arrays [%.*s] [%.*s]",
+        VD_SLICE_FMT(def->fields[second].path), VD_SLICE_FMT(def->fields[first].path));
 }
 
 static int walk(maker_t *m, const place_t *from, vd_bson_t document, uint32_t not_found)

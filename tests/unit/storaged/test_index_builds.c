@@ -7,8 +7,7 @@
 #include <pthread.h>
 
 #define OK(reads, command)                                                                         \
-    cr_assert_eq(reads_run((reads), "db", (command)), VD_OK, "%s: %s", (command),                  \
-                 reads_text(reads))
+    cr_assert_eq(reads_run((reads), "db", (command)), VD_OK, "%s: %s", (command), reads_text(reads))
 
 /* A command on a thread of its own, with a session of its own. */
 typedef struct {
@@ -90,7 +89,8 @@ static void fill(reads_t *reads, int from, int count)
     }
 }
 
-/* Some writes of every kind. `a` stays unique: it is _id, negative or not, or a number above all. */
+/* Some writes of every kind. `a` stays unique: it is _id, negative or not, or a number above all.
+ */
 static void scribble(reads_t *reads, vd_rand_t *rand, int documents, int writes)
 {
     static int next = 1000000;
@@ -99,14 +99,16 @@ static void scribble(reads_t *reads, vd_rand_t *rand, int documents, int writes)
         int id = (int)vd_rand_below(rand, (uint64_t)documents);
         switch (vd_rand_below(rand, 5)) {
         case 0:
-            snprintf(text, sizeof text, "{'insert': 'c', 'documents': [{'_id': %d, 'a': %d, 'b': "
-                                        "[1, 'n', %d]}]}",
+            snprintf(text, sizeof text,
+                     "{'insert': 'c', 'documents': [{'_id': %d, 'a': %d, 'b': "
+                     "[1, 'n', %d]}]}",
                      next, next, id);
             next++;
             break;
         case 1:
-            snprintf(text, sizeof text, "{'delete': 'c', 'deletes': [{'q': {'_id': %d}, 'limit': "
-                                        "1}]}",
+            snprintf(text, sizeof text,
+                     "{'delete': 'c', 'deletes': [{'q': {'_id': %d}, 'limit': "
+                     "1}]}",
                      id);
             break;
         case 2:
@@ -190,8 +192,9 @@ static void *writer_run(void *context)
         int id = (int)vd_rand_below(&rand, 20000);
         bool remove = vd_rand_below(&rand, 4) == 0;
         const char *json =
-            remove ? vd_arena_printf(arena, "{'delete': 'c', 'deletes': [{'q': {'_id': %d}, "
-                                            "'limit': 1}]}",
+            remove ? vd_arena_printf(arena,
+                                     "{'delete': 'c', 'deletes': [{'q': {'_id': %d}, "
+                                     "'limit': 1}]}",
                                      id)
                    : vd_arena_printf(arena,
                                      "{'update': 'c', 'updates': [{'q': {'_id': %d}, 'u': {'$set': "
@@ -300,8 +303,9 @@ Test(index_builds, given_up, .timeout = 60)
     /* drop of the collection */
     vd_fault_disarm(NULL);
     arm("index.loaded=sleep_ms=400");
-    beside_start(&build, reads, "{'createIndexes': 'c', 'indexes': [{'key': {'b': 1}, 'name': "
-                                "'b'}]}");
+    beside_start(&build, reads,
+                 "{'createIndexes': 'c', 'indexes': [{'key': {'b': 1}, 'name': "
+                 "'b'}]}");
     reached("index.loaded");
     OK(reads, "{'drop': 'c'}");
     reply = beside_join(&build);
@@ -463,8 +467,9 @@ Test(index_builds, damage_is_found_and_repaired, .timeout = 60)
     for (int kind = 0; kind < 4; kind++) {
         damage(reads, "a", kind);
         OK(reads, "{'validate': 'c'}");
-        reads_expect(reads, "validate", "{'valid': false, 'indexDetails.a.valid': false, "
-                                        "'repaired': false}");
+        reads_expect(reads, "validate",
+                     "{'valid': false, 'indexDetails.a.valid': false, "
+                     "'repaired': false}");
         static const char *const shown[] = {
             "{'missingIndexEntries.0.indexKey': {'a': 0}, 'missingIndexEntries.0.idKey': {'_id': "
             "0}, 'extraIndexEntries': []}",

@@ -6,8 +6,7 @@
 #include "veddb-storaged/ttl.h"
 
 #define OK(reads, command)                                                                         \
-    cr_assert_eq(reads_run((reads), "db", (command)), VD_OK, "%s: %s", (command),                  \
-                 reads_text(reads))
+    cr_assert_eq(reads_run((reads), "db", (command)), VD_OK, "%s: %s", (command), reads_text(reads))
 
 #define DOCUMENTS 600
 
@@ -51,8 +50,8 @@ typedef struct {
 /* Every entry, by a bare cursor. */
 static walked_t walk_all(reads_t *reads, vd_arena_t *arena, const stor_index_t *index)
 {
-    walked_t all = {VD_ARENA_ARRAY(arena, vd_slice_t, 4000), VD_ARENA_ARRAY(arena, vd_slice_t, 4000),
-                    0};
+    walked_t all = {VD_ARENA_ARRAY(arena, vd_slice_t, 4000),
+                    VD_ARENA_ARRAY(arena, vd_slice_t, 4000), 0};
     stor_cursor_t *cursor;
     vd_slice_t key, value;
     vd_error_t err = VD_ERROR_INIT;
@@ -168,9 +167,8 @@ Test(index_scan, seeks)
     vd_arena_t *arena = vd_arena_create();
     walked_t all = walk_all(reads, arena, index);
     for (int backward = 0; backward < 2; backward++) {
-        stor_index_scan_options_t options = {.collection_id = collection->id,
-                                             .index_id = index->id,
-                                             .backward = backward != 0};
+        stor_index_scan_options_t options = {
+            .collection_id = collection->id, .index_id = index->id, .backward = backward != 0};
         stor_index_scan_t *scan;
         stor_index_entry_t entry;
         vd_error_t err = VD_ERROR_INIT;
@@ -239,8 +237,8 @@ Test(ttl, deletes_what_has_expired, .timeout = 60)
     for (size_t i = 0; i < VD_COUNT_OF(indexes); i++) {
         reads_t *reads = reads_open();
         long long now = (long long)vd_wall_ms(), old = now - 3700 * 1000, new = now - 3000 * 1000;
-        OK(reads, vd_arena_printf(reads->texts, "{'createIndexes': 'c', 'indexes': [%s]}",
-                                  indexes[i]));
+        OK(reads,
+           vd_arena_printf(reads->texts, "{'createIndexes': 'c', 'indexes': [%s]}", indexes[i]));
 #define DATE(ms) vd_arena_printf(reads->texts, "{'$date': {'$numberLong': '%lld'}}", (ms))
         OK(reads,
            vd_arena_printf(reads->texts,
@@ -250,8 +248,8 @@ Test(ttl, deletes_what_has_expired, .timeout = 60)
                            "{'$numberLong': '-5'}}}]}",
                            DATE(old), DATE(new), DATE(new), DATE(old), DATE(new)));
         for (int n = 0; n < 250; n++)
-            OK(reads, vd_arena_printf(reads->texts,
-                                      "{'insert': 'c', 'documents': [{'d': %s}]}", DATE(old)));
+            OK(reads, vd_arena_printf(reads->texts, "{'insert': 'c', 'documents': [{'d': %s}]}",
+                                      DATE(old)));
         expire(reads);
         cr_assert_eq(count_all(reads), 5);
         cr_assert_eq(atomic_load(&reads->storage.ttl.deleted), 253);
@@ -274,14 +272,15 @@ Test(ttl, coll_mod_hides)
 {
     reads_t *reads = reads_open();
     static const reads_step_t steps[] = {
-        {"db", "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a'}, {'key': {'a': 1, "
-               "'b': 1}, 'name': 'ab'}]}",
+        {"db",
+         "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a'}, {'key': {'a': 1, "
+         "'b': 1}, 'name': 'ab'}]}",
          NULL, 0, NULL},
         {"db", "{'collMod': 'c', 'index': {'keyPattern': {'a': 1}, 'hidden': true}}",
          "{'hidden_old': false, 'hidden_new': true}", 0, NULL},
         {"db", "{'listIndexes': 'c'}", "{'cursor.firstBatch.1.hidden': true}", 0, NULL},
-        {"db", "{'collMod': 'c', 'index': {'name': 'a', 'hidden': true}}", "{'hidden_old': null}", 0,
-         NULL},
+        {"db", "{'collMod': 'c', 'index': {'name': 'a', 'hidden': true}}", "{'hidden_old': null}",
+         0, NULL},
         {"db", "{'collMod': 'c', 'index': {'name': 'a', 'hidden': false}}",
          "{'hidden_old': true, 'hidden_new': false}", 0, NULL},
         {"db", "{'collMod': 'c', 'index': {'name': 'ab', 'expireAfterSeconds': 1}}", NULL,
