@@ -188,6 +188,8 @@ static int stretch_shared(build_t *build, uint64_t *ret_documents, vd_error_t *e
     if (rc != VD_OK)
         return rc == VD_ERR_NAMESPACE_NOT_FOUND ? VD_ERR_INDEX_BUILD_ABORTED : rc;
     *ret_documents = (uint64_t)atomic_load(&collection->documents);
+    if (build->ns[0] == '\0')
+        build->ns = vd_arena_strdup(build->request->arena, collection->ns);
     rc = stretch(build, err);
     stor_catalog_release(build->request, collection);
     return rc;
@@ -353,7 +355,13 @@ static int put_apply(build_t *build, part_t *part, stor_cursor_t *cursor,
     vd_slice_t value = stor_index_entry_value(build->arena, def, &key, entry->id_key);
     stor_index_entry_t is;
     vd_error_t step = VD_ERROR_INIT;
-    int rc = stor_cursor_insert(cursor, at, value, &step);
+    int rc = VD_OK;
+    /* Of a key that was ever claimed twice everybody who claims it is known. */
+    if (def->unique && vd_map_get(part->contested_by_key, entry->fields) != NULL)
+        rc = claim_add(part, entry->fields, entry->id_key, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_cursor_insert(cursor, at, value, &step);
     if (rc == VD_OK) {
         part->entries++;
         return VD_OK;
@@ -682,6 +690,22 @@ static void build_done(build_t *build)
     told(build, NULL, 0, 0);
 }
 
+/* So many keys are claimed twice that they can't be remembered: most likely they are duplicates,
+ * and one of them is told. */
+static int full_explain(build_t *build, int rc, vd_error_t *err)
+{
+    for (uint32_t i = 0; rc == VD_ERR_FULL && i < build->count; i++) {
+        vd_error_t step = VD_ERROR_INIT;
+        if (contested_look(build, &build->parts[i], false, &step) != VD_ERR_DUPLICATE_KEY)
+            continue;
+        vd_error_clear(err);
+        if (err != NULL)
+            vd_error_copy(&step, err);
+        rc = VD_ERR_DUPLICATE_KEY;
+    }
+    return rc;
+}
+
 int stor_index_build(stor_request_t *request, uint64_t collection_id, stor_index_t *const *indexes,
                      uint32_t count, vd_error_t *err)
 {
@@ -698,6 +722,7 @@ int stor_index_build(stor_request_t *request, uint64_t collection_id, stor_index
     if (rc == VD_OK)
         rc = stor_catalog_indexes_commit(request, collection_id, indexes, count, last_pass, &build,
                                          err);
+    rc = full_explain(&build, rc, err);
     uint64_t scanned = build.scanned;
     build_done(&build);
     if (rc != VD_OK)

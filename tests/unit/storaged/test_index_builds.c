@@ -279,6 +279,44 @@ Test(index_builds, duplicates_that_come_and_go, .timeout = 60)
     reads_close(reads);
 }
 
+/* One leaves, and two that came behind it have the key. */
+Test(index_builds, a_key_that_three_claim, .timeout = 60)
+{
+    reads_t *reads = reads_open();
+    beside_t build;
+    fill(reads, 0, 5000);
+    OK(reads, "{'insert': 'c', 'documents': [{'_id': 'x', 'a': 7}]}");
+    arm("index.loaded=wait");
+    beside_start(&build, reads, BUILD);
+    reached("index.loaded");
+    OK(reads, "{'delete': 'c', 'deletes': [{'q': {'_id': 7}, 'limit': 1}]}");
+    OK(reads, "{'insert': 'c', 'documents': [{'_id': 'y', 'a': 7}]}");
+    vd_fault_disarm(NULL);
+    const char *reply = beside_join(&build);
+    cr_assert_eq(build.rc, VD_ERR_DUPLICATE_KEY, "%s", reply);
+    reads_close(reads);
+}
+
+Test(index_builds, duplicates_without_number, .timeout = 60)
+{
+    reads_t *reads = reads_open();
+    for (int at = 0; at < 2; at++) { /* every `a` is there twice */
+        fill(reads, at * 200000, 1000);
+        for (int n = 1; n < 105; n++)
+            fill(reads, at * 200000 + n * 1000, 1000);
+        if (at == 0)
+            continue;
+        OK(reads,
+           "{'update': 'c', 'updates': [{'q': {'_id': {'$gte': 200000}}, 'u': {'$inc': {'a': "
+           "-200000}}, 'multi': true}]}");
+    }
+    int rc = reads_run(reads, "db",
+                       "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': "
+                       "'a', 'unique': true}]}");
+    cr_assert_eq(rc, VD_ERR_DUPLICATE_KEY, "%s", reads_text(reads));
+    reads_close(reads);
+}
+
 /* ---- given up ---- */
 
 Test(index_builds, given_up, .timeout = 60)
