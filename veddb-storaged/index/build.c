@@ -24,9 +24,8 @@
 #define DRAIN_BATCH      500
 #define DRAIN_PASSES_MAX 20
 #define DRAIN_LITTLE     2000 /* entries that may be left for the fence */
-#define CONFLICTS_MAX    1000
-#define CONFLICT_WAIT_NS 1000000
 #define CONTESTED_BYTES  (64u << 20)
+#define COMMIT_TRIES_MAX 20 /* each waits for the fence */
 
 /* A key that two documents claimed: both (or more) of them. */
 typedef struct claim {
@@ -72,7 +71,8 @@ static int check(build_t *build, vd_error_t *err)
             return vd_error_set(err, code, "the build of index '%.*s' was aborted",
                                 VD_SLICE_FMT(build->parts[i].index->def->name));
     }
-    return stor_request_check(build->request, err);
+    int rc = stor_request_space(build->request, err); /* it writes much */
+    return rc == VD_OK ? stor_request_check(build->request, err) : rc;
 }
 
 static void told(build_t *build, const char *message, uint64_t done, uint64_t total)
@@ -690,6 +690,23 @@ static void build_done(build_t *build)
     told(build, NULL, 0, 0);
 }
 
+/* Somebody who holds on to the collection for long is no reason to throw the work away. */
+static int finish(build_t *build, stor_index_t *const *indexes, vd_error_t *err)
+{
+    for (int tries = 1;; tries++) {
+        vd_error_t step = VD_ERROR_INIT;
+        int rc = catch_up(build, &step);
+        if (rc == VD_OK)
+            rc = stor_catalog_indexes_commit(build->request, build->collection_id, indexes,
+                                             build->count, last_pass, build, &step);
+        if (rc == VD_ERR_LOCK_TIMEOUT && tries < COMMIT_TRIES_MAX)
+            continue;
+        if (rc != VD_OK && err != NULL)
+            vd_error_copy(&step, err);
+        return rc;
+    }
+}
+
 /* So many keys are claimed twice that they can't be remembered: most likely they are duplicates,
  * and one of them is told. */
 static int full_explain(build_t *build, int rc, vd_error_t *err)
@@ -718,10 +735,7 @@ int stor_index_build(stor_request_t *request, uint64_t collection_id, stor_index
     if (rc == VD_OK)
         rc = load(&build, err);
     if (rc == VD_OK)
-        rc = catch_up(&build, err);
-    if (rc == VD_OK)
-        rc = stor_catalog_indexes_commit(request, collection_id, indexes, count, last_pass, &build,
-                                         err);
+        rc = finish(&build, indexes, err);
     rc = full_explain(&build, rc, err);
     uint64_t scanned = build.scanned;
     build_done(&build);
