@@ -10,6 +10,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/daemon.h"
 #include "veddb-storaged/catalog/counters.h"
+#include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/defaults.h"
 #include "veddb-storaged/journal.h"
@@ -22,12 +23,13 @@
 #include <signal.h>
 #include <time.h>
 
-#define PASS_MS          500
-#define FOLD_ENTRIES_MAX 20000
-#define FOLD_BATCHES_MAX 20    /* in a pass */
-#define SCRUB_PAUSE_US   10000 /* behind each step of about a millisecond */
-#define SCRUB_LOOK_MS    1000
-#define SILENCE_S        10 /* of a primary's journal: then an entry says what time it is */
+#define PASS_MS           500
+#define FOLD_ENTRIES_MAX  20000
+#define FOLD_BATCHES_MAX  20    /* in a pass */
+#define SCRUB_PAUSE_US    10000 /* behind each step of about a millisecond */
+#define SCRUB_LOOK_MS     1000
+#define INDEX_NOTE_PASSES 40
+#define SILENCE_S         10 /* of a primary's journal: then an entry says what time it is */
 
 /* Kinds of work that may fail: told once, and again when they have gone well in between. */
 typedef enum {
@@ -46,6 +48,7 @@ struct stor_keeper {
     stor_session_t *session, *scrub_session, *ttl_session;
     pthread_t thread, scrub_thread, ttl_thread;
     bool started, scrub_started, ttl_started;
+    uint64_t passes;
     pthread_mutex_t lock;
     pthread_cond_t wake;
     atomic_bool stop;
@@ -114,6 +117,8 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
     if (stor_engine_free_allowed(storage->engine, NULL) == VD_OK) {
         stor_sessions_expire(storage, session);
         counters_fold(keeper, storage, session);
+        if (keeper == NULL || keeper->passes++ % INDEX_NOTE_PASSES == 0)
+            stor_catalog_indexes_note(storage->catalog, session);
         time_note(keeper, storage, session);
     }
     /* These give space back, so a full disk needs them most. What they write of their own is a row,

@@ -93,7 +93,8 @@ static int collect(ttl_t *ttl, const stor_index_t *index, stor_record_t *records
                                                  : vd_error_set(err, rc, "%s", step.message);
 }
 
-static int batch_try(ttl_t *ttl, const stor_index_t *index, stor_write_t *write, uint32_t *ret_deleted, vd_error_t *err)
+static int batch_try(ttl_t *ttl, const stor_index_t *index, stor_write_t *write,
+                     uint32_t *ret_deleted, vd_error_t *err)
 {
     stor_record_t records[STOR_TTL_BATCH];
     uint32_t count = 0;
@@ -195,7 +196,8 @@ int stor_ttl_pass(stor_storage_t *storage, stor_session_t *session, const atomic
     stor_request_init(ttl.request, storage, ttl.arena);
     ttl.request->session = session;
     atomic_fetch_add_explicit(&storage->ttl.sub_passes, 1, memory_order_relaxed);
-    for (stor_collection_t *c; !is_over(&ttl) && (c = stor_catalog_next(storage->catalog, id)) != NULL;
+    for (stor_collection_t *c;
+         !is_over(&ttl) && (c = stor_catalog_next(storage->catalog, id)) != NULL;
          stor_catalog_unreference(&c)) {
         vd_error_t step = VD_ERROR_INIT;
         id = c->id;

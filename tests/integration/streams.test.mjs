@@ -174,9 +174,15 @@ test('expanded events: create, modify, collectionUUID, disambiguatedPaths', asyn
   await c.insertOne({_id: 1, a: {0: 'x'}});
   await c.updateOne({_id: 1}, {$set: {'a.0': 'y'}});
   await db.command({collMod: 'expanded', validator: {a: {$exists: true}}});
-  const e = await take(s, 4);
+  await c.createIndex({a: 1}, {name: 'x'});
+  await db.command({collMod: 'expanded', index: {name: 'x', hidden: true}});
+  await c.dropIndex('x');
+  const e = await take(s, 7);
   await s.close();
-  assert.deepEqual(types(e), ['create', 'insert', 'update', 'modify']);
+  assert.deepEqual(types(e), ['create', 'insert', 'update', 'modify', 'createIndexes', 'modify', 'dropIndexes']);
+  assert.deepEqual(e[4].operationDescription, {indexes: [{v: 2, key: {a: 1}, name: 'x'}]});
+  assert.deepEqual(e[5].operationDescription, {index: {name: 'x', hidden: true}});
+  assert.deepEqual(e[6].operationDescription.indexes.map((x) => x.name), ['x']);
   assert.ok(e.every((x) => x.collectionUUID));
   assert.deepEqual(e[2].updateDescription.disambiguatedPaths, {'a.0': ['a', '0']});
   assert.deepEqual(e[3].operationDescription.validator, {a: {$exists: true}});

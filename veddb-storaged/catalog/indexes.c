@@ -653,8 +653,8 @@ static int refill_locked(stor_request_t *request, stor_collection_t *from, stor_
     stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *to = NULL;
     stor_index_t *index = NULL;
-    int rc = stor_index_make(old->id, catalog->next_id++, old->def->spec, STOR_INDEX_READY, &index,
-                             err);
+    int rc =
+        stor_index_make(old->id, catalog->next_id++, old->def->spec, STOR_INDEX_READY, &index, err);
     if (rc != VD_OK)
         return rc;
     rc = stor_catalog_table_make(catalog, index->table, err);
@@ -763,4 +763,39 @@ int stor_catalog_indexes_load(stor_catalog_t *catalog, stor_session_t *session, 
         }
     }
     return rc;
+}
+
+/* ---- numbers of entries ---- */
+
+static int entries_put(stor_session_t *session, const stor_index_t *index, vd_error_t *err)
+{
+    uint32_t multikey;
+    int64_t kept, is = atomic_load(&index->entries);
+    int rc = stor_rows_index_state_get(session, index->id, &multikey, &kept, err);
+    int64_t moved = is > kept ? is - kept : kept - is;
+    if (rc != VD_OK || moved <= kept / 10 + 100)
+        return rc;
+    return stor_rows_index_state_put(session, index->id, multikey, is, err);
+}
+
+void stor_catalog_indexes_note(stor_catalog_t *catalog, stor_session_t *session)
+{
+    uint64_t id = 0;
+    for (stor_collection_t *c; (c = stor_catalog_next(catalog, id)) != NULL;
+         stor_catalog_unreference(&c)) {
+        id = c->id;
+        for (uint32_t i = 0; c->indexes != NULL && i < c->indexes->count; i++) {
+            vd_error_t err = VD_ERROR_INIT;
+            const stor_index_t *index = c->indexes->items[i];
+            if (atomic_load(&index->state) != STOR_INDEX_READY ||
+                stor_txn_begin(session, &err) != VD_OK)
+                continue;
+            int rc = entries_put(session, index, &err);
+            if (rc == VD_OK)
+                rc = stor_txn_commit(session, &err); /* a conflict: another time */
+            else
+                stor_txn_rollback(session);
+            (void)rc;
+        }
+    }
 }

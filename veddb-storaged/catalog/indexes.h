@@ -39,6 +39,8 @@ VD_MUST_CHECK int stor_catalog_index_modify(stor_request_t *request, uint64_t co
 VD_MUST_CHECK int stor_catalog_indexes_adopt(stor_request_t *request, uint64_t collection_id,
                                              const uint64_t *ids, const vd_bson_t *specs,
                                              uint32_t count, vd_error_t *err);
+/* Numbers of entries that have moved on much are written down, for the next start (keeper). */
+void stor_catalog_indexes_note(stor_catalog_t *catalog, stor_session_t *session);
 /* Filled anew, from the documents (validate's repair): the fence stays closed meanwhile. */
 VD_MUST_CHECK int stor_catalog_index_refill(stor_request_t *request, uint64_t collection_id,
                                             uint64_t id, vd_error_t *err);

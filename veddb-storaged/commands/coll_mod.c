@@ -194,11 +194,11 @@ static int index_find(stor_request_t *request, vd_slice_t collection_name, index
     const stor_index_t *index = by_name ? stor_index_by_name(collection, args->name)
                                         : stor_index_by_key(collection, args->pattern);
     if (index == NULL) {
-        rc = vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "cannot find index %s for ns %.*s",
-                          by_name
-                              ? vd_arena_strndup(request->arena, args->name.data, args->name.len)
-                              : vd_bson_to_json(request->arena, args->pattern, 200),
-                          VD_SLICE_FMT(request->ns));
+        rc =
+            vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "cannot find index %s for ns %.*s",
+                         by_name ? vd_arena_strndup(request->arena, args->name.data, args->name.len)
+                                 : vd_bson_to_json(request->arena, args->pattern, 200),
+                         VD_SLICE_FMT(request->ns));
     } else {
         change->collection_id = collection->id;
         change->index_id = index->id;

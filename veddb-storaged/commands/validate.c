@@ -153,7 +153,8 @@ static int check_counters(validate_t *validate, vd_error_t *err)
 static int check_indexes(validate_t *validate, vd_error_t *err)
 {
     vd_arena_t *arena = validate->request->arena;
-    int rc = stor_validate_indexes(validate->request, validate->collection, &validate->indexes, err);
+    int rc =
+        stor_validate_indexes(validate->request, validate->collection, &validate->indexes, err);
     for (uint32_t i = 0; rc == VD_OK && i < validate->indexes.count; i++) {
         const stor_validate_index_t *item = &validate->indexes.items[i];
         if (item->error != NULL)
@@ -206,7 +207,8 @@ static int repair_indexes(validate_t *validate, vd_slice_t name, vd_error_t *err
     if (rc != VD_OK)
         return rc;
     if (collection == NULL || found != id)
-        return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "the collection was dropped meanwhile");
+        return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND,
+                            "the collection was dropped meanwhile");
     validate->collection = collection;
     validate->repaired = true;
     validate->valid = true;
@@ -268,7 +270,11 @@ static void append_validate(const validate_t *validate)
         stor_facts_number(bb, "nrecords", validate->records);
     }
     const stor_validate_indexes_t *indexes = &validate->indexes;
-    vd_bb_int32(bb, "nIndexes", 1 + (int32_t)indexes->count);
+    const stor_index_set_t *set = validate->collection->indexes;
+    int32_t ready = 1;
+    for (uint32_t i = 0; set != NULL && i < set->count; i++)
+        ready += atomic_load(&set->items[i]->state) == STOR_INDEX_READY;
+    vd_bb_int32(bb, "nIndexes", ready);
     vd_bb_begin_document(bb, "keysPerIndex");
     if (!validate->args.metadata)
         stor_facts_number(bb, "_id_", validate->records);

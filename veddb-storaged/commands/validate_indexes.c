@@ -214,7 +214,8 @@ int stor_validate_indexes(stor_request_t *request, const stor_collection_t *coll
 {
     const stor_index_set_t *set = collection->indexes;
     *ret = (stor_validate_indexes_t){.count = 0};
-    ret->items = VD_ARENA_ARRAY(request->arena, stor_validate_index_t, set == NULL ? 1 : set->count);
+    ret->items =
+        VD_ARENA_ARRAY(request->arena, stor_validate_index_t, set == NULL ? 1 : set->count);
     for (uint32_t i = 0; set != NULL && i < set->count; i++)
         if (atomic_load(&set->items[i]->state) == STOR_INDEX_READY)
             ret->items[ret->count++] = (stor_validate_index_t){

@@ -81,7 +81,7 @@ struct stor_session {
     vd_list_t cursors;  /* all of them, private ones too */
     stor_cursor_t *used;
     struct stor_ending *endings; /* who wants to know that the transaction has ended */
-    uint32_t open_count; /* WT_CURSORs open */
+    uint32_t open_count;         /* WT_CURSORs open */
     stor_txn_counts_t counts;
 };
 

@@ -17,16 +17,15 @@
 #include <stdio.h>
 #include <time.h>
 
-#define STRETCH_MS        20   /* of a snapshot */
-#define CLOCK_EVERY       64   /* documents between looks at the clock */
-#define PLAIN_MAX         4096 /* entries: up to it they are inserted as writes are */
-#define PLAIN_BATCH       1000
-#define DRAIN_BATCH       500
-#define DRAIN_PASSES_MAX  20
-#define DRAIN_LITTLE      2000 /* entries that may be left for the fence */
-#define CONFLICTS_MAX     1000
-#define CONFLICT_WAIT_NS  1000000
-#define CONTESTED_BYTES   (64u << 20)
+#define STRETCH_MS       20   /* of a snapshot */
+#define CLOCK_EVERY      64   /* documents between looks at the clock */
+#define PLAIN_MAX        4096 /* entries: up to it they are inserted as writes are */
+#define PLAIN_BATCH      1000
+#define DRAIN_BATCH      500
+#define DRAIN_PASSES_MAX 20
+#define DRAIN_LITTLE     2000 /* entries that may be left for the fence */
+#define CONTESTED_BYTES  (64u << 20)
+#define COMMIT_TRIES_MAX 20 /* each waits for the fence */
 
 /* A key that two documents claimed: both (or more) of them. */
 typedef struct claim {
@@ -72,7 +71,8 @@ static int check(build_t *build, vd_error_t *err)
             return vd_error_set(err, code, "the build of index '%.*s' was aborted",
                                 VD_SLICE_FMT(build->parts[i].index->def->name));
     }
-    return stor_request_check(build->request, err);
+    int rc = stor_request_space(build->request, err); /* it writes much */
+    return rc == VD_OK ? stor_request_check(build->request, err) : rc;
 }
 
 static void told(build_t *build, const char *message, uint64_t done, uint64_t total)
@@ -188,6 +188,8 @@ static int stretch_shared(build_t *build, uint64_t *ret_documents, vd_error_t *e
     if (rc != VD_OK)
         return rc == VD_ERR_NAMESPACE_NOT_FOUND ? VD_ERR_INDEX_BUILD_ABORTED : rc;
     *ret_documents = (uint64_t)atomic_load(&collection->documents);
+    if (build->ns[0] == '\0')
+        build->ns = vd_arena_strdup(build->request->arena, collection->ns);
     rc = stretch(build, err);
     stor_catalog_release(build->request, collection);
     return rc;
@@ -353,7 +355,13 @@ static int put_apply(build_t *build, part_t *part, stor_cursor_t *cursor,
     vd_slice_t value = stor_index_entry_value(build->arena, def, &key, entry->id_key);
     stor_index_entry_t is;
     vd_error_t step = VD_ERROR_INIT;
-    int rc = stor_cursor_insert(cursor, at, value, &step);
+    int rc = VD_OK;
+    /* Of a key that was ever claimed twice everybody who claims it is known. */
+    if (def->unique && vd_map_get(part->contested_by_key, entry->fields) != NULL)
+        rc = claim_add(part, entry->fields, entry->id_key, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_cursor_insert(cursor, at, value, &step);
     if (rc == VD_OK) {
         part->entries++;
         return VD_OK;
@@ -564,9 +572,9 @@ static int claims_look(build_t *build, part_t *part, const contested_t *conteste
     if (rc != VD_OK || !settle)
         return rc;
     if (found != NULL)
-        return stor_cursor_put(
-            table, contested->fields,
-            stor_index_entry_value(build->arena, part->index->def, found, owner), err);
+        return stor_cursor_put(table, contested->fields,
+                               stor_index_entry_value(build->arena, part->index->def, found, owner),
+                               err);
     vd_error_t step = VD_ERROR_INIT;
     rc = stor_cursor_remove(table, contested->fields, &step);
     return rc == VD_OK || rc == VD_ERR_NOT_FOUND ? VD_OK
@@ -682,6 +690,39 @@ static void build_done(build_t *build)
     told(build, NULL, 0, 0);
 }
 
+/* Somebody who holds on to the collection for long is no reason to throw the work away. */
+static int finish(build_t *build, stor_index_t *const *indexes, vd_error_t *err)
+{
+    for (int tries = 1;; tries++) {
+        vd_error_t step = VD_ERROR_INIT;
+        int rc = catch_up(build, &step);
+        if (rc == VD_OK)
+            rc = stor_catalog_indexes_commit(build->request, build->collection_id, indexes,
+                                             build->count, last_pass, build, &step);
+        if (rc == VD_ERR_LOCK_TIMEOUT && tries < COMMIT_TRIES_MAX)
+            continue;
+        if (rc != VD_OK && err != NULL)
+            vd_error_copy(&step, err);
+        return rc;
+    }
+}
+
+/* So many keys are claimed twice that they can't be remembered: most likely they are duplicates,
+ * and one of them is told. */
+static int full_explain(build_t *build, int rc, vd_error_t *err)
+{
+    for (uint32_t i = 0; rc == VD_ERR_FULL && i < build->count; i++) {
+        vd_error_t step = VD_ERROR_INIT;
+        if (contested_look(build, &build->parts[i], false, &step) != VD_ERR_DUPLICATE_KEY)
+            continue;
+        vd_error_clear(err);
+        if (err != NULL)
+            vd_error_copy(&step, err);
+        rc = VD_ERR_DUPLICATE_KEY;
+    }
+    return rc;
+}
+
 int stor_index_build(stor_request_t *request, uint64_t collection_id, stor_index_t *const *indexes,
                      uint32_t count, vd_error_t *err)
 {
@@ -694,10 +735,8 @@ int stor_index_build(stor_request_t *request, uint64_t collection_id, stor_index
     if (rc == VD_OK)
         rc = load(&build, err);
     if (rc == VD_OK)
-        rc = catch_up(&build, err);
-    if (rc == VD_OK)
-        rc = stor_catalog_indexes_commit(request, collection_id, indexes, count, last_pass, &build,
-                                         err);
+        rc = finish(&build, indexes, err);
+    rc = full_explain(&build, rc, err);
     uint64_t scanned = build.scanned;
     build_done(&build);
     if (rc != VD_OK)

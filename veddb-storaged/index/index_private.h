@@ -65,11 +65,11 @@ int stor_index_duplicate(vd_arena_t *arena, const char *ns, const stor_index_def
  * ended by then, and that pass has taken them. So some are taken twice, but then with all that
  * follow them. */
 typedef struct stor_index_log {
-    char table[32]; /* "b-7" */
-    pthread_mutex_t lock;        /* next and writers: one draws and is noted in one step */
+    char table[32];       /* "b-7" */
+    pthread_mutex_t lock; /* next and writers: one draws and is noted in one step */
     uint64_t next;
     struct stor_index_log_writer *writers; /* transactions that have entries and have not ended */
-    atomic_int cancelled;        /* a code: who builds gives up */
+    atomic_int cancelled;                  /* a code: who builds gives up */
 } stor_index_log_t;
 enum { STOR_INDEX_LOG_REMOVE, STOR_INDEX_LOG_PUT };
 

@@ -77,6 +77,12 @@ static int ref_compare(const void *a, const void *b)
     return vd_slice_compare(entry_key(x->entry), entry_key(y->entry));
 }
 
+static void refs_sort(stor_sort_t *sort)
+{
+    if (sort->ref_count > 1)
+        qsort(sort->refs, sort->ref_count, sizeof *sort->refs, ref_compare);
+}
+
 static uint8_t *room(stor_sort_t *sort, size_t len)
 {
     block_t *block = sort->blocks;
@@ -178,7 +184,7 @@ static int run_write(stor_sort_t *sort, vd_error_t *err)
     }
     sort->runs[sort->run_count++] = run;
     vd_buf_init(&value, 64 << 20);
-    qsort(sort->refs, sort->ref_count, sizeof *sort->refs, ref_compare);
+    refs_sort(sort);
     rc = stor_bulk_open(sort->engine, run->table, &bulk, err);
     for (size_t i = 0; rc == VD_OK && i < sort->ref_count; i++)
         rc = run_add(bulk, sort->refs[i].entry, &value, err);
@@ -311,7 +317,7 @@ int stor_sort_finish(stor_sort_t *sort, vd_error_t *err)
 {
     int rc = VD_OK;
     if (sort->run_count == 0) {
-        qsort(sort->refs, sort->ref_count, sizeof *sort->refs, ref_compare);
+        refs_sort(sort);
         return VD_OK;
     }
     if (sort->ref_count > 0)

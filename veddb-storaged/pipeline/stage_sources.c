@@ -247,7 +247,8 @@ const stor_stage_class_t stor_stage_coll_stats = {.name = "$collStats",
                                                   .first_only = true,
                                                   .not_inside = STOR_INSIDE_FACET};
 
-/* ---- $indexStats: how often the one on _id was used is not counted, so its `accesses` is not shown
+/* ---- $indexStats: how often the one on _id was used is not counted, so its `accesses` is not
+ * shown
  * ---- */
 
 static int index_stats_one(source_t *source, const stor_request_t *request,

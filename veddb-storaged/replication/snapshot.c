@@ -195,8 +195,8 @@ static int index_list(vd_bson_t row, void *context, vd_error_t *err)
         !vd_value_as_int64(vd_bson_get(own, "collection"), &collection_id) ||
         spec.type != VD_BSON_OBJECT)
         return vd_error_set(err, VD_ERR_CORRUPT, "a row of an index is malformed");
-    stor_manifest_collection_t *c = vd_map_get(listing->by_id, vd_key_u64(&(uint64_t){
-                                                                   (uint64_t)collection_id}));
+    stor_manifest_collection_t *c =
+        vd_map_get(listing->by_id, vd_key_u64(&(uint64_t){(uint64_t)collection_id}));
     if (c == NULL || c->index_count == STOR_INDEXES_MAX - 1)
         return vd_error_set(err, VD_ERR_CORRUPT, "an index is of a collection that is not there");
     if (c->index_count == 0) {

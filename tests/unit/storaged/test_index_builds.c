@@ -7,8 +7,7 @@
 #include <pthread.h>
 
 #define OK(reads, command)                                                                         \
-    cr_assert_eq(reads_run((reads), "db", (command)), VD_OK, "%s: %s", (command),                  \
-                 reads_text(reads))
+    cr_assert_eq(reads_run((reads), "db", (command)), VD_OK, "%s: %s", (command), reads_text(reads))
 
 /* A command on a thread of its own, with a session of its own. */
 typedef struct {
@@ -90,7 +89,8 @@ static void fill(reads_t *reads, int from, int count)
     }
 }
 
-/* Some writes of every kind. `a` stays unique: it is _id, negative or not, or a number above all. */
+/* Some writes of every kind. `a` stays unique: it is _id, negative or not, or a number above all.
+ */
 static void scribble(reads_t *reads, vd_rand_t *rand, int documents, int writes)
 {
     static int next = 1000000;
@@ -99,14 +99,16 @@ static void scribble(reads_t *reads, vd_rand_t *rand, int documents, int writes)
         int id = (int)vd_rand_below(rand, (uint64_t)documents);
         switch (vd_rand_below(rand, 5)) {
         case 0:
-            snprintf(text, sizeof text, "{'insert': 'c', 'documents': [{'_id': %d, 'a': %d, 'b': "
-                                        "[1, 'n', %d]}]}",
+            snprintf(text, sizeof text,
+                     "{'insert': 'c', 'documents': [{'_id': %d, 'a': %d, 'b': "
+                     "[1, 'n', %d]}]}",
                      next, next, id);
             next++;
             break;
         case 1:
-            snprintf(text, sizeof text, "{'delete': 'c', 'deletes': [{'q': {'_id': %d}, 'limit': "
-                                        "1}]}",
+            snprintf(text, sizeof text,
+                     "{'delete': 'c', 'deletes': [{'q': {'_id': %d}, 'limit': "
+                     "1}]}",
                      id);
             break;
         case 2:
@@ -190,8 +192,9 @@ static void *writer_run(void *context)
         int id = (int)vd_rand_below(&rand, 20000);
         bool remove = vd_rand_below(&rand, 4) == 0;
         const char *json =
-            remove ? vd_arena_printf(arena, "{'delete': 'c', 'deletes': [{'q': {'_id': %d}, "
-                                            "'limit': 1}]}",
+            remove ? vd_arena_printf(arena,
+                                     "{'delete': 'c', 'deletes': [{'q': {'_id': %d}, "
+                                     "'limit': 1}]}",
                                      id)
                    : vd_arena_printf(arena,
                                      "{'update': 'c', 'updates': [{'q': {'_id': %d}, 'u': {'$set': "
@@ -276,6 +279,44 @@ Test(index_builds, duplicates_that_come_and_go, .timeout = 60)
     reads_close(reads);
 }
 
+/* One leaves, and two that came behind it have the key. */
+Test(index_builds, a_key_that_three_claim, .timeout = 60)
+{
+    reads_t *reads = reads_open();
+    beside_t build;
+    fill(reads, 0, 5000);
+    OK(reads, "{'insert': 'c', 'documents': [{'_id': 'x', 'a': 7}]}");
+    arm("index.loaded=wait");
+    beside_start(&build, reads, BUILD);
+    reached("index.loaded");
+    OK(reads, "{'delete': 'c', 'deletes': [{'q': {'_id': 7}, 'limit': 1}]}");
+    OK(reads, "{'insert': 'c', 'documents': [{'_id': 'y', 'a': 7}]}");
+    vd_fault_disarm(NULL);
+    const char *reply = beside_join(&build);
+    cr_assert_eq(build.rc, VD_ERR_DUPLICATE_KEY, "%s", reply);
+    reads_close(reads);
+}
+
+Test(index_builds, duplicates_without_number, .timeout = 60)
+{
+    reads_t *reads = reads_open();
+    for (int at = 0; at < 2; at++) { /* every `a` is there twice */
+        fill(reads, at * 200000, 1000);
+        for (int n = 1; n < 105; n++)
+            fill(reads, at * 200000 + n * 1000, 1000);
+        if (at == 0)
+            continue;
+        OK(reads,
+           "{'update': 'c', 'updates': [{'q': {'_id': {'$gte': 200000}}, 'u': {'$inc': {'a': "
+           "-200000}}, 'multi': true}]}");
+    }
+    int rc = reads_run(reads, "db",
+                       "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': "
+                       "'a', 'unique': true}]}");
+    cr_assert_eq(rc, VD_ERR_DUPLICATE_KEY, "%s", reads_text(reads));
+    reads_close(reads);
+}
+
 /* ---- given up ---- */
 
 Test(index_builds, given_up, .timeout = 60)
@@ -300,8 +341,9 @@ Test(index_builds, given_up, .timeout = 60)
     /* drop of the collection */
     vd_fault_disarm(NULL);
     arm("index.loaded=sleep_ms=400");
-    beside_start(&build, reads, "{'createIndexes': 'c', 'indexes': [{'key': {'b': 1}, 'name': "
-                                "'b'}]}");
+    beside_start(&build, reads,
+                 "{'createIndexes': 'c', 'indexes': [{'key': {'b': 1}, 'name': "
+                 "'b'}]}");
     reached("index.loaded");
     OK(reads, "{'drop': 'c'}");
     reply = beside_join(&build);
@@ -463,8 +505,9 @@ Test(index_builds, damage_is_found_and_repaired, .timeout = 60)
     for (int kind = 0; kind < 4; kind++) {
         damage(reads, "a", kind);
         OK(reads, "{'validate': 'c'}");
-        reads_expect(reads, "validate", "{'valid': false, 'indexDetails.a.valid': false, "
-                                        "'repaired': false}");
+        reads_expect(reads, "validate",
+                     "{'valid': false, 'indexDetails.a.valid': false, "
+                     "'repaired': false}");
         static const char *const shown[] = {
             "{'missingIndexEntries.0.indexKey': {'a': 0}, 'missingIndexEntries.0.idKey': {'_id': "
             "0}, 'extraIndexEntries': []}",

@@ -75,8 +75,7 @@ static const case_t cases[] = {
     {"{'a': 1, 'b': 1}", "", "{'a': [1, 2], 'b': 3}", "1,3 2,3", 1, 0},
     {"{'a': 1, 'b': -1}", "", "{'a': 3, 'b': [1, 2]}", "3,2 3,1", 2, 0},
     {"{'a.b': 1, 'a.c': 1}", "", "{'a': [{'b': 1, 'c': 2}, {'b': 3}]}", "1,2 3,null", 3, 0},
-    {"{'a': 1, 'a.b': 1}", "", "{'a': [{'b': 1}, 2]}",
-     "2,null { \"b\": 1 },1", 3, 0},
+    {"{'a': 1, 'a.b': 1}", "", "{'a': [{'b': 1}, 2]}", "2,null { \"b\": 1 },1", 3, 0},
     {"{'a': 1, 'b': 1}", "", "{'a': [1], 'b': [2]}", NULL, 0, -171},
     {"{'a.b': 1, 'a.c': 1}", "", "{'a': {'b': [1], 'c': []}}", NULL, 0, -171},
     {"{'a.b': 1, 'a.c': 1}", "", "{'a': [{'b': [1], 'c': [2]}]}", NULL, 0, -171},
@@ -89,8 +88,8 @@ static const case_t cases[] = {
     {"{'a.0.b': 1}", "", "{'a': [{'b': [1, 2]}]}", "1 2", 1, 0},
     {"{'a.0.b': 1}", "", "{'a': [[{'b': 1}]]}", "1", 1, 0},
     {"{'a.0': 1, 'a.1': 1}", "", "{'a': [5, 6]}", "5,6", 3, 0},
-    {"{'a.0': 1, 'a.b': 1}", "", "{'a': [{'b': 1}, {'b': 2}]}",
-     "{ \"b\": 1 },1 { \"b\": 1 },2", 3, 0},
+    {"{'a.0': 1, 'a.b': 1}", "", "{'a': [{'b': 1}, {'b': 2}]}", "{ \"b\": 1 },1 { \"b\": 1 },2", 3,
+     0},
     {"{'a.0': 1}", "", "{'a': [{'0': 1}]}", NULL, 0, -16746},
     /* sparse, partial */
     {"{'a': 1}", "'sparse': true", "{'b': 1}", "", 0, 0},
@@ -120,8 +119,8 @@ static const case_t cases[] = {
     {"{'a.$**': 1}", "", "{'a': {'b': 1}, 'b': 1}", "\"a.b\",1", 0, 0},
     {"{'a.$**': 1}", "", "{'a': 5, 'ab': 1}", "\"a\",5", 0, 0},
     {"{'a.b.$**': 1}", "", "{'a': [{'b': {'c': 1}, 'd': 2}]}", "\"a.b.c\",1", 1, 0},
-    {"{'$**': 1}", "'wildcardProjection': {'a': 1, 'b.c': 1}", "{'a': {'x': 1}, 'b': {'c': 2, 'd': 3}}",
-     "\"a.x\",1 \"b.c\",2", 0, 0},
+    {"{'$**': 1}", "'wildcardProjection': {'a': 1, 'b.c': 1}",
+     "{'a': {'x': 1}, 'b': {'c': 2, 'd': 3}}", "\"a.x\",1 \"b.c\",2", 0, 0},
     {"{'$**': 1}", "'wildcardProjection': {'a': 0, '_id': 1}", "{'_id': 7, 'a': {'x': 1}, 'b': 2}",
      "\"_id\",7 \"b\",2", 0, 0},
     {"{'$**': 1}", "'wildcardProjection': {'a': 1}", "{'_id': 7, 'a': 1}", "\"a\",1", 0, 0},
@@ -168,9 +167,9 @@ Test(index_keys, long_values)
     cr_assert_not(keys.keys[0].exact);
     vd_slice_t id = VD_SLICE_LIT("\x2d\x02");
     stor_index_entry_t entry;
-    cr_assert_eq(stor_index_entry_read(
-                     def, stor_index_entry_key(arena, def, keys.keys[0].key, id),
-                     stor_index_entry_value(arena, def, &keys.keys[0], id), &entry, &err),
+    cr_assert_eq(stor_index_entry_read(def, stor_index_entry_key(arena, def, keys.keys[0].key, id),
+                                       stor_index_entry_value(arena, def, &keys.keys[0], id),
+                                       &entry, &err),
                  VD_OK);
     cr_assert(vd_slice_equal(entry.fields, keys.keys[0].key));
     cr_assert(vd_slice_equal(entry.id_key, id));
@@ -239,8 +238,7 @@ static void model_emit(model_t *model, const vd_value_t *values)
     vd_buf_init(&key, 1 << 20);
     for (uint32_t f = 0; f < model->def->field_count; f++) {
         found |= values[f].type != VD_BSON_MISSING;
-        vd_value_t value =
-            values[f].type == VD_BSON_MISSING ? vd_value_from_null() : values[f];
+        vd_value_t value = values[f].type == VD_BSON_MISSING ? vd_value_from_null() : values[f];
         cr_assert_eq(stor_keycode_append(&key, value,
                                          model->def->fields[f].order == STOR_INDEX_DESCENDING,
                                          &exact, NULL),
@@ -358,8 +356,7 @@ Test(index_keys, agree_with_the_model)
         cr_assert_eq(vd_buf_printf(&text, ",'b':"), VD_OK);
         random_text(&rand, &text, 3);
         cr_assert_eq(vd_buf_printf(&text, "}}"), VD_OK);
-        const char *json =
-            vd_arena_strndup(arena, vd_buf_slice(&text).data, vd_buf_len(&text));
+        const char *json = vd_arena_strndup(arena, vd_buf_slice(&text).data, vd_buf_len(&text));
         vd_buf_done(&text);
         vd_bson_t document = vd_value_document(vd_bson_get(query_json(arena, json), "v"));
         const char *key = keys[vd_rand_below(&rand, VD_COUNT_OF(keys))];

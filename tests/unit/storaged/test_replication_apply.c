@@ -274,7 +274,9 @@ static void random_command(reads_t *reads, vd_rand_t *rand, int64_t number)
         break;
     case 23:
         run(reads, 0, "db", "{'dropIndexes': '%s', 'index': '%s'}", c,
-            x % 3 == 0 ? "*" : x % 3 == 1 ? "lx" : "w");
+            x % 3 == 0   ? "*"
+            : x % 3 == 1 ? "lx"
+                         : "w");
         break;
     case 24:
         run(reads, 0, "db", "{'collMod': '%s', 'index': {'name': 'i%d', 'hidden': %s}}", c, x % 2,

@@ -426,8 +426,9 @@ Test(snapshot_load, under_writers, .timeout = 120)
         cr_assert_eq(reads_run(a, "db", "{'create': 'b'}"), VD_OK);
         cr_assert_eq(reads_run(a, "db", "{'create': 'gone'}"), VD_OK);
         cr_assert_eq(reads_run(a, "db", "{'drop': 'gone'}"), VD_OK);
-        cr_assert_eq(reads_run(a, "db", "{'createIndexes': 'a', 'indexes': [{'key': {'n': 1}, "
-                                        "'name': 'n'}, {'key': {'$**': 1}, 'name': 'w'}]}"),
+        cr_assert_eq(reads_run(a, "db",
+                               "{'createIndexes': 'a', 'indexes': [{'key': {'n': 1}, "
+                               "'name': 'n'}, {'key': {'$**': 1}, 'name': 'w'}]}"),
                      VD_OK);
         for (int i = 0; i < WRITERS; i++) {
             writers[i] = (writer_t){.node = a, .number = i, .stop = &stop, .writes = &writes};
