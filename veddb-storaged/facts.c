@@ -5,6 +5,7 @@
 #include "veddb-storaged/facts.h"
 
 #include "libcommon/base/clock.h"
+#include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/registry.h"
 
@@ -61,6 +62,53 @@ static void storage_engine(vd_bb_t *bb, const stor_collection_t *collection, uin
     vd_bb_close(bb);
 }
 
+void stor_facts_index_size(const stor_storage_t *storage, const char *table, int64_t *ret_bytes,
+                           int64_t *ret_free)
+{
+    uint64_t file_bytes = 0, free_bytes = 0;
+    int rc = stor_engine_table_size(storage->engine, table, &file_bytes, &free_bytes, NULL);
+    *ret_bytes = rc == VD_OK ? (int64_t)file_bytes : 0; /* dropped meanwhile */
+    *ret_free = rc == VD_OK ? (int64_t)free_bytes : 0;
+}
+
+static void indexes_of(vd_bb_t *bb, const stor_storage_t *storage,
+                       const stor_collection_t *collection, int64_t table_bytes, int64_t scale)
+{
+    const stor_index_set_t *set = collection == NULL ? NULL : collection->indexes;
+    int64_t sizes[STOR_INDEXES_MAX] = {0}, total = 0, unused;
+    uint32_t ready = 0;
+    for (uint32_t i = 0; set != NULL && i < set->count; i++) {
+        stor_facts_index_size(storage, set->items[i]->table, &sizes[i], &unused);
+        ready += atomic_load(&set->items[i]->state) == STOR_INDEX_READY;
+        total += sizes[i];
+    }
+    vd_bb_int32(bb, "nindexes", collection == NULL ? 0 : (int32_t)ready + 1);
+    if (collection != NULL) {
+        uint32_t at = 0;
+        char buf[12];
+        vd_bb_begin_array(bb, "indexBuilds");
+        for (uint32_t i = 0; set != NULL && i < set->count; i++)
+            if (atomic_load(&set->items[i]->state) == STOR_INDEX_BUILDING)
+                vd_bb_value(bb, vd_array_name(at++, buf),
+                            vd_bson_get(set->items[i]->def->spec, "name"));
+        vd_bb_close(bb);
+    }
+    /* Documents stand in the order of _id: its index is the table itself and has no size of its
+     * own. */
+    stor_facts_number(bb, "totalIndexSize", total / scale);
+    stor_facts_number(bb, "totalSize", (table_bytes + total) / scale);
+    vd_bb_begin_document(bb, "indexSizes");
+    if (collection != NULL)
+        vd_bb_int32(bb, "_id_", 0);
+    for (uint32_t i = 0; set != NULL && i < set->count; i++) {
+        uint8_t payload[8];
+        vd_put_u64(payload, (uint64_t)(sizes[i] / scale));
+        if (atomic_load(&set->items[i]->state) == STOR_INDEX_READY)
+            vd_bb_value(bb, set->items[i]->def->name, (vd_value_t){payload, 8, VD_BSON_INT64});
+    }
+    vd_bb_close(bb);
+}
+
 void stor_facts_storage(vd_bb_t *bb, const stor_storage_t *storage,
                         const stor_collection_t *collection, int64_t scale)
 {
@@ -86,19 +134,7 @@ void stor_facts_storage(vd_bb_t *bb, const stor_storage_t *storage,
         if (sized)
             storage_engine(bb, collection, file_bytes, free_bytes);
     }
-    vd_bb_int32(bb, "nindexes", collection != NULL);
-    if (collection != NULL) {
-        vd_bb_begin_array(bb, "indexBuilds");
-        vd_bb_close(bb);
-    }
-    /* Documents stand in the order of _id: its index is the table itself and has no size of its
-     * own. */
-    vd_bb_int32(bb, "totalIndexSize", 0);
-    stor_facts_number(bb, "totalSize", (int64_t)file_bytes / scale);
-    vd_bb_begin_document(bb, "indexSizes");
-    if (collection != NULL)
-        vd_bb_int32(bb, "_id_", 0);
-    vd_bb_close(bb);
+    indexes_of(bb, storage, collection, (int64_t)file_bytes, scale);
     stor_facts_number(bb, "scaleFactor", scale);
 }
 
@@ -141,7 +177,8 @@ typedef struct fact {
     vd_slice_t name, db, ns, user, client, app, lsid, lsid_user;
     vd_bson_t command;
     const char *truncated; /* the command as cut text, instead */
-    const char *plan;
+    const char *plan, *progress;
+    uint64_t progress_done, progress_total;
     int64_t cursor_id;
     uint64_t opened_ms, used_ms; /* wall clock */
     uint64_t batches, documents;
@@ -206,6 +243,9 @@ static void visit_request(stor_request_t *request, void *context)
     fact->internal = (head->flags & VDP_COMMAND_INTERNAL) != 0;
     fact->killed = atomic_load(&request->killed) != 0;
     fact->plan = __atomic_load_n(&request->plan_summary, __ATOMIC_RELAXED);
+    fact->progress = __atomic_load_n(&request->progress_message, __ATOMIC_RELAXED);
+    fact->progress_done = __atomic_load_n(&request->progress_done, __ATOMIC_RELAXED);
+    fact->progress_total = __atomic_load_n(&request->progress_total, __ATOMIC_RELAXED);
     vd_slice_t name;
     vd_value_t value;
     if (vd_bson_first(request->sections.body, &name, &value)) {
@@ -313,6 +353,13 @@ static void append_operation(vd_bb_t *bb, const fact_t *fact, const char *now)
     append_command(bb, "command", fact);
     if (fact->plan != NULL)
         vd_bb_cstr(bb, "planSummary", fact->plan);
+    if (fact->progress == NULL)
+        return;
+    vd_bb_cstr(bb, "msg", fact->progress);
+    vd_bb_begin_document(bb, "progress");
+    stor_facts_number(bb, "done", (int64_t)fact->progress_done);
+    stor_facts_number(bb, "total", (int64_t)fact->progress_total);
+    vd_bb_close(bb);
 }
 
 static void append_cursor(vd_bb_t *bb, const fact_t *fact)

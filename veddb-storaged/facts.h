@@ -20,6 +20,9 @@ void stor_facts_number(vd_bb_t *bb, const char *name, int64_t n);
  * not exist. */
 void stor_facts_storage(vd_bb_t *bb, const stor_storage_t *storage,
                         const stor_collection_t *collection, int64_t scale);
+/* Of an index's table; zeroes when it is gone. */
+void stor_facts_index_size(const stor_storage_t *storage, const char *table, int64_t *ret_bytes,
+                           int64_t *ret_free);
 /* {reads: {latency, ops}, ...} into the open document; zeros for NULL. */
 void stor_facts_latency(vd_bb_t *bb, const stor_collection_t *collection);
 /* {v: 2, key: {_id: 1}, name: "_id_"} into the open document. */

@@ -1,7 +1,8 @@
 /* veddb-storaged/keeper.c — see keeper.h.
  *
- * Two threads: the keeper makes its pass twice a second; the scrub goes round the collections in
- * its own time, so that a large one holds up nothing. */
+ * Three threads: the keeper makes its pass twice a second; the scrub goes round the collections in
+ * its own time, so that a large one holds up nothing, and so does the one that deletes what has
+ * expired. */
 #include "veddb-storaged/keeper.h"
 
 #include "libcommon/base/clock.h"
@@ -9,39 +10,43 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/daemon.h"
 #include "veddb-storaged/catalog/counters.h"
+#include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/replication/snapshot.h"
 #include "veddb-storaged/scrub.h"
 #include "veddb-storaged/sessions.h"
+#include "veddb-storaged/ttl.h"
 
 #include <signal.h>
 #include <time.h>
 
-#define PASS_MS          500
-#define FOLD_ENTRIES_MAX 20000
-#define FOLD_BATCHES_MAX 20    /* in a pass */
-#define SCRUB_PAUSE_US   10000 /* behind each step of about a millisecond */
-#define SCRUB_LOOK_MS    1000
-#define SILENCE_S        10 /* of a primary's journal: then an entry says what time it is */
+#define PASS_MS           500
+#define FOLD_ENTRIES_MAX  20000
+#define FOLD_BATCHES_MAX  20    /* in a pass */
+#define SCRUB_PAUSE_US    10000 /* behind each step of about a millisecond */
+#define SCRUB_LOOK_MS     1000
+#define INDEX_NOTE_PASSES 40
+#define SILENCE_S         10 /* of a primary's journal: then an entry says what time it is */
 
 /* Kinds of work that may fail: told once, and again when they have gone well in between. */
-typedef enum { WORK_COUNTERS, WORK_JOURNAL, WORK_SCRUB, WORK_TIME, WORK_COUNT } work_t;
+typedef enum { WORK_COUNTERS, WORK_JOURNAL, WORK_SCRUB, WORK_TIME, WORK_TTL, WORK_COUNT } work_t;
 
 struct stor_keeper {
     stor_storage_t *storage;
     vd_daemon_slot_t *slot; /* NULL without a daemon */
-    stor_session_t *session, *scrub_session;
-    pthread_t thread, scrub_thread;
-    bool started, scrub_started;
+    stor_session_t *session, *scrub_session, *ttl_session;
+    pthread_t thread, scrub_thread, ttl_thread;
+    bool started, scrub_started, ttl_started;
+    uint64_t passes;
     pthread_mutex_t lock;
     pthread_cond_t wake;
     atomic_bool stop;
     atomic_bool failed[WORK_COUNT];
 };
 
-static const char *const work_names[WORK_COUNT] = {"counters", "journal", "scrub", "time"};
+static const char *const work_names[WORK_COUNT] = {"counters", "journal", "scrub", "time", "ttl"};
 
 static void note(stor_keeper_t *keeper, work_t work, int rc, const vd_error_t *err)
 {
@@ -102,6 +107,8 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
     if (stor_engine_free_allowed(storage->engine, NULL) == VD_OK) {
         stor_sessions_expire(storage, session);
         counters_fold(keeper, storage, session);
+        if (keeper == NULL || keeper->passes++ % INDEX_NOTE_PASSES == 0)
+            stor_catalog_indexes_note(storage->catalog, session);
         time_note(keeper, storage, session);
     }
     /* These give space back, so a full disk needs them most. What they write of their own is a row,
@@ -235,6 +242,22 @@ static void *scrub_run(void *context)
     return NULL;
 }
 
+static void *ttl_run(void *context)
+{
+    stor_keeper_t *keeper = context;
+    const stor_storage_t *storage = keeper->storage;
+    uint64_t period =
+        storage->settings.ttl_period_ms == 0 ? STOR_TTL_PERIOD_MS : storage->settings.ttl_period_ms;
+    signals_block();
+    for (bool more = false; rest(keeper, more ? 1 : period);) {
+        vd_error_t err = VD_ERROR_INIT;
+        int rc = stor_ttl_pass(keeper->storage, keeper->ttl_session, &keeper->stop, &more, &err);
+        note(keeper, WORK_TTL, rc, &err);
+        more = more && rc == VD_OK;
+    }
+    return NULL;
+}
+
 int stor_keeper_start(stor_storage_t *storage, vd_daemon_t *daemon, vd_error_t *err)
 {
     stor_keeper_t *keeper = vd_xalloc(sizeof *keeper);
@@ -250,10 +273,13 @@ int stor_keeper_start(stor_storage_t *storage, vd_daemon_t *daemon, vd_error_t *
     int rc = stor_session_open(storage->engine, &keeper->session, err);
     if (rc == VD_OK)
         rc = stor_session_open(storage->engine, &keeper->scrub_session, err);
+    if (rc == VD_OK)
+        rc = stor_session_open(storage->engine, &keeper->ttl_session, err);
     if (rc == VD_OK) {
         keeper->started = pthread_create(&keeper->thread, NULL, keeper_run, keeper) == 0;
         keeper->scrub_started = pthread_create(&keeper->scrub_thread, NULL, scrub_run, keeper) == 0;
-        if (!keeper->started || !keeper->scrub_started)
+        keeper->ttl_started = pthread_create(&keeper->ttl_thread, NULL, ttl_run, keeper) == 0;
+        if (!keeper->started || !keeper->scrub_started || !keeper->ttl_started)
             rc = vd_error_set(err, VD_ERR_INTERNAL, "the keeper's threads could not be started");
     }
     if (rc != VD_OK) {
@@ -262,6 +288,7 @@ int stor_keeper_start(stor_storage_t *storage, vd_daemon_t *daemon, vd_error_t *
     }
     (void)pthread_setname_np(keeper->thread, "keeper");
     (void)pthread_setname_np(keeper->scrub_thread, "scrub");
+    (void)pthread_setname_np(keeper->ttl_thread, "ttl");
     return VD_OK;
 }
 
@@ -278,8 +305,11 @@ void stor_keeper_stop(stor_keeper_t **keeper_p)
         (void)pthread_join(keeper->thread, NULL);
     if (keeper->scrub_started)
         (void)pthread_join(keeper->scrub_thread, NULL);
+    if (keeper->ttl_started)
+        (void)pthread_join(keeper->ttl_thread, NULL);
     stor_session_close(&keeper->session);
     stor_session_close(&keeper->scrub_session);
+    stor_session_close(&keeper->ttl_session);
     (void)pthread_mutex_destroy(&keeper->lock);
     (void)pthread_cond_destroy(&keeper->wake);
     vd_free(keeper);

@@ -157,6 +157,7 @@ static stor_settings_t settings_read(state_t *state)
         .session_idle_max_ms = (uint64_t)vd_config_number(config, "storage.session_timeout"),
         .journal_max_bytes = (uint64_t)vd_config_number(config, "storage.journal_max"),
         .scrub_period_ms = (uint64_t)vd_config_number(config, "storage.scrub"),
+        .ttl_period_ms = (uint64_t)vd_config_number(config, "storage.ttl_period"),
         .replica_set = vd_config_string(config, "node.replica_set"),
         .node_name = vd_config_string(config, "node.name"),
         .lease_ms = (uint64_t)vd_config_number(config, "replication.lease"),

@@ -84,7 +84,8 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
         .folder = options->folder,
         .cache_bytes = options->cache_bytes,
         .eviction_threads_max = settings->threads > 4 ? 4 : (uint32_t)settings->threads,
-        .sessions_max = (uint32_t)settings->threads + STOR_LONG_WORKERS + OTHER_SESSIONS,
+        /* a worker may need a second one for a moment (index/change.c, index/sort.c) */
+        .sessions_max = 2 * ((uint32_t)settings->threads + STOR_LONG_WORKERS) + OTHER_SESSIONS,
         .bootstrap = options->bootstrap,
         .keys = keys,
         .reserve_min_bytes = options->reserve_min_bytes,

@@ -32,12 +32,18 @@ typedef struct {
         retried_statements;
 } stor_op_counters_t;
 
+/* serverStatus.metrics.ttl: ttl.c. */
+typedef struct {
+    atomic_uint_fast64_t passes, sub_passes, deleted;
+} stor_ttl_counters_t;
+
 typedef struct {
     uint64_t threads;            /* workers for quick operations */
     uint64_t cursor_idle_max_ms; /* storage.cursor_timeout */
     uint64_t session_idle_max_ms;
     uint64_t journal_max_bytes;
     uint64_t scrub_period_ms;
+    uint64_t ttl_period_ms;  /* between passes; 0 = STOR_TTL_PERIOD_MS */
     const char *replica_set; /* name that drivers see */
     const char *address;     /* host:port that drivers see; may be empty */
     const char *data_folder;
@@ -61,6 +67,7 @@ typedef struct stor_storage {
     stor_replication_t *replication; /* replication/replication.h */
     struct stor_waits *waits;        /* streams/waits.h; the inbox's; NULL in unit tests */
     stor_op_counters_t counters;
+    stor_ttl_counters_t ttl;
     uint8_t boot_id[16]; /* new at each start */
     uint8_t set_id[12];  /* made at bootstrap */
     uint64_t term;

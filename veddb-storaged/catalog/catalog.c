@@ -371,6 +371,12 @@ static stor_collection_info_t info_of(const stor_collection_t *collection, vd_ar
 {
     vd_bson_t options = {vd_arena_copy(arena, collection->options.data, collection->options.len),
                          collection->options.len};
+    const stor_index_set_t *set = collection->indexes;
+    uint64_t *ids = VD_ARENA_ARRAY(arena, uint64_t, set == NULL ? 1 : set->count + 1);
+    uint32_t count = 0;
+    for (uint32_t i = 0; set != NULL && i < set->count; i++)
+        if (atomic_load(&set->items[i]->state) == STOR_INDEX_READY)
+            ids[count++] = set->items[i]->table_number;
     return (stor_collection_info_t){
         .id = collection->id,
         .db = vd_arena_copy_slice(arena, collection->db),
@@ -382,6 +388,8 @@ static stor_collection_info_t info_of(const stor_collection_t *collection, vd_ar
         .hash = atomic_load(&collection->hash),
         .file_bytes = -1,
         .free_bytes = -1,
+        .index_count = count,
+        .index_tables = ids,
     };
 }
 
@@ -396,6 +404,15 @@ static void sizes_fill(stor_catalog_t *catalog, stor_collection_info_t *infos, u
             continue; /* dropped meanwhile */
         infos[i].file_bytes = (int64_t)file_bytes;
         infos[i].free_bytes = (int64_t)free_bytes;
+        for (uint32_t j = 0; j < infos[i].index_count; j++) {
+            (void)snprintf(table, sizeof table, "i-%llu",
+                           (unsigned long long)infos[i].index_tables[j]);
+            if (stor_engine_table_size(catalog->storage->engine, table, &file_bytes, &free_bytes,
+                                       NULL) != VD_OK)
+                continue;
+            infos[i].index_bytes += (int64_t)file_bytes;
+            infos[i].index_free_bytes += (int64_t)free_bytes;
+        }
     }
 }
 

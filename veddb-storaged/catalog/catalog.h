@@ -83,6 +83,9 @@ typedef struct {
     int64_t documents, bytes;
     uint64_t hash;
     int64_t file_bytes, free_bytes; /* of the table; -1 when it can't be told */
+    uint32_t index_count;           /* those that are ready, without the one on _id */
+    const uint64_t *index_tables;   /* numbers */
+    int64_t index_bytes, index_free_bytes;
 } stor_collection_info_t;
 /* Copies everything into the arena. db empty = all databases. sizes: ask the engine for file sizes
  * (slower). */

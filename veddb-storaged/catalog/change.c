@@ -347,7 +347,8 @@ int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db, uint32_t 
     pthread_mutex_lock(&catalog->change_lock);
     int rc = stor_catalog_list(catalog, request->arena, db, false, &infos, &count, err);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++) {
-        rc = drop_locked(request, stor_catalog_find(catalog, infos[i].db, infos[i].name), NULL, err);
+        rc =
+            drop_locked(request, stor_catalog_find(catalog, infos[i].db, infos[i].name), NULL, err);
         *ret_dropped += rc == VD_OK;
     }
     if (rc == VD_OK && *ret_dropped > 0)
@@ -627,7 +628,8 @@ static int applied_create(stor_request_t *request, uint64_t id, const body_t *bo
 static int applied_find(stor_request_t *request, uint64_t id, const body_t *body,
                         stor_collection_t **ret, vd_error_t *err)
 {
-    stor_collection_t *collection = stor_catalog_find(request->storage->catalog, body->db, body->name);
+    stor_collection_t *collection =
+        stor_catalog_find(request->storage->catalog, body->db, body->name);
     if (collection == NULL || collection->id != id)
         return diverged(err, body, "is not here");
     if (memcmp(collection->uuid, body->uuid.data, 16) != 0)
@@ -639,7 +641,8 @@ static int applied_find(stor_request_t *request, uint64_t id, const body_t *body
 static int applied_rename(stor_request_t *request, stor_collection_t *from, const body_t *body,
                           const given_t *given, vd_error_t *err)
 {
-    stor_collection_t *target = stor_catalog_find(request->storage->catalog, body->to_db, body->to_name);
+    stor_collection_t *target =
+        stor_catalog_find(request->storage->catalog, body->to_db, body->to_name);
     if (target == from)
         return diverged(err, body, "has that name already");
     return rename_checked(request, from, body->to_db, body->to_name, target, given, err);

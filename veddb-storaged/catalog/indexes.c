@@ -12,6 +12,7 @@
 #include <time.h>
 
 #define ABORT_TRIES_MAX 20 /* each waits as long as a fence may */
+#define CONFLICTS_MAX   1000
 
 static stor_collection_t *by_id(stor_catalog_t *catalog, uint64_t id)
 {
@@ -31,8 +32,8 @@ static int with_set(stor_collection_t *from, stor_index_set_t *set, stor_collect
                     vd_error_t *err)
 {
     stor_collection_t *to;
-    int rc = stor_collection_make(from->id, from->db, from->name, from->uuid, from->options, &to,
-                                  err);
+    int rc =
+        stor_collection_make(from->id, from->db, from->name, from->uuid, from->options, &to, err);
     if (rc != VD_OK) {
         stor_index_set_unreference(&set);
         return rc;
@@ -96,7 +97,8 @@ static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
     int rc = VD_OK;
     for (uint32_t i = 0; rc == VD_OK && i < rows->count; i++) {
         stor_index_t *index = rows->indexes[i];
-        rc = stor_rows_index_put(session, rows->collection_id, index->id, index->def->spec, err);
+        rc = stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
+                                 index->def->spec, err);
         if (rc == VD_OK)
             rc = stor_rows_index_state_put(session, index->id,
                                            (uint32_t)atomic_load(&index->multikey),
@@ -121,8 +123,9 @@ static int drop_rows(stor_session_t *session, void *context, vd_error_t *err)
 static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
     const rows_t *rows = context;
-    return stor_rows_index_put(session, rows->collection_id, rows->indexes[0]->id,
-                               rows->indexes[0]->def->spec, err);
+    const stor_index_t *index = rows->indexes[0];
+    return stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
+                               index->def->spec, err);
 }
 
 /* ---- begin ---- */
@@ -144,7 +147,7 @@ static int indexes_make(stor_catalog_t *catalog, const vd_bson_t *specs, const u
     int rc = VD_OK;
     for (; rc == VD_OK && made < count; made++) {
         stor_index_t *index = NULL;
-        rc = stor_index_make(ids[made], specs[made], STOR_INDEX_BUILDING, &index, err);
+        rc = stor_index_make(ids[made], ids[made], specs[made], STOR_INDEX_BUILDING, &index, err);
         if (rc != VD_OK)
             break;
         ret_indexes[made] = index;
@@ -189,9 +192,32 @@ static bool is_empty(stor_session_t *session, const stor_collection_t *collectio
     return rc == VD_ERR_NOT_FOUND;
 }
 
+/* Only rows, in a transaction of their own; the keeper may hold one. */
+static int rows_commit(stor_session_t *session, rows_t *rows, vd_error_t *err)
+{
+    for (int tries = 0;; tries++) {
+        vd_error_t step = VD_ERROR_INIT;
+        int rc = stor_txn_begin(session, &step);
+        if (rc == VD_OK) {
+            rc = create_rows(session, rows, &step);
+            if (rc == VD_OK)
+                rc = stor_txn_commit(session, &step);
+            else
+                stor_txn_rollback(session);
+        }
+        if (rc == VD_ERR_WRITE_CONFLICT && tries < CONFLICTS_MAX) {
+            struct timespec pause = {.tv_nsec = 1000000};
+            (void)nanosleep(&pause, NULL); /* waking early is fine */
+            continue;
+        }
+        return rc == VD_OK ? VD_OK : vd_error_set(err, rc, "%s", step.message);
+    }
+}
+
+/* journaled: an entry goes with it, another node's (given) or our own. */
 static int ready_commit(stor_request_t *request, stor_collection_t *collection,
-                        stor_index_t *const *indexes, uint32_t count, const stor_given_t *given,
-                        vd_error_t *err)
+                        stor_index_t *const *indexes, uint32_t count, bool journaled,
+                        const stor_given_t *given, vd_error_t *err)
 {
     rows_t rows = {request->storage->catalog, collection->id, indexes, count};
     stor_schema_change_t change = {.kind = STOR_CHANGE_CREATE_INDEXES,
@@ -203,7 +229,8 @@ static int ready_commit(stor_request_t *request, stor_collection_t *collection,
     if (rc == VD_OK)
         rc = VD_FAULT("index.before_commit", err);
     if (rc == VD_OK)
-        rc = stor_catalog_change_commit(request, &change, err);
+        rc = journaled ? stor_catalog_change_commit(request, &change, err)
+                       : rows_commit(request->session, &rows, err);
     if (rc != VD_OK)
         return rc;
     for (uint32_t i = 0; i < count; i++)
@@ -240,7 +267,7 @@ static int begin_locked(stor_request_t *request, uint64_t collection_id, const v
     bool fenced = rc == VD_OK;
     *ret_ready = fenced && is_empty(request->session, from);
     if (*ret_ready)
-        rc = ready_commit(request, from, ret_indexes, count, NULL, err);
+        rc = ready_commit(request, from, ret_indexes, count, true, NULL, err);
     if (rc != VD_OK) {
         if (fenced)
             stor_catalog_unfence(catalog, from, false);
@@ -298,7 +325,7 @@ static int commit_locked(stor_request_t *request, uint64_t collection_id,
     }
     rc = last(context, err);
     if (rc == VD_OK)
-        rc = ready_commit(request, from, indexes, count, NULL, err);
+        rc = ready_commit(request, from, indexes, count, true, NULL, err);
     if (rc != VD_OK) {
         stor_catalog_unfence(catalog, from, false);
         stor_catalog_unreference(&to);
@@ -392,8 +419,7 @@ static int drop_locked(stor_request_t *request, stor_collection_t *from,
                        vd_error_t *err)
 {
     stor_collection_t *to = NULL;
-    int rc =
-        with_set(from, stor_index_set_without(from->indexes, indexes, count), &to, err);
+    int rc = with_set(from, stor_index_set_without(from->indexes, indexes, count), &to, err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, from, err);
     if (rc == VD_OK)
@@ -455,7 +481,7 @@ static int modify_locked(stor_request_t *request, stor_collection_t *from, stor_
 {
     stor_collection_t *to = NULL;
     stor_index_t *index = NULL;
-    int rc = stor_index_make(old->id, spec, STOR_INDEX_READY, &index, err);
+    int rc = stor_index_make(old->id, old->table_number, spec, STOR_INDEX_READY, &index, err);
     if (rc != VD_OK)
         return rc;
     rc = with_set(from, stor_index_set_replaced(from->indexes, index), &to, err);
@@ -512,9 +538,9 @@ static int listed_read(vd_bson_t body, listed_t *ret, vd_error_t *err)
         ret->ids[ret->count] = (uint64_t)id;
         ret->specs[ret->count++] = vd_value_document(spec);
     }
-    return ok && ret->count > 0
-               ? VD_OK
-               : vd_error_set(err, VD_ERR_CORRUPT, "a change of indexes in the journal is malformed");
+    return ok && ret->count > 0 ? VD_OK
+                                : vd_error_set(err, VD_ERR_CORRUPT,
+                                               "a change of indexes in the journal is malformed");
 }
 
 static int diverged(const stor_collection_t *collection, uint64_t id, const char *what,
@@ -525,18 +551,12 @@ static int diverged(const stor_collection_t *collection, uint64_t id, const char
 }
 
 /* Nobody but the applier writes here, so the build needs no log: documents are as of the entry. */
-static int created_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
-                           const stor_given_t *given, vd_error_t *err)
+static int filled_alone(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
+                        bool journaled, const stor_given_t *given, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     stor_index_t *indexes[STOR_INDEXES_MAX];
     stor_collection_t *to = NULL;
-    for (uint32_t i = 0; i < listed->count; i++) {
-        if (stor_index_set_find(from->indexes, listed->ids[i]) != NULL)
-            return diverged(from, listed->ids[i], "exists already", err);
-        if (listed->ids[i] >= catalog->next_id)
-            catalog->next_id = listed->ids[i] + 1;
-    }
     int rc = indexes_make(catalog, listed->specs, listed->ids, listed->count, indexes, err);
     if (rc != VD_OK)
         return rc;
@@ -549,7 +569,7 @@ static int created_applied(stor_request_t *request, stor_collection_t *from, con
         fenced = rc == VD_OK;
     }
     if (rc == VD_OK)
-        rc = ready_commit(request, from, indexes, listed->count, given, err);
+        rc = ready_commit(request, from, indexes, listed->count, journaled, given, err);
     if (rc == VD_OK) {
         take_place(catalog, from, to);
         logs_drop(catalog, indexes, listed->count);
@@ -561,6 +581,109 @@ static int created_applied(stor_request_t *request, stor_collection_t *from, con
     }
     for (uint32_t i = 0; i < listed->count; i++)
         stor_index_unreference(&indexes[i]);
+    return rc;
+}
+
+static void ids_raise(stor_catalog_t *catalog, const listed_t *listed)
+{
+    for (uint32_t i = 0; i < listed->count; i++)
+        if (listed->ids[i] >= catalog->next_id)
+            catalog->next_id = listed->ids[i] + 1;
+}
+
+static int created_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
+                           const stor_given_t *given, vd_error_t *err)
+{
+    for (uint32_t i = 0; i < listed->count; i++)
+        if (stor_index_set_find(from->indexes, listed->ids[i]) != NULL)
+            return diverged(from, listed->ids[i], "exists already", err);
+    ids_raise(request->storage->catalog, listed);
+    return filled_alone(request, from, listed, true, given, err);
+}
+
+int stor_catalog_indexes_adopt(stor_request_t *request, uint64_t collection_id, const uint64_t *ids,
+                               const vd_bson_t *specs, uint32_t count, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    listed_t listed = {.count = 0};
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    stor_collection_t *from = by_id(catalog, collection_id);
+    for (uint32_t i = 0; from != NULL && i < count && i < STOR_INDEXES_MAX; i++) {
+        if (stor_index_set_find(from->indexes, ids[i]) != NULL)
+            continue; /* of an earlier try */
+        listed.ids[listed.count] = ids[i];
+        listed.specs[listed.count++] = specs[i];
+    }
+    ids_raise(catalog, &listed);
+    int rc = from == NULL        ? not_there(err)
+             : listed.count == 0 ? VD_OK
+                                 : filled_alone(request, from, &listed, false, NULL, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+/* ---- repair ---- */
+
+/* Another table is filled, and takes the old one's place in the row: a crash in between leaves one
+ * of both. Other nodes and the journal are not told: it is the same index. The fence stays closed
+ * all the time. */
+static int refill_fenced(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
+                         stor_index_t *old, stor_index_t *index, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    rows_t rows = {catalog, from->id, &index, 1};
+    int rc = stor_index_fill_alone(request, from, &index, 1, err);
+    if (rc == VD_OK)
+        rc = rows_commit(request->session, &rows, err);
+    if (rc != VD_OK) {
+        stor_catalog_unfence(catalog, from, false);
+        return rc;
+    }
+    (void)stor_index_reference(old); /* the set of `from` goes */
+    take_place(catalog, from, to);
+    stor_catalog_table_dropped(catalog, old->table);
+    stor_index_unreference(&old);
+    return VD_OK;
+}
+
+static int refill_locked(stor_request_t *request, stor_collection_t *from, stor_index_t *old,
+                         vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_collection_t *to = NULL;
+    stor_index_t *index = NULL;
+    int rc =
+        stor_index_make(old->id, catalog->next_id++, old->def->spec, STOR_INDEX_READY, &index, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_catalog_table_make(catalog, index->table, err);
+    if (rc == VD_OK)
+        rc = with_set(from, stor_index_set_replaced(from->indexes, index), &to, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, from, err);
+    if (rc == VD_OK)
+        rc = refill_fenced(request, from, to, old, index, err);
+    if (rc != VD_OK) {
+        stor_catalog_unreference(&to);
+        stor_catalog_table_dropped(catalog, index->table);
+    }
+    stor_index_unreference(&index);
+    return rc;
+}
+
+int stor_catalog_index_refill(stor_request_t *request, uint64_t collection_id, uint64_t id,
+                              vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    stor_collection_t *from = by_id(catalog, collection_id);
+    stor_index_t *old = from == NULL ? NULL : stor_index_set_find(from->indexes, id);
+    int rc = from == NULL  ? not_there(err)
+             : old == NULL ? VD_OK
+                           : refill_locked(request, from, old, err);
+    pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }
 
@@ -598,25 +721,28 @@ int stor_catalog_indexes_applied(stor_request_t *request, stor_change_kind_t kin
 static int row_load(vd_bson_t row, void *context, vd_error_t *err)
 {
     stor_catalog_t *catalog = context;
-    int64_t id = 0, collection_id = 0;
+    int64_t id = 0, collection_id = 0, table = 0;
     vd_value_t spec = vd_bson_get(row, "spec");
     stor_index_t *index = NULL;
     if (!vd_value_as_int64(vd_bson_get(row, "id"), &id) || id <= 0 ||
         !vd_value_as_int64(vd_bson_get(row, "collection"), &collection_id) ||
+        !vd_value_as_int64(vd_bson_get(row, "table"), &table) || table <= 0 ||
         spec.type != VD_BSON_OBJECT)
         return vd_error_set(err, VD_ERR_CORRUPT, "a row of an index is malformed");
     stor_collection_t *collection = by_id(catalog, (uint64_t)collection_id);
     if (collection == NULL)
         return vd_error_set(err, VD_ERR_CORRUPT, "an index is of a collection that is not there");
-    int rc = stor_index_make((uint64_t)id, vd_value_document(spec), STOR_INDEX_READY, &index, err);
+    int rc = stor_index_make((uint64_t)id, (uint64_t)table, vd_value_document(spec),
+                             STOR_INDEX_READY, &index, err);
     if (rc != VD_OK)
         return vd_error_prefix(err, "loading an index from the catalog");
     stor_index_set_t *old = collection->indexes; /* nobody else is here yet */
     collection->indexes = stor_index_set_with(old, &index, 1);
     stor_index_set_unreference(&old);
     stor_index_unreference(&index);
-    if ((uint64_t)id >= catalog->next_id)
-        catalog->next_id = (uint64_t)id + 1;
+    uint64_t highest = (uint64_t)(id > table ? id : table);
+    if (highest >= catalog->next_id)
+        catalog->next_id = highest + 1;
     return VD_OK;
 }
 
@@ -637,4 +763,39 @@ int stor_catalog_indexes_load(stor_catalog_t *catalog, stor_session_t *session, 
         }
     }
     return rc;
+}
+
+/* ---- numbers of entries ---- */
+
+static int entries_put(stor_session_t *session, const stor_index_t *index, vd_error_t *err)
+{
+    uint32_t multikey;
+    int64_t kept, is = atomic_load(&index->entries);
+    int rc = stor_rows_index_state_get(session, index->id, &multikey, &kept, err);
+    int64_t moved = is > kept ? is - kept : kept - is;
+    if (rc != VD_OK || moved <= kept / 10 + 100)
+        return rc;
+    return stor_rows_index_state_put(session, index->id, multikey, is, err);
+}
+
+void stor_catalog_indexes_note(stor_catalog_t *catalog, stor_session_t *session)
+{
+    uint64_t id = 0;
+    for (stor_collection_t *c; (c = stor_catalog_next(catalog, id)) != NULL;
+         stor_catalog_unreference(&c)) {
+        id = c->id;
+        for (uint32_t i = 0; c->indexes != NULL && i < c->indexes->count; i++) {
+            vd_error_t err = VD_ERROR_INIT;
+            const stor_index_t *index = c->indexes->items[i];
+            if (atomic_load(&index->state) != STOR_INDEX_READY ||
+                stor_txn_begin(session, &err) != VD_OK)
+                continue;
+            int rc = entries_put(session, index, &err);
+            if (rc == VD_OK)
+                rc = stor_txn_commit(session, &err); /* a conflict: another time */
+            else
+                stor_txn_rollback(session);
+            (void)rc;
+        }
+    }
 }

@@ -85,7 +85,6 @@ int stor_rows_collection_put(stor_session_t *session, const stor_collection_t *c
     return rc;
 }
 
-
 int stor_rows_collection_exists(stor_session_t *session, uint64_t id, bool *ret_exists,
                                 vd_error_t *err)
 {
@@ -285,7 +284,7 @@ static void index_key(uint64_t collection_id, uint64_t id, uint8_t key[17])
 }
 
 int stor_rows_index_put(stor_session_t *session, uint64_t collection_id, uint64_t id,
-                        vd_bson_t spec, vd_error_t *err)
+                        uint64_t table, vd_bson_t spec, vd_error_t *err)
 {
     vd_bb_t bb;
     vd_bson_t row;
@@ -293,6 +292,7 @@ int stor_rows_index_put(stor_session_t *session, uint64_t collection_id, uint64_
     vd_bb_init(&bb, ROW_MAX_BYTES);
     vd_bb_int64(&bb, "id", (int64_t)id);
     vd_bb_int64(&bb, "collection", (int64_t)collection_id);
+    vd_bb_int64(&bb, "table", (int64_t)table);
     vd_bb_document(&bb, "spec", spec);
     int rc = vd_bb_finish(&bb, &row, err);
     index_key(collection_id, id, key);

@@ -1,7 +1,7 @@
-/* veddb-storaged/commands/coll_mod.c — collMod: validators; the rest of MongoDB's changes is of
- * things that are not built. */
+/* veddb-storaged/commands/coll_mod.c — collMod: validators, indexes; the rest of MongoDB's changes
+ * is of things that are not built. */
 #include "veddb-storaged/args.h"
-#include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/commands/collection_options.h"
 #include "veddb-storaged/commands/index_spec.h"
 #include "veddb-storaged/commands/table.h"
@@ -52,7 +52,7 @@ static int kind_check(const stor_request_t *request, coll_mod_args_t *args, vd_e
     return stor_collection_images_check(request, args->images, &args->options, "collMod", err);
 }
 
-/* ---- index: there is the one on _id only, and nothing of it can be changed ---- */
+/* ---- index: hidden, expireAfterSeconds ---- */
 
 typedef struct {
     vd_slice_t name;
@@ -69,19 +69,8 @@ static const stor_arg_t index_table[] = {
     STOR_ARG("prepareUnique", STOR_ARG_VALUE, index_args_t, prepare_unique, 0),
 };
 
-static int index_find(const stor_request_t *request, const index_args_t *args, vd_error_t *err)
-{
-    bool by_name = args->name.data != NULL;
-    if (by_name ? vd_slice_is(args->name, "_id_") : stor_index_is_id_key(args->pattern))
-        return VD_OK;
-    return vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "cannot find index %s for ns %.*s",
-                        by_name ? vd_arena_strndup(request->arena, args->name.data, args->name.len)
-                                : vd_bson_to_json(request->arena, args->pattern, 200),
-                        VD_SLICE_FMT(request->ns));
-}
-
-/* MongoDB's words for what its index on _id can't be either. */
-static int index_change_check(const index_args_t *args, vd_error_t *err)
+/* An index on _id can't be changed: MongoDB's words for what its own can't be either. */
+static int id_change_check(const index_args_t *args, vd_error_t *err)
 {
     if (!vd_value_is_nullish(args->expire))
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
@@ -101,27 +90,157 @@ static int index_change_check(const index_args_t *args, vd_error_t *err)
                : VD_OK;
 }
 
-static int index_check(const stor_request_t *request, vd_bson_t index, vd_error_t *err)
+static int expire_check(const index_args_t *args, const stor_index_def_t *def, vd_error_t *err)
 {
-    index_args_t args = {0};
+    if (vd_value_is_nullish(args->expire))
+        return VD_OK;
+    if (!vd_value_is_number(args->expire))
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field 'collMod.index.expireAfterSeconds' is the wrong type '%s', "
+                            "expected types '[long, int, decimal, double]'",
+                            vd_bson_type_name(args->expire.type));
+    double seconds = vd_value_as_double(args->expire);
+    if (!(seconds >= 0 && seconds <= INT32_MAX))
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "TTL index 'expireAfterSeconds' option must be within an acceptable "
+                            "range, try a different value");
+    if (def->field_count != 1)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "TTL indexes are single-field indexes, compound indexes do not support "
+                            "TTL");
+    if (def->has_wildcard)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "a wildcard index can't be a TTL index");
+    return VD_OK;
+}
+
+static int unique_check(const index_args_t *args, const stor_index_def_t *def, vd_error_t *err)
+{
+    if (!vd_value_is_nullish(args->unique) && !vd_value_as_flag(args->unique))
+        return vd_error_set(err, VD_ERR_BAD_VALUE, "Cannot make index non-unique");
+    if (vd_value_as_flag(args->unique) && !def->unique)
+        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
+                            "collMod: the conversion of an index to unique is not built yet");
+    return vd_value_as_flag(args->prepare_unique)
+               ? vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
+                              "collMod: 'prepareUnique' is not built yet")
+               : VD_OK;
+}
+
+/* What is asked for, and what it changes. */
+typedef struct {
+    index_args_t args;
+    bool found; /* there is something to be changed */
+    uint64_t collection_id, index_id;
+    bool expires, was_expiring, hides;
+    int64_t expire_old, expire_new;
+    bool hidden_new;
+    vd_bson_t spec;
+} index_change_t;
+
+static int spec_change(stor_request_t *request, const stor_index_def_t *def, index_change_t *change,
+                       vd_error_t *err)
+{
+    vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
+    vd_bson_iter_t iter;
+    vd_bb_init_arena(bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bson_iter_init(&iter, def->spec);
+    while (vd_bson_iter_next(&iter))
+        if (!(change->expires && vd_slice_is(iter.name, "expireAfterSeconds")) &&
+            !(change->hides && vd_slice_is(iter.name, "hidden")))
+            vd_bb_value(bb, iter.name, iter.value);
+    if (change->expires)
+        vd_bb_int32(bb, "expireAfterSeconds", (int32_t)change->expire_new);
+    if (change->hides && change->hidden_new)
+        vd_bb_bool(bb, "hidden", true);
+    return vd_bb_finish(bb, &change->spec, err);
+}
+
+static int index_look(stor_request_t *request, const stor_index_def_t *def, index_change_t *change,
+                      vd_error_t *err)
+{
+    const index_args_t *args = &change->args;
+    int rc = expire_check(args, def, err);
+    if (rc == VD_OK)
+        rc = unique_check(args, def, err);
+    if (rc != VD_OK)
+        return rc;
+    if (!vd_value_is_nullish(args->expire)) {
+        change->was_expiring = def->expire_after_seconds >= 0;
+        change->expire_old = def->expire_after_seconds;
+        change->expire_new = (int64_t)vd_value_as_double(args->expire);
+        change->expires = change->expire_new != change->expire_old;
+    }
+    if (!vd_value_is_nullish(args->hidden)) {
+        change->hidden_new = vd_value_as_flag(args->hidden);
+        change->hides = change->hidden_new != def->hidden;
+    }
+    change->found = change->expires || change->hides;
+    return change->found ? spec_change(request, def, change, err) : VD_OK;
+}
+
+static int index_find(stor_request_t *request, vd_slice_t collection_name, index_change_t *change,
+                      vd_error_t *err)
+{
+    const index_args_t *args = &change->args;
+    bool by_name = args->name.data != NULL;
+    stor_collection_t *collection;
+    if (by_name ? vd_slice_is(args->name, "_id_") : stor_index_is_id_key(args->pattern))
+        return id_change_check(args, err);
+    int rc = stor_catalog_acquire(request, request->db, collection_name, &collection, err);
+    if (rc != VD_OK)
+        return rc;
+    const stor_index_t *index = by_name ? stor_index_by_name(collection, args->name)
+                                        : stor_index_by_key(collection, args->pattern);
+    if (index == NULL) {
+        rc =
+            vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "cannot find index %s for ns %.*s",
+                         by_name ? vd_arena_strndup(request->arena, args->name.data, args->name.len)
+                                 : vd_bson_to_json(request->arena, args->pattern, 200),
+                         VD_SLICE_FMT(request->ns));
+    } else {
+        change->collection_id = collection->id;
+        change->index_id = index->id;
+        rc = index_look(request, index->def, change, err);
+    }
+    stor_catalog_release(request, collection);
+    return rc;
+}
+
+static int index_check(stor_request_t *request, vd_slice_t name, vd_bson_t index,
+                       index_change_t *change, vd_error_t *err)
+{
+    index_args_t *args = &change->args;
     if (index.data == NULL)
         return VD_OK;
     int rc = stor_args_parse(index, "collMod.index", false, index_table, VD_COUNT_OF(index_table),
-                             &args, err);
+                             args, err);
     if (rc != VD_OK)
         return rc;
-    if (args.name.data != NULL && args.pattern.data != NULL)
+    if (args->name.data != NULL && args->pattern.data != NULL)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Cannot specify both key pattern and name.");
-    if (args.name.data == NULL && args.pattern.data == NULL)
+    if (args->name.data == NULL && args->pattern.data == NULL)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Must specify either index name or key pattern.");
-    if (vd_value_is_nullish(args.expire) && vd_value_is_nullish(args.hidden) &&
-        vd_value_is_nullish(args.unique) && vd_value_is_nullish(args.prepare_unique))
+    if (vd_value_is_nullish(args->expire) && vd_value_is_nullish(args->hidden) &&
+        vd_value_is_nullish(args->unique) && vd_value_is_nullish(args->prepare_unique))
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "no expireAfterSeconds, hidden, unique, or prepareUnique field");
-    rc = index_find(request, &args, err);
-    return rc == VD_OK ? index_change_check(&args, err) : rc;
+    return index_find(request, name, change, err);
+}
+
+static void index_reply(stor_request_t *request, const index_change_t *change)
+{
+    vd_bb_t *bb = &request->reply;
+    if (change->expires) {
+        if (change->was_expiring)
+            vd_bb_int64(bb, "expireAfterSeconds_old", change->expire_old);
+        vd_bb_int64(bb, "expireAfterSeconds_new", change->expire_new);
+    }
+    if (change->hides) {
+        vd_bb_bool(bb, "hidden_old", !change->hidden_new);
+        vd_bb_bool(bb, "hidden_new", change->hidden_new);
+    }
 }
 
 /* ---- the command ---- */
@@ -161,6 +280,7 @@ static int merge(void *context, vd_bson_t old, vd_bson_t *ret_options, vd_error_
 int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
 {
     coll_mod_args_t args = {0};
+    index_change_t change = {.found = false};
     vd_slice_t name;
     int rc = stor_args_parse(request->body, "collMod", true, coll_mod_table,
                              VD_COUNT_OF(coll_mod_table), &args, err);
@@ -171,10 +291,16 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = kind_check(request, &args, err);
     if (rc == VD_OK)
-        rc = index_check(request, args.index, err);
+        rc = index_check(request, name, args.index, &change, err);
     if (rc == VD_OK)
         rc = stor_collection_options_check(request, name, args.validator, &args.options, "collMod",
                                            err);
+    if (rc == VD_OK && change.found) {
+        rc = stor_catalog_index_modify(request, change.collection_id, change.index_id, change.spec,
+                                       err);
+        if (rc == VD_OK)
+            index_reply(request, &change);
+    }
     if (rc != VD_OK || (!args.options.has_validator && args.options.level.data == NULL &&
                         args.options.action.data == NULL && !args.options.has_images))
         return rc;

@@ -3,6 +3,7 @@
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/index/index.h"
 
 static int droppable(const stor_request_t *request, vd_slice_t name, vd_error_t *err)
 {
@@ -14,6 +15,17 @@ static int droppable(const stor_request_t *request, vd_slice_t name, vd_error_t 
             return VD_OK;
     return vd_error_set(err, VD_ERR_ILLEGAL_OPERATION, "can't drop system collection %.*s.%.*s",
                         VD_SLICE_FMT(request->db), VD_SLICE_FMT(name));
+}
+
+/* As of now; another may come before the drop. */
+static int32_t indexes_count(stor_request_t *request, vd_slice_t name)
+{
+    stor_collection_t *collection;
+    if (stor_catalog_acquire(request, request->db, name, &collection, NULL) != VD_OK)
+        return 1;
+    int32_t count = 1 + (collection->indexes == NULL ? 0 : (int32_t)collection->indexes->count);
+    stor_catalog_release(request, collection);
+    return count;
 }
 
 int stor_command_drop(stor_request_t *request, vd_error_t *err)
@@ -30,6 +42,7 @@ int stor_command_drop(stor_request_t *request, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     vd_slice_t ns = request->ns;
+    int32_t indexes = indexes_count(request, name);
     rc = stor_catalog_drop(request, request->db, name, &step);
     if (rc == VD_ERR_NAMESPACE_NOT_FOUND)
         return VD_OK; /* it is not there: that was wanted */
@@ -38,7 +51,7 @@ int stor_command_drop(stor_request_t *request, vd_error_t *err)
             vd_error_copy(&step, err);
         return rc;
     }
-    vd_bb_int32(&request->reply, "nIndexesWas", 1);
+    vd_bb_int32(&request->reply, "nIndexesWas", indexes);
     vd_bb_string(&request->reply, "ns", ns);
     return VD_OK;
 }

@@ -326,10 +326,9 @@ static int kind_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
         if (iter.value.type == VD_BSON_STRING) {
             vd_slice_t plugin = vd_value_string(iter.value);
             if (!vd_slice_is(plugin, "hashed"))
-                return not_built(request, name,
-                                 vd_arena_printf(request->arena, "'%.*s' indexes",
-                                                 VD_SLICE_FMT(plugin)),
-                                 err);
+                return not_built(
+                    request, name,
+                    vd_arena_printf(request->arena, "'%.*s' indexes", VD_SLICE_FMT(plugin)), err);
             if (is_wildcard)
                 return no_key(err, "Index plugin 'hashed' cannot be used with a wildcard index");
             if (hashed)
@@ -441,9 +440,9 @@ int stor_index_spec_check(stor_request_t *request, vd_bson_t spec, bool ignore_u
 int stor_index_spec_normalise(stor_request_t *request, vd_bson_t spec, vd_bson_t *ret_spec,
                               vd_error_t *err)
 {
-    static const char *const gone[] = {"v",        "key",      "name",        "ns",
-                                       "background", "dropDups", "collation", "storageEngine",
-                                       "clustered"};
+    static const char *const gone[] = {"v",         "key",           "name",
+                                       "ns",        "background",    "dropDups",
+                                       "collation", "storageEngine", "clustered"};
     static const char *const flags[] = {"unique", "sparse", "hidden", "prepareUnique"};
     vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
     vd_bson_iter_t iter;
@@ -471,8 +470,7 @@ int stor_index_spec_normalise(stor_request_t *request, vd_bson_t spec, vd_bson_t
 static bool same_field(vd_bson_t a, vd_bson_t b, const char *name)
 {
     vd_value_t x = vd_bson_get(a, name), y = vd_bson_get(b, name);
-    return x.type == y.type && x.len == y.len &&
-           (x.len == 0 || memcmp(x.data, y.data, x.len) == 0);
+    return x.type == y.type && x.len == y.len && (x.len == 0 || memcmp(x.data, y.data, x.len) == 0);
 }
 
 /* What makes it another index. */

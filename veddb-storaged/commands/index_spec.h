@@ -17,6 +17,7 @@ VD_MUST_CHECK int stor_index_spec_check(stor_request_t *request, vd_bson_t spec,
 /* As it is kept and listed: {v: 2, key, name, ...}, without what is of old drivers. */
 VD_MUST_CHECK int stor_index_spec_normalise(stor_request_t *request, vd_bson_t spec,
                                             vd_bson_t *ret_spec, vd_error_t *err);
-/* Two normalised ones: *ret_same when they are one and the same index. 85, 86 when both can't be. */
+/* Two normalised ones: *ret_same when they are one and the same index. 85, 86 when both can't be.
+ */
 VD_MUST_CHECK int stor_index_spec_conflict(stor_request_t *request, vd_bson_t wanted,
                                            vd_bson_t existing, bool *ret_same, vd_error_t *err);

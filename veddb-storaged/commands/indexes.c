@@ -1,6 +1,6 @@
 /* veddb-storaged/commands/indexes.c — createIndexes, dropIndexes, listIndexes. */
-#include "veddb-storaged/args.h"
 #include "veddb-storaged/catalog/indexes.h"
+#include "veddb-storaged/args.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/index_spec.h"
 #include "veddb-storaged/commands/read_common.h"
@@ -347,8 +347,7 @@ static int building_wait(stor_request_t *request, uint64_t collection_id, const 
             return rc;
         some = false;
         for (uint32_t i = 0; i < going->count; i++) {
-            const stor_index_t *index =
-                stor_index_set_find(collection->indexes, going->ids[i]);
+            const stor_index_t *index = stor_index_set_find(collection->indexes, going->ids[i]);
             some |= index != NULL && atomic_load(&index->state) == STOR_INDEX_BUILDING;
         }
         stor_catalog_release(request, collection);
@@ -450,8 +449,7 @@ int stor_command_list_indexes(stor_request_t *request, vd_error_t *err)
         documents[count++] = (vd_bson_t){vd_arena_copy(arena, spec.data, spec.len), spec.len};
     }
     if (rc == VD_OK)
-        return stor_read_documents(request, &arena, documents, count, request->ns, batch_size,
-                                   err);
+        return stor_read_documents(request, &arena, documents, count, request->ns, batch_size, err);
     vd_arena_destroy(&arena);
     return rc;
 }

@@ -183,7 +183,8 @@ static int list_databases(listing_t *listing, const list_args_t *args,
         int64_t bytes = 0;
         bool kept;
         for (next = i; next < count && vd_slice_equal(infos[next].db, db); next++)
-            bytes += infos[next].file_bytes > 0 ? infos[next].file_bytes : 0;
+            bytes +=
+                (infos[next].file_bytes > 0 ? infos[next].file_bytes : 0) + infos[next].index_bytes;
         if (!visible.all && !names_database(&visible, db) &&
             !names_collection(&visible, db, VD_SLICE_NULL))
             continue;

@@ -97,6 +97,11 @@ static void metrics(status_t *status)
     put(bb, "scanAndOrder", c->scan_and_order);
     put(bb, "writeConflicts", c->write_conflicts);
     vd_bb_close(bb);
+    vd_bb_begin_document(bb, "ttl");
+    put(bb, "deletedDocuments", status->storage->ttl.deleted);
+    put(bb, "passes", status->storage->ttl.passes);
+    put(bb, "subPasses", status->storage->ttl.sub_passes);
+    vd_bb_close(bb);
     vd_bb_begin_document(bb, "queryExecutor");
     put(bb, "scanned", c->keys_examined);
     put(bb, "scannedObjects", c->documents_examined);

@@ -42,7 +42,8 @@ int stor_run_coll_stats(stor_request_t *request, vd_error_t *err)
 /* ---- dbStats ---- */
 
 typedef struct {
-    int64_t collections, documents, bytes, file_bytes, free_bytes;
+    int64_t collections, documents, bytes, file_bytes, free_bytes, indexes, index_bytes,
+        index_free_bytes;
 } totals_t;
 
 static totals_t add_up(const stor_collection_info_t *infos, uint32_t count)
@@ -51,6 +52,9 @@ static totals_t add_up(const stor_collection_info_t *infos, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         totals.documents += infos[i].documents;
         totals.bytes += infos[i].bytes;
+        totals.indexes += 1 + infos[i].index_count;
+        totals.index_bytes += infos[i].index_bytes;
+        totals.index_free_bytes += infos[i].index_free_bytes;
         if (infos[i].file_bytes > 0)
             totals.file_bytes += infos[i].file_bytes;
         if (infos[i].free_bytes > 0)
@@ -101,13 +105,15 @@ int stor_run_db_stats(stor_request_t *request, vd_error_t *err)
     vd_bb_double(bb, "storageSize", (double)totals.file_bytes / scale);
     if (args.free_storage)
         vd_bb_double(bb, "freeStorageSize", (double)totals.free_bytes / scale);
-    vd_bb_int64(bb, "indexes", totals.collections);
-    vd_bb_double(bb, "indexSize", 0); /* the index on _id is the table itself */
+    vd_bb_int64(bb, "indexes", totals.indexes);
+    /* the index on _id is the table itself */
+    vd_bb_double(bb, "indexSize", (double)totals.index_bytes / scale);
     if (args.free_storage)
-        vd_bb_double(bb, "indexFreeStorageSize", 0);
-    vd_bb_double(bb, "totalSize", (double)totals.file_bytes / scale);
+        vd_bb_double(bb, "indexFreeStorageSize", (double)totals.index_free_bytes / scale);
+    vd_bb_double(bb, "totalSize", (double)(totals.file_bytes + totals.index_bytes) / scale);
     if (args.free_storage)
-        vd_bb_double(bb, "totalFreeStorageSize", (double)totals.free_bytes / scale);
+        vd_bb_double(bb, "totalFreeStorageSize",
+                     (double)(totals.free_bytes + totals.index_free_bytes) / scale);
     vd_bb_int64(bb, "scaleFactor", args.scale);
     append_file_system(request, count > 0, scale);
     return VD_OK;

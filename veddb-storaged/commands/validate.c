@@ -2,15 +2,19 @@
  *
  * validate reads every document (which decrypts and authenticates its block), checks its bytes, its
  * key and the collection's validator, and then has the scrub compare count and hash with the kept
- * ones. Nothing is repaired. */
+ * ones. Entries of indexes are compared with documents both ways (validate_indexes.c); `repair`
+ * fills those anew that are wrong. */
 #include "libcommon/base/clock.h"
 #include "libcommon/base/limits.h"
 #include "veddb-storaged/args.h"
+#include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/commands/validate_indexes.h"
 #include "veddb-storaged/exec/scan.h"
 #include "veddb-storaged/facts.h"
 #include "veddb-storaged/query/match.h"
+#include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/scrub.h"
 
 #include <openssl/evp.h>
@@ -38,7 +42,9 @@ typedef struct {
     const stor_collection_t *collection;
     validate_args_t args;
     int64_t records, invalid, not_conforming;
-    bool valid, index_valid;
+    bool valid, index_valid, repaired;
+    int64_t inserted, removed; /* entries, by a repair */
+    stor_validate_indexes_t indexes;
     const char *errors[MESSAGES_MAX], *warnings[MESSAGES_MAX];
     uint32_t error_count, warning_count;
 } validate_t;
@@ -144,6 +150,73 @@ static int check_counters(validate_t *validate, vd_error_t *err)
     return VD_OK;
 }
 
+static int check_indexes(validate_t *validate, vd_error_t *err)
+{
+    vd_arena_t *arena = validate->request->arena;
+    int rc =
+        stor_validate_indexes(validate->request, validate->collection, &validate->indexes, err);
+    for (uint32_t i = 0; rc == VD_OK && i < validate->indexes.count; i++) {
+        const stor_validate_index_t *item = &validate->indexes.items[i];
+        if (item->error != NULL)
+            note_error(validate, vd_arena_printf(arena, "index '%.*s': %s",
+                                                 VD_SLICE_FMT(item->name), item->error));
+        if (item->missing > 0)
+            note_error(validate,
+                       vd_arena_printf(arena, "Detected %lld missing entries in index '%.*s'.",
+                                       (long long)item->missing, VD_SLICE_FMT(item->name)));
+        if (item->extra > 0)
+            note_error(validate,
+                       vd_arena_printf(arena, "Detected %lld extra entries in index '%.*s'.",
+                                       (long long)item->extra, VD_SLICE_FMT(item->name)));
+    }
+    return rc;
+}
+
+static bool indexes_valid(const validate_t *validate)
+{
+    for (uint32_t i = 0; i < validate->indexes.count; i++)
+        if (!validate->indexes.items[i].valid)
+            return false;
+    return true;
+}
+
+/* Those that are wrong are filled anew, and looked at again. */
+static int repair_indexes(validate_t *validate, vd_slice_t name, vd_error_t *err)
+{
+    stor_request_t *request = validate->request;
+    stor_collection_t *collection = NULL;
+    uint64_t id = validate->collection->id, found;
+    int rc = VD_OK;
+    if (indexes_valid(validate))
+        return VD_OK;
+    if (!stor_replication_alone(request->storage) &&
+        stor_replication_role(request->storage) != VDP_ROLE_PRIMARY)
+        return vd_error_set(err, VD_ERR_ILLEGAL_OPERATION,
+                            "validate: a member that is no primary repairs nothing: resync it");
+    stor_catalog_release_all(request); /* validate->collection may go */
+    for (uint32_t i = 0; rc == VD_OK && i < validate->indexes.count; i++) {
+        const stor_validate_index_t *item = &validate->indexes.items[i];
+        if (item->valid)
+            continue;
+        validate->inserted += item->missing;
+        validate->removed += item->extra;
+        rc = stor_catalog_index_refill(request, id, item->id, err);
+    }
+    if (rc == VD_OK)
+        rc = stor_read_collection(request, name, &found, &collection, err);
+    if (rc != VD_OK)
+        return rc;
+    if (collection == NULL || found != id)
+        return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND,
+                            "the collection was dropped meanwhile");
+    validate->collection = collection;
+    validate->repaired = true;
+    validate->valid = true;
+    validate->error_count = 0;
+    note_warning(validate, "Indexes that were not what they should be were built anew.");
+    return check_indexes(validate, err);
+}
+
 static int check_table(validate_t *validate, vd_error_t *err)
 {
     stor_request_t *request = validate->request;
@@ -177,6 +250,15 @@ static void append_messages(vd_bb_t *bb, const char *name, const char *const *me
     vd_bb_close(bb);
 }
 
+static void append_entries(vd_bb_t *bb, const char *name, const vd_bson_t *entries, uint32_t count)
+{
+    char buf[12];
+    vd_bb_begin_array(bb, name);
+    for (uint32_t i = 0; i < count; i++)
+        vd_bb_value(bb, vd_array_name(i, buf), vd_value_from_document(entries[i]));
+    vd_bb_close(bb);
+}
+
 static void append_validate(const validate_t *validate)
 {
     vd_bb_t *bb = &validate->request->reply;
@@ -187,22 +269,39 @@ static void append_validate(const validate_t *validate)
         stor_facts_number(bb, "nNonCompliantDocuments", validate->not_conforming);
         stor_facts_number(bb, "nrecords", validate->records);
     }
-    vd_bb_int32(bb, "nIndexes", 1);
+    const stor_validate_indexes_t *indexes = &validate->indexes;
+    const stor_index_set_t *set = validate->collection->indexes;
+    int32_t ready = 1;
+    for (uint32_t i = 0; set != NULL && i < set->count; i++)
+        ready += atomic_load(&set->items[i]->state) == STOR_INDEX_READY;
+    vd_bb_int32(bb, "nIndexes", ready);
     vd_bb_begin_document(bb, "keysPerIndex");
     if (!validate->args.metadata)
         stor_facts_number(bb, "_id_", validate->records);
+    for (uint32_t i = 0; !validate->args.metadata && i < indexes->count; i++)
+        vd_bb_value(bb, indexes->items[i].name,
+                    vd_value_from_int64(validate->request->arena, indexes->items[i].entries));
     vd_bb_close(bb);
     vd_bb_begin_document(bb, "indexDetails");
     vd_bb_begin_document(bb, "_id_");
     vd_bb_bool(bb, "valid", validate->index_valid);
     vd_bb_close(bb);
+    for (uint32_t i = 0; i < indexes->count; i++) {
+        vd_bb_open_document(bb, indexes->items[i].name);
+        vd_bb_bool(bb, "valid", indexes->items[i].valid);
+        vd_bb_close(bb);
+    }
     vd_bb_close(bb);
     vd_bb_bool(bb, "valid", validate->valid);
-    vd_bb_bool(bb, "repaired", false);
+    vd_bb_bool(bb, "repaired", validate->repaired);
+    if (validate->repaired) {
+        stor_facts_number(bb, "numRemovedExtraIndexEntries", validate->removed);
+        stor_facts_number(bb, "numInsertedMissingIndexEntries", validate->inserted);
+    }
     append_messages(bb, "warnings", validate->warnings, validate->warning_count);
     append_messages(bb, "errors", validate->errors, validate->error_count);
-    append_messages(bb, "extraIndexEntries", NULL, 0);
-    append_messages(bb, "missingIndexEntries", NULL, 0);
+    append_entries(bb, "extraIndexEntries", indexes->extra, indexes->extra_count);
+    append_entries(bb, "missingIndexEntries", indexes->missing, indexes->missing_count);
     append_messages(bb, "corruptRecords", NULL, 0);
 }
 
@@ -210,9 +309,13 @@ static int validate_args(stor_request_t *request, validate_args_t *args, vd_erro
 {
     int rc = stor_args_parse(request->body, "validate", true, validate_table,
                              VD_COUNT_OF(validate_table), args, err);
-    if (rc == VD_OK && (args->repair || args->fix_multikey))
-        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "validate: %s is not built",
-                          args->repair ? "repair" : "fixMultikey");
+    if (rc == VD_OK && args->fix_multikey)
+        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "validate: fixMultikey is not built");
+    if (rc == VD_OK && args->repair && (args->background || args->metadata))
+        rc = vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                          "Running the validate command with { repair: true } and { %s: true } is "
+                          "not supported.",
+                          args->background ? "background" : "metadata");
     if (rc == VD_OK && args->background && (args->full || args->metadata || args->conformance))
         rc = vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                           "Running the validate command with { background: true } and { %s: true } "
@@ -249,6 +352,10 @@ int stor_run_validate(stor_request_t *request, vd_error_t *err)
         rc = check_records(&validate, err);
         if (rc == VD_OK && validate.error_count == 0)
             rc = check_counters(&validate, err);
+        if (rc == VD_OK)
+            rc = check_indexes(&validate, err);
+        if (rc == VD_OK && validate.args.repair)
+            rc = repair_indexes(&validate, name, err);
     }
     if (rc == VD_OK && validate.args.full)
         rc = check_table(&validate, err);

@@ -60,6 +60,12 @@ typedef struct stor_notice {
     char name[STOR_TABLE_NAME_MAX_BYTES + 1];
 } stor_notice_t;
 
+typedef struct stor_ending {
+    struct stor_ending *next;
+    void (*ended)(bool committed, void *context);
+    void *context;
+} stor_ending_t;
+
 struct stor_session {
     stor_engine_t *engine;
     WT_SESSION *wt;
@@ -74,7 +80,8 @@ struct stor_session {
     vd_map_t *by_table; /* name -> stor_cursor_t */
     vd_list_t cursors;  /* all of them, private ones too */
     stor_cursor_t *used;
-    uint32_t open_count; /* WT_CURSORs open */
+    struct stor_ending *endings; /* who wants to know that the transaction has ended */
+    uint32_t open_count;         /* WT_CURSORs open */
     stor_txn_counts_t counts;
 };
 

@@ -223,12 +223,29 @@ void stor_txn_timestamp_given(stor_session_t *session, uint64_t timestamp)
     session->timestamp = timestamp;
 }
 
-static void end(stor_session_t *session)
+static void end(stor_session_t *session, bool committed)
 {
+    stor_ending_t *ending = session->endings;
+    session->endings = NULL;
     if (session->drawn)
         stor_sequencer_end(&session->engine->sequencer, session->slot);
     session->active = false;
     stor_session_let_go(session);
+    while (ending != NULL) {
+        stor_ending_t *next = ending->next;
+        ending->ended(committed, ending->context);
+        vd_free(ending);
+        ending = next;
+    }
+}
+
+void stor_txn_on_end(stor_session_t *session, void (*ended)(bool committed, void *context),
+                     void *context)
+{
+    VD_ASSERT(session->active);
+    stor_ending_t *ending = vd_xalloc(sizeof *ending);
+    *ending = (stor_ending_t){session->endings, ended, context};
+    session->endings = ending;
 }
 
 int stor_txn_commit(stor_session_t *session, vd_error_t *err)
@@ -255,7 +272,7 @@ int stor_txn_commit(stor_session_t *session, vd_error_t *err)
         stor_sequencer_observe(&engine->sequencer, session->timestamp);
     if (wrote)
         stor_flusher_commit_end(engine->flusher);
-    end(session);
+    end(session, ret == 0);
     if (ret != 0) {
         count(&session->counts.rollbacks);
         return stor_wt_error(ret, err, "committing");
@@ -275,7 +292,7 @@ void stor_txn_rollback(stor_session_t *session)
     if (session->failed)
         count(&session->counts.conflicts);
     count(&session->counts.rollbacks);
-    end(session);
+    end(session, false);
 }
 
 bool stor_txn_active(const stor_session_t *session)

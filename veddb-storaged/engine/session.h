@@ -42,6 +42,10 @@ void stor_txn_timestamp_given(stor_session_t *session, uint64_t timestamp);
  * failed before. Ends the transaction in every case. */
 VD_MUST_CHECK int stor_txn_commit(stor_session_t *session, vd_error_t *err);
 void stor_txn_rollback(stor_session_t *session);
+/* ended(committed, context) is called once, when the open transaction has ended: what it did can be
+ * seen by then, or never will be. Nothing of the session may be used in it. */
+void stor_txn_on_end(stor_session_t *session, void (*ended)(bool committed, void *context),
+                     void *context);
 bool stor_txn_active(const stor_session_t *session);
 /* Its timestamp is another node's (stor_txn_timestamp_given). */
 bool stor_txn_is_given(const stor_session_t *session);

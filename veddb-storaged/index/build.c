@@ -17,16 +17,16 @@
 #include <stdio.h>
 #include <time.h>
 
-#define STRETCH_MS        20   /* of a snapshot */
-#define CLOCK_EVERY       64   /* documents between looks at the clock */
-#define PLAIN_MAX         4096 /* entries: up to it they are inserted as writes are */
-#define PLAIN_BATCH       1000
-#define DRAIN_BATCH       500
-#define DRAIN_PASSES_MAX  50
-#define DRAIN_LITTLE      2000 /* entries that may be left for the fence */
-#define CONFLICTS_MAX     1000
-#define CONFLICT_WAIT_NS  1000000
-#define CONTESTED_BYTES   (64u << 20)
+#define STRETCH_MS       20   /* of a snapshot */
+#define CLOCK_EVERY      64   /* documents between looks at the clock */
+#define PLAIN_MAX        4096 /* entries: up to it they are inserted as writes are */
+#define PLAIN_BATCH      1000
+#define DRAIN_BATCH      500
+#define DRAIN_PASSES_MAX 20
+#define DRAIN_LITTLE     2000 /* entries that may be left for the fence */
+#define CONFLICTS_MAX    1000
+#define CONFLICT_WAIT_NS 1000000
+#define CONTESTED_BYTES  (64u << 20)
 
 /* A key that two documents claimed: both (or more) of them. */
 typedef struct claim {
@@ -45,6 +45,7 @@ typedef struct {
     stor_sort_t *sort;
     stor_index_multikey_t multikey;
     int64_t entries;
+    uint64_t log_start; /* of the next pass */
     vd_map_t *contested_by_key;
     contested_t *contested;
     vd_arena_t *contested_arena;
@@ -347,23 +348,28 @@ static int put_apply(build_t *build, part_t *part, stor_cursor_t *cursor,
                      const stor_index_log_entry_t *entry, vd_error_t *err)
 {
     const stor_index_def_t *def = part->index->def;
-    vd_slice_t at = stor_index_entry_key(build->arena, def, entry->fields, entry->id_key), value;
+    vd_slice_t at = stor_index_entry_key(build->arena, def, entry->fields, entry->id_key), is_value;
     stor_index_key_t key = {entry->fields, entry->type_bits, entry->exact};
+    vd_slice_t value = stor_index_entry_value(build->arena, def, &key, entry->id_key);
     stor_index_entry_t is;
     vd_error_t step = VD_ERROR_INIT;
-    int rc = stor_cursor_search(cursor, at, &value, &step);
-    if (rc == VD_OK && def->unique) {
-        rc = stor_index_entry_read(def, at, value, &is, err);
+    int rc = stor_cursor_insert(cursor, at, value, &step);
+    if (rc == VD_OK) {
+        part->entries++;
+        return VD_OK;
+    }
+    if (rc != VD_ERR_DUPLICATE_KEY)
+        return vd_error_set(err, rc, "%s", step.message);
+    if (def->unique) {
+        rc = stor_cursor_search(cursor, at, &is_value, err);
+        if (rc == VD_OK)
+            rc = stor_index_entry_read(def, at, is_value, &is, err);
         if (rc == VD_OK && !vd_slice_equal(is.id_key, entry->id_key))
             return claims_add(part, entry->fields, is.id_key, entry->id_key, err);
-    } else if (rc == VD_ERR_NOT_FOUND) {
-        part->entries++;
-        rc = VD_OK;
+        if (rc != VD_OK)
+            return rc;
     }
-    if (rc != VD_OK)
-        return vd_error_set(err, rc, "%s", step.message);
-    return stor_cursor_put(cursor, at,
-                           stor_index_entry_value(build->arena, def, &key, entry->id_key), err);
+    return stor_cursor_put(cursor, at, value, err);
 }
 
 static int remove_apply(build_t *build, part_t *part, stor_cursor_t *cursor,
@@ -373,7 +379,7 @@ static int remove_apply(build_t *build, part_t *part, stor_cursor_t *cursor,
     vd_slice_t at = stor_index_entry_key(build->arena, def, entry->fields, entry->id_key), value;
     stor_index_entry_t is;
     vd_error_t step = VD_ERROR_INIT;
-    int rc = stor_cursor_search(cursor, at, &value, &step);
+    int rc = def->unique ? stor_cursor_search(cursor, at, &value, &step) : VD_OK;
     if (rc == VD_OK && def->unique) {
         rc = stor_index_entry_read(def, at, value, &is, &step);
         if (rc == VD_OK && !vd_slice_equal(is.id_key, entry->id_key))
@@ -389,51 +395,77 @@ static int remove_apply(build_t *build, part_t *part, stor_cursor_t *cursor,
 
 typedef struct {
     vd_buf_t after; /* key of the log's entry taken last */
+    uint64_t limit; /* entries below: writers would keep a pass going for ever */
     uint32_t taken;
 } pass_t;
 
-/* Some entries of the log, taken and removed in one transaction. VD_ERR_NOT_FOUND: no more. */
-static int batch_fill(build_t *build, part_t *part, pass_t *pass, vd_error_t *err)
+typedef struct {
+    uint8_t last[8]; /* key of the last one */
+    stor_index_log_entry_t entries[DRAIN_BATCH];
+    uint32_t count;
+} batch_t;
+
+/* VD_ERR_NOT_FOUND: no more. */
+static int batch_read(build_t *build, part_t *part, const pass_t *pass, batch_t *batch,
+                      vd_error_t *err)
 {
-    stor_session_t *session = build->request->session;
-    stor_cursor_t *log, *table;
+    stor_cursor_t *log;
     vd_slice_t key, value, after = vd_buf_slice(&pass->after);
-    int rc = stor_cursor_open(session, part->index->log->table, &log, err);
-    if (rc == VD_OK)
-        rc = stor_cursor_open(session, part->index->table, &table, err);
+    int rc = stor_cursor_open(build->request->session, part->index->log->table, &log, err);
     if (rc == VD_OK)
         rc = after.len == 0 ? stor_cursor_next(log, true, &key, &value, err)
                             : stor_cursor_seek(log, after, true, &key, &value, err);
     if (rc == VD_OK && after.len > 0 && vd_slice_equal(key, after))
         rc = stor_cursor_next(log, true, &key, &value, err);
-    for (uint32_t n = 0; rc == VD_OK; n++) {
-        stor_index_log_entry_t entry;
-        vd_slice_t at = vd_arena_copy_slice(build->arena, key);
-        rc = stor_index_log_read(vd_arena_copy_slice(build->arena, value), &entry, err);
-        if (rc == VD_OK)
-            rc = entry.op == STOR_INDEX_LOG_PUT ? put_apply(build, part, table, &entry, err)
-                                                : remove_apply(build, part, table, &entry, err);
-        if (rc == VD_OK)
-            rc = stor_cursor_remove(log, at, err);
-        if (rc != VD_OK)
-            break;
-        pass->taken++;
-        vd_buf_clear(&pass->after);
-        rc = vd_buf_append_slice(&pass->after, at);
-        if (rc != VD_OK)
-            return vd_error_set(err, rc, "a key of a build's log is too long");
-        if (n + 1 == DRAIN_BATCH)
+    while (rc == VD_OK) {
+        if (key.len != 8 || vd_get_u64_be(key.data) >= pass->limit)
+            return VD_ERR_NOT_FOUND;
+        memcpy(batch->last, key.data, sizeof batch->last);
+        rc = stor_index_log_read(vd_arena_copy_slice(build->arena, value),
+                                 &batch->entries[batch->count], err);
+        if (rc != VD_OK || ++batch->count == DRAIN_BATCH)
             break;
         rc = stor_cursor_next(log, true, &key, &value, err);
     }
     return rc;
 }
 
+static int batch_apply(build_t *build, part_t *part, const batch_t *batch, vd_error_t *err)
+{
+    stor_cursor_t *table;
+    int rc = stor_cursor_open(build->request->session, part->index->table, &table, err);
+    for (uint32_t i = 0; rc == VD_OK && i < batch->count; i++) {
+        const stor_index_log_entry_t *entry = &batch->entries[i];
+        rc = entry->op == STOR_INDEX_LOG_PUT ? put_apply(build, part, table, entry, err)
+                                             : remove_apply(build, part, table, entry, err);
+    }
+    return rc;
+}
+
+/* Some entries of the log, taken in one transaction. VD_ERR_NOT_FOUND: no more. */
+static int batch_fill(build_t *build, part_t *part, pass_t *pass, vd_error_t *err)
+{
+    batch_t *batch = VD_ARENA_NEW(build->arena, batch_t);
+    vd_error_t step = VD_ERROR_INIT;
+    int read = batch_read(build, part, pass, batch, &step);
+    if (read != VD_OK && read != VD_ERR_NOT_FOUND)
+        return vd_error_set(err, read, "%s", step.message);
+    int rc = batch_apply(build, part, batch, &step);
+    if (rc != VD_OK) /* what is not there is no end of the log */
+        return vd_error_set(err, rc == VD_ERR_NOT_FOUND ? VD_ERR_INTERNAL : rc, "%s", step.message);
+    pass->taken += batch->count;
+    if (batch->count > 0) {
+        vd_buf_clear(&pass->after);
+        if (vd_buf_append(&pass->after, batch->last, sizeof batch->last) != VD_OK)
+            return vd_error_set(err, VD_ERR_INTERNAL, "a key of a build's log is too long");
+    }
+    return read;
+}
+
 static int batch_try(build_t *build, part_t *part, pass_t *pass, vd_error_t *err)
 {
     stor_session_t *session = build->request->session;
     vd_error_t step = VD_ERROR_INIT;
-    uint32_t before = pass->taken;
     vd_arena_reset(build->arena);
     int rc = stor_txn_begin(session, err);
     if (rc != VD_OK)
@@ -446,18 +478,21 @@ static int batch_try(build_t *build, part_t *part, pass_t *pass, vd_error_t *err
         return rc;
     }
     int committed = stor_txn_commit(session, err);
-    atomic_fetch_sub_explicit(&part->index->log->waiting, pass->taken - before,
-                              memory_order_relaxed);
     return committed == VD_OK ? rc : committed;
 }
 
-/* Once over the log, from its start. The log and the table are ours to write: nobody conflicts
- * (writers add entries under new keys only). */
-static int pass_run(build_t *build, part_t *part, uint32_t *ret_taken, vd_error_t *err)
+/* Once over the log, from its floor. The table is ours to write: nobody conflicts. */
+static int pass_run(build_t *build, part_t *part, bool last, uint32_t *ret_taken, vd_error_t *err)
 {
-    pass_t pass = {.taken = 0};
+    pass_t pass = {.limit = last ? UINT64_MAX : stor_index_log_next(part->index->log)};
+    uint64_t floor = stor_index_log_floor(part->index->log); /* before the first snapshot */
+    uint8_t start[8];
     int rc = VD_OK;
     vd_buf_init(&pass.after, 64);
+    if (part->log_start > 0) {
+        vd_put_u64_be(start, part->log_start - 1);
+        rc = vd_buf_append(&pass.after, start, sizeof start);
+    }
     while (rc == VD_OK) {
         rc = check(build, err);
         if (rc != VD_OK)
@@ -467,9 +502,11 @@ static int pass_run(build_t *build, part_t *part, uint32_t *ret_taken, vd_error_
         if (rc != VD_OK && rc != VD_ERR_NOT_FOUND && err != NULL)
             vd_error_copy(&step, err);
         told(build, "Index Build: draining writes received during build", pass.taken,
-             (uint64_t)atomic_load(&part->index->log->next));
+             stor_index_log_next(part->index->log));
     }
     vd_buf_done(&pass.after);
+    if (rc == VD_ERR_NOT_FOUND)
+        part->log_start = floor;
     *ret_taken = pass.taken;
     return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
 }
@@ -527,9 +564,9 @@ static int claims_look(build_t *build, part_t *part, const contested_t *conteste
     if (rc != VD_OK || !settle)
         return rc;
     if (found != NULL)
-        return stor_cursor_put(
-            table, contested->fields,
-            stor_index_entry_value(build->arena, part->index->def, found, owner), err);
+        return stor_cursor_put(table, contested->fields,
+                               stor_index_entry_value(build->arena, part->index->def, found, owner),
+                               err);
     vd_error_t step = VD_ERROR_INIT;
     rc = stor_cursor_remove(table, contested->fields, &step);
     return rc == VD_OK || rc == VD_ERR_NOT_FOUND ? VD_OK
@@ -566,17 +603,19 @@ static int contested_look(build_t *build, part_t *part, bool settle, vd_error_t 
 
 static int catch_up(build_t *build, vd_error_t *err)
 {
+    uint32_t before = UINT32_MAX;
     for (int pass = 0; pass < DRAIN_PASSES_MAX; pass++) {
         uint32_t most = 0;
         for (uint32_t i = 0; i < build->count; i++) {
             uint32_t taken;
-            int rc = pass_run(build, &build->parts[i], &taken, err);
+            int rc = pass_run(build, &build->parts[i], false, &taken, err);
             if (rc != VD_OK)
                 return rc;
             most = taken > most ? taken : most;
         }
-        if (most < DRAIN_LITTLE)
-            break;
+        if (most < DRAIN_LITTLE || (pass >= 3 && most / 10 >= before / 11))
+            break; /* little is left, or it does not get less: writers are as fast */
+        before = most;
     }
     for (uint32_t i = 0; i < build->count; i++) {
         stor_collection_t *collection;
@@ -599,7 +638,7 @@ static int last_pass(void *context, vd_error_t *err)
     for (uint32_t i = 0; i < build->count; i++) {
         part_t *part = &build->parts[i];
         uint32_t taken;
-        int rc = pass_run(build, part, &taken, err);
+        int rc = pass_run(build, part, true, &taken, err);
         if (rc == VD_OK)
             rc = contested_look(build, part, true, err);
         if (rc != VD_OK)
@@ -622,7 +661,7 @@ static void build_init(build_t *build, stor_request_t *request, uint64_t collect
     for (uint32_t i = 0; i < count; i++) {
         char name[32];
         part_t *part = &build->parts[i];
-        (void)snprintf(name, sizeof name, "r-%" PRIu64, indexes[i]->id);
+        (void)snprintf(name, sizeof name, "r-%" PRIu64, indexes[i]->table_number);
         part->index = indexes[i];
         part->sort = stor_sort_create(request->storage->engine, name, STOR_INDEX_SORT_BYTES);
         part->contested_by_key = vd_map_create(STOR_INDEX_CONTESTED_MAX);

@@ -200,8 +200,7 @@ static int entry_put(const change_t *change, stor_index_t *index, stor_cursor_t 
 {
     vd_error_t step = VD_ERROR_INIT;
     vd_slice_t at = stor_index_entry_key(change->arena, index->def, key->key, change->id_key);
-    vd_slice_t value =
-        stor_index_entry_value(change->arena, index->def, key, change->id_key);
+    vd_slice_t value = stor_index_entry_value(change->arena, index->def, key, change->id_key);
     int rc = index->def->unique && !change->given && !was_there
                  ? stor_cursor_insert(cursor, at, value, &step)
                  : stor_cursor_put(cursor, at, value, &step);

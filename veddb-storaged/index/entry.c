@@ -1,5 +1,6 @@
 /* veddb-storaged/index/entry.c — the form of entries, and of the log of a build. */
 #include "libcommon/base/limits.h"
+#include "libcommon/base/mem.h"
 #include "veddb-storaged/index/index_private.h"
 
 #include <stdio.h>
@@ -138,6 +139,47 @@ int stor_index_duplicate(vd_arena_t *arena, const char *ns, const stor_index_def
 
 /* ---- log ---- */
 
+/* A transaction that has entries in the log. */
+typedef struct stor_index_log_writer {
+    struct stor_index_log_writer *next;
+    stor_index_log_t *log;
+    const stor_session_t *session;
+    uint64_t first; /* its least number */
+} log_writer_t;
+
+static void writer_ended(bool committed, void *context)
+{
+    (void)committed;
+    log_writer_t *writer = context;
+    stor_index_log_t *log = writer->log;
+    (void)pthread_mutex_lock(&log->lock);
+    log_writer_t **at = &log->writers;
+    while (*at != writer)
+        at = &(*at)->next;
+    *at = writer->next;
+    (void)pthread_mutex_unlock(&log->lock);
+    vd_free(writer);
+}
+
+static uint64_t number_draw(stor_index_log_t *log, stor_session_t *session)
+{
+    (void)pthread_mutex_lock(&log->lock);
+    uint64_t number = log->next++;
+    const log_writer_t *known = log->writers;
+    while (known != NULL && known->session != session)
+        known = known->next;
+    log_writer_t *writer = NULL;
+    if (known == NULL) {
+        writer = vd_xalloc(sizeof *writer);
+        *writer = (log_writer_t){log->writers, log, session, number};
+        log->writers = writer;
+    }
+    (void)pthread_mutex_unlock(&log->lock);
+    if (writer != NULL)
+        stor_txn_on_end(session, writer_ended, writer);
+    return number;
+}
+
 int stor_index_log_add(stor_session_t *session, vd_arena_t *arena, stor_index_log_t *log,
                        const stor_index_log_entry_t *entry, vd_error_t *err)
 {
@@ -156,12 +198,32 @@ int stor_index_log_add(stor_session_t *session, vd_arena_t *arena, stor_index_lo
     *at++ = entry->exact;
     if (entry->type_bits.len > 0)
         memcpy(at, entry->type_bits.data, entry->type_bits.len);
-    vd_put_u64_be(key, atomic_fetch_add(&log->next, 1));
-    atomic_fetch_add_explicit(&log->waiting, 1, memory_order_relaxed);
-    int rc = stor_cursor_open(session, log->table, &cursor, err);
-    return rc == VD_OK ? stor_cursor_put(cursor, vd_slice(key, sizeof key), vd_slice(value, len),
-                                         err)
-                       : rc;
+    vd_put_u64_be(key, number_draw(log, session));
+    vd_error_t step = VD_ERROR_INIT;
+    int rc = stor_cursor_open(session, log->table, &cursor, &step);
+    if (rc == VD_OK)
+        rc = stor_cursor_put(cursor, vd_slice(key, sizeof key), vd_slice(value, len), &step);
+    if (rc == VD_ERR_NOT_FOUND && atomic_load(&log->cancelled) != 0)
+        return VD_OK; /* the build was given up: nobody reads it (applied writes know no fence) */
+    return rc == VD_OK ? VD_OK : vd_error_set(err, rc, "%s", step.message);
+}
+
+uint64_t stor_index_log_next(stor_index_log_t *log)
+{
+    (void)pthread_mutex_lock(&log->lock);
+    uint64_t next = log->next;
+    (void)pthread_mutex_unlock(&log->lock);
+    return next;
+}
+
+uint64_t stor_index_log_floor(stor_index_log_t *log)
+{
+    (void)pthread_mutex_lock(&log->lock);
+    uint64_t least = log->next;
+    for (const log_writer_t *writer = log->writers; writer != NULL; writer = writer->next)
+        least = writer->first < least ? writer->first : least;
+    (void)pthread_mutex_unlock(&log->lock);
+    return least;
 }
 
 int stor_index_log_read(vd_slice_t value, stor_index_log_entry_t *ret_entry, vd_error_t *err)

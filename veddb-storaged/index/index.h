@@ -19,6 +19,7 @@ struct stor_index_log; /* index_private.h */
 
 struct stor_index {
     uint64_t id;
+    uint64_t table_number;       /* its id, until a repair fills another table */
     char table[32];              /* "i-7" */
     const stor_index_def_t *def; /* lives as long as the index */
     /* A building one is kept up to date by its log, and never read by queries. Becomes ready behind
@@ -30,7 +31,7 @@ struct stor_index {
     atomic_int_fast64_t entries;   /* about: transactions that were rolled back leave traces */
     atomic_uint_fast64_t accesses; /* $indexStats: plans that used it */
     int64_t since_wall_ms;         /* $indexStats: counting since */
-    struct stor_index_log *log; /* of one that is built; lives as long as the object */
+    struct stor_index_log *log;    /* of one that is built; lives as long as the object */
     vd_arena_t *arena;
     atomic_int references;
 };

@@ -5,9 +5,12 @@
 #pragma once
 #include "veddb-storaged/index/index.h"
 
+#include <pthread.h>
+
 /* An object in the state given; the caller has the only reference. */
-VD_MUST_CHECK int stor_index_make(uint64_t id, vd_bson_t spec, stor_index_state_t state,
-                                  stor_index_t **ret_index, vd_error_t *err);
+VD_MUST_CHECK int stor_index_make(uint64_t id, uint64_t table, vd_bson_t spec,
+                                  stor_index_state_t state, stor_index_t **ret_index,
+                                  vd_error_t *err);
 stor_index_t *stor_index_reference(stor_index_t *index);
 void stor_index_unreference(stor_index_t **index_p);
 
@@ -57,13 +60,16 @@ int stor_index_duplicate(vd_arena_t *arena, const char *ns, const stor_index_def
  * conflicts), so its numbers are larger, and a snapshot that has its entries has the older ones:
  * they were taken, or stand in front of them in the same pass. Entries of other transactions that
  * commit late, under smaller numbers, are of other documents, and are taken in a later pass; the
- * last pass is behind the fence, when no transaction is under way. Entries that were taken are
- * removed in the same transaction. */
+ * last pass is behind the fence, when no transaction is under way. A pass begins at the least
+ * number that a transaction under way had drawn before the pass before it began: all below had
+ * ended by then, and that pass has taken them. So some are taken twice, but then with all that
+ * follow them. */
 typedef struct stor_index_log {
-    char table[32]; /* "b-7" */
-    atomic_uint_fast64_t next;
-    atomic_int_fast64_t waiting; /* about */
-    atomic_int cancelled;        /* a code: who builds gives up */
+    char table[32];       /* "b-7" */
+    pthread_mutex_t lock; /* next and writers: one draws and is noted in one step */
+    uint64_t next;
+    struct stor_index_log_writer *writers; /* transactions that have entries and have not ended */
+    atomic_int cancelled;                  /* a code: who builds gives up */
 } stor_index_log_t;
 enum { STOR_INDEX_LOG_REMOVE, STOR_INDEX_LOG_PUT };
 
@@ -75,6 +81,9 @@ typedef struct {
 VD_MUST_CHECK int stor_index_log_add(stor_session_t *session, vd_arena_t *arena,
                                      stor_index_log_t *log, const stor_index_log_entry_t *entry,
                                      vd_error_t *err);
+/* The least number that an entry still to be seen can have. */
+uint64_t stor_index_log_floor(stor_index_log_t *log);
+uint64_t stor_index_log_next(stor_index_log_t *log);
 VD_MUST_CHECK int stor_index_log_read(vd_slice_t value, stor_index_log_entry_t *ret_entry,
                                       vd_error_t *err);
 

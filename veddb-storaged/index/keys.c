@@ -180,7 +180,7 @@ vd_value_t keys_extract(vd_bson_t document, vd_slice_t *path)
 typedef struct {
     vd_slice_t rest;
     vd_value_t fixed;
-    bool positional;
+    bool positional, position_nested; /* what stands at the position is an array itself */
     vd_slice_t position_rest;
     vd_value_t position_value;
 } place_t;
@@ -223,7 +223,7 @@ static vd_value_t place_next(maker_t *m, place_t *place, vd_bson_t document, boo
         return keys_extract(document, &place->rest);
     if (!place->positional)
         return VD_VALUE_MISSING;
-    *nested = place->position_value.type == VD_BSON_ARRAY;
+    *nested = place->position_nested;
     place->rest = place->position_rest;
     return place->position_value;
 }
@@ -255,8 +255,9 @@ static int array_walk(maker_t *m, place_t *places, uint32_t arrays, vd_value_t a
         place->positional = false;
         if (place->rest.len == 0)
             continue;
-        place->positional =
-            vd_bson_get_slice(elements, first_part(place->rest)).type != VD_BSON_MISSING;
+        vd_value_t there = vd_bson_get_slice(elements, first_part(place->rest));
+        place->positional = there.type != VD_BSON_MISSING;
+        place->position_nested = there.type == VD_BSON_ARRAY;
         if (!place->positional)
             continue;
         place->position_rest = place->rest;
@@ -275,10 +276,9 @@ static int array_walk(maker_t *m, place_t *places, uint32_t arrays, vd_value_t a
 static int parallel(maker_t *m, uint32_t first, uint32_t second)
 {
     const stor_index_def_t *def = &m->def->def;
-    return vd_error_set(m->err, VD_ERR_CANNOT_INDEX_PARALLEL_ARRAYS,
-                        "cannot index parallel arrays [%.*s] [%.*s]",
-                        VD_SLICE_FMT(def->fields[second].path),
-                        VD_SLICE_FMT(def->fields[first].path));
+    return vd_error_set(
+        m->err, VD_ERR_CANNOT_INDEX_PARALLEL_ARRAYS, "cannot index parallel arrays [%.*s] [%.*s]",
+        VD_SLICE_FMT(def->fields[second].path), VD_SLICE_FMT(def->fields[first].path));
 }
 
 static int walk(maker_t *m, const place_t *from, vd_bson_t document, uint32_t not_found)

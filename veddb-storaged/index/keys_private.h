@@ -10,7 +10,8 @@ typedef struct {
     stor_index_def_t def;
     bool has_hashed;
     uint32_t wildcard; /* position of that field */
-    /* Of a wildcard: dotted paths; included (or the prefix alone) or excluded; none: all but _id. */
+    /* Of a wildcard: dotted paths; included (or the prefix alone) or excluded; none: all but _id.
+     */
     uint32_t path_count;
     vd_slice_t *paths;
     bool excludes, includes_id;

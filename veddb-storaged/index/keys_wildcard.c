@@ -75,8 +75,8 @@ int wildcard_parse(vd_arena_t *arena, index_def_t *def, vd_error_t *err)
     vd_slice_t prefix = def->def.fields[def->wildcard].path;
     if (prefix.len > 0) {
         path_add(&p, prefix);
-        def->includes_id = vd_slice_is(prefix, "_id") ||
-                           vd_slice_starts_with(prefix, VD_SLICE_LIT("_id."));
+        def->includes_id =
+            vd_slice_is(prefix, "_id") || vd_slice_starts_with(prefix, VD_SLICE_LIT("_id."));
         return VD_OK;
     }
     int rc = projection_walk(&p, def->def.wildcard_projection, VD_SLICE_NULL, 0, err);

@@ -6,19 +6,21 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-int stor_index_make(uint64_t id, vd_bson_t spec, stor_index_state_t state, stor_index_t **ret_index,
-                    vd_error_t *err)
+int stor_index_make(uint64_t id, uint64_t table, vd_bson_t spec, stor_index_state_t state,
+                    stor_index_t **ret_index, vd_error_t *err)
 {
     stor_index_t *index = vd_xalloc(sizeof *index);
     index->id = id;
-    (void)snprintf(index->table, sizeof index->table, "i-%" PRIu64, id);
+    index->table_number = table;
+    (void)snprintf(index->table, sizeof index->table, "i-%" PRIu64, table);
     index->arena = vd_arena_create();
     index->since_wall_ms = vd_wall_ms();
     atomic_init(&index->state, state);
     atomic_init(&index->references, 1);
     if (state == STOR_INDEX_BUILDING) {
         index->log = VD_ARENA_NEW(index->arena, stor_index_log_t);
-        (void)snprintf(index->log->table, sizeof index->log->table, "b-%" PRIu64, id);
+        (void)pthread_mutex_init(&index->log->lock, NULL);
+        (void)snprintf(index->log->table, sizeof index->log->table, "b-%" PRIu64, table);
     }
     int rc = stor_index_def_parse(index->arena, spec, &index->def, err);
     if (rc != VD_OK)
@@ -40,6 +42,8 @@ void stor_index_unreference(stor_index_t **index_p)
     *index_p = NULL;
     if (index == NULL || atomic_fetch_sub(&index->references, 1) != 1)
         return;
+    if (index->log != NULL)
+        (void)pthread_mutex_destroy(&index->log->lock);
     vd_arena_destroy(&index->arena);
     vd_free(index);
 }

@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define HEAD         12
-#define BLOCK_BYTES  (1u << 20)
-#define FETCH_MAX    256         /* entries of a run that are read in one transaction */
-#define FETCH_BYTES  (256 * 1024) /* as many bytes at least */
-#define NAME_ROOM    48
+#define HEAD        12
+#define BLOCK_BYTES (1u << 20)
+#define FETCH_MAX   256          /* entries of a run that are read in one transaction */
+#define FETCH_BYTES (256 * 1024) /* as many bytes at least */
+#define NAME_ROOM   48
 
 typedef struct block {
     struct block *next;
@@ -119,8 +119,9 @@ static void run_destroy(stor_sort_t *sort, run_t *run)
     vd_error_t err = VD_ERROR_INIT;
     stor_engine_table_retire(sort->engine, run->table);
     /* One that is busy (a checkpoint has it) goes at the next start. */
-    for (int i = 0; i < 100 && stor_engine_table_drop(sort->engine, run->table, &err) ==
-                                   VD_ERR_OBJECT_IS_BUSY; i++) {
+    for (int i = 0;
+         i < 100 && stor_engine_table_drop(sort->engine, run->table, &err) == VD_ERR_OBJECT_IS_BUSY;
+         i++) {
         struct timespec pause = {.tv_nsec = 5000000};
         (void)nanosleep(&pause, NULL); /* waking early is fine */
         vd_error_clear(&err);
@@ -365,8 +366,8 @@ int stor_sort_next(stor_sort_t *sort, stor_sort_entry_t *ret_entry, vd_error_t *
     const uint8_t *entry = sort->refs[sort->ref_at++].entry;
     size_t fields = vd_get_u32(entry), id = vd_get_u32(entry + 4), rest = vd_get_u32(entry + 8);
     const uint8_t *at = entry + HEAD;
-    *ret_entry = (stor_sort_entry_t){vd_slice(at, fields), vd_slice(at + fields, id),
-                                     vd_slice(at + fields + id + 1, rest - 1),
-                                     at[fields + id] != 0};
+    *ret_entry =
+        (stor_sort_entry_t){vd_slice(at, fields), vd_slice(at + fields, id),
+                            vd_slice(at + fields + id + 1, rest - 1), at[fields + id] != 0};
     return VD_OK;
 }

@@ -6,6 +6,7 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/build.h"
 #include "veddb-storaged/facts.h"
+#include "veddb-storaged/index/index.h"
 #include "veddb-storaged/pipeline/stages.h"
 
 typedef struct source {
@@ -238,27 +239,57 @@ const stor_stage_class_t stor_stage_coll_stats = {.name = "$collStats",
                                                   .close = source_close,
                                                   .first_only = true};
 
-/* ---- $indexStats: _id only. How often an index was used is not counted, so `accesses` is not
- * shown ---- */
+/* ---- $indexStats: how often the one on _id was used is not counted, so its `accesses` is not
+ * shown
+ * ---- */
+
+static int index_stats_one(source_t *source, const stor_request_t *request,
+                           const stor_index_t *index, vd_bson_t *ret_document, vd_error_t *err)
+{
+    char host[STOR_FACTS_HOST_SIZE];
+    vd_bb_t bb;
+    vd_bb_init_arena(&bb, source->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    if (index == NULL) {
+        vd_bb_cstr(&bb, "name", "_id_");
+        vd_bb_begin_document(&bb, "key");
+        vd_bb_int32(&bb, "_id", 1);
+        vd_bb_close(&bb);
+    } else {
+        vd_bb_string(&bb, "name", index->def->name);
+        vd_bb_document(&bb, "key", index->def->key);
+    }
+    vd_bb_string(&bb, "host", stor_facts_host(request->storage, host));
+    if (index != NULL) {
+        vd_bb_begin_document(&bb, "accesses");
+        vd_bb_int64(&bb, "ops", (int64_t)atomic_load(&index->accesses));
+        vd_bb_date(&bb, "since", index->since_wall_ms);
+        vd_bb_close(&bb);
+    }
+    vd_bb_begin_document(&bb, "spec");
+    if (index == NULL)
+        stor_facts_id_index(&bb);
+    else
+        vd_bb_concat(&bb, index->def->spec);
+    vd_bb_close(&bb);
+    if (index != NULL && atomic_load(&index->state) == STOR_INDEX_BUILDING)
+        vd_bb_bool(&bb, "building", true);
+    return vd_bb_finish(&bb, ret_document, err);
+}
 
 static int index_stats_make(source_t *source, stor_request_t *request, vd_error_t *err)
 {
     stor_collection_t *collection;
-    char host[STOR_FACTS_HOST_SIZE];
-    vd_bb_t bb;
     int rc = hold(source, request, &collection, err);
     if (rc != VD_OK || collection == NULL)
         return rc;
-    vd_bb_init_arena(&bb, source->arena, 4096);
-    vd_bb_cstr(&bb, "name", "_id_");
-    vd_bb_begin_document(&bb, "key");
-    vd_bb_int32(&bb, "_id", 1);
-    vd_bb_close(&bb);
-    vd_bb_string(&bb, "host", stor_facts_host(request->storage, host));
-    vd_bb_begin_document(&bb, "spec");
-    stor_facts_id_index(&bb);
-    vd_bb_close(&bb);
-    return source_one(source, &bb, err);
+    const stor_index_set_t *set = collection->indexes;
+    uint32_t count = 1 + (set == NULL ? 0 : set->count);
+    source->documents = VD_ARENA_ARRAY(source->arena, vd_bson_t, count);
+    for (uint32_t i = 0; rc == VD_OK && i < count; i++)
+        rc = index_stats_one(source, request, i == 0 ? NULL : set->items[i - 1],
+                             &source->documents[i], err);
+    source->count = count;
+    return rc;
 }
 
 static int index_stats_parse(const stor_pipeline_context_t *context, vd_value_t spec,

@@ -106,6 +106,11 @@ void stor_apply_slot_set(stor_apply_t *apply, struct vd_daemon_slot *slot)
     apply->slot = slot;
 }
 
+struct vd_daemon_slot *stor_apply_slot(const stor_apply_t *apply)
+{
+    return apply->slot;
+}
+
 uint64_t stor_apply_position(const stor_apply_t *apply)
 {
     return stor_engine_visible(apply->storage->engine);

@@ -30,6 +30,7 @@ VD_MUST_CHECK int stor_apply_create(stor_storage_t *storage, stor_apply_t **ret_
 void stor_apply_destroy(stor_apply_t **apply_p);
 /* The worker's sign of life: stamped between transactions, and while a reader is waited for. */
 void stor_apply_slot_set(stor_apply_t *apply, struct vd_daemon_slot *slot);
+struct vd_daemon_slot *stor_apply_slot(const stor_apply_t *apply);
 /* *ret_applied: the position after it. VD_OK with less than batch->last: what follows is younger
  * than batch->delay_ms, the same batch is to be given again later (stor_apply_due_ms). */
 VD_MUST_CHECK int stor_apply_batch(stor_apply_t *apply, stor_session_t *session,

@@ -8,9 +8,11 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/catalog/counters.h"
+#include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/engine/checkpoint.h"
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/replication/apply.h"
 #include "veddb-storaged/replication/manifest.h"
 #include "veddb-storaged/replication/snapshot.h"
 #include "veddb-storaged/sessions.h"
@@ -446,6 +448,31 @@ static int sums_compare(stor_session_t *session, const stor_manifest_t *manifest
     return rc;
 }
 
+/* From what was loaded; those that an earlier try has made are kept. */
+static int indexes_make(stor_storage_t *storage, stor_session_t *session, const stor_load_t *load,
+                        vd_error_t *err)
+{
+    const stor_manifest_t *manifest = &load->manifest;
+    stor_request_t *request = vd_xalloc(sizeof *request);
+    vd_arena_t *arena = vd_arena_create();
+    int rc = VD_OK;
+    for (uint32_t i = 0; rc == VD_OK && i < manifest->count; i++) {
+        const stor_manifest_collection_t *c = &manifest->collections[i];
+        if (c->index_count == 0)
+            continue;
+        stor_request_init(request, storage, arena);
+        request->session = session;
+        if (storage->replication->apply != NULL)
+            request->slot = stor_apply_slot(storage->replication->apply);
+        rc = stor_catalog_indexes_adopt(request, c->what.id, c->index_ids, c->index_specs,
+                                        c->index_count, err);
+        vd_arena_reset(arena);
+    }
+    vd_arena_destroy(&arena);
+    vd_free(request);
+    return rc;
+}
+
 typedef struct {
     stor_storage_t *storage;
     const stor_load_t *load;
@@ -528,6 +555,9 @@ int stor_load_end(stor_storage_t *storage, stor_session_t *session, const vdp_lo
         load->ready = false;
         return rc;
     }
+    rc = indexes_make(storage, session, load, err);
+    if (rc != VD_OK)
+        return rc; /* asked for again, it goes on */
     uint64_t known = atomic_load(&storage->replication->term);
     ending_t ending = {storage, load, known};
     if (load->term > ending.term)

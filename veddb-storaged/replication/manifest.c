@@ -1,6 +1,8 @@
 /* veddb-storaged/replication/manifest.c — see manifest.h. */
 #include "veddb-storaged/replication/manifest.h"
 
+#include "veddb-storaged/catalog/indexes.h"
+
 static void collection_write(vd_bb_t *bb, uint32_t position, const stor_manifest_collection_t *c)
 {
     char name[12];
@@ -13,6 +15,16 @@ static void collection_write(vd_bb_t *bb, uint32_t position, const stor_manifest
     vd_bb_int64(bb, "documents", c->kept.documents);
     vd_bb_int64(bb, "bytes", c->kept.bytes);
     vd_bb_int64(bb, "hash", (int64_t)c->kept.hash);
+    if (c->index_count > 0) {
+        vd_bb_begin_array(bb, "indexes");
+        for (uint32_t i = 0; i < c->index_count; i++) {
+            vd_bb_open_document(bb, vd_array_name(i, name));
+            vd_bb_int64(bb, "id", (int64_t)c->index_ids[i]);
+            vd_bb_document(bb, "spec", c->index_specs[i]);
+            vd_bb_close(bb);
+        }
+        vd_bb_close(bb);
+    }
     vd_bb_close(bb);
 }
 
@@ -51,8 +63,34 @@ static bool number(vd_bson_t from, const char *name, int64_t *ret)
     return true;
 }
 
-static int collection_read(vd_value_t value, uint64_t after, stor_manifest_collection_t *ret,
-                           vd_error_t *err)
+static int indexes_read(vd_bson_t from, vd_arena_t *arena, stor_manifest_collection_t *ret,
+                        vd_error_t *err)
+{
+    vd_value_t list = vd_bson_get(from, "indexes");
+    vd_bson_iter_t iter;
+    if (list.type == VD_BSON_MISSING)
+        return VD_OK;
+    if (list.type != VD_BSON_ARRAY || vd_bson_count(vd_value_document(list)) >= STOR_INDEXES_MAX)
+        return bad(err, "the indexes of a collection");
+    ret->index_ids = VD_ARENA_ARRAY(arena, uint64_t, STOR_INDEXES_MAX);
+    ret->index_specs = VD_ARENA_ARRAY(arena, vd_bson_t, STOR_INDEXES_MAX);
+    vd_bson_iter_init(&iter, vd_value_document(list));
+    while (vd_bson_iter_next(&iter)) {
+        int64_t id;
+        if (iter.value.type != VD_BSON_OBJECT)
+            return bad(err, "an index");
+        vd_value_t spec = vd_bson_get(vd_value_document(iter.value), "spec");
+        if (!number(vd_value_document(iter.value), "id", &id) || id <= 0 ||
+            spec.type != VD_BSON_OBJECT)
+            return bad(err, "an index");
+        ret->index_ids[ret->index_count] = (uint64_t)id;
+        ret->index_specs[ret->index_count++] = vd_value_document(spec);
+    }
+    return VD_OK;
+}
+
+static int collection_read(vd_value_t value, uint64_t after, vd_arena_t *arena,
+                           stor_manifest_collection_t *ret, vd_error_t *err)
 {
     if (value.type != VD_BSON_OBJECT)
         return bad(err, "a collection");
@@ -72,7 +110,7 @@ static int collection_read(vd_value_t value, uint64_t after, stor_manifest_colle
     ret->kept.hash = (uint64_t)hash;
     ret->what = (stor_adopt_t){(uint64_t)id, vd_value_string(db), vd_value_string(name),
                                vd_value_binary(uuid, NULL).data, vd_value_document(options)};
-    return VD_OK;
+    return indexes_read(from, arena, ret, err);
 }
 
 int stor_manifest_read(vd_bson_t bson, vd_arena_t *arena, stor_manifest_t *ret, vd_error_t *err)
@@ -103,7 +141,7 @@ int stor_manifest_read(vd_bson_t bson, vd_arena_t *arena, stor_manifest_t *ret, 
     uint64_t after = 0;
     while (rc == VD_OK && vd_bson_iter_next(&iter)) {
         stor_manifest_collection_t *c = &manifest.collections[manifest.count++];
-        rc = collection_read(iter.value, after, c, err);
+        rc = collection_read(iter.value, after, arena, c, err);
         after = c->what.id;
     }
     if (rc == VD_OK)

@@ -2,7 +2,8 @@
  * LOAD_BEGIN.
  *
  * Form:    {config, term: int64, nextId: int64, collections: [{id: int64, db, name, uuid: binary 4,
- *          options, documents: int64, bytes: int64, hash: int64}]}, ascending by id. The numbers
+ *          options, documents: int64, bytes: int64, hash: int64, indexes: [{id: int64, spec}]}]},
+ *          ascending by id; indexes lacks when there is none (but the one on _id). The numbers
  *          are those kept with the writes, exactly as of the snapshot's position: what the copy
  * must come to. Limits:  STOR_MANIFEST_MAX bytes. Pure. */
 #pragma once
@@ -14,6 +15,9 @@
 typedef struct {
     stor_adopt_t what;
     stor_counters_row_t kept;
+    uint32_t index_count;
+    uint64_t *index_ids;
+    vd_bson_t *index_specs;
 } stor_manifest_collection_t;
 
 typedef struct {

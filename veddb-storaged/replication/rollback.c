@@ -253,6 +253,12 @@ static const char *kind_name(stor_change_kind_t kind)
         return "rename";
     case STOR_CHANGE_MODIFY:
         return "modify";
+    case STOR_CHANGE_CREATE_INDEXES:
+        return "createIndexes";
+    case STOR_CHANGE_DROP_INDEXES:
+        return "dropIndexes";
+    case STOR_CHANGE_MODIFY_INDEX:
+        return "modifyIndex";
     default:
         return "other";
     }

@@ -7,6 +7,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/counters.h"
+#include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/engine/checkpoint.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/manifest.h"
@@ -183,6 +184,30 @@ static int collection_list(vd_bson_t row, void *context, vd_error_t *err)
     return VD_OK;
 }
 
+static int index_list(vd_bson_t row, void *context, vd_error_t *err)
+{
+    listing_t *listing = context;
+    vd_arena_t *arena = listing->s->arena;
+    int64_t id = 0, collection_id = 0;
+    vd_bson_t own = {vd_arena_copy(arena, row.data, row.len), row.len};
+    vd_value_t spec = vd_bson_get(own, "spec");
+    if (!vd_value_as_int64(vd_bson_get(own, "id"), &id) || id <= 0 ||
+        !vd_value_as_int64(vd_bson_get(own, "collection"), &collection_id) ||
+        spec.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_CORRUPT, "a row of an index is malformed");
+    stor_manifest_collection_t *c =
+        vd_map_get(listing->by_id, vd_key_u64(&(uint64_t){(uint64_t)collection_id}));
+    if (c == NULL || c->index_count == STOR_INDEXES_MAX - 1)
+        return vd_error_set(err, VD_ERR_CORRUPT, "an index is of a collection that is not there");
+    if (c->index_count == 0) {
+        c->index_ids = VD_ARENA_ARRAY(arena, uint64_t, STOR_INDEXES_MAX);
+        c->index_specs = VD_ARENA_ARRAY(arena, vd_bson_t, STOR_INDEXES_MAX);
+    }
+    c->index_ids[c->index_count] = (uint64_t)id;
+    c->index_specs[c->index_count++] = vd_value_document(spec);
+    return VD_OK;
+}
+
 static int counters_list(listing_t *listing, vd_error_t *err)
 {
     stor_manifest_t *manifest = &listing->s->manifest;
@@ -236,6 +261,8 @@ static int manifest_fill(stor_storage_t *storage, snapshot_t *s, stor_session_t 
         rc = stor_rows_collections(s->copy, collection_list, &listing, err);
         if (rc == VD_OK)
             rc = counters_list(&listing, err);
+        if (rc == VD_OK)
+            rc = stor_rows_indexes(s->copy, 0, index_list, &listing, err);
         folded = stor_counters_position_read(s->copy);
         s->manifest.next_id = meta_number(s->copy, s->arena, "next_id");
         stor_txn_rollback(s->copy);

@@ -293,6 +293,54 @@ static void put_modify(vd_bb_t *bb, const event_t *event)
     vd_bb_close(bb);
 }
 
+/* {indexes: [specification ...]} */
+static void put_indexes(vd_bb_t *bb, vd_bson_t body)
+{
+    vd_value_t list = vd_bson_get(body, "indexes");
+    char buf[12];
+    uint32_t at = 0;
+    vd_bb_begin_document(bb, "operationDescription");
+    vd_bb_begin_array(bb, "indexes");
+    if (list.type == VD_BSON_ARRAY) {
+        vd_bson_iter_t iter;
+        vd_bson_iter_init(&iter, vd_value_document(list));
+        while (vd_bson_iter_next(&iter))
+            if (iter.value.type == VD_BSON_OBJECT)
+                vd_bb_value(bb, vd_array_name(at++, buf),
+                            vd_bson_get(vd_value_document(iter.value), "spec"));
+    }
+    vd_bb_close(bb);
+    vd_bb_close(bb);
+}
+
+/* Of an index: {index: {name, what changed}}, and what it was. */
+static void put_index_modify(vd_bb_t *bb, vd_bson_t body)
+{
+    static const char *const fields[] = {"expireAfterSeconds", "hidden"};
+    vd_value_t list = vd_bson_get(body, "indexes");
+    vd_bson_t item = VD_BSON_NONE;
+    vd_value_t first;
+    if (list.type == VD_BSON_ARRAY && vd_bson_first(vd_value_document(list), NULL, &first) &&
+        first.type == VD_BSON_OBJECT)
+        item = vd_value_document(first);
+    vd_bson_t now = document_of(item, "spec"), before = document_of(item, "before");
+    for (int old = 0; old < 2; old++) {
+        vd_bb_begin_document(bb, old ? "stateBeforeChange" : "operationDescription");
+        vd_bb_begin_document(bb, old ? "indexOptions" : "index");
+        if (!old)
+            vd_bb_value(bb, VD_SLICE_LIT("name"), vd_bson_get(now, "name"));
+        for (size_t i = 0; i < VD_COUNT_OF(fields); i++) {
+            vd_value_t a = vd_bson_get(now, fields[i]), b = vd_bson_get(before, fields[i]);
+            bool same = a.type == b.type && a.len == b.len &&
+                        (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+            if (!same)
+                vd_bb_value(bb, vd_slice_str(fields[i]), old ? b : a);
+        }
+        vd_bb_close(bb);
+        vd_bb_close(bb);
+    }
+}
+
 static void put_schema(vd_bb_t *bb, const event_t *event)
 {
     vd_bson_t body = event->change.body;
@@ -313,6 +361,11 @@ static void put_schema(vd_bb_t *bb, const event_t *event)
         vd_bb_close(bb);
     } else if (event->change.kind == STOR_CHANGE_MODIFY) {
         put_modify(bb, event);
+    } else if (event->change.kind == STOR_CHANGE_CREATE_INDEXES ||
+               event->change.kind == STOR_CHANGE_DROP_INDEXES) {
+        put_indexes(bb, body);
+    } else if (event->change.kind == STOR_CHANGE_MODIFY_INDEX) {
+        put_index_modify(bb, body);
     }
 }
 
@@ -403,6 +456,15 @@ static bool schema_covered(event_t *event)
         event->type = "create";
         return covered && spec->expanded && event->uuid != NULL;
     case STOR_CHANGE_MODIFY:
+        event->type = "modify";
+        return covered && spec->expanded && event->uuid != NULL;
+    case STOR_CHANGE_CREATE_INDEXES:
+        event->type = "createIndexes";
+        return covered && spec->expanded && event->uuid != NULL;
+    case STOR_CHANGE_DROP_INDEXES:
+        event->type = "dropIndexes";
+        return covered && spec->expanded && event->uuid != NULL;
+    case STOR_CHANGE_MODIFY_INDEX:
         event->type = "modify";
         return covered && spec->expanded && event->uuid != NULL;
     case STOR_CHANGE_DROP:

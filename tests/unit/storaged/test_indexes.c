@@ -4,8 +4,7 @@
 #include "tests/unit/storaged/index_support.h"
 
 #define OK(reads, command)                                                                         \
-    cr_assert_eq(reads_run((reads), "db", (command)), VD_OK, "%s: %s", (command),                  \
-                 reads_text(reads))
+    cr_assert_eq(reads_run((reads), "db", (command)), VD_OK, "%s: %s", (command), reads_text(reads))
 
 /* Documents {_id: from.., a, b} in commands of a thousand. */
 static void fill(reads_t *reads, int from, int count)
@@ -34,8 +33,9 @@ Test(indexes, created_on_an_empty_collection_and_kept)
         {"db", "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a_1'}]}",
          "{'numIndexesBefore': 2, 'numIndexesAfter': 2, 'note': 'all indexes already exist'}", 0,
          NULL},
-        {"db", "{'insert': 'c', 'documents': [{'_id': 1, 'a': 5}, {'_id': 2, 'a': [1, 2, 2]}, "
-               "{'_id': 3}]}",
+        {"db",
+         "{'insert': 'c', 'documents': [{'_id': 1, 'a': 5}, {'_id': 2, 'a': [1, 2, 2]}, "
+         "{'_id': 3}]}",
          "{'n': 3}", 0, NULL},
         {"db", "{'listIndexes': 'c'}",
          "{'cursor.firstBatch.0.name': '_id_', 'cursor.firstBatch.1': {'v': 2, 'key': {'a': 1}, "
@@ -80,8 +80,9 @@ Test(indexes, unique)
 {
     reads_t *reads = reads_open();
     static const reads_step_t steps[] = {
-        {"db", "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a_1', 'unique': "
-               "true}]}",
+        {"db",
+         "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a_1', 'unique': "
+         "true}]}",
          NULL, 0, NULL},
         {"db", "{'insert': 'c', 'documents': [{'_id': 1, 'a': 1}, {'_id': 2, 'a': 2}, {'_id': 3}]}",
          "{'n': 3}", 0, NULL},
@@ -139,9 +140,10 @@ Test(indexes, dropped)
     reads_t *reads = reads_open();
     fill(reads, 0, 100);
     static const reads_step_t steps[] = {
-        {"db", "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a_1'}, {'key': {'b': "
-               "1}, 'name': 'b_1'}, {'key': {'c': 1}, 'name': 'c_1'}, {'key': {'d': 1}, 'name': "
-               "'d_1'}]}",
+        {"db",
+         "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a_1'}, {'key': {'b': "
+         "1}, 'name': 'b_1'}, {'key': {'c': 1}, 'name': 'c_1'}, {'key': {'d': 1}, 'name': "
+         "'d_1'}]}",
          "{'numIndexesAfter': 5}", 0, NULL},
         {"db", "{'dropIndexes': 'c', 'index': 'a_1'}", "{'nIndexesWas': 5}", 0, NULL},
         {"db", "{'dropIndexes': 'c', 'index': 'a_1'}", NULL, VD_ERR_INDEX_NOT_FOUND,

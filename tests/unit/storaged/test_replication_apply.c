@@ -3,6 +3,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/rand.h"
 #include "tests/unit/storaged/reads_support.h"
+#include "veddb-storaged/index/index.h"
 #include "veddb-storaged/replication/apply.h"
 #include "veddb-storaged/replication/tail.h"
 
@@ -186,6 +187,19 @@ static uint64_t journal_sum(reads_t *reads, uint32_t *ret_count)
     return sum;
 }
 
+/* Specifications, in order, and every entry. */
+static void indexes_print(reads_t *reads, uint64_t id, vd_buf_t *out, vd_arena_t *arena)
+{
+    stor_collection_t *collection = stor_catalog_reference(reads->storage.catalog, id);
+    const stor_index_set_t *set = collection->indexes;
+    for (uint32_t i = 0; set != NULL && i < set->count; i++)
+        cr_assert_eq(vd_buf_printf(out, "  %s %s %llx\n", set->items[i]->table,
+                                   vd_bson_to_json(arena, set->items[i]->def->spec, 2000),
+                                   (unsigned long long)table_sum(reads, set->items[i]->table)),
+                     VD_OK);
+    stor_catalog_unreference(&collection);
+}
+
 static char *fingerprint(reads_t *reads)
 {
     vd_arena_t *arena = vd_arena_create();
@@ -207,6 +221,7 @@ static char *fingerprint(reads_t *reads)
                                    vd_bson_to_json(arena, infos[i].options, 2000),
                                    (unsigned long long)table_sum(reads, table)),
                      VD_OK);
+        indexes_print(reads, infos[i].id, &out, arena);
     }
     uint64_t journal = journal_sum(reads, &entries);
     cr_assert_eq(vd_buf_printf(&out, "sessions %llx\njournal %u %llx\nepoch %llu\n",
@@ -243,7 +258,30 @@ static void random_command(reads_t *reads, vd_rand_t *rand, int64_t number)
     int id = (int)vd_rand_below(rand, 40), x = (int)vd_rand_below(rand, 1000);
     int64_t txn = vd_rand_below(rand, 2) == 0 ? number : 0;
     memset(reads->lsid, (int)vd_rand_below(rand, 3) + 1, sizeof reads->lsid);
-    switch (vd_rand_below(rand, 20)) {
+    switch (vd_rand_below(rand, 24)) {
+    case 20:
+        run(reads, 0, "db",
+            "{'createIndexes': '%s', 'indexes': [{'key': {'l': 1, 'x': -1}, 'name': 'lx'}, {'key': "
+            "{'%s': 1}, 'name': 'i%d', 'sparse': true}]}",
+            c, x % 2 ? "x" : "s.t", x % 2);
+        break;
+    case 21:
+        run(reads, 0, "db",
+            "{'createIndexes': '%s', 'indexes': [{'key': {'_id': 1, 'x': 1}, 'name': 'u', "
+            "'unique': true, 'partialFilterExpression': {'x': {'$gt': %d}}}, {'key': {'$**': 1}, "
+            "'name': 'w'}]}",
+            c, x);
+        break;
+    case 22:
+        run(reads, 0, "db", "{'dropIndexes': '%s', 'index': '%s'}", c,
+            x % 3 == 0   ? "*"
+            : x % 3 == 1 ? "lx"
+                         : "w");
+        break;
+    case 23:
+        run(reads, 0, "db", "{'collMod': '%s', 'index': {'name': 'i%d', 'hidden': %s}}", c, x % 2,
+            x % 4 < 2 ? "true" : "false");
+        break;
     case 0:
     case 1:
     case 2:

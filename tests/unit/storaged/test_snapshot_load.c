@@ -2,7 +2,7 @@
  * under writers, cut at every tenth chunk, damaged, mistaken for another; and that it is exactly
  * the state as of its position, so that the entries above fit. */
 #include "libcommon/base/rand.h"
-#include "tests/unit/storaged/reads_support.h"
+#include "tests/unit/storaged/index_support.h"
 #include "veddb-storaged/delta.h"
 #include "veddb-storaged/engine/checkpoint.h"
 #include "veddb-storaged/replication/load.h"
@@ -426,6 +426,10 @@ Test(snapshot_load, under_writers, .timeout = 120)
         cr_assert_eq(reads_run(a, "db", "{'create': 'b'}"), VD_OK);
         cr_assert_eq(reads_run(a, "db", "{'create': 'gone'}"), VD_OK);
         cr_assert_eq(reads_run(a, "db", "{'drop': 'gone'}"), VD_OK);
+        cr_assert_eq(reads_run(a, "db",
+                               "{'createIndexes': 'a', 'indexes': [{'key': {'n': 1}, "
+                               "'name': 'n'}, {'key': {'$**': 1}, 'name': 'w'}]}"),
+                     VD_OK);
         for (int i = 0; i < WRITERS; i++) {
             writers[i] = (writer_t){.node = a, .number = i, .stop = &stop, .writes = &writes};
             cr_assert_eq(pthread_create(&writers[i].thread, NULL, writer_run, &writers[i]), 0);
@@ -458,6 +462,9 @@ Test(snapshot_load, under_writers, .timeout = 120)
         load_all(b, transfer);
         check_sums(b, transfer);
         cr_assert_eq(memcmp(b->storage.set_id, set_id, 12), 0);
+        /* indexes were made of what was loaded */
+        cr_assert_eq(index_sound(b, "db", "a", "n"), sums_of(&b->storage, b->session, 1).documents);
+        cr_assert_gt(index_sound(b, "db", "a", "w"), 0);
         journal_apply(b, &entries);
         for (uint64_t id = 1; id <= 2; id++) {
             stor_counters_row_t is = sums_of(&b->storage, b->session, id);

@@ -1,0 +1,180 @@
+// indexes.test.mjs — secondary indexes by the stock driver: made, listed, dropped; unique keys raced for; a build under
+// writers that a SIGKILL ends; a set of three nodes that all have the same indexes.
+import assert from 'node:assert/strict';
+import {after, before, describe, test} from 'node:test';
+import {Cluster} from '../support/cluster.mjs';
+import {Node, sleep, until} from '../support/node.mjs';
+
+/** Every entry has its document, and every document its entries. */
+async function sound(collection, indexes) {
+  const r = await collection.db.command({validate: collection.name});
+  assert.equal(r.valid, true, JSON.stringify(r));
+  assert.equal(r.nIndexes, indexes, JSON.stringify(r));
+  return r;
+}
+const of = (db, name) => Object.assign(db.collection(name), {db, name});
+
+describe('one node', () => {
+  let node, client;
+  before(async () => {
+    node = await Node.start({set: ['storage.ttl_period=500ms']});
+    client = await node.client();
+  });
+  after(async () => {
+    await client?.close();
+    await node?.stop();
+  });
+
+  test('made, listed, dropped', async () => {
+    const c = of(client.db('idx'), 'c');
+    await c.insertMany(Array.from({length: 3000}, (_, i) => ({_id: i, a: i, b: [i % 3, `s${i % 7}`], c: {d: i % 11}})));
+    assert.equal(await c.createIndex({a: 1}, {unique: true}), 'a_1');
+    assert.deepEqual(await c.createIndexes([{key: {b: 1, a: -1}}, {key: {'c.d': 'hashed'}}, {key: {'$**': 1}, name: 'all'}]), ['b_1_a_-1', 'c.d_hashed', 'all']);
+    assert.equal(await c.createIndex({a: 1}, {unique: true}), 'a_1');
+    assert.deepEqual(await c.indexes(), [
+      {v: 2, key: {_id: 1}, name: '_id_'},
+      {v: 2, key: {a: 1}, name: 'a_1', unique: true},
+      {v: 2, key: {b: 1, a: -1}, name: 'b_1_a_-1'},
+      {v: 2, key: {'c.d': 'hashed'}, name: 'c.d_hashed'},
+      {v: 2, key: {'$**': 1}, name: 'all'},
+    ]);
+    await assert.rejects(c.createIndex({a: 1}, {name: 'other', unique: true}), {code: 85});
+    await assert.rejects(c.createIndex({z: 1}, {name: 'a_1'}), {code: 86});
+    await assert.rejects(c.createIndex({x: 'text'}), {code: 238});
+    await assert.rejects(c.createIndex({x: 1}, {collation: {locale: 'de'}}), {code: 238});
+    await assert.rejects(c.insertOne({a: 5}), (e) => e.code === 11000 && e.keyValue.a === 5 && /index: a_1 dup key: \{ a: 5 \}/.test(e.message));
+    const r = await sound(c, 5);
+    assert.equal(r.keysPerIndex['b_1_a_-1'], 6000);
+    assert.ok((await c.aggregate([{$collStats: {storageStats: {}}}]).next()).storageStats.totalIndexSize > 0);
+    await c.dropIndex('all');
+    await c.dropIndex({b: 1, a: -1});
+    await assert.rejects(c.dropIndex('all'), {code: 27});
+    await c.dropIndexes();
+    assert.equal((await c.indexes()).length, 1);
+    await c.insertOne({a: 5});
+  });
+
+  test('one of sixteen wins each unique key', async () => {
+    const clients = await Promise.all(Array.from({length: 16}, () => node.client()));
+    const c = of(client.db('idx'), 'race');
+    await c.createIndex({k: 1}, {unique: true});
+    for (let k = 0; k < 40; k++) {
+      const results = await Promise.allSettled(clients.map((one, i) => one.db('idx').collection('race').insertOne({_id: `${k}-${i}`, k})));
+      assert.equal(results.filter((r) => r.status === 'fulfilled').length, 1);
+      assert.ok(results.every((r) => r.status === 'fulfilled' || r.reason.code === 11000), results.find((r) => r.status === 'rejected' && r.reason.code !== 11000)?.reason);
+    }
+    // a key goes from one to another, again and again
+    await Promise.all(clients.map(async (one, i) => {
+      const mine = one.db('idx').collection('race');
+      for (let n = 0; n < 30; n++)
+        await mine.updateOne({_id: `${i}-${n % 16}`}, {$set: {k: 1000 + n}}).catch((e) => assert.equal(e.code, 11000));
+    }));
+    await sound(c, 2);
+    const keys = await c.find({}, {projection: {k: 1}}).toArray();
+    assert.equal(new Set(keys.map((d) => d.k)).size, keys.length);
+    await Promise.all(clients.map((one) => one.close()));
+  });
+
+  test('documents expire', async () => {
+    const c = of(client.db('idx'), 'ttl');
+    await c.createIndex({at: 1}, {expireAfterSeconds: 3600});
+    await c.insertMany([{_id: 1, at: new Date(Date.now() - 7200e3)}, {_id: 2, at: new Date()}, {_id: 3, at: 'never'}, {_id: 4}]);
+    await until('one has expired', async () => (await c.countDocuments({})) === 3);
+    await c.db.command({collMod: 'ttl', index: {name: 'at_1', expireAfterSeconds: 0}});
+    await until('two have expired', async () => (await c.countDocuments({})) === 2);
+    assert.deepEqual((await c.find({}).sort({_id: 1}).toArray()).map((d) => d._id), [3, 4]);
+    assert.ok((await client.db('admin').command({serverStatus: 1})).metrics.ttl.deletedDocuments >= 2);
+    await sound(c, 2);
+  });
+
+  test('a build under writers, killed and made again', async () => {
+    const c = of(client.db('idx'), 'big');
+    for (let at = 0; at < 60000; at += 10000)
+      await c.insertMany(Array.from({length: 10000}, (_, i) => ({_id: at + i, a: (at + i) * 7919 % 60013, t: [`x${i % 100}`, i % 10]})));
+    let stopped = false, written = 0;
+    const writer = async (w) => {
+      for (let i = 0; !stopped; i++, written++) {
+        const id = (i * 16 + w) * 31 % 60000;
+        await c.updateOne({_id: id}, {$set: {t: [`y${i % 50}`]}, $inc: {a: 60013}}, {upsert: true});
+        if (i % 10 === 0) await c.deleteOne({_id: (id + 1) % 60000});
+      }
+    };
+    const writers = Array.from({length: 4}, (_, w) => writer(w));
+    try {
+      for (let kill = 0; kill < 2; kill++) {
+        const build = c.createIndexes([{key: {a: 1}, unique: true}, {key: {t: 1, a: 1}}]).then(() => 'built', (e) => e);
+        await sleep(30 + 120 * kill);
+        await node.kill('storaged');
+        await build;
+        await node.whole();
+        const before = written;
+        await until('writers go on', async () => written > before + 50);
+        const names = (await c.indexes()).map((x) => x.name);
+        assert.ok(names.length === 1 || names.length === 3, `${names}`); // all of a command, or none
+        await sound(c, names.length);
+      }
+      await c.createIndexes([{key: {a: 1}, unique: true}, {key: {t: 1, a: 1}}]);
+      const before = written;
+      await until('writers go on', async () => written > before + 50);
+    } finally {
+      stopped = true;
+      await Promise.all(writers);
+    }
+    await sound(c, 3);
+  });
+});
+
+describe('three nodes', () => {
+  let set, client;
+  before(async () => {
+    set = await Cluster.start();
+    client = await set.client({driver: {retryWrites: true}});
+  }, {timeout: 120000});
+  after(async () => {
+    await client?.close();
+    await set?.stop();
+  }, {timeout: 60000});
+
+  async function everywhere(dbName, name, indexes) {
+    await set.equal(dbName);
+    for (const node of set.names) {
+      const one = await set.client({node, driver: {readPreference: 'secondaryPreferred'}});
+      const c = of(one.db(dbName), name);
+      await until(`${node} has the indexes`, async () => (await c.indexes()).length === indexes);
+      const r = await one.db(dbName).command({validate: name}, {readPreference: 'secondaryPreferred'});
+      assert.equal(r.valid, true, `${node}: ${JSON.stringify(r)}`);
+      assert.equal(r.nIndexes, indexes, node);
+      await one.close();
+    }
+  }
+
+  test('indexes are on every node, also on one that comes late', async () => {
+    const c = of(client.db('set'), 'c');
+    await c.insertMany(Array.from({length: 20000}, (_, i) => ({_id: i, a: i, b: [i % 5, i % 3]})));
+    await c.createIndex({b: 1, a: 1});
+    await c.createIndex({a: 1}, {unique: true});
+    await c.updateMany({_id: {$lt: 3000}}, {$push: {b: 'new'}});
+    await c.deleteMany({_id: {$gte: 19000}});
+    await everywhere('set', 'c', 3);
+    const late = (await set.secondaries())[0];
+    await set.killNode(late);
+    await c.createIndex({'$**': 1}, {name: 'all'});
+    await c.dropIndex('b_1_a_1');
+    await c.insertMany(Array.from({length: 1000}, (_, i) => ({_id: 50000 + i, a: 50000 + i, x: {y: i}})));
+    await set.startNode(late);
+    await set.whole();
+    await everywhere('set', 'c', 3);
+  });
+
+  test('the next primary keeps them up', async () => {
+    const c = of(client.db('set2'), 'c');
+    await c.createIndex({k: 1}, {unique: true});
+    await c.insertMany(Array.from({length: 1000}, (_, i) => ({_id: i, k: i})), {writeConcern: {w: 'majority'}});
+    const old = await set.primary();
+    await client.db('admin').command({replSetStepDown: 5, force: true}).catch(() => {});
+    await until('another primary', async () => (await set.primary()) !== old, 60000).catch(() => {});
+    await c.insertMany(Array.from({length: 1000}, (_, i) => ({_id: 1000 + i, k: 1000 + i})), {writeConcern: {w: 'majority'}});
+    await assert.rejects(c.insertOne({k: 5}), {code: 11000});
+    await everywhere('set2', 'c', 2);
+  });
+});
