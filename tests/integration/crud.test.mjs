@@ -232,7 +232,7 @@ describe('find and cursors', () => {
 
   test('tailable and other unbuilt options are refused, not ignored', async () => {
     await set(3);
-    for (const options of [{tailable: true}, {returnKey: true}, {min: {_id: 1}}, {max: {_id: 1}}]) {
+    for (const options of [{tailable: true}, {showRecordId: true}, {min: {_id: 1}}, {max: {_id: 1}}]) {
       const r = await db.command({find: c.collectionName, ...options}).then((x) => x, (e) => e.code);
       assert.equal(typeof r, 'number', `${JSON.stringify(options)} was taken`);
     }

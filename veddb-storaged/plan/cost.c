@@ -1,18 +1,21 @@
 /* veddb-storaged/plan/cost.c — what a plan costs; see plan.h.
  *
  * The unit is one record read in a scan of the collection and matched. The other constants were
- * measured against it by tests/bench/plan_cost.c (docs in tests/bench/README.md), rounded. */
+ * measured against it by the test plan_choice/costs (VEDDB_COSTS=1; documents of half a kilobyte,
+ * everything in the cache; quietest of three runs: key 0.67, fetch 3.6, cover 0.71, sort 0.33, seek
+ * 3.6; with documents of 150 bytes a fetch is 8 to 10 scans) and rounded toward the larger
+ * documents and the dearer filters that applications have. */
 #include "veddb-storaged/plan/plan.h"
 
 #include <math.h>
 
-#define COST_SEEK    2.5  /* into another place of an index */
-#define COST_KEY     0.5  /* the next entry */
-#define COST_FETCH   1.6  /* the document of an entry, and matching it */
-#define COST_COVER   0.4  /* a document made of an entry */
-#define COST_SORT    0.12 /* per document and comparison level */
+#define COST_SEEK    4.0  /* into another place of an index */
+#define COST_KEY     0.8  /* the next entry */
+#define COST_FETCH   3.0  /* the document of an entry, and matching it */
+#define COST_COVER   0.8  /* a document made of an entry */
+#define COST_SORT    0.3  /* per document and comparison level */
 #define COST_SEEN    0.15 /* remembering a document in a union */
-#define COST_ID_SEEK 2.0
+#define COST_ID_SEEK 3.0
 
 static double scan_cost(const stor_plan_node_t *node, bool covered)
 {

@@ -664,6 +664,8 @@ static stor_plan_t *plan_of(const planner_t *planner, const candidate_t *candida
     node->keys *= share;
     node->documents *= share;
     plan->returned = query->most > 0 ? fmin(node->out, (double)query->most) : node->out;
+    if (plan->keys_only)
+        node->documents = 0;
     plan->cost = stor_plan_cost(node, plan->cover != NULL || plan->keys_only,
                                 plan->blocking_sort ? node->out : 0, (double)query->most);
     if (node->kind == STOR_PLAN_OR || node->kind == STOR_PLAN_SORT_MERGE)

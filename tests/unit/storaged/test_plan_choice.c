@@ -210,3 +210,70 @@ Test(plan_choice, nearly_always_close_to_the_best)
     cr_assert_geq(good, (uint32_t)(SHARE * QUERIES), "only %u of %d choices are good", good,
                   QUERIES);
 }
+
+/* ---- where the constants of plan/cost.c come from ---- */
+
+static double took_us(reads_t *reads, const char *command)
+{
+    double best = 1e18;
+    for (int i = 0; i < 3; i++) {
+        uint64_t started = vd_monotonic_us();
+        cr_assert_eq(reads_run(reads, "db", command), VD_OK, "%s: %s", command, reads_text(reads));
+        double us = (double)(vd_monotonic_us() - started);
+        best = us < best ? us : best;
+    }
+    return best;
+}
+
+/* Asserts nothing: with VEDDB_COSTS set it prints what the constants were rounded from. */
+Test(plan_choice, costs)
+{
+    enum { COUNT = 30000, POINTS = 3000 };
+    if (getenv("VEDDB_COSTS") == NULL)
+        cr_skip_test("VEDDB_COSTS is not set");
+    reads_t *reads = reads_open();
+    vd_rand_seed(&chance, 7);
+    for (uint32_t at = 0; at < COUNT; at += 500) {
+        size_t room = 500 * 1000, len = 0;
+        char *text = malloc(room);
+        len += (size_t)snprintf(text, room, "{'insert': 'm', 'documents': [");
+        for (uint32_t i = at; i < at + 500; i++)
+            len +=
+                (size_t)snprintf(text + len, room - len,
+                                 "%s{'_id': %u, 'a': %u, 'b': %u, 'text': '%0400u', 'more': "
+                                 "{'x': 1, 'y': 'z'}, 'tags': ['k', 'l', 'm'], 'name': "
+                                 "'nobody', 'at': 12345, 'n': %u}",
+                                 i == at ? "" : ", ", i, below(COUNT), below(1000), i, below(10));
+        (void)snprintf(text + len, room - len, "]}");
+        cr_assert_eq(reads_run(reads, "db", text), VD_OK);
+        free(text);
+    }
+    cr_assert_eq(reads_run(reads, "db",
+                           "{'createIndexes': 'm', 'indexes': [{'key': {'a': 1, 'b': 1}, 'name': "
+                           "'ab'}]}"),
+                 VD_OK);
+    double unit = took_us(reads, "{'count': 'm', 'query': {'n': 99, 'at': {'$gt': 5}}}") / COUNT;
+    double key = took_us(reads, "{'count': 'm', 'query': {'a': {'$gte': 0}}, 'hint': 'ab'}");
+    double fetch = took_us(reads, "{'count': 'm', 'query': {'a': {'$gte': 0}, 'n': 99}, 'hint': "
+                                  "'ab'}");
+    double cover = took_us(reads, "{'count': 'm', 'query': {'a': {'$gte': 0}, 'b': {'$mod': [7, "
+                                  "9]}}, 'hint': 'ab'}");
+    double sort = took_us(reads, "{'aggregate': 'm', 'pipeline': [{'$sort': {'b': 1}}, {'$group': "
+                                 "{'_id': null, 'n': {'$sum': 1}}}], 'cursor': {}}");
+    double all = took_us(reads, "{'aggregate': 'm', 'pipeline': [{'$match': {'n': {'$gte': 0}}}, "
+                                "{'$group': {'_id': null, 'n': {'$sum': 1}}}], 'cursor': {}, "
+                                "'hint': {'$natural': 1}}");
+    char *in = malloc(POINTS * 8 + 200);
+    size_t len = (size_t)sprintf(in, "{'count': 'm', 'hint': 'ab', 'query': {'a': {'$in': [");
+    for (int i = 0; i < POINTS; i++)
+        len += (size_t)sprintf(in + len, "%s%u", i == 0 ? "" : ", ", below(COUNT));
+    (void)sprintf(in + len, "]}}}");
+    double seeks = took_us(reads, in);
+    free(in);
+    fprintf(stderr,
+            "a record scanned and matched %.3f us; in units of it: key %.2f, fetch %.2f, cover "
+            "%.2f, sort (per document and level) %.3f, seek %.2f\n",
+            unit, key / COUNT / unit, (fetch - key) / COUNT / unit, (cover - key) / COUNT / unit,
+            (sort - all) / COUNT / 14.9 / unit, (seeks - key * POINTS / COUNT) / POINTS / unit);
+    reads_close(reads);
+}

@@ -328,8 +328,8 @@ Test(reads, explain)
          "{'explain': {'findAndModify': 'cities', 'query': {'c': 'x'}, 'remove': true}, "
          "'verbosity': 'queryPlanner'}",
          "{'queryPlanner.winningPlan.stage': 'DELETE'}", 0},
-        {"geo", "{'explain': {'delete': 'cities', 'deletes': [{'q': {}, 'limit': 0}]}}", NULL,
-         VD_ERR_NOT_IMPLEMENTED},
+        {"geo", "{'explain': {'delete': 'cities', 'deletes': [{'q': {}, 'limit': 0}]}}",
+         "{'executionStats.executionStages.nWouldDelete': 300}", 0},
         {"geo", "{'explain': {'delete': 'cities', 'deletes': []}, 'verbosity': 'queryPlanner'}",
          NULL, VD_ERR_INVALID_LENGTH},
         {"geo", "{'explain': {'foo': 1}}", NULL, VD_ERR_COMMAND_NOT_FOUND},
