@@ -6,6 +6,7 @@
 #include "veddb-storaged/catalog/catalog_private.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/catalog/rows.h"
+#include "veddb-storaged/transactions.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -187,10 +188,15 @@ static bool share_take(stor_collection_t *collection)
     return false;
 }
 
+void stor_catalog_share_end(stor_catalog_t *catalog, stor_collection_t *collection)
+{
+    share_give(catalog, collection);
+}
+
 int stor_catalog_fence(stor_request_t *request, stor_collection_t *collection, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    uint64_t give_up = vd_monotonic_ms() + STOR_FENCE_WAIT_MS;
+    uint64_t begun = vd_monotonic_ms(), give_up = begun + STOR_FENCE_WAIT_MS;
     int rc = VD_OK;
     atomic_store(&collection->state, STOR_FENCE_CLOSED);
     pthread_mutex_lock(&catalog->fence_lock);
@@ -198,6 +204,11 @@ int stor_catalog_fence(stor_request_t *request, stor_collection_t *collection, v
         cond_wait_ms(catalog, 20);
         request->checks = 0; /* each check looks at the clock */
         rc = stor_request_check(request, err);
+        if (rc == VD_OK && vd_monotonic_ms() - begun > STOR_TRANSACTION_SCHEMA_WAIT_MS) {
+            pthread_mutex_unlock(&catalog->fence_lock);
+            stor_transactions_kill_users(request->storage, collection);
+            pthread_mutex_lock(&catalog->fence_lock);
+        }
         if (rc == VD_OK && vd_monotonic_ms() > give_up)
             rc =
                 vd_error_set(err, VD_ERR_LOCK_TIMEOUT, "the collection stayed in use for too long");
@@ -216,9 +227,16 @@ void stor_catalog_unfence(stor_catalog_t *catalog, stor_collection_t *collection
     pthread_mutex_unlock(&catalog->fence_lock);
 }
 
-static int fence_wait(stor_request_t *request, vd_error_t *err)
+/* A transaction does not wait for long, since what is changed may wait for it. */
+static int fence_wait(stor_request_t *request, uint64_t begun_ms, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
+    if (request->transaction != NULL &&
+        vd_monotonic_ms() - begun_ms > STOR_TRANSACTION_LOCK_WAIT_MS)
+        return vd_error_set(err, VD_ERR_LOCK_TIMEOUT,
+                            "Unable to acquire lock within a max lock request timeout of '%dms' "
+                            "milliseconds.",
+                            STOR_TRANSACTION_LOCK_WAIT_MS);
     pthread_mutex_lock(&catalog->fence_lock);
     cond_wait_ms(catalog, 5);
     pthread_mutex_unlock(&catalog->fence_lock);
@@ -235,12 +253,18 @@ static int not_found(stor_request_t *request, vd_error_t *err)
 }
 
 /* *ret: NULL when it does not exist. False when it is fenced now: then nothing is held. */
-static bool try_acquire(stor_catalog_t *catalog, vd_map_t *map, vd_slice_t key,
+static bool try_acquire(const stor_request_t *request, vd_map_t *map, vd_slice_t key,
                         stor_collection_t **ret)
 {
+    stor_catalog_t *catalog = request->storage->catalog;
     pthread_rwlock_rdlock(&catalog->lock);
     stor_collection_t *collection = vd_map_get(map, key);
     bool open = collection == NULL || share_take(collection);
+    /* Who closed the fence waits for this transaction: no use to wait for him. */
+    if (!open && stor_transaction_holds(request, collection)) {
+        atomic_fetch_add(&collection->users, 1);
+        open = true;
+    }
     pthread_rwlock_unlock(&catalog->lock);
     *ret = open ? collection : NULL;
     return open;
@@ -249,18 +273,18 @@ static bool try_acquire(stor_catalog_t *catalog, vd_map_t *map, vd_slice_t key,
 static int acquire(stor_request_t *request, vd_map_t *map, vd_slice_t key,
                    stor_collection_t **ret_collection, vd_error_t *err)
 {
-    stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count < STOR_REQUEST_HELD_MAX);
+    uint64_t begun_ms = request->transaction == NULL ? 0 : vd_monotonic_ms();
     for (;;) {
         stor_collection_t *collection;
-        if (try_acquire(catalog, map, key, &collection)) {
+        if (try_acquire(request, map, key, &collection)) {
             if (collection == NULL)
                 return not_found(request, err);
             request->held[request->held_count++] = collection;
             *ret_collection = collection;
             return VD_OK;
         }
-        int rc = fence_wait(request, err);
+        int rc = fence_wait(request, begun_ms, err);
         if (rc != VD_OK)
             return rc;
     }
@@ -302,7 +326,11 @@ int stor_catalog_acquire_or_create(stor_request_t *request, vd_slice_t db, vd_sl
         if (rc == VD_ERR_NAMESPACE_NOT_FOUND) {
             vd_error_clear(&step);
             stor_create_options_t options = {VD_BSON_NONE, NULL};
-            rc = stor_catalog_create(request, db, name, &options, &step);
+            stor_session_t *session = request->session;
+            rc = stor_transaction_schema(request, VD_SLICE_NULL, &step);
+            if (rc == VD_OK)
+                rc = stor_catalog_create(request, db, name, &options, &step);
+            request->session = session;
             if (rc == VD_OK || rc == VD_ERR_NAMESPACE_EXISTS)
                 continue;
         }
@@ -317,11 +345,12 @@ int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespa
 {
     stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count + count <= STOR_REQUEST_HELD_MAX);
+    uint64_t begun_ms = request->transaction == NULL ? 0 : vd_monotonic_ms();
     for (;;) {
         uint32_t taken = 0;
         bool open = true;
         for (; open && taken < count; taken++)
-            open = try_acquire(catalog, catalog->by_ns, namespaces[taken], &ret_collections[taken]);
+            open = try_acquire(request, catalog->by_ns, namespaces[taken], &ret_collections[taken]);
         if (open) {
             for (uint32_t i = 0; i < count; i++)
                 if (ret_collections[i] != NULL)
@@ -332,7 +361,7 @@ int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespa
         for (uint32_t i = 0; i < taken; i++)
             if (ret_collections[i] != NULL)
                 share_give(catalog, ret_collections[i]);
-        int rc = fence_wait(request, err);
+        int rc = fence_wait(request, begun_ms, err);
         if (rc != VD_OK)
             return rc;
     }

@@ -8,7 +8,8 @@
  * Changes: create: file first, then row and journal entry in one transaction. drop: row and
  *          journal entry, then the file, when nobody uses it. One change at a time.
  * Locks:   hold several collections only by stor_catalog_acquire_many (fixed order); never change
- *          the schema while holding one.
+ *          the schema while holding one. Transactions (transactions.h) hold many, and wait for a
+ *          fence only briefly (VD_ERR_LOCK_TIMEOUT); a change that waits for long ends them.
  * Rows:    key "c" + id u64 BE -> BSON {id, db, name, uuid, options, created}; "m" + name -> BSON
  *          {v: ...} (meta: set id, term, auth epoch, segments of the journal "s" + number); "n" +
  *          id -> counters folded up to a journal position (counters.h).
@@ -71,6 +72,8 @@ VD_MUST_CHECK int stor_catalog_acquire_many(stor_request_t *request, const vd_sl
                                             vd_error_t *err);
 void stor_catalog_release(stor_request_t *request, stor_collection_t *collection);
 void stor_catalog_release_all(stor_request_t *request);
+/* Gives one share back: of those that transactions keep between requests. */
+void stor_catalog_share_end(stor_catalog_t *catalog, stor_collection_t *collection);
 
 /* ---- what exists: visits a consistent copy; ascending by name ---- */
 typedef struct {

@@ -7,6 +7,7 @@
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/facts.h"
+#include "veddb-storaged/transactions.h"
 
 /* ---- createIndexes ---- */
 
@@ -108,6 +109,8 @@ int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
         rc = specs_check(request, &args, err);
     if (rc == VD_OK)
         rc = quorum_check(args.commit_quorum, err);
+    if (rc == VD_OK)
+        rc = stor_transaction_schema(request, name, err);
     if (rc != VD_OK)
         return rc;
     bool there = stor_catalog_acquire(request, request->db, name, &collection, NULL) == VD_OK;

@@ -98,6 +98,12 @@ static int unknown_stage(vd_slice_t name, vd_error_t *err)
                         VD_SLICE_FMT(name));
 }
 
+static bool in_transaction_ok(const stor_stage_class_t *class)
+{
+    return class != &stor_stage_change_stream && class != &stor_stage_coll_stats &&
+           class != &stor_stage_index_stats && class != &stor_stage_current_op;
+}
+
 static int parse_stage(const stor_pipeline_context_t *context, vd_value_t spec,
                        stor_stage_t **ret_stage, vd_error_t *err)
 {
@@ -114,6 +120,11 @@ static int parse_stage(const stor_pipeline_context_t *context, vd_value_t spec,
     const stor_stage_class_t *class = stor_stage_find(name);
     if (class == NULL)
         return unknown_stage(name, err);
+    if (context->request != NULL && context->request->transaction != NULL &&
+        !in_transaction_ok(class))
+        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                            "Stage not supported inside of a multi-document transaction: %s",
+                            class->name);
     int rc = class->parse(context, value, ret_stage, err);
     if (rc == VD_OK)
         (*ret_stage)->class = class;
