@@ -8,6 +8,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/registry.h"
 #include "veddb-storaged/transactions.h"
 
@@ -24,6 +25,7 @@ struct stor_client_cursor {
     vd_bson_t originating;
     stor_session_key_t session; /* when has_lsid */
     int64_t transaction;        /* number of the one that it was opened in; -1 */
+    uint64_t pinned_at;         /* time of the snapshot that it reads; 0 */
     bool has_lsid, no_timeout, pinned, killed;
     uint64_t collection_id, left_us; /* left_us: of maxTimeMS; 0 = none */
     uint64_t opened_ms, last_used_ms, batches, documents;
@@ -83,6 +85,8 @@ void stor_batch_end(stor_batch_t *batch, int64_t cursor_id, vd_slice_t ns)
     stor_batch_close(batch);
     vd_bb_int64(bb, "id", cursor_id);
     vd_bb_string(bb, "ns", ns);
+    if (batch->request->pinned_at != 0)
+        vd_bb_timestamp(bb, "atClusterTime", batch->request->pinned_at);
     vd_bb_close(bb);
     batch->request->cursor_id = cursor_id;
     batch->request->cursor_ns = vd_arena_copy_slice(batch->request->arena, ns);
@@ -159,6 +163,7 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
     cursor->last_used_ms = cursor->opened_ms;
     cursor->read_level = request->read_level;
     cursor->transaction = request->transaction_number;
+    cursor->pinned_at = request->pinned_at;
     stor_transaction_cursor_opened(request);
     if (options->originating.len >= 5)
         cursor->originating =
@@ -390,6 +395,11 @@ int stor_cursors_more(stor_request_t *request, int64_t id, vd_slice_t ns, uint32
     int rc = pin(request, id, ns, &cursor, err);
     if (rc != VD_OK)
         return rc;
+    rc = stor_pin_again(request, cursor->pinned_at, err);
+    if (rc != VD_OK) {
+        (void)unpin(request->storage->cursors, cursor, true, &killed);
+        return rc;
+    }
     rc = await_begin(request, cursor, err);
     if (rc != VD_OK) {
         (void)unpin(request->storage->cursors, cursor, false, &killed);

@@ -11,6 +11,7 @@
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/metrics.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
 #include "veddb-storaged/transactions.h"
@@ -57,10 +58,9 @@ static int read_concern_level(stor_request_t *request, vd_slice_t level, vd_erro
     /* A transaction's first statement may be a write (transactions.c). */
     if (request->autocommit_given)
         return VD_OK;
-    if (request->read_level == STOR_READ_SNAPSHOT)
-        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                            "readConcern level snapshot is not built yet");
-    if (request->read_level != STOR_READ_LOCAL && (flags & STOR_COMMAND_READ_CONCERN) == 0)
+    uint32_t needed = request->read_level == STOR_READ_SNAPSHOT ? STOR_COMMAND_SNAPSHOT
+                                                                : STOR_COMMAND_READ_CONCERN;
+    if (request->read_level != STOR_READ_LOCAL && (flags & needed) == 0)
         return vd_error_set(
             err, VD_ERR_INVALID_OPTIONS,
             "Command %s does not support { readConcern: { level: \"%.*s\", provenance: "
@@ -95,6 +95,16 @@ static int read_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t 
         if (rc != VD_OK)
             return rc;
     }
+    if (request->at_cluster_time != 0 && request->read_level != STOR_READ_SNAPSHOT)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "readConcern level must be 'snapshot' when specifying atClusterTime");
+    if (request->at_cluster_time != 0 && request->after_cluster_time != 0)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "Specifying both afterClusterTime and atClusterTime is not allowed");
+    /* Snapshots belong to sessions. */
+    if (request->read_level == STOR_READ_SNAPSHOT && request->command.lsid.len != 16)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "readConcern level snapshot needs a session (lsid)");
     return VD_OK;
 }
 
@@ -609,7 +619,8 @@ static void wait_decide(stor_request_t *request)
                     concern->mode.len > 0 || concern->w > 1;
         if (more && (request->command.flags & VDP_COMMAND_NO_REPLY) == 0)
             wait->kind = STOR_WAIT_WRITE;
-    } else if (request->status == VD_OK && request->read_level == STOR_READ_MAJORITY) {
+    } else if (request->status == VD_OK && (request->read_level == STOR_READ_MAJORITY ||
+                                            request->read_level == STOR_READ_SNAPSHOT)) {
         wait->kind = STOR_WAIT_MAJORITY;
     } else if (request->status == VD_OK && request->read_level == STOR_READ_LINEARIZABLE) {
         wait->kind = STOR_WAIT_LINEARIZABLE;
@@ -679,7 +690,9 @@ static int begin(stor_request_t *request, vd_error_t *err)
     rc = VD_FAULT("request.before_handler", err);
     if (rc == VD_OK)
         rc = stor_request_check(request, err);
-    return rc == VD_OK ? stor_transaction_enter(request, err) : rc;
+    if (rc == VD_OK)
+        rc = stor_transaction_enter(request, err);
+    return rc == VD_OK ? stor_pin_enter(request, err) : rc;
 }
 
 void stor_request_run(stor_request_t *request, stor_session_t *session)
@@ -709,6 +722,7 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
         return;
     }
     stor_transaction_leave(request, rc);
+    stor_pin_leave(request);
     /* An error or a reply may have been decided by what an open transaction saw. */
     if (stor_txn_active(session)) {
         stor_request_depends(request, stor_txn_snapshot_newest(session));

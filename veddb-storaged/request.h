@@ -34,6 +34,11 @@ typedef struct stor_command stor_command_t;         /* commands/table.h */
 typedef struct stor_collection stor_collection_t;   /* catalog/catalog.h */
 typedef struct stor_transaction stor_transaction_t; /* transactions.h */
 
+/* What existed when a snapshot was taken (catalog.h); zeros: there is none. */
+typedef struct {
+    uint64_t destroyed, next_id;
+} stor_catalog_mark_t;
+
 typedef enum {
     STOR_READ_LOCAL, /* also available */
     STOR_READ_MAJORITY,
@@ -148,7 +153,10 @@ struct stor_request {
     stor_collection_t *held[STOR_REQUEST_HELD_MAX];
     void *executing; /* sessions.c: the session whose retryable write or transaction this is */
     stor_transaction_t *transaction; /* open, while one of its statements runs */
-    stor_session_t *worker_session;  /* then: the worker's own */
+    struct stor_pin *pin;            /* the snapshot that is read outside of one (pins.h) */
+    uint64_t pinned_at;              /* its time */
+    stor_session_t *worker_session;  /* with either: the worker's own; else NULL */
+    stor_catalog_mark_t catalog_mark;
     struct vd_daemon_slot
         *slot; /* the worker's sign of life, stamped by stor_request_check; or NULL */
     bool slow_lane;

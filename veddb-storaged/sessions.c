@@ -9,6 +9,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/sessions_private.h"
 
 #include <openssl/sha.h>
@@ -638,6 +639,7 @@ static void session_end(stor_storage_t *storage, const stor_session_key_t *key,
                         stor_session_t *session, int64_t before_ms)
 {
     (void)stor_transactions_kill(storage, VD_ERR_INTERRUPTED, is_session, key);
+    stor_pins_end(storage, is_session, key);
     (void)stor_cursors_kill_sessions(storage->cursors, is_session, key);
     if (session_remove(storage->sessions, key))
         rows_remove(session, key, before_ms);

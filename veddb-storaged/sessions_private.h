@@ -10,10 +10,11 @@
 #include "veddb-storaged/sessions.h"
 #include "veddb-storaged/transactions.h"
 
-#define STOR_SESSION_SHARDS   16
-#define STOR_TRANSACTION_STMT (UINT32_MAX - 1) /* first statement of a row that tells of a commit  \
-                                                */
-#define STOR_KIND_TRANSACTION 5                /* kind of such a row */
+#define STOR_SESSION_SHARDS 16
+#define STOR_TRANSACTION_STMT                                                                      \
+    (UINT32_MAX - 1)            /* first statement of a row that tells of a commit                 \
+                                 */
+#define STOR_KIND_TRANSACTION 5 /* kind of such a row */
 #define STOR_SESSION_WAIT_NS  20000000
 
 /* What the newest txnNumber was used for. */
@@ -60,6 +61,7 @@ struct stor_sessions {
     atomic_uint_fast64_t count;
     stor_session_key_t sweep_at; /* keeper only */
     transactions_t transactions;
+    struct stor_pins *pins; /* pins.h */
 };
 
 static inline shard_t *stor_sessions_shard(stor_sessions_t *sessions, const stor_session_key_t *key)

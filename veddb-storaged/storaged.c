@@ -9,6 +9,7 @@
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/sessions.h"
 #include "veddb-storaged/transactions.h"
@@ -84,7 +85,7 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
         .cache_bytes = options->cache_bytes,
         .eviction_threads_max = settings->threads > 4 ? 4 : (uint32_t)settings->threads,
         .sessions_max = (uint32_t)settings->threads + STOR_LONG_WORKERS + OTHER_SESSIONS +
-                        STOR_TRANSACTIONS_MAX + STOR_TRANSACTIONS_IDLE,
+                        STOR_TRANSACTIONS_MAX + STOR_TRANSACTIONS_IDLE + STOR_PINS_MAX,
         .bootstrap = options->bootstrap,
         .keys = keys,
         .reserve_min_bytes = options->reserve_min_bytes,

@@ -12,6 +12,7 @@
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/pending.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/sessions_private.h"
 
@@ -30,6 +31,7 @@ struct stor_transaction {
     uint64_t opened_us, statement_us, active_us;
     int64_t started_wall_ms;
     uint64_t snapshot, lifetime_ms, bytes_max;
+    stor_catalog_mark_t catalog;
     stor_read_level_t read_level;
     bool active; /* list's lock: a statement runs; so are held, changes and bytes */
     uint64_t changes, bytes;
@@ -112,6 +114,7 @@ void stor_transactions_init(stor_sessions_t *sessions)
     transactions_t *all = &sessions->transactions;
     (void)pthread_mutex_init(&all->lock, NULL);
     vd_list_init(&all->open);
+    sessions->pins = stor_pins_create(sessions->storage);
     all->bytes_max = bytes_max(sessions->storage);
 }
 
@@ -120,6 +123,7 @@ void stor_transactions_done(stor_sessions_t *sessions)
     transactions_t *all = &sessions->transactions;
     (void)stor_transactions_kill(sessions->storage, VD_ERR_INTERRUPTED_AT_SHUTDOWN, NULL, NULL);
     VD_ASSERT(atomic_load(&all->open_count) == 0);
+    stor_pins_destroy(&sessions->pins);
     while (all->idle_count > 0)
         stor_session_close(&all->idle[--all->idle_count]);
     (void)pthread_mutex_destroy(&all->lock);
@@ -202,9 +206,14 @@ static int too_many(stor_request_t *request, vd_error_t *err)
     return VD_ERR_TEMPORARILY_UNAVAILABLE;
 }
 
+uint64_t stor_transaction_lifetime_ms(const stor_storage_t *storage)
+{
+    uint64_t ms = storage->settings.transaction_lifetime_ms;
+    return ms != 0 ? ms : STOR_TRANSACTION_LIFETIME_MS;
+}
+
 static stor_transaction_t *transaction_make(stor_request_t *request, const session_t *session)
 {
-    const stor_settings_t *settings = &request->storage->settings;
     stor_transaction_t *t = vd_xalloc(sizeof *t);
     t->key = session->key;
     t->number = request->transaction_number;
@@ -214,8 +223,8 @@ static stor_transaction_t *transaction_make(stor_request_t *request, const sessi
     t->opened_us = vd_monotonic_us();
     t->started_wall_ms = vd_wall_ms();
     t->read_level = request->read_level;
-    t->lifetime_ms = settings->transaction_lifetime_ms != 0 ? settings->transaction_lifetime_ms
-                                                            : STOR_TRANSACTION_LIFETIME_MS;
+    t->lifetime_ms = stor_transaction_lifetime_ms(request->storage);
+    t->catalog = stor_catalog_mark(request->storage->catalog);
     t->bytes_max = transactions_of(request->storage)->bytes_max;
     return t;
 }
@@ -325,9 +334,6 @@ int stor_transaction_check(stor_request_t *request, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     if (request->transaction_number < 0) {
-        if (request->at_cluster_time != 0)
-            return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                                "readConcern atClusterTime is not built yet");
         if ((request->entry->flags & STOR_COMMAND_ENDS_TRANSACTION) == 0)
             return VD_OK;
         return request->txn_number >= 0
@@ -395,6 +401,7 @@ static void statement_begins(stor_request_t *request, session_t *session)
     request->transaction = t;
     request->worker_session = request->session;
     request->session = t->session;
+    request->catalog_mark = t->catalog;
     /* Whatever it finds, or finds missing, its snapshot decides. */
     stor_request_depends(request, t->snapshot);
 }
@@ -469,6 +476,13 @@ static bool shares_keep(stor_request_t *request)
     return true;
 }
 
+static void worker_session_back(stor_request_t *request)
+{
+    request->session = request->worker_session;
+    request->worker_session = NULL;
+    request->catalog_mark = (stor_catalog_mark_t){0};
+}
+
 void stor_transaction_leave(stor_request_t *request, int rc)
 {
     session_t *session = request->executing;
@@ -477,7 +491,7 @@ void stor_transaction_leave(stor_request_t *request, int rc)
     if (t == NULL)
         return;
     transactions_t *all = transactions_of(storage);
-    request->session = request->worker_session;
+    worker_session_back(request);
     atomic_fetch_sub(&all->active_count, 1);
     bool over = rc != VD_OK || t->failed || !shares_keep(request);
     lock(all);
@@ -550,6 +564,7 @@ int stor_transaction_schema(stor_request_t *request, vd_slice_t name, vd_error_t
                                 VD_SLICE_FMT(request->db), VD_SLICE_FMT(name));
     }
     request->session = request->worker_session;
+    request->catalog_mark = (stor_catalog_mark_t){0};
     return VD_OK;
 }
 
@@ -668,7 +683,7 @@ int stor_transaction_commit(stor_request_t *request, vd_error_t *err)
     committed_told(request, timestamp);
     session->committed = timestamp;
     request->transaction = NULL;
-    request->session = request->worker_session;
+    worker_session_back(request);
     atomic_fetch_sub(&transactions_of(storage)->active_count, 1);
     t = detach(storage, session, STOR_NUMBER_COMMITTED);
     stor_transaction_end(storage, &t, true);
@@ -806,12 +821,14 @@ void stor_transactions_expire(stor_storage_t *storage)
 {
     transactions_t *all = transactions_of(storage);
     uint64_t now_us = vd_monotonic_us();
+    bool is_short = cache_is_short(storage);
+    stor_pins_expire(storage, is_short);
     if (stor_transactions_open(storage) == 0)
         return;
     uint32_t expired = end_chosen(storage, VD_ERR_TRANSACTION_EXCEEDED_LIFETIME, is_old, &now_us);
     if (expired > 0)
         vd_log(VD_LOG_INFO, "transactions were open for too long", "transactions=%u", expired);
-    if (!cache_is_short(storage))
+    if (!is_short)
         return;
     lock(all);
     vd_node_t *node = vd_list_first(&all->open);

@@ -75,6 +75,8 @@ uint32_t stor_transactions_kill(stor_storage_t *storage, int code,
 void stor_transactions_kill_users(stor_storage_t *storage, const stor_collection_t *collection);
 /* Those that are too old; the oldest when the cache is short (keeper). */
 void stor_transactions_expire(stor_storage_t *storage);
+/* settings, or what is usual. */
+uint64_t stor_transaction_lifetime_ms(const stor_storage_t *storage);
 uint32_t stor_transactions_open(const stor_storage_t *storage);
 
 /* ---- figures ---- */

@@ -125,6 +125,26 @@ test('a change stream tells of a transaction at once, in order', async () => {
   assert.equal(plain.txnNumber, undefined, 'a retryable write is none');
 });
 
+test('a snapshot session sees one state; readConcern snapshot by itself', async () => {
+  const a = db.collection('snap1'), b = db.collection('snap2');
+  await a.insertMany(Array.from({length: 300}, (_, i) => ({_id: i, n: 0})));
+  await b.insertOne({_id: 1, n: 0});
+  await client.withSession({snapshot: true}, async (session) => {
+    assert.equal((await b.findOne({}, {session})).n, 0);
+    const cursor = a.find({}, {session, batchSize: 10});
+    await cursor.next();
+    await a.updateMany({}, {$inc: {n: 1}});
+    await b.updateOne({_id: 1}, {$inc: {n: 1}});
+    assert.deepEqual([...new Set((await cursor.toArray()).map((d) => d.n))], [0]);
+    assert.equal((await b.findOne({}, {session})).n, 0);
+    assert.deepEqual(await a.distinct('n', {}, {session}), [0]);
+    assert.deepEqual(await a.aggregate([{$group: {_id: '$n'}}], {session}).toArray(), [{_id: 0}]);
+    const both = await Promise.all([a.countDocuments({n: 0}, {session}), b.countDocuments({n: 0}, {session})]);
+    assert.deepEqual(both, [300, 1]);
+  });
+  assert.equal((await b.findOne({}, {readConcern: {level: 'snapshot'}})).n, 1);
+});
+
 test('16 clients move money while storage is killed; no error gets through, no money is lost', {timeout: 240000}, async () => {
   const accounts = 20, collection = db.collection('accounts');
   await collection.insertMany(Array.from({length: accounts}, (_, i) => ({_id: i, n: 100})));

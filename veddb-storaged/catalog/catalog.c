@@ -129,6 +129,7 @@ void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection)
 void stor_catalog_leave(stor_catalog_t *catalog, stor_collection_t *collection)
 {
     pthread_rwlock_wrlock(&catalog->lock);
+    atomic_fetch_add(&catalog->destroyed, 1);
     (void)vd_map_remove(catalog->by_ns, vd_slice_str(collection->ns));
     (void)vd_map_remove(catalog->by_id, vd_key_u64(&collection->id));
     pthread_rwlock_unlock(&catalog->lock);
@@ -139,6 +140,9 @@ void stor_catalog_swap(stor_catalog_t *catalog, stor_collection_t *from, stor_co
 {
     VD_ASSERT(from->id == to->id);
     pthread_rwlock_wrlock(&catalog->lock);
+    to->moved = from->moved;
+    if (strcmp(from->ns, to->ns) != 0)
+        to->moved = atomic_fetch_add(&catalog->destroyed, 1) + 1;
     (void)vd_map_remove(catalog->by_ns, vd_slice_str(from->ns));
     if (dropped != NULL) {
         (void)vd_map_remove(catalog->by_ns, vd_slice_str(dropped->ns));
@@ -270,6 +274,29 @@ static bool try_acquire(const stor_request_t *request, vd_map_t *map, vd_slice_t
     return open;
 }
 
+stor_catalog_mark_t stor_catalog_mark(stor_catalog_t *catalog)
+{
+    return (stor_catalog_mark_t){atomic_load(&catalog->destroyed) + 1,
+                                 atomic_load(&catalog->next_id)};
+}
+
+/* Whether the request's snapshot was taken when the name meant the same. Makings alone do no harm:
+ * the collection is empty in the snapshot, as it was when it did not exist. */
+static int snapshot_check(const stor_request_t *request, const stor_collection_t *collection,
+                          vd_error_t *err)
+{
+    const stor_catalog_mark_t *mark = &request->catalog_mark;
+    uint64_t now = atomic_load(&request->storage->catalog->destroyed) + 1;
+    if (mark->destroyed == 0 || mark->destroyed == now ||
+        (collection != NULL && collection->id < mark->next_id &&
+         collection->moved + 1 <= mark->destroyed) ||
+        (collection != NULL && stor_transaction_holds(request, collection)))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_SNAPSHOT_UNAVAILABLE,
+                        "Unable to read from a snapshot due to pending collection catalog changes; "
+                        "please retry the operation.");
+}
+
 static int acquire(stor_request_t *request, vd_map_t *map, vd_slice_t key,
                    stor_collection_t **ret_collection, vd_error_t *err)
 {
@@ -278,6 +305,11 @@ static int acquire(stor_request_t *request, vd_map_t *map, vd_slice_t key,
     for (;;) {
         stor_collection_t *collection;
         if (try_acquire(request, map, key, &collection)) {
+            int rc = snapshot_check(request, collection, err);
+            if (rc != VD_OK && collection != NULL)
+                share_give(request->storage->catalog, collection);
+            if (rc != VD_OK)
+                return rc;
             if (collection == NULL)
                 return not_found(request, err);
             request->held[request->held_count++] = collection;

@@ -34,6 +34,7 @@ struct stor_collection {
     vd_slice_t db, name; /* into ns */
     uint8_t uuid[16];
     bool is_auth;             /* admin.system.users or .roles */
+    uint64_t moved;           /* renamed: at which count of destructions; 0 */
     bool images;              /* changeStreamPreAndPostImages: writes journal what was before */
     vd_bson_t options;        /* as given to create, normalised: what listCollections shows */
     stor_filter_t *validator; /* NULL = none; borrowed from options_arena */
@@ -91,6 +92,10 @@ VD_MUST_CHECK int stor_catalog_list(stor_catalog_t *catalog, vd_arena_t *arena, 
                                     bool sizes, stor_collection_info_t **ret_infos,
                                     uint32_t *ret_count, vd_error_t *err);
 bool stor_catalog_database_exists(stor_catalog_t *catalog, vd_slice_t db);
+
+/* What exists now, for a snapshot that is about to be taken: a collection that was made, dropped or
+ * renamed since can't be read in it (VD_ERR_SNAPSHOT_UNAVAILABLE; request->catalog_mark). */
+stor_catalog_mark_t stor_catalog_mark(stor_catalog_t *catalog);
 
 /* ---- changes: each is durable when the reply's dependency is ---- */
 typedef struct {

@@ -328,7 +328,7 @@ int stor_run_aggregate(stor_request_t *request, vd_error_t *err)
         rc = stor_read_collection(request, args.collection, &collection_id, &collection, err);
     if (rc != VD_OK)
         return rc;
-    if (collection != NULL && request->transaction == NULL && args.batch_size != 0 &&
+    if (collection != NULL && request->worker_session == NULL && args.batch_size != 0 &&
         vd_bson_is_empty(args.let) && counts_all(args.pipeline, &id, &field))
         return answer_count(request, collection, id, field, err);
     return aggregate_cursor(request, collection_id, vd_arena_create(), err);

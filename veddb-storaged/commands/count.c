@@ -220,5 +220,7 @@ int stor_run_distinct(stor_request_t *request, vd_error_t *err)
     stor_query_close(&query);
     vd_arena_destroy(&distinct.arena);
     vd_bb_close(&request->reply);
+    if (request->pinned_at != 0)
+        vd_bb_timestamp(&request->reply, "atClusterTime", request->pinned_at);
     return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
 }

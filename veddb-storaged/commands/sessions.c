@@ -9,6 +9,7 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/registry.h"
 #include "veddb-storaged/transactions.h"
 
@@ -188,6 +189,7 @@ static void kill_matching(stor_request_t *request, const pattern_t *pattern)
 {
     (void)stor_registry_kill_sessions(request->storage, pattern_matches, pattern, request);
     (void)stor_transactions_kill(request->storage, VD_ERR_INTERRUPTED, pattern_matches, pattern);
+    stor_pins_end(request->storage, pattern_matches, pattern);
     (void)stor_cursors_kill_sessions(request->storage->cursors, pattern_matches, pattern);
 }
 

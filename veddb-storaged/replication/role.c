@@ -10,6 +10,7 @@
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/registry.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/transactions.h"
@@ -247,6 +248,7 @@ static int change(stor_storage_t *storage, stor_session_t *session, int role, ro
 {
     bool was_primary = atomic_load(&storage->replication->role) == VDP_ROLE_PRIMARY;
     int rc = VD_OK;
+    stor_pins_end(storage, NULL, NULL); /* what is loaded or undone must not be in use */
     /* Also from term to term as primary: no transaction may have begun in one and end in the other.
      */
     if (was_primary)
