@@ -275,6 +275,7 @@ void stor_pin_leave(stor_request_t *request)
     stor_pins_t *pins = request->storage->sessions->pins;
     vd_list_t out;
     vd_list_init(&out);
+    stor_txn_rest(pin->session);
     request->session = request->worker_session;
     request->worker_session = NULL;
     request->pin = NULL;

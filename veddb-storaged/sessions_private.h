@@ -34,7 +34,7 @@ typedef struct {
     stor_request_t *executor; /* lock; whose, while executing */
     int doom;                 /* lock; code by which the open transaction must end; 0 */
     stor_number_use_t use;    /* lock, for changes */
-    uint64_t committed;       /* of STOR_NUMBER_COMMITTED: its timestamp; 0: it changed nothing */
+    uint64_t committed;       /* of STOR_NUMBER_COMMITTED: its timestamp, or what it saw */
     stor_transaction_t *transaction; /* lock; of STOR_NUMBER_OPEN */
 } session_t;
 

@@ -191,12 +191,12 @@ void stor_transaction_replace(stor_storage_t *storage, session_t *session, int64
     stor_transaction_end(storage, &t, false);
 }
 
-static int too_many(stor_request_t *request, vd_error_t *err)
+/* The code has no label of its own; but the whole may be tried again. */
+static int no_room(stor_request_t *request, const char *message, vd_error_t *err)
 {
     vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
     vd_bson_t labels;
-    vd_error_set(err, VD_ERR_TEMPORARILY_UNAVAILABLE, "too many transactions are open (limit %d)",
-                 STOR_TRANSACTIONS_MAX);
+    vd_error_set(err, VD_ERR_TEMPORARILY_UNAVAILABLE, "%s", message);
     vd_bb_init_arena(bb, request->arena, 256);
     vd_bb_begin_array(bb, "errorLabels");
     vd_bb_cstr(bb, "0", "TransientTransactionError");
@@ -236,7 +236,7 @@ static int transaction_begin(stor_request_t *request, session_t *session, vd_err
     transactions_t *all = transactions_of(storage);
     if (atomic_fetch_add(&all->open_count, 1) >= STOR_TRANSACTIONS_MAX) {
         atomic_fetch_sub(&all->open_count, 1);
-        return too_many(request, err);
+        return no_room(request, "too many transactions are open", err);
     }
     stor_transaction_t *t = transaction_make(request, session);
     int rc = stor_transactions_session_take(storage->sessions, &t->session, err);
@@ -408,17 +408,23 @@ static void statement_begins(stor_request_t *request, session_t *session)
 
 /* A commit that is not known here may be known to those who could still undo what we say: so the
  * answer waits until an entry of ours is on a majority. */
-static void unknown_commit(stor_request_t *request)
+static int unknown_commit(stor_request_t *request, int code, vd_error_t *err)
 {
     static const uint8_t text[] = "\x1c\0\0\0unknown transaction, commit";
+    vd_error_t step = VD_ERROR_INIT;
     uint64_t timestamp = 0;
-    if (!is_commit(request) || stor_replication_alone(request->storage) ||
+    if (!is_commit(request) || stor_replication_alone(request->storage))
+        return code;
+    int rc =
         stor_replication_noop(request->storage, request->session,
-                              (vd_value_t){text, sizeof text, VD_BSON_STRING}, &timestamp,
-                              NULL) != VD_OK)
-        return;
+                              (vd_value_t){text, sizeof text, VD_BSON_STRING}, &timestamp, &step);
+    if (rc != VD_OK) { /* whether it was committed is not for us to say */
+        vd_error_copy(&step, err);
+        return rc;
+    }
     stor_request_depends(request, timestamp);
     request->operation_time = timestamp;
+    return code;
 }
 
 int stor_transaction_enter(stor_request_t *request, vd_error_t *err)
@@ -430,7 +436,7 @@ int stor_transaction_enter(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = number_check(request, session, err);
     if (rc == VD_ERR_NO_SUCH_TRANSACTION)
-        unknown_commit(request);
+        rc = unknown_commit(request, rc, err);
     if (rc == VD_OK && request->start_given) {
         stor_transaction_replace(request->storage, session, request->transaction_number,
                                  STOR_NUMBER_ABORTED);
@@ -491,6 +497,7 @@ void stor_transaction_leave(stor_request_t *request, int rc)
     if (t == NULL)
         return;
     transactions_t *all = transactions_of(storage);
+    stor_txn_rest(t->session);
     worker_session_back(request);
     atomic_fetch_sub(&all->active_count, 1);
     bool over = rc != VD_OK || t->failed || !shares_keep(request);
@@ -577,8 +584,7 @@ int stor_transaction_change(stor_request_t *request, stor_collection_t *collecti
     if (t->pending == NULL)
         t->pending = stor_pending_create(t->bytes_max);
     if (atomic_load_explicit(&all->bytes, memory_order_relaxed) > TOTAL_BYTES_FACTOR * t->bytes_max)
-        return vd_error_set(err, VD_ERR_TEMPORARILY_UNAVAILABLE,
-                            "the changes of all open transactions take too much memory");
+        return no_room(request, "the changes of all open transactions take too much memory", err);
     uint64_t before = stor_pending_bytes(t->pending);
     int rc = stor_pending_add(t->pending, collection, key, change, old_document, old_version, err);
     uint64_t more = stor_pending_bytes(t->pending) - before;
@@ -681,7 +687,8 @@ int stor_transaction_commit(stor_request_t *request, vd_error_t *err)
         atomic_fetch_add(&transactions_of(storage)->rows, 1);
     }
     committed_told(request, timestamp);
-    session->committed = timestamp;
+    /* One that only read waits for what it saw, each time that it is asked. */
+    session->committed = timestamp != 0 ? timestamp : t->snapshot;
     request->transaction = NULL;
     worker_session_back(request);
     atomic_fetch_sub(&transactions_of(storage)->active_count, 1);
@@ -821,10 +828,10 @@ void stor_transactions_expire(stor_storage_t *storage)
 {
     transactions_t *all = transactions_of(storage);
     uint64_t now_us = vd_monotonic_us();
+    if (stor_transactions_open(storage) == 0 && stor_pins_count(storage) == 0)
+        return;
     bool is_short = cache_is_short(storage);
     stor_pins_expire(storage, is_short);
-    if (stor_transactions_open(storage) == 0)
-        return;
     uint32_t expired = end_chosen(storage, VD_ERR_TRANSACTION_EXCEEDED_LIFETIME, is_old, &now_us);
     if (expired > 0)
         vd_log(VD_LOG_INFO, "transactions were open for too long", "transactions=%u", expired);

@@ -283,6 +283,12 @@ bool stor_txn_active(const stor_session_t *session)
     return session->active;
 }
 
+void stor_txn_rest(stor_session_t *session)
+{
+    VD_ASSERT(session->active);
+    stor_session_cursors_reset(session);
+}
+
 uint64_t stor_txn_snapshot_newest(const stor_session_t *session)
 {
     VD_ASSERT(session->active);

@@ -43,6 +43,8 @@ void stor_txn_timestamp_given(stor_session_t *session, uint64_t timestamp);
 VD_MUST_CHECK int stor_txn_commit(stor_session_t *session, vd_error_t *err);
 void stor_txn_rollback(stor_session_t *session);
 bool stor_txn_active(const stor_session_t *session);
+/* A transaction that stays open is left alone for a while: no cursor keeps a position. */
+void stor_txn_rest(stor_session_t *session);
 /* The dependency of a read that found nothing: newest commit that this transaction's snapshot may
  * have seen. */
 uint64_t stor_txn_snapshot_newest(const stor_session_t *session);
