@@ -499,10 +499,11 @@ Test(transactions, they_end_by_age_and_by_kills)
     cr_assert_eq(stor_transactions_open(&reads->storage), 0);
     run(reads, "{'find': 'c'" NEXT, VD_ERR_NO_SUCH_TRANSACTION, NULL);
     reads->storage.settings.transaction_lifetime_ms = 0;
-    static const char *const kills[] = {
-        "{'killSessions': []}", "{'killAllSessions': []}", "{'killAllSessionsByPattern': []}",
+    static const char end[] =
         "{'endSessions': [{'id': {'$binary': {'base64': 'AQEBAQEBAQEBAQEBAQEBAQ==', 'subType': "
-        "'04'}}}]}"};
+        "'04'}}}]}";
+    static const char *const kills[] = {"{'killSessions': []}", "{'killAllSessions': []}",
+                                        "{'killAllSessionsByPattern': []}", end};
     for (size_t i = 0; i < VD_COUNT_OF(kills); i++) {
         in_transaction(reads, 1, 2 + (int64_t)i);
         run(reads, "{'insert': 'c', 'documents': [{'_id': 5}]" FIRST, VD_OK, NULL);
@@ -569,7 +570,8 @@ Test(transactions, there_is_a_limit)
 {
     reads_t *reads = reads_open();
     seed(reads);
-    int open = 0, rc = VD_OK;
+    uint32_t open = 0;
+    int rc = VD_OK;
     for (int i = 0; rc == VD_OK && i < 100; i++) { /* the engine of this test has 32 sessions */
         in_transaction(reads, (uint8_t)(i + 1), 1);
         rc = reads_run(reads, "db", "{'find': 'c'" FIRST);
