@@ -50,6 +50,7 @@ typedef struct {
     atomic_uint open_count, active_count;
     atomic_uint_fast64_t bytes; /* of changes, in all of them */
     uint64_t bytes_max;         /* of one */
+    uint64_t aside, aside_ms;   /* keeper only: old versions evicted, and when that was looked at */
     stor_session_t *idle[STOR_TRANSACTIONS_IDLE];
     uint32_t idle_count;
     atomic_uint_fast64_t started, committed, aborted, rows;

@@ -16,8 +16,10 @@
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/sessions_private.h"
 
-#define CACHE_DIRTY_MAX    25 /* percent of the cache: above, the oldest ends */
-#define CACHE_USED_MAX     94
+#define CACHE_DIRTY_MAX    28 /* percent of the cache: above, the oldest ends */
+#define CACHE_USED_MAX     97
+#define ASIDE_MAX          5000 /* old versions between two looks; a checkpoint alone writes few */
+#define ASIDE_LOOK_MS      5000
 #define CACHE_AGE_MIN_MS   1000 /* a younger one does not hold much back */
 #define COLLECTIONS_MAX    1000 /* in which one may have shares */
 #define TOTAL_BYTES_FACTOR 3    /* all open ones together, against the most of one */
@@ -293,10 +295,13 @@ static int place_check(const stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
                             "Cannot run command against the '%.*s' database in a transaction.",
                             VD_SLICE_FMT(request->db));
-    if (request->start_given && (ends || (flags & STOR_COMMAND_NOT_FIRST) != 0))
+    if (request->start_given && ends)
         return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
-                            "Cannot run '%s' as the first operation in a multi-document "
-                            "transaction.",
+                            "Cannot start a transaction with %s",
+                            is_commit(request) ? "a commit" : "an abort");
+    if (request->start_given && (flags & STOR_COMMAND_NOT_FIRST) != 0)
+        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                            "Cannot run %s as the first operation in a multi-document transaction.",
                             name);
     vd_slice_t field;
     vd_value_t first;
@@ -814,11 +819,20 @@ static bool is_same(const stor_transaction_t *t, const void *context)
     return t == context;
 }
 
-/* One snapshot that stays open keeps all that was written since in the cache. */
+/* One snapshot that stays open keeps all that was written since in the cache; what has no place
+ * there is written aside, which must not go on. */
 static bool cache_is_short(stor_storage_t *storage)
 {
+    transactions_t *all = transactions_of(storage);
     stor_engine_stats_t stats;
+    uint64_t now_ms = vd_monotonic_ms();
     stor_engine_stats(storage->engine, &stats);
+    bool looked = all->aside_ms != 0 && now_ms - all->aside_ms < ASIDE_LOOK_MS;
+    uint64_t aside = looked ? stats.old_versions_evicted - all->aside : 0;
+    all->aside = stats.old_versions_evicted;
+    all->aside_ms = now_ms;
+    if (aside > ASIDE_MAX)
+        return true;
     return stats.cache_bytes_max > 0 &&
            (stats.cache_bytes_dirty * 100 > stats.cache_bytes_max * CACHE_DIRTY_MAX ||
             stats.cache_bytes_used * 100 > stats.cache_bytes_max * CACHE_USED_MAX);

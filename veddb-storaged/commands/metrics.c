@@ -84,6 +84,8 @@ static int engine_print(const stor_storage_t *storage, vd_buf_t *out)
         {"veddb_storage_cache_written_bytes_total", false, "written from the cache",
          s.cache_bytes_written},
         {"veddb_storage_pages_evicted_total", false, "pages put out of the cache", s.pages_evicted},
+        {"veddb_storage_old_versions_evicted_total", false,
+         "versions that snapshots kept and the cache could not", s.old_versions_evicted},
         {"veddb_storage_log_written_bytes_total", false, "write-ahead log", s.log_bytes_written},
         {"veddb_storage_checkpoints_total", false, "checkpoints", s.checkpoints},
         {"veddb_storage_transactions_committed_total", false, "commits", s.txn_commits},

@@ -520,6 +520,35 @@ Test(transactions, they_end_by_age_and_by_kills)
     close_checked(reads);
 }
 
+/* A snapshot that stays open would fill the cache, and then the disk. */
+Test(transactions, the_oldest_ends_when_the_cache_is_short, .timeout = 120)
+{
+    reads_t *reads = reads_open();
+    char *text = malloc(400000), *at = text;
+    at += sprintf(at, "{'insert': 'c', 'documents': [");
+    for (int i = 0; i < 1000; i++)
+        at += sprintf(at, "%s{'_id': %d, 'p': '%0200d'}", i == 0 ? "" : ", ", i, i);
+    sprintf(at, "]}");
+    outside(reads);
+    run(reads, text, VD_OK, "{'n': 1000}");
+    in_transaction(reads, 1, 1);
+    run(reads, "{'find': 'c', 'filter': {'_id': 1}" FIRST, VD_OK, NULL);
+    int round = 0;
+    for (; round < 400 && stor_transactions_open(&reads->storage) > 0; round++) {
+        at = text + sprintf(text, "{'update': 'c', 'updates': [{'q': {}, 'u': {'$set': {'p': '");
+        memset(at, 'a' + round % 20, 4000);
+        strcpy(at + 4000, "'}}, 'multi': true}]}");
+        outside(reads);
+        run(reads, text, VD_OK, "{'nModified': 1000}");
+        stor_transactions_expire(&reads->storage);
+    }
+    cr_assert_eq(stor_transactions_open(&reads->storage), 0, "after %d rounds", round);
+    in_transaction(reads, 1, 1);
+    run(reads, "{'find': 'c'" NEXT, VD_ERR_NO_SUCH_TRANSACTION, NULL);
+    free(text);
+    close_checked(reads);
+}
+
 /* Changes of more than one journal part, and more than a transaction may hold. */
 Test(transactions, large_ones)
 {
