@@ -636,8 +636,9 @@ class NotYet(Case):
         self.refused(self.c.inline_map_reduce, "function(){}", "function(){}")
 
     def test_snapshot_reads(self):
-        self.refused(self.db.command, "find", self.c.name, readConcern={"level": "snapshot"})
-        self.refused(self.db.command, "find", self.c.name, readConcern={"level": "snapshot", "atClusterTime": Timestamp(1, 1)})
+        reply = self.db.command("find", self.c.name, readConcern={"level": "snapshot"})
+        self.assertEqual(len(reply["cursor"]["firstBatch"]), 3)
+        self.refused(self.db.command, "find", self.c.name, readConcern={"level": "snapshot", "atClusterTime": Timestamp(1, 1)}, code=246)
 
     def test_unknown_command(self):
         self.refused(self.db.command, "nonsense", code=59, words="no such command: 'nonsense'")
