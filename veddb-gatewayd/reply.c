@@ -40,23 +40,45 @@ bool gate_reply_is_state_change(int code)
     }
 }
 
+/* The transaction has changed nothing, and as a whole may be tried again. */
+static bool is_transient(int code)
+{
+    switch (code) {
+    case VD_ERR_WRITE_CONFLICT:
+    case VD_ERR_LOCK_TIMEOUT:
+    case VD_ERR_SNAPSHOT_UNAVAILABLE:
+        return true;
+    default:
+        return -code == 239; /* SnapshotTooOld */
+    }
+}
+
+/* Of commitTransaction and abortTransaction. Who knows of no transaction may be a primary that was
+ * deposed: it is believed only when its answer is on a majority. */
+static unsigned end_labels(int code, unsigned facts)
+{
+    bool commit = (facts & GATE_REPLY_COMMIT) != 0;
+    unsigned labels = 0;
+    if (is_transient(code) ||
+        (code == VD_ERR_NO_SUCH_TRANSACTION && (facts & GATE_REPLY_CONCERN_FAILED) == 0))
+        return VD_LABEL_TRANSIENT_TRANSACTION;
+    if (is_retryable(code))
+        labels |= VD_LABEL_RETRYABLE_WRITE | (commit ? VD_LABEL_UNKNOWN_COMMIT : 0);
+    if (commit && (code == VD_ERR_MAX_TIME_MS_EXPIRED || code == VD_ERR_WRITE_CONCERN_FAILED))
+        labels |= VD_LABEL_UNKNOWN_COMMIT;
+    return labels;
+}
+
 unsigned gate_reply_labels(int code, unsigned facts)
 {
-    unsigned labels = 0;
-    if ((facts & GATE_REPLY_COMMIT) != 0) {
-        if (is_retryable(code))
-            labels |= VD_LABEL_RETRYABLE_WRITE | VD_LABEL_UNKNOWN_COMMIT;
-        if (code == VD_ERR_MAX_TIME_MS_EXPIRED)
-            labels |= VD_LABEL_UNKNOWN_COMMIT;
-    } else if ((facts & GATE_REPLY_IN_TRANSACTION) != 0) {
-        if (is_retryable(code) || code == VD_ERR_WRITE_CONFLICT ||
-            code == VD_ERR_NO_SUCH_TRANSACTION || code == VD_ERR_SNAPSHOT_UNAVAILABLE ||
-            code == VD_ERR_LOCK_TIMEOUT)
-            labels |= VD_LABEL_TRANSIENT_TRANSACTION;
-    } else if ((facts & GATE_REPLY_TXN_NUMBER) != 0 && is_retryable(code)) {
-        labels |= VD_LABEL_RETRYABLE_WRITE;
-    }
-    return labels;
+    if ((facts & (GATE_REPLY_COMMIT | GATE_REPLY_ABORT)) != 0)
+        return end_labels(code, facts);
+    if ((facts & GATE_REPLY_IN_TRANSACTION) != 0)
+        return is_retryable(code) || is_transient(code) || code == VD_ERR_NO_SUCH_TRANSACTION
+                   ? VD_LABEL_TRANSIENT_TRANSACTION
+                   : 0;
+    return (facts & GATE_REPLY_TXN_NUMBER) != 0 && is_retryable(code) ? VD_LABEL_RETRYABLE_WRITE
+                                                                      : 0;
 }
 
 void gate_reply_label_array(vd_bb_t *bb, unsigned labels)

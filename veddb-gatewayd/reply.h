@@ -10,7 +10,9 @@ typedef struct {
 enum {                                      /* what is known about the request that failed */
        GATE_REPLY_TXN_NUMBER = 1u << 0,     /* carries a txnNumber and is a write */
        GATE_REPLY_IN_TRANSACTION = 1u << 1, /* autocommit: false */
-       GATE_REPLY_COMMIT = 1u << 2,         /* commitTransaction or abortTransaction */
+       GATE_REPLY_COMMIT = 1u << 2,         /* commitTransaction */
+       GATE_REPLY_ABORT = 1u << 3,          /* abortTransaction */
+       GATE_REPLY_CONCERN_FAILED = 1u << 4, /* and its write concern was not reached either */
 };
 
 /* Labels (VD_LABEL_*) that are true for this code. */

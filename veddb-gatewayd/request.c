@@ -308,10 +308,11 @@ static vd_slice_t add_facts(gate_request_t *request, int status, vd_slice_t docu
     vd_bson_t body = {document.data, (uint32_t)document.len}, whole;
     int concern = concern_code(request, body);
     unsigned labels = 0;
+    unsigned facts = request->facts | (concern != VD_OK ? GATE_REPLY_CONCERN_FAILED : 0);
     if (status != VD_OK)
-        labels |= gate_reply_labels(status, request->facts);
+        labels |= gate_reply_labels(status, facts);
     if (concern != VD_OK)
-        labels |= gate_reply_labels(concern, request->facts);
+        labels |= gate_reply_labels(concern, facts);
     if (labels != 0 && !vd_value_is_missing(vd_bson_get(body, "errorLabels")))
         labels = 0;
     bool state_change = gate_reply_is_state_change(status) || gate_reply_is_state_change(concern);
@@ -444,10 +445,12 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
                                 "too many privileges on single databases to list by");
     }
     flight->body = request->message.section_bytes;
-    /* Commands inside a transaction are never sent again: the transaction died with storage. */
-    flight->resend = !request->in_transaction && !request->grant.writes &&
-                     ((command->flags & GATE_RETRY_READ) != 0 ||
-                      ((command->flags & GATE_RETRY_WRITE) != 0 && request->has_txn));
+    /* Commands inside a transaction are never sent again: the transaction died with storage. How it
+     * ended may be asked as often as one likes. */
+    flight->resend = ((command->flags & GATE_TRANSACTION) != 0 && request->has_txn) ||
+                     (!request->in_transaction && !request->grant.writes &&
+                      ((command->flags & GATE_RETRY_READ) != 0 ||
+                       ((command->flags & GATE_RETRY_WRITE) != 0 && request->has_txn)));
     flight->done = storage_answered;
     flight->context = request;
     conn->forwarded = true;
@@ -889,8 +892,13 @@ static int find_command(gate_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_API_STRICT_ERROR,
                             "Provided apiStrict:true, but the command %s is not in API Version 1",
                             command->name);
+    if (request->in_transaction &&
+        (command->where == GATE_RUN_HERE || command->where == GATE_RUN_WORKER))
+        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                            "Cannot run '%s' in a multi-document transaction.", command->name);
     if ((command->flags & GATE_TRANSACTION) != 0)
-        request->facts |= GATE_REPLY_COMMIT;
+        request->facts |=
+            strcmp(command->name, "commitTransaction") == 0 ? GATE_REPLY_COMMIT : GATE_REPLY_ABORT;
     else if (request->in_transaction)
         request->facts |= GATE_REPLY_IN_TRANSACTION;
     else if (request->has_txn && (command->flags & GATE_RETRY_WRITE) != 0)

@@ -8,8 +8,10 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/registry.h"
+#include "veddb-storaged/transactions.h"
 
 #define CURSOR_IN_USE    12051
 #define AWAIT_DEFAULT_MS 1000
@@ -23,6 +25,8 @@ struct stor_client_cursor {
     vd_slice_t ns, user; /* in the arena */
     vd_bson_t originating, collation;
     stor_session_key_t session; /* when has_lsid */
+    int64_t transaction;        /* number of the one that it was opened in; -1 */
+    uint64_t pinned_at;         /* time of the snapshot that it reads; 0 */
     bool has_lsid, no_timeout, pinned, killed;
     uint64_t collection_id, left_us; /* left_us: of maxTimeMS; 0 = none */
     uint64_t opened_ms, last_used_ms, batches, documents;
@@ -82,6 +86,8 @@ void stor_batch_end(stor_batch_t *batch, int64_t cursor_id, vd_slice_t ns)
     stor_batch_close(batch);
     vd_bb_int64(bb, "id", cursor_id);
     vd_bb_string(bb, "ns", ns);
+    if (batch->request->pinned_at != 0)
+        vd_bb_timestamp(bb, "atClusterTime", batch->request->pinned_at);
     vd_bb_close(bb);
     batch->request->cursor_id = cursor_id;
     batch->request->cursor_ns = vd_arena_copy_slice(batch->request->arena, ns);
@@ -161,6 +167,9 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
     if (collation.data != NULL)
         cursor->collation =
             (vd_bson_t){vd_arena_copy(arena, collation.data, collation.len), collation.len};
+    cursor->transaction = request->transaction_number;
+    cursor->pinned_at = request->pinned_at;
+    stor_transaction_cursor_opened(request);
     if (options->originating.len >= 5)
         cursor->originating =
             (vd_bson_t){vd_arena_copy(arena, options->originating.data, options->originating.len),
@@ -223,6 +232,27 @@ static bool owned_by(const stor_client_cursor_t *cursor, const stor_request_t *r
     return vd_slice_equal(cursor->user, request->command.user) || stor_request_all_users(request);
 }
 
+static int transaction_check(const stor_client_cursor_t *cursor, const stor_request_t *request,
+                             int64_t id, vd_error_t *err)
+{
+    long long number = request->transaction_number, made_in = cursor->transaction;
+    if (number == made_in)
+        return VD_OK;
+    if (made_in < 0)
+        return vd_error_set(err, VD_ERR_LOCATION(50739),
+                            "Cannot run getMore on cursor %lld, which was not created in a "
+                            "transaction, in transaction %lld",
+                            (long long)id, number);
+    return number < 0 ? vd_error_set(err, VD_ERR_LOCATION(50740),
+                                     "Cannot run getMore on cursor %lld, which was created in "
+                                     "transaction %lld, without a txnNumber",
+                                     (long long)id, made_in)
+                      : vd_error_set(err, VD_ERR_LOCATION(50741),
+                                     "Cannot run getMore on cursor %lld, which was created in "
+                                     "transaction %lld, in transaction %lld",
+                                     (long long)id, made_in, number);
+}
+
 static int pin_check(const stor_client_cursor_t *cursor, const stor_request_t *request, int64_t id,
                      vd_slice_t ns, vd_error_t *err)
 {
@@ -250,7 +280,7 @@ static int pin_check(const stor_client_cursor_t *cursor, const stor_request_t *r
                             "Cannot run getMore on cursor %lld, which was not created in this "
                             "session",
                             (long long)id);
-    return VD_OK;
+    return transaction_check(cursor, request, id, err);
 }
 
 static int pin(stor_request_t *request, int64_t id, vd_slice_t ns, stor_client_cursor_t **ret,
@@ -372,6 +402,11 @@ int stor_cursors_more(stor_request_t *request, int64_t id, vd_slice_t ns, uint32
     int rc = pin(request, id, ns, &cursor, err);
     if (rc != VD_OK)
         return rc;
+    rc = stor_pin_again(request, cursor->pinned_at, err);
+    if (rc != VD_OK) {
+        (void)unpin(request->storage->cursors, cursor, true, &killed);
+        return rc;
+    }
     rc = await_begin(request, cursor, err);
     if (rc != VD_OK) {
         (void)unpin(request->storage->cursors, cursor, false, &killed);
@@ -474,6 +509,25 @@ uint32_t stor_cursors_kill_sessions(stor_cursors_t *cursors,
                                     const void *context)
 {
     return kill_selected(cursors, of_sessions, &(sessions_t){matches, context});
+}
+
+typedef struct {
+    const stor_session_key_t *session;
+    int64_t number;
+} transaction_t;
+
+static bool of_transaction(const stor_client_cursor_t *cursor, const void *context)
+{
+    const transaction_t *transaction = context;
+    return cursor->transaction == transaction->number && cursor->has_lsid &&
+           memcmp(cursor->session.bytes, transaction->session->bytes,
+                  sizeof cursor->session.bytes) == 0;
+}
+
+uint32_t stor_cursors_kill_transaction(stor_cursors_t *cursors, const stor_session_key_t *session,
+                                       int64_t number)
+{
+    return kill_selected(cursors, of_transaction, &(transaction_t){session, number});
 }
 
 static bool of_collection(const stor_client_cursor_t *cursor, const void *context)

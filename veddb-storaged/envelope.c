@@ -4,14 +4,24 @@
 
 #include "veddb-storaged/engine/keycode.h"
 
-void stor_envelope_write(uint8_t *out, uint64_t version, vd_bson_t document)
+static void write(uint8_t *out, uint64_t version, vd_bson_t document)
 {
-    VD_ASSERT(version != 0);
     VD_ASSERT(document.len >= 5);
     out[0] = 0;
     out[1] = 0;
     vd_put_u64(out + 2, version);
     memcpy(out + STOR_ENVELOPE_BYTES, document.data, document.len);
+}
+
+void stor_envelope_write(uint8_t *out, uint64_t version, vd_bson_t document)
+{
+    VD_ASSERT(version != STOR_VERSION_PENDING);
+    write(out, version, document);
+}
+
+void stor_envelope_write_pending(uint8_t *out, vd_bson_t document)
+{
+    write(out, STOR_VERSION_PENDING, document);
 }
 
 int stor_envelope_read(vd_slice_t value, vd_bson_t *ret_document, uint64_t *ret_version,

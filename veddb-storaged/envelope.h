@@ -10,6 +10,8 @@
 #include "libcommon/bson/view.h"
 
 #define STOR_ENVELOPE_BYTES 10
+/* Of a document whose transaction is open: no other transaction ever sees it (pending.h). */
+#define STOR_VERSION_PENDING 0
 
 typedef struct {
     vd_bson_t document; /* borrows the engine's memory, or the arena's after stor_record_copy */
@@ -19,6 +21,8 @@ typedef struct {
 
 /* Writes the value for a table into out (STOR_ENVELOPE_BYTES + document.len bytes). */
 void stor_envelope_write(uint8_t *out, uint64_t version, vd_bson_t document);
+/* The same with the placeholder. */
+void stor_envelope_write_pending(uint8_t *out, vd_bson_t document);
 /* VD_ERR_CORRUPT unless it is an envelope with a well-framed document. */
 VD_MUST_CHECK int stor_envelope_read(vd_slice_t value, vd_bson_t *ret_document,
                                      uint64_t *ret_version, vd_error_t *err);

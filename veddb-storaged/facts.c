@@ -8,6 +8,7 @@
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/registry.h"
+#include "veddb-storaged/transactions.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -172,7 +173,7 @@ void stor_facts_user(vd_bb_t *bb, const char *name, vd_slice_t user)
 
 typedef struct fact {
     struct fact *next;
-    bool cursor, internal, killed, no_timeout;
+    bool cursor, idle_session, internal, killed, no_timeout;
     uint64_t number, arrived_us, connection_id;
     vd_slice_t name, db, ns, user, client, app, lsid, lsid_user;
     vd_bson_t command;
@@ -182,6 +183,8 @@ typedef struct fact {
     int64_t cursor_id;
     uint64_t opened_ms, used_ms; /* wall clock */
     uint64_t batches, documents;
+    int64_t transaction_number;                 /* -1 */
+    const stor_transaction_info_t *transaction; /* alone: of an idle session */
 } fact_t;
 
 typedef struct {
@@ -240,6 +243,7 @@ static void visit_request(stor_request_t *request, void *context)
     fact->app = vd_arena_copy_slice(arena, head->app);
     fact->lsid = vd_arena_copy_slice(arena, head->lsid);
     fact->lsid_user = vd_arena_copy_slice(arena, head->lsid_user);
+    fact->transaction_number = request->transaction_number;
     fact->internal = (head->flags & VDP_COMMAND_INTERNAL) != 0;
     fact->killed = atomic_load(&request->killed) != 0;
     fact->plan = __atomic_load_n(&request->plan_summary, __ATOMIC_RELAXED);
@@ -282,6 +286,40 @@ static void visit_cursor(const stor_client_cursor_info_t *info, void *context)
     fact->documents = info->documents;
     fact->no_timeout = info->no_timeout;
     gather_command(gather, fact, info->originating);
+}
+
+/* A statement's transaction is shown with it, when its session is among the operations. */
+static bool shown_with(gather_t *gather, const stor_transaction_info_t *info)
+{
+    for (fact_t *fact = gather->first; fact != NULL; fact = fact->next)
+        if (!fact->cursor && fact->transaction_number == info->number && fact->lsid.len == 16 &&
+            fact->lsid_user.len == 32 && memcmp(fact->lsid.data, info->session.bytes, 16) == 0 &&
+            memcmp(fact->lsid_user.data, info->session.bytes + 16, 32) == 0) {
+            fact->transaction = info;
+            return true;
+        }
+    return false;
+}
+
+static void visit_transaction(const stor_transaction_info_t *info, void *context)
+{
+    gather_t *gather = context;
+    if (!may_see(gather, info->user))
+        return;
+    stor_transaction_info_t *copy = vd_arena_copy(gather->arena, info, sizeof *info);
+    copy->user = vd_arena_copy_slice(gather->arena, info->user);
+    copy->client = vd_arena_copy_slice(gather->arena, info->client);
+    copy->app = vd_arena_copy_slice(gather->arena, info->app);
+    if (shown_with(gather, copy) || info->active || !gather->options->idle_sessions)
+        return;
+    fact_t *fact = gather_add(gather);
+    fact->idle_session = true;
+    fact->transaction = copy;
+    fact->user = copy->user;
+    fact->client = copy->client;
+    fact->app = copy->app;
+    fact->lsid = vd_slice(copy->session.bytes, 16);
+    fact->lsid_user = vd_slice(copy->session.bytes + 16, 32);
 }
 
 static const char *operation_kind(vd_slice_t name)
@@ -327,6 +365,56 @@ static void append_users(vd_bb_t *bb, const fact_t *fact)
     vd_bb_close(bb);
 }
 
+static void time_text(int64_t ms, char text[48])
+{
+    time_t seconds = (time_t)(ms / 1000);
+    struct tm utc;
+    gmtime_r(&seconds, &utc);
+    size_t used = strftime(text, 48, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(text + used, 48 - used, ".%03d+00:00", (int)(ms % 1000));
+}
+
+static void append_transaction(vd_bb_t *bb, const stor_transaction_info_t *info)
+{
+    static const char *const levels[] = {
+        [STOR_READ_MAJORITY] = "majority", [STOR_READ_SNAPSHOT] = "snapshot"};
+    const char *level = info->read_level < VD_COUNT_OF(levels) ? levels[info->read_level] : NULL;
+    char text[48];
+    vd_bb_begin_document(bb, "transaction");
+    vd_bb_begin_document(bb, "parameters");
+    vd_bb_int64(bb, "txnNumber", info->number);
+    vd_bb_bool(bb, "autocommit", false);
+    vd_bb_begin_document(bb, "readConcern");
+    vd_bb_cstr(bb, "level", level == NULL ? "local" : level);
+    vd_bb_close(bb);
+    vd_bb_close(bb);
+    vd_bb_timestamp(bb, "readTimestamp", info->snapshot);
+    time_text(info->started_wall_ms, text);
+    vd_bb_cstr(bb, "startWallClockTime", text);
+    vd_bb_int64(bb, "timeOpenMicros", (int64_t)info->opened_us);
+    vd_bb_int64(bb, "timeActiveMicros", (int64_t)info->active_us);
+    vd_bb_int64(bb, "timeInactiveMicros", (int64_t)(info->opened_us - info->active_us));
+    time_text(info->expires_wall_ms, text);
+    vd_bb_cstr(bb, "expiryTime", text);
+    vd_bb_int64(bb, "changes", (int64_t)info->changes);
+    vd_bb_int64(bb, "bytes", (int64_t)info->bytes);
+    vd_bb_close(bb);
+}
+
+static void append_idle_session(vd_bb_t *bb, const fact_t *fact, const char *now)
+{
+    vd_bb_cstr(bb, "desc", "inactive transaction");
+    if (fact->client.len > 0)
+        vd_bb_string(bb, "client", fact->client);
+    if (fact->app.len > 0)
+        vd_bb_string(bb, "appName", fact->app);
+    vd_bb_bool(bb, "active", false);
+    vd_bb_cstr(bb, "currentOpTime", now);
+    append_users(bb, fact);
+    append_session(bb, fact);
+    append_transaction(bb, fact->transaction);
+}
+
 static void append_operation(vd_bb_t *bb, const fact_t *fact, const char *now)
 {
     char text[48];
@@ -353,6 +441,8 @@ static void append_operation(vd_bb_t *bb, const fact_t *fact, const char *now)
     append_command(bb, "command", fact);
     if (fact->plan != NULL)
         vd_bb_cstr(bb, "planSummary", fact->plan);
+    if (fact->transaction != NULL)
+        append_transaction(bb, fact->transaction);
     if (fact->progress == NULL)
         return;
     vd_bb_cstr(bb, "msg", fact->progress);
@@ -391,21 +481,22 @@ int stor_facts_operations(stor_request_t *request, const stor_operations_options
     if (options->idle_cursors)
         stor_cursors_visit(request->storage->cursors, visit_cursor, &gather);
 
-    int64_t ms = vd_wall_ms();
-    time_t seconds = (time_t)(ms / 1000);
-    struct tm utc;
-    gmtime_r(&seconds, &utc);
-    size_t used = strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%S", &utc);
-    snprintf(now + used, sizeof now - used, ".%03d+00:00", (int)(ms % 1000));
+    stor_transactions_visit(request->storage, visit_transaction, &gather);
+    time_text(vd_wall_ms(), now);
     vd_slice_t host_name = stor_facts_host(request->storage, host);
     vd_bson_t *documents = VD_ARENA_ARRAY(arena, vd_bson_t, gather.count + 1);
     uint32_t count = 0;
     for (const fact_t *fact = gather.first; fact != NULL; fact = fact->next) {
         vd_bb_t bb;
         vd_bb_init_arena(&bb, arena, 4 * COMMAND_MAX_BYTES);
-        vd_bb_cstr(&bb, "type", fact->cursor ? "idleCursor" : "op");
+        vd_bb_cstr(&bb, "type",
+                   fact->idle_session ? "idleSession"
+                   : fact->cursor     ? "idleCursor"
+                                      : "op");
         vd_bb_string(&bb, "host", host_name);
-        if (fact->cursor)
+        if (fact->idle_session)
+            append_idle_session(&bb, fact, now);
+        else if (fact->cursor)
             append_cursor(&bb, fact);
         else
             append_operation(&bb, fact, now);

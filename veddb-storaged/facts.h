@@ -32,9 +32,10 @@ void stor_facts_user(vd_bb_t *bb, const char *name, vd_slice_t user);
 
 /* ---- what happens now ---- */
 typedef struct {
-    bool all_users;    /* else only the asker's */
-    bool idle_cursors; /* open cursors that no operation uses */
-    bool truncate;     /* commands above 1 KB are cut */
+    bool all_users;     /* else only the asker's */
+    bool idle_cursors;  /* open cursors that no operation uses */
+    bool idle_sessions; /* open transactions without a statement */
+    bool truncate;      /* commands above 1 KB are cut */
 } stor_operations_options_t;
 /* Documents as $currentOp gives them, in the arena. */
 VD_MUST_CHECK int stor_facts_operations(stor_request_t *request,

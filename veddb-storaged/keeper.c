@@ -18,6 +18,7 @@
 #include "veddb-storaged/replication/snapshot.h"
 #include "veddb-storaged/scrub.h"
 #include "veddb-storaged/sessions.h"
+#include "veddb-storaged/transactions.h"
 #include "veddb-storaged/ttl.h"
 
 #include <signal.h>
@@ -112,6 +113,7 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
     uint32_t expired = stor_cursors_expire(storage->cursors);
     if (expired > 0)
         vd_log(VD_LOG_INFO, "idle cursors closed", "cursors=%u", (unsigned)expired);
+    stor_transactions_expire(storage);
     /* These write a little: not into the last of the disk, but as long as deletions may go on,
      * whose entries the journal keeps until they are folded. */
     if (stor_engine_free_allowed(storage->engine, NULL) == VD_OK) {

@@ -155,6 +155,8 @@ static stor_settings_t settings_read(state_t *state)
         .threads = threads,
         .cursor_idle_max_ms = (uint64_t)vd_config_number(config, "storage.cursor_timeout"),
         .session_idle_max_ms = (uint64_t)vd_config_number(config, "storage.session_timeout"),
+        .transaction_lifetime_ms =
+            (uint64_t)vd_config_number(config, "storage.transaction_lifetime"),
         .journal_max_bytes = (uint64_t)vd_config_number(config, "storage.journal_max"),
         .scrub_period_ms = (uint64_t)vd_config_number(config, "storage.scrub"),
         .ttl_period_ms = (uint64_t)vd_config_number(config, "storage.ttl_period"),

@@ -12,9 +12,11 @@
 #include "veddb-storaged/commands/metrics.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/defaults.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
+#include "veddb-storaged/transactions.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -32,6 +34,7 @@ void stor_request_init(stor_request_t *request, stor_storage_t *storage, vd_aren
     request->arrived_us = vd_monotonic_us();
     request->txn_number = -1;
     request->command.txn_number = -1;
+    request->transaction_number = -1;
     request->number = atomic_fetch_add_explicit(&storage->next_number, 1, memory_order_relaxed) + 1;
 }
 
@@ -41,7 +44,8 @@ static int read_concern_level(stor_request_t *request, vd_slice_t level, vd_erro
 {
     uint32_t flags = request->entry->flags;
     request->names_level = true;
-    if (vd_slice_is(level, "local") || vd_slice_is(level, "available"))
+    request->read_available = vd_slice_is(level, "available");
+    if (vd_slice_is(level, "local") || request->read_available)
         request->read_level = STOR_READ_LOCAL;
     else if (vd_slice_is(level, "majority"))
         request->read_level = STOR_READ_MAJORITY;
@@ -54,10 +58,12 @@ static int read_concern_level(stor_request_t *request, vd_slice_t level, vd_erro
                             "Enumeration value '%.*s' for field 'readConcern.level' is not a valid "
                             "value.",
                             VD_SLICE_FMT(level));
-    if (request->read_level == STOR_READ_SNAPSHOT)
-        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                            "readConcern level snapshot is not built yet");
-    if (request->read_level != STOR_READ_LOCAL && (flags & STOR_COMMAND_READ_CONCERN) == 0)
+    /* A transaction's first statement may be a write (transactions.c). */
+    if (request->autocommit_given)
+        return VD_OK;
+    uint32_t needed = request->read_level == STOR_READ_SNAPSHOT ? STOR_COMMAND_SNAPSHOT
+                                                                : STOR_COMMAND_READ_CONCERN;
+    if (request->read_level != STOR_READ_LOCAL && (flags & needed) == 0)
         return vd_error_set(
             err, VD_ERR_INVALID_OPTIONS,
             "Command %s does not support { readConcern: { level: \"%.*s\", provenance: "
@@ -75,15 +81,15 @@ static int read_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t 
                             vd_bson_type_name(v.type));
     vd_bson_iter_t iter;
     vd_bson_iter_init(&iter, vd_value_document(v));
+    request->read_concern_given = !vd_bson_is_empty(vd_value_document(v));
     while (vd_bson_iter_next(&iter)) {
         int rc = VD_OK;
         if (vd_slice_is(iter.name, "level") && iter.value.type == VD_BSON_STRING)
             rc = read_concern_level(request, vd_value_string(iter.value), err);
         else if (vd_slice_is(iter.name, "afterClusterTime") && iter.value.type == VD_BSON_TIMESTAMP)
             request->after_cluster_time = vd_value_timestamp(iter.value);
-        else if (vd_slice_is(iter.name, "atClusterTime"))
-            rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                              "readConcern atClusterTime is not built yet");
+        else if (vd_slice_is(iter.name, "atClusterTime") && iter.value.type == VD_BSON_TIMESTAMP)
+            request->at_cluster_time = vd_value_timestamp(iter.value);
         else if (!vd_slice_is(iter.name, "provenance"))
             rc = vd_error_set(err, VD_ERR_LOCATION(40415),
                               "BSON field 'readConcern.%.*s' is an unknown field or has the wrong "
@@ -92,6 +98,16 @@ static int read_concern_parse(stor_request_t *request, vd_value_t v, vd_error_t 
         if (rc != VD_OK)
             return rc;
     }
+    if (request->at_cluster_time != 0 && request->read_level != STOR_READ_SNAPSHOT)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "readConcern level must be 'snapshot' when specifying atClusterTime");
+    if (request->at_cluster_time != 0 && request->after_cluster_time != 0)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "Specifying both afterClusterTime and atClusterTime is not allowed");
+    /* Snapshots belong to sessions. */
+    if (request->read_level == STOR_READ_SNAPSHOT && request->command.lsid.len != 16)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "readConcern level snapshot needs a session (lsid)");
     return VD_OK;
 }
 
@@ -221,14 +237,48 @@ static int generic_parse(stor_request_t *request, vd_slice_t name, vd_value_t v,
         request->comment = v;
         return VD_OK;
     }
-    if (vd_slice_is(name, "startTransaction") ||
-        (vd_slice_is(name, "autocommit") && !vd_value_as_flag(v)))
-        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                            "multi-document transactions are not built yet");
+    if ((vd_slice_is(name, "startTransaction") || vd_slice_is(name, "autocommit")) &&
+        request->command.txn_number < 0)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "'%.*s' field requires a transaction number to also be specified",
+                            VD_SLICE_FMT(name));
     if (vd_slice_is(name, "apiVersion") &&
         (v.type != VD_BSON_STRING || !vd_slice_is(vd_value_string(v), "1")))
         return vd_error_set(err, VD_ERR_API_VERSION_ERROR, "API version must be \"1\"");
     return VD_OK;
+}
+
+/* `value` is the one that the field may have; it is not there when it is missing. */
+static int transaction_field(vd_bson_t body, const char *name, bool value, bool *ret_given,
+                             vd_error_t *err)
+{
+    vd_value_t v = vd_bson_get(body, name);
+    if (vd_value_is_missing(v))
+        return VD_OK;
+    if (v.type != VD_BSON_BOOL)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field '%s' is the wrong type '%s', expected type 'bool'", name,
+                            vd_bson_type_name(v.type));
+    if (vd_value_bool(v) != value)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "Specifying %s=%s is not allowed.", name,
+                            value ? "false" : "true");
+    *ret_given = true;
+    return VD_OK;
+}
+
+/* First of all: what the other arguments may be depends on it. */
+static int transaction_fields(stor_request_t *request, vd_error_t *err)
+{
+    if (request->command.txn_number < 0)
+        return VD_OK; /* generic_parse refuses them */
+    int rc = transaction_field(request->body, "autocommit", false, &request->autocommit_given, err);
+    if (rc == VD_OK)
+        rc = transaction_field(request->body, "startTransaction", true, &request->start_given, err);
+    if (rc == VD_OK && request->autocommit_given) {
+        request->transaction_number = request->txn_number;
+        request->txn_number = -1;
+    }
+    return rc;
 }
 
 int stor_request_prepare(stor_request_t *request, vd_error_t *err)
@@ -252,6 +302,9 @@ int stor_request_prepare(stor_request_t *request, vd_error_t *err)
         request->deadline_us = asker_us;
         request->deadline_is_max_time = false;
     }
+    int rc = transaction_fields(request, err);
+    if (rc != VD_OK)
+        return rc;
     vd_bson_iter_t iter;
     vd_bson_iter_init(&iter, request->body);
     while (vd_bson_iter_next(&iter)) {
@@ -259,7 +312,7 @@ int stor_request_prepare(stor_request_t *request, vd_error_t *err)
         uint8_t c = iter.name.len == 0 ? 0 : iter.name.data[0];
         if (c != 'r' && c != 'w' && c != 'c' && c != 's' && c != 'a' && c != '$')
             continue;
-        int rc = generic_parse(request, iter.name, iter.value, err);
+        rc = generic_parse(request, iter.name, iter.value, err);
         if (rc != VD_OK)
             return rc;
     }
@@ -353,7 +406,9 @@ static int admission_check(stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_AGAIN,
                             "users or roles have changed: check the privileges again");
     }
-    int rc = stor_replication_admit(request, err);
+    int rc = stor_transaction_check(request, err);
+    if (rc == VD_OK)
+        rc = stor_replication_admit(request, err);
     if (rc != VD_OK)
         return rc;
     if (request->txn_number >= 0 && request->command.lsid.len == 0)
@@ -372,7 +427,8 @@ static int admission_check(stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Command does not support writeConcern: %s", request->entry->name);
     /* One with a number may have been done already: that is looked up first (write_common.c). */
-    if ((flags & STOR_COMMAND_WRITES) != 0 && request->txn_number < 0)
+    if ((flags & STOR_COMMAND_WRITES) != 0 && request->txn_number < 0 &&
+        (flags & STOR_COMMAND_ENDS_TRANSACTION) == 0)
         rc = stor_request_space(request, err);
     if (rc == VD_OK)
         rc = stor_sessions_touch(request, err);
@@ -563,13 +619,18 @@ static void wait_decide(stor_request_t *request, bool wrote)
     if (stor_replication_alone(request->storage) || request->entry == NULL ||
         request->depends_on == 0)
         return;
+    /* What a transaction reads and writes waits for its commit. */
+    if (request->transaction_number >= 0 &&
+        (request->entry->flags & STOR_COMMAND_ENDS_TRANSACTION) == 0)
+        return;
     if ((request->entry->flags & STOR_COMMAND_WRITES) != 0 ||
         (wrote && (request->entry->flags & STOR_COMMAND_MAY_WRITE) != 0)) {
         bool more = !concern->present || !concern->has_w || concern->majority ||
                     concern->mode.len > 0 || concern->w > 1;
         if (more && (request->command.flags & VDP_COMMAND_NO_REPLY) == 0)
             wait->kind = STOR_WAIT_WRITE;
-    } else if (request->status == VD_OK && request->read_level == STOR_READ_MAJORITY) {
+    } else if (request->status == VD_OK && (request->read_level == STOR_READ_MAJORITY ||
+                                            request->read_level == STOR_READ_SNAPSHOT)) {
         wait->kind = STOR_WAIT_MAJORITY;
     } else if (request->status == VD_OK && request->read_level == STOR_READ_LINEARIZABLE) {
         wait->kind = STOR_WAIT_LINEARIZABLE;
@@ -637,7 +698,11 @@ static int begin(stor_request_t *request, vd_error_t *err)
     if (rc != VD_OK || request->wait.kind == STOR_WAIT_TIME)
         return rc;
     rc = VD_FAULT("request.before_handler", err);
-    return rc == VD_OK ? stor_request_check(request, err) : rc;
+    if (rc == VD_OK)
+        rc = stor_request_check(request, err);
+    if (rc == VD_OK)
+        rc = stor_transaction_enter(request, err);
+    return rc == VD_OK ? stor_pin_enter(request, err) : rc;
 }
 
 void stor_request_run(stor_request_t *request, stor_session_t *session)
@@ -668,6 +733,8 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
         request->session = NULL;
         return;
     }
+    stor_transaction_leave(request, rc);
+    stor_pin_leave(request);
     /* An error or a reply may have been decided by what an open transaction saw. */
     if (stor_txn_active(session)) {
         stor_request_depends(request, stor_txn_snapshot_newest(session));

@@ -29,9 +29,15 @@ typedef struct {
     uint8_t bytes[STOR_SESSION_KEY_BYTES];
 } stor_session_key_t;
 
-struct vd_daemon_slot;                            /* libcommon/runtime/daemon.h */
-typedef struct stor_command stor_command_t;       /* commands/table.h */
-typedef struct stor_collection stor_collection_t; /* catalog/catalog.h */
+struct vd_daemon_slot;                              /* libcommon/runtime/daemon.h */
+typedef struct stor_command stor_command_t;         /* commands/table.h */
+typedef struct stor_collection stor_collection_t;   /* catalog/catalog.h */
+typedef struct stor_transaction stor_transaction_t; /* transactions.h */
+
+/* What existed when a snapshot was taken (catalog.h); zeros: there is none. */
+typedef struct {
+    uint64_t destroyed, next_id;
+} stor_catalog_mark_t;
 
 typedef enum {
     STOR_READ_LOCAL, /* also available */
@@ -76,7 +82,7 @@ struct stor_request {
     stor_flush_waiter_t flush; /* parked for durability */
     struct stor_request *next; /* in a queue */
     stor_storage_t *storage;
-    stor_session_t *session; /* the worker's; set while a handler runs */
+    stor_session_t *session; /* the worker's or the transaction's; set while a handler runs */
     vd_arena_t *arena;
     uint64_t peer;   /* gateway link that asked */
     uint64_t number; /* opid */
@@ -98,6 +104,11 @@ struct stor_request {
     stor_write_concern_t write_concern;
     vd_value_t comment;
     int64_t txn_number; /* -1 = none: not a retryable write */
+    /* The same of a statement in a transaction (autocommit: false), which is no retryable write. */
+    int64_t transaction_number;
+    bool autocommit_given, start_given; /* start_given: startTransaction */
+    bool read_concern_given, read_available;
+    uint64_t at_cluster_time; /* of readConcern; 0 = none */
     stor_variables_t
         variables; /* NOW is set; a command with `let` adds to it by stor_variables_parse_let */
 
@@ -145,7 +156,12 @@ struct stor_request {
 
     uint32_t held_count;
     stor_collection_t *held[STOR_REQUEST_HELD_MAX];
-    void *executing; /* sessions.c: the session whose retryable write this is */
+    void *executing; /* sessions.c: the session whose retryable write or transaction this is */
+    stor_transaction_t *transaction; /* open, while one of its statements runs */
+    struct stor_pin *pin;            /* the snapshot that is read outside of one (pins.h) */
+    uint64_t pinned_at;              /* its time */
+    stor_session_t *worker_session;  /* with either: the worker's own; else NULL */
+    stor_catalog_mark_t catalog_mark;
     struct vd_daemon_slot
         *slot; /* the worker's sign of life, stamped by stor_request_check; or NULL */
     bool slow_lane;

@@ -7,15 +7,16 @@
 #include "veddb-storaged/sessions.h"
 
 #include "libcommon/base/clock.h"
-#include "libcommon/base/map.h"
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/pins.h"
+#include "veddb-storaged/sessions_private.h"
 
 #include <openssl/sha.h>
 #include <time.h>
 
 #define TABLE              STOR_SESSIONS_TABLE
-#define SHARDS             16
+#define SHARDS             STOR_SESSION_SHARDS
 #define FORMAT             1
 #define ROW_KEY_BYTES      (STOR_SESSION_KEY_BYTES + 4)
 #define ROW_HEAD_BYTES     40
@@ -24,27 +25,6 @@
 #define FLAG_HAS_VALUE     4
 #define SWEEP_ROWS_MAX     2000
 #define ENDED_PER_PASS_MAX 200
-
-typedef struct {
-    stor_session_key_t key;
-    uint64_t last_used_ms;
-    int64_t txn_number; /* newest seen; -1 */
-    bool loaded;        /* txn_number is true (rows of an earlier start were looked at) */
-    bool executing;     /* a retryable write runs */
-} session_t;
-
-typedef struct {
-    pthread_mutex_t lock;
-    pthread_cond_t ended; /* some write of the shard has ended */
-    vd_map_t *by_key;
-} shard_t;
-
-struct stor_sessions {
-    stor_storage_t *storage;
-    shard_t shards[SHARDS];
-    atomic_uint_fast64_t count;
-    stor_session_key_t sweep_at; /* keeper only */
-};
 
 static int find_table(const char *name, void *context)
 {
@@ -67,6 +47,7 @@ int stor_sessions_open(stor_storage_t *storage, stor_sessions_t **ret_sessions, 
         pthread_cond_init(&sessions->shards[i].ended, NULL);
         sessions->shards[i].by_key = vd_map_create(VD_SESSIONS_MAX);
     }
+    stor_transactions_init(sessions);
     *ret_sessions = sessions;
     return VD_OK;
 }
@@ -76,6 +57,7 @@ void stor_sessions_close(stor_sessions_t **sessions_p)
     stor_sessions_t *sessions = *sessions_p;
     if (sessions == NULL)
         return;
+    stor_transactions_done(sessions);
     for (int i = 0; i < SHARDS; i++) {
         shard_t *shard = &sessions->shards[i];
         size_t position = 0;
@@ -139,11 +121,6 @@ static stor_session_key_t key_of(const stor_request_t *request)
     return stor_session_key_of(&request->command);
 }
 
-static shard_t *shard_of(stor_sessions_t *sessions, const stor_session_key_t *key)
-{
-    return &sessions->shards[key->bytes[15] % SHARDS];
-}
-
 /* Under the shard's lock. */
 static int session_get(stor_sessions_t *sessions, shard_t *shard, const stor_session_key_t *key,
                        session_t **ret, vd_error_t *err)
@@ -179,7 +156,7 @@ int stor_sessions_touch(stor_request_t *request, vd_error_t *err)
 
 int stor_sessions_use(stor_sessions_t *sessions, const stor_session_key_t *key, vd_error_t *err)
 {
-    shard_t *shard = shard_of(sessions, key);
+    shard_t *shard = stor_sessions_shard(sessions, key);
     session_t *session;
     pthread_mutex_lock(&shard->lock);
     int rc = session_get(sessions, shard, key, &session, err);
@@ -206,6 +183,12 @@ static int64_t row_txn_number(vd_slice_t value)
     return (int64_t)vd_get_u64(value.data + 4);
 }
 
+/* The timestamp of a transaction's commit; 0: the row is of a retryable write. */
+static uint64_t row_committed(vd_slice_t value)
+{
+    return value.data[1] == STOR_KIND_TRANSACTION ? vd_get_u64(value.data + 12) : 0;
+}
+
 static bool row_ok(vd_slice_t key, vd_slice_t value)
 {
     return key.len == ROW_KEY_BYTES && value.len >= ROW_HEAD_BYTES && value.data[0] == FORMAT;
@@ -221,15 +204,17 @@ static bool of_session(vd_slice_t key, const stor_session_key_t *session)
     return vd_slice_starts_with(key, vd_slice(session->bytes, STOR_SESSION_KEY_BYTES));
 }
 
-/* The newest txnNumber of a session's rows; -1 when there are none. */
+/* The newest txnNumber of a session's rows, -1 when there are none; and the timestamp of its commit
+ * when it was a transaction's. */
 static int newest_read(stor_session_t *engine, const stor_session_key_t *session, int64_t *ret,
-                       vd_error_t *err)
+                       uint64_t *ret_committed, vd_error_t *err)
 {
     uint8_t key[ROW_KEY_BYTES];
     stor_cursor_t *cursor;
     vd_slice_t k, v;
     vd_error_t step = VD_ERROR_INIT;
     *ret = -1;
+    *ret_committed = 0;
     row_key(session, 0, key);
     int rc = stor_txn_begin(engine, err);
     if (rc != VD_OK)
@@ -242,8 +227,10 @@ static int newest_read(stor_session_t *engine, const stor_session_key_t *session
             rc = row_bad(&step);
             break;
         }
-        if (row_txn_number(v) > *ret)
+        if (row_txn_number(v) > *ret) {
             *ret = row_txn_number(v);
+            *ret_committed = row_committed(v);
+        }
         rc = stor_cursor_next(cursor, true, &k, &v, &step);
     }
     stor_txn_rollback(engine);
@@ -258,7 +245,7 @@ static void wait_ended(shard_t *shard)
 {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += 20000000;
+    until.tv_nsec += STOR_SESSION_WAIT_NS;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
     (void)pthread_cond_timedwait(&shard->ended, &shard->lock, &until);
@@ -276,6 +263,7 @@ static int write_enter(stor_request_t *request, shard_t *shard, session_t **ret,
             return rc;
         if (!session->executing) {
             session->executing = true;
+            session->executor = request;
             request->executing = session;
             *ret = session;
             return VD_OK;
@@ -287,13 +275,10 @@ static int write_enter(stor_request_t *request, shard_t *shard, session_t **ret,
     }
 }
 
-int stor_sessions_write_begin(stor_request_t *request, bool *ret_replay, vd_error_t *err)
+int stor_sessions_enter(stor_request_t *request, session_t **ret_session, vd_error_t *err)
 {
-    *ret_replay = false;
-    if (request->txn_number < 0)
-        return VD_OK;
     stor_session_key_t key = key_of(request);
-    shard_t *shard = shard_of(request->storage->sessions, &key);
+    shard_t *shard = stor_sessions_shard(request->storage->sessions, &key);
     session_t *session;
     pthread_mutex_lock(&shard->lock);
     int rc = write_enter(request, shard, &session, err);
@@ -303,21 +288,44 @@ int stor_sessions_write_begin(stor_request_t *request, bool *ret_replay, vd_erro
     /* Alone in it now: the fields below are ours. */
     if (!session->loaded) {
         int64_t newest;
-        rc = newest_read(request->session, &key, &newest, err);
+        uint64_t committed;
+        rc = newest_read(request->session, &key, &newest, &committed, err);
         if (rc != VD_OK)
             return rc;
-        if (newest > session->txn_number)
+        if (newest > session->txn_number) {
             session->txn_number = newest;
+            session->committed = committed;
+            session->use = committed != 0 ? STOR_NUMBER_COMMITTED : STOR_NUMBER_WRITES;
+        }
         session->loaded = true;
     }
+    *ret_session = session;
+    return VD_OK;
+}
+
+int stor_sessions_write_begin(stor_request_t *request, bool *ret_replay, vd_error_t *err)
+{
+    session_t *session;
+    *ret_replay = false;
+    if (request->txn_number < 0)
+        return VD_OK;
+    int rc = stor_sessions_enter(request, &session, err);
+    if (rc != VD_OK)
+        return rc;
     if (request->txn_number < session->txn_number)
         return vd_error_set(err, VD_ERR_TRANSACTION_TOO_OLD,
                             "Retryable write with txnNumber %lld is prohibited on this session "
-                            "because a newer retryable write with txnNumber %lld has already "
-                            "started on this session.",
-                            (long long)request->txn_number, (long long)session->txn_number);
+                            "because a newer %s with txnNumber %lld has already started on this "
+                            "session.",
+                            (long long)request->txn_number,
+                            session->use == STOR_NUMBER_WRITES ? "retryable write" : "transaction",
+                            (long long)session->txn_number);
     *ret_replay = request->txn_number == session->txn_number;
-    session->txn_number = request->txn_number;
+    if (*ret_replay && session->use != STOR_NUMBER_WRITES)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "Must specify autocommit=false on all operations of a multi-statement "
+                            "transaction.");
+    stor_transaction_replace(request->storage, session, request->txn_number, STOR_NUMBER_WRITES);
     return VD_OK;
 }
 
@@ -326,10 +334,28 @@ void stor_sessions_write_end(stor_request_t *request)
     session_t *session = request->executing;
     if (session == NULL)
         return;
-    shard_t *shard = shard_of(request->storage->sessions, &session->key);
+    shard_t *shard = stor_sessions_shard(request->storage->sessions, &session->key);
+    stor_transaction_t *doomed = NULL;
+    pthread_mutex_lock(&shard->lock);
+    if (session->doom != 0) {
+        doomed = session->transaction;
+        session->transaction = NULL;
+        session->doom = 0;
+    }
+    if (doomed != NULL)
+        session->use = STOR_NUMBER_ABORTED;
+    session->executing = doomed != NULL; /* until it has ended */
+    session->executor = NULL;
+    request->executing = NULL;
+    if (doomed == NULL)
+        pthread_cond_broadcast(&shard->ended);
+    pthread_mutex_unlock(&shard->lock);
+    if (doomed == NULL)
+        return;
+    stor_transaction_end(request->storage, &doomed, false);
     pthread_mutex_lock(&shard->lock);
     session->executing = false;
-    request->executing = NULL;
+    session->doom = 0; /* of a transaction that is over */
     pthread_cond_broadcast(&shard->ended);
     pthread_mutex_unlock(&shard->lock);
 }
@@ -379,7 +405,7 @@ void stor_sessions_forget(stor_sessions_t *sessions)
         pthread_mutex_lock(&shard->lock);
         while (vd_map_next(shard->by_key, &position, &key, &value)) {
             session_t *session = value;
-            if (session->executing)
+            if (session->executing || session->transaction != NULL)
                 continue;
             (void)vd_map_remove(shard->by_key, key);
             vd_free(session);
@@ -511,6 +537,17 @@ void stor_sessions_row(stor_request_t *request, const stor_statement_result_t *r
     *ret_value = vd_slice(value, len);
 }
 
+void stor_sessions_transaction_row(stor_request_t *request, uint64_t timestamp, vd_slice_t *ret_key,
+                                   vd_slice_t *ret_value)
+{
+    stor_statement_result_t result = {.statement = (int32_t)STOR_TRANSACTION_STMT,
+                                      .count = 1,
+                                      .timestamp = timestamp,
+                                      .upserted = VD_VALUE_MISSING,
+                                      .kind = STOR_KIND_TRANSACTION};
+    stor_sessions_row(request, &result, ret_key, ret_value);
+}
+
 static int put(stor_session_t *session, vd_slice_t key, vd_slice_t value, vd_error_t *err)
 {
     stor_cursor_t *cursor;
@@ -537,13 +574,16 @@ void stor_sessions_row_applied(stor_sessions_t *sessions, vd_slice_t key, vd_sli
     VD_ASSERT(row_ok(key, value)); /* it was put */
     stor_session_key_t session_key;
     memcpy(session_key.bytes, key.data, sizeof session_key.bytes);
-    shard_t *shard = shard_of(sessions, &session_key);
+    shard_t *shard = stor_sessions_shard(sessions, &session_key);
     pthread_mutex_lock(&shard->lock);
     session_t *session =
         vd_map_get(shard->by_key, vd_slice(session_key.bytes, sizeof session_key.bytes));
     /* One that is not there, or not loaded, looks at the rows when it is used. */
-    if (session != NULL && session->loaded && row_txn_number(value) > session->txn_number)
+    if (session != NULL && session->loaded && row_txn_number(value) > session->txn_number) {
         session->txn_number = row_txn_number(value);
+        session->committed = row_committed(value);
+        session->use = session->committed != 0 ? STOR_NUMBER_COMMITTED : STOR_NUMBER_WRITES;
+    }
     pthread_mutex_unlock(&shard->lock);
 }
 
@@ -592,14 +632,14 @@ static void rows_remove(stor_session_t *engine, const stor_session_key_t *sessio
     }
 }
 
-/* False while a write runs in it. */
+/* False while a write or a transaction is in it. */
 static bool session_remove(stor_sessions_t *sessions, const stor_session_key_t *key)
 {
-    shard_t *shard = shard_of(sessions, key);
+    shard_t *shard = stor_sessions_shard(sessions, key);
     vd_slice_t bytes = vd_slice(key->bytes, sizeof key->bytes);
     pthread_mutex_lock(&shard->lock);
     session_t *session = vd_map_get(shard->by_key, bytes);
-    bool busy = session != NULL && session->executing;
+    bool busy = session != NULL && (session->executing || session->transaction != NULL);
     if (session != NULL && !busy) {
         (void)vd_map_remove(shard->by_key, bytes);
         vd_free(session);
@@ -617,6 +657,8 @@ static bool is_session(const stor_session_key_t *key, const void *context)
 static void session_end(stor_storage_t *storage, const stor_session_key_t *key,
                         stor_session_t *session, int64_t before_ms)
 {
+    (void)stor_transactions_kill(storage, VD_ERR_INTERRUPTED, is_session, key);
+    stor_pins_end(storage, is_session, key);
     (void)stor_cursors_kill_sessions(storage->cursors, is_session, key);
     if (session_remove(storage->sessions, key))
         rows_remove(session, key, before_ms);
@@ -679,7 +721,7 @@ static bool sweep_find(stor_sessions_t *sessions, stor_session_t *engine, int64_
 
 static bool in_memory(stor_sessions_t *sessions, const stor_session_key_t *key)
 {
-    shard_t *shard = shard_of(sessions, key);
+    shard_t *shard = stor_sessions_shard(sessions, key);
     pthread_mutex_lock(&shard->lock);
     bool found = vd_map_get(shard->by_key, vd_slice(key->bytes, sizeof key->bytes)) != NULL;
     pthread_mutex_unlock(&shard->lock);

@@ -13,8 +13,10 @@
 #include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/sessions.h"
+#include "veddb-storaged/transactions.h"
 
 #define FIRST_TERM     1
 #define OTHER_SESSIONS 32 /* keeper, scrub, opening, catalog changes, validate */
@@ -106,7 +108,8 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
         .cache_bytes = options->cache_bytes,
         .eviction_threads_max = settings->threads > 4 ? 4 : (uint32_t)settings->threads,
         /* a worker may need a second one for a moment (index/change.c, index/sort.c) */
-        .sessions_max = 2 * ((uint32_t)settings->threads + STOR_LONG_WORKERS) + OTHER_SESSIONS,
+        .sessions_max = 2 * ((uint32_t)settings->threads + STOR_LONG_WORKERS) + OTHER_SESSIONS +
+                        STOR_TRANSACTIONS_MAX + STOR_TRANSACTIONS_IDLE + STOR_PINS_MAX,
         .bootstrap = options->bootstrap,
         .keys = keys,
         .reserve_min_bytes = options->reserve_min_bytes,
@@ -146,6 +149,8 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     if (storage == NULL)
         return rc;
     VD_ASSERT(storage->inbox == NULL && storage->keeper == NULL && storage->registry_first == NULL);
+    /* While what they need is there. */
+    (void)stor_transactions_kill(storage, VD_ERR_INTERRUPTED_AT_SHUTDOWN, NULL, NULL);
     stor_defaults_destroy(&storage->defaults);
     stor_replication_close(&storage->replication);
     stor_cursors_close(&storage->cursors);

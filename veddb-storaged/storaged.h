@@ -41,6 +41,7 @@ typedef struct {
     uint64_t threads;            /* workers for quick operations */
     uint64_t cursor_idle_max_ms; /* storage.cursor_timeout */
     uint64_t session_idle_max_ms;
+    uint64_t transaction_lifetime_ms; /* 0 = 60 s */
     uint64_t journal_max_bytes;
     uint64_t scrub_period_ms;
     uint64_t ttl_period_ms;  /* between passes; 0 = STOR_TTL_PERIOD_MS */

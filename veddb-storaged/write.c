@@ -11,6 +11,7 @@
 #include "veddb-storaged/query/json_schema.h"
 #include "veddb-storaged/query/match.h"
 #include "veddb-storaged/replication/replication.h"
+#include "veddb-storaged/transactions.h"
 
 #include <time.h>
 
@@ -33,6 +34,16 @@ void stor_write_done(stor_write_t *write)
     vd_buf_done(&write->value);
 }
 
+/* A statement of a transaction: that has begun long ago. */
+static int statement_begin(stor_write_t *write, vd_error_t *err)
+{
+    stor_request_t *request = write->request;
+    int rc = stor_request_space(request, err);
+    if (rc == VD_OK)
+        rc = stor_cursor_open(request->session, write->collection->table, &write->table, err);
+    return rc;
+}
+
 int stor_write_begin(stor_write_t *write, vd_error_t *err)
 {
     stor_session_t *session = write->request->session;
@@ -43,6 +54,8 @@ int stor_write_begin(stor_write_t *write, vd_error_t *err)
     write->result = false;
     write->documents_delta = write->bytes_delta = 0;
     write->hash_delta = 0;
+    if (write->request->transaction != NULL)
+        return statement_begin(write, err);
     int rc = stor_request_space(write->request, err); /* a long command would fill the disk */
     if (rc == VD_OK)
         rc = stor_replication_request_enter(write->request, err);
@@ -62,6 +75,8 @@ int stor_write_begin(stor_write_t *write, vd_error_t *err)
 
 uint64_t stor_write_version(stor_write_t *write)
 {
+    if (write->request->transaction != NULL)
+        return STOR_VERSION_PENDING;
     if (write->timestamp == 0)
         write->timestamp = stor_txn_timestamp(write->request->session);
     return write->timestamp;
@@ -71,6 +86,8 @@ uint64_t stor_write_version(stor_write_t *write)
 static int change_begin(stor_write_t *write, vd_error_t *err)
 {
     stor_request_t *request = write->request;
+    if (request->transaction != NULL)
+        return VD_OK;                /* at commit */
     (void)stor_write_version(write); /* draws it */
     if (vd_buf_len(&write->entry) >= STOR_JOURNAL_PART_MAX) {
         int rc = stor_journal_append(request->storage->journal, request->session, write->timestamp,
@@ -91,7 +108,10 @@ static int value_make(stor_write_t *write, vd_bson_t document, vd_error_t *err)
     vd_buf_clear(&write->value);
     if (vd_buf_reserve(&write->value, len, &at) != VD_OK)
         return vd_error_set(err, VD_ERR_BSON_OBJECT_TOO_LARGE, "the document is too large");
-    stor_envelope_write(at, write->timestamp, document);
+    if (write->request->transaction != NULL)
+        stor_envelope_write_pending(at, document);
+    else
+        stor_envelope_write(at, write->timestamp, document);
     vd_buf_commit(&write->value, len);
     return VD_OK;
 }
@@ -102,6 +122,24 @@ static void change_count(stor_write_t *write, const stor_change_t *change, int64
     write->documents_delta += documents;
     write->bytes_delta += change->bytes_delta;
     write->hash_delta += change->hash_delta;
+}
+
+/* The hash of what the write leaves; of a transaction's it is made at commit. */
+static uint64_t hash_of(const stor_write_t *write, uint64_t version, vd_bson_t document)
+{
+    return write->request->transaction != NULL ? 0 : stor_record_hash(version, document);
+}
+
+/* Into the journal's entry, or to the transaction's changes. old NULL: nothing was there. */
+static int change_add(stor_write_t *write, vd_slice_t key, const stor_change_t *change,
+                      const stor_record_t *old, vd_error_t *err)
+{
+    if (write->request->transaction == NULL)
+        return stor_journal_add(&write->entry, change, err);
+    vd_slice_t before =
+        old == NULL ? VD_SLICE_NULL : vd_slice(old->document.data, old->document.len);
+    return stor_transaction_change(write->request, write->collection, key, change, before,
+                                   old == NULL ? 0 : old->version, err);
 }
 
 static const char *id_text(vd_arena_t *arena, vd_value_t id)
@@ -178,11 +216,11 @@ int stor_write_insert(stor_write_t *write, vd_slice_t key, vd_bson_t document, i
         .statement = statement,
         .collection_id = write->collection->id,
         .bytes_delta = document.len,
-        .hash_delta = stor_record_hash(write->timestamp, document),
+        .hash_delta = hash_of(write, write->timestamp, document),
         .body = document,
     };
     change_count(write, &change, 1);
-    return stor_journal_add(&write->entry, &change, err);
+    return change_add(write, key, &change, NULL, err);
 }
 
 /* Where change streams want it: the document as it was, in front of its change. */
@@ -195,7 +233,7 @@ static int image_add(stor_write_t *write, const stor_record_t *old, vd_error_t *
                            .collection_id = write->collection->id,
                            .previous_version = old->version,
                            .body = old->document};
-    return stor_journal_add(&write->entry, &image, err);
+    return change_add(write, old->key, &image, old, err);
 }
 
 /* scope NULL: a replacement. */
@@ -207,15 +245,15 @@ static int put(stor_write_t *write, const stor_record_t *old, vd_bson_t document
         rc = value_make(write, document, err);
     if (rc != VD_OK)
         return rc;
-    VD_ASSERT(write->timestamp > old->version);
+    VD_ASSERT(write->timestamp > old->version || write->request->transaction != NULL);
     stor_change_t change = {
         .kind = scope == NULL ? STOR_CHANGE_REPLACE : STOR_CHANGE_UPDATE_WHOLE,
         .statement = statement,
         .collection_id = write->collection->id,
         .previous_version = old->version,
         .bytes_delta = (int64_t)document.len - (int64_t)old->document.len,
-        .hash_delta = stor_record_hash(write->timestamp, document) -
-                      stor_record_hash(old->version, old->document),
+        .hash_delta = hash_of(write, write->timestamp, document) -
+                      hash_of(write, old->version, old->document),
         .body = document,
     };
     /* Before the table changes: old may point into the engine's memory. */
@@ -228,7 +266,7 @@ static int put(stor_write_t *write, const stor_record_t *old, vd_bson_t document
     if (rc == VD_OK)
         rc = image_add(write, old, err);
     if (rc == VD_OK)
-        rc = stor_journal_add(&write->entry, &change, err);
+        rc = change_add(write, old->key, &change, old, err);
     if (rc == VD_OK)
         rc = stor_cursor_update(write->table, old->key, vd_buf_slice(&write->value), err);
     if (rc == VD_OK)
@@ -254,21 +292,21 @@ int stor_write_remove(stor_write_t *write, const stor_record_t *old, int32_t sta
     int rc = change_begin(write, err);
     if (rc != VD_OK)
         return rc;
-    VD_ASSERT(write->timestamp > old->version);
+    VD_ASSERT(write->timestamp > old->version || write->request->transaction != NULL);
     stor_change_t change = {
         .kind = STOR_CHANGE_DELETE,
         .statement = statement,
         .collection_id = write->collection->id,
         .previous_version = old->version,
         .bytes_delta = -(int64_t)old->document.len,
-        .hash_delta = 0 - stor_record_hash(old->version, old->document),
+        .hash_delta = 0 - hash_of(write, old->version, old->document),
         .id = vd_bson_get(old->document, "_id"),
     };
     rc = index_change(write, old->key, old->document, VD_BSON_NONE, err);
     if (rc == VD_OK)
         rc = image_add(write, old, err);
     if (rc == VD_OK)
-        rc = stor_journal_add(&write->entry, &change, err);
+        rc = change_add(write, old->key, &change, old, err);
     if (rc == VD_OK)
         rc = stor_cursor_remove(write->table, old->key, err);
     if (rc == VD_OK)
@@ -389,6 +427,8 @@ static int commit(stor_write_t *write, vd_error_t *err)
 
 int stor_write_commit(stor_write_t *write, vd_error_t *err)
 {
+    if (write->request->transaction != NULL)
+        return VD_OK; /* with the transaction */
     int rc = commit(write, err);
     stor_replication_request_leave(write->request);
     return rc;
@@ -396,6 +436,10 @@ int stor_write_commit(stor_write_t *write, vd_error_t *err)
 
 void stor_write_rollback(stor_write_t *write)
 {
+    if (write->request->transaction != NULL) {
+        stor_transaction_fail(write->request); /* as a whole, when its statement ends */
+        return;
+    }
     if (stor_txn_active(write->request->session))
         stor_txn_rollback(write->request->session);
     stor_replication_request_leave(write->request);

@@ -156,7 +156,7 @@ const gate_command_t gate_commands[] = {
     STORAGE("count", NULL, COLLECTION, A(find), READ | V1 | COLL, "how many documents match"),
     STORAGE("distinct", NULL, COLLECTION, A(find), READ | COLL, "the different values of a field"),
     STORAGE("explain", NULL, EXPLAIN, A(find), READ | V1, "how a command would run"),
-    STORAGE("commitTransaction", NULL, LOGIN, NONE, ADMIN | V1 | GATE_TRANSACTION,
+    STORAGE("commitTransaction", NULL, LOGIN, NONE, ADMIN | V1 | GATE_TRANSACTION | GATE_WRITES,
             "commits the session's transaction"),
     STORAGE("abortTransaction", NULL, LOGIN, NONE, ADMIN | V1 | GATE_TRANSACTION,
             "aborts the session's transaction"),

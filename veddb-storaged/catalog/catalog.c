@@ -7,6 +7,7 @@
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/index/index_private.h"
+#include "veddb-storaged/transactions.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,6 +145,7 @@ void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection)
 void stor_catalog_leave(stor_catalog_t *catalog, stor_collection_t *collection)
 {
     pthread_rwlock_wrlock(&catalog->lock);
+    atomic_fetch_add(&catalog->destroyed, 1);
     (void)vd_map_remove(catalog->by_ns, vd_slice_str(collection->ns));
     (void)vd_map_remove(catalog->by_id, vd_key_u64(&collection->id));
     pthread_rwlock_unlock(&catalog->lock);
@@ -154,6 +156,10 @@ void stor_catalog_swap(stor_catalog_t *catalog, stor_collection_t *from, stor_co
 {
     VD_ASSERT(from->id == to->id);
     pthread_rwlock_wrlock(&catalog->lock);
+    to->moved = from->moved;
+    /* A snapshot from before does not see what an index that was built since must have. */
+    if (strcmp(from->ns, to->ns) != 0 || to->indexes != NULL || from->indexes != NULL)
+        to->moved = atomic_fetch_add(&catalog->destroyed, 1) + 1;
     (void)vd_map_remove(catalog->by_ns, vd_slice_str(from->ns));
     if (dropped != NULL) {
         (void)vd_map_remove(catalog->by_ns, vd_slice_str(dropped->ns));
@@ -203,10 +209,15 @@ static bool share_take(stor_collection_t *collection)
     return false;
 }
 
+void stor_catalog_share_end(stor_catalog_t *catalog, stor_collection_t *collection)
+{
+    share_give(catalog, collection);
+}
+
 int stor_catalog_fence(stor_request_t *request, stor_collection_t *collection, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    uint64_t give_up = vd_monotonic_ms() + STOR_FENCE_WAIT_MS;
+    uint64_t begun = vd_monotonic_ms(), give_up = begun + STOR_FENCE_WAIT_MS;
     int rc = VD_OK;
     atomic_store(&collection->state, STOR_FENCE_CLOSED);
     pthread_mutex_lock(&catalog->fence_lock);
@@ -214,6 +225,11 @@ int stor_catalog_fence(stor_request_t *request, stor_collection_t *collection, v
         cond_wait_ms(catalog, 20);
         request->checks = 0; /* each check looks at the clock */
         rc = stor_request_check(request, err);
+        if (rc == VD_OK && vd_monotonic_ms() - begun > STOR_TRANSACTION_SCHEMA_WAIT_MS) {
+            pthread_mutex_unlock(&catalog->fence_lock);
+            stor_transactions_kill_users(request->storage, collection);
+            pthread_mutex_lock(&catalog->fence_lock);
+        }
         if (rc == VD_OK && vd_monotonic_ms() > give_up)
             rc =
                 vd_error_set(err, VD_ERR_LOCK_TIMEOUT, "the collection stayed in use for too long");
@@ -232,9 +248,16 @@ void stor_catalog_unfence(stor_catalog_t *catalog, stor_collection_t *collection
     pthread_mutex_unlock(&catalog->fence_lock);
 }
 
-static int fence_wait(stor_request_t *request, vd_error_t *err)
+/* A transaction does not wait for long, since what is changed may wait for it. */
+static int fence_wait(stor_request_t *request, uint64_t begun_ms, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
+    if (request->transaction != NULL &&
+        vd_monotonic_ms() - begun_ms > STOR_TRANSACTION_LOCK_WAIT_MS)
+        return vd_error_set(err, VD_ERR_LOCK_TIMEOUT,
+                            "Unable to acquire lock within a max lock request timeout of '%dms' "
+                            "milliseconds.",
+                            STOR_TRANSACTION_LOCK_WAIT_MS);
     pthread_mutex_lock(&catalog->fence_lock);
     cond_wait_ms(catalog, 5);
     pthread_mutex_unlock(&catalog->fence_lock);
@@ -257,37 +280,71 @@ static int is_view(const char *ns, vd_error_t *err)
 }
 
 /* *ret: NULL when it does not exist. False when it is fenced now: then nothing is held. */
-static bool try_acquire(stor_catalog_t *catalog, vd_map_t *map, vd_slice_t key,
+static bool try_acquire(const stor_request_t *request, vd_map_t *map, vd_slice_t key,
                         stor_collection_t **ret)
 {
+    stor_catalog_t *catalog = request->storage->catalog;
     pthread_rwlock_rdlock(&catalog->lock);
     stor_collection_t *collection = vd_map_get(map, key);
     bool open = collection == NULL || share_take(collection);
+    /* Who closed the fence waits for this transaction: no use to wait for him. */
+    if (!open && stor_transaction_holds(request, collection)) {
+        atomic_fetch_add(&collection->users, 1);
+        open = true;
+    }
     pthread_rwlock_unlock(&catalog->lock);
     *ret = open ? collection : NULL;
     return open;
 }
 
+stor_catalog_mark_t stor_catalog_mark(stor_catalog_t *catalog)
+{
+    return (stor_catalog_mark_t){atomic_load(&catalog->destroyed) + 1,
+                                 atomic_load(&catalog->next_id)};
+}
+
+/* Whether the request's snapshot was taken when the name meant the same. Makings alone do no harm:
+ * the collection is empty in the snapshot, as it was when it did not exist. */
+static int snapshot_check(const stor_request_t *request, const stor_collection_t *collection,
+                          vd_error_t *err)
+{
+    const stor_catalog_mark_t *mark = &request->catalog_mark;
+    uint64_t now = atomic_load(&request->storage->catalog->destroyed) + 1;
+    if (mark->destroyed == 0 || mark->destroyed == now ||
+        (collection != NULL && collection->id < mark->next_id &&
+         collection->moved + 1 <= mark->destroyed) ||
+        (collection != NULL && stor_transaction_holds(request, collection)))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_SNAPSHOT_UNAVAILABLE,
+                        "Unable to read from a snapshot due to pending collection catalog changes; "
+                        "please retry the operation.");
+}
+
 static int acquire(stor_request_t *request, vd_map_t *map, vd_slice_t key,
                    stor_collection_t **ret_collection, vd_error_t *err)
 {
-    stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count < STOR_REQUEST_HELD_MAX);
+    uint64_t begun_ms = request->transaction == NULL ? 0 : vd_monotonic_ms();
     for (;;) {
         stor_collection_t *collection;
-        if (try_acquire(catalog, map, key, &collection)) {
+        if (try_acquire(request, map, key, &collection)) {
+            int rc = snapshot_check(request, collection, err);
+            if (rc != VD_OK && collection != NULL)
+                share_give(request->storage->catalog, collection);
+            if (rc != VD_OK)
+                return rc;
             if (collection == NULL)
                 return not_found(request, err);
             if (collection->view) {
                 int refused = is_view(collection->ns, err);
-                share_give(catalog, collection);
+                share_give(request->storage->catalog, collection);
                 return refused;
             }
             request->held[request->held_count++] = collection;
             *ret_collection = collection;
             return VD_OK;
         }
-        int rc = fence_wait(request, err);
+        int rc = fence_wait(request, begun_ms, err);
         if (rc != VD_OK)
             return rc;
     }
@@ -329,7 +386,11 @@ int stor_catalog_acquire_or_create(stor_request_t *request, vd_slice_t db, vd_sl
         if (rc == VD_ERR_NAMESPACE_NOT_FOUND) {
             vd_error_clear(&step);
             stor_create_options_t options = {VD_BSON_NONE, NULL};
-            rc = stor_catalog_create(request, db, name, &options, &step);
+            stor_session_t *session = request->session;
+            rc = stor_transaction_schema(request, VD_SLICE_NULL, &step);
+            if (rc == VD_OK)
+                rc = stor_catalog_create(request, db, name, &options, &step);
+            request->session = session;
             if (rc == VD_OK || rc == VD_ERR_NAMESPACE_EXISTS)
                 continue;
         }
@@ -344,11 +405,12 @@ int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespa
 {
     stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count + count <= STOR_REQUEST_HELD_MAX);
+    uint64_t begun_ms = request->transaction == NULL ? 0 : vd_monotonic_ms();
     for (;;) {
         uint32_t taken = 0;
         bool open = true;
         for (; open && taken < count; taken++)
-            open = try_acquire(catalog, catalog->by_ns, namespaces[taken], &ret_collections[taken]);
+            open = try_acquire(request, catalog->by_ns, namespaces[taken], &ret_collections[taken]);
         if (open) {
             int rc = VD_OK;
             for (uint32_t i = 0; i < count; i++) {
@@ -368,7 +430,7 @@ int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespa
         for (uint32_t i = 0; i < taken; i++)
             if (ret_collections[i] != NULL)
                 share_give(catalog, ret_collections[i]);
-        int rc = fence_wait(request, err);
+        int rc = fence_wait(request, begun_ms, err);
         if (rc != VD_OK)
             return rc;
     }

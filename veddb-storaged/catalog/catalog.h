@@ -8,7 +8,8 @@
  * Changes: create: file first, then row and journal entry in one transaction. drop: row and
  *          journal entry, then the file, when nobody uses it. One change at a time.
  * Locks:   hold several collections only by stor_catalog_acquire_many (fixed order); never change
- *          the schema while holding one.
+ *          the schema while holding one. Transactions (transactions.h) hold many, and wait for a
+ *          fence only briefly (VD_ERR_LOCK_TIMEOUT); a change that waits for long ends them.
  * Rows:    key "c" + id u64 BE -> BSON {id, db, name, uuid, options, created}; "m" + name -> BSON
  *          {v: ...} (meta: set id, term, auth epoch, segments of the journal "s" + number); "n" +
  *          id -> counters folded up to a journal position (counters.h); "x" + collection + id ->
@@ -41,6 +42,7 @@ struct stor_collection {
     vd_slice_t db, name; /* into ns */
     uint8_t uuid[16];
     bool is_auth;             /* admin.system.users or .roles */
+    uint64_t moved;           /* renamed: at which count of destructions; 0 */
     bool images;              /* changeStreamPreAndPostImages: writes journal what was before */
     bool view;                /* its table stays empty; only stor_catalog_view tells of it */
     vd_slice_t view_on;       /* a collection or view of the same database; in options */
@@ -88,6 +90,8 @@ void stor_catalog_release(stor_request_t *request, stor_collection_t *collection
 bool stor_catalog_view(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db, vd_slice_t name,
                        vd_slice_t *ret_on, vd_bson_t *ret_pipeline);
 void stor_catalog_release_all(stor_request_t *request);
+/* Gives one share back: of those that transactions keep between requests. */
+void stor_catalog_share_end(stor_catalog_t *catalog, stor_collection_t *collection);
 
 /* ---- what exists: visits a consistent copy; ascending by name ---- */
 typedef struct {
@@ -109,6 +113,10 @@ VD_MUST_CHECK int stor_catalog_list(stor_catalog_t *catalog, vd_arena_t *arena, 
                                     bool sizes, stor_collection_info_t **ret_infos,
                                     uint32_t *ret_count, vd_error_t *err);
 bool stor_catalog_database_exists(stor_catalog_t *catalog, vd_slice_t db);
+
+/* What exists now, for a snapshot that is about to be taken: a collection that was made, dropped or
+ * renamed since can't be read in it (VD_ERR_SNAPSHOT_UNAVAILABLE; request->catalog_mark). */
+stor_catalog_mark_t stor_catalog_mark(stor_catalog_t *catalog);
 
 /* ---- changes: each is durable when the reply's dependency is ---- */
 typedef struct {

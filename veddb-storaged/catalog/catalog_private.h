@@ -21,8 +21,9 @@ struct stor_catalog {
     stor_storage_t *storage;
     pthread_rwlock_t lock; /* the two maps */
     vd_map_t *by_ns, *by_id;
-    pthread_mutex_t change_lock; /* one schema change at a time */
-    uint64_t next_id;            /* under change_lock; never falls, also over restarts */
+    pthread_mutex_t change_lock;    /* one schema change at a time */
+    atomic_uint_fast64_t next_id;   /* written under change_lock; never falls, also over restarts */
+    atomic_uint_fast64_t destroyed; /* drops and renames since the start, and one */
     pthread_mutex_t fence_lock;
     pthread_cond_t fence_changed;
     atomic_uint_fast64_t counters_at; /* counters.c: journal position folded */

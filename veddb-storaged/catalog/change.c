@@ -16,6 +16,7 @@
 #include <time.h>
 
 #define CONFLICT_WAIT_MAX_US 10000
+#define TRANSACTION_WAIT_MS  100 /* another collection may be being made */
 
 typedef stor_given_t given_t;
 typedef stor_schema_change_t change_t;
@@ -251,6 +252,26 @@ static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name
     return create_commit(request, collection, body, NULL, err);
 }
 
+/* A change that holds it may wait for a collection that this transaction has a share in: so a
+ * transaction gives up soon. */
+static int change_lock(stor_request_t *request, vd_error_t *err)
+{
+    pthread_mutex_t *lock = &request->storage->catalog->change_lock;
+    if (request->transaction == NULL) {
+        pthread_mutex_lock(lock);
+        return VD_OK;
+    }
+    uint64_t give_up = vd_monotonic_ms() + TRANSACTION_WAIT_MS;
+    while (pthread_mutex_trylock(lock) != 0) {
+        if (vd_monotonic_ms() > give_up)
+            return vd_error_set(err, VD_ERR_LOCK_TIMEOUT,
+                                "Unable to acquire the catalog's lock within '%dms' milliseconds.",
+                                TRANSACTION_WAIT_MS);
+        pause_us(1000);
+    }
+    return VD_OK;
+}
+
 int stor_catalog_create(stor_request_t *request, vd_slice_t db, vd_slice_t name,
                         const stor_create_options_t *options, vd_error_t *err)
 {
@@ -259,7 +280,9 @@ int stor_catalog_create(stor_request_t *request, vd_slice_t db, vd_slice_t name,
     int rc = stor_name_check_writable(db, name, stor_request_internal(request), err);
     if (rc != VD_OK)
         return rc;
-    pthread_mutex_lock(&catalog->change_lock);
+    rc = change_lock(request, err);
+    if (rc != VD_OK)
+        return rc;
     rc = create_locked(request, db, name, options, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;

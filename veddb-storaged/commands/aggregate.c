@@ -391,7 +391,8 @@ static int count_fast(stor_request_t *request, const stor_aggregate_args_t *args
     vd_bson_t stages;
     *ret_done = false;
     if (args->collection.len == 0 || args->batch_size == 0 || !vd_bson_is_empty(args->let) ||
-        !counts_all(args->pipeline, &id, &field) || stor_read_hints_index(args->hint) ||
+        request->worker_session != NULL || !counts_all(args->pipeline, &id, &field) ||
+        stor_read_hints_index(args->hint) ||
         stor_local_find(request->storage, request->db, args->collection) != 0 ||
         stor_catalog_view(request->storage->catalog, request->arena, request->db, args->collection,
                           &on, &stages))

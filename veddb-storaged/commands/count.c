@@ -4,8 +4,8 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
-#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/commands/view.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/query/match.h"
 
 typedef struct {
@@ -283,5 +283,8 @@ int stor_run_distinct(stor_request_t *request, vd_error_t *err)
         stor_read_plan_summary(request, stor_query_summary(query, request->arena));
     }
     stor_query_close(&query);
-    return distinct_end(&distinct, rc);
+    rc = distinct_end(&distinct, rc);
+    if (request->pinned_at != 0)
+        vd_bb_timestamp(&request->reply, "atClusterTime", request->pinned_at);
+    return rc;
 }

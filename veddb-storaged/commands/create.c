@@ -4,8 +4,9 @@
 #include "veddb-storaged/commands/collection_options.h"
 #include "veddb-storaged/commands/index_spec.h"
 #include "veddb-storaged/commands/table.h"
-#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/commands/view.h"
+#include "veddb-storaged/query/collation.h"
+#include "veddb-storaged/transactions.h"
 
 typedef struct {
     stor_collection_options_t options;
@@ -226,6 +227,8 @@ int stor_command_create(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_collection_options_merge(request->arena, VD_BSON_NONE, &args.options, false,
                                            &create.options, err);
+    if (rc == VD_OK)
+        rc = stor_transaction_schema(request, VD_SLICE_NULL, err);
     if (rc == VD_OK)
         rc = make(request, name, &create, err);
     if (rc == VD_OK && args.has_auto_index)

@@ -8,6 +8,7 @@
 #include "veddb-storaged/facts.h"
 #include "veddb-storaged/index/build.h"
 #include "veddb-storaged/index/index_private.h"
+#include "veddb-storaged/transactions.h"
 
 #include <time.h>
 
@@ -219,6 +220,8 @@ int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
         rc = specs_check(request, &args, &wanted, err);
     if (rc == VD_OK)
         rc = quorum_check(args.commit_quorum, err);
+    if (rc == VD_OK)
+        rc = stor_transaction_schema(request, name, err);
     if (rc == VD_OK)
         rc = create_all(request, name, &wanted, &what, err);
     if (rc != VD_OK)

@@ -12,6 +12,7 @@
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
+#include "veddb-storaged/transactions.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -86,6 +87,8 @@ static int engine_print(const stor_storage_t *storage, vd_buf_t *out)
         {"veddb_storage_cache_written_bytes_total", false, "written from the cache",
          s.cache_bytes_written},
         {"veddb_storage_pages_evicted_total", false, "pages put out of the cache", s.pages_evicted},
+        {"veddb_storage_old_versions_evicted_total", false,
+         "versions that snapshots kept and the cache could not", s.old_versions_evicted},
         {"veddb_storage_log_written_bytes_total", false, "write-ahead log", s.log_bytes_written},
         {"veddb_storage_checkpoints_total", false, "checkpoints", s.checkpoints},
         {"veddb_storage_transactions_committed_total", false, "commits", s.txn_commits},
@@ -114,10 +117,12 @@ static int work_print(const stor_storage_t *storage, vd_buf_t *out)
     stor_inbox_stats_t inbox = {0};
     stor_cursors_stats_t cursors;
     stor_journal_stats_t journal;
+    stor_transactions_stats_t transactions;
     if (storage->inbox != NULL)
         stor_inbox_stats(storage, &inbox);
     stor_cursors_stats(storage->cursors, &cursors);
     stor_journal_stats(storage->journal, &journal);
+    stor_transactions_stats(storage, &transactions);
     const stor_op_counters_t *c = &storage->counters;
     const row_t rows[] = {
         {"veddb_storage_requests_total", false, "commands taken", inbox.received},
@@ -144,6 +149,14 @@ static int work_print(const stor_storage_t *storage, vd_buf_t *out)
          cursors.timed_out},
         {"veddb_storage_sessions", true, "logical sessions",
          stor_sessions_count(storage->sessions)},
+        {"veddb_storage_multi_transactions_open", true, "multi-document transactions open",
+         transactions.open},
+        {"veddb_storage_multi_transactions_changed_bytes", true, "changes that they hold in memory",
+         transactions.bytes},
+        {"veddb_storage_multi_transactions_committed_total", false,
+         "multi-document transactions committed", transactions.committed},
+        {"veddb_storage_multi_transactions_aborted_total", false,
+         "multi-document transactions aborted", transactions.aborted},
         {"veddb_storage_journal_bytes", true, "journal kept", journal.bytes},
         {"veddb_storage_journal_segments", true, "journal segments kept", journal.segments},
     };

@@ -43,7 +43,8 @@ int stor_run_current_op(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK && !own && !stor_request_all_users(request))
         rc = vd_error_set(err, VD_ERR_UNAUTHORIZED,
                           "not authorized on admin to see the operations of all users");
-    stor_operations_options_t options = {.all_users = !own, .idle_cursors = all, .truncate = true};
+    stor_operations_options_t options = {
+        .all_users = !own, .idle_cursors = all, .idle_sessions = all, .truncate = true};
     if (rc == VD_OK)
         rc = stor_facts_operations(request, &options, request->arena, &documents, &count, err);
     if (rc != VD_OK)

@@ -9,6 +9,7 @@
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/sessions.h"
+#include "veddb-storaged/transactions.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -229,6 +230,22 @@ static void replication(status_t *status)
     vd_bb_close(bb);
 }
 
+static void transactions(status_t *status)
+{
+    vd_bb_t *bb = status->bb;
+    stor_transactions_stats_t s;
+    stor_transactions_stats(status->storage, &s);
+    put(bb, "retriedStatementsCount", status->storage->counters.retried_statements);
+    put(bb, "transactionsCollectionWriteCount", s.rows);
+    put(bb, "currentActive", s.active);
+    put(bb, "currentInactive", s.open > s.active ? s.open - s.active : 0);
+    put(bb, "currentOpen", s.open);
+    put(bb, "totalAborted", s.aborted);
+    put(bb, "totalStarted", s.started);
+    put(bb, "totalCommitted", s.committed);
+    put(bb, "changedBytes", s.bytes);
+}
+
 static void veddb(status_t *status)
 {
     const stor_engine_stats_t *e = &status->engine;
@@ -291,6 +308,7 @@ static const struct {
     {"opcountersRepl", counters_replicated},
     {"repl", replication},
     {"storageEngine", storage_engine},
+    {"transactions", transactions},
     {"veddb", veddb},
     {"wiredTiger", wired_tiger},
     {"mem", memory},

@@ -1,5 +1,5 @@
 /* veddb-storaged/commands/sessions.c — startSession, refreshSessions, endSessions, the commands
- * that kill sessions, and the refusal of transactions.
+ * that kill sessions.
  *
  * Who kills: everybody their own sessions; those of others with VDP_COMMAND_ALL_USERS, which the
  * gateway gives with the privilege killAnySession. */
@@ -9,7 +9,9 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/registry.h"
+#include "veddb-storaged/transactions.h"
 
 #include <stdio.h>
 
@@ -186,6 +188,8 @@ static bool pattern_matches(const stor_session_key_t *key, const void *context)
 static void kill_matching(stor_request_t *request, const pattern_t *pattern)
 {
     (void)stor_registry_kill_sessions(request->storage, pattern_matches, pattern, request);
+    (void)stor_transactions_kill(request->storage, VD_ERR_INTERRUPTED, pattern_matches, pattern);
+    stor_pins_end(request->storage, pattern_matches, pattern);
     (void)stor_cursors_kill_sessions(request->storage->cursors, pattern_matches, pattern);
 }
 
@@ -339,15 +343,4 @@ int stor_command_kill_all_sessions(stor_request_t *request, vd_error_t *err)
 int stor_command_kill_all_sessions_by_pattern(stor_request_t *request, vd_error_t *err)
 {
     return kill_each(request, pattern_kill, err);
-}
-
-/* ---- transactions ---- */
-
-/* None can have been begun (request.c refuses that), so there is none to end. */
-int stor_command_transactions_refused(stor_request_t *request, vd_error_t *err)
-{
-    return vd_error_set(
-        err, VD_ERR_NO_SUCH_TRANSACTION,
-        "%s: there is no transaction: multi-document transactions are not built yet",
-        request->entry->name);
 }

@@ -6,7 +6,9 @@
 #include <pthread.h>
 
 #define REPL  (STOR_COMMAND_DIAGNOSTIC | STOR_COMMAND_ADMIN_ONLY)
-#define WRITE (STOR_COMMAND_WRITES | STOR_COMMAND_RETRYABLE)
+#define TXN   STOR_COMMAND_TRANSACTION
+#define WRITE (STOR_COMMAND_WRITES | STOR_COMMAND_RETRYABLE | TXN)
+#define END   (STOR_COMMAND_ADMIN_ONLY | STOR_COMMAND_ENDS_TRANSACTION | TXN)
 
 const stor_command_t stor_commands[] = {
     /* writes; whether one goes to the fast lane is told by its size or its filter */
@@ -18,14 +20,15 @@ const stor_command_t stor_commands[] = {
      stor_point_find_and_modify},
 
     /* collections, indexes, databases */
-    {"create", STOR_COMMAND_WRITES, stor_command_create, NULL},
+    {"create", STOR_COMMAND_WRITES | TXN, stor_command_create, NULL},
     {"drop", STOR_COMMAND_WRITES | STOR_COMMAND_FREES | STOR_COMMAND_LONG, stor_command_drop, NULL},
     {"dropDatabase", STOR_COMMAND_WRITES | STOR_COMMAND_FREES | STOR_COMMAND_LONG,
      stor_command_drop_database, NULL},
     {"renameCollection", STOR_COMMAND_WRITES | STOR_COMMAND_ADMIN_ONLY | STOR_COMMAND_LONG,
      stor_command_rename_collection, NULL},
     {"collMod", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_coll_mod, NULL},
-    {"createIndexes", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_create_indexes, NULL},
+    {"createIndexes", STOR_COMMAND_WRITES | STOR_COMMAND_LONG | TXN, stor_command_create_indexes,
+     NULL},
     {"dropIndexes", STOR_COMMAND_WRITES | STOR_COMMAND_FREES | STOR_COMMAND_LONG,
      stor_command_drop_indexes, NULL},
     {"listIndexes", STOR_COMMAND_READS, stor_command_list_indexes, NULL},
@@ -37,8 +40,9 @@ const stor_command_t stor_commands[] = {
     {"killSessions", 0, stor_command_kill_sessions, NULL},
     {"killAllSessions", 0, stor_command_kill_all_sessions, NULL},
     {"killAllSessionsByPattern", 0, stor_command_kill_all_sessions_by_pattern, NULL},
-    {"commitTransaction", WRITE | STOR_COMMAND_ADMIN_ONLY, stor_command_transactions_refused, NULL},
-    {"abortTransaction", WRITE | STOR_COMMAND_ADMIN_ONLY, stor_command_transactions_refused, NULL},
+    {"commitTransaction", STOR_COMMAND_WRITES | STOR_COMMAND_LONG | END,
+     stor_command_commit_transaction, stor_point_commit},
+    {"abortTransaction", STOR_COMMAND_WRITES | END, stor_command_abort_transaction, NULL},
 
     /* the replica set; asked for by the gateway when this node is not alone */
     {"replSetGetStatus", REPL, stor_command_repl_set_get_status, NULL},

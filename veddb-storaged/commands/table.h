@@ -15,11 +15,14 @@ enum {
     STOR_COMMAND_ADMIN_ONLY =
         1u << 5,                 /* only against the admin database: 13 Unauthorized otherwise */
     STOR_COMMAND_LONG = 1u << 6, /* second lane unless `point` says otherwise */
-    STOR_COMMAND_DIAGNOSTIC = 1u << 7, /* runs also while storage is full or draining; not counted
-                                          as an operation of users */
-    STOR_COMMAND_FREES = 1u << 8,      /* with WRITES: gives space back, may use the reserve */
-    STOR_COMMAND_ANY_MEMBER = 1u << 9, /* with READS: a secondary runs it unasked */
-    STOR_COMMAND_MAY_WRITE = 1u << 10, /* with READS: it may turn out to write: writeConcern */
+    STOR_COMMAND_DIAGNOSTIC = 1u << 7,   /* runs also while storage is full or draining; not counted
+                                            as an operation of users */
+    STOR_COMMAND_FREES = 1u << 8,        /* with WRITES: gives space back, may use the reserve */
+    STOR_COMMAND_ANY_MEMBER = 1u << 9,   /* with READS: a secondary runs it unasked */
+    STOR_COMMAND_MAY_WRITE = 1u << 10,   /* with READS: it may turn out to write: writeConcern */
+    STOR_COMMAND_TRANSACTION = 1u << 11, /* allowed in a transaction */
+    STOR_COMMAND_ENDS_TRANSACTION = 1u << 12, /* commit and abort */
+    STOR_COMMAND_NOT_FIRST = 1u << 13,        /* with TRANSACTION: does not begin one */
 };
 
 struct stor_command {
@@ -57,8 +60,9 @@ STOR_HANDLER(end_sessions);
 STOR_HANDLER(kill_sessions);
 STOR_HANDLER(kill_all_sessions);
 STOR_HANDLER(kill_all_sessions_by_pattern);
-STOR_HANDLER(transactions_refused); /* commitTransaction, abortTransaction */
-STOR_HANDLER(repl_set_get_status);  /* replication.c */
+STOR_HANDLER(commit_transaction); /* transactions.c */
+STOR_HANDLER(abort_transaction);
+STOR_HANDLER(repl_set_get_status); /* replication.c */
 STOR_HANDLER(repl_set_get_config);
 STOR_HANDLER(repl_set_step_down);
 STOR_HANDLER(repl_set_freeze);
@@ -85,6 +89,7 @@ bool stor_point_find(const stor_request_t *request); /* find.filter; no sort on 
                                                         with one document */
 bool stor_point_count(const stor_request_t *request); /* count without query: from the kept count */
 bool stor_point_aggregate(const stor_request_t *request);
+bool stor_point_commit(const stor_request_t *request); /* by what the transaction has changed */
 /* Every statement (deletes and updates) or the query pins _id to one value. */
 bool stor_point_update(const stor_request_t *request);          /* update.c */
 bool stor_point_delete(const stor_request_t *request);          /* delete.c */

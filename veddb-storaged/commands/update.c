@@ -262,7 +262,8 @@ static int update_run(stor_update_run_t *run, stor_tally_t *tally, vd_error_t *e
         if (rc != VD_OK || tally->n > 0 || !plan->upsert)
             return rc;
         rc = stor_update_insert(run, err);
-        if (rc == VD_OK || !stor_update_search_again(plan, rc, tries))
+        if (rc == VD_OK || writes->request->transaction != NULL ||
+            !stor_update_search_again(plan, rc, tries))
             return rc;
         vd_error_clear(err);
     }

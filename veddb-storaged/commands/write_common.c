@@ -7,6 +7,7 @@
 #include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/replication.h"
+#include "veddb-storaged/transactions.h"
 
 #define MESSAGES_MAX_BYTES (1024 * 1024) /* of errmsg; later errors have an empty one */
 #define MESSAGES_MIN       2             /* that many are told in any case */
@@ -208,6 +209,8 @@ int stor_writes_start(stor_writes_t *writes, vd_error_t *err)
         rc = stor_sessions_write_begin(request, &writes->replay, err);
     if (rc == VD_OK && !writes->replay) /* else each transaction asks */
         rc = stor_request_space(request, err);
+    /* The first error ends the whole. */
+    writes->args.ordered |= request->transaction != NULL;
     return rc == VD_OK ? stor_writes_collection(writes, false, err) : rc;
 }
 
@@ -233,8 +236,8 @@ int stor_writes_collection(stor_writes_t *writes, bool create, vd_error_t *err)
 void stor_writes_yield(stor_writes_t *writes)
 {
     stor_collection_t *collection = writes->collection;
-    if (collection == NULL)
-        return;
+    if (collection == NULL || writes->request->transaction != NULL)
+        return; /* a transaction keeps what it has */
     writes->collection = writes->write.collection = NULL;
     writes->request->yields++;
     stor_catalog_release(writes->request, collection);
@@ -276,7 +279,8 @@ int stor_writes_run(stor_writes_t *writes,
             stor_collation_end(); /* each statement has its own */
             rc = run(writes, i, context, &step);
         }
-        if (stor_writes_is_fatal(rc)) {
+        if (stor_writes_is_fatal(rc) ||
+            (request->transaction != NULL && stor_transaction_is_transient(rc))) {
             if (err != NULL)
                 vd_error_copy(&step, err); /* its details stay in the arena */
             return rc;
@@ -419,6 +423,7 @@ void stor_writes_note_error(stor_writes_t *writes, uint32_t index, int code, con
     vd_bb_t *bb = &writes->errors;
     char buf[12];
     vd_slice_t name;
+    stor_transaction_fail(writes->request);
     bool cut = writes->message_bytes >= MESSAGES_MAX_BYTES && writes->error_count >= MESSAGES_MIN;
     note(bb, &writes->error_count, &name, buf);
     vd_bb_open_document(bb, name);
@@ -514,6 +519,10 @@ int stor_writes_again(stor_writes_t *writes, int rc, vd_error_t *err)
 {
     if (rc != VD_ERR_WRITE_CONFLICT)
         return rc;
+    if (writes->request->transaction != NULL) { /* its snapshot would show the same again */
+        writes->request->conflicts++;
+        return rc;
+    }
     vd_error_clear(err);
     return stor_write_backoff(&writes->write, err);
 }
@@ -795,6 +804,8 @@ static int let_others(stor_writes_t *writes, vd_error_t *err)
     uint64_t id = writes->collection->id;
     stor_collection_t *collection;
     vd_error_t step = VD_ERROR_INIT;
+    if (writes->request->transaction != NULL)
+        return VD_OK;
     stor_writes_yield(writes);
     int rc = stor_catalog_acquire_id(writes->request, id, &collection, &step);
     if (rc == VD_ERR_NAMESPACE_NOT_FOUND)

@@ -419,6 +419,7 @@ static void wt_stats(stor_engine_t *engine, stor_engine_stats_t *stats)
         stats->pages_read = statistic(cursor, WT_STAT_CONN_CACHE_READ);
         stats->pages_evicted = statistic(cursor, WT_STAT_CONN_CACHE_EVICTION_CLEAN) +
                                statistic(cursor, WT_STAT_CONN_CACHE_EVICTION_DIRTY);
+        stats->old_versions_evicted = statistic(cursor, WT_STAT_CONN_CACHE_LOOKASIDE_INSERT);
         stats->log_bytes_written = statistic(cursor, WT_STAT_CONN_LOG_BYTES_WRITTEN);
         stats->log_syncs = statistic(cursor, WT_STAT_CONN_LOG_SYNC);
         stats->checkpoints = statistic(cursor, WT_STAT_CONN_TXN_CHECKPOINT);

@@ -125,6 +125,7 @@ typedef struct {
     uint64_t flushes, flushed_commits, flush_us_sum, flush_us_max;
     uint64_t cache_bytes_max, cache_bytes_used, cache_bytes_dirty, cache_bytes_read,
         cache_bytes_written, pages_read, pages_evicted;
+    uint64_t old_versions_evicted; /* written aside, because a snapshot still needs them */
     uint64_t log_bytes_written, log_syncs, checkpoints, checkpoint_ms_last;
     uint64_t txn_begins, txn_commits, txn_rollbacks, conflicts;
     uint64_t free_bytes, reserve_bytes;

@@ -305,6 +305,12 @@ bool stor_txn_is_given(const stor_session_t *session)
     return session->active && session->given;
 }
 
+void stor_txn_rest(stor_session_t *session)
+{
+    VD_ASSERT(session->active);
+    stor_session_cursors_reset(session);
+}
+
 uint64_t stor_txn_snapshot_newest(const stor_session_t *session)
 {
     VD_ASSERT(session->active);

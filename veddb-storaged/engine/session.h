@@ -49,6 +49,8 @@ void stor_txn_on_end(stor_session_t *session, void (*ended)(bool committed, void
 bool stor_txn_active(const stor_session_t *session);
 /* Its timestamp is another node's (stor_txn_timestamp_given). */
 bool stor_txn_is_given(const stor_session_t *session);
+/* A transaction that stays open is left alone for a while: no cursor keeps a position. */
+void stor_txn_rest(stor_session_t *session);
 /* The dependency of a read that found nothing: newest commit that this transaction's snapshot may
  * have seen. */
 uint64_t stor_txn_snapshot_newest(const stor_session_t *session);

@@ -128,6 +128,23 @@ static int check_inside(const stor_pipeline_context_t *context, const stor_stage
                               "%s is not allowed within a $unionWith's sub-pipeline", class->name);
 }
 
+static bool in_transaction_ok(const stor_stage_class_t *class)
+{
+    static const stor_stage_class_t *const refused[] = {&stor_stage_change_stream,
+                                                        &stor_stage_coll_stats,
+                                                        &stor_stage_index_stats,
+                                                        &stor_stage_current_op,
+                                                        &stor_stage_out,
+                                                        &stor_stage_merge,
+                                                        &stor_stage_list_sessions,
+                                                        &stor_stage_list_local_sessions,
+                                                        &stor_stage_plan_cache_stats};
+    for (size_t i = 0; i < VD_COUNT_OF(refused); i++)
+        if (class == refused[i])
+            return false;
+    return true;
+}
+
 static int parse_stage(const stor_pipeline_context_t *context, vd_value_t spec,
                        stor_stage_t **ret_stage, vd_error_t *err)
 {
@@ -144,6 +161,11 @@ static int parse_stage(const stor_pipeline_context_t *context, vd_value_t spec,
     const stor_stage_class_t *class = stor_stage_find(name);
     if (class == NULL)
         return unknown_stage(name, err);
+    if (context->request != NULL && context->request->transaction != NULL &&
+        !in_transaction_ok(class))
+        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                            "Stage not supported inside of a multi-document transaction: %s",
+                            class->name);
     int rc = check_inside(context, class, err);
     if (rc == VD_OK)
         rc = class->parse(context, value, ret_stage, err);

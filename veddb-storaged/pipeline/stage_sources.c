@@ -328,9 +328,7 @@ static int current_op_make(source_t *source, stor_request_t *request, vd_error_t
                                  &source->count, err);
 }
 
-/* idleConnections and idleSessions: connections belong to the gateway, and no session holds a
- * transaction open between its commands, so storage has none to show. localOps speaks of routers.
- */
+/* idleConnections: connections belong to the gateway. localOps speaks of routers. */
 static int current_op_option(source_t *source, vd_slice_t name, vd_value_t value, vd_error_t *err)
 {
     static const char *const known[] = {"allUsers",    "idleConnections", "idleSessions",
@@ -350,6 +348,8 @@ static int current_op_option(source_t *source, vd_slice_t name, vd_value_t value
     bool flag = vd_value_bool(value);
     if (i == 0)
         source->operations.all_users = flag;
+    else if (i == 2)
+        source->operations.idle_sessions = flag;
     else if (i == 3)
         source->operations.idle_cursors = flag;
     else if (i == 5)
@@ -365,6 +365,7 @@ static int current_op_parse(const stor_pipeline_context_t *context, vd_value_t s
     source_t *source = source_new(context, current_op_make);
     vd_bson_iter_t iter;
     int rc = VD_OK;
+    source->operations.idle_sessions = true;
     if (spec.type != VD_BSON_OBJECT)
         return vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
                             "$currentOp options must be specified in an object, but found: %s",

@@ -10,8 +10,10 @@
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/pins.h"
 #include "veddb-storaged/registry.h"
 #include "veddb-storaged/replication/positions.h"
+#include "veddb-storaged/transactions.h"
 
 #include <time.h>
 
@@ -76,7 +78,8 @@ static void writer_interrupt(stor_request_t *request, void *context)
 {
     (void)context; /* all of them */
     int none = 0;
-    if (request->entry != NULL && (request->entry->flags & STOR_COMMAND_WRITES) != 0)
+    if (request->entry != NULL &&
+        ((request->entry->flags & STOR_COMMAND_WRITES) != 0 || request->transaction_number >= 0))
         (void)atomic_compare_exchange_strong(&request->killed, &none,
                                              VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE);
 }
@@ -92,11 +95,17 @@ static int writers_wait(stor_storage_t *storage, vd_error_t *err)
 {
     stor_replication_t *replication = storage->replication;
     uint64_t give_up = vd_monotonic_ms() + WRITERS_WAIT_MS;
-    while (atomic_load(&replication->writers) != 0) {
+    for (;;) {
+        /* Also those that were counted just before the role went: they see it gone. */
+        (void)stor_transactions_kill(storage, VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE, NULL,
+                                     NULL);
+        if (atomic_load(&replication->writers) == 0 && stor_transactions_open(storage) == 0)
+            break;
         if (vd_monotonic_ms() > give_up)
             return vd_error_set(err, VD_ERR_LOCK_TIMEOUT,
-                                "%d writes are still under way after %d ms",
-                                atomic_load(&replication->writers), WRITERS_WAIT_MS);
+                                "%d writes and %u transactions are still under way after %d ms",
+                                atomic_load(&replication->writers), stor_transactions_open(storage),
+                                WRITERS_WAIT_MS);
         pause_us(100);
     }
     return VD_OK;
@@ -231,6 +240,7 @@ static void step_down(stor_storage_t *storage, int role)
     atomic_store(&storage->replication->role, role);
     stor_positions_changed(storage->replication->positions);
     stor_registry_visit(storage, writer_interrupt, NULL);
+    (void)stor_transactions_kill(storage, VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE, NULL, NULL);
 }
 
 static int change(stor_storage_t *storage, stor_session_t *session, int role, rows_t *rows,
@@ -238,6 +248,7 @@ static int change(stor_storage_t *storage, stor_session_t *session, int role, ro
 {
     bool was_primary = atomic_load(&storage->replication->role) == VDP_ROLE_PRIMARY;
     int rc = VD_OK;
+    stor_pins_end(storage, NULL, NULL); /* what is loaded or undone must not be in use */
     /* Also from term to term as primary: no transaction may have begun in one and end in the other.
      */
     if (was_primary)
@@ -379,7 +390,7 @@ int stor_replication_admit(stor_request_t *request, vd_error_t *err)
     int role = stor_replication_role(storage);
     if (role == VDP_ROLE_PRIMARY)
         return VD_OK;
-    if ((flags & STOR_COMMAND_WRITES) != 0)
+    if ((flags & STOR_COMMAND_WRITES) != 0 || request->transaction_number >= 0)
         return not_primary(err);
     if ((flags & STOR_COMMAND_READS) == 0)
         return VD_OK;

@@ -369,6 +369,19 @@ static void put_schema(vd_bb_t *bb, const event_t *event)
     }
 }
 
+/* Of a multi-document one: the changes of retryable writes have statement ids. */
+static void put_transaction(vd_bb_t *bb, const event_t *event)
+{
+    const stor_journal_entry_t *entry = &event->stream->entry;
+    if (entry->txn_number < 0 || entry->lsid.len != 16 || event->change.statement >= 0)
+        return;
+    vd_bb_int64(bb, "txnNumber", entry->txn_number);
+    vd_bb_begin_document(bb, "lsid");
+    vd_bb_binary(bb, "id", 4, entry->lsid);
+    vd_bb_binary(bb, "uid", 0, entry->lsid_user);
+    vd_bb_close(bb);
+}
+
 static int event_build(const event_t *event, vd_bson_t *ret_event)
 {
     stor_stream_t *stream = event->stream;
@@ -380,6 +393,7 @@ static int event_build(const event_t *event, vd_bson_t *ret_event)
     if (stream->spec.expanded && event->uuid != NULL)
         vd_bb_binary(bb, "collectionUUID", 4, vd_slice(event->uuid, 16));
     vd_bb_date(bb, "wallTime", stream->entry.wall_ms);
+    put_transaction(bb, event);
     if (kind == STOR_CHANGE_INSERT || kind == STOR_CHANGE_REPLACE)
         vd_bb_document(bb, "fullDocument", event->change.body);
     put_ns(bb, "ns", event->db, event->name);

@@ -837,3 +837,64 @@ Test(conn, drain_ends_connections_and_says_so)
     cr_expect_not(gate_client_simple(&client, "admin", "ping", &reply));
     gate_client_close(&client);
 }
+
+/* ---- transactions ---- */
+
+static vd_bb_t *in_transaction(const char *command, const char *argument)
+{
+    static const uint8_t session[16] = {1};
+    vd_bb_t *bb = gate_client_begin(&client);
+    if (argument != NULL)
+        vd_bb_cstr(bb, command, argument);
+    else
+        vd_bb_int32(bb, command, 1);
+    vd_bb_begin_document(bb, "lsid");
+    vd_bb_binary(bb, "id", 4, vd_slice(session, 16));
+    vd_bb_close(bb);
+    vd_bb_int64(bb, "txnNumber", 1);
+    vd_bb_bool(bb, "autocommit", false);
+    return bb;
+}
+
+static bool has_label(vd_bson_t reply, const char *label)
+{
+    vd_value_t first = vd_bson_get_path(reply, VD_SLICE_LIT("errorLabels.0"));
+    return first.type == VD_BSON_STRING && vd_slice_is(vd_value_string(first), label);
+}
+
+/* A statement is lost with storage, and the client told; how the transaction ended is asked again.
+ */
+Test(conn, what_is_sent_again_of_a_transaction)
+{
+    vd_bson_t reply;
+    start_logged_in();
+    fake_storage_silence(fixture.storage, "insert");
+    (void)in_transaction("insert", "x");
+    cr_assert(gate_client_send(&client, "test", 0));
+    while (fake_storage_count(fixture.storage, "insert") < 1)
+        (void)usleep(1000);
+    fake_storage_kill(fixture.storage);
+    fake_storage_silence(fixture.storage, NULL);
+    (void)usleep(50000);
+    fake_storage_revive(fixture.storage);
+    cr_assert(gate_client_receive(&client, &reply));
+    cr_expect_eq(reply_code(reply), 6);
+    cr_expect(has_label(reply, "TransientTransactionError"));
+    cr_expect_eq(fake_storage_count(fixture.storage, "insert"), 1);
+    fake_storage_silence(fixture.storage, "commitTransaction");
+    (void)in_transaction("commitTransaction", NULL);
+    cr_assert(gate_client_send(&client, "admin", 0));
+    while (fake_storage_count(fixture.storage, "commitTransaction") < 1)
+        (void)usleep(1000);
+    fake_storage_kill(fixture.storage);
+    fake_storage_silence(fixture.storage, NULL);
+    (void)usleep(50000);
+    fake_storage_revive(fixture.storage);
+    cr_assert(gate_client_receive(&client, &reply));
+    cr_expect(reply_ok(reply));
+    cr_expect_eq(fake_storage_count(fixture.storage, "commitTransaction"), 2);
+    (void)in_transaction("ping", NULL);
+    cr_assert(gate_client_run(&client, "admin", &reply));
+    cr_expect_eq(reply_code(reply), 263);
+    gate_client_close(&client);
+}

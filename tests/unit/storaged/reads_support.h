@@ -46,6 +46,8 @@ static const stor_command_t reads_table[] = {
 #undef STOR_READ_ROW
 };
 
+READS_SUPPORT uint64_t reads_cache_bytes = 32 << 20;
+
 READS_SUPPORT void reads_ok(int rc, const vd_error_t *err)
 {
     cr_assert_eq(rc, VD_OK, "%d: %s", -rc, err->message);
@@ -56,7 +58,7 @@ READS_SUPPORT void reads_start(reads_t *reads, bool bootstrap)
     stor_storage_t *storage = &reads->storage;
     vd_error_t err = VD_ERROR_INIT;
     stor_engine_options_t options = {.folder = reads->folder,
-                                     .cache_bytes = 32 << 20,
+                                     .cache_bytes = reads_cache_bytes,
                                      .eviction_threads_max = 2,
                                      .sessions_max = 32,
                                      .bootstrap = bootstrap,

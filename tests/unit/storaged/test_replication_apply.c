@@ -251,6 +251,38 @@ static void run(reads_t *reads, int64_t txn_number, const char *db, const char *
     reads->txn_number = 0;
 }
 
+/* Several statements, on the same documents again and again; committed, or not. */
+static void random_transaction(reads_t *reads, vd_rand_t *rand, int64_t number, const char *c,
+                               const char *to)
+{
+    uint32_t statements = 1 + (uint32_t)vd_rand_below(rand, 8);
+    const char *how = ", 'startTransaction': true, 'autocommit': false}";
+    memset(reads->lsid, 9, sizeof reads->lsid);
+    for (uint32_t i = 0; i < statements; i++, how = ", 'autocommit': false}") {
+        int id = (int)vd_rand_below(rand, 6), x = (int)vd_rand_below(rand, 1000);
+        const char *in = x % 3 == 0 ? to : c;
+        switch (vd_rand_below(rand, 4)) {
+        case 0:
+            run(reads, number, "db",
+                "{'update': '%s', 'updates': [{'q': {'_id': %d}, 'u': {'x': %d}, 'upsert': "
+                "true}]%s",
+                in, id, x, how);
+            break;
+        case 1:
+            run(reads, number, "db",
+                "{'delete': '%s', 'deletes': [{'q': {'_id': %d}, 'limit': 0}]%s", in, id, how);
+            break;
+        default:
+            run(reads, number, "db",
+                "{'update': '%s', 'updates': [{'q': {'_id': {'$lt': %d}}, 'u': {'$inc': {'x': 1}, "
+                "'$set': {'deep.%d': %d}}, 'multi': true}]%s",
+                in, id, id, x, how);
+        }
+    }
+    run(reads, number, "admin", "{'%s': 1, 'autocommit': false}",
+        vd_rand_below(rand, 4) == 0 ? "abortTransaction" : "commitTransaction");
+}
+
 static void random_command(reads_t *reads, vd_rand_t *rand, int64_t number)
 {
     static const char *const names[] = {"a", "b", "c", "d"};
@@ -258,7 +290,7 @@ static void random_command(reads_t *reads, vd_rand_t *rand, int64_t number)
     int id = (int)vd_rand_below(rand, 40), x = (int)vd_rand_below(rand, 1000);
     int64_t txn = vd_rand_below(rand, 2) == 0 ? number : 0;
     memset(reads->lsid, (int)vd_rand_below(rand, 3) + 1, sizeof reads->lsid);
-    switch (vd_rand_below(rand, 25)) {
+    switch (vd_rand_below(rand, 26)) {
     case 21:
         run(reads, 0, "db",
             "{'createIndexes': '%s', 'indexes': [{'key': {'l': 1, 'x': -1}, 'name': 'lx'}, {'key': "
@@ -371,6 +403,9 @@ static void random_command(reads_t *reads, vd_rand_t *rand, int64_t number)
             "'whenMatched': '%s'}}], 'cursor': {}}",
             c, x, to, x % 2 ? "merge" : "replace");
         break;
+    case 25:
+        random_transaction(reads, rand, number, c, to);
+        break;
     default:
         run(reads, 0, "other", "{'insert': 'log', 'documents': [{'n': %d}, {'n': 2}, {'n': 3}]}",
             x);
@@ -462,12 +497,21 @@ Test(apply, results_are_replayed)
         "{'update': 'c', 'updates': [{'q': {'_id': 77}, 'u': {'$set': {'a': 1}}}, {'q': {'_id': "
         "1}, "
         "'u': {'$inc': {'a': 1}}}]}");
+    memset(reads->lsid, 3, sizeof reads->lsid);
+    run(reads, 9, "db",
+        "{'insert': 'c', 'documents': [{'_id': 50}], 'startTransaction': true, 'autocommit': "
+        "false}");
+    run(reads, 9, "admin", "{'commitTransaction': 1, 'autocommit': false}");
     recorded_t recorded = record(reads, &rand);
     stop(reads);
     reads_close(reads);
 
     reads = reads_open();
     start(reads, VDP_ROLE_SECONDARY);
+    reads_session(reads, "ann@admin", 1);
+    memset(reads->lsid, 3, sizeof reads->lsid);
+    run(reads, 8, "db", "{'find': 'c', 'startTransaction': true, 'autocommit': false}");
+    reads_expect(reads, "find", "{'code': 10107}"); /* not on a secondary */
     apply_ok(reads, &recorded, 0, recorded.count);
     stor_engine_term_set(reads->storage.engine, 2);
     atomic_store(&reads->storage.replication->role, VDP_ROLE_PRIMARY);
@@ -480,6 +524,13 @@ Test(apply, results_are_replayed)
         "1}, "
         "'u': {'$inc': {'a': 1}}}]}");
     reads_expect(reads, "update", "{'n': 1, 'retriedStmtIds': [0, 1]}");
+    memset(reads->lsid, 3, sizeof reads->lsid);
+    run(reads, 9, "admin", "{'commitTransaction': 1, 'autocommit': false}");
+    reads_expect(reads, "commit", "{'ok': 1}");
+    run(reads, 9, "db", "{'find': 'c', 'autocommit': false}");
+    reads_expect(reads, "find", "{'code': 256}");
+    run(reads, 8, "db", "{'find': 'c', 'startTransaction': true, 'autocommit': false}");
+    reads_expect(reads, "find", "{'code': 225}");
     run(reads, 0, "db", "{'find': 'c', 'filter': {'_id': 1}}");
     reads_expect(reads, "find", "{'cursor.firstBatch': [{'_id': 1, 'a': 1}]}");
     /* Drawn under the new term: above everything applied, in a later second. */

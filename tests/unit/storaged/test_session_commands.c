@@ -444,37 +444,3 @@ Test(session_commands, the_killer_survives)
     cr_assert_eq(RUN(reads, "{'endSessions': [{'id': %s}]}", id_of(reads, 1)), VD_OK);
     reads_close(reads);
 }
-
-/* ---- transactions ---- */
-
-Test(session_commands, transactions_are_refused)
-{
-    static const reads_step_t steps[] = {
-        {"admin", "{'commitTransaction': 1}",
-         "{'code': 251, 'codeName': 'NoSuchTransaction', 'errorLabels': null}",
-         VD_ERR_NO_SUCH_TRANSACTION,
-         "commitTransaction: there is no transaction: multi-document transactions are not built "
-         "yet"},
-        {"admin", "{'abortTransaction': 1}", "{'errorLabels': null}", VD_ERR_NO_SUCH_TRANSACTION,
-         NULL},
-        /* as drivers send it; without a label that would make them try again */
-        {"admin", "{'commitTransaction': 1, 'autocommit': false}", "{'errorLabels': null}",
-         VD_ERR_NOT_IMPLEMENTED, "multi-document transactions are not built yet"},
-        {"admin", "{'abortTransaction': 1, 'autocommit': false}", "{'errorLabels': null}",
-         VD_ERR_NOT_IMPLEMENTED, NULL},
-        {"db", "{'commitTransaction': 1}", NULL, VD_ERR_UNAUTHORIZED, NULL},
-        {"db",
-         "{'insert': 'c', 'documents': [{'_id': 1}], 'startTransaction': true, 'autocommit': "
-         "false}",
-         "{'errorLabels': null}", VD_ERR_NOT_IMPLEMENTED, NULL},
-        {"db", "{'find': 'c', 'autocommit': false}", NULL, VD_ERR_NOT_IMPLEMENTED, NULL},
-    };
-    reads_t *reads = reads_open();
-    as(reads, "ann@admin", 1, false);
-    reads_step_t last = {"db", "{'count': 'c'}", "{'n': 0}", 0, NULL};
-    reads->txn_number = 1;
-    READS_SCRIPT(reads, steps);
-    reads->txn_number = 0;
-    reads_script(reads, &last, 1);
-    reads_close(reads);
-}
