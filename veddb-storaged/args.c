@@ -166,17 +166,3 @@ int stor_args_parse(vd_bson_t body, const char *prefix, bool top, const stor_arg
                                 args[i].name);
     return VD_OK;
 }
-
-int stor_args_collation(vd_bson_t collation, vd_error_t *err)
-{
-    if (vd_bson_is_empty(collation))
-        return VD_OK;
-    vd_value_t locale = vd_bson_get(collation, "locale");
-    if (locale.type != VD_BSON_STRING)
-        return vd_error_set(err, VD_ERR_LOCATION(40414),
-                            "BSON field 'collation.locale' is missing but a required field");
-    if (vd_slice_is(vd_value_string(locale), "simple"))
-        return VD_OK;
-    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                        "collations other than {locale: \"simple\"} are not built yet");
-}

@@ -45,5 +45,3 @@ VD_MUST_CHECK int stor_args_parse(vd_bson_t body, const char *prefix, bool top,
                                   vd_error_t *err);
 /* True for $db, lsid, readConcern, ... */
 bool stor_args_is_generic(vd_slice_t name);
-/* Only the simple collation is built: VD_OK for {} and {locale: "simple"}, else a clear refusal. */
-VD_MUST_CHECK int stor_args_collation(vd_bson_t collation, vd_error_t *err);

@@ -9,6 +9,7 @@
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/pins.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/registry.h"
 #include "veddb-storaged/transactions.h"
 
@@ -22,7 +23,7 @@ struct stor_client_cursor {
     void *state;
     vd_arena_t *arena;
     vd_slice_t ns, user; /* in the arena */
-    vd_bson_t originating;
+    vd_bson_t originating, collation;
     stor_session_key_t session; /* when has_lsid */
     int64_t transaction;        /* number of the one that it was opened in; -1 */
     uint64_t pinned_at;         /* time of the snapshot that it reads; 0 */
@@ -165,6 +166,10 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
     cursor->transaction = request->transaction_number;
     cursor->pinned_at = request->pinned_at;
     stor_transaction_cursor_opened(request);
+    vd_bson_t collation = stor_collation_spec();
+    if (collation.data != NULL)
+        cursor->collation =
+            (vd_bson_t){vd_arena_copy(arena, collation.data, collation.len), collation.len};
     if (options->originating.len >= 5)
         cursor->originating =
             (vd_bson_t){vd_arena_copy(arena, options->originating.data, options->originating.len),
@@ -365,7 +370,9 @@ static int fill_more(stor_request_t *request, stor_client_cursor_t *cursor, uint
     vd_slice_t ns = vd_arena_copy_slice(request->arena, cursor->ns);
     request->change_stream = cursor->class->change_stream;
     stor_batch_begin(&batch, request, false, batch_size);
-    int rc = cursor->class->fill(cursor->state, request, &batch, &done, err);
+    int rc = stor_collation_use(cursor->collation, err);
+    if (rc == VD_OK)
+        rc = cursor->class->fill(cursor->state, request, &batch, &done, err);
     if (rc == VD_OK && !done && batch.count == 0 && await_more(request, cursor))
         return VD_OK;
     if (rc == VD_OK)

@@ -12,6 +12,7 @@
 #include "veddb-storaged/commands/metrics.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/pins.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
 #include "veddb-storaged/transactions.h"
@@ -702,6 +703,7 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
     request->session = session;
     request->started_us = vd_monotonic_us();
     bool again = request->await_cursor != NULL;
+    stor_collation_end();
     rc = again ? VD_OK : begin(request, &err);
     if (rc == VD_OK && request->wait.kind == STOR_WAIT_TIME) {
         request->session = NULL; /* to be run again, from here */
@@ -714,6 +716,7 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
         rc = again ? stor_cursors_again(request, &err) : request->entry->run(request, &err);
         VD_ASSERT(rc == VD_OK || err.code != VD_OK);
     }
+    stor_collation_end();
     if (request->awaiting) { /* nothing to answer yet: as if it had not run */
         stor_catalog_release_all(request);
         vd_arena_rewind(request->arena, mark);

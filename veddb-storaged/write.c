@@ -5,6 +5,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/rand.h"
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/delta.h"
 #include "veddb-storaged/query/json_schema.h"
 #include "veddb-storaged/query/match.h"
@@ -71,14 +72,22 @@ int stor_write_begin(stor_write_t *write, vd_error_t *err)
     return rc;
 }
 
+uint64_t stor_write_version(stor_write_t *write)
+{
+    if (write->request->transaction != NULL)
+        return STOR_VERSION_PENDING; /* known at commit */
+    if (write->timestamp == 0)
+        write->timestamp = stor_txn_timestamp(write->request->session);
+    return write->timestamp;
+}
+
 /* First change: draw the timestamp, begin the entry. */
 static int change_begin(stor_write_t *write, vd_error_t *err)
 {
     stor_request_t *request = write->request;
     if (request->transaction != NULL)
-        return VD_OK; /* at commit */
-    if (write->timestamp == 0)
-        write->timestamp = stor_txn_timestamp(request->session);
+        return VD_OK;                /* at commit */
+    (void)stor_write_version(write); /* draws it */
     if (vd_buf_len(&write->entry) >= STOR_JOURNAL_PART_MAX) {
         int rc = stor_journal_append(request->storage->journal, request->session, write->timestamp,
                                      write->part++, vd_buf_slice(&write->entry), err);
@@ -469,13 +478,9 @@ static int validation_error(stor_write_t *write, vd_bson_t document, vd_error_t 
     return VD_ERR_DOCUMENT_VALIDATION_FAILURE;
 }
 
-int stor_write_validate(stor_write_t *write, vd_bson_t document, const vd_bson_t *old, bool bypass,
-                        vd_error_t *err)
+static int validate(stor_write_t *write, vd_bson_t document, const vd_bson_t *old, vd_error_t *err)
 {
     const stor_collection_t *collection = write->collection;
-    if (VD_LIKELY(collection->validator == NULL) || bypass ||
-        collection->validation_level == STOR_VALIDATION_OFF)
-        return VD_OK;
     stor_match_t match = {.arena = write->request->arena, .variables = &write->request->variables};
     bool matches = false;
     int rc = stor_match_document(collection->validator, document, &match, &matches, err);
@@ -493,4 +498,18 @@ int stor_write_validate(stor_write_t *write, vd_bson_t document, const vd_bson_t
         return VD_OK;
     }
     return validation_error(write, document, err);
+}
+
+int stor_write_validate(stor_write_t *write, vd_bson_t document, const vd_bson_t *old, bool bypass,
+                        vd_error_t *err)
+{
+    const stor_collection_t *collection = write->collection;
+    if (VD_LIKELY(collection->validator == NULL) || bypass ||
+        collection->validation_level == STOR_VALIDATION_OFF)
+        return VD_OK;
+    /* A validator is the collection's, whatever collation the writer has. */
+    const vd_collation_t *collation = vd_collation_set(NULL);
+    int rc = validate(write, document, old, err);
+    (void)vd_collation_set(collation);
+    return rc;
 }

@@ -50,6 +50,9 @@ VD_MUST_CHECK int stor_write_update(stor_write_t *write, const stor_record_t *ol
                                     int32_t statement, vd_error_t *err);
 VD_MUST_CHECK int stor_write_remove(stor_write_t *write, const stor_record_t *old,
                                     int32_t statement, vd_error_t *err);
+/* The version that what it changes gets: drawn now, if it was not yet. Inside a transaction of many
+ * statements it is not known before its commit: 0. */
+uint64_t stor_write_version(stor_write_t *write);
 /* The record in this transaction's snapshot; borrows the engine's memory until the next call on the
  * write. */
 VD_MUST_CHECK int stor_write_read(stor_write_t *write, vd_slice_t key, stor_record_t *ret_record,

@@ -10,6 +10,27 @@
 
 #define COMPARE_DEPTH_MAX 512
 
+static __thread const vd_collation_t *thread_collation;
+
+const vd_collation_t *vd_collation_set(const vd_collation_t *collation)
+{
+    const vd_collation_t *before = thread_collation;
+    thread_collation = collation;
+    return before;
+}
+
+const vd_collation_t *vd_collation_get(void)
+{
+    return thread_collation;
+}
+
+bool vd_collation_matters(vd_value_t value)
+{
+    return thread_collation != NULL &&
+           (value.type == VD_BSON_STRING || value.type == VD_BSON_SYMBOL ||
+            value.type == VD_BSON_OBJECT || value.type == VD_BSON_ARRAY);
+}
+
 enum { RANK_NUMBER = 10, RANK_STRING = 15, RANK_OBJECT = 20, RANK_ARRAY = 25 };
 
 int vd_bson_canonical_type(uint8_t type)
@@ -186,6 +207,10 @@ static int compare_values(vd_value_t a, vd_value_t b, unsigned depth)
         return compare_numbers(a, b);
     case VD_BSON_STRING:
     case VD_BSON_SYMBOL:
+        if (thread_collation != NULL)
+            return thread_collation->compare(thread_collation, vd_value_string(a),
+                                             vd_value_string(b));
+        return vd_slice_compare(vd_value_string(a), vd_value_string(b));
     case VD_BSON_CODE:
         return vd_slice_compare(vd_value_string(a), vd_value_string(b));
     case VD_BSON_OBJECT:
@@ -306,6 +331,9 @@ static uint64_t mix_value(uint64_t h, vd_value_t v, unsigned depth)
         return mix_number(h, v);
     case VD_BSON_STRING:
     case VD_BSON_SYMBOL:
+        if (thread_collation != NULL)
+            return thread_collation->hash(thread_collation, h, vd_value_string(v));
+        return mix_bytes(h, vd_value_string(v));
     case VD_BSON_CODE:
         return mix_bytes(h, vd_value_string(v));
     case VD_BSON_OBJECT:

@@ -8,6 +8,22 @@
 #pragma once
 #include "libcommon/bson/view.h"
 
+/* How strings compare and hash: byte by byte unless an operation has a collation. It is set for the
+ * thread that runs the operation, so that filters, sorts, groups and expressions agree without each
+ * being told; whoever sets one sets it back. First member of the setter's own struct. */
+typedef struct vd_collation vd_collation_t;
+struct vd_collation {
+    int (*compare)(const vd_collation_t *collation, vd_slice_t a, vd_slice_t b);
+    /* Equal strings hash alike. */
+    uint64_t (*hash)(const vd_collation_t *collation, uint64_t seed, vd_slice_t string);
+};
+/* NULL: bytes. Returns the one before. */
+const vd_collation_t *vd_collation_set(const vd_collation_t *collation);
+const vd_collation_t *vd_collation_get(void);
+/* The value compares otherwise than its bytes do: a collation is set, and it is a string or may
+ * hold one. So keys of indexes say nothing about it. */
+bool vd_collation_matters(vd_value_t value);
+
 /* < 0, 0, > 0. MISSING sorts below null and undefined (as $expr and $sort tie-breaking have it). */
 int vd_value_compare(vd_value_t a, vd_value_t b);
 /* Field by field: type, name, value; shorter first. */

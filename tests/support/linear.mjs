@@ -2,6 +2,7 @@
 //
 // A history is a list of {type: 'write' | 'read', value, start, end}: times of one clock in any unit; every write has a value of its own. end = Infinity: nobody
 // knows whether it happened (an error, no answer): it may take effect at any time after its start, or never. A read without an answer is left out.
+// A write with `expected` is a compare-and-swap: it takes effect only on that value. One that was refused did nothing, and is left out.
 // The search is Wing and Gong's: an order that respects real time and in which every read gives the last written value, with the visited states remembered
 // (Lowe). Exponential only in how many operations overlap.
 
@@ -48,6 +49,7 @@ export function notLinearizable(history, initial = undefined) {
     }
     const i = frame.list[frame.next++], o = operations[i];
     if (o.type === 'read' && o.value !== frame.value) continue;
+    if ('expected' in o && o.expected !== frame.value) continue;
     const value = o.type === 'write' ? o.value : frame.value;
     done[i] = true;
     const from = first(), state = key(value, from);
@@ -74,15 +76,17 @@ export class Recorder {
     if (!this.histories.has(key)) this.histories.set(key, []);
     return this.histories.get(key);
   }
-  async write(key, run) {
-    const o = {type: 'write', value: this.nextValue++, start: performance.now(), end: Infinity};
+  /** given.expected: a compare-and-swap. refused(error): it is certain that nothing was written. */
+  async write(key, run, given = {}, refused = () => false) {
+    const o = {type: 'write', value: this.nextValue++, start: performance.now(), end: Infinity, ...given};
     this.history(key).push(o);
     try {
       await run(o.value);
       o.end = performance.now();
       this.counts.writes++;
     } catch (e) {
-      this.counts.unknown++;
+      if (refused(e)) this.history(key).splice(this.history(key).indexOf(o), 1);
+      else this.counts.unknown++;
       throw e;
     }
   }

@@ -23,6 +23,15 @@ test('finds a lost write, a stale read, a value that comes back', () => {
   assert.notEqual(notLinearizable([r(7, 0, 1)]), null, 'a value that nobody wrote');
 });
 
+test('a compare-and-swap takes effect only on the value that it expects', () => {
+  const cas = (expected, value, start, end) => ({type: 'write', expected, value, start, end});
+  assert.equal(notLinearizable([w(1, 0, 1), cas(1, 2, 2, 3), r(2, 4, 5)]), null);
+  assert.equal(notLinearizable([w(1, 0, 1), cas(1, 2, 2, 9), cas(2, 3, 2, 9), r(3, 10, 11)]), null, 'in either order of call');
+  assert.notEqual(notLinearizable([w(1, 0, 1), cas(1, 2, 2, 9), cas(1, 3, 2, 9)]), null, 'a lost update');
+  assert.notEqual(notLinearizable([w(1, 0, 1), w(2, 2, 3), cas(1, 3, 4, 5)]), null, 'of a stale value');
+  assert.equal(notLinearizable([w(1, 0, 1), cas(1, 2, 2, Infinity), cas(1, 3, 4, 5), r(3, 6, 7)]), null, 'unknown: it never happened');
+});
+
 test('random histories of a real register pass, one wrong read in each is found; in bounded time', () => {
   let seed = 12345;
   const random = (n) => ((seed = (Math.imul(seed, 1103515245) + 12345) >>> 0) >>> 8) % n;

@@ -42,6 +42,11 @@ static int options_set(stor_collection_t *collection, vd_bson_t options, vd_erro
         action.type == VD_BSON_STRING && vd_slice_is(vd_value_string(action), "warn")
             ? STOR_VALIDATION_WARN
             : STOR_VALIDATION_ERROR;
+    vd_value_t cas = vd_bson_get(copy, "cas");
+    if (cas.type == VD_BSON_STRING && vd_slice_is(vd_value_string(cas), "required"))
+        collection->cas = STOR_CAS_REQUIRED;
+    else if (cas.type == VD_BSON_STRING && vd_slice_is(vd_value_string(cas), "off"))
+        collection->cas = STOR_CAS_OFF;
     vd_value_t images = vd_bson_get(copy, "changeStreamPreAndPostImages");
     collection->images = images.type == VD_BSON_OBJECT &&
                          vd_value_as_flag(vd_bson_get(vd_value_document(images), "enabled"));

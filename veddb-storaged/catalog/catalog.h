@@ -26,6 +26,13 @@ typedef enum {
 } stor_validation_level_t;
 typedef enum { STOR_VALIDATION_ERROR, STOR_VALIDATION_WARN } stor_validation_action_t;
 
+/* What a write has to say about the version of the document that it changes. */
+typedef enum {
+    STOR_CAS_OPTIONAL, /* $version is checked where it is given */
+    STOR_CAS_OFF,      /* it is refused */
+    STOR_CAS_REQUIRED, /* an update or replacement without it is refused */
+} stor_cas_t;
+
 struct stor_collection {
     /* Never change while the object lives (renaming and modifying make a new one). */
     uint64_t id;
@@ -40,6 +47,7 @@ struct stor_collection {
     stor_filter_t *validator; /* NULL = none; borrowed from options_arena */
     stor_validation_level_t validation_level;
     stor_validation_action_t validation_action;
+    stor_cas_t cas;
     vd_arena_t *options_arena;
     /* Exact as of the commits that have happened; see counters.c. */
     atomic_int_fast64_t documents, bytes;

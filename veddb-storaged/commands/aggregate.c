@@ -6,6 +6,7 @@
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/pipeline/pipeline.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/streams/stream.h"
 
 typedef struct {
@@ -57,7 +58,7 @@ int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain
             stor_read_cursor_option(vd_value_document(raw.cursor_value), &raw.args.batch_size, err);
     }
     if (rc == VD_OK)
-        rc = stor_args_collation(raw.collation, err);
+        rc = stor_collation_use(raw.collation, err);
     if (rc == VD_OK)
         rc = stor_read_hint(raw.args.hint, &natural, err);
     if (rc == VD_OK)

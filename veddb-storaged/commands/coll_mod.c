@@ -1,5 +1,5 @@
-/* veddb-storaged/commands/coll_mod.c — collMod: validators; the rest of MongoDB's changes is of
- * things that are not built. */
+/* veddb-storaged/commands/coll_mod.c — collMod: validators, cas, images; the rest of MongoDB's
+ * changes is of things that are not built. */
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/commands/collection_options.h"
@@ -17,6 +17,7 @@ static const stor_arg_t coll_mod_table[] = {
     STOR_ARG("validator", STOR_ARG_VALUE, coll_mod_args_t, validator, 0),
     STOR_ARG("validationLevel", STOR_ARG_STRING, coll_mod_args_t, options.level, 0),
     STOR_ARG("validationAction", STOR_ARG_STRING, coll_mod_args_t, options.action, 0),
+    STOR_ARG("cas", STOR_ARG_STRING, coll_mod_args_t, options.cas, 0),
     STOR_ARG("index", STOR_ARG_DOCUMENT, coll_mod_args_t, index, 0),
     STOR_ARG("expireAfterSeconds", STOR_ARG_VALUE, coll_mod_args_t, expire, 0),
     STOR_ARG("viewOn", STOR_ARG_VALUE, coll_mod_args_t, view_on, 0),
@@ -176,7 +177,8 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
         rc = stor_collection_options_check(request, name, args.validator, &args.options, "collMod",
                                            err);
     if (rc != VD_OK || (!args.options.has_validator && args.options.level.data == NULL &&
-                        args.options.action.data == NULL && !args.options.has_images))
+                        args.options.action.data == NULL && args.options.cas.data == NULL &&
+                        !args.options.has_images))
         return rc;
     merge_t m = {request, &args.options};
     return stor_catalog_modify(request, request->db, name, merge, &m, err);

@@ -43,19 +43,26 @@ static int validator_check(stor_request_t *request, vd_slice_t collection, vd_va
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Document validators not allowed on system collection %.*s.%.*s",
                             VD_SLICE_FMT(request->db), VD_SLICE_FMT(collection));
-    return stor_filter_parse(request->arena, options->validator, NULL, &filter, err);
+    int rc = stor_filter_parse(request->arena, options->validator, NULL, &filter, err);
+    if (rc == VD_OK && stor_filter_version(filter) != 0)
+        rc = vd_error_set(err, VD_ERR_QUERY_FEATURE_NOT_ALLOWED,
+                          "$version is not allowed in collection validators");
+    return rc;
 }
 
 int stor_collection_options_check(stor_request_t *request, vd_slice_t collection,
                                   vd_value_t validator, stor_collection_options_t *options,
                                   const char *command, vd_error_t *err)
 {
-    static const char *const levels[] = {"off", "strict", "moderate"}, *const actions[] = {"error",
-                                                                                           "warn"};
+    static const char *const levels[] = {"off", "strict", "moderate"};
+    static const char *const actions[] = {"error", "warn"};
+    static const char *const cas[] = {"off", "optional", "required"};
     int rc = one_of(options->level, levels, VD_COUNT_OF(levels), command, "validationLevel", err);
     if (rc == VD_OK)
         rc = one_of(options->action, actions, VD_COUNT_OF(actions), command, "validationAction",
                     err);
+    if (rc == VD_OK)
+        rc = one_of(options->cas, cas, VD_COUNT_OF(cas), command, "cas", err);
     if (rc == VD_OK && validator.type != VD_BSON_MISSING && validator.type != VD_BSON_NULL)
         rc = validator_check(request, collection, validator, options, command, err);
     return rc;
@@ -125,5 +132,6 @@ int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,
     images_put(bb, options, old);
     word_put(bb, "validationLevel", options->level, old, whole ? "strict" : NULL);
     word_put(bb, "validationAction", options->action, old, whole ? "error" : NULL);
+    word_put(bb, "cas", options->cas, old, NULL);
     return vd_bb_finish(bb, ret_options, err);
 }

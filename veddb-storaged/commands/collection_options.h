@@ -3,8 +3,9 @@
  *
  * Duty:    checks what is given, refuses by name what is not built, and makes the form in which the
  *          catalog keeps it and listCollections shows it: validator, validationLevel,
- *          validationAction, changeStreamPreAndPostImages. What says the default ({capped: false})
- * is accepted. Threads: the worker's; documents borrow the body or live in the request's arena. */
+ *          validationAction, cas, changeStreamPreAndPostImages. What says the default ({capped:
+ *          false}) is accepted.
+ * Threads: the worker's; documents borrow the body or live in the request's arena. */
 #pragma once
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/request.h"
@@ -13,6 +14,7 @@ typedef struct {
     vd_bson_t validator;
     bool has_validator;
     vd_slice_t level, action; /* empty = not given */
+    vd_slice_t cas;           /* off, optional, required; empty = not given */
     bool has_images, images;  /* changeStreamPreAndPostImages */
 } stor_collection_options_t;
 

@@ -4,6 +4,7 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/query/match.h"
 
 typedef struct {
@@ -27,7 +28,7 @@ int stor_count_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *
     int rc =
         stor_args_parse(body, "count", true, count_table, VD_COUNT_OF(count_table), &args, err);
     if (rc == VD_OK)
-        rc = stor_args_collation(args.collation, err);
+        rc = stor_collation_use(args.collation, err);
     if (rc == VD_OK && args.parts.limit == INT64_MIN)
         rc = vd_error_set(err, VD_ERR_BAD_VALUE, "Limit value for count cannot be min long");
     if (rc != VD_OK)
@@ -176,7 +177,7 @@ static int distinct_args(vd_bson_t body, count_args_t *args, vd_error_t *err)
     if (rc == VD_OK && memchr(args->key.data, '\0', args->key.len) != NULL)
         rc = vd_error_set(err, VD_ERR_LOCATION(31032),
                           "Key field cannot contain an embedded null byte");
-    return rc == VD_OK ? stor_args_collation(args->collation, err) : rc;
+    return rc == VD_OK ? stor_collation_use(args->collation, err) : rc;
 }
 
 int stor_distinct_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err)

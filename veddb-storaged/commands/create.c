@@ -4,6 +4,7 @@
 #include "veddb-storaged/commands/collection_options.h"
 #include "veddb-storaged/commands/index_spec.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/transactions.h"
 
 typedef struct {
@@ -18,6 +19,7 @@ static const stor_arg_t create_table[] = {
     STOR_ARG("validator", STOR_ARG_VALUE, create_args_t, validator, 0),
     STOR_ARG("validationLevel", STOR_ARG_STRING, create_args_t, options.level, 0),
     STOR_ARG("validationAction", STOR_ARG_STRING, create_args_t, options.action, 0),
+    STOR_ARG("cas", STOR_ARG_STRING, create_args_t, options.cas, 0),
     STOR_ARG("capped", STOR_ARG_BOOL, create_args_t, capped, 0),
     STOR_ARG("size", STOR_ARG_VALUE, create_args_t, size, 0),
     STOR_ARG("max", STOR_ARG_VALUE, create_args_t, max, 0),
@@ -106,7 +108,7 @@ static int options_check(stor_request_t *request, vd_slice_t name, create_args_t
     if (rc == VD_OK)
         rc = id_index_check(request, args, err);
     if (rc == VD_OK)
-        rc = stor_args_collation(args->collation, err);
+        rc = stor_collation_simple_only(args->collation, "a collection", err);
     if (rc == VD_OK && !vd_bson_is_empty(args->storage_engine))
         rc = vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                           "storageEngine: this engine has no options of a collection");

@@ -1,6 +1,7 @@
 /* veddb-storaged/commands/delete.c — delete. */
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/write_common.h"
+#include "veddb-storaged/query/collation.h"
 
 typedef struct {
     vd_bson_t query, collation;
@@ -58,7 +59,7 @@ int stor_delete_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t 
     if (rc == VD_OK)
         rc = statement_parse(statement, &args, err);
     if (rc == VD_OK)
-        rc = stor_args_collation(args.collation, err);
+        rc = stor_collation_use(args.collation, err);
     if (rc == VD_OK)
         *ret_parts =
             (stor_query_parts_t){.filter = args.query, .let = command.let, .hint = args.hint};
@@ -97,13 +98,13 @@ static int delete_plan(stor_writes_t *writes, const delete_args_t *args,
     if (spec.multi && request->txn_number >= 0)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Cannot use (or request) retryable writes with limit=0");
-    int rc = stor_args_collation(args->collation, err);
+    int rc = stor_collation_use(args->collation, err);
     if (rc == VD_OK)
         rc = stor_filter_parse(request->arena, args->query, spec.variables, &filter, err);
     if (rc == VD_OK)
         rc = stor_read_hint(args->hint, &spec.natural, err);
     if (rc == VD_OK) {
-        spec.filter = filter;
+        stor_targets_filter(&spec, request->arena, filter);
         *ret_spec = spec;
     }
     return rc;

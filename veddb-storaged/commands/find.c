@@ -6,6 +6,7 @@
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/query/match.h"
 
 typedef struct {
@@ -47,7 +48,7 @@ static int find_args(stor_request_t *request, vd_bson_t body, find_args_t *args,
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &args->collection, err);
     if (rc == VD_OK)
-        rc = stor_args_collation(args->collation, err);
+        rc = stor_collation_use(args->collation, err);
     if (rc == VD_OK && args->await_data && !args->tailable)
         rc = vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
                           "Cannot set 'awaitData' without also setting 'tailable'");
@@ -129,8 +130,10 @@ static int find_point(stor_request_t *request, const find_args_t *args,
     }
     if (rc == VD_OK)
         rc = stor_fetch(request, collection, key, &record, err);
-    if (rc == VD_OK)
+    if (rc == VD_OK) {
+        match.version = record.version;
         rc = stor_match_document(spec->filter, record.document, &match, &matches, err);
+    }
     if (rc == VD_OK && matches) {
         document = record.document;
         if (spec->project != NULL) {

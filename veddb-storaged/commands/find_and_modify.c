@@ -4,6 +4,7 @@
  * retried command gets again, and a projection that fails leaves nothing changed. */
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/write_common.h"
+#include "veddb-storaged/query/collation.h"
 
 typedef struct {
     stor_write_args_t command;
@@ -87,7 +88,7 @@ int stor_find_and_modify_parts(vd_bson_t body, stor_query_parts_t *ret_parts, bo
     modify_args_t args;
     int rc = modify_args(body, &args, err);
     if (rc == VD_OK)
-        rc = stor_args_collation(args.update.collation, err);
+        rc = stor_collation_use(args.update.collation, err);
     if (rc != VD_OK)
         return rc;
     *ret_parts = (stor_query_parts_t){.filter = args.update.query,
@@ -113,17 +114,19 @@ typedef struct {
 } modify_t;
 
 /* Chooses, projects and keeps the document that is returned. */
-static int modify_image(void *context, vd_bson_t before, vd_bson_t after, int64_t array_position,
-                        stor_statement_result_t *result, vd_error_t *err)
+static int modify_image(void *context, stor_image_t before, stor_image_t after,
+                        int64_t array_position, stor_statement_result_t *result, vd_error_t *err)
 {
     modify_t *modify = context;
     stor_request_t *request = modify->writes->request;
-    vd_bson_t document = modify->args->return_new ? after : before;
+    const stor_image_t *image = modify->args->return_new ? &after : &before;
+    vd_bson_t document = image->document;
     int rc = VD_OK;
     if (document.data != NULL && modify->project != NULL) {
         stor_expr_env_t env;
         stor_expr_env_init(&env, request->arena, &request->variables);
         stor_expr_env_document(&env, document);
+        env.version = image->version;
         rc = stor_project_apply(modify->project, &env, document, array_position, &document, err);
     }
     if (rc != VD_OK)
@@ -142,8 +145,8 @@ static int remove_record(modify_t *modify, const stor_record_t *record, const st
 {
     stor_writes_t *writes = modify->writes;
     stor_statement_result_t result = {.n = 1};
-    int rc =
-        modify_image(modify, record->document, VD_BSON_NONE, match->array_position, &result, err);
+    int rc = modify_image(modify, (stor_image_t){record->document, record->version},
+                          (stor_image_t){0}, match->array_position, &result, err);
     if (rc == VD_OK)
         rc = stor_write_remove(&writes->write, record, stor_writes_statement_id(writes, 0), err);
     if (rc == VD_OK)
@@ -197,12 +200,15 @@ static int sorted_choose(modify_t *modify, vd_bson_t *ret_document, vd_error_t *
 static int sorted_run(modify_t *modify, stor_tally_t *tally, vd_error_t *err)
 {
     vd_arena_t *arena = modify->writes->request->arena;
+    int allowed = stor_writes_cas(modify->writes, &modify->plan.targets, err);
+    if (allowed != VD_OK)
+        return allowed;
     for (;;) {
         vd_arena_mark_t mark = vd_arena_mark(arena);
         vd_slice_t key;
         int rc = sorted_choose(modify, &modify->expected, err);
         if (rc == VD_ERR_NOT_FOUND)
-            return VD_OK;
+            return stor_writes_stale(modify->writes, &modify->plan.targets, err);
         if (rc == VD_OK)
             rc = stor_id_key(arena, vd_bson_get(modify->expected, "_id"), &key, err);
         if (rc == VD_OK)
@@ -249,13 +255,14 @@ static int remove_plan(modify_t *modify, vd_error_t *err)
     const stor_update_args_t *args = &modify->args->update;
     stor_update_plan_t *plan = &modify->plan;
     stor_filter_t *filter;
-    int rc = stor_args_collation(args->collation, err);
+    int rc = stor_collation_use(args->collation, err);
     if (rc == VD_OK)
         rc = stor_filter_parse(request->arena, args->query, &request->variables, &filter, err);
     if (rc == VD_OK)
         rc = stor_read_hint(args->hint, &plan->targets.natural, err);
     if (rc == VD_OK) {
-        plan->filter = plan->targets.filter = filter;
+        plan->filter = filter;
+        stor_targets_filter(&plan->targets, request->arena, filter);
         plan->targets.variables = &request->variables;
     }
     return rc;
@@ -277,7 +284,7 @@ static int sort_plan(modify_t *modify, vd_error_t *err)
         return rc;
     if (sort->count == 0)
         modify->plan.targets.natural = sort->natural;
-    else if (stor_sort_is_id(sort, &direction))
+    else if (stor_sort_is_id(sort, &direction) && vd_collation_get() == NULL)
         modify->plan.targets.natural = (int8_t)direction;
     else
         modify->sort = sort;

@@ -2,6 +2,7 @@
 #include "veddb-storaged/commands/index_spec.h"
 
 #include "veddb-storaged/args.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/query/filter.h"
 
 #include <math.h>
@@ -271,7 +272,11 @@ static int whole_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
         return rc;
     if (vd_value_as_flag(vd_bson_get(spec, "sparse")))
         return no_key(err, "cannot mix \"partialFilterExpression\" and \"sparse\" options");
-    return stor_filter_parse(request->arena, vd_value_document(partial), NULL, &filter, err);
+    rc = stor_filter_parse(request->arena, vd_value_document(partial), NULL, &filter, err);
+    if (rc == VD_OK && stor_filter_version(filter) != 0)
+        rc = vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
+                          "$version is not allowed in a partial index");
+    return rc;
 }
 
 /* ---- the index on _id ---- */
@@ -294,8 +299,9 @@ static int id_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
                                 "Specification: %s",
                                 field->name, text_of(request, spec));
     }
-    return collation.type == VD_BSON_OBJECT ? stor_args_collation(vd_value_document(collation), err)
-                                            : VD_OK;
+    return collation.type == VD_BSON_OBJECT
+               ? stor_collation_simple_only(vd_value_document(collation), "an index", err)
+               : VD_OK;
 }
 
 int stor_index_spec_check(stor_request_t *request, vd_bson_t spec, bool ignore_unknown,

@@ -2,6 +2,7 @@
  * changed or inserted. */
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/write_common.h"
+#include "veddb-storaged/query/collation.h"
 
 #define SEARCHES_MAX 1000 /* an _id that comes and goes each time: somebody else's fault */
 
@@ -56,7 +57,7 @@ int stor_update_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t 
     if (rc == VD_OK)
         rc = statement_parse(statement, &args, err);
     if (rc == VD_OK)
-        rc = stor_args_collation(args.collation, err);
+        rc = stor_collation_use(args.collation, err);
     if (rc == VD_OK)
         *ret_parts =
             (stor_query_parts_t){.filter = args.query, .let = command.let, .hint = args.hint};
@@ -106,7 +107,7 @@ int stor_update_prepare(stor_writes_t *writes, const stor_update_args_t *args,
     if (args->multi && request->txn_number >= 0)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Cannot use (or request) retryable writes with multi=true");
-    int rc = stor_args_collation(args->collation, err);
+    int rc = stor_collation_use(args->collation, err);
     if (rc == VD_OK)
         rc = constants_read(request, args, &variables, err);
     if (rc != VD_OK)
@@ -124,7 +125,10 @@ int stor_update_prepare(stor_writes_t *writes, const stor_update_args_t *args,
     if (rc != VD_OK)
         return rc;
     plan.update = update;
-    plan.filter = plan.targets.filter = filter;
+    plan.filter = filter;
+    stor_targets_filter(&plan.targets, request->arena, filter);
+    plan.targets.updates = true;
+    plan.targets.upsert = args->upsert;
     plan.targets.variables = &request->variables;
     plan.targets.multi = args->multi;
     *ret_plan = plan;
@@ -145,6 +149,15 @@ static int write_changed(stor_update_run_t *run, const stor_record_t *record, vd
                              err);
 }
 
+static int image_update(stor_update_run_t *run, const stor_record_t *record, vd_bson_t after,
+                        bool changed, int64_t array_position, stor_statement_result_t *result,
+                        vd_error_t *err)
+{
+    stor_image_t old = {record->document, record->version};
+    stor_image_t new = {after, changed ? stor_write_version(&run->writes->write) : record->version};
+    return run->image(run->image_context, old, new, array_position, result, err);
+}
+
 int stor_update_record(void *context, const stor_record_t *record, const stor_match_t *match,
                        stor_tally_t *tally, vd_error_t *err)
 {
@@ -158,8 +171,7 @@ int stor_update_record(void *context, const stor_record_t *record, const stor_ma
     if (rc == VD_OK && changed)
         rc = stor_write_validate(&writes->write, after, &record->document, run->plan->bypass, err);
     if (rc == VD_OK && run->image != NULL) /* first: record is gone after the change */
-        rc = run->image(run->image_context, record->document, after, match->array_position, &result,
-                        err);
+        rc = image_update(run, record, after, changed, match->array_position, &result, err);
     if (rc == VD_OK && changed)
         rc = write_changed(run, record, after, err);
     result.n_modified = changed;
@@ -189,7 +201,9 @@ static int insert_try(stor_update_run_t *run, vd_error_t *err)
     result.upserted = vd_bson_get(document, "_id");
     rc = stor_id_key(arena, result.upserted, &key, err);
     if (rc == VD_OK && run->image != NULL)
-        rc = run->image(run->image_context, VD_BSON_NONE, document, -1, &result, err);
+        rc = run->image(run->image_context, (stor_image_t){0},
+                        (stor_image_t){document, stor_write_version(&writes->write)}, -1, &result,
+                        err);
     if (rc == VD_OK)
         rc = stor_write_insert(&writes->write, key, document,
                                stor_writes_statement_id(writes, run->index), err);

@@ -4,6 +4,7 @@
 #include "libcommon/base/clock.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/transactions.h"
 
@@ -274,6 +275,7 @@ int stor_writes_run(stor_writes_t *writes,
         if (rc == VD_OK) {
             mark = vd_arena_mark(request->arena); /* `let` stays */
             writes->write.attempts = 0;
+            stor_collation_end(); /* each statement has its own */
             rc = run(writes, i, context, &step);
         }
         if (stor_writes_is_fatal(rc) ||
@@ -395,6 +397,8 @@ bool stor_writes_is_fatal(int code)
 {
     switch (code) {
     case VD_OK:
+    case VD_ERR_STALE_VERSION: /* own codes that are a client's matter */
+    case VD_ERR_VERSION_REQUIRED:
         return false;
     case VD_ERR_INTERRUPTED:
     case VD_ERR_MAX_TIME_MS_EXPIRED:
@@ -537,6 +541,71 @@ typedef struct {
     vd_slice_t keys[STOR_TARGETS_MAX];
 } targets_t;
 
+void stor_targets_filter(stor_targets_spec_t *spec, vd_arena_t *arena, const stor_filter_t *filter)
+{
+    spec->filter = filter;
+    spec->version = stor_filter_version(filter);
+    spec->rest = stor_filter_without_version(arena, filter);
+}
+
+static int version_required(const stor_writes_t *writes, vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_VERSION_REQUIRED,
+                        "%s takes no update without the version that it is of: add {$version: n} "
+                        "to the filter (cas: \"required\")",
+                        writes->collection->ns);
+}
+
+/* An update that may insert is asked when it has found something to change. */
+int stor_writes_cas(const stor_writes_t *writes, const stor_targets_spec_t *spec, vd_error_t *err)
+{
+    stor_cas_t cas = writes->collection->cas;
+    if (cas == STOR_CAS_OFF && spec->version != 0)
+        return vd_error_set(err, VD_ERR_BAD_VALUE,
+                            "%s does not check versions: $version is not allowed (cas: \"off\")",
+                            writes->collection->ns);
+    return cas == STOR_CAS_REQUIRED && spec->updates && spec->version == 0 && !spec->upsert
+               ? version_required(writes, err)
+               : VD_OK;
+}
+
+/* Whether the record is meant. One that is, but for its version, is remembered. */
+static int record_matches(const targets_t *targets, const stor_record_t *record,
+                          stor_match_t *match, bool *ret_matches, vd_error_t *err)
+{
+    stor_writes_t *writes = targets->writes;
+    const stor_targets_spec_t *spec = targets->spec;
+    bool stale = false;
+    match->version = record->version;
+    int rc = stor_match_document(spec->filter, record->document, match, ret_matches, err);
+    if (rc != VD_OK || *ret_matches || spec->version == 0 || spec->version == record->version)
+        return rc;
+    rc = stor_match_document(spec->rest, record->document, match, &stale, err);
+    if (rc == VD_OK && stale) {
+        writes->stale_version = record->version;
+        stor_request_depends(writes->request, record->version);
+    }
+    return rc;
+}
+
+static int stale_error(stor_writes_t *writes, const stor_targets_spec_t *spec, vd_error_t *err)
+{
+    vd_arena_t *arena = writes->request->arena;
+    vd_bb_t *bb = vd_arena_alloc(arena, sizeof *bb);
+    vd_bson_t details;
+    vd_error_set(err, VD_ERR_STALE_VERSION,
+                 "the document is of version %llu now, not %llu: read it again",
+                 (unsigned long long)writes->stale_version, (unsigned long long)spec->version);
+    vd_bb_init_arena(bb, arena, 256);
+    vd_bb_begin_document(bb, "errInfo");
+    vd_bb_int64(bb, "version", (int64_t)writes->stale_version);
+    vd_bb_int64(bb, "expected", (int64_t)spec->version);
+    vd_bb_close(bb);
+    if (vd_bb_finish(bb, &details, NULL) == VD_OK && err != NULL)
+        err->details = vd_slice(details.data, details.len);
+    return VD_ERR_STALE_VERSION;
+}
+
 static int targets_open(targets_t *targets, vd_error_t *err)
 {
     stor_request_t *request = targets->writes->request;
@@ -583,7 +652,7 @@ static int targets_find(targets_t *targets, vd_error_t *err)
         vd_arena_rewind(targets->scratch, targets->fresh);
         rc = stor_scan_next(targets->scan, request, &record, err);
         if (rc == VD_OK)
-            rc = stor_match_document(spec->filter, record.document, &match, &matches, err);
+            rc = record_matches(targets, &record, &match, &matches, err);
         if (rc != VD_OK)
             break;
         if (!matches)
@@ -613,7 +682,10 @@ static int change_one(targets_t *targets, vd_slice_t key, size_t *bytes, stor_ta
     if (rc == VD_ERR_NOT_FOUND)
         return VD_OK; /* gone, meanwhile or always */
     if (rc == VD_OK)
-        rc = stor_match_document(spec->filter, record.document, &match, &matches, &step);
+        rc = record_matches(targets, &record, &match, &matches, &step);
+    if (rc == VD_OK && matches && spec->updates && spec->version == 0 &&
+        targets->writes->collection->cas == STOR_CAS_REQUIRED)
+        rc = version_required(targets->writes, &step);
     if (rc == VD_OK && matches) {
         *bytes += record.document.len;
         rc = targets->change(targets->context, &record, &match, tally, &step);
@@ -730,9 +802,9 @@ int stor_writes_key(stor_writes_t *writes, const stor_targets_spec_t *spec, vd_s
     return rc;
 }
 
-int stor_writes_each(stor_writes_t *writes, const stor_targets_spec_t *spec,
-                     stor_target_change_t *change, void *context, stor_tally_t *ret_tally,
-                     vd_error_t *err)
+static int each(stor_writes_t *writes, const stor_targets_spec_t *spec,
+                stor_target_change_t *change, void *context, stor_tally_t *ret_tally,
+                vd_error_t *err)
 {
     vd_arena_t *arena = writes->request->arena;
     vd_slice_t key;
@@ -760,6 +832,33 @@ int stor_writes_each(stor_writes_t *writes, const stor_targets_spec_t *spec,
     targets_close(&targets);
     *ret_tally = tally;
     return rc;
+}
+
+int stor_writes_each(stor_writes_t *writes, const stor_targets_spec_t *spec,
+                     stor_target_change_t *change, void *context, stor_tally_t *ret_tally,
+                     vd_error_t *err)
+{
+    writes->stale_version = 0;
+    int rc = stor_writes_cas(writes, spec, err);
+    if (rc == VD_OK)
+        rc = each(writes, spec, change, context, ret_tally, err);
+    if (rc == VD_OK && ret_tally->n == 0 && writes->stale_version != 0)
+        rc = stale_error(writes, spec, err);
+    return rc;
+}
+
+static int change_nothing(void *context, const stor_record_t *record, const stor_match_t *match,
+                          stor_tally_t *tally, vd_error_t *err)
+{
+    (void)context, (void)record, (void)match, (void)tally, (void)err;
+    return VD_OK;
+}
+
+int stor_writes_stale(stor_writes_t *writes, const stor_targets_spec_t *spec, vd_error_t *err)
+{
+    stor_tally_t tally = {0, 0};
+    return spec->version == 0 ? VD_OK
+                              : stor_writes_each(writes, spec, change_nothing, NULL, &tally, err);
 }
 
 /* ---- for explain and the fast lane ---- */

@@ -70,6 +70,7 @@ typedef struct {
     int64_t n, n_modified;
     uint32_t error_count, upserted_count, retried_count;
     size_t message_bytes;
+    uint64_t stale_version; /* of a document that the statement means under another one; 0 = none */
     vd_bb_t errors, upserted, retried; /* arrays, made with their first element */
 } stor_writes_t;
 
@@ -135,7 +136,15 @@ typedef struct {
     const stor_variables_t *variables;
     int8_t natural; /* -1: backward */
     bool multi;     /* false: only the first that matches */
+    bool updates;   /* changes what it finds; false: removes it */
+    bool upsert;    /* inserts when it finds nothing */
+    /* Set by stor_targets_filter: */
+    uint64_t version;          /* $version of the filter, 0 = none */
+    const stor_filter_t *rest; /* the filter without it */
 } stor_targets_spec_t;
+
+/* Puts the filter in, and what of it is about the version. */
+void stor_targets_filter(stor_targets_spec_t *spec, vd_arena_t *arena, const stor_filter_t *filter);
 
 typedef struct {
     int64_t n, n_modified;
@@ -152,6 +161,14 @@ typedef int stor_target_change_t(void *context, const stor_record_t *record,
 VD_MUST_CHECK int stor_writes_each(stor_writes_t *writes, const stor_targets_spec_t *spec,
                                    stor_target_change_t *change, void *context,
                                    stor_tally_t *ret_tally, vd_error_t *err);
+/* The policy of the collection: VD_ERR_BAD_VALUE where versions are off, VD_ERR_VERSION_REQUIRED.
+ */
+VD_MUST_CHECK int stor_writes_cas(const stor_writes_t *writes, const stor_targets_spec_t *spec,
+                                  vd_error_t *err);
+/* For a search that found nothing by itself: VD_ERR_STALE_VERSION when the document is there under
+ * another version (errInfo: {version, expected}). stor_writes_each tells it already. */
+VD_MUST_CHECK int stor_writes_stale(stor_writes_t *writes, const stor_targets_spec_t *spec,
+                                    vd_error_t *err);
 /* The record of one key, if it still matches. */
 VD_MUST_CHECK int stor_writes_key(stor_writes_t *writes, const stor_targets_spec_t *spec,
                                   vd_slice_t key, stor_target_change_t *change, void *context,
@@ -181,8 +198,12 @@ typedef struct {
     bool upsert, bypass;
 } stor_update_plan_t;
 
-/* Called inside the transaction, before a change is recorded; old or new may be NONE. */
-typedef int stor_update_image_t(void *context, vd_bson_t before, vd_bson_t after,
+/* Called inside the transaction, before a change is recorded. */
+typedef struct {
+    vd_bson_t document; /* NONE: there is none */
+    uint64_t version;   /* 0: not known */
+} stor_image_t;
+typedef int stor_update_image_t(void *context, stor_image_t before, stor_image_t after,
                                 int64_t array_position, stor_statement_result_t *result,
                                 vd_error_t *err);
 

@@ -2,6 +2,7 @@
 #include "veddb-storaged/exec/query.h"
 
 #include "libcommon/base/limits.h"
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/exec/topk.h"
 #include "veddb-storaged/query/match.h"
 
@@ -28,7 +29,7 @@ static bool sort_served_by_id(const stor_sort_t *sort, bool *ret_backward)
         return true;
     if (sort->natural != 0)
         direction = sort->natural;
-    else if (!stor_sort_is_id(sort, &direction))
+    else if (!stor_sort_is_id(sort, &direction) || vd_collation_get() != NULL)
         return false;
     *ret_backward = direction < 0;
     return true;
@@ -89,6 +90,7 @@ static int next_match(stor_query_t *query, stor_request_t *request, stor_record_
         if (rc == VD_OK) {
             query->facts.documents_examined++;
             query->facts.keys_examined += query->bounds != NULL;
+            match.version = ret_record->version;
             rc = stor_match_document(query->spec.filter, ret_record->document, &match, &matches,
                                      err);
         }
@@ -158,8 +160,10 @@ static int next_sorted(stor_query_t *query, stor_request_t *request, vd_bson_t *
         return VD_ERR_NOT_FOUND;
     query->sort_position++;
     vd_arena_rewind(query->scratch, query->fresh);
-    stor_match_t match = {
-        .arena = query->scratch, .variables = query->spec.variables, .array_position = -1};
+    stor_match_t match = {.arena = query->scratch,
+                          .variables = query->spec.variables,
+                          .version = version,
+                          .array_position = -1};
     if (query->spec.project != NULL)
         rc = stor_match_document(query->spec.filter, document, &match, &matches, err);
     return rc == VD_OK ? project(query, document, version, match.array_position, ret_document, err)

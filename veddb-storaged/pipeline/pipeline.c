@@ -257,6 +257,10 @@ int stor_pipeline_parse(const stor_pipeline_context_t *context, vd_bson_t stages
         pipeline->last = &pipeline->head.stage;
     }
     for (uint32_t i = 0; i < pipeline->stage_count; i++) {
+        if (pipeline->stages[i]->class == &stor_stage_match &&
+            stor_filter_version(stor_stage_match_filter(pipeline->stages[i])) != 0)
+            return vd_error_set(err, VD_ERR_BAD_VALUE,
+                                "$version is only allowed in a $match at the head of a pipeline");
         pipeline->stages[i]->source = pipeline->last;
         pipeline->last = pipeline->stages[i];
     }

@@ -1,7 +1,7 @@
 /* veddb-storaged/plan/bounds.c — see bounds.h. */
 #include "veddb-storaged/plan/bounds.h"
 #include "libcommon/base/limits.h"
-
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/engine/keycode.h"
 
 #include <stdlib.h>
@@ -79,7 +79,7 @@ static int points_take(bounds_build_t *build, const vd_value_t *values, uint32_t
     if (build->has_points || count > STOR_BOUNDS_RANGES_MAX)
         return VD_OK;
     for (uint32_t i = 0; i < count; i++)
-        if (!is_key_type(values[i].type))
+        if (!is_key_type(values[i].type) || vd_collation_matters(values[i]))
             return VD_OK;
     vd_slice_t *points = VD_ARENA_ARRAY(build->arena, vd_slice_t, count + 1);
     for (uint32_t i = 0; i < count; i++) {
@@ -102,7 +102,8 @@ static int compare_take(bounds_build_t *build, const stor_filter_t *filter, vd_e
     static const uint8_t types[] = {VD_BSON_DOUBLE,     VD_BSON_INT32,    VD_BSON_INT64,
                                     VD_BSON_DECIMAL128, VD_BSON_STRING,   VD_BSON_OBJECTID,
                                     VD_BSON_DATE,       VD_BSON_TIMESTAMP};
-    if (memchr(types, filter->value.type, sizeof types) == NULL)
+    if (memchr(types, filter->value.type, sizeof types) == NULL ||
+        vd_collation_matters(filter->value))
         return VD_OK;
     vd_slice_t key;
     bool exact;

@@ -122,6 +122,7 @@ static int parse_tree(filter_parse_t *parse, vd_slice_t name, vd_value_t v, filt
     if (vd_bson_is_empty(vd_value_document(v)))
         return vd_error_set(parse->err, VD_ERR_BAD_VALUE, "$and/$or/$nor must be a nonempty array");
     level.depth++;
+    level.in_choice |= !vd_slice_is(name, "$and");
     filter_list_t list = {0};
     vd_bson_iter_t iter;
     vd_bson_iter_init(&iter, vd_value_document(v));
@@ -251,6 +252,31 @@ static int parse_json_schema(filter_parse_t *parse, vd_slice_t name, vd_value_t 
     return VD_OK;
 }
 
+/* VedDB's own: the version that the server keeps with each document. */
+static int parse_version(filter_parse_t *parse, vd_slice_t name, vd_value_t v, filter_level_t level,
+                         stor_filter_t **ret_filter)
+{
+    (void)name;
+    if (parse->value_only)
+        return vd_error_set(parse->err, VD_ERR_QUERY_FEATURE_NOT_ALLOWED,
+                            "$version is not allowed in this context");
+    if (level.in_element || level.in_choice)
+        return vd_error_set(parse->err, VD_ERR_BAD_VALUE,
+                            "$version can only stand at the top level of a filter, or under $and");
+    if (v.type != VD_BSON_INT64 && v.type != VD_BSON_INT32)
+        return vd_error_set(parse->err, VD_ERR_TYPE_MISMATCH,
+                            "$version must be a long, as {$meta: \"version\"} gives it, not '%s'",
+                            vd_bson_type_name(v.type));
+    int64_t version = 0;
+    if (!vd_value_as_int64(v, &version) || version <= 0)
+        return vd_error_set(parse->err, VD_ERR_BAD_VALUE, "$version must be greater than 0");
+    stor_filter_t *node = filter_node(parse, STOR_FILTER_VERSION);
+    node->value = v;
+    node->number = version;
+    *ret_filter = node;
+    return VD_OK;
+}
+
 static int refuse_where(filter_parse_t *parse, vd_slice_t name, vd_value_t v, filter_level_t level,
                         stor_filter_t **ret_filter)
 {
@@ -273,19 +299,13 @@ static const struct {
     const char *name;
     pathless_fn parse;
 } pathless_operators[] = {
-    {"$and", parse_tree},
-    {"$or", parse_tree},
-    {"$nor", parse_tree},
-    {"$expr", parse_expr},
-    {"$comment", parse_comment},
-    {"$jsonSchema", parse_json_schema},
-    {"$alwaysTrue", parse_always},
-    {"$alwaysFalse", parse_always},
-    {"$sampleRate", parse_sample_rate},
-    {"$ref", parse_dbref_field},
-    {"$id", parse_dbref_field},
-    {"$db", parse_dbref_field},
-    {"$where", refuse_where},
+    {"$and", parse_tree},           {"$or", parse_tree},
+    {"$nor", parse_tree},           {"$expr", parse_expr},
+    {"$comment", parse_comment},    {"$jsonSchema", parse_json_schema},
+    {"$version", parse_version},    {"$alwaysTrue", parse_always},
+    {"$alwaysFalse", parse_always}, {"$sampleRate", parse_sample_rate},
+    {"$ref", parse_dbref_field},    {"$id", parse_dbref_field},
+    {"$db", parse_dbref_field},     {"$where", refuse_where},
     {"$text", refuse_text},
 };
 
@@ -358,7 +378,7 @@ int stor_filter_parse(vd_arena_t *arena, vd_bson_t filter, const stor_variables_
     VD_ASSERT(arena != NULL);
     VD_ASSERT(ret_filter != NULL);
     filter_parse_t parse = {arena, variables, false, err};
-    return filter_parse_document(&parse, filter, (filter_level_t){0, false}, ret_filter);
+    return filter_parse_document(&parse, filter, (filter_level_t){0}, ret_filter);
 }
 
 int stor_filter_parse_value(vd_arena_t *arena, vd_bson_t predicate,
@@ -368,7 +388,7 @@ int stor_filter_parse_value(vd_arena_t *arena, vd_bson_t predicate,
     VD_ASSERT(arena != NULL);
     VD_ASSERT(ret_filter != NULL);
     filter_parse_t parse = {arena, variables, true, err};
-    filter_level_t level = {0, false};
+    filter_level_t level = {0};
     vd_slice_t name;
     vd_value_t first;
     if (!filter_is_operators(vd_value_from_document(predicate), true) ||
@@ -387,7 +407,8 @@ int stor_filter_parse_value(vd_arena_t *arena, vd_bson_t predicate,
 vd_value_t stor_filter_id_equality(const stor_filter_t *filter)
 {
     if (filter->kind == STOR_FILTER_EQ)
-        return vd_slice_is(filter->path.text, "_id") && filter->value.type != VD_BSON_REGEX
+        return vd_slice_is(filter->path.text, "_id") && filter->value.type != VD_BSON_REGEX &&
+                       !vd_collation_matters(filter->value)
                    ? filter->value
                    : VD_VALUE_MISSING;
     vd_value_t found = VD_VALUE_MISSING;
@@ -395,6 +416,37 @@ vd_value_t stor_filter_id_equality(const stor_filter_t *filter)
         for (uint32_t i = 0; i < filter->child_count && vd_value_is_missing(found); i++)
             found = stor_filter_id_equality(filter->children[i]);
     return found;
+}
+
+uint64_t stor_filter_version(const stor_filter_t *filter)
+{
+    uint64_t version = 0;
+    if (filter->kind == STOR_FILTER_VERSION)
+        return (uint64_t)filter->number;
+    for (uint32_t i = 0; filter->kind == STOR_FILTER_AND && i < filter->child_count && version == 0;
+         i++)
+        if (filter->children[i]->kind == STOR_FILTER_VERSION)
+            version = (uint64_t)filter->children[i]->number;
+    return version;
+}
+
+const stor_filter_t *stor_filter_without_version(vd_arena_t *arena, const stor_filter_t *filter)
+{
+    if (stor_filter_version(filter) == 0)
+        return filter;
+    stor_filter_t *rest = vd_arena_copy(arena, filter, sizeof *filter);
+    if (filter->kind == STOR_FILTER_VERSION) {
+        rest->kind = STOR_FILTER_TRUE;
+        return rest;
+    }
+    rest->children = VD_ARENA_ARRAY(arena, stor_filter_t *, filter->child_count);
+    rest->child_count = 0;
+    for (uint32_t i = 0; i < filter->child_count; i++)
+        if (filter->children[i]->kind != STOR_FILTER_VERSION)
+            rest->children[rest->child_count++] = filter->children[i];
+    if (rest->child_count == 0)
+        rest->kind = STOR_FILTER_TRUE;
+    return rest;
 }
 
 int stor_filter_equalities(const stor_filter_t *filter,

@@ -6,6 +6,8 @@
  *          storage. match.h runs it; plan/bounds.c reads it. $sampleRate becomes $expr. The tree is
  *          normalised: no AND in AND, no OR in OR, no AND/OR of one; $in of one value is EQ, $in of
  *          none FALSE.
+ *          VedDB's own: {$version: n}, at the top level or under $and: the document is of that
+ *          version ({$meta: "version"} tells it). Who matches gives the version in stor_match_t.
  * Owner:   the arena given at parse. The tree borrows the filter's bytes: they must live as long.
  * Threads: immutable after parse, so any; compiled regexes are shared, match data comes from the
  *          caller's scratch.
@@ -39,6 +41,7 @@ typedef enum {
                                       empty) */
     STOR_FILTER_EXPR,
     STOR_FILTER_JSON_SCHEMA,
+    STOR_FILTER_VERSION, /* number: the version that the server keeps with the document */
     STOR_FILTER_TRUE,
     STOR_FILTER_FALSE,
 } stor_filter_kind_t;
@@ -78,7 +81,7 @@ struct stor_filter {
     uint32_t regex_count; /* REGEX (1), IN */
     stor_regex_t **regexes;
     uint32_t type_mask; /* TYPE: stor_type_bit() of each type asked for */
-    int64_t number;     /* SIZE */
+    int64_t number;     /* SIZE, VERSION */
     int64_t divisor, remainder;
     stor_bits_kind_t
         bits_kind; /* BITS: the mask is bytes (least significant first) or a list of positions */
@@ -108,9 +111,13 @@ uint32_t stor_type_bit(uint8_t type);
 #define STOR_TYPE_BITS_NUMBER                                                                      \
     (1u << VD_BSON_DOUBLE | 1u << VD_BSON_INT32 | 1u << VD_BSON_INT64 | 1u << VD_BSON_DECIMAL128)
 
-/* The value that the filter pins _id to (top-level or under $and, EQ on "_id", not a regex), or
- * MISSING. */
+/* The value that the filter pins _id to (top-level or under $and, EQ on "_id", not a regex nor
+ * what a collation compares otherwise), or MISSING. */
 vd_value_t stor_filter_id_equality(const stor_filter_t *filter);
+/* The version that the filter asks for, 0 = none. */
+uint64_t stor_filter_version(const stor_filter_t *filter);
+/* The same filter without its $version. */
+const stor_filter_t *stor_filter_without_version(vd_arena_t *arena, const stor_filter_t *filter);
 /* Calls visit for each equality that must hold (top level, $and, $all/$in of one), as upserts fill
  * new documents from. */
 VD_MUST_CHECK int stor_filter_equalities(const stor_filter_t *filter,

@@ -328,7 +328,8 @@ static int parse_not(const operator_t *op, stor_filter_t **ret_filter)
         return bad_value(op, "$not needs a regex or a document");
     if (vd_bson_is_empty(vd_value_document(op->v)))
         return bad_value(op, "$not cannot be empty");
-    filter_level_t level = {op->level.depth + 1, op->level.in_element};
+    filter_level_t level = op->level;
+    level.depth++;
     filter_list_t list = {0};
     int rc = filter_parse_operators(op->parse, op->path, vd_value_document(op->v), level, &list);
     if (rc == VD_OK)
@@ -497,7 +498,7 @@ static int parse_elem_match(const operator_t *op, stor_filter_t **ret_filter)
     if (op->v.type != VD_BSON_OBJECT)
         return bad_value(op, "$elemMatch needs an Object");
     vd_bson_t inner = vd_value_document(op->v);
-    filter_level_t level = {op->level.depth + 1, true};
+    filter_level_t level = {.depth = op->level.depth + 1, .in_element = true};
     vd_slice_t name;
     vd_value_t first;
     bool on_values = filter_is_operators(op->v, true) && vd_bson_first(inner, &name, &first) &&

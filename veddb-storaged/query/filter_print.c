@@ -211,6 +211,9 @@ static void print_node(vd_bb_t *bb, vd_arena_t *arena, const stor_filter_t *node
     case STOR_FILTER_JSON_SCHEMA:
         vd_bb_value(bb, VD_SLICE_LIT("$jsonSchema"), node->value);
         return;
+    case STOR_FILTER_VERSION:
+        vd_bb_value(bb, VD_SLICE_LIT("$version"), node->value);
+        return;
     case STOR_FILTER_TRUE:
         vd_bb_int32(bb, "$alwaysTrue", 1);
         return;

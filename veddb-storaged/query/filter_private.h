@@ -20,6 +20,7 @@ typedef struct {
 typedef struct {
     uint32_t depth;  /* nested filters so far */
     bool in_element; /* inside $elemMatch: not the top-level document */
+    bool in_choice;  /* inside $or or $nor: need not hold */
 } filter_level_t;
 
 void filter_list_add(filter_parse_t *parse, filter_list_t *list, stor_filter_t *child);

@@ -74,8 +74,9 @@ static bool match_comparison(const stor_filter_t *filter, vd_value_t v)
             return compare_across(filter->kind, v, with);
     } else if (filter->kind == STOR_FILTER_EQ) {
         /* The common cases, without the general comparison. */
-        if (v.type == VD_BSON_STRING || v.type == VD_BSON_OBJECTID || v.type == VD_BSON_INT32 ||
-            v.type == VD_BSON_BOOL || v.type == VD_BSON_DATE || v.type == VD_BSON_INT64)
+        if ((v.type == VD_BSON_STRING && vd_collation_get() == NULL) ||
+            v.type == VD_BSON_OBJECTID || v.type == VD_BSON_INT32 || v.type == VD_BSON_BOOL ||
+            v.type == VD_BSON_DATE || v.type == VD_BSON_INT64)
             return v.len == with.len && memcmp(v.data, with.data, v.len) == 0;
     }
     /* NaN equals NaN and is in no order with anything. */
@@ -342,6 +343,16 @@ static bool run_logic(const stor_filter_t *filter, vd_bson_t document, const vd_
     return result && run->rc == VD_OK;
 }
 
+static bool run_version(const stor_filter_t *filter, run_t *run)
+{
+    if (run->match->version == 0)
+        run->rc =
+            vd_error_set(run->err, VD_ERR_BAD_VALUE,
+                         "$version can only be asked of documents as they are stored, outside "
+                         "of the transaction that writes them");
+    return run->match->version == (uint64_t)filter->number;
+}
+
 static bool run_document(const stor_filter_t *filter, vd_bson_t document, run_t *run)
 {
     switch (filter->kind) {
@@ -354,6 +365,8 @@ static bool run_document(const stor_filter_t *filter, vd_bson_t document, run_t 
         return run_expr(filter, document, run);
     case STOR_FILTER_JSON_SCHEMA:
         return stor_json_schema_matches(filter->schema, vd_value_from_document(document));
+    case STOR_FILTER_VERSION:
+        return run_version(filter, run);
     case STOR_FILTER_TRUE:
         return true;
     case STOR_FILTER_FALSE:

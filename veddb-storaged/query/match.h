@@ -9,11 +9,13 @@
 typedef struct {
     vd_arena_t *arena;                 /* scratch for $expr; the caller rewinds it per document */
     const stor_variables_t *variables; /* for $expr; may be NULL when the filter has none */
+    uint64_t version;                  /* of the document, for $version; 0 = not known: an error */
     int64_t
         array_position; /* out: position of the first array element that matched (for `$`), or -1 */
 } stor_match_t;
 
-/* *ret_matches tells. Errors only from $expr (and regex limits). match->array_position is reset by
+/* *ret_matches tells. Errors only from $expr, $version where no
+ * version is known (and regex limits). match->array_position is reset by
  * the call. */
 VD_MUST_CHECK int stor_match_document(const stor_filter_t *filter, vd_bson_t document,
                                       stor_match_t *match, bool *ret_matches, vd_error_t *err);

@@ -1,6 +1,7 @@
 /* veddb-storaged/query/update_apply.c — one walk over the tree of paths and the document side by
  * side. What no path touches is copied in runs of whole elements; nothing is written for a document
  * that does not change. */
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/query/update_private.h"
 
 #include <stdlib.h>
@@ -650,7 +651,10 @@ static int replace(vd_arena_t *arena, vd_bson_t document, vd_bson_t whole, bool 
         rc = stor_check_id(id, err);
         if (rc != VD_OK)
             return rc;
-        if (!vd_value_is_missing(old_id) && vd_value_compare(old_id, id) != 0) {
+        const vd_collation_t *collation = vd_collation_set(NULL); /* of _id no letter changes */
+        bool altered = !vd_value_is_missing(old_id) && vd_value_compare(old_id, id) != 0;
+        (void)vd_collation_set(collation);
+        if (altered) {
             char print[STOR_UPDATE_PRINT_SIZE];
             return vd_error_set(err, VD_ERR_IMMUTABLE_FIELD,
                                 "After applying the update, the (immutable) field '_id' was found "

@@ -425,6 +425,9 @@ int stor_filter_refuse_special(const stor_filter_t *filter, vd_error_t *err)
     if (filter->kind == STOR_FILTER_EXPR)
         return vd_error_set(err, VD_ERR_QUERY_FEATURE_NOT_ALLOWED,
                             "$expr is not allowed in this context");
+    if (filter->kind == STOR_FILTER_VERSION)
+        return vd_error_set(err, VD_ERR_QUERY_FEATURE_NOT_ALLOWED,
+                            "$version is not allowed in this context");
     if (filter->kind == STOR_FILTER_JSON_SCHEMA)
         return vd_error_set(err, VD_ERR_QUERY_FEATURE_NOT_ALLOWED,
                             "$jsonSchema is not allowed in this context");

@@ -23,6 +23,15 @@ Test(filter, errors)
         {"{'a': {'$comment': 1}}", 2, "unknown operator: $comment"},
         {"{'a': {'%ref': 'c'}}", 2, "unknown operator: $ref"},
         {"{'a': {'$and': [{'b': 1}]}}", 2, "unknown operator: $and"},
+        {"{'$version': 1.5}", 14,
+         "$version must be a long, as {$meta: \"version\"} gives it, not 'double'"},
+        {"{'$version': 0}", 2, "$version must be greater than 0"},
+        {"{'$or': [{'a': 1}, {'$version': 1}]}", 2,
+         "$version can only stand at the top level of a filter, or under $and"},
+        {"{'$and': [{'$nor': [{'$version': 1}]}]}", 2,
+         "$version can only stand at the top level of a filter, or under $and"},
+        {"{'a': {'$elemMatch': {'$version': 1}}}", 2,
+         "$version can only stand at the top level of a filter, or under $and"},
         {"{'$and': 1}", 2, "$and must be an array"},
         {"{'$or': {}}", 2, "$or must be an array"},
         {"{'$nor': null}", 2, "$nor must be an array"},
@@ -262,6 +271,35 @@ static int note_equality(const stor_path_t *path, vd_value_t value, void *contex
     (void)snprintf(text + len, 200 - len, "%.*s=%d ", VD_SLICE_FMT(path->text),
                    vd_value_int32(value));
     return value.type == VD_BSON_INT32 && vd_value_int32(value) == 99 ? -54 : VD_OK;
+}
+
+Test(filter, version)
+{
+    static const struct {
+        const char *filter;
+        uint64_t version;
+        const char *rest; /* as explain prints it */
+    } cases[] = {
+        {"{}", 0, "{}"},
+        {"{'a': 1}", 0, "{'a': {'$eq': 1}}"},
+        {"{'$version': 7}", 7, "{}"},
+        {"{'_id': 1, '$version': 7}", 7, "{'$and': [{'_id': {'$eq': 1}}]}"},
+        {"{'$and': [{'_id': 1}, {'$and': [{'$version': {'$numberLong': '9007199254740993'}}]}]}",
+         9007199254740993, "{'$and': [{'_id': {'$eq': 1}}]}"},
+    };
+    vd_arena_t *arena = vd_arena_create();
+    for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
+        stor_filter_t *filter;
+        vd_error_t err = VD_ERROR_INIT;
+        int rc = stor_filter_parse(arena, query_json(arena, cases[i].filter), NULL, &filter, &err);
+        cr_assert_eq(rc, VD_OK, "%s: %s", cases[i].filter, err.message);
+        cr_assert_eq(stor_filter_version(filter), cases[i].version, "%s", cases[i].filter);
+        vd_bson_t rest = stor_filter_to_bson(arena, stor_filter_without_version(arena, filter));
+        vd_bson_t want = query_json(arena, cases[i].rest);
+        cr_assert(vd_value_equal(vd_value_from_document(rest), vd_value_from_document(want)),
+                  "%s: %s", cases[i].filter, vd_bson_to_json(arena, rest, 300));
+    }
+    vd_arena_destroy(&arena);
 }
 
 Test(filter, equalities_for_upsert)

@@ -284,7 +284,7 @@ Test(parts, argument_values)
     vd_arena_destroy(&arena);
 }
 
-Test(parts, generic_arguments_and_collations)
+Test(parts, generic_arguments)
 {
     static const char *const generic[] = {
         "$db",       "lsid",    "txnNumber",  "$clusterTime", "readConcern",    "writeConcern",
@@ -294,23 +294,6 @@ Test(parts, generic_arguments_and_collations)
         cr_assert(stor_args_is_generic(vd_slice_str(generic[i])), "%s", generic[i]);
     for (size_t i = 0; i < VD_COUNT_OF(own); i++)
         cr_assert_not(stor_args_is_generic(vd_slice_str(own[i])), "%s", own[i]);
-    static const struct {
-        const char *json;
-        int code;
-    } collations[] = {
-        {"{}", 0},
-        {"{'locale': 'simple'}", 0},
-        {"{'locale': 'en'}", VD_ERR_NOT_IMPLEMENTED},
-        {"{'locale': ''}", VD_ERR_NOT_IMPLEMENTED},
-        {"{'locale': 5}", VD_ERR_LOCATION(40414)},
-        {"{'strength': 2}", VD_ERR_LOCATION(40414)},
-    };
-    vd_arena_t *arena = vd_arena_create();
-    for (size_t i = 0; i < VD_COUNT_OF(collations); i++)
-        cr_assert_eq(stor_args_collation(query_json(arena, collations[i].json), NULL),
-                     collations[i].code, "%s", collations[i].json);
-    cr_assert_eq(stor_args_collation(VD_BSON_NONE, NULL), VD_OK);
-    vd_arena_destroy(&arena);
 }
 
 /* ---- envelopes ---- */
