@@ -163,13 +163,13 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
     };
     cursor->last_used_ms = cursor->opened_ms;
     cursor->read_level = request->read_level;
+    cursor->transaction = request->transaction_number;
+    cursor->pinned_at = request->pinned_at;
+    stor_transaction_cursor_opened(request);
     vd_bson_t collation = stor_collation_spec();
     if (collation.data != NULL)
         cursor->collation =
             (vd_bson_t){vd_arena_copy(arena, collation.data, collation.len), collation.len};
-    cursor->transaction = request->transaction_number;
-    cursor->pinned_at = request->pinned_at;
-    stor_transaction_cursor_opened(request);
     if (options->originating.len >= 5)
         cursor->originating =
             (vd_bson_t){vd_arena_copy(arena, options->originating.data, options->originating.len),

@@ -76,7 +76,7 @@ int stor_write_begin(stor_write_t *write, vd_error_t *err)
 uint64_t stor_write_version(stor_write_t *write)
 {
     if (write->request->transaction != NULL)
-        return STOR_VERSION_PENDING;
+        return STOR_VERSION_PENDING; /* known at commit */
     if (write->timestamp == 0)
         write->timestamp = stor_txn_timestamp(write->request->session);
     return write->timestamp;

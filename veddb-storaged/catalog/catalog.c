@@ -417,10 +417,12 @@ int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespa
                 if (ret_collections[i] == NULL)
                     continue;
                 request->held[request->held_count++] = ret_collections[i];
-                if (ret_collections[i]->view)
+                if (rc == VD_OK && ret_collections[i]->view)
                     rc = is_view(ret_collections[i]->ns, err);
+                if (rc == VD_OK)
+                    rc = snapshot_check(request, ret_collections[i], err);
             }
-            if (rc != VD_OK) /* it was no view a moment ago */
+            if (rc != VD_OK)
                 for (uint32_t i = 0; i < count; i++)
                     if (ret_collections[i] != NULL)
                         stor_catalog_release(request, ret_collections[i]);
