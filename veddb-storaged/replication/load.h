@@ -20,7 +20,16 @@
 #pragma once
 #include "veddb-storaged/replication/replication.h"
 
+/* So often while chunks come; a crash costs at most what came since the last one. */
+#define STOR_LOAD_CHECKPOINT_BYTES (128 * 1024 * 1024)
+
 typedef struct stor_load stor_load_t;
+
+typedef struct {
+    uint8_t snapshot[16];
+    uint64_t position;
+    char source[VDP_NODE_NAME_MAX + 1];
+} stor_load_known_t;
 
 /* ret_state->snapshot borrows from `begin`. ret_last_key: appended to. */
 VD_MUST_CHECK int stor_load_begin(stor_storage_t *storage, stor_session_t *session,
@@ -33,6 +42,8 @@ VD_MUST_CHECK int stor_load_chunk(stor_storage_t *storage, stor_session_t *sessi
                                   uint64_t *ret_documents, vd_error_t *err);
 VD_MUST_CHECK int stor_load_end(stor_storage_t *storage, stor_session_t *session,
                                 const vdp_load_end_t *end, uint64_t *ret_position, vd_error_t *err);
+/* The copy that a load can go on with, if its tables are made. */
+bool stor_load_known(stor_session_t *session, stor_load_known_t *ret_known);
 /* At open: a half-made load is there. */
 bool stor_load_pending(stor_storage_t *storage, stor_session_t *session);
 /* Frees what a load has in memory (at close); what is on disk stays, to go on with. */
