@@ -1,6 +1,7 @@
 /* tests/unit/storaged/test_snapshot_load.c — a copy of one engine becomes the data of another:
  * under writers, cut at every tenth chunk, damaged, mistaken for another; and that it is exactly
  * the state as of its position, so that the entries above fit. */
+#include "libcommon/base/fault.h"
 #include "libcommon/base/rand.h"
 #include "tests/unit/storaged/reads_support.h"
 #include "veddb-storaged/delta.h"
@@ -586,6 +587,89 @@ Test(snapshot_load, cut_and_resumed, .timeout = 120)
         VD_OK);
     reads_expect(b, "insert", "{'n': 1, 'writeErrors': null}");
     vd_buf_done(&key);
+    node_close(b);
+    transfer_free(transfer);
+}
+
+/* Begins, or goes on, and comes to the end, if nothing is in its way. */
+static int load_through(reads_t *b, const transfer_t *transfer, vd_error_t *err)
+{
+    vdp_load_state_t state;
+    vd_buf_t key;
+    vd_buf_init(&key, 16 * 1024);
+    int rc = load_begin(b, transfer, &state, &key, err);
+    uint32_t next =
+        rc != VD_OK || state.all ? transfer->count : chunk_at(transfer, &state, vd_buf_slice(&key));
+    for (; rc == VD_OK && next < transfer->count; next++)
+        rc = load_chunk(b, transfer, &transfer->chunks[next], err);
+    vd_buf_done(&key);
+    return rc == VD_OK ? load_end(b, transfer, err) : rc;
+}
+
+/* Dies at each step, with and without what stood in the log unflushed, twice in a row; and is whole
+ * in the end, however it was cut. */
+Test(snapshot_load, dies_at_each_step, .timeout = 120)
+{
+    static const char *const steps[] = {"load.made=error", "load.chunk=error:skip=4",
+                                        "load.checkpointed=error", "load.logged=error",
+                                        "load.ended=error"};
+    transfer_t *transfer = fixed_copy(3000);
+    for (size_t i = 0; i < 2 * VD_COUNT_OF(steps); i++) {
+        const char *step = steps[i / 2];
+        vd_error_t err = VD_ERROR_INIT;
+        reads_t *b = node_open(VDP_ROLE_RECOVERING);
+        for (int times = 0; times < 2 && stor_load_pending(&b->storage, b->session) == (times > 0);
+             times++) {
+            reads_ok(vd_fault_arm(step, &err), &err);
+            cr_assert_eq(load_through(b, transfer, NULL), VD_ERR_FAULT_INJECTED, "%s", step);
+            vd_fault_disarm(NULL);
+            cr_assert(i / 2 == 4 || stor_load_pending(&b->storage, b->session), "%s", step);
+            if (i % 2 == 0)
+                reads_ok(stor_engine_log_sync(b->storage.engine, &err), &err);
+            node_stop(b);
+            reads_crash(b);
+            node_start(b, VDP_ROLE_RECOVERING);
+        }
+        if (stor_load_pending(&b->storage, b->session)) {
+            stor_load_known_t known;
+            if (i / 2 > 0) { /* else it may not know of the copy yet */
+                cr_assert(stor_load_known(b->session, &known));
+                cr_assert_eq(memcmp(known.snapshot, transfer->id, 16), 0);
+                cr_assert_str_eq(known.source, "n1");
+            }
+            reads_ok(load_through(b, transfer, &err), &err);
+        }
+        atomic_store(&b->storage.auth_epoch, 0);
+        for (int starts = 0; starts < 2; starts++) {
+            cr_assert_not(stor_load_pending(&b->storage, b->session), "%s", step);
+            check_sums(b, transfer);
+            node_stop(b);
+            reads_crash(b);
+            node_start(b, VDP_ROLE_RECOVERING);
+        }
+        node_close(b);
+    }
+    transfer_free(transfer);
+}
+
+/* What is written once the load has ended is in the log as ever. */
+Test(snapshot_load, logged_again, .timeout = 60)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    transfer_t *transfer = fixed_copy(600);
+    reads_t *b = node_open(VDP_ROLE_RECOVERING);
+    load_all(b, transfer);
+    stor_engine_position_set(b->storage.engine, transfer->position);
+    cr_assert_eq(
+        run_as(b, VDP_ROLE_PRIMARY, "db", "{'insert': 'first', 'documents': [{'_id': 'x'}]}"),
+        VD_OK, "%s", reads_text(b));
+    reads_ok(stor_engine_log_sync(b->storage.engine, &err), &err);
+    node_stop(b);
+    reads_crash(b);
+    node_start(b, VDP_ROLE_RECOVERING);
+    cr_assert_eq(run_as(b, VDP_ROLE_PRIMARY, "db", "{'count': 'first', 'query': {'_id': 'x'}}"),
+                 VD_OK, "%s", reads_text(b));
+    reads_expect(b, "count", "{'n': 1}");
     node_close(b);
     transfer_free(transfer);
 }
