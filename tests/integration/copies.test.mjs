@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import crypto from 'node:crypto';
 import {after, before, describe, test} from 'node:test';
 import {Cluster} from '../support/cluster.mjs';
-import {sleep, until} from '../support/node.mjs';
+import {until} from '../support/node.mjs';
 
 const MB = Number(process.env.VD_TEST_COPY_MB ?? 200);
 const seed = process.env.VD_TEST_SEED ?? crypto.randomBytes(4).toString('hex');
@@ -98,7 +98,7 @@ describe('copies', () => {
     await until('the copy is whole', () => since('has its copy and follows').length > 0, 240000);
     await set.whole();
     await set.equal('big');
-    assert.equal(positions(since('a snapshot is open')).length + 0, since('a snapshot is open').length);
-    assert.ok(since('a load begins').length >= 2, 'a new one');
+    assert.ok(positions(since('a snapshot is open')).length >= 2, 'another copy');
+    assert.ok(since('a load begins').length >= 2, 'from its beginning');
   });
 });
