@@ -24,6 +24,8 @@ static const vdp_field_t replication_state_fields[] = {
     VDP_FIELD(VDP_BOOL, vdp_replication_state_t, empty, 0),
     VDP_FIELD(VDP_BOOL, vdp_replication_state_t, loading, 0),
     VDP_FIELD(VDP_STRING, vdp_replication_state_t, leader, VDP_NODE_NAME_MAX),
+    VDP_FIELD(VDP_BYTES, vdp_replication_state_t, load_snapshot, 16),
+    VDP_FIELD(VDP_STRING, vdp_replication_state_t, load_source, VDP_NODE_NAME_MAX),
 };
 static const vdp_field_t replication_role_fields[] = {
     VDP_FIELD(VDP_U64, vdp_replication_role_t, term, 0),
@@ -102,6 +104,7 @@ static const vdp_field_t replication_rolled_back_fields[] = {
 };
 static const vdp_field_t snapshot_open_fields[] = {
     VDP_FIELD(VDP_U64, vdp_snapshot_open_t, unused, 0),
+    VDP_FIELD(VDP_BYTES, vdp_snapshot_open_t, snapshot, 16),
 };
 static const vdp_field_t snapshot_opened_fields[] = {
     VDP_FIELD(VDP_BYTES, vdp_snapshot_opened_t, snapshot, 16),
@@ -109,10 +112,12 @@ static const vdp_field_t snapshot_opened_fields[] = {
     VDP_FIELD(VDP_U64, vdp_snapshot_opened_t, term, 0),
     VDP_FIELD(VDP_U64, vdp_snapshot_opened_t, bytes, 0),
     VDP_FIELD(VDP_U64, vdp_snapshot_opened_t, documents, 0),
+    VDP_FIELD(VDP_BYTES, vdp_snapshot_opened_t, signature, VDP_SIGNATURE_MAX),
 };
 static const vdp_field_t snapshot_read_fields[] = {
     VDP_FIELD(VDP_BYTES, vdp_snapshot_read_t, snapshot, 16),
     VDP_FIELD(VDP_U64, vdp_snapshot_read_t, collection, 0),
+    VDP_FIELD(VDP_BOOL, vdp_snapshot_read_t, next, 0),
 };
 static const vdp_field_t snapshot_chunk_fields[] = {
     VDP_FIELD(VDP_BYTES, vdp_snapshot_chunk_t, snapshot, 16),
@@ -120,6 +125,7 @@ static const vdp_field_t snapshot_chunk_fields[] = {
     VDP_FIELD(VDP_U32, vdp_snapshot_chunk_t, count, 0),
     VDP_FIELD(VDP_BOOL, vdp_snapshot_chunk_t, last, 0),
     VDP_FIELD(VDP_BYTES, vdp_snapshot_chunk_t, sha256, 32),
+    VDP_FIELD(VDP_BYTES, vdp_snapshot_chunk_t, after, KEY_MAX_BYTES),
 };
 static const vdp_field_t snapshot_close_fields[] = {
     VDP_FIELD(VDP_BYTES, vdp_snapshot_close_t, snapshot, 16),
@@ -129,6 +135,7 @@ static const vdp_field_t load_begin_fields[] = {
     VDP_FIELD(VDP_U64, vdp_load_begin_t, position, 0),
     VDP_FIELD(VDP_U64, vdp_load_begin_t, term, 0),
     VDP_FIELD(VDP_BYTES, vdp_load_begin_t, set_id, 12),
+    VDP_FIELD(VDP_STRING, vdp_load_begin_t, source, VDP_NODE_NAME_MAX),
 };
 static const vdp_field_t load_state_fields[] = {
     VDP_FIELD(VDP_BYTES, vdp_load_state_t, snapshot, 16),

@@ -17,6 +17,7 @@ enum {
 #define VDP_TOPOLOGY_MAX   (32 * 1024)
 #define VDP_SET_STATUS_MAX (128 * 1024)
 #define VDP_ENTRIES_MAX    (34 * 1024 * 1024) /* body of BATCH and APPLY: at least one entry fits */
+#define VDP_SIGNATURE_MAX  1024               /* RSA of 8192 bits */
 #define VDP_CHUNK_MAX      (34 * 1024 * 1024) /* of SNAPSHOT_CHUNK: 1 MB, or one larger record */
 
 typedef struct {
@@ -39,6 +40,8 @@ typedef struct {
     bool empty;        /* no data of users yet: may be loaded over without asking */
     bool loading;      /* a snapshot is half loaded */
     vd_slice_t leader; /* whom ROLE named last (the row "leader"); empty: not known */
+    /* While loading: the copy that LOAD_BEGIN can go on with, and the node that gives it. */
+    vd_slice_t load_snapshot, load_source;
 } vdp_replication_state_t;
 
 /* Answered when it is durable and, for less than primary, when no write is under way any more.
@@ -151,6 +154,8 @@ typedef struct {
 /* ---- snapshots ---- */
 typedef struct {
     uint64_t unused;
+    vd_slice_t
+        snapshot; /* this one again, as it was opened (SnapshotUnavailable); empty: a new one */
 } vdp_snapshot_open_t;
 /* Body: manifest (BSON): {config, collections: [{id, ns, uuid, options, documents, bytes, hash}]}.
  */
@@ -158,11 +163,14 @@ typedef struct {
     vd_slice_t snapshot; /* 16 bytes: its identity */
     uint64_t position;   /* the journal goes on above */
     uint64_t term, bytes, documents;
+    vd_slice_t signature; /* between nodes: of the source's certificate's key (replicad's seal.h) */
 } vdp_snapshot_opened_t;
-/* Body: the last key that is already there; empty = from the start. */
+/* Body: the last key that is already there; empty = from the start. With `next` behind the chunk
+ * that was read last, so that several may be asked for at once; the body is empty then. */
 typedef struct {
     vd_slice_t snapshot;
     uint64_t collection; /* of the manifest; 0 = results of retryable writes */
+    bool next;
 } vdp_snapshot_read_t;
 /* Body: records {u32 length, key, u32 length, value}, sorted. CHUNK and LOAD_CHUNK. */
 typedef struct {
@@ -171,6 +179,7 @@ typedef struct {
     uint32_t count;
     bool last;         /* nothing more in this collection */
     vd_slice_t sha256; /* 32, of the body */
+    vd_slice_t after;  /* the key before its first: nothing may be missing in between */
 } vdp_snapshot_chunk_t;
 typedef struct {
     vd_slice_t snapshot;
@@ -180,8 +189,9 @@ typedef struct {
     vd_slice_t snapshot;
     uint64_t position, term;
     vd_slice_t set_id;
+    vd_slice_t source; /* node's name: whom to ask when the copy goes on after a restart */
 } vdp_load_begin_t;
-/* Where to go on. Body: last key that is durable there. */
+/* Where to go on. Body: last key that is there. */
 typedef struct {
     vd_slice_t snapshot;
     uint64_t collection;

@@ -18,7 +18,7 @@
 #define REPL_JOINS_MAX   16
 #define REPL_EVENTS_MAX  64
 #define REPL_APPLIES_MAX 4 /* APPLY under way */
-#define REPL_CHUNKS_MAX  4 /* chunks read and not yet durable */
+#define REPL_CHUNKS_MAX  6 /* chunks asked for, or at storage */
 
 /* Beside the configuration's member of the same index. */
 typedef struct {
@@ -68,12 +68,14 @@ typedef struct {
     uint64_t rollback_to, retry_at_ms, epoch;
     uint32_t source;
     uint8_t snapshot[16];
-    bool opened;
+    bool opened, wanted; /* wanted: `snapshot` again, of `from`; storage has begun to load it */
+    char from[VDP_NODE_NAME_MAX + 1];
     vdp_snapshot_opened_t fields;
     vd_buf_t manifest, last_key;
     uint64_t collection;
-    bool all, reading;
-    uint32_t loading; /* LOAD_CHUNK under way */
+    bool all, flows, behind;   /* flows: more than one read may be under way; behind: the next one
+                                  follows on the last */
+    uint32_t reading, loading; /* SNAPSHOT_READ, LOAD_CHUNK under way */
     uint64_t started_ms, done_bytes, done_documents;
     char why[160];
 } repl_resync_t;

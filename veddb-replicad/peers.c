@@ -10,6 +10,7 @@
 #include "proto/failure.h"
 #include "veddb-replicad/certificate.h"
 #include "veddb-replicad/frames.h"
+#include "veddb-replicad/seal.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -230,6 +231,22 @@ void repl_conn_send_failure(repl_conn_t *conn, uint64_t request, const vd_error_
 static uint64_t deadline_of(const repl_conn_t *conn, uint64_t timeout_ms)
 {
     return timeout_ms == 0 ? 0 : vd_loop_now_ms(conn->peers->loop) + timeout_ms;
+}
+
+int repl_conn_sign(repl_conn_t *conn, vd_slice_t text, vd_buf_t *out, vd_error_t *err)
+{
+    if (conn->state == DEAD)
+        return vd_error_set(err, VD_ERR_CLOSED, "the connection to the node was lost");
+    return repl_seal_sign(SSL_get_privatekey(conn->ssl), text, out, err);
+}
+
+int repl_conn_verify(repl_conn_t *conn, vd_slice_t text, vd_slice_t signature, vd_error_t *err)
+{
+    if (conn->state == DEAD)
+        return vd_error_set(err, VD_ERR_CLOSED, "the connection to the node was lost");
+    X509 *certificate = SSL_get0_peer_certificate(conn->ssl);
+    return repl_seal_verify(certificate == NULL ? NULL : X509_get0_pubkey(certificate), text,
+                            signature, err);
 }
 
 uint64_t repl_conn_ask(repl_conn_t *conn, const vdp_message_t *message, const void *fields,

@@ -88,5 +88,13 @@ void repl_conn_forget(repl_conn_t *conn, uint64_t request);
 /* At the end of this turn. why: for the log, or NULL. */
 void repl_conn_close(repl_conn_t *conn, const char *why);
 
+/* With the private key of the certificate that we show on this connection; appended to `out`. */
+VD_MUST_CHECK int repl_conn_sign(repl_conn_t *conn, vd_slice_t text, vd_buf_t *out,
+                                 vd_error_t *err);
+/* Against the certificate that was shown and checked on this connection:
+ * VD_ERR_SNAPSHOT_SIGNATURE. */
+VD_MUST_CHECK int repl_conn_verify(repl_conn_t *conn, vd_slice_t text, vd_slice_t signature,
+                                   vd_error_t *err);
+
 /* "host:port" or "[v6]:port" taken apart; false: it isn't one. */
 bool repl_address_parse(const char *address, char *host, size_t host_size, uint16_t *ret_port);

@@ -1,10 +1,14 @@
 /* veddb-replicad/snapshot.c — snapshots between nodes: both ends. Contract in node.h.
  *
- * Receiver: a state machine, one step under way at a time (while copying: one read, some chunks at
- * storage). Any failure brings it back to where storage says that it stands (LOAD_BEGIN), or, when
- * the source doesn't know the snapshot any more, to a new one. Storage's LOAD_STATE alone says what
- * comes next. Source: passes reads on to its storage; chunks leave at replication.snapshot_rate. */
+ * Receiver: a state machine, one step under way at a time (while copying: REPL_CHUNKS_MAX chunks
+ * asked for or at storage, each of which names the key that it follows on). Any failure brings it
+ * back to where storage says that it stands (LOAD_BEGIN), or, when the source doesn't know the
+ * snapshot any more, to a new one. Storage's LOAD_STATE alone says what comes next. After a start
+ * of ours storage says which copy it was, and whose: that one is asked for again first. Source:
+ * passes reads on to its storage, signs manifests (seal.h); chunks leave at
+ * replication.snapshot_rate. */
 #include "veddb-replicad/node.h"
+#include "veddb-replicad/seal.h"
 
 #include <stdio.h>
 
@@ -46,8 +50,8 @@ static void enter(repl_node_t *node, repl_resync_state_t state)
 {
     repl_resync_t *resync = &node->resync;
     resync->state = state;
-    resync->waiting = resync->reading = resync->cut = false;
-    resync->loading = 0;
+    resync->waiting = resync->cut = resync->all = resync->flows = resync->behind = false;
+    resync->loading = resync->reading = 0;
     resync->epoch++;
     node->announce_due = node->topology_due = true;
 }
@@ -80,6 +84,12 @@ void repl_resync_start(repl_node_t *node, bool rollback, uint64_t to, const char
     (void)snprintf(resync->why, sizeof resync->why, "%s", why);
     vd_log(VD_LOG_WARN, "this node takes a snapshot", "reason=%s rollback=%d",
            vd_log_quote(vd_slice_str(why), quoted, sizeof quoted), rollback);
+    const repl_storage_state_t *state = repl_state(node);
+    if (!rollback && state->loading && state->load_known) { /* begun before our start */
+        memcpy(resync->snapshot, state->load_snapshot, 16);
+        (void)snprintf(resync->from, sizeof resync->from, "%s", state->load_source);
+        resync->wanted = true;
+    }
     enter(node, REPL_RESYNC_ROLE);
     repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_STORAGE,
                                          .term = node->role.term,
@@ -146,6 +156,39 @@ static void rolled_back(void *context, const repl_answer_t *answer)
     next_step(node);
 }
 
+static repl_conn_t *member_conn(repl_node_t *node)
+{
+    repl_member_t *source = repl_member_by_id(node, node->resync.source);
+    return source == NULL ? NULL : repl_link_conn(source->link);
+}
+
+/* The source keeps it for nobody. */
+static void close_there(repl_node_t *node, vd_slice_t snapshot)
+{
+    repl_conn_t *conn = member_conn(node);
+    vdp_snapshot_close_t close = {snapshot};
+    if (conn != NULL &&
+        repl_conn_send(conn, &vdp_peer_snapshot_close, 0, &close, VD_SLICE_NULL, NULL) != VD_OK)
+        VD_DEBUG("the end of a snapshot was not told", "member=%u", node->resync.source);
+}
+
+/* Signed by the node at the other end of this very connection, for this set. */
+static int seal_check(repl_node_t *node, const vdp_snapshot_opened_t *said, vd_slice_t manifest,
+                      vd_error_t *err)
+{
+    uint8_t text[REPL_SEAL_BYTES];
+    repl_conn_t *conn = member_conn(node);
+    const repl_greeting_t *greeting = conn == NULL ? NULL : repl_conn_greeting(conn);
+    if (greeting == NULL)
+        return vd_error_set(err, VD_ERR_CLOSED, "the source is gone");
+    if (!greeting->has_set_id) { /* its storage was not there yet */
+        repl_conn_close(conn, "it did not know the set's id when it greeted");
+        return vd_error_set(err, VD_ERR_CLOSED, "the source did not know the set's id");
+    }
+    repl_seal_text(said, vd_slice(greeting->set_id, 12), manifest, text);
+    return repl_conn_verify(conn, vd_slice(text, sizeof text), said->signature, err);
+}
+
 static void opened(void *context, const repl_answer_t *answer)
 {
     repl_node_t *node;
@@ -157,8 +200,17 @@ static void opened(void *context, const repl_answer_t *answer)
     repl_resync_t *resync = &node->resync;
     vdp_snapshot_opened_t said = {0};
     int rc = repl_answer_take(answer, &vdp_peer_snapshot_opened, &said, &manifest, &err);
+    bool gone = rc == VD_ERR_CLOSED || rc == VD_ERR_NETWORK_TIMEOUT;
+    if (rc != VD_OK && resync->wanted && !gone)
+        resync->wanted = false; /* the source has it no more: a new one */
     if (rc == VD_OK && said.snapshot.len != 16)
         rc = vd_error_set(&err, VD_ERR_PROTOCOL, "a snapshot without an identity");
+    if (rc == VD_OK)
+        rc = seal_check(node, &said, manifest, &err);
+    if (rc == VD_ERR_SNAPSHOT_SIGNATURE) {
+        resync->wanted = false;
+        close_there(node, said.snapshot);
+    }
     if (rc == VD_OK)
         rc = vd_bson_validate(manifest, VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX, &err);
     vd_buf_clear(&resync->manifest);
@@ -173,6 +225,7 @@ static void opened(void *context, const repl_answer_t *answer)
     resync->fields = said;
     resync->fields.snapshot = vd_slice(resync->snapshot, 16);
     resync->opened = true;
+    resync->wanted = false;
     resync->done_bytes = resync->done_documents = 0;
     vd_log(VD_LOG_INFO, "a snapshot is open", "from=%s position=%llx bytes=%llu documents=%llu",
            repl_member_name(node, resync->source), (unsigned long long)said.position,
@@ -201,6 +254,8 @@ static void begun(void *context, const repl_answer_t *answer)
         return;
     }
     resync->collection = said.collection;
+    VD_DEBUG("storage says where the copy goes on", "collection=%llu all=%d",
+             (unsigned long long)said.collection, said.all);
     enter(node, said.all ? REPL_RESYNC_END : REPL_RESYNC_COPY);
     next_step(node);
 }
@@ -254,11 +309,17 @@ static void chunk_came(void *context, const repl_answer_t *answer)
         return;
     repl_resync_t *resync = &node->resync;
     int rc = repl_answer_take(answer, &vdp_peer_snapshot_chunk, &chunk, &records, &err);
+    if (rc == VD_OK && resync->all) { /* asked for before it was known that there is no more */
+        resync->reading--;
+        next_step(node);
+        return;
+    }
     if (rc == VD_OK && (chunk.collection != resync->collection ||
+                        !vd_slice_equal(chunk.after, vd_buf_slice(&resync->last_key)) ||
                         (chunk.count == 0 && !chunk.last) || !last_key(records, chunk.count, &key)))
         rc = vd_error_set(&err, VD_ERR_PROTOCOL, "a chunk that is not what was asked for");
     if (rc != VD_OK) {
-        bool lost = rc == VD_ERR_NOT_FOUND; /* the source has closed it */
+        bool lost = rc == VD_ERR_SNAPSHOT_UNAVAILABLE; /* the source has closed it */
         if (lost)
             resync->opened = false;
         again(node, lost ? REPL_RESYNC_OPEN : REPL_RESYNC_BEGIN, &err);
@@ -267,7 +328,8 @@ static void chunk_came(void *context, const repl_answer_t *answer)
     vd_buf_clear(&resync->last_key);
     if (vd_buf_append_slice(&resync->last_key, key) != VD_OK)
         VD_UNREACHABLE(); /* its length was checked */
-    resync->reading = false;
+    resync->reading--;
+    resync->flows = true;
     resync->all = chunk.last;
     resync->loading++;
     (void)repl_storage_ask(node->storage, &vdp_load_chunk, &chunk, records, STEP_MS, chunk_loaded,
@@ -292,12 +354,7 @@ static void ended(void *context, const repl_answer_t *answer)
         again(node, rc == VD_ERR_CORRUPT ? REPL_RESYNC_OPEN : REPL_RESYNC_ROLE, &err);
         return;
     }
-    repl_member_t *source = repl_member_by_id(node, resync->source);
-    repl_conn_t *conn = source == NULL ? NULL : repl_link_conn(source->link);
-    vdp_snapshot_close_t close = {vd_slice(resync->snapshot, 16)};
-    if (conn != NULL &&
-        repl_conn_send(conn, &vdp_peer_snapshot_close, 0, &close, VD_SLICE_NULL, NULL) != VD_OK)
-        VD_DEBUG("the end of a snapshot was not told", "member=%u", resync->source);
+    close_there(node, vd_slice(resync->snapshot, 16));
     repl_pull_reset(node);
     node->pull.applied = node->pull.flushed = said.position;
     node->pull.loaded_at = said.position;
@@ -306,37 +363,47 @@ static void ended(void *context, const repl_answer_t *answer)
     next_step(node);
 }
 
-/* Of the leader, as long as nothing is open; then of whom it is open at. */
+/* Of the leader, as long as nothing is open; then of whom it is open at. One that was open before
+ * our start: of whom it was, if that is still a member. */
 static repl_conn_t *source_conn(repl_node_t *node)
 {
     repl_resync_t *resync = &node->resync;
-    if (resync->state == REPL_RESYNC_OPEN)
+    if (resync->state == REPL_RESYNC_OPEN) {
         resync->source = node->role.leader;
-    repl_member_t *member = repl_member_by_id(node, resync->source);
-    return member == NULL ? NULL : repl_link_conn(member->link);
+        for (uint32_t i = 0; resync->wanted && i < node->config->count; i++)
+            if (strcmp(node->config->members[i].name, resync->from) == 0)
+                resync->source = node->config->members[i].id;
+    }
+    return member_conn(node);
 }
 
 static void copy_step(repl_node_t *node, repl_conn_t *conn)
 {
     repl_resync_t *resync = &node->resync;
     if (resync->all) { /* of this collection: storage says what comes next */
-        if (resync->loading == 0 && !resync->reading) {
-            resync->all = false;
+        if (resync->loading == 0 && resync->reading == 0) {
             enter(node, REPL_RESYNC_BEGIN);
             next_step(node);
         }
         return;
     }
-    if (resync->reading || resync->loading >= REPL_CHUNKS_MAX)
-        return;
     if (conn == NULL) { /* it comes back, or another source is taken: repl_resync_tick */
         resync->cut = true;
         return;
     }
-    vdp_snapshot_read_t read = {vd_slice(resync->snapshot, 16), resync->collection};
-    resync->reading = true;
-    (void)repl_conn_ask(conn, &vdp_peer_snapshot_read, &read, vd_buf_slice(&resync->last_key),
-                        false, READ_MS, chunk_came, step_new(node, 0));
+    /* The first names the key; the others follow on the one before, once it is known that there
+     * are others. */
+    uint64_t epoch = resync->epoch;
+    uint32_t most = resync->flows ? REPL_CHUNKS_MAX : 1;
+    while (epoch == resync->epoch && !resync->all && resync->reading + resync->loading < most) {
+        vdp_snapshot_read_t read = {vd_slice(resync->snapshot, 16), resync->collection,
+                                    resync->behind};
+        vd_slice_t after = resync->behind ? VD_SLICE_NULL : vd_buf_slice(&resync->last_key);
+        resync->behind = true;
+        resync->reading++;
+        (void)repl_conn_ask(conn, &vdp_peer_snapshot_read, &read, after, false, READ_MS, chunk_came,
+                            step_new(node, 0));
+    }
 }
 
 static void begin_step(repl_node_t *node)
@@ -352,7 +419,8 @@ static void begin_step(repl_node_t *node)
         return;
     }
     vdp_load_begin_t begin = {vd_slice(resync->snapshot, 16), resync->fields.position,
-                              resync->fields.term, vd_slice(greeting->set_id, 12)};
+                              resync->fields.term, vd_slice(greeting->set_id, 12),
+                              vd_slice_str(repl_member_name(node, resync->source))};
     resync->waiting = true;
     (void)repl_storage_ask(node->storage, &vdp_load_begin, &begin, vd_buf_slice(&resync->manifest),
                            STEP_MS, begun, step_new(node, 0));
@@ -388,6 +456,8 @@ static void next_step(repl_node_t *node)
         if (conn == NULL)
             return;
         resync->waiting = true;
+        if (resync->wanted)
+            open.snapshot = vd_slice(resync->snapshot, 16);
         (void)repl_conn_ask(conn, &vdp_peer_snapshot_open, &open, VD_SLICE_NULL, false, READ_MS,
                             opened, step_new(node, 0));
         return;
@@ -411,6 +481,9 @@ void repl_resync_tick(repl_node_t *node)
     repl_member_t *source = repl_member_by_id(node, resync->source);
     bool gone = source == NULL || (source->link == NULL && source->id != 0) ||
                 (!source->up && repl_now(node) - source->heard_ms > 10 * node->lease_ms);
+    if (gone && resync->wanted && resync->state == REPL_RESYNC_OPEN && node->role.leader != 0 &&
+        repl_now(node) - resync->started_ms > 10 * node->lease_ms)
+        resync->wanted = false; /* of the leader, a new one */
     if (gone && (resync->state == REPL_RESYNC_BEGIN || resync->state == REPL_RESYNC_COPY) &&
         node->role.leader != 0 && node->role.leader != resync->source) {
         vd_error_t err = VD_ERROR_INIT;
@@ -447,7 +520,7 @@ typedef struct {
     const vdp_message_t *from;    /* of storage's answer */
     uint64_t at_us;               /* ready: leaves then */
     bool ready;
-    vd_buf_t frame; /* body */
+    vd_buf_t frame, after; /* body, key */
     vdp_snapshot_chunk_t chunk;
     uint8_t snapshot[16], sha256[32];
 } sending_t;
@@ -456,21 +529,32 @@ static void sending_free(sending_t *sending)
 {
     vd_list_remove(&sending->node);
     vd_buf_done(&sending->frame);
+    vd_buf_done(&sending->after);
     vd_free(sending);
 }
 
-static void send_chunk(sending_t *sending)
+static void send_chunk(sending_t *sending, vd_slice_t body)
 {
     vd_error_t err = VD_ERROR_INIT;
     if (sending->conn != NULL &&
         repl_conn_send(sending->conn, &vdp_peer_snapshot_chunk, sending->request, &sending->chunk,
-                       vd_buf_slice(&sending->frame), &err) != VD_OK)
+                       body, &err) != VD_OK)
         VD_DEBUG("a chunk was not sent", "error=%d", err.code);
     sending_free(sending);
 }
 
-/* Keeps a chunk back until the rate allows it. */
-static int hold_chunk(sending_t *sending, const vdp_snapshot_chunk_t *chunk, vd_slice_t body)
+static bool any_held(repl_node_t *node)
+{
+    VD_LIST_EACH(&node->sending, item)
+    {
+        if (VD_CONTAINER_OF(item, sending_t, node)->ready)
+            return true;
+    }
+    return false;
+}
+
+/* Sends it, or keeps it back until the rate allows it; none overtakes one that is kept. */
+static int take_chunk(sending_t *sending, const vdp_snapshot_chunk_t *chunk, vd_slice_t body)
 {
     repl_node_t *node = sending->owner;
     uint64_t now = repl_now(node) * 1000;
@@ -482,13 +566,42 @@ static int hold_chunk(sending_t *sending, const vdp_snapshot_chunk_t *chunk, vd_
     if (chunk->sha256.len != 32 || chunk->snapshot.len != 16)
         return VD_ERR_PROTOCOL;
     sending->chunk = *chunk;
+    if (sending->at_us <= now && !any_held(node)) {
+        send_chunk(sending, body);
+        return VD_OK;
+    }
     memcpy(sending->snapshot, chunk->snapshot.data, 16);
     memcpy(sending->sha256, chunk->sha256.data, 32);
     sending->chunk.snapshot = vd_slice(sending->snapshot, 16);
     sending->chunk.sha256 = vd_slice(sending->sha256, 32);
     vd_buf_init(&sending->frame, VDP_CHUNK_MAX);
-    sending->ready = true;
-    return vd_buf_append_slice(&sending->frame, body);
+    vd_buf_init(&sending->after, KEY_MAX);
+    int rc = vd_buf_append_slice(&sending->frame, body);
+    if (rc == VD_OK)
+        rc = vd_buf_append_slice(&sending->after, chunk->after);
+    sending->chunk.after = vd_buf_slice(&sending->after);
+    sending->ready = rc == VD_OK;
+    return rc;
+}
+
+/* Signed with the key of the certificate that we show on that connection. */
+static int send_opened(sending_t *sending, vdp_snapshot_opened_t *said, vd_slice_t manifest,
+                       vd_error_t *err)
+{
+    const repl_storage_state_t *state = repl_state(sending->owner);
+    uint8_t text[REPL_SEAL_BYTES];
+    vd_buf_t signature;
+    if (!state->has_set_id || said->snapshot.len != 16)
+        return vd_error_set(err, VD_ERR_NOT_PRIMARY_OR_SECONDARY, "it does not know the set's id");
+    vd_buf_init(&signature, VDP_SIGNATURE_MAX);
+    repl_seal_text(said, vd_slice(state->set_id, 12), manifest, text);
+    int rc = repl_conn_sign(sending->conn, vd_slice(text, sizeof text), &signature, err);
+    said->signature = vd_buf_slice(&signature);
+    if (rc == VD_OK)
+        rc = repl_conn_send(sending->conn, &vdp_peer_snapshot_opened, sending->request, said,
+                            manifest, err);
+    vd_buf_done(&signature);
+    return rc;
 }
 
 static void storage_said(void *context, const repl_answer_t *answer)
@@ -507,18 +620,16 @@ static void storage_said(void *context, const repl_answer_t *answer)
     }
     int rc = repl_answer_take(answer, sending->from, &said, &body, &err);
     if (rc == VD_OK && sending->message == &vdp_peer_snapshot_chunk) {
-        rc = hold_chunk(sending, &said.chunk, body);
-        if (rc == VD_OK && sending->at_us <= repl_now(sending->owner) * 1000) {
-            send_chunk(sending);
-            return;
-        }
+        rc = take_chunk(sending, &said.chunk, body);
         if (rc == VD_OK)
-            return;                                                 /* repl_send_tick */
+            return;                                                 /* sent, or by repl_send_tick */
         (void)vd_error_set(&err, rc, "a chunk that can't be sent"); /* for the asker */
     } else if (rc == VD_OK && sending->message == &vdp_peer_found) {
         vdp_peer_found_t found = {said.found.timestamp, repl_state(sending->owner)->oldest};
         rc = repl_conn_send(sending->conn, &vdp_peer_found, sending->request, &found, VD_SLICE_NULL,
                             &err);
+    } else if (rc == VD_OK && sending->message == &vdp_peer_snapshot_opened) {
+        rc = send_opened(sending, &said.opened, body, &err);
     } else if (rc == VD_OK) {
         rc = repl_conn_send(sending->conn, sending->message, sending->request, &said, body, &err);
     }
@@ -613,6 +724,6 @@ void repl_send_tick(repl_node_t *node)
     {
         sending_t *sending = VD_CONTAINER_OF(item, sending_t, node);
         if (sending->ready && sending->at_us <= now)
-            send_chunk(sending);
+            send_chunk(sending, vd_buf_slice(&sending->frame));
     }
 }

@@ -34,7 +34,9 @@ static int put(repl_storage_t *storage, const vdp_message_t *message, uint64_t r
     vdp_envelope_t envelope = {.id = message->id, .request_id = request};
     vd_buf_clear(&storage->head);
     int rc = vdp_encode(&storage->head, &envelope, message, fields, VD_SLICE_NULL, err);
-    if (rc == VD_OK)
+    if (rc == VD_OK && message == &vdp_load_chunk) /* each follows on the one before */
+        rc = vd_link_send_ordered(storage->link, 0, vd_buf_slice(&storage->head), body, err);
+    else if (rc == VD_OK)
         rc = vd_link_send(storage->link, 0, vd_buf_slice(&storage->head), body, err);
     return rc;
 }
@@ -106,6 +108,11 @@ static void take_state(repl_storage_t *storage, const vdp_replication_state_t *f
     state->role = fields->role, state->term = fields->term;
     state->newest = fields->newest, state->durable = fields->durable;
     state->oldest = fields->oldest, state->majority = fields->majority;
+    state->load_known = fields->load_snapshot.len == 16;
+    if (state->load_known)
+        memcpy(state->load_snapshot, fields->load_snapshot.data, 16);
+    (void)snprintf(state->load_source, sizeof state->load_source, "%.*s",
+                   VD_SLICE_FMT(fields->load_source));
     (void)snprintf(state->leader, sizeof state->leader, "%.*s", VD_SLICE_FMT(fields->leader));
     vd_bson_t config = VD_BSON_NONE;
     vd_error_t err = VD_ERROR_INIT;

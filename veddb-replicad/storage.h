@@ -17,6 +17,9 @@ typedef struct {
     uint64_t term, newest, durable, oldest, majority;
     uint8_t boot_id[16], set_id[12];
     bool has_set_id;
+    bool load_known; /* the copy that is half loaded, and whose it is */
+    uint8_t load_snapshot[16];
+    char load_source[VDP_NODE_NAME_MAX + 1];
     char leader[VDP_NODE_NAME_MAX + 1]; /* whom storage was told last; "" = not known */
 } repl_storage_state_t;
 

@@ -46,6 +46,7 @@
 #define ROUNDS_PER_STEP          4
 #define PIECES_PER_FLUSH         4
 #define STREAMS_ACTIVE_MAX       16 /* large items under way to a peer at once; others wait */
+#define STREAM_AT_ONCE_BYTES     (2u * 1024 * 1024)  /* memory taken with the first piece */
 #define STREAMS_ACTIVE_MAX_BYTES (64u * 1024 * 1024) /* of those, unless a single one is larger */
 #define COPY_MAX_BYTES           4096
 #define CLOSE_LINGER_MS          200
@@ -68,6 +69,7 @@ typedef struct {
     uint32_t id;
     uint8_t *data;
     size_t len, sent;
+    bool ordered; /* under way alone among those that are */
 } stream_out_t;
 
 typedef struct {
@@ -90,6 +92,7 @@ typedef struct {
     vd_list_t frames; /* frame_t, full, not yet taken by the socket */
     vd_list_t streams_active, streams_waiting;
     uint32_t streams_active_count, next_stream;
+    bool ordered_active;
     uint64_t streams_active_bytes;
     uint64_t queued_bytes;
     /* in */
@@ -382,13 +385,17 @@ static sent_t flush_frames(vd_link_t *link, peer_t *peer)
 /* Bounded, because the other end holds what has come of each until it is whole. */
 static void activate_streams(peer_t *peer)
 {
-    vd_node_t *node;
-    while (peer->streams_active_count < STREAMS_ACTIVE_MAX &&
-           (node = vd_list_first(&peer->streams_waiting)) != NULL) {
-        size_t len = VD_CONTAINER_OF(node, stream_out_t, node)->len;
-        if (peer->streams_active_count > 0 &&
-            peer->streams_active_bytes + len > STREAMS_ACTIVE_MAX_BYTES)
+    VD_LIST_EACH(&peer->streams_waiting, node)
+    {
+        stream_out_t *stream = VD_CONTAINER_OF(node, stream_out_t, node);
+        size_t len = stream->len;
+        if (stream->ordered && peer->ordered_active)
+            continue; /* the one before it must have left */
+        if (peer->streams_active_count == STREAMS_ACTIVE_MAX ||
+            (peer->streams_active_count > 0 &&
+             peer->streams_active_bytes + len > STREAMS_ACTIVE_MAX_BYTES))
             return;
+        peer->ordered_active |= stream->ordered;
         vd_list_remove(node);
         vd_list_push_back(&peer->streams_active, node);
         peer->streams_active_count++;
@@ -418,6 +425,8 @@ static void cut_piece(peer_t *peer)
     }
     peer->streams_active_count--;
     peer->streams_active_bytes -= stream->len;
+    if (stream->ordered)
+        peer->ordered_active = false;
     stream_out_free(stream);
 }
 
@@ -506,6 +515,10 @@ static bool take_piece(vd_link_t *link, peer_t *peer, vd_slice_t payload)
         stream = vd_xalloc(sizeof *stream);
         stream->id = id;
         vd_buf_init(&stream->bytes, total);
+        uint8_t *space;
+        bool at_once =
+            total <= STREAM_AT_ONCE_BYTES && vd_buf_reserve(&stream->bytes, total, &space) == VD_OK;
+        (void)at_once; /* else it grows with the pieces */
         vd_list_push_back(&peer->streams_in, &stream->node);
         peer->streams_in_count++;
     }
@@ -1074,8 +1087,8 @@ void vd_link_flush(vd_link_t *link)
 
 /* ---- for the owner ---- */
 
-int vd_link_send(vd_link_t *link, uint64_t number, vd_slice_t head, vd_slice_t body,
-                 vd_error_t *err)
+static int send_item(vd_link_t *link, uint64_t number, vd_slice_t head, vd_slice_t body,
+                     bool ordered, vd_error_t *err)
 {
     VD_ASSERT(link != NULL && head.len + body.len > 0);
 
@@ -1092,7 +1105,7 @@ int vd_link_send(vd_link_t *link, uint64_t number, vd_slice_t head, vd_slice_t b
     link->dirty = true;
     vd_loop_again(link->loop);
     link->stats.items_sent++;
-    if (len <= VD_LINK_PIECE_MAX_BYTES) {
+    if (!ordered && len <= VD_LINK_PIECE_MAX_BYTES) {
         batch_room(peer, HEAD_BYTES + len);
         batch_add_u32(peer, (uint32_t)len);
         batch_add(peer, head);
@@ -1111,9 +1124,22 @@ int vd_link_send(vd_link_t *link, uint64_t number, vd_slice_t head, vd_slice_t b
         memcpy(stream->data + head.len, body.data, body.len);
     stream->len = len;
     stream->id = peer->next_stream++;
+    stream->ordered = ordered;
     peer->queued_bytes += len;
     vd_list_push_back(&peer->streams_waiting, &stream->node);
     return VD_OK;
+}
+
+int vd_link_send(vd_link_t *link, uint64_t number, vd_slice_t head, vd_slice_t body,
+                 vd_error_t *err)
+{
+    return send_item(link, number, head, body, false, err);
+}
+
+int vd_link_send_ordered(vd_link_t *link, uint64_t number, vd_slice_t head, vd_slice_t body,
+                         vd_error_t *err)
+{
+    return send_item(link, number, head, body, true, err);
 }
 
 bool vd_link_peer_up(const vd_link_t *link, uint64_t number)

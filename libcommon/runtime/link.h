@@ -9,11 +9,11 @@
  * Owner:   create/close by the loop's thread.
  * Threads: that thread only; other threads hand over through their own queue and vd_loop_wake.
  * Order:   items up to VD_LINK_PIECE_MAX_BYTES arrive in the order in which they were sent; a
- *          larger one may be overtaken by smaller ones sent after it. The link's own step has order
- *          VD_LINK_STEP_ORDER: steps before it hand in what is to be sent this turn, steps after it
- *          act on what came in.
- * Limits:  VD_LINK_PEERS_MAX peers; item_max_bytes per item; queue_max_bytes held for a peer
- *          (credit is in bytes). */
+ *          larger one may be overtaken by others sent after it. Items of vd_link_send_ordered, of
+ *          whatever size, arrive in the order in which they were sent, among themselves. The link's
+ * own step has order VD_LINK_STEP_ORDER: steps before it hand in what is to be sent this turn,
+ * steps after it act on what came in. Limits:  VD_LINK_PEERS_MAX peers; item_max_bytes per item;
+ * queue_max_bytes held for a peer (credit is in bytes). */
 #pragma once
 #include "libcommon/runtime/loop.h"
 
@@ -54,6 +54,9 @@ void vd_link_flush(vd_link_t *link);
  * VD_ERR_INVALID_LENGTH: the item is too large. */
 VD_MUST_CHECK int vd_link_send(vd_link_t *link, uint64_t peer, vd_slice_t head, vd_slice_t body,
                                vd_error_t *err);
+/* The same, in order among those sent with it. */
+VD_MUST_CHECK int vd_link_send_ordered(vd_link_t *link, uint64_t peer, vd_slice_t head,
+                                       vd_slice_t body, vd_error_t *err);
 bool vd_link_peer_up(const vd_link_t *link, uint64_t peer);
 /* Bytes queued for a peer and not yet given to the socket. */
 uint64_t vd_link_queued_bytes(const vd_link_t *link, uint64_t peer);

@@ -62,6 +62,10 @@ VD_MUST_CHECK int stor_engine_table_create(stor_engine_t *engine, const char *na
 /* VD_ERR_OBJECT_IS_BUSY while cursors are open on it: sessions close theirs when
  * stor_engine_table_retire() has been called. */
 VD_MUST_CHECK int stor_engine_table_drop(stor_engine_t *engine, const char *name, vd_error_t *err);
+/* Whether writes to it go to the log; without, they are durable with the next checkpoint. Needs its
+ * cursors closed: VD_ERR_OBJECT_IS_BUSY. What it has is on disk afterwards. */
+VD_MUST_CHECK int stor_engine_table_log(stor_engine_t *engine, const char *name, bool logged,
+                                        vd_error_t *err);
 void stor_engine_table_retire(stor_engine_t *engine, const char *name);
 /* Calls visit for every table in the metadata (for the sweep of orphans). */
 VD_MUST_CHECK int stor_engine_tables(stor_engine_t *engine,

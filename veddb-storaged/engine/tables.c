@@ -43,6 +43,20 @@ int stor_engine_table_create(stor_engine_t *engine, const char *name, bool snapp
     return ret == 0 ? VD_OK : stor_wt_error(ret, err, name);
 }
 
+int stor_engine_table_log(stor_engine_t *engine, const char *name, bool logged, vd_error_t *err)
+{
+    char uri[STOR_TABLE_NAME_MAX_BYTES + 16];
+    int rc = stor_table_uri(name, uri, err);
+    if (rc != VD_OK)
+        return rc;
+    pthread_mutex_lock(&engine->admin_lock);
+    stor_wt_message_clear();
+    int ret = engine->admin->alter(engine->admin, uri,
+                                   logged ? "log=(enabled=true)" : "log=(enabled=false)");
+    pthread_mutex_unlock(&engine->admin_lock);
+    return ret == 0 ? VD_OK : stor_wt_error(ret, err, name);
+}
+
 void stor_engine_table_retire(stor_engine_t *engine, const char *name)
 {
     stor_sessions_notify(engine, name, false);

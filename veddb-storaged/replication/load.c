@@ -1,10 +1,16 @@
 /* veddb-storaged/replication/load.c — see load.h.
  *
- * Plain inserts of sorted keys in logged transactions of a chunk: the place to go on from is a row
- * of the same transaction, so a crash at any moment resumes exactly. WiredTiger's bulk cursors know
- * no transactions and start over after a crash. */
+ * The collections' tables, and the table "load" with the place to go on from and the sums so far,
+ * are not logged while they are filled: writing each record to the log as well was most of the
+ * work. A checkpoint is one moment of all tables, so after a crash the place is the one of the
+ * records that are there; records of a table that is ahead of it (WiredTiger may write one file
+ * alone) are put once more, the same. At the end: a checkpoint, the tables become logged, and only
+ * then the mark goes, in a logged transaction.
+ * Tried: bulk cursors. They know no place to go on from within a collection. */
 #include "veddb-storaged/replication/load.h"
 
+#include "libcommon/base/clock.h"
+#include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/catalog/counters.h"
@@ -19,38 +25,122 @@
 
 #include <inttypes.h>
 #include <openssl/sha.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <time.h>
 
 #define ROW           "load"
 #define ALL           UINT64_MAX /* -1 in the row: nothing is missing */
 #define CONFLICTS_MAX 100
+#define TABLE         "load" /* 'p': the place; 's' + id: sums of a collection */
+#define BUSY_WAIT_MS  60000
+
+typedef struct {
+    stor_engine_t *engine;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool started, stopping, wanted;
+} checkpointer_t;
 
 struct stor_load {
     uint8_t snapshot[16], set_id[12];
     uint64_t position, term;
     vd_arena_t *arena; /* the manifest */
     stor_manifest_t manifest;
-    bool ready;          /* tables are made: chunks may come */
-    uint64_t collection; /* to go on with; 0 = results; ALL */
-    vd_buf_t key;        /* the last that is there; empty = none */
+    bool ready;               /* tables are made: chunks may come */
+    uint64_t collection;      /* to go on with; 0 = results; ALL */
+    vd_buf_t key;             /* the last that is there; empty = none */
+    stor_counters_row_t sums; /* of the collection, up to the key */
+    char source[VDP_NODE_NAME_MAX + 1];
+    checkpointer_t checkpointer;
+    uint64_t since_checkpoint; /* bytes */
 };
+
+/* ---- a checkpoint now and then, while chunks go on ---- */
+
+static void *checkpointer_run(void *context)
+{
+    checkpointer_t *c = context;
+    (void)pthread_mutex_lock(&c->lock);
+    while (!c->stopping) {
+        if (!c->wanted) {
+            (void)pthread_cond_wait(&c->wake, &c->lock);
+            continue;
+        }
+        c->wanted = false;
+        (void)pthread_mutex_unlock(&c->lock);
+        vd_error_t err = VD_ERROR_INIT;
+        char text[VD_ERROR_MESSAGE_SIZE + 64];
+        if (stor_engine_checkpoint(c->engine, &err) != VD_OK) /* the next one has it, too */
+            vd_log(VD_LOG_WARN, "a checkpoint of a load failed", "error=%s",
+                   vd_log_quote(vd_slice_str(err.message), text, sizeof text));
+        (void)pthread_mutex_lock(&c->lock);
+    }
+    (void)pthread_mutex_unlock(&c->lock);
+    return NULL;
+}
+
+static void signals_block(sigset_t *ret_before)
+{
+    sigset_t all;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, ret_before); /* the main loop takes them */
+}
+
+/* Without the thread the engine's own checkpoints do. */
+static void checkpointer_start(checkpointer_t *c, stor_engine_t *engine)
+{
+    sigset_t before;
+    c->engine = engine;
+    (void)pthread_mutex_init(&c->lock, NULL);
+    (void)pthread_cond_init(&c->wake, NULL);
+    signals_block(&before);
+    c->started = pthread_create(&c->thread, NULL, checkpointer_run, c) == 0;
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (c->started)
+        (void)pthread_setname_np(c->thread, "load-checkpoint");
+}
+
+static void checkpointer_want(checkpointer_t *c)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    c->wanted = true;
+    (void)pthread_cond_signal(&c->wake);
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+/* Waits for one that is being made. */
+static void checkpointer_stop(checkpointer_t *c)
+{
+    if (!c->started)
+        return;
+    (void)pthread_mutex_lock(&c->lock);
+    c->stopping = true;
+    (void)pthread_cond_signal(&c->wake);
+    (void)pthread_mutex_unlock(&c->lock);
+    (void)pthread_join(c->thread, NULL);
+    (void)pthread_mutex_destroy(&c->lock);
+    (void)pthread_cond_destroy(&c->wake);
+    c->started = false;
+}
 
 void stor_load_forget(stor_load_t **load_p)
 {
     stor_load_t *load = *load_p;
     if (load == NULL)
         return;
+    checkpointer_stop(&load->checkpointer);
     vd_arena_destroy(&load->arena);
     vd_buf_done(&load->key);
     vd_free(load);
     *load_p = NULL;
 }
 
-/* ---- the mark ---- */
+/* ---- the mark: which copy; logged ---- */
 
-static int mark_put(const stor_load_t *load, stor_session_t *session, uint64_t collection,
-                    vd_slice_t key, bool ready, vd_error_t *err)
+static int mark_put(const stor_load_t *load, stor_session_t *session, bool ready, vd_error_t *err)
 {
     vd_bb_t bb;
     vd_bson_t row;
@@ -60,8 +150,7 @@ static int mark_put(const stor_load_t *load, stor_session_t *session, uint64_t c
     vd_bb_int64(&bb, "term", (int64_t)load->term);
     vd_bb_objectid(&bb, "setId", load->set_id);
     vd_bb_bool(&bb, "ready", ready);
-    vd_bb_int64(&bb, "collection", (int64_t)collection);
-    vd_bb_binary(&bb, "key", 0, key);
+    vd_bb_string(&bb, "source", vd_slice_str(load->source));
     int rc = vd_bb_finish(&bb, &row, err);
     if (rc == VD_OK)
         rc = stor_catalog_meta_put(session, ROW, vd_value_from_document(row), err);
@@ -69,32 +158,139 @@ static int mark_put(const stor_load_t *load, stor_session_t *session, uint64_t c
     return rc;
 }
 
-/* The row, if it is of this snapshot and its tables are made: where to go on. */
-static bool mark_get(stor_load_t *load, stor_session_t *session)
+bool stor_load_known(stor_session_t *session, stor_load_known_t *ret_known)
 {
     vd_arena_t *arena = vd_arena_create();
     vd_value_t value;
     vd_error_t err = VD_ERROR_INIT;
-    bool same = false;
+    bool known = false;
     if (stor_catalog_meta_get(session, ROW, arena, &value, &err) == VD_OK &&
         value.type == VD_BSON_OBJECT) {
         vd_bson_t row = vd_value_document(value);
         vd_value_t snapshot = vd_bson_get(row, "snapshot"), ready = vd_bson_get(row, "ready"),
-                   position = vd_bson_get(row, "position"), key = vd_bson_get(row, "key"),
-                   collection = vd_bson_get(row, "collection");
-        same = snapshot.type == VD_BSON_BINARY && ready.type == VD_BSON_BOOL &&
-               position.type == VD_BSON_INT64 && key.type == VD_BSON_BINARY &&
-               collection.type == VD_BSON_INT64 && vd_value_bool(ready) &&
-               vd_slice_equal(vd_value_binary(snapshot, NULL), vd_slice(load->snapshot, 16)) &&
-               (uint64_t)vd_value_int64(position) == load->position;
-        vd_buf_clear(&load->key);
-        if (same && vd_buf_append_slice(&load->key, vd_value_binary(key, NULL)) != VD_OK)
-            same = false;
-        if (same)
-            load->collection = (uint64_t)vd_value_int64(collection);
+                   position = vd_bson_get(row, "position"), source = vd_bson_get(row, "source");
+        known = snapshot.type == VD_BSON_BINARY && vd_value_binary(snapshot, NULL).len == 16 &&
+                ready.type == VD_BSON_BOOL && vd_value_bool(ready) &&
+                position.type == VD_BSON_INT64 && source.type == VD_BSON_STRING &&
+                vd_value_string(source).len < sizeof ret_known->source;
+        if (known) {
+            *ret_known = (stor_load_known_t){.position = (uint64_t)vd_value_int64(position)};
+            memcpy(ret_known->snapshot, vd_value_binary(snapshot, NULL).data, 16);
+            (void)snprintf(ret_known->source, sizeof ret_known->source, "%.*s",
+                           VD_SLICE_FMT(vd_value_string(source)));
+        }
     }
     vd_arena_destroy(&arena);
-    return same;
+    return known;
+}
+
+/* ---- the place to go on from, and sums: not logged ----
+ *
+ * No cursor stays open: the table must be free to be altered. */
+
+static int table_put(stor_session_t *session, vd_slice_t key, vd_slice_t value, vd_error_t *err)
+{
+    stor_cursor_t *cursor = NULL;
+    int rc = stor_cursor_acquire(session, TABLE, &cursor, err);
+    if (rc == VD_OK)
+        rc = stor_cursor_put(cursor, key, value, err);
+    stor_cursor_release(&cursor);
+    return rc;
+}
+
+static int place_put(const stor_load_t *load, stor_session_t *session, uint64_t collection,
+                     vd_slice_t key, vd_error_t *err)
+{
+    vd_bb_t bb;
+    vd_bson_t row;
+    vd_bb_init(&bb, 32 * 1024);
+    vd_bb_binary(&bb, "snapshot", 0, vd_slice(load->snapshot, 16));
+    vd_bb_int64(&bb, "collection", (int64_t)collection);
+    vd_bb_binary(&bb, "key", 0, key);
+    int rc = vd_bb_finish(&bb, &row, err);
+    if (rc == VD_OK)
+        rc = table_put(session, VD_SLICE_LIT("p"), vd_slice(row.data, row.len), err);
+    vd_bb_done(&bb);
+    return rc;
+}
+
+static vd_slice_t sums_key(uint64_t collection, uint8_t key[9])
+{
+    key[0] = 's';
+    vd_put_u64(key + 1, collection);
+    return vd_slice(key, 9);
+}
+
+static int sums_put(stor_session_t *session, uint64_t collection, const stor_counters_row_t *sums,
+                    vd_error_t *err)
+{
+    uint8_t key[9], value[24];
+    vd_put_u64(value, (uint64_t)sums->documents);
+    vd_put_u64(value + 8, (uint64_t)sums->bytes);
+    vd_put_u64(value + 16, sums->hash);
+    return table_put(session, sums_key(collection, key), vd_slice(value, sizeof value), err);
+}
+
+/* Not there: none were loaded. In the session's transaction. */
+static int sums_get(stor_session_t *session, uint64_t collection, stor_counters_row_t *ret_sums,
+                    vd_error_t *err)
+{
+    uint8_t key[9];
+    vd_slice_t value;
+    stor_cursor_t *cursor = NULL;
+    vd_error_t step = VD_ERROR_INIT;
+    *ret_sums = (stor_counters_row_t){0};
+    int rc = stor_cursor_acquire(session, TABLE, &cursor, &step);
+    if (rc == VD_OK)
+        rc = stor_cursor_search(cursor, sums_key(collection, key), &value, &step);
+    if (rc == VD_OK && value.len != 24)
+        rc = vd_error_set(&step, VD_ERR_CORRUPT, "sums of a load are malformed");
+    if (rc == VD_OK)
+        *ret_sums =
+            (stor_counters_row_t){(int64_t)vd_get_u64(value.data),
+                                  (int64_t)vd_get_u64(value.data + 8), vd_get_u64(value.data + 16)};
+    stor_cursor_release(&cursor);
+    if (rc != VD_OK && rc != VD_ERR_NOT_FOUND && err != NULL)
+        vd_error_copy(&step, err);
+    return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
+}
+
+static bool place_take(stor_load_t *load, stor_session_t *session, vd_bson_t row)
+{
+    vd_value_t snapshot = vd_bson_get(row, "snapshot"), key = vd_bson_get(row, "key"),
+               collection = vd_bson_get(row, "collection");
+    if (snapshot.type != VD_BSON_BINARY || key.type != VD_BSON_BINARY ||
+        collection.type != VD_BSON_INT64 ||
+        !vd_slice_equal(vd_value_binary(snapshot, NULL), vd_slice(load->snapshot, 16)))
+        return false;
+    load->collection = (uint64_t)vd_value_int64(collection);
+    vd_buf_clear(&load->key);
+    return vd_buf_append_slice(&load->key, vd_value_binary(key, NULL)) == VD_OK &&
+           (load->collection == ALL || load->collection == 0 ||
+            sums_get(session, load->collection, &load->sums, NULL) == VD_OK);
+}
+
+/* Where to go on, if the mark is of this copy and its tables are made. */
+static bool place_get(stor_load_t *load, stor_session_t *session)
+{
+    stor_load_known_t known;
+    stor_cursor_t *cursor = NULL;
+    vd_slice_t value;
+    if (!stor_load_known(session, &known) || memcmp(known.snapshot, load->snapshot, 16) != 0 ||
+        known.position != load->position || stor_txn_begin(session, NULL) != VD_OK)
+        return false;
+    bool there = stor_cursor_acquire(session, TABLE, &cursor, NULL) == VD_OK &&
+                 stor_cursor_search(cursor, VD_SLICE_LIT("p"), &value, NULL) == VD_OK &&
+                 vd_bson_validate(value, 0, VD_BSON_DEPTH_MAX, NULL) == VD_OK;
+    if (there) {
+        vd_arena_t *arena = vd_arena_create();
+        vd_bson_t row = {vd_arena_copy(arena, value.data, value.len), (uint32_t)value.len};
+        there = place_take(load, session, row);
+        vd_arena_destroy(&arena);
+    }
+    stor_cursor_release(&cursor);
+    stor_txn_rollback(session);
+    return there;
 }
 
 bool stor_load_pending(stor_storage_t *storage, stor_session_t *session)
@@ -153,7 +349,7 @@ static int position_rows(stor_session_t *session, void *context, vd_error_t *err
 static int everything_drop(stor_storage_t *storage, stor_session_t *session, stor_load_t *load,
                            vd_error_t *err)
 {
-    int rc = mark_put(load, session, 0, VD_SLICE_NULL, false, err);
+    int rc = mark_put(load, session, false, err);
     if (rc == VD_OK)
         rc = stor_engine_log_sync(storage->engine, err);
     if (rc == VD_OK && storage->replication->snapshots != NULL)
@@ -173,17 +369,71 @@ static int everything_drop(stor_storage_t *storage, stor_session_t *session, sto
     return rc;
 }
 
+static const char *table_of(uint64_t collection, char table[32])
+{
+    (void)snprintf(table, 32, "c-%" PRIu64, collection);
+    return table;
+}
+
+/* A checkpoint, or who has just let go of it, may hold it for a moment. */
+static int table_log(stor_storage_t *storage, const char *table, bool logged, vd_error_t *err)
+{
+    uint64_t give_up = vd_monotonic_ms() + BUSY_WAIT_MS;
+    for (;;) {
+        vd_error_t step = VD_ERROR_INIT;
+        int rc = stor_engine_table_log(storage->engine, table, logged, &step);
+        if (rc == VD_ERR_OBJECT_IS_BUSY && vd_monotonic_ms() < give_up) {
+            struct timespec pause = {0, 2000000};
+            (void)nanosleep(&pause, NULL); /* waking early is fine */
+            continue;
+        }
+        if (rc != VD_OK && err != NULL)
+            vd_error_copy(&step, err);
+        return rc;
+    }
+}
+
+/* What an earlier load left goes; the place is the start of this copy. */
+static int table_reset(stor_session_t *session, void *context, vd_error_t *err)
+{
+    stor_cursor_t *cursor = NULL;
+    vd_slice_t key, value;
+    int rc = stor_cursor_acquire(session, TABLE, &cursor, err);
+    while (rc == VD_OK && (rc = stor_cursor_next(cursor, true, &key, &value, NULL)) == VD_OK) {
+        uint8_t copy[64];
+        VD_ASSERT(key.len <= sizeof copy); /* of ours alone */
+        memcpy(copy, key.data, key.len);
+        rc = stor_cursor_remove(cursor, vd_slice(copy, key.len), err);
+    }
+    stor_cursor_release(&cursor);
+    if (rc == VD_ERR_NOT_FOUND)
+        rc = VD_OK;
+    return rc == VD_OK ? place_put(context, session, 0, VD_SLICE_NULL, err) : rc;
+}
+
 static int everything_make(stor_storage_t *storage, stor_session_t *session, stor_load_t *load,
                            vd_error_t *err)
 {
-    int rc = VD_OK;
-    for (uint32_t i = 0; rc == VD_OK && i < load->manifest.count; i++)
-        rc =
-            stor_catalog_adopt(storage->catalog, session, &load->manifest.collections[i].what, err);
+    int rc = stor_engine_table_create(storage->engine, TABLE, false, NULL);
+    if (rc == VD_OK || rc == VD_ERR_EXISTS) /* of an earlier load */
+        rc = table_log(storage, TABLE, false, err);
+    if (rc == VD_OK)
+        rc = in_transaction(session, table_reset, load, err);
+    for (uint32_t i = 0; rc == VD_OK && i < load->manifest.count; i++) {
+        char table[32];
+        const stor_adopt_t *what = &load->manifest.collections[i].what;
+        rc = stor_catalog_adopt(storage->catalog, session, what, err);
+        if (rc == VD_OK)
+            rc = table_log(storage, table_of(what->id, table), false, err);
+    }
     if (rc == VD_OK)
         rc = stor_catalog_next_id_raise(storage->catalog, session, load->manifest.next_id, err);
     if (rc == VD_OK)
-        rc = mark_put(load, session, 0, VD_SLICE_NULL, true, err);
+        rc = stor_engine_checkpoint(storage->engine, err); /* the place is of this copy, durably */
+    if (rc == VD_OK)
+        rc = VD_FAULT("load.made", err);
+    if (rc == VD_OK)
+        rc = mark_put(load, session, true, err);
     return rc;
 }
 
@@ -202,7 +452,8 @@ static int begin_check(const stor_storage_t *storage, const vdp_load_begin_t *be
     if (stor_replication_role(storage) != VDP_ROLE_RECOVERING)
         return vd_error_set(err, VD_ERR_BAD_VALUE,
                             "a copy is loaded only while the role is recovering");
-    if (begin->snapshot.len != 16 || begin->set_id.len != 12)
+    if (begin->snapshot.len != 16 || begin->set_id.len != 12 ||
+        begin->source.len > VDP_NODE_NAME_MAX)
         return vd_error_set(err, VD_ERR_BAD_VALUE, "a load is malformed");
     return VD_OK;
 }
@@ -215,6 +466,7 @@ static int load_make(const vdp_load_begin_t *begin, vd_bson_t manifest, stor_loa
     memcpy(load->set_id, begin->set_id.data, 12);
     load->position = begin->position;
     load->term = begin->term;
+    (void)snprintf(load->source, sizeof load->source, "%.*s", VD_SLICE_FMT(begin->source));
     load->arena = vd_arena_create();
     vd_buf_init(&load->key, 16 * 1024);
     int rc = stor_manifest_read(manifest, load->arena, &load->manifest, err);
@@ -226,6 +478,26 @@ static int load_make(const vdp_load_begin_t *begin, vd_bson_t manifest, stor_loa
     return VD_OK;
 }
 
+/* A collection has ended, or the way was cut: the manifest is known, and so is the place. */
+static bool is_under_way(const stor_load_t *load, const vdp_load_begin_t *begin)
+{
+    return load != NULL && load->ready && load->position == begin->position &&
+           load->term == begin->term &&
+           vd_slice_equal(begin->snapshot, vd_slice(load->snapshot, 16)) &&
+           vd_slice_equal(begin->set_id, vd_slice(load->set_id, 12));
+}
+
+static int state_fill(const stor_load_t *load, const vdp_load_begin_t *begin,
+                      vdp_load_state_t *ret_state, vd_buf_t *ret_last_key, vd_error_t *err)
+{
+    *ret_state = (vdp_load_state_t){.snapshot = begin->snapshot,
+                                    .collection = load->collection == ALL ? 0 : load->collection,
+                                    .all = load->collection == ALL};
+    return vd_buf_append_slice(ret_last_key, vd_buf_slice(&load->key)) == VD_OK
+               ? VD_OK
+               : vd_error_set(err, VD_ERR_FULL, "no room for the last key");
+}
+
 int stor_load_begin(stor_storage_t *storage, stor_session_t *session, const vdp_load_begin_t *begin,
                     vd_bson_t manifest, vdp_load_state_t *ret_state, vd_buf_t *ret_last_key,
                     vd_error_t *err)
@@ -233,17 +505,22 @@ int stor_load_begin(stor_storage_t *storage, stor_session_t *session, const vdp_
     stor_load_t *load = NULL;
     VD_ASSERT(!stor_txn_active(session));
     int rc = begin_check(storage, begin, err);
+    if (rc == VD_OK && is_under_way(storage->replication->load, begin)) {
+        load = storage->replication->load;
+        return state_fill(load, begin, ret_state, ret_last_key, err);
+    }
     if (rc == VD_OK)
         rc = load_make(begin, manifest, &load, err);
     if (rc != VD_OK)
         return rc;
     stor_load_forget(&storage->replication->load);
     storage->replication->load = load;
-    bool goes_on = mark_get(load, session);
+    bool goes_on = place_get(load, session);
     if (goes_on && load->collection != 0 && load->collection != ALL)
         goes_on = manifest_find(&load->manifest, load->collection) != 0;
     if (!goes_on) {
         load->collection = 0;
+        load->sums = (stor_counters_row_t){0};
         vd_buf_clear(&load->key);
         rc = everything_drop(storage, session, load, err);
         if (rc == VD_OK)
@@ -252,14 +529,10 @@ int stor_load_begin(stor_storage_t *storage, stor_session_t *session, const vdp_
             return rc;
     }
     load->ready = true;
+    checkpointer_start(&load->checkpointer, storage->engine);
     vd_log(VD_LOG_INFO, goes_on ? "a load goes on" : "a load begins",
            "position=%" PRIu64 " collections=%u", load->position, load->manifest.count);
-    *ret_state = (vdp_load_state_t){.snapshot = begin->snapshot,
-                                    .collection = load->collection == ALL ? 0 : load->collection,
-                                    .all = load->collection == ALL};
-    return vd_buf_append_slice(ret_last_key, vd_buf_slice(&load->key)) == VD_OK
-               ? VD_OK
-               : vd_error_set(err, VD_ERR_FULL, "no room for the last key");
+    return state_fill(load, begin, ret_state, ret_last_key, err);
 }
 
 /* ---- chunk ---- */
@@ -329,7 +602,7 @@ static int records_put(filling_t *filling, stor_cursor_t *cursor, vd_error_t *er
         else if (!stor_sessions_row_ok(key, value))
             rc = bad_chunk(err, "a result of a write is malformed");
         if (rc == VD_OK)
-            rc = stor_cursor_insert(cursor, key, value, err);
+            rc = stor_cursor_put(cursor, key, value, err); /* it may be there: see above */
         if (rc != VD_OK)
             return rc;
         filling->last = key;
@@ -344,25 +617,19 @@ static int chunk_fill(stor_session_t *session, void *context, vd_error_t *err)
     stor_cursor_t *cursor;
     char table[32] = STOR_SESSIONS_TABLE;
     if (chunk->collection != 0)
-        (void)snprintf(table, sizeof table, "c-%" PRIu64, chunk->collection);
-    filling->sums = (stor_counters_row_t){0};
-    if (chunk->collection != 0) {
-        vd_error_t step = VD_ERROR_INIT;
-        int rc = stor_rows_counters_get(session, chunk->collection, &filling->sums, &step);
-        if (rc != VD_OK && rc != VD_ERR_NOT_FOUND) {
-            if (err != NULL)
-                vd_error_copy(&step, err);
-            return rc;
-        }
-    }
-    int rc = stor_cursor_open(session, table, &cursor, err);
-    if (rc == VD_OK)
-        rc = records_put(filling, cursor, err);
+        (void)table_of(chunk->collection, table);
+    filling->sums = filling->load->sums;
+    /* Not the session's cached cursor: the table must be free to become logged. */
+    int rc = stor_cursor_acquire(session, table, &cursor, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = records_put(filling, cursor, err);
     if (rc == VD_OK && chunk->collection != 0)
-        rc = stor_rows_counters_put(session, chunk->collection, &filling->sums, err);
+        rc = sums_put(session, chunk->collection, &filling->sums, err);
     if (rc == VD_OK)
-        rc = mark_put(filling->load, session, filling->next,
-                      chunk->last ? VD_SLICE_NULL : filling->last, true, err);
+        rc = place_put(filling->load, session, filling->next,
+                       chunk->last ? VD_SLICE_NULL : filling->last, err);
+    stor_cursor_release(&cursor);
     return rc;
 }
 
@@ -377,7 +644,9 @@ static int chunk_check(stor_storage_t *storage, const vdp_snapshot_chunk_t *chun
     if (stor_replication_role(storage) != VDP_ROLE_RECOVERING)
         return vd_error_set(err, VD_ERR_BAD_VALUE,
                             "a copy is loaded only while the role is recovering");
-    if (load->collection == ALL || chunk->collection != load->collection)
+    /* Chunks are under way together: one that follows on one that was refused has no place. */
+    if (load->collection == ALL || chunk->collection != load->collection ||
+        !vd_slice_equal(chunk->after, vd_buf_slice(&load->key)))
         return vd_error_set(err, VD_ERR_BAD_VALUE, "not the chunk that comes next");
     if (records.len > VDP_CHUNK_MAX || chunk->sha256.len != sizeof digest)
         return bad_chunk(err, "its size");
@@ -403,6 +672,9 @@ int stor_load_chunk(stor_storage_t *storage, stor_session_t *session,
     if (rc != VD_OK)
         return rc;
     stor_load_t *load = storage->replication->load;
+    rc = VD_FAULT("load.chunk", err);
+    if (rc != VD_OK)
+        return rc;
     filling_t filling = {.load = load, .chunk = chunk, .records = records};
     filling.next = chunk->last ? next_of(&load->manifest, chunk->collection) : chunk->collection;
     rc = in_transaction(session, chunk_fill, &filling, err);
@@ -419,6 +691,12 @@ int stor_load_chunk(stor_storage_t *storage, stor_session_t *session,
         }
     }
     load->collection = filling.next;
+    load->sums = chunk->last ? (stor_counters_row_t){0} : filling.sums;
+    load->since_checkpoint += records.len;
+    if (load->since_checkpoint >= STOR_LOAD_CHECKPOINT_BYTES && load->checkpointer.started) {
+        load->since_checkpoint = 0;
+        checkpointer_want(&load->checkpointer);
+    }
     *ret_documents = (uint64_t)filling.sums.documents;
     return VD_OK;
 }
@@ -433,7 +711,7 @@ static int sums_compare(stor_session_t *session, const stor_manifest_t *manifest
     for (uint32_t i = 0; rc == VD_OK && i < manifest->count; i++) {
         const stor_manifest_collection_t *c = &manifest->collections[i];
         stor_counters_row_t is;
-        rc = stor_rows_counters_get(session, c->what.id, &is, err);
+        rc = sums_get(session, c->what.id, &is, err);
         if (rc == VD_OK && (is.documents != c->kept.documents || is.bytes != c->kept.bytes ||
                             is.hash != c->kept.hash))
             rc = vd_error_set(err, VD_ERR_CORRUPT,
@@ -502,6 +780,9 @@ static int end_rows(stor_session_t *session, void *context, vd_error_t *err)
                                    (vd_value_t){load->set_id, 12, VD_BSON_OBJECTID}, err);
     if (rc == VD_OK && load->manifest.config.len > 0)
         rc = stor_replication_config_put(session, load->manifest.config, err);
+    for (uint32_t i = 0; rc == VD_OK && i < load->manifest.count; i++)
+        rc = stor_rows_counters_put(session, load->manifest.collections[i].what.id,
+                                    &load->manifest.collections[i].kept, err);
     if (rc == VD_OK)
         rc = stor_catalog_meta_put(session, ROW, VD_VALUE_MISSING, err);
     return rc;
@@ -535,6 +816,21 @@ static void ended(const ending_t *ending)
     atomic_store(&storage->state_changed, true);
 }
 
+/* All is on disk before a table becomes logged: what is written to it from then on is in the log
+ * behind this checkpoint. */
+static int tables_finish(stor_storage_t *storage, stor_load_t *load, vd_error_t *err)
+{
+    checkpointer_stop(&load->checkpointer);
+    int rc = stor_engine_checkpoint(storage->engine, err);
+    if (rc == VD_OK)
+        rc = VD_FAULT("load.checkpointed", err);
+    for (uint32_t i = 0; rc == VD_OK && i < load->manifest.count; i++) {
+        char table[32];
+        rc = table_log(storage, table_of(load->manifest.collections[i].what.id, table), true, err);
+    }
+    return rc == VD_OK ? VD_FAULT("load.logged", err) : rc;
+}
+
 int stor_load_end(stor_storage_t *storage, stor_session_t *session, const vdp_load_end_t *end,
                   uint64_t *ret_position, vd_error_t *err)
 {
@@ -550,7 +846,7 @@ int stor_load_end(stor_storage_t *storage, stor_session_t *session, const vdp_lo
     int rc = sums_compare(session, &load->manifest, err);
     if (rc != VD_OK) {
         /* What is here is wrong: the next begin starts over, of the same copy too. */
-        int marked = mark_put(load, session, 0, VD_SLICE_NULL, false, NULL);
+        int marked = mark_put(load, session, false, NULL);
         (void)marked; /* the sums are compared again then */
         load->ready = false;
         return rc;
@@ -564,9 +860,11 @@ int stor_load_end(stor_storage_t *storage, stor_session_t *session, const vdp_lo
         ending.term = load->term;
     if (load->manifest.term > ending.term)
         ending.term = load->manifest.term;
-    rc = in_transaction(session, end_rows, &ending, err);
+    rc = tables_finish(storage, load, err);
     if (rc == VD_OK)
-        rc = stor_engine_checkpoint(storage->engine, err);
+        rc = in_transaction(session, end_rows, &ending, err);
+    if (rc == VD_OK)
+        rc = VD_FAULT("load.ended", err);
     if (rc == VD_OK)
         rc = stor_engine_log_sync(storage->engine, err);
     if (rc != VD_OK)

@@ -20,6 +20,7 @@
 
 #define NAME_PREFIX  "copy-"
 #define ATTEMPTS_MAX 10
+#define KEY_MAX      (16 * 1024)
 
 typedef struct {
     bool used, closed;
@@ -32,6 +33,9 @@ typedef struct {
     uint64_t position;
     uint64_t read_ms; /* last use */
     uint8_t sha256[SHA256_DIGEST_LENGTH];
+    vd_buf_t after, last;     /* keys: before the chunk that was read last, and its last */
+    uint64_t last_collection; /* that it is of */
+    bool any;                 /* one was read */
 } snapshot_t;
 
 struct stor_snapshots {
@@ -60,6 +64,8 @@ static void snapshot_end(stor_snapshots_t *snapshots, snapshot_t *s)
 {
     stor_session_close(&s->copy);
     vd_arena_destroy(&s->arena);
+    vd_buf_done(&s->after);
+    vd_buf_done(&s->last);
     s->closed = true;
     keep_update(snapshots);
 }
@@ -331,6 +337,8 @@ static int copy_take(stor_snapshots_t *snapshots, snapshot_t *s, stor_session_t 
         vd_error_t step = VD_ERROR_INIT;
         memset(s, 0, sizeof *s);
         s->used = true;
+        vd_buf_init(&s->after, KEY_MAX);
+        vd_buf_init(&s->last, KEY_MAX);
         stor_catalog_files_hold(snapshots->storage->catalog); /* before the checkpoint */
         rc = attempt(snapshots, s, live, &step);
         if (rc == VD_OK)
@@ -401,8 +409,6 @@ int stor_snapshot_open(stor_snapshots_t *snapshots, stor_session_t *session,
     return rc;
 }
 
-/* ---- read ---- */
-
 static snapshot_t *snapshot_find(stor_snapshots_t *snapshots, vd_slice_t id)
 {
     for (int i = 0; i < STOR_SNAPSHOTS_MAX; i++) {
@@ -413,6 +419,24 @@ static snapshot_t *snapshot_find(stor_snapshots_t *snapshots, vd_slice_t id)
     return NULL;
 }
 
+int stor_snapshot_reopen(stor_snapshots_t *snapshots, vd_slice_t snapshot,
+                         vdp_snapshot_opened_t *ret_opened, vd_buf_t *ret_manifest, vd_error_t *err)
+{
+    (void)pthread_mutex_lock(&snapshots->lock);
+    snapshot_t *s = snapshot_find(snapshots, snapshot);
+    int rc = s == NULL ? vd_error_set(err, VD_ERR_SNAPSHOT_UNAVAILABLE,
+                                      "there is no such copy (any more)")
+                       : stor_manifest_write(&s->manifest, ret_manifest, err);
+    if (rc == VD_OK) {
+        s->read_ms = vd_monotonic_ms();
+        opened_fill(s, ret_opened);
+    }
+    (void)pthread_mutex_unlock(&snapshots->lock);
+    return rc;
+}
+
+/* ---- read ---- */
+
 typedef struct {
     snapshot_t *s;
     uint64_t collection;
@@ -421,7 +445,7 @@ typedef struct {
     vd_slice_t key, value;
     uint32_t over; /* next record of the overlay */
     vd_buf_t *out;
-    size_t begin;
+    size_t begin, last; /* of the last record, from `begin` */
     uint32_t count;
 } reading_t;
 
@@ -470,6 +494,7 @@ static int record_append(reading_t *r, vd_slice_t key, vd_slice_t value, bool *r
         return VD_OK;
     if (vd_buf_reserve(r->out, len, &at) != VD_OK)
         return vd_error_set(err, VD_ERR_FULL, "a record of %zu bytes does not fit", len);
+    r->last = vd_buf_len(r->out) - r->begin;
     vd_put_u32(at, (uint32_t)key.len);
     memcpy(at + 4, key.data, key.len);
     vd_put_u32(at + 4 + key.len, (uint32_t)value.len);
@@ -505,6 +530,21 @@ static int records_merge(reading_t *r, bool *ret_last, vd_error_t *err)
     return rc;
 }
 
+/* The chunk's last key; an empty chunk's is the one before. */
+static int last_note(const reading_t *r, vd_error_t *err)
+{
+    snapshot_t *s = r->s;
+    vd_slice_t key = vd_buf_slice(&s->after);
+    if (r->count > 0) {
+        const uint8_t *at = vd_buf_at(r->out, r->begin + r->last);
+        key = vd_slice(at + 4, vd_get_u32(at));
+    }
+    vd_buf_clear(&s->last);
+    return vd_buf_append_slice(&s->last, key) == VD_OK
+               ? VD_OK
+               : vd_error_set(err, VD_ERR_FULL, "a key of %zu bytes does not fit", key.len);
+}
+
 static int snapshot_read(snapshot_t *s, uint64_t collection, vd_slice_t after, vd_buf_t *out,
                          uint32_t *ret_count, bool *ret_last, vd_error_t *err)
 {
@@ -526,6 +566,8 @@ static int snapshot_read(snapshot_t *s, uint64_t collection, vd_slice_t after, v
     stor_cursor_release(&r.cursor);
     stor_txn_rollback(s->copy);
     *ret_count = r.count;
+    if (rc == VD_OK)
+        rc = last_note(&r, err);
     if (rc != VD_OK)
         vd_buf_truncate(out, r.begin);
     return rc;
@@ -544,6 +586,18 @@ static bool has_collection(const snapshot_t *s, uint64_t id)
     return id == 0 || (low < s->manifest.count && s->manifest.collections[low].what.id == id);
 }
 
+/* Where to read: behind what was asked for, or behind the chunk before. Into s->after. */
+static int after_find(snapshot_t *s, const vdp_snapshot_read_t *read, vd_slice_t after,
+                      vd_error_t *err)
+{
+    if (read->next && (!s->any || s->last_collection != read->collection))
+        return vd_error_set(err, VD_ERR_BAD_VALUE, "no chunk of this collection was read before");
+    vd_buf_clear(&s->after);
+    return vd_buf_append_slice(&s->after, read->next ? vd_buf_slice(&s->last) : after) == VD_OK
+               ? VD_OK
+               : vd_error_set(err, VD_ERR_BAD_VALUE, "a key of %zu bytes", after.len);
+}
+
 int stor_snapshot_read(stor_snapshots_t *snapshots, stor_session_t *session,
                        const vdp_snapshot_read_t *read, vd_slice_t after, vd_buf_t *out,
                        vdp_snapshot_chunk_t *ret_chunk, vd_error_t *err)
@@ -557,13 +611,20 @@ int stor_snapshot_read(stor_snapshots_t *snapshots, stor_session_t *session,
     else if (!has_collection(s, read->collection))
         rc = vd_error_set(err, VD_ERR_BAD_VALUE, "the copy has no collection %" PRIu64,
                           read->collection);
+    if (rc == VD_OK)
+        rc = after_find(s, read, after, err);
+    if (s != NULL)
+        s->any = false; /* until this one is read */
     if (rc == VD_OK) {
         vdp_snapshot_chunk_t chunk = {.snapshot = vd_slice(s->id, sizeof s->id),
                                       .collection = read->collection,
-                                      .sha256 = vd_slice(s->sha256, sizeof s->sha256)};
+                                      .sha256 = vd_slice(s->sha256, sizeof s->sha256),
+                                      .after = vd_buf_slice(&s->after)};
         size_t begin = vd_buf_len(out);
-        rc = snapshot_read(s, read->collection, after, out, &chunk.count, &chunk.last, err);
+        rc = snapshot_read(s, read->collection, chunk.after, out, &chunk.count, &chunk.last, err);
         if (rc == VD_OK) {
+            s->any = true;
+            s->last_collection = read->collection;
             vd_slice_t all = vd_buf_slice(out);
             (void)SHA256(all.len > begin ? all.data + begin : s->id, all.len - begin, s->sha256);
             s->read_ms = vd_monotonic_ms();

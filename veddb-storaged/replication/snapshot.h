@@ -4,16 +4,15 @@
  *          what it lacks (overlay.h has the proof), the state as of exactly one journal position:
  *          every entry at or below is in the copy, none above. So the receiver goes on with the
  *          entries above the position, and their previous versions fit; there is no catch-up mode.
- *          READ: the next 1 MB of sorted records of one collection; CLOSE: the copy is done with.
- *          The manifest (manifest.h) says what must come out, from the counters kept with the
- *          writes.
- * Costs:   no transaction is held, and no cache pinned. While a copy stands, files grow by what is
- *          changed, dropped files stay, and the journal is kept above its position. So one that
- *          nobody reads for 5 minutes ends, and all end when the disk is nearly full.
- * Limits:  STOR_SNAPSHOTS_MAX at once. Copies do not outlive the process: checkpoints of an earlier
- *          start are dropped by create.
- * Errors:  VD_ERR_SNAPSHOT_UNAVAILABLE: there is no such copy (any more).
- * Threads: any; open and read block (the link's worker). */
+ *          READ: the next 1 MB of sorted records of one collection, behind a key or behind the
+ * chunk before; CLOSE: the copy is done with. The manifest (manifest.h) says what must come out,
+ * from the counters kept with the writes. Costs:   no transaction is held, and no cache pinned.
+ * While a copy stands, files grow by what is changed, dropped files stay, and the journal is kept
+ * above its position. So one that nobody reads for 5 minutes (so long may a receiver be away and go
+ * on with it) ends, and all end when the disk is nearly full. Limits:  STOR_SNAPSHOTS_MAX at once.
+ * Copies do not outlive the process: checkpoints of an earlier start are dropped by create. Errors:
+ * VD_ERR_SNAPSHOT_UNAVAILABLE: there is no such copy (any more). Threads: any; open and read block
+ * (the link's worker). */
 #pragma once
 #include "veddb-storaged/replication/replication.h"
 
@@ -30,6 +29,10 @@ void stor_snapshots_destroy(stor_snapshots_t **snapshots_p);
 VD_MUST_CHECK int stor_snapshot_open(stor_snapshots_t *snapshots, stor_session_t *session,
                                      vdp_snapshot_opened_t *ret_opened, vd_buf_t *ret_manifest,
                                      vd_error_t *err);
+/* One that is open already, for a receiver that has started again: the same manifest. */
+VD_MUST_CHECK int stor_snapshot_reopen(stor_snapshots_t *snapshots, vd_slice_t snapshot,
+                                       vdp_snapshot_opened_t *ret_opened, vd_buf_t *ret_manifest,
+                                       vd_error_t *err);
 /* Appends to `out`, which must take VDP_CHUNK_MAX. ret_chunk's slices are valid until the next call
  * for this copy. The session is not used: a copy has its own. */
 VD_MUST_CHECK int stor_snapshot_read(stor_snapshots_t *snapshots, stor_session_t *session,

@@ -185,6 +185,32 @@ Test(link, a_large_item_delays_nobody)
     vd_free(big);
 }
 
+/* Each shorter than the one before, so that it is whole before that, unless they stay in order. */
+Test(link, ordered_items_do_not_overtake)
+{
+    for (int ordered = 0; ordered < 2; ordered++) {
+        enum { COUNT = 40 };
+        end_t server = {0}, client = {0};
+        uint8_t *bytes = vd_xalloc(1000000);
+        open_both(&server, &client, 0);
+        for (uint64_t i = 1; i <= COUNT; i++) {
+            size_t len = i % 10 == 0 ? 8 : 1000000 - (size_t)i * 20000; /* small ones, too */
+            vd_put_u64(bytes, i);
+            int rc = ordered
+                         ? vd_link_send_ordered(client.link, 0, vd_slice(bytes, 8),
+                                                vd_slice(bytes + 8, len - 8), NULL)
+                         : vd_link_send(client.link, 0, vd_slice(bytes, len), VD_SLICE_NULL, NULL);
+            cr_assert_eq(rc, VD_OK);
+        }
+        UNTIL(server.items == COUNT, &server, &client);
+        cr_assert_eq(server.misordered == 0, ordered == 1);
+        cr_assert_eq(vd_link_queued_bytes(client.link, 0), 0);
+        close_end(&client);
+        close_end(&server);
+        vd_free(bytes);
+    }
+}
+
 /* ---- two threads ---- */
 
 static atomic_bool server_ended;
