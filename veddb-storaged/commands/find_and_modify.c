@@ -234,7 +234,7 @@ static int modify_run(modify_t *modify, vd_error_t *err)
         if (!plan->upsert)
             return VD_OK;
         rc = stor_update_insert(&modify->run, err);
-        if (rc == VD_OK || !stor_update_search_again(plan, rc, tries))
+        if (rc == VD_OK || !stor_update_search_again(plan, rc, tries, err))
             return rc;
         vd_error_clear(err);
     }
