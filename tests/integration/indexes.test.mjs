@@ -69,6 +69,10 @@ describe('one node', () => {
       for (let n = 0; n < 30; n++)
         await mine.updateOne({_id: `${i}-${n % 16}`}, {$set: {k: 1000 + n}}).catch((e) => assert.equal(e.code, 11000));
     }));
+    // upserts by a unique key: one inserts, the others find it
+    const counts = await Promise.all(clients.map((one) => Promise.all(Array.from({length: 20}, (_, k) => one.db('idx').collection('race').updateOne({k: 5000 + k}, {$inc: {n: 1}}, {upsert: true})))));
+    assert.equal(counts.flat().reduce((sum, r) => sum + r.upsertedCount, 0), 20);
+    assert.ok((await c.find({k: {$gte: 5000}}).toArray()).every((d) => d.n === 16));
     await sound(c, 2);
     const keys = await c.find({}, {projection: {k: 1}}).toArray();
     assert.equal(new Set(keys.map((d) => d.k)).size, keys.length);

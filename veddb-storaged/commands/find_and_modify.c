@@ -243,7 +243,7 @@ static int modify_run(modify_t *modify, vd_error_t *err)
             return VD_OK;
         rc = stor_update_insert(&modify->run, err);
         if (rc == VD_OK || writes->request->transaction != NULL ||
-            !stor_update_search_again(plan, rc, tries))
+            !stor_update_search_again(plan, rc, tries, err))
             return rc;
         vd_error_clear(err);
     }

@@ -1,5 +1,6 @@
 /* veddb-storaged/commands/update.c — update; and what findAndModify shares with it: one document
  * changed or inserted. */
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/write_common.h"
 #include "veddb-storaged/query/collation.h"
@@ -240,9 +241,41 @@ int stor_update_insert(stor_update_run_t *run, vd_error_t *err)
     return rc;
 }
 
-bool stor_update_search_again(const stor_update_plan_t *plan, int rc, uint32_t tries)
+/* The key that is there twice, and how many of its fields the filter pins to just these values. */
+typedef struct {
+    vd_bson_t key;
+    uint32_t pinned;
+} pinned_t;
+
+static int pinned_visit(const stor_path_t *path, vd_value_t value, void *context)
 {
-    if (rc != VD_ERR_DUPLICATE_KEY || vd_value_is_missing(stor_filter_id_equality(plan->filter)))
+    pinned_t *pinned = context;
+    vd_value_t is = vd_bson_get_slice(pinned->key, path->text);
+    pinned->pinned += is.type != VD_BSON_MISSING && vd_value_equal(is, value);
+    return VD_OK;
+}
+
+/* Somebody else has inserted, just now, what the filter asks for by _id or by another unique key.
+ */
+static bool asks_for_it(const stor_update_plan_t *plan, const vd_error_t *err)
+{
+    vd_bson_t details;
+    if (!vd_value_is_missing(stor_filter_id_equality(plan->filter)))
+        return true;
+    if (err == NULL || err->details.len == 0 || vd_bson_peek(err->details, &details, NULL) != VD_OK)
+        return false;
+    vd_value_t key = vd_bson_get(details, "keyValue");
+    if (key.type != VD_BSON_OBJECT)
+        return false;
+    pinned_t pinned = {.key = vd_value_document(key)};
+    return stor_filter_equalities(plan->filter, pinned_visit, &pinned) == VD_OK &&
+           pinned.pinned > 0 && pinned.pinned == vd_bson_count(pinned.key);
+}
+
+bool stor_update_search_again(const stor_update_plan_t *plan, int rc, uint32_t tries,
+                              const vd_error_t *err)
+{
+    if (rc != VD_ERR_DUPLICATE_KEY || !asks_for_it(plan, err))
         return false;
     /* With other conditions the document may be there and not match: then it is a true duplicate.
      */
@@ -263,7 +296,7 @@ static int update_run(stor_update_run_t *run, stor_tally_t *tally, vd_error_t *e
             return rc;
         rc = stor_update_insert(run, err);
         if (rc == VD_OK || writes->request->transaction != NULL ||
-            !stor_update_search_again(plan, rc, tries))
+            !stor_update_search_again(plan, rc, tries, err))
             return rc;
         vd_error_clear(err);
     }

@@ -225,8 +225,10 @@ int stor_update_record(void *context, const stor_record_t *record, const stor_ma
                        stor_tally_t *tally, vd_error_t *err);
 /* Inserts the document of an upsert; conflicts are tried again. */
 VD_MUST_CHECK int stor_update_insert(stor_update_run_t *run, vd_error_t *err);
-/* A duplicate key may be a race with another upsert of the same _id: search again? */
-bool stor_update_search_again(const stor_update_plan_t *plan, int rc, uint32_t tries);
+/* A duplicate key may be a race with another upsert of the same _id, or of the same unique key that
+ * the filter asks for: search again? err: the duplicate. */
+bool stor_update_search_again(const stor_update_plan_t *plan, int rc, uint32_t tries,
+                              const vd_error_t *err);
 
 /* ---- for explain ---- */
 VD_MUST_CHECK int stor_update_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err);

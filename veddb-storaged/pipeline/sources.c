@@ -190,13 +190,14 @@ int stor_sources_acquire(stor_sources_t *sources, stor_request_t *request, vd_er
         places[i] = 0; /* a share is taken once, however often a collection is named */
         while (places[i] < count && !vd_slice_equal(names[places[i]], sources->items[i].ns))
             places[i]++;
-        if (places[i] == count && stor_local_find(request->storage, sources->items[i].db,
-                                                  sources->items[i].base) == 0)
+        if (places[i] == count &&
+            stor_local_find(request->storage, sources->items[i].db, sources->items[i].base) == 0)
             names[count++] = sources->items[i].ns;
     }
     int rc = stor_catalog_acquire_many(request, names, count, collections, err);
     for (uint32_t i = 0; rc == VD_OK && i < sources->count; i++) {
-        uint64_t id = stor_local_find(request->storage, sources->items[i].db, sources->items[i].base);
+        uint64_t id =
+            stor_local_find(request->storage, sources->items[i].db, sources->items[i].base);
         const stor_collection_t *collection = id == 0 ? collections[places[i]] : NULL;
         if (collection != NULL)
             id = collection->id;

@@ -509,8 +509,7 @@ Test(index_builds, damage_is_found_and_repaired, .timeout = 60)
                      "{'valid': false, 'indexDetails.a.valid': false, "
                      "'repaired': false}");
         static const char *const shown[] = {
-            "{'missingIndexEntries.0.indexKey': {'a': 0}, 'missingIndexEntries.0.idKey': {'_id': "
-            "0}, 'extraIndexEntries': []}",
+            "{'missingIndexEntries.0.idKey': {'_id': 0}, 'extraIndexEntries': []}",
             "{'extraIndexEntries.0.indexKey': {'a': 1000000}, 'missingIndexEntries': []}",
             "{'extraIndexEntries.0.indexName': 'a', 'missingIndexEntries': []}",
             "{'missingIndexEntries.0.idKey': {'_id': 0}, 'extraIndexEntries': []}"};
