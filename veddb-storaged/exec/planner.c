@@ -427,10 +427,16 @@ int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_que
 {
     stor_planner_t *planner = request->storage->planner;
     const stor_collection_t *collection = held(request, spec->collection_id);
+    stor_collection_t *acquired = NULL;
     stor_plan_query_t query;
     stor_plan_facts_t facts;
     stor_plan_cache_entry_t cached = {0};
-    VD_ASSERT(collection != NULL);
+    if (collection == NULL) {
+        int acquire_rc = stor_catalog_acquire_id(request, spec->collection_id, &acquired, err);
+        if (acquire_rc != VD_OK)
+            return acquire_rc;
+        collection = acquired;
+    }
     query_of(spec, &query);
     *ret_budget = 0;
     bool none = collection->indexes == NULL || collection->indexes->count == 0;
