@@ -311,7 +311,8 @@ int stor_sort_finish(stor_sort_t *sort, vd_error_t *err)
 {
     int rc = VD_OK;
     if (sort->run_count == 0) {
-        qsort(sort->refs, sort->ref_count, sizeof *sort->refs, ref_compare);
+        if (sort->ref_count > 1)
+            qsort(sort->refs, sort->ref_count, sizeof *sort->refs, ref_compare);
         return VD_OK;
     }
     if (sort->ref_count > 0)
