@@ -107,7 +107,7 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
         .folder = options->folder,
         .cache_bytes = options->cache_bytes,
         .eviction_threads_max = settings->threads > 4 ? 4 : (uint32_t)settings->threads,
-        /* a worker may need a second one for a moment (index/change.c, index/sort.c) */
+        /* a worker may need a second one for a moment (index/change.c, index/entry_sort.c) */
         .sessions_max = 2 * ((uint32_t)settings->threads + STOR_LONG_WORKERS) + OTHER_SESSIONS +
                         STOR_TRANSACTIONS_MAX + STOR_TRANSACTIONS_IDLE + STOR_PINS_MAX,
         .bootstrap = options->bootstrap,

@@ -307,19 +307,20 @@ static bool dive(void *context, const stor_plan_index_t *index, const stor_index
                                      .plan = &plan,
                                      .variables = into->variables,
                                      .keys_max = most};
-    vd_arena_t *arena = vd_arena_create();
+    vd_arena_t *arena = vd_arena_create(), *scratch = vd_arena_create();
     stor_source_t *source = NULL;
     stor_found_t found;
     vd_error_t err = VD_ERROR_INIT;
     uint64_t keys = request->keys_examined;
     *ret_inside = 0;
     int rc = stor_source_open(arena, &options, &source, &err);
-    while (rc == VD_OK && (rc = stor_source_next(source, request, arena, &found, &err)) == VD_OK)
+    while (rc == VD_OK && (rc = stor_source_next(source, request, scratch, &found, &err)) == VD_OK)
         (*ret_inside)++;
     const stor_source_counts_t *counts = stor_source_counts(source, 0);
     *ret_examined = counts == NULL ? 0 : (uint32_t)counts->keys;
     stor_source_close(&source);
     vd_arena_destroy(&arena);
+    vd_arena_destroy(&scratch);
     request->keys_examined = keys;
     return rc == VD_ERR_NOT_FOUND;
 }
@@ -430,10 +431,16 @@ int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_que
 {
     stor_planner_t *planner = request->storage->planner;
     const stor_collection_t *collection = held(request, spec->collection_id);
+    stor_collection_t *acquired = NULL;
     stor_plan_query_t query;
     stor_plan_facts_t facts;
     stor_plan_cache_entry_t cached = {0};
-    VD_ASSERT(collection != NULL);
+    if (collection == NULL) {
+        int acquire_rc = stor_catalog_acquire_id(request, spec->collection_id, &acquired, err);
+        if (acquire_rc != VD_OK)
+            return acquire_rc;
+        collection = acquired;
+    }
     query_of(spec, &query);
     *ret_budget = 0;
     bool none = collection->indexes == NULL || collection->indexes->count == 0;

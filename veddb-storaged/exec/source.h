@@ -43,7 +43,7 @@ typedef struct {
 VD_MUST_CHECK int stor_source_open(vd_arena_t *arena, const stor_source_options_t *options,
                                    stor_source_t **ret_source, vd_error_t *err);
 /* VD_ERR_NOT_FOUND at the end. What is found is valid until the next call, and until the scratch is
- * rewound. */
+ * rewound. scratch: another arena than that of open, in which scans keep their place. */
 VD_MUST_CHECK int stor_source_next(stor_source_t *source, stor_request_t *request,
                                    vd_arena_t *scratch, stor_found_t *ret_found, vd_error_t *err);
 /* The record last found became a result: a scan for distinct values may jump behind its like. */

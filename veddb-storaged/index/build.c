@@ -10,8 +10,8 @@
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/envelope.h"
+#include "veddb-storaged/index/entry_sort.h"
 #include "veddb-storaged/index/index_private.h"
-#include "veddb-storaged/index/sort.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -41,7 +41,7 @@ typedef struct contested {
 
 typedef struct {
     stor_index_t *index;
-    stor_sort_t *sort;
+    stor_entry_sort_t *sort;
     stor_index_multikey_t multikey;
     int64_t entries;
     uint64_t log_start; /* of the next pass */
@@ -126,7 +126,7 @@ static int document_add(build_t *build, vd_slice_t key, vd_bson_t document, vd_e
         rc = stor_index_keys_make(part->index->def, build->arena, document, &keys, err);
         part->multikey |= rc == VD_OK ? keys.multikey : 0;
         for (uint32_t k = 0; rc == VD_OK && k < keys.count; k++)
-            rc = stor_sort_add(part->sort, &keys.keys[k], key, err);
+            rc = stor_entry_sort_add(part->sort, &keys.keys[k], key, err);
     }
     vd_arena_rewind(build->arena, mark);
     return rc;
@@ -249,7 +249,7 @@ static int plain_add(load_t *load, vd_slice_t key, vd_slice_t value, vd_error_t 
     return stor_cursor_put(load->cursor, key, value, err);
 }
 
-static int entry_load(load_t *load, const stor_sort_entry_t *entry, vd_error_t *err)
+static int entry_load(load_t *load, const stor_sorted_entry_t *entry, vd_error_t *err)
 {
     part_t *part = load->part;
     const stor_index_def_t *def = part->index->def;
@@ -278,11 +278,11 @@ static int entry_load(load_t *load, const stor_sort_entry_t *entry, vd_error_t *
 static int entries_load(load_t *load, vd_error_t *err)
 {
     build_t *build = load->build;
-    stor_sort_entry_t entry;
+    stor_sorted_entry_t entry;
     vd_error_t step = VD_ERROR_INIT;
-    uint64_t total = stor_sort_count(load->part->sort);
+    uint64_t total = stor_entry_sort_count(load->part->sort);
     int rc = VD_OK;
-    while (rc == VD_OK && (rc = stor_sort_next(load->part->sort, &entry, &step)) == VD_OK) {
+    while (rc == VD_OK && (rc = stor_entry_sort_next(load->part->sort, &entry, &step)) == VD_OK) {
         rc = entry_load(load, &entry, &step);
         if (rc == VD_OK && ++load->done % 1024 == 0) {
             told(build, "Index Build: inserting keys from external sorter into index", load->done,
@@ -301,12 +301,12 @@ static int part_load(build_t *build, part_t *part, bool *bulked, vd_error_t *err
 {
     stor_session_t *session = build->request->session;
     load_t load = {.build = build, .part = part};
-    int rc = stor_sort_finish(part->sort, err);
+    int rc = stor_entry_sort_finish(part->sort, err);
     if (rc != VD_OK)
         return rc;
     vd_buf_init(&load.fields, 64 << 20);
     vd_buf_init(&load.id_key, 64 << 10);
-    if (stor_sort_count(part->sort) > PLAIN_MAX) {
+    if (stor_entry_sort_count(part->sort) > PLAIN_MAX) {
         rc = stor_bulk_open(stor_session_engine(session), part->index->table, &load.bulk, err);
         *bulked = true;
     }
@@ -324,7 +324,7 @@ static int part_load(build_t *build, part_t *part, bool *bulked, vd_error_t *err
     }
     vd_buf_done(&load.fields);
     vd_buf_done(&load.id_key);
-    stor_sort_destroy(&part->sort);
+    stor_entry_sort_destroy(&part->sort);
     return rc;
 }
 
@@ -671,7 +671,7 @@ static void build_init(build_t *build, stor_request_t *request, uint64_t collect
         part_t *part = &build->parts[i];
         (void)snprintf(name, sizeof name, "r-%" PRIu64, indexes[i]->table_number);
         part->index = indexes[i];
-        part->sort = stor_sort_create(request->storage->engine, name, STOR_INDEX_SORT_BYTES);
+        part->sort = stor_entry_sort_create(request->storage->engine, name, STOR_INDEX_SORT_BYTES);
         part->contested_by_key = vd_map_create(STOR_INDEX_CONTESTED_MAX);
         part->contested_arena = vd_arena_create();
     }
@@ -680,7 +680,7 @@ static void build_init(build_t *build, stor_request_t *request, uint64_t collect
 static void build_done(build_t *build)
 {
     for (uint32_t i = 0; i < build->count; i++) {
-        stor_sort_destroy(&build->parts[i].sort);
+        stor_entry_sort_destroy(&build->parts[i].sort);
         vd_map_destroy(&build->parts[i].contested_by_key);
         vd_arena_destroy(&build->parts[i].contested_arena);
     }

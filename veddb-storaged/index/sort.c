@@ -1,9 +1,9 @@
-/* veddb-storaged/index/sort.c — see sort.h.
+/* veddb-storaged/index/entry_sort.c — see sort.h.
  *
  * An entry in memory: u32 length of the fields, u32 length of the key of the _id, u32 length of the
  * rest, the three. In a run: key = fields, key of the _id; value = u32 length of the fields, rest.
  * The rest: exact u8, type bits. */
-#include "veddb-storaged/index/sort.h"
+#include "veddb-storaged/index/entry_sort.h"
 
 #include "libcommon/base/mem.h"
 
@@ -77,13 +77,13 @@ static int ref_compare(const void *a, const void *b)
     return vd_slice_compare(entry_key(x->entry), entry_key(y->entry));
 }
 
-static void refs_sort(stor_sort_t *sort)
+static void refs_sort(stor_entry_sort_t *sort)
 {
     if (sort->ref_count > 1)
         qsort(sort->refs, sort->ref_count, sizeof *sort->refs, ref_compare);
 }
 
-static uint8_t *room(stor_sort_t *sort, size_t len)
+static uint8_t *room(stor_entry_sort_t *sort, size_t len)
 {
     block_t *block = sort->blocks;
     if (block == NULL || block->size - block->used < len) {
@@ -98,7 +98,7 @@ static uint8_t *room(stor_sort_t *sort, size_t len)
     return at;
 }
 
-static void memory_clear(stor_sort_t *sort)
+static void memory_clear(stor_entry_sort_t *sort)
 {
     while (sort->blocks != NULL) {
         block_t *block = sort->blocks;
@@ -111,16 +111,17 @@ static void memory_clear(stor_sort_t *sort)
 
 /* ---- life ---- */
 
-stor_sort_t *stor_sort_create(stor_engine_t *engine, const char *name, size_t budget_bytes)
+stor_entry_sort_t *stor_entry_sort_create(stor_engine_t *engine, const char *name,
+                                          size_t budget_bytes)
 {
-    stor_sort_t *sort = vd_xalloc(sizeof *sort);
+    stor_entry_sort_t *sort = vd_xalloc(sizeof *sort);
     sort->engine = engine;
     sort->budget = budget_bytes;
     (void)snprintf(sort->name, sizeof sort->name, "%s", name);
     return sort;
 }
 
-static void run_destroy(stor_sort_t *sort, run_t *run)
+static void run_destroy(stor_entry_sort_t *sort, run_t *run)
 {
     vd_error_t err = VD_ERROR_INIT;
     stor_engine_table_retire(sort->engine, run->table);
@@ -137,9 +138,9 @@ static void run_destroy(stor_sort_t *sort, run_t *run)
     vd_free(run);
 }
 
-void stor_sort_destroy(stor_sort_t **sort_p)
+void stor_entry_sort_destroy(stor_entry_sort_t **sort_p)
 {
-    stor_sort_t *sort = *sort_p;
+    stor_entry_sort_t *sort = *sort_p;
     if (sort == NULL)
         return;
     memory_clear(sort);
@@ -167,7 +168,7 @@ static int run_add(stor_bulk_t *bulk, const uint8_t *entry, vd_buf_t *value, vd_
 }
 
 /* What is in memory becomes a run. */
-static int run_write(stor_sort_t *sort, vd_error_t *err)
+static int run_write(stor_entry_sort_t *sort, vd_error_t *err)
 {
     stor_bulk_t *bulk = NULL;
     vd_buf_t value;
@@ -212,7 +213,7 @@ static void last_keep(run_t *run, vd_slice_t key)
 }
 
 /* Some more entries of it, in a transaction of their own. */
-static int run_fetch(stor_sort_t *sort, run_t *run, vd_error_t *err)
+static int run_fetch(stor_entry_sort_t *sort, run_t *run, vd_error_t *err)
 {
     stor_cursor_t *cursor;
     vd_slice_t key, value;
@@ -249,13 +250,13 @@ static int run_fetch(stor_sort_t *sort, run_t *run, vd_error_t *err)
     return rc;
 }
 
-static bool before(const stor_sort_t *sort, uint32_t a, uint32_t b)
+static bool before(const stor_entry_sort_t *sort, uint32_t a, uint32_t b)
 {
     const run_t *x = sort->runs[a], *y = sort->runs[b];
     return vd_slice_compare(x->keys[x->at], y->keys[y->at]) < 0;
 }
 
-static void heap_sink(stor_sort_t *sort, uint32_t at)
+static void heap_sink(stor_entry_sort_t *sort, uint32_t at)
 {
     for (;;) {
         uint32_t least = at;
@@ -273,8 +274,8 @@ static void heap_sink(stor_sort_t *sort, uint32_t at)
 
 /* ---- in and out ---- */
 
-int stor_sort_add(stor_sort_t *sort, const stor_index_key_t *key, vd_slice_t id_key,
-                  vd_error_t *err)
+int stor_entry_sort_add(stor_entry_sort_t *sort, const stor_index_key_t *key, vd_slice_t id_key,
+                        vd_error_t *err)
 {
     size_t rest = 1 + key->type_bits.len, len = HEAD + key->key.len + id_key.len + rest;
     if (sort->used + len + sizeof(ref_t) > sort->budget && sort->ref_count > 0) {
@@ -308,12 +309,12 @@ int stor_sort_add(stor_sort_t *sort, const stor_index_key_t *key, vd_slice_t id_
     return VD_OK;
 }
 
-uint64_t stor_sort_count(const stor_sort_t *sort)
+uint64_t stor_entry_sort_count(const stor_entry_sort_t *sort)
 {
     return sort->count;
 }
 
-int stor_sort_finish(stor_sort_t *sort, vd_error_t *err)
+int stor_entry_sort_finish(stor_entry_sort_t *sort, vd_error_t *err)
 {
     int rc = VD_OK;
     if (sort->run_count == 0) {
@@ -335,7 +336,7 @@ int stor_sort_finish(stor_sort_t *sort, vd_error_t *err)
     return rc;
 }
 
-static int run_next(stor_sort_t *sort, stor_sort_entry_t *ret_entry, vd_error_t *err)
+static int run_next(stor_entry_sort_t *sort, stor_sorted_entry_t *ret_entry, vd_error_t *err)
 {
     /* The one given last is passed over only now: it is borrowed until this call. */
     if (sort->ref_at > 0 && sort->heap_count > 0) {
@@ -357,13 +358,13 @@ static int run_next(stor_sort_t *sort, stor_sort_entry_t *ret_entry, vd_error_t 
     size_t fields = value.len < 5 ? SIZE_MAX : vd_get_u32(value.data);
     if (fields > key.len)
         return vd_error_set(err, VD_ERR_CORRUPT, "an entry of a run is malformed");
-    *ret_entry = (stor_sort_entry_t){vd_slice(key.data, fields),
-                                     vd_slice(key.data + fields, key.len - fields),
-                                     vd_slice(value.data + 5, value.len - 5), value.data[4] != 0};
+    *ret_entry = (stor_sorted_entry_t){vd_slice(key.data, fields),
+                                       vd_slice(key.data + fields, key.len - fields),
+                                       vd_slice(value.data + 5, value.len - 5), value.data[4] != 0};
     return VD_OK;
 }
 
-int stor_sort_next(stor_sort_t *sort, stor_sort_entry_t *ret_entry, vd_error_t *err)
+int stor_entry_sort_next(stor_entry_sort_t *sort, stor_sorted_entry_t *ret_entry, vd_error_t *err)
 {
     if (sort->run_count > 0)
         return run_next(sort, ret_entry, err);
@@ -373,7 +374,7 @@ int stor_sort_next(stor_sort_t *sort, stor_sort_entry_t *ret_entry, vd_error_t *
     size_t fields = vd_get_u32(entry), id = vd_get_u32(entry + 4), rest = vd_get_u32(entry + 8);
     const uint8_t *at = entry + HEAD;
     *ret_entry =
-        (stor_sort_entry_t){vd_slice(at, fields), vd_slice(at + fields, id),
-                            vd_slice(at + fields + id + 1, rest - 1), at[fields + id] != 0};
+        (stor_sorted_entry_t){vd_slice(at, fields), vd_slice(at + fields, id),
+                              vd_slice(at + fields + id + 1, rest - 1), at[fields + id] != 0};
     return VD_OK;
 }

@@ -187,6 +187,10 @@ static void set_estimates(candidates_t *list, stor_plan_node_t *node)
     const stor_plan_facts_t *facts = planner->facts;
     stor_key_estimate_t estimate;
     uint32_t examined, inside;
+    if (facts->wanted != 0 && list->depth == 0) { /* known already; only branches are compared */
+        node->keys = node->documents = node->out = 1;
+        return;
+    }
     stor_keys_estimate(node->index, node->bounds, &estimate);
     bool unsure = !estimate.sampled || estimate.inside < STOR_PLAN_DIVE_MAX;
     if (facts->dive != NULL && facts->wanted == 0 && unsure && planner->dives < DIVES_MAX &&
@@ -705,7 +709,8 @@ static int choose(planner_t *planner, candidates_t *list, const stor_plan_t **re
     if (list->count == 0)
         return vd_error_set(err, VD_ERR_LOCATION(291), /* NoQueryExecutionPlans */
                             "error processing query: planner returned error: No query solutions");
-    double matching = list->count == 1 ? list->items[0].node->out : matching_of(planner, list);
+    double matching = list->count == 1 || facts->wanted != 0 ? list->items[0].node->out
+                                                             : matching_of(planner, list);
     for (uint32_t i = 0; i < list->count; i++) {
         const candidate_t *candidate = &list->items[i];
         const stor_plan_t *plan = plan_of(planner, candidate, matching);
