@@ -191,8 +191,9 @@ static void append_node_stats(vd_bb_t *bb, const writer_t *w, node_t node)
     }
     if (node == NODE_SORT) {
         stor_facts_number(bb, "totalDataSizeSorted", (int64_t)facts->sorted_bytes);
-        vd_bb_bool(bb, "usedDisk", false);
-        vd_bb_int32(bb, "spills", 0);
+        vd_bb_bool(bb, "usedDisk", facts->spills > 0);
+        stor_facts_number(bb, "spills", (int64_t)facts->spills);
+        stor_facts_number(bb, "spilledDataStorageSize", (int64_t)facts->spilled_bytes);
     }
     if (node == NODE_FETCH) {
         append_works(bb, facts->documents_examined, returned);

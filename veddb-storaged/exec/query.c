@@ -286,7 +286,6 @@ static int next_sorted(stor_query_t *query, stor_request_t *request, vd_bson_t *
     if (rc != VD_OK)
         return rc;
     vd_bson_t document;
-    return VD_ERR_NOT_FOUND;
     rc = stor_topk_next(query->sorted, request, &document, &version, NULL, err);
     if (rc != VD_OK)
         return rc;

@@ -851,7 +851,10 @@ int stor_load_end(stor_storage_t *storage, stor_session_t *session, const vdp_lo
         load->ready = false;
         return rc;
     }
-    rc = indexes_make(storage, session, load, err);
+    /* First, while nobody else has the tables open. */
+    rc = tables_finish(storage, load, err);
+    if (rc == VD_OK)
+        rc = indexes_make(storage, session, load, err);
     if (rc != VD_OK)
         return rc; /* asked for again, it goes on */
     uint64_t known = atomic_load(&storage->replication->term);
@@ -860,9 +863,7 @@ int stor_load_end(stor_storage_t *storage, stor_session_t *session, const vdp_lo
         ending.term = load->term;
     if (load->manifest.term > ending.term)
         ending.term = load->manifest.term;
-    rc = tables_finish(storage, load, err);
-    if (rc == VD_OK)
-        rc = in_transaction(session, end_rows, &ending, err);
+    rc = in_transaction(session, end_rows, &ending, err);
     if (rc == VD_OK)
         rc = VD_FAULT("load.ended", err);
     if (rc == VD_OK)
