@@ -165,6 +165,51 @@ describe('$out', () => {
   });
 });
 
+describe('$merge and $out with secondary indexes', () => {
+  test('$merge finds documents by the fields of a unique index, and they keep their _id', async () => {
+    const to = db.collection('byKey');
+    await to.drop();
+    await db.collection('keys').drop();
+    await to.createIndex({k: 1, l: 1}, {unique: true});
+    await to.insertMany([{_id: 1, k: 'a', l: 1, n: 1}, {_id: 2, k: 'b', l: 1, n: 2}]);
+    await db.collection('keys').insertMany([{k: 'a', l: 1, m: 10}, {k: 'c', l: 1, m: 30}]);
+    const merge = (more = {}, front = [{$unset: '_id'}]) => run('keys', [...front, {$merge: {into: 'byKey', on: ['l', 'k'], ...more}}]);
+    await merge();
+    assert.deepEqual(await to.find({}, {projection: {_id: 0}}).sort({k: 1}).toArray(), [{k: 'a', l: 1, n: 1, m: 10}, {k: 'b', l: 1, n: 2}, {k: 'c', l: 1, m: 30}]);
+    assert.equal((await to.findOne({k: 'a'}))._id, 1);
+    await merge({whenMatched: 'replace'});
+    assert.deepEqual(await to.findOne({k: 'a'}), {_id: 1, k: 'a', l: 1, m: 10});
+    await merge({whenMatched: [{$set: {m: {$add: ['$m', '$$new.m']}}}]});
+    assert.equal((await to.findOne({k: 'a'})).m, 20);
+    assert.equal(await codeOf(() => merge({whenMatched: 'fail'})), 11000);
+    assert.equal(await codeOf(() => merge({}, [])), 66, 'another _id');
+    assert.equal(await codeOf(() => merge({on: 'k'})), 51183, 'not unique');
+    assert.equal(await codeOf(() => merge({}, [{$unset: ['_id', 'l']}])), 51132);
+    assert.equal(await codeOf(() => run('keys', [{$unset: '_id'}, {$merge: {into: 'nowhere', on: 'k'}}])), 51183);
+    await db.command({collMod: 'byKey', cas: 'required'});
+    assert.equal(await codeOf(() => merge()), 90019, 'a blind update');
+    await merge({whenMatched: 'keepExisting'});
+    assert.equal((await db.command({validate: 'byKey'})).valid, true);
+  });
+
+  test('$out keeps the indexes of its target', async () => {
+    const to = db.collection('indexed');
+    await to.drop();
+    await to.createIndex({k: 1}, {unique: true, name: 'unique k'});
+    await to.createIndex({m: -1}, {sparse: true});
+    await to.insertOne({k: 'old'});
+    await db.collection('keys').insertMany([{k: 'a', m: 10}, {k: 'c', m: 30}]);
+    const before = await to.indexes();
+    await run('keys', [{$out: 'indexed'}]);
+    assert.deepEqual(await to.indexes(), before);
+    assert.equal(await to.countDocuments(), 2);
+    assert.deepEqual((await to.find({}, {projection: {_id: 0, m: 1}}).hint('m_-1').sort({m: -1}).toArray()), [{m: 30}, {m: 10}]);
+    assert.equal(await codeOf(() => run('keys', [{$set: {k: 1}}, {$out: 'indexed'}])), 11000);
+    assert.equal(await to.countDocuments(), 2, 'the target is as it was');
+    assert.equal((await db.command({validate: 'indexed', full: true})).valid, true);
+  });
+});
+
 describe('$merge', () => {
   beforeEach(async () => {
     await db.collection('from').insertMany([{_id: 1, a: 10}, {_id: 2, a: 20}, {_id: 3, a: 30}]);

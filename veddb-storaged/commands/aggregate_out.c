@@ -7,7 +7,9 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/commands/write_common.h"
+#include "veddb-storaged/index/index_private.h"
 
 #include <ctype.h>
 
@@ -27,6 +29,7 @@ typedef struct {
     vd_bson_t documents[ROUND_DOCUMENTS_MAX];
     uint32_t count;
     bool done;
+    const stor_index_t *on; /* $merge: whose fields find documents; NULL: _id. While it is held */
 } job_t;
 
 static const stor_writes_class_t out_class = {.kind = STOR_WRITES_INSERT, .name = "aggregate"};
@@ -201,6 +204,24 @@ static int update_with_fields(job_t *job, vd_bson_t document, const stor_record_
                        : rc;
 }
 
+static int merge_duplicate(job_t *job, const stor_record_t *old, vd_error_t *err)
+{
+    vd_slice_t name = job->on == NULL ? VD_SLICE_LIT("_id_") : job->on->def->name;
+    vd_bb_t bb;
+    vd_bson_t key;
+    vd_bb_init_arena(&bb, job->request->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    for (uint32_t i = 0; i < job->output->on_count; i++)
+        vd_bb_value(&bb, job->output->on[i].text,
+                    vd_bson_get_path(old->document, job->output->on[i].text));
+    int rc = vd_bb_finish(&bb, &key, err);
+    return rc == VD_OK
+               ? vd_error_set(err, VD_ERR_DUPLICATE_KEY,
+                              "E11000 duplicate key error collection: %s index: %.*s dup key: %s",
+                              job->writes.collection->ns, VD_SLICE_FMT(name),
+                              vd_bson_to_json(job->request->arena, key, 200))
+               : rc;
+}
+
 static int merge_matched(job_t *job, vd_bson_t document, const stor_record_t *old, vd_error_t *err)
 {
     stor_write_t *write = &job->writes.write;
@@ -211,12 +232,7 @@ static int merge_matched(job_t *job, vd_bson_t document, const stor_record_t *ol
     case STOR_MATCHED_KEEP:
         return VD_OK;
     case STOR_MATCHED_FAIL:
-        return vd_error_set(
-            err, VD_ERR_DUPLICATE_KEY,
-            "E11000 duplicate key error collection: %s index: _id_ dup key: { _id: "
-            "%s }",
-            job->writes.collection->ns,
-            vd_value_to_json(job->request->arena, vd_bson_get(document, "_id"), 100));
+        return merge_duplicate(job, old, err);
     case STOR_MATCHED_REPLACE:
         break;
     case STOR_MATCHED_MERGE:
@@ -228,6 +244,11 @@ static int merge_matched(job_t *job, vd_bson_t document, const stor_record_t *ol
     }
     if (rc != VD_OK || !changed)
         return rc;
+    if (job->writes.collection->cas == STOR_CAS_REQUIRED)
+        return vd_error_set(err, VD_ERR_VERSION_REQUIRED,
+                            "%s takes no update without the version that it is of: $merge may only "
+                            "insert there (cas: \"required\")",
+                            job->writes.collection->ns);
     rc = stor_write_validate(write, after, &before, job->bypass, err);
     return rc == VD_OK ? stor_write_replace(write, old, after, -1, err) : rc;
 }
@@ -251,22 +272,87 @@ static int on_check(job_t *job, vd_bson_t document, vd_error_t *err)
     return VD_OK;
 }
 
+/* The record that the fields of a unique index name, in this transaction. VD_ERR_NOT_FOUND. */
+static int find_by_index(job_t *job, vd_bson_t document, stor_record_t *ret_record, vd_error_t *err)
+{
+    const stor_index_t *on = job->on;
+    vd_arena_t *arena = job->request->arena;
+    stor_index_keys_t keys;
+    stor_cursor_t *cursor;
+    stor_index_entry_t entry;
+    vd_slice_t value;
+    int rc = stor_index_keys_make(on->def, arena, document, &keys, err);
+    if (rc == VD_OK && keys.count != 1)
+        return VD_ERR_NOT_FOUND;
+    if (rc == VD_OK)
+        rc = stor_cursor_open(job->request->session, on->table, &cursor, err);
+    if (rc == VD_OK)
+        rc = stor_cursor_search(cursor, keys.keys[0].key, &value, err);
+    if (rc == VD_OK)
+        rc = stor_index_entry_read(on->def, keys.keys[0].key, value, &entry, err);
+    if (rc == VD_OK)
+        rc = stor_write_read(&job->writes.write, vd_arena_copy_slice(arena, entry.id_key),
+                             ret_record, err);
+    return rc;
+}
+
+/* A document that was found otherwise keeps the _id that it has. */
+static int with_id_of(job_t *job, const stor_record_t *old, vd_bson_t *document, vd_error_t *err)
+{
+    vd_value_t is = vd_bson_get(old->document, "_id"), given = vd_bson_get(*document, "_id");
+    vd_bb_t *bb = vd_arena_alloc(job->request->arena, sizeof *bb);
+    if (!vd_value_is_missing(given) &&
+        (is.type != given.type || is.len != given.len || memcmp(is.data, given.data, is.len) != 0))
+        return vd_error_set(
+            err, VD_ERR_IMMUTABLE_FIELD,
+            "$merge failed to update the matching document, did you attempt to "
+            "modify the _id or the shard key? :: caused by :: the (immutable) field "
+            "'_id' was found to have been altered to _id: %s",
+            vd_value_to_json(job->request->arena, given, 100));
+    if (!vd_value_is_missing(given))
+        return VD_OK;
+    vd_bb_init_arena(bb, job->request->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_value(bb, VD_SLICE_LIT("_id"), is);
+    vd_bb_concat(bb, *document);
+    return vd_bb_finish(bb, document, err);
+}
+
+/* The record that the document goes to; *ret_document is ready to be written. VD_ERR_NOT_FOUND:
+ * none; *ret_key is that of the new one. */
+static int merge_find(job_t *job, vd_bson_t document, vd_bson_t *ret_document, vd_slice_t *ret_key,
+                      stor_record_t *ret_old, vd_error_t *err)
+{
+    int rc = VD_ERR_NOT_FOUND;
+    if (job->on != NULL)
+        rc = find_by_index(job, document, ret_old, err);
+    if (rc == VD_OK) {
+        *ret_old = stor_record_copy(job->request->arena, *ret_old);
+        *ret_document = document;
+        return with_id_of(job, ret_old, ret_document, err);
+    }
+    if (rc != VD_ERR_NOT_FOUND)
+        return rc;
+    rc = prepare(job, document, ret_document, ret_key, err);
+    if (rc != VD_OK || job->on != NULL)
+        return rc == VD_OK ? VD_ERR_NOT_FOUND : rc;
+    rc = stor_write_read(&job->writes.write, *ret_key, ret_old, err);
+    if (rc == VD_OK)
+        *ret_old = stor_record_copy(job->request->arena, *ret_old);
+    return rc;
+}
+
 static int merge_one(job_t *job, vd_bson_t document, vd_error_t *err)
 {
     stor_write_t *write = &job->writes.write;
-    vd_slice_t key;
+    vd_slice_t key = VD_SLICE_NULL;
     stor_record_t old;
+    vd_error_t step = VD_ERROR_INIT;
     int rc = on_check(job, document, err);
-    if (rc == VD_OK)
-        rc = prepare(job, document, &document, &key, err);
     if (rc != VD_OK)
         return rc;
-    vd_error_t step = VD_ERROR_INIT;
-    rc = stor_write_read(write, key, &old, &step);
-    if (rc == VD_OK) {
-        old = stor_record_copy(job->request->arena, old);
+    rc = merge_find(job, document, &document, &key, &old, &step);
+    if (rc == VD_OK)
         return merge_matched(job, document, &old, err);
-    }
     if (rc != VD_ERR_NOT_FOUND) {
         vd_error_copy(&step, err);
         return rc;
@@ -281,13 +367,54 @@ static int merge_one(job_t *job, vd_bson_t document, vd_error_t *err)
     return rc == VD_OK ? stor_write_insert(write, key, document, -1, err) : rc;
 }
 
-/* Documents are found by the fields of a unique index: today only _id has one. */
-static int on_supported(const stor_output_t *output, vd_error_t *err)
+static bool on_matches(const stor_output_t *output, const stor_index_def_t *def)
 {
+    if (!def->unique || def->partial != NULL || def->field_count != output->on_count)
+        return false;
+    for (uint32_t i = 0; i < def->field_count; i++) {
+        uint32_t k = 0;
+        while (k < output->on_count && !vd_slice_equal(def->fields[i].path, output->on[k].text))
+            k++;
+        if (k == output->on_count)
+            return false;
+    }
+    return true;
+}
+
+/* Documents are found by the fields of _id or of another unique index, which the target must have
+ * each time that it is held. */
+static int on_find(job_t *job, vd_error_t *err)
+{
+    const stor_output_t *output = job->output;
+    const stor_collection_t *collection = job->writes.collection;
+    job->on = NULL;
     if (output->on_count == 1 && vd_slice_is(output->on[0].text, "_id"))
         return VD_OK;
+    const stor_index_set_t *set = collection == NULL ? NULL : collection->indexes;
+    for (uint32_t i = 0; set != NULL && i < set->count; i++) {
+        const stor_index_t *index = set->items[i];
+        if (atomic_load(&index->state) == STOR_INDEX_READY && on_matches(output, index->def)) {
+            job->on = index;
+            return VD_OK;
+        }
+    }
     return vd_error_set(err, VD_ERR_LOCATION(51183),
                         "Cannot find index to verify that join fields will be unique");
+}
+
+/* Before anything is read. */
+static int on_check_target(job_t *job, vd_error_t *err)
+{
+    vd_error_t step = VD_ERROR_INIT;
+    int rc = hold_target(job, false, &step);
+    if (rc == VD_OK || rc == VD_ERR_NAMESPACE_NOT_FOUND) {
+        vd_error_clear(&step);
+        rc = on_find(job, &step);
+    }
+    let_target_go(job);
+    if (rc != VD_OK)
+        vd_error_copy(&step, err);
+    return rc;
 }
 
 /* ---- rounds ---- */
@@ -303,6 +430,8 @@ static int rounds(job_t *job, bool create, write_one_t *write, vd_error_t *err)
             rc = stor_request_space(job->request, err);
         if (rc == VD_OK && job->count > 0)
             rc = hold_target(job, create, err);
+        if (rc == VD_OK && job->count > 0 && job->output->merge)
+            rc = on_find(job, err);
         if (rc == VD_OK && job->count > 0)
             rc = write_round(job, write, err);
         let_target_go(job);
@@ -314,23 +443,37 @@ static int rounds(job_t *job, bool create, write_one_t *write, vd_error_t *err)
 
 /* ---- $out ---- */
 
-/* Options of the target; NONE: it does not exist. */
-static int target_options(job_t *job, vd_bson_t *ret_options, vd_error_t *err)
+static vd_bson_t bson_copy(job_t *job, vd_bson_t document)
+{
+    return (vd_bson_t){vd_arena_copy(job->request->arena, document.data, document.len),
+                       document.len};
+}
+
+/* What of the target stays: options (NONE: it does not exist) and indexes. */
+typedef struct {
+    vd_bson_t options;
+    uint32_t count;
+    vd_bson_t specs[STOR_INDEXES_MAX];
+} target_t;
+
+static int target_look(job_t *job, target_t *ret_target, vd_error_t *err)
 {
     stor_collection_t *collection;
     vd_error_t step = VD_ERROR_INIT;
     int rc = stor_catalog_acquire(job->request, job->output->db, job->output->collection,
                                   &collection, &step);
-    *ret_options = VD_BSON_NONE;
+    *ret_target = (target_t){.options = VD_BSON_NONE};
     if (rc == VD_ERR_NAMESPACE_NOT_FOUND)
         return VD_OK;
     if (rc != VD_OK) {
         vd_error_copy(&step, err);
         return rc;
     }
-    *ret_options = (vd_bson_t){
-        vd_arena_copy(job->request->arena, collection->options.data, collection->options.len),
-        collection->options.len};
+    ret_target->options = bson_copy(job, collection->options);
+    for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++)
+        if (atomic_load(&collection->indexes->items[i]->state) == STOR_INDEX_READY)
+            ret_target->specs[ret_target->count++] =
+                bson_copy(job, collection->indexes->items[i]->def->spec);
     stor_catalog_release(job->request, collection);
     return VD_OK;
 }
@@ -340,11 +483,23 @@ static bool same_bytes(vd_bson_t a, vd_bson_t b)
     return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
-static int target_swap(job_t *job, vd_bson_t options, vd_error_t *err)
+static bool same_indexes(const target_t *a, const target_t *b)
 {
-    vd_bson_t now;
-    int rc = target_options(job, &now, err);
-    if (rc == VD_OK && !same_bytes(now, options))
+    bool same = a->count == b->count;
+    for (uint32_t i = 0; same && i < a->count; i++)
+        same = same_bytes(a->specs[i], b->specs[i]);
+    return same;
+}
+
+static int target_swap(job_t *job, const target_t *target, vd_error_t *err)
+{
+    target_t *now = VD_ARENA_NEW(job->request->arena, target_t);
+    int rc = target_look(job, now, err);
+    if (rc == VD_OK && !same_indexes(now, target))
+        rc = vd_error_set(err, VD_ERR_LOCATION(28769),
+                          "indexes of target collection %.*s.%.*s changed while processing $out",
+                          VD_SLICE_FMT(job->output->db), VD_SLICE_FMT(job->output->collection));
+    if (rc == VD_OK && !same_bytes(now->options, target->options))
         rc = vd_error_set(err, VD_ERR_LOCATION(125),
                           "collection options of target collection %.*s.%.*s changed while "
                           "processing $out",
@@ -398,23 +553,50 @@ static int sweep(job_t *job, const char *own, vd_error_t *err)
     return rc;
 }
 
+/* The new collection, which is empty, gets the indexes that the target has. */
+static int indexes_make(job_t *job, const target_t *target, vd_error_t *err)
+{
+    stor_request_t *request = job->request;
+    stor_collection_t *collection;
+    stor_index_t *indexes[STOR_INDEXES_MAX];
+    bool ready = false;
+    if (target->count == 0)
+        return VD_OK;
+    int rc = stor_catalog_acquire(request, job->output->db, job->target, &collection, err);
+    if (rc != VD_OK)
+        return rc;
+    uint64_t id = collection->id;
+    stor_catalog_release(request, collection);
+    rc =
+        stor_catalog_indexes_begin(request, id, target->specs, target->count, indexes, &ready, err);
+    if (rc != VD_OK)
+        return rc;
+    for (uint32_t i = 0; i < target->count; i++)
+        stor_index_unreference(&indexes[i]);
+    return ready ? VD_OK
+                 : vd_error_set(err, VD_ERR_OPERATION_FAILED,
+                                "the temporary collection of $out was written by others");
+}
+
 static int run_out(job_t *job, vd_error_t *err)
 {
     stor_request_t *request = job->request;
-    vd_bson_t options;
+    target_t *target = VD_ARENA_NEW(request->arena, target_t);
     const char *name = temporary_name(request);
-    int rc = target_options(job, &options, err);
+    int rc = target_look(job, target, err);
     if (rc == VD_OK)
         rc = sweep(job, name, err);
     job->target = vd_slice_str(name);
-    stor_create_options_t create = {options, NULL};
+    stor_create_options_t create = {target->options, NULL};
     if (rc == VD_OK)
         rc = stor_catalog_create(request, job->output->db, job->target, &create, err);
     if (rc != VD_OK)
         return rc;
-    rc = rounds(job, false, insert_one, err);
+    rc = indexes_make(job, target, err);
     if (rc == VD_OK)
-        rc = target_swap(job, options, err);
+        rc = rounds(job, false, insert_one, err);
+    if (rc == VD_OK)
+        rc = target_swap(job, target, err);
     if (rc != VD_OK) { /* the target is as it was */
         vd_error_t step = VD_ERROR_INIT;
         int drop_rc = stor_catalog_drop(request, job->output->db, job->target, &step);
@@ -439,7 +621,7 @@ int stor_aggregate_output(stor_request_t *request, stor_sources_t *sources,
     let_go(job);
     int rc = stor_request_space(request, err);
     if (rc == VD_OK && job->output->merge)
-        rc = on_supported(job->output, err);
+        rc = on_check_target(job, err);
     if (rc == VD_OK)
         rc = job->output->merge ? rounds(job, true, merge_one, err) : run_out(job, err);
     stor_writes_done(&job->writes);
