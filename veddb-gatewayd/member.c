@@ -7,9 +7,14 @@
 #include "veddb-gatewayd/gatewayd.h"
 
 /* Storage may be away this long before clients are told: their requests wait meanwhile. */
+bool gate_member_others_lead(const gate_t *gate)
+{
+    return atomic_load(&gate->topology.automatic);
+}
+
 static uint64_t grace_ms(const gate_t *gate)
 {
-    return gate->settings.storage_wait_ms / 3;
+    return gate_member_others_lead(gate) ? 0 : gate->settings.storage_wait_ms / 3;
 }
 
 static const char *role_name(uint32_t role)
@@ -49,6 +54,8 @@ static bool take_set(gate_topology_t *topology, vd_slice_t bytes)
     topology->set = vd_xalloc(bytes.len);
     topology->set_len = (uint32_t)bytes.len;
     memcpy(topology->set, bytes.data, bytes.len);
+    vd_bson_t set = {topology->set, topology->set_len};
+    atomic_store(&topology->automatic, vd_value_as_flag(vd_bson_get(set, "automatic")));
     return true;
 }
 
@@ -116,6 +123,7 @@ void gate_member_read(gate_t *gate, vd_arena_t *arena, gate_member_t *ret_member
                                   .primary = ready && topology->role == VDP_ROLE_PRIMARY,
                                   .secondary = ready && topology->role == VDP_ROLE_SECONDARY,
                                   .in_set = topology->in_set,
+                                  .automatic = atomic_load(&topology->automatic),
                                   .role = topology->role,
                                   .term = topology->term,
                                   .counter = atomic_load(&topology->counter),
@@ -164,10 +172,26 @@ static bool prefers_primary(vd_bson_t body)
     return mode.type != VD_BSON_STRING || vd_slice_is(vd_value_string(mode), "primary");
 }
 
+/* Drivers send it again by themselves, to the member that leads then. */
+static bool sent_again(const gate_command_t *command, vd_bson_t body)
+{
+    if ((command->flags & GATE_RETRY_READ) != 0)
+        return vd_value_is_missing(vd_bson_get(body, "autocommit"));
+    return (command->flags & GATE_RETRY_WRITE) != 0 &&
+           !vd_value_is_missing(vd_bson_get(body, "txnNumber")) &&
+           vd_value_is_missing(vd_bson_get(body, "autocommit"));
+}
+
 int gate_member_admit(const gate_member_t *member, const gate_command_t *command, vd_bson_t body,
                       vd_error_t *err)
 {
     bool writes = (command->flags & GATE_WRITES) != 0;
+    if (!member->ready && member->automatic && command->where == GATE_RUN_STORAGE &&
+        sent_again(command, body))
+        return writes
+                   ? vd_error_set(err, VD_ERR_NOT_WRITABLE_PRIMARY, "not primary: storage is away")
+                   : vd_error_set(err, VD_ERR_NOT_PRIMARY_OR_SECONDARY,
+                                  "node is not in primary or recovering state: storage is away");
     /* While storage is away its requests wait for it, whatever it will be. */
     if (command->where != GATE_RUN_WORKER || !member->ready || member->primary)
         return VD_OK;

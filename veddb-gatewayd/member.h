@@ -2,7 +2,9 @@
  *
  * Duty:    keeps role, term and topology as storage said them last (gate_topology_t, one for all
  *          threads) and the counter that grows with each change of them, so that hellos that wait
- *          are answered; says what a member in this role may answer by itself.
+ *          are answered; says what a member in this role may answer by itself. While storage is
+ *          away requests wait for it; where another member leads by itself, those that a driver
+ *          sends again are refused at once, and hello says that this one takes no writes.
  * Owner:   the gateway. Threads: any (one lock); only thread 0 tells it what storage said, so that
  *          links that are read one after the other can't bring an older role back.
  * Limits:  a topology has at most VDP_TOPOLOGY_MAX bytes; one that is no BSON is not taken. */
@@ -36,15 +38,17 @@ typedef struct {
     bool in_set;  /* it was seen in another role than primary, or with a topology: not alone */
     uint8_t *set; /* the last topology (BSON), own copy; NULL: none told yet */
     uint32_t set_len;
-    uint64_t lost_ms; /* storage away since; 0 = is there */
+    uint64_t lost_ms;       /* storage away since; 0 = is there */
+    _Atomic bool automatic; /* another member leads by itself when this one goes */
     bool draining;
 } gate_topology_t;
 
 /* A copy of it. */
 typedef struct {
     bool ready, primary, secondary;
-    bool in_set;   /* of a set that replicad tells of: not of this node alone */
-    uint32_t role; /* VDP_ROLE_* */
+    bool in_set;    /* of a set that replicad tells of: not of this node alone */
+    bool automatic; /* others lead by themselves: nobody needs to wait for this one */
+    uint32_t role;  /* VDP_ROLE_* */
     uint64_t term;
     int64_t counter;
     uint8_t set_id[12];
@@ -55,6 +59,8 @@ typedef struct {
 uint32_t gate_state_role(const gate_storage_state_t *state);
 /* Storage's state; usable: clients may be served. True: something that clients are told changed. */
 bool gate_member_note(gate_t *gate, const gate_storage_state_t *state, bool usable);
+/* What was asked of storage when it went may be asked of another member. */
+bool gate_member_others_lead(const gate_t *gate);
 /* Nobody new is served. */
 void gate_member_drain(gate_t *gate);
 void gate_member_done(gate_t *gate);

@@ -451,6 +451,7 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
                      (!request->in_transaction && !request->grant.writes &&
                       ((command->flags & GATE_RETRY_READ) != 0 ||
                        ((command->flags & GATE_RETRY_WRITE) != 0 && request->has_txn)));
+    flight->elsewhere = flight->resend;
     flight->done = storage_answered;
     flight->context = request;
     conn->forwarded = true;

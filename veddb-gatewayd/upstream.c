@@ -172,6 +172,7 @@ static void lost(gate_upstream_t *upstream)
         vd_log(VD_LOG_WARN, "storage went away", "thread=%u in_flight=%u", upstream->thread->index,
                upstream->used);
     upstream->thread->state.attached = false;
+    gate_note_state(upstream->thread); /* first: the refusals name the new topologyVersion */
     /* done() may start new flights and so move the slots: they are looked up by number each time,
      * and new ones are not sent. */
     for (uint32_t i = 0; i < upstream->slot_count; i++) {
@@ -182,6 +183,9 @@ static void lost(gate_upstream_t *upstream)
         if (!flight->resend) {
             fail(upstream, flight, VD_ERR_HOST_UNREACHABLE,
                  "storage ended before it answered; whether the operation was done is not known");
+        } else if (flight->elsewhere && gate_member_others_lead(upstream->thread->gate)) {
+            fail(upstream, flight, VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE,
+                 "storage of this member ended before it answered; another member may lead soon");
         } else if (flight->losses >= GATE_SENDS_MAX) {
             fail(upstream, flight, VD_ERR_HOST_UNREACHABLE,
                  "storage ended each time that it was asked this; it is not asked again");
@@ -190,7 +194,6 @@ static void lost(gate_upstream_t *upstream)
             wait_again(upstream, flight);
         }
     }
-    gate_note_state(upstream->thread);
 }
 
 static void peer_changed(void *context, uint64_t peer, bool up)

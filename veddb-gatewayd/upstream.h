@@ -32,6 +32,7 @@ typedef struct gate_flight {
     uint64_t id;    /* 0: not in flight */
     bool sent;
     bool resend;          /* may be sent again after storage died */
+    bool elsewhere;       /* with resend: by the client to another member as well */
     uint32_t losses;      /* how often storage died before it answered */
     uint64_t deadline_ms; /* of waiting; monotonic, 0 = it hasn't waited yet */
     uint64_t wait_ms;     /* how long it may wait, 0 = gateway.storage_wait */

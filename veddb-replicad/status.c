@@ -380,6 +380,17 @@ static void put_hosts(repl_node_t *node, vd_bb_t *bb, const char *name, bool pas
     vd_bb_close(bb);
 }
 
+/* When this node goes away another one leads before long, by itself. */
+static bool others_may_lead(const repl_node_t *node)
+{
+    bool others = false;
+    for (uint32_t i = 0; i < node->config->count; i++) {
+        const repl_member_config_t *member = &node->config->members[i];
+        others |= member->id != node->self && member->votes > 0 && member->priority > 0;
+    }
+    return others && node->elect != NULL;
+}
+
 void repl_topology_tell(repl_node_t *node)
 {
     vd_bb_t bb;
@@ -401,6 +412,7 @@ void repl_topology_tell(repl_node_t *node)
     vd_bb_bool(&bb, "passive", self != NULL && self->priority == 0);
     vd_bb_int64(&bb, "secondaryDelaySecs", self == NULL ? 0 : self->delay_secs);
     vd_bb_int64(&bb, "term", (int64_t)node->role.term);
+    vd_bb_bool(&bb, "automatic", others_may_lead(node));
     if (vd_bb_finish(&bb, &doc, &err) == VD_OK)
         repl_storage_tell(node->storage, &vdp_replication_topology, &fields,
                           vd_slice(doc.data, doc.len));

@@ -31,6 +31,8 @@ TestSuite(member, .init = setup, .fini = teardown, .timeout = 60);
 
 #define ME "n1.example:27017"
 
+static bool automatic; /* another member leads by itself */
+
 static vd_bson_t topology(int32_t version, const char *primary, bool hidden)
 {
     vd_bb_t bb;
@@ -55,6 +57,7 @@ static vd_bson_t topology(int32_t version, const char *primary, bool hidden)
     vd_bb_bool(&bb, "passive", hidden);
     vd_bb_int64(&bb, "secondaryDelaySecs", hidden ? 60 : 0);
     vd_bb_int64(&bb, "term", 5);
+    vd_bb_bool(&bb, "automatic", automatic);
     cr_assert_eq(vd_bb_finish(&bb, &document, NULL), VD_OK);
     return document;
 }
@@ -339,6 +342,33 @@ Test(member, errors_of_a_changed_role_say_so)
     cr_assert(gate_client_run(&client, "test", &reply));
     cr_expect_not(has(reply, "topologyVersion"));
     cr_expect_not(has(reply, "errorLabels"));
+}
+
+/* Where another member leads by itself, drivers are sent there as soon as storage is away. */
+Test(member, storage_goes_away_in_a_set_that_elects)
+{
+    vd_bson_t reply;
+    automatic = true;
+    gate_fixture_start(&fixture);
+    gate_client_admin(&client, &fixture);
+    (void)become(VDP_ROLE_PRIMARY, 5, topology(3, ME, false));
+    int64_t counter = counter_now();
+    fake_storage_silence(fixture.storage, "insert");
+    insert_with_number(1);
+    cr_assert(gate_client_send(&client, "test", 0));
+    (void)usleep(200000);
+    fake_storage_kill(fixture.storage);
+    cr_assert(gate_client_receive(&client, &reply));
+    cr_expect_eq(reply_code(reply), -VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE);
+    cr_expect(text_is(reply, "errorLabels.0", "RetryableWriteError"));
+    cr_expect_gt(number(reply, "topologyVersion.counter"), counter, "a driver takes it as news");
+    insert_with_number(2);
+    cr_assert(gate_client_run(&client, "test", &reply));
+    cr_expect_eq(reply_code(reply), -VD_ERR_NOT_WRITABLE_PRIMARY);
+    cr_assert(gate_client_on(&client, "test", "find", "c", &reply));
+    cr_expect_eq(reply_code(reply), -VD_ERR_NOT_PRIMARY_OR_SECONDARY);
+    cr_assert(gate_client_simple(&client, "admin", "hello", &reply));
+    cr_expect_not(flag(reply, "isWritablePrimary"));
 }
 
 Test(member, the_sets_commands_go_to_storage_only_in_a_set)
