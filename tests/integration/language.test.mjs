@@ -581,14 +581,21 @@ test('sort: types in BSON order, arrays by their least or greatest element, miss
   }
 });
 
-test('a sort of 44,000 with a limit, and one over 100 MB, which is refused with 292', {timeout: 60000}, async () => {
+test('a sort of 44,000 with a limit, and one over 100 MB, which needs the disk', {timeout: 120000}, async () => {
   const c = db.collection('sort_large');
   const pad = 'x'.repeat(2500);
   const values = [...Array(44000).keys()].map((k) => (k * 7919) % 49999);
   for (let i = 0; i < 44000; i += 4000) await c.insertMany(values.slice(i, i + 4000).map((v, k) => ({_id: i + k, v, pad})));
   assert.deepEqual((await c.find({}, {projection: {_id: 0, v: 1}}).sort({v: -1}).limit(3).toArray()).map((d) => d.v), values.sort((a, b) => b - a).slice(0, 3));
-  const e = await c.find().sort({v: 1}).toArray().catch((x) => x);
+  const e = await c.find().sort({v: 1}).allowDiskUse(false).toArray().catch((x) => x);
   assert.equal(e.code, 292);
+  let last = -1, count = 0;
+  for await (const d of c.find().sort({v: 1})) {
+    assert.ok(d.v >= last);
+    last = d.v;
+    count++;
+  }
+  assert.equal(count, 44000);
   await c.drop();
 });
 

@@ -5,6 +5,7 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/bson/compare.h"
+#include "veddb-storaged/local/local.h"
 
 #include <stdio.h>
 
@@ -435,6 +436,12 @@ int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_que
     stor_plan_query_t query;
     stor_plan_facts_t facts;
     stor_plan_cache_entry_t cached = {0};
+    if (stor_local_is(spec->collection_id)) {
+        query_of(spec, &query);
+        *ret_budget = 0;
+        facts = (stor_plan_facts_t){.keyless = true};
+        return stor_plan_make(arena, &query, &facts, ret_plan, rejected, err);
+    }
     if (collection == NULL) {
         int acquire_rc = stor_catalog_acquire_id(request, spec->collection_id, &acquired, err);
         if (acquire_rc != VD_OK)

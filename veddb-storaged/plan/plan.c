@@ -92,12 +92,13 @@ static int add_collection(candidates_t *list, vd_error_t *err)
     stor_plan_node_t *node = VD_ARENA_NEW(planner->arena, stor_plan_node_t);
     int direction = query->natural != 0 ? query->natural : 1;
     bool ordered = true;
-    int rc = stor_bounds_of_filter(planner->arena, list->filter, &bounds, err);
+    bool keyless = planner->facts->keyless;
+    int rc = keyless ? VD_OK : stor_bounds_of_filter(planner->arena, list->filter, &bounds, err);
     if (rc != VD_OK)
         return rc;
     if (wants_order(planner)) {
         int by_id = 1;
-        ordered = stor_sort_is_id(query->sort, &by_id) && vd_collation_get() == NULL;
+        ordered = stor_sort_is_id(query->sort, &by_id) && vd_collation_get() == NULL && !keyless;
         if (ordered)
             direction = by_id;
     }

@@ -90,6 +90,7 @@ typedef struct {
     bool (*dive)(void *context, const stor_plan_index_t *index, const stor_index_bounds_t *bounds,
                  uint32_t most, uint32_t *ret_examined, uint32_t *ret_inside);
     void *dive_context;
+    bool keyless;    /* of the database `local`: neither keys nor an order by _id */
     bool wary;       /* a limit was counted on, and did not come soon: costs are of reading all */
     uint64_t wanted; /* signature of the plan that a cache remembers; 0 = none */
 } stor_plan_facts_t;
