@@ -9,12 +9,14 @@
  *          transaction, on every member. Every error of a statement ends the transaction. It holds
  *          shares in the collections that it used until it ends.
  * States:  open -> committed or aborted, as the session's newest txnNumber says
- * (sessions_private.h). Whoever else wants an end (age, change of role, killSessions, a schema
- * change, a small cache) ends it at once when no statement runs in it; else the statement is
- * interrupted and ends it. Schema:  collections that a transaction makes are made at once, outside
- * of it. Owner:   the session. Threads: any; the statement that executes owns the transaction
- * meanwhile. Limits:  STOR_TRANSACTIONS_MAX open; settings.transaction_lifetime_ms (60 s); changes:
- * a share of the cache, at most STOR_TRANSACTION_BYTES_MAX. */
+ *          (sessions_private.h). Whoever else wants an end (age, change of role, killSessions, a
+ *          schema change, a small cache) ends it at once when no statement runs in it; else the
+ *          statement is interrupted and ends it.
+ * Schema:  collections that a transaction makes are made at once, outside of it.
+ * Owner:   the session.
+ * Threads: any; the statement that executes owns the transaction meanwhile.
+ * Limits:  STOR_TRANSACTIONS_MAX open; settings.transaction_lifetime_ms (60 s); changes: a share of
+ *          the cache, at most STOR_TRANSACTION_BYTES_MAX. */
 #pragma once
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/request.h"
