@@ -111,6 +111,14 @@ test('every loop thread of the gateway follows the role', {timeout: 120000}, asy
   await Promise.all(many.map((one) => one.close()));
 });
 
+test('certificates of nodes are read again while the set goes on', {timeout: 60000}, async () => {
+  const c = client.db('defaults').collection('reload');
+  for (const name of set.names) {
+    assert.match((await set.vedctl(name, 'reload', 'certs')).stdout, /read again[^]*read again/);
+    await c.insertOne({_id: name}, {writeConcern: {w: 3, wtimeoutMS: 30000}});
+  }
+});
+
 test('replSetFreeze is for secondaries', async () => {
   await assert.rejects(admin.command({replSetFreeze: 10}), {code: 95, codeName: 'NotSecondary'});
   const one = await set.client({node: (await set.secondaries())[0]});
