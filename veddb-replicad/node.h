@@ -110,8 +110,8 @@ typedef struct repl_node {
     uint32_t event_count;
     bool stepping;
     uint64_t leader_first; /* our first entry of the term that we lead */
-    uint64_t config_at;    /* the last configuration that we journaled in it; 0: none */
-    uint64_t majority;     /* as leader: newest that is on a majority's disks */
+    uint64_t config_at; /* the last configuration that we journaled in it; UINT64_MAX: none yet */
+    uint64_t majority;  /* as leader: newest that is on a majority's disks */
 
     repl_marks_t marks; /* of the newest position: lag in time */
     repl_pull_t pull;
@@ -122,6 +122,7 @@ typedef struct repl_node {
     vd_list_t tickets; /* ask.c */
     uint64_t ticket_last;
 
+    uint64_t told_lease_ms; /* the lease's end, as storage was told */
     bool positions_due, majority_due, announce_due, topology_due, again;
     int64_t topology_version;
     uint64_t status_at_ms, rollbacks;
@@ -137,6 +138,11 @@ static inline const repl_storage_state_t *repl_state(const repl_node_t *node)
 {
     return repl_storage_state(node->storage);
 }
+/* The configuration in force is of our term: its leader has it on its disk. */
+static inline bool repl_config_of_term(const repl_node_t *node)
+{
+    return node->config->term == (int64_t)node->role.term;
+}
 static inline bool repl_leads(const repl_node_t *node)
 {
     return node->role.state == REPL_LEADER;
@@ -148,6 +154,10 @@ repl_member_t *repl_member_of(repl_node_t *node, repl_conn_t *conn);
 const char *repl_member_name(const repl_node_t *node, uint32_t id); /* "" if not there */
 /* A newer configuration: members, role and links follow. */
 VD_MUST_CHECK int repl_adopt(repl_node_t *node, vd_bson_t doc, vd_error_t *err);
+/* A primary journals its configuration as of its own term. */
+void repl_config_tick(repl_node_t *node);
+/* While it loads, or is about to: whoever has this has all that this node ever acknowledged. */
+uint64_t repl_floor(const repl_node_t *node);
 /* Our state as HEARTBEAT and STATUS tell it. */
 vdp_peer_status_t repl_own_status(repl_node_t *node);
 void repl_heartbeat(repl_node_t *node);

@@ -113,6 +113,14 @@ cleanup:
     return rc;
 }
 
+uint64_t repl_floor(const repl_node_t *node)
+{
+    const repl_storage_state_t *state = repl_state(node);
+    uint64_t newest = state->newest > node->pull.applied ? state->newest : node->pull.applied;
+    /* Until the load begins all is there yet; what was acknowledged came from it. */
+    return state->loading ? state->floor : newest;
+}
+
 /* What storage says of role, term and position; its leader's name means something once there is a
  * configuration. */
 static void tell_role(repl_node_t *node)
@@ -133,6 +141,7 @@ static void tell_role(repl_node_t *node)
                                                      ? VDP_ROLE_RECOVERING
                                                      : (int)state->role,
                                          .position = none ? 0 : state->durable,
+                                         .floor = repl_floor(node),
                                          .leader = named != NULL ? named->id : known});
 }
 
@@ -168,32 +177,78 @@ static void begin_set(repl_node_t *node)
     vd_free(config);
 }
 
-/* A new primary hands over what it acts by and storage has not: version 1, or what a primary that
- * has gone had told and not journaled. */
-static void config_stored(void *context, const repl_answer_t *answer)
+/* A new primary journals what it acts by, as of its own term: it is newer then than whatever
+ * another primary had told and no majority has, and no other is taken before a majority has it. */
+typedef struct {
+    repl_node_t *node;
+    repl_config_t config;
+} renewal_t;
+
+static int renewal_build(const repl_config_t *config, vd_bb_t *bb, vd_bson_t *ret, vd_error_t *err)
 {
-    repl_node_t *node = context;
+    vd_bb_init(bb, CONFIG_MAX);
+    return repl_config_build(config, bb, ret, err);
+}
+
+static void config_renewed(void *context, const repl_answer_t *answer)
+{
+    renewal_t *renewal = context;
+    repl_node_t *node = renewal->node;
+    const repl_config_t *config = &renewal->config;
     vd_error_t err = VD_ERROR_INIT;
     vdp_replication_config_set_t set = {0};
+    vd_bb_t bb;
+    vd_bson_t doc;
     node->config_under_way = false;
     if (repl_answer_take(answer, &vdp_replication_config_set, &set, NULL, &err) != VD_OK) {
         vd_log(VD_LOG_WARN, "storage does not take the configuration", "error=%d", err.code);
+        vd_free(renewal);
         return;
     }
-    node->config_at = set.timestamp;
-    vd_log(VD_LOG_INFO, "the configuration is journaled", "version=%lld",
-           (long long)node->config->version);
+    int rc = renewal_build(config, &bb, &doc, &err);
+    if (rc == VD_OK && repl_config_newer(config->term, config->version, node->config))
+        adopt_logged(node, doc, "ourselves");
+    vd_bb_done(&bb);
+    if (repl_leads(node) && config->term == (int64_t)node->role.term)
+        node->config_at = set.timestamp;
+    if (node->stored_term < config->term) { /* STATE comes with it, too */
+        node->stored_term = config->term;
+        node->stored_version = config->version;
+    }
+    vd_log(VD_LOG_INFO, "the configuration is journaled", "version=%lld term=%lld",
+           (long long)config->version, (long long)config->term);
+    vd_free(renewal);
 }
 
-static void config_tick(repl_node_t *node)
+void repl_config_tick(repl_node_t *node)
 {
-    if (!repl_leads(node) || node->config_under_way ||
-        node->config->version != node->stored_version + 1)
+    int64_t term = (int64_t)node->role.term;
+    if (!repl_leads(node) || node->config_under_way || node->config->version == 0)
         return;
-    vdp_replication_config_t fields = {node->config->version};
-    node->config_under_way = true;
-    (void)repl_storage_ask(node->storage, &vdp_replication_config, &fields,
-                           vd_buf_slice(&node->config_doc), 30000, config_stored, node);
+    if (node->config->term == term && node->stored_term == term &&
+        node->stored_version == node->config->version) {
+        if (node->config_at == UINT64_MAX) /* the role was taken back: journaled before */
+            node->config_at = node->leader_first;
+        return;
+    }
+    renewal_t *renewal = vd_xalloc(sizeof *renewal);
+    vd_error_t err = VD_ERROR_INIT;
+    vd_bb_t bb;
+    vd_bson_t doc;
+    *renewal = (renewal_t){node, *node->config};
+    if (renewal->config.version < node->stored_version)
+        renewal->config.version = node->stored_version;
+    renewal->config.term = term;
+    if (renewal_build(&renewal->config, &bb, &doc, &err) == VD_OK) {
+        vdp_replication_config_t fields = {renewal->config.version};
+        node->config_under_way = true;
+        (void)repl_storage_ask(node->storage, &vdp_replication_config, &fields,
+                               vd_slice(doc.data, doc.len), 30000, config_renewed, renewal);
+    } else {
+        vd_log(VD_LOG_ERROR, "the configuration can't be written", "error=%d", err.code);
+        vd_free(renewal);
+    }
+    vd_bb_done(&bb);
 }
 
 /* ---- storage ---- */
@@ -206,7 +261,7 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
         repl_pull_reset(node);
         repl_resync_reset(node);
         node->config_under_way = false;
-        node->stored_version = 0;
+        node->stored_version = node->stored_term = 0;
         node->topology_due = node->positions_due = true;
         node->status_at_ms = 0;
     }
@@ -216,7 +271,8 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
         (void)vd_value_as_int64(vd_bson_get(doc, "term"), &term);
         node->stored_version = version;
         node->stored_term = term;
-        if (repl_config_newer(term, version, node->config))
+        /* (What we are handing over is acted by when it is on the disk.) */
+        if (repl_config_newer(term, version, node->config) && !node->config_under_way)
             adopt_logged(node, doc, "storage");
     } else if (node->found_set && node->config->version == 0 && state->ready && !state->loading) {
         /* Also with data: a node that was alone so far. */
@@ -335,12 +391,19 @@ static vd_slice_t config_for(repl_node_t *node, int64_t term, int64_t version)
                : VD_SLICE_NULL;
 }
 
+/* Who leads goes by its own, until it has made that one of its term. */
+static bool may_adopt(const repl_node_t *node, const vdp_peer_status_t *said)
+{
+    return repl_config_newer(said->config_term, said->config_version, node->config) &&
+           (!repl_leads(node) || said->config_term >= (int64_t)node->role.term);
+}
+
 /* Of a heartbeat, or of its answer (answers: sent_ms is of ours). */
 static void peer_said(repl_node_t *node, repl_conn_t *conn, const vdp_peer_status_t *said,
                       vd_slice_t body, bool answers)
 {
     vd_error_t err = VD_ERROR_INIT;
-    if (body.len != 0 && repl_config_newer(said->config_term, said->config_version, node->config) &&
+    if (body.len != 0 && may_adopt(node, said) &&
         vd_bson_validate(body, VD_BSON_CHECK_UTF8, 16, &err) == VD_OK)
         adopt_logged(node, (vd_bson_t){body.data, (uint32_t)body.len},
                      repl_conn_greeting(conn)->node);
@@ -622,7 +685,7 @@ static void tick(void *context)
         repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_PEER_LOST, .from = member->id});
     }
     repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_TICK});
-    config_tick(node);
+    repl_config_tick(node);
     repl_pull_tick(node);
     repl_resync_tick(node);
     if (now >= node->status_at_ms) {
@@ -634,6 +697,12 @@ static void tick(void *context)
 static void rate_tick(void *context)
 {
     repl_send_tick(context);
+}
+
+/* As leader; the clock is the host's, and so storage's. */
+static uint64_t lease_until(const repl_node_t *node)
+{
+    return node->role.forced ? UINT64_MAX : node->role.lease_until_ms;
 }
 
 static void tell_positions(repl_node_t *node)
@@ -654,7 +723,8 @@ static void tell_positions(repl_node_t *node)
         vdp_position_write(records + len, &position);
         len += VDP_POSITION_BYTES;
     }
-    vdp_replication_positions_t fields = {node->role.term, node->majority};
+    node->told_lease_ms = lease_until(node);
+    vdp_replication_positions_t fields = {node->role.term, node->majority, node->told_lease_ms};
     repl_storage_tell(node->storage, &vdp_replication_positions, &fields, vd_slice(records, len));
 }
 
@@ -663,7 +733,8 @@ static bool send_due(void *context)
 {
     repl_node_t *node = context;
     bool told = false;
-    if (node->positions_due && repl_leads(node)) {
+    bool renewed = node->told_lease_ms != lease_until(node);
+    if ((node->positions_due || renewed) && repl_leads(node)) {
         tell_positions(node);
         told = true;
     }
@@ -671,7 +742,7 @@ static bool send_due(void *context)
     if (node->majority_due && repl_leads(node)) {
         repl_ship_majority(node);
     } else if (node->majority_due) {
-        vdp_replication_positions_t fields = {node->role.term, node->pull.majority};
+        vdp_replication_positions_t fields = {node->role.term, node->pull.majority, 0};
         repl_storage_tell(node->storage, &vdp_replication_positions, &fields, VD_SLICE_NULL);
         told = true;
     }

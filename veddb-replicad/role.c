@@ -175,7 +175,7 @@ static void abandon(repl_role_t *role, const char *why, repl_actions_t *actions)
 
 /* Whatever we are, we agree to a newer term that belongs to `owner`. */
 static void agree(repl_role_t *role, uint64_t term, uint32_t owner, uint32_t fence_from,
-                  repl_actions_t *actions)
+                  uint64_t fence_position, repl_actions_t *actions)
 {
     if (is_leading(role))
         step_down(role, "a newer term", actions);
@@ -184,6 +184,7 @@ static void agree(repl_role_t *role, uint64_t term, uint32_t owner, uint32_t fen
     else
         become_follower(role, actions);
     role->fence_from = fence_from;
+    role->fence_position = fence_position;
     int wanted =
         role->storage_role == VDP_ROLE_RECOVERING ? VDP_ROLE_RECOVERING : VDP_ROLE_SECONDARY;
     ask_storage(role, term, wanted, owner, actions);
@@ -252,6 +253,7 @@ static void storage_found(repl_role_t *role, const repl_event_t *event, repl_act
 
 static void on_storage(repl_role_t *role, const repl_event_t *event, repl_actions_t *actions)
 {
+    role->floor = event->floor;
     if (!role->storage_up || (event->term != role->term && !role->role_asked)) {
         storage_found(role, event, actions);
         return;
@@ -292,6 +294,15 @@ static void answer_fence(const repl_role_t *role, uint32_t member, bool granted,
     action->heard_ms = role->now_ms - role->term_heard_ms;
 }
 
+/* Half loaded: we don't have what we once acknowledged. Our vote counts for one who has: who led
+ * the term in which it was dropped, or the next whom we heard leading; or whose log is not older
+ * than ours was. */
+static bool may_grant(const repl_role_t *role, uint32_t to, uint64_t position, uint64_t term)
+{
+    return role->storage_role != VDP_ROLE_RECOVERING || to == role->owner ||
+           (role->floor != 0 && !repl_role_newer(role->floor, position, term));
+}
+
 static void term_agreed(repl_role_t *role)
 {
     role->owner_resigned = false;
@@ -317,15 +328,15 @@ static void on_role_set(repl_role_t *role, const repl_event_t *event, repl_actio
     if (!role->role_asked || event->term != role->asked_term ||
         (event->role != role->asked_role && !load))
         return;
-    bool may_grant = event->role != VDP_ROLE_RECOVERING || role->asked_leader == role->owner;
     role->role_asked = false;
     role->storage_role = event->role;
+    bool granted = may_grant(role, role->asked_leader, role->fence_position, role->asked_term);
     role->position = event->position;
     role->owner = role->asked_leader;
     if (role->asked_term != role->term)
         term_agreed(role);
     if (role->fence_from != 0)
-        answer_fence(role, role->fence_from, may_grant, actions);
+        answer_fence(role, role->fence_from, granted, actions);
     role->fence_from = 0;
 
     bool primary = role->asked_role == VDP_ROLE_PRIMARY;
@@ -388,7 +399,7 @@ static void leader_heard(repl_role_t *role, const repl_event_t *event, repl_acti
     if (event->term > role->term) {
         /* An agreement under way is ended first; the next heartbeat comes soon. */
         if (!role->role_asked)
-            agree(role, event->term, event->from, 0, actions);
+            agree(role, event->term, event->from, 0, 0, actions);
         return;
     }
     if (event->term < role->term || (role->role_asked && role->asked_term > event->term))
@@ -454,18 +465,15 @@ static void on_fence(repl_role_t *role, const repl_event_t *event, repl_actions_
         role->state == REPL_REMOVED)
         return;
     role->known_term = later(role->known_term, event->term);
-    /* Half loaded: it does not have what it once acknowledged. The one who led the term in which it
-     * dropped that, or the next whom it heard leading, has it: for that one alone its vote counts.
-     */
-    bool may_grant = role->storage_role != VDP_ROLE_RECOVERING || event->from == role->owner;
+    bool granted = may_grant(role, event->from, event->position, event->term);
     if (role->role_asked) {
         if (event->term <= role->asked_term && role->fence_from != event->from)
             answer_fence(role, event->from, false, actions);
-    } else if (event->term > role->term && may_grant)
-        agree(role, event->term, event->from, event->from, actions);
+    } else if (event->term > role->term && granted)
+        agree(role, event->term, event->from, event->from, event->position, actions);
     else
         answer_fence(role, event->from,
-                     may_grant && event->term == role->term && event->from == role->owner, actions);
+                     granted && event->term == role->term && event->from == role->owner, actions);
 }
 
 static void on_fenced(repl_role_t *role, const repl_event_t *event, repl_actions_t *actions)
