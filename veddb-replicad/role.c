@@ -430,19 +430,19 @@ static void on_peer(repl_role_t *role, const repl_event_t *event, repl_actions_t
     peer->position = event->position;
     peer->leader = event->leader;
     role->known_term = later(role->known_term, event->term);
-    if (!role->storage_up || role->state == REPL_REMOVED || role->state == REPL_STARTING)
-        return;
-    if (event->sent_ms != 0 && event->term == role->term)
-        peer->answered_ms = later(peer->answered_ms, event->sent_ms);
-    /* Our answer to it, of the same term, counts there: remembered for those who fence us later. A
-     * candidate counts answers in a term of its own alone; one whose storage has not agreed yet
-     * still speaks in the term of the primary that is gone. */
+    /* Our answer to it, of the same term, counts there, also while our storage is away: remembered
+     * for those who fence us later. A candidate counts answers in a term of its own alone; one
+     * whose storage has not agreed yet still speaks in the term of the primary that is gone. */
     bool seeks = event->state == REPL_CANDIDATE || event->state == REPL_CLAIMING;
     bool leads = event->state == REPL_LEADER || event->state == REPL_HANDING_OVER;
     bool is_owner = role->owner == event->from;
     if (event->term == role->term &&
         (leads || (seeks && (role->owner == 0 || (is_owner && !role->owner_resigned)))))
         role->answered_primary_ms = role->now_ms;
+    if (!role->storage_up || role->state == REPL_REMOVED || role->state == REPL_STARTING)
+        return;
+    if (event->sent_ms != 0 && event->term == role->term)
+        peer->answered_ms = later(peer->answered_ms, event->sent_ms);
     /* The term is its own, and it does not lead it: it never will again (or never has). What we
      * answered it in this term binds nobody any more; what we had answered before still does. */
     if (event->term == role->term && is_owner && !leads && !seeks) {
@@ -949,15 +949,11 @@ static void advance(repl_role_t *role, repl_actions_t *actions)
 
 void repl_role_init(repl_role_t *role, const repl_role_options_t *options, uint64_t now_ms)
 {
-    VD_ASSERT(options->member_count <= REPL_MEMBERS_MAX);
+    VD_ASSERT(options->member_count == 0);
     VD_ASSERT(options->margin_ms < options->lease_ms && options->heartbeat_ms > 0);
     memset(role, 0, sizeof *role);
     role->options = *options;
     role->now_ms = now_ms;
-    /* What we answered before a restart is forgotten: it may have been just now. */
-    role->answered_primary_ms = role->term_heard_ms = now_ms;
-    for (uint32_t i = 0; i < options->member_count; i++)
-        role->peers[i].id = options->members[i].id;
 }
 
 void repl_role_configure(repl_role_t *role, const repl_role_options_t *options,
@@ -977,7 +973,8 @@ void repl_role_configure(repl_role_t *role, const repl_role_options_t *options,
         role->peers[i].id = options->members[i].id;
     }
     /* Whoever comes in promises the primary that let it in one lease, as if it had answered it. It
-     * hears of the configuration after the primary made it. */
+     * hears of the configuration after the primary made it. So does whoever has restarted: what it
+     * answered before is forgotten, and may have been just now. */
     if (repl_votes_self(&old) == NULL && repl_votes_self(role) != NULL)
         role->answered_primary_ms = role->term_heard_ms = role->now_ms;
     if (repl_votes_self(role) == NULL) {

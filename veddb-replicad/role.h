@@ -175,6 +175,7 @@ typedef struct {
     repl_role_peer_t peers[REPL_MEMBERS_MAX];
 } repl_role_t;
 
+/* A member of nothing yet: repl_role_configure makes it one. */
 void repl_role_init(repl_role_t *role, const repl_role_options_t *options, uint64_t now_ms);
 /* A new configuration: members come and go; the state stays as far as it still makes sense. */
 void repl_role_configure(repl_role_t *role, const repl_role_options_t *options,

@@ -105,20 +105,33 @@ static void begin(sim_t *sim, uint64_t seed, bool trace)
 
 /* ---- faults ---- */
 
+static void cut_off_leader(sim_t *sim)
+{
+    for (int i = 0; i < sim->profile.count; i++)
+        for (int j = 0; j < sim->profile.count; j++)
+            if (sim->nodes[i].role.state == REPL_LEADER)
+                sim->cut[i][j] = sim->cut[j][i] = true;
+}
+
 static void fault_network(sim_t *sim)
 {
     int count = sim->profile.count;
-    uint64_t shape = sim_below(sim, 5);
+    uint64_t shape = sim_below(sim, 6);
     if (shape == 0) { /* whole again */
         memset(sim->cut, 0, sizeof sim->cut);
     } else if (shape == 1) { /* one way */
         sim->cut[sim_below(sim, (uint64_t)count)][sim_below(sim, (uint64_t)count)] = true;
     } else if (shape == 4) { /* who leads is cut off, and an operator comes at once */
-        for (int i = 0; i < count; i++)
-            for (int j = 0; j < count; j++)
-                if (sim->nodes[i].role.state == REPL_LEADER)
-                    sim->cut[i][j] = sim->cut[j][i] = true;
+        cut_off_leader(sim);
         sim_schedule(sim, SIM_OPERATOR, -1, sim_below(sim, 1000000))->state = 1;
+    } else if (shape == 5) { /* one that follows does not reach who leads; all others do */
+        int follower = (int)sim_below(sim, (uint64_t)count);
+        for (int i = 0; i < count; i++)
+            if (sim->nodes[i].role.state == REPL_LEADER)
+                sim->cut[i][follower] = sim->cut[follower][i] = true;
+        sim_event_t *event = sim_schedule(sim, SIM_OPERATOR, -1, sim_below(sim, 2000000));
+        event->state = 2;
+        event->from = follower;
     } else { /* two sides; 3: only one way */
         uint64_t sides = sim_below(sim, 1u << count);
         for (int i = 0; i < count; i++)
@@ -131,6 +144,7 @@ static void fault_network(sim_t *sim)
               : shape == 1 ? "one link is cut one way"
               : shape == 2 ? "two sides"
               : shape == 4 ? "who leads is cut off"
+              : shape == 5 ? "one does not reach who leads"
                            : "two sides, one way");
 }
 
@@ -166,7 +180,7 @@ static void fault_node(sim_t *sim)
         break;
     case 3:
         if (n->up && n->storage.up)
-            sim_storage_restart(sim, node);
+            sim_storage_restart(sim, node, 2000000);
         break;
     case 6: /* one that follows, while who leads goes on */
         node = (int)sim_below(sim, (uint64_t)sim->profile.count);
@@ -186,6 +200,26 @@ static void fault_node(sim_t *sim)
         n->wall_s += (int64_t)sim_below(sim, 40) - 20;
         sim_trace(sim, "node %d: %s disk, calendar jumps", node + 1,
                   n->slow_disk ? "slow" : "fast");
+    }
+}
+
+/* What they have promised must outlive this; also where they hear no more of who leads, whose lease
+ * rests on it. */
+static void disturb(sim_t *sim, int seeks)
+{
+    if (sim->healed)
+        return;
+    if (sim_chance(sim, 0.5))
+        cut_off_leader(sim);
+    for (int i = 0; i < sim->profile.count; i++) {
+        const sim_node_t *n = &sim->nodes[i];
+        if (i == seeks || !n->up || !n->storage.up || n->role.state != REPL_FOLLOWER ||
+            sim_chance(sim, 0.3))
+            continue;
+        if (sim_chance(sim, 0.5))
+            sim_replicad_restart(sim, i);
+        else
+            sim_storage_restart(sim, i, 200000);
     }
 }
 
@@ -292,6 +326,15 @@ static bool may_vote(const sim_t *sim, int node)
     return false;
 }
 
+static void promote(sim_t *sim, int node)
+{
+    const sim_node_t *n = &sim->nodes[node];
+    if (!n->up || n->paused_until_us > sim->now_us)
+        return;
+    sim_trace(sim, "operator: promote at node %d", node + 1);
+    sim_node_role(sim, node, (repl_event_t){.kind = REPL_EVENT_PROMOTE, .ticket = sim->orders});
+}
+
 static void operate(sim_t *sim, bool once)
 {
     int node = (int)sim_below(sim, (uint64_t)sim->profile.count);
@@ -383,7 +426,13 @@ static void handle(sim_t *sim, const sim_event_t *event)
         maintain(sim);
         break;
     case SIM_OPERATOR:
-        operate(sim, event->state == 1);
+        if (event->state == 2)
+            promote(sim, event->from);
+        else
+            operate(sim, event->state == 1);
+        break;
+    case SIM_DISTURB:
+        disturb(sim, event->from);
         break;
     case SIM_RESTART:
         if (!sim->nodes[event->node].up && !sim->nodes[event->node].gone)

@@ -475,6 +475,7 @@ void sim_node_role(sim_t *sim, int node, repl_event_t event)
     static int depth;
     sim_node_t *n = &sim->nodes[node];
     bool led = n->role.state == REPL_LEADER, forced = n->role.forced;
+    bool sought = n->role.state == REPL_CANDIDATE;
     VD_ASSERT(depth < 8);
     repl_actions_t *actions = &lists[depth++];
     actions->count = 0;
@@ -482,6 +483,9 @@ void sim_node_role(sim_t *sim, int node, repl_event_t event)
     repl_role_step(&n->role, &event, actions);
     if (n->role.state == REPL_LEADER && !led)
         sim_check_leader(sim, node, forced);
+    if (n->role.state == REPL_CANDIDATE && !sought && !sim->healed &&
+        sim_chance(sim, n->role.by_operator ? 0.6 : 0.1))
+        sim_schedule(sim, SIM_DISTURB, -1, sim_below(sim, 2) * sim_below(sim, 300000))->from = node;
     sim_node_act(sim, node, actions);
     depth--;
 }
@@ -596,12 +600,12 @@ void sim_replicad_restart(sim_t *sim, int node)
     replicad_start(sim, node);
 }
 
-void sim_storage_restart(sim_t *sim, int node)
+void sim_storage_restart(sim_t *sim, int node, uint64_t within_us)
 {
     sim_trace(sim, "node %d: storage crashes", node + 1);
     storage_stop(sim, node);
     sim_node_role(sim, node, (repl_event_t){.kind = REPL_EVENT_STORAGE_LOST});
-    sim_schedule(sim, SIM_STORAGE_UP, node, 100000 + sim_below(sim, 2000000));
+    sim_schedule(sim, SIM_STORAGE_UP, node, 20000 + sim_below(sim, within_us));
 }
 
 void sim_node_event(sim_t *sim, const sim_event_t *event)

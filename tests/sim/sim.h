@@ -45,6 +45,7 @@ typedef enum {
     SIM_ETCD_REPLY, /* from etcd */
     SIM_CLIENT,     /* a write at every storage that takes one */
     SIM_FAULT,      /* the next fault */
+    SIM_DISTURB,    /* replicad or storage of those that vote, just when another seeks */
     SIM_RESTART,    /* node */
     SIM_STORAGE_UP, /* node: storage alone restarted, or replicad alone */
     SIM_OPERATOR,
@@ -179,7 +180,8 @@ __attribute__((format(printf, 2, 3))) void sim_fail(sim_t *sim, const char *form
 void sim_node_start(sim_t *sim, int node);
 void sim_node_crash(sim_t *sim, int node);
 void sim_replicad_restart(sim_t *sim, int node);
-void sim_storage_restart(sim_t *sim, int node);
+/* It is back within that. */
+void sim_storage_restart(sim_t *sim, int node, uint64_t within_us);
 void sim_node_event(sim_t *sim, const sim_event_t *event);
 void sim_node_role(sim_t *sim, int node, repl_event_t event);
 void sim_node_act(sim_t *sim, int node, const repl_actions_t *actions);
