@@ -82,31 +82,6 @@ typedef struct {
     int why;
 } lookup_t;
 
-bool repl_address_parse(const char *address, char *host, size_t host_size, uint16_t *ret_port)
-{
-    const char *colon = strrchr(address, ':');
-    if (colon == NULL || colon == address)
-        return false;
-    const char *from = address;
-    size_t len = (size_t)(colon - address);
-    if (from[0] == '[') {
-        if (len < 3 || from[len - 1] != ']')
-            return false;
-        from++, len -= 2;
-    } else if (memchr(from, ':', len) != NULL) {
-        return false; /* an IPv6 address without brackets */
-    }
-    char *end = NULL;
-    unsigned long port = strtoul(colon + 1, &end, 10);
-    if (colon[1] < '0' || colon[1] > '9' || *end != '\0' || port == 0 || port > 65535 ||
-        len + 1 > host_size)
-        return false;
-    memcpy(host, from, len);
-    host[len] = '\0';
-    *ret_port = (uint16_t)port;
-    return true;
-}
-
 /* ---- a connection's end ---- */
 
 static void note_error(repl_conn_t *conn, const char *why)
@@ -282,24 +257,6 @@ void repl_conn_close(repl_conn_t *conn, const char *why)
 
 /* ---- greeting ---- */
 
-static void copy_text(char *out, size_t size, vd_slice_t text)
-{
-    (void)snprintf(out, size, "%.*s", VD_SLICE_FMT(text));
-}
-
-static void greeting_from(repl_greeting_t *greeting, const vdp_peer_hello_t *hello)
-{
-    copy_text(greeting->node, sizeof greeting->node, hello->node);
-    copy_text(greeting->set, sizeof greeting->set, hello->set);
-    copy_text(greeting->peer, sizeof greeting->peer, hello->peer);
-    copy_text(greeting->host, sizeof greeting->host, hello->host);
-    greeting->has_set_id = hello->set_id.len == 12;
-    if (greeting->has_set_id)
-        memcpy(greeting->set_id, hello->set_id.data, 12);
-    greeting->config_version = hello->config_version;
-    greeting->config_term = hello->config_term;
-}
-
 static void say_hello(repl_conn_t *conn, const vdp_message_t *message, uint64_t request)
 {
     vdp_peer_hello_t hello = {.protocol = VDP_PEER_PROTOCOL};
@@ -330,19 +287,10 @@ static int read_greeting(repl_conn_t *conn, const vdp_message_t *message, vd_sli
     int rc = vdp_decode(message, rest, &hello, NULL, err);
     if (rc != VD_OK)
         return rc;
-    greeting_from(&conn->greeting, &hello);
-    if (hello.protocol != VDP_PEER_PROTOCOL)
-        return vd_error_set(err, VD_ERR_PROTOCOL, "it speaks protocol %u, we speak %d",
-                            hello.protocol, VDP_PEER_PROTOCOL);
     char host[VDP_PEER_ADDRESS_MAX + 1];
-    uint16_t port;
-    for (size_t i = 0; i < hello.node.len; i++)
-        if (hello.node.data[i] <= ' ' || hello.node.data[i] == '"' || hello.node.data[i] == 0x7f) {
-            conn->greeting.node[0] = '\0'; /* it stands in log lines */
-            return vd_error_set(err, VD_ERR_PROTOCOL, "its name has blanks or quotes in it");
-        }
-    if (hello.node.len == 0 || !repl_address_parse(conn->greeting.peer, host, sizeof host, &port))
-        return vd_error_set(err, VD_ERR_PROTOCOL, "it has no name or no address of its own");
+    rc = repl_greeting_read(&hello, &conn->greeting, host, err);
+    if (rc != VD_OK)
+        return rc;
     /* Whom we dialed was checked by its address in the handshake. */
     rc = conn->link != NULL ? VD_OK : repl_certificate_names(conn->ssl, host, err);
     if (rc == VD_OK)

@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #define FORCED_STEP 16u /* terms that a forced promote leaves out */
+#define TRIES_MAX   4u
 
 /* ---- actions ---- */
 
@@ -170,7 +171,9 @@ static void abandon(repl_role_t *role, const char *why, repl_actions_t *actions)
     become_follower(role, actions);
     release(role, actions);
     answer(role, VD_ERR_OPERATION_FAILED, why, actions);
-    role->retry_at_ms = role->now_ms + 2 * role->options.heartbeat_ms + jitter(role);
+    /* Wider each time: where disks are slow two get in each other's way for longer. */
+    role->tries += role->tries < TRIES_MAX;
+    role->retry_at_ms = role->now_ms + 2 * role->options.heartbeat_ms + role->tries * jitter(role);
 }
 
 /* Whatever we are, we agree to a newer term that belongs to `owner`. */
@@ -212,6 +215,7 @@ static void seek(repl_role_t *role, uint64_t term, bool no_wait, repl_actions_t 
 static void lead(repl_role_t *role, repl_actions_t *actions)
 {
     role->state = REPL_LEADER;
+    role->tries = 0;
     role->leader = role->options.self;
     role->handover_to = 0;
     role->stopped = false;
@@ -414,7 +418,7 @@ static void leader_heard(repl_role_t *role, const repl_event_t *event, repl_acti
     if (is_seeking(role))
         abandon(role, "another leads this term", actions);
     role->leader = event->from;
-    role->alone_since_ms = 0;
+    role->alone_since_ms = role->tries = 0;
     follow(role, event->from, false, actions);
 }
 

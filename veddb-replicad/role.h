@@ -166,6 +166,7 @@ typedef struct {
     uint64_t term_heard_ms;       /* the same, when we agreed to `term`: of older ones */
     uint64_t alone_since_ms;      /* nobody leads and we may seek; 0 = not so */
     uint64_t retry_at_ms;
+    uint64_t tries;          /* given up since anybody led; counted up to a few */
     uint64_t sent_ms;        /* of the last FENCE, CLAIM, RENEW or request to hand over */
     uint64_t final_position; /* handing over: nothing is written above */
     uint64_t step_down_wait_ms;
