@@ -8,7 +8,6 @@
  * - We lead from ROLE_SET(primary) on, never because storage says that it is primary. */
 #include "veddb-replicad/role_private.h"
 
-
 /* ---- storage ---- */
 
 static void storage_found(repl_role_t *role, const repl_event_t *event, repl_actions_t *actions)
