@@ -348,7 +348,7 @@ int stor_replication_role_set(stor_storage_t *storage, stor_session_t *session, 
 
 void stor_replication_lease(stor_storage_t *storage, uint64_t term, uint64_t until_ms)
 {
-    if (term == stor_replication_term(storage))
+    if (until_ms != 0 && term == stor_replication_term(storage))
         atomic_store(&storage->replication->lease_until_ms, until_ms);
 }
 
