@@ -101,7 +101,7 @@ typedef struct {
 typedef struct {
     uint64_t term, majority;
     uint64_t lease_until_ms; /* of the host's monotonic clock: storage commits no write later, but
-                                for a newer one of these; UINT64_MAX: no end; 0: not told */
+                                for a newer one of these; UINT64_MAX: no end; 0: of a follower */
 } vdp_replication_positions_t;
 #define VDP_POSITION_BYTES 32
 typedef struct {

@@ -93,7 +93,7 @@ void stor_replication_request_leave(stor_request_t *request);
  * the lease is over: from then on another may lead, whether replicad is there to say so or not. */
 VD_MUST_CHECK int stor_replication_request_commit(const stor_request_t *request, vd_error_t *err);
 /* As primary of that term we lead until then, unless replicad says a later time. UINT64_MAX:
- * without an end; 0: not known. */
+ * without an end; 0: nothing is said, what was said before stays. */
 void stor_replication_lease(stor_storage_t *storage, uint64_t term, uint64_t until_ms);
 /* Replicad said something (the link's thread, for every message): it is there to renew. */
 void stor_replication_heard(stor_storage_t *storage);

@@ -336,6 +336,7 @@ Test(replication_link, nothing_is_committed_after_the_lease)
     cr_assert_eq(stor_replication_request_commit(&request, &err),
                  VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE);
     lease(1, UINT64_MAX); /* of a term that is over */
+    lease(2, 0);          /* of one that does not lead */
     cr_assert_eq(stor_replication_request_commit(&request, &err),
                  VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE);
     lease(2, UINT64_MAX);
