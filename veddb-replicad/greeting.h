@@ -2,8 +2,8 @@
  *
  * Duty:    HELLO or WELCOME checked and copied: it speaks our protocol, has a name that may stand
  * in a log line (no blanks, quotes or control characters) and an address. Whether its certificate
- * says the same is peers.c's, whether it may be spoken with its user's. Threads: any. Limits: those
- * of proto/peer.h. Errors: VD_ERR_PROTOCOL. */
+ * says the same is for peers.c, whether it may be spoken with for its user. Threads: any. Limits:
+ * those of proto/peer.h. Errors:  VD_ERR_PROTOCOL. */
 #pragma once
 #include "proto/peer.h"
 
