@@ -87,7 +87,8 @@ static void forced_over(sim_t *sim)
         return;
     for (int i = 0; i < sim->profile.count; i++) {
         const sim_node_t *n = &sim->nodes[i];
-        if (n->up && n->role.forced) /* also one that this configuration does not name any more */
+        /* Also one that this configuration does not name any more. */
+        if ((n->up && n->role.forced) || n->storage.term > sim->nodes[leads].role.term)
             return;
         if (!sim_config_has(sim, sim->nodes[leads].config, i))
             continue;
