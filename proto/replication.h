@@ -42,6 +42,8 @@ typedef struct {
     vd_slice_t leader; /* whom ROLE named last (the row "leader"); empty: not known */
     /* While loading: the copy that LOAD_BEGIN can go on with, and the node that gives it. */
     vd_slice_t load_snapshot, load_source;
+    uint64_t floor; /* while loading: the newest that was here before, so no acknowledgement was of
+                       anything above; 0: not known, or there was nothing */
 } vdp_replication_state_t;
 
 /* Answered when it is durable and, for less than primary, when no write is under way any more.
@@ -49,7 +51,7 @@ typedef struct {
 typedef struct {
     uint64_t term;
     uint32_t role;
-    vd_slice_t leader; /* name of the primary's node, or empty */
+    vd_slice_t leader; /* name of the primary's node; empty: of the same term as before, it stays */
 } vdp_replication_role_t;
 typedef struct {
     uint64_t term;
@@ -98,6 +100,8 @@ typedef struct {
  * `majority` is looked at by secondaries only: a primary counts by itself. */
 typedef struct {
     uint64_t term, majority;
+    uint64_t lease_until_ms; /* of the host's monotonic clock: storage commits no write later, but
+                                for a newer one of these; UINT64_MAX: no end; 0: of a follower */
 } vdp_replication_positions_t;
 #define VDP_POSITION_BYTES 32
 typedef struct {
@@ -108,7 +112,8 @@ typedef struct {
 void vdp_position_write(uint8_t out[VDP_POSITION_BYTES], const vdp_position_t *position);
 void vdp_position_read(const uint8_t in[VDP_POSITION_BYTES], vdp_position_t *ret_position);
 
-/* To a primary: journals the new configuration (body) if its version is the present one + 1. */
+/* To a primary: journals the new configuration (body) if its version is the present one + 1, or its
+ * term is newer and its version not older. */
 typedef struct {
     int64_t version;
 } vdp_replication_config_t;

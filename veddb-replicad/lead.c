@@ -99,7 +99,8 @@ static void role_set(void *context, const repl_answer_t *answer)
     }
     if (ask.role == VDP_ROLE_PRIMARY) {
         node->leader_first = set.newest;
-        node->majority = node->config_at = 0;
+        node->majority = 0;
+        node->config_at = UINT64_MAX;
     } else {
         repl_pull_position(node, set.newest, set.newest);
     }
@@ -110,6 +111,7 @@ static void role_set(void *context, const repl_answer_t *answer)
                                          .role = load ? VDP_ROLE_RECOVERING : ask.role,
                                          .position = load ? 0 : set.newest});
     node->positions_due = node->topology_due = true;
+    repl_config_tick(node);
 }
 
 static void set_role(repl_node_t *node, const repl_action_t *action)

@@ -110,8 +110,8 @@ typedef struct repl_node {
     uint32_t event_count;
     bool stepping;
     uint64_t leader_first; /* our first entry of the term that we lead */
-    uint64_t config_at;    /* the last configuration that we journaled in it; 0: none */
-    uint64_t majority;     /* as leader: newest that is on a majority's disks */
+    uint64_t config_at; /* the last configuration that we journaled in it; UINT64_MAX: none yet */
+    uint64_t majority;  /* as leader: newest that is on a majority's disks */
 
     repl_marks_t marks; /* of the newest position: lag in time */
     repl_pull_t pull;
@@ -122,6 +122,7 @@ typedef struct repl_node {
     vd_list_t tickets; /* ask.c */
     uint64_t ticket_last;
 
+    uint64_t told_lease_ms; /* the lease's end, as storage was told */
     bool positions_due, majority_due, announce_due, topology_due, again;
     int64_t topology_version;
     uint64_t status_at_ms, rollbacks;
@@ -137,20 +138,45 @@ static inline const repl_storage_state_t *repl_state(const repl_node_t *node)
 {
     return repl_storage_state(node->storage);
 }
+/* The configuration in force is of our term: its leader has it on its disk. */
+static inline bool repl_config_of_term(const repl_node_t *node)
+{
+    return node->config->term == (int64_t)node->role.term;
+}
 static inline bool repl_leads(const repl_node_t *node)
 {
     return node->role.state == REPL_LEADER;
 }
 
 /* ---- replicad.c ---- */
+/* What storage says of role, term and position, to the role. */
+void repl_tell_role(repl_node_t *node);
+/* While it loads, or is about to: whoever has this has all that this node ever acknowledged. */
+uint64_t repl_floor(const repl_node_t *node);
+
+/* ---- config.c ---- */
 repl_member_t *repl_member_by_id(repl_node_t *node, uint32_t id); /* NULL: not there */
 repl_member_t *repl_member_of(repl_node_t *node, repl_conn_t *conn);
 const char *repl_member_name(const repl_node_t *node, uint32_t id); /* "" if not there */
 /* A newer configuration: members, role and links follow. */
 VD_MUST_CHECK int repl_adopt(repl_node_t *node, vd_bson_t doc, vd_error_t *err);
+/* The same; a failure is logged. */
+void repl_adopt_logged(repl_node_t *node, vd_bson_t doc, const char *from);
+/* A set of our own, of one. */
+void repl_config_begin(repl_node_t *node);
+/* A primary journals its configuration as of its own term. */
+void repl_config_tick(repl_node_t *node);
+
+/* ---- messages.c ---- */
+/* For peers.h: context is the node. */
+void repl_peer_greet(void *context, vdp_peer_hello_t *hello);
+int repl_peer_check(void *context, const repl_greeting_t *greeting, vd_error_t *err);
+void repl_peer_item(void *context, repl_conn_t *conn, const vdp_envelope_t *envelope,
+                    vd_slice_t rest);
+void repl_beat_send(void *context, repl_conn_t *conn);
 /* Our state as HEARTBEAT and STATUS tell it. */
 vdp_peer_status_t repl_own_status(repl_node_t *node);
-void repl_heartbeat(repl_node_t *node);
+void repl_heartbeat(repl_node_t *node); /* to all, now */
 
 /* ---- lead.c: the role is stepped, its actions are done ---- */
 void repl_lead_configure(repl_node_t *node);

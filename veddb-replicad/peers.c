@@ -2,7 +2,7 @@
  *
  * A connection is freed at the end of the turn in which it died, so that a handler may close what
  * it was called for. */
-#include "veddb-replicad/peers.h"
+#include "veddb-replicad/peers_private.h"
 
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
@@ -25,87 +25,10 @@
 #define READ_BYTES        (64 * 1024)
 #define TURN_BYTES_MAX    (1024 * 1024) /* read from one connection before others have their turn */
 #define GREETING_MS       5000          /* from the first byte to WELCOME */
-#define REDIAL_MS         100
-#define REDIAL_MAX_MS     2000
 #define TICK_MS           100
 #define ACCEPTS_PER_TURN  16
 #define STRANGERS_MAX     64 /* connections that have not greeted yet */
 #define KEEP_BUFFER_BYTES (256 * 1024)
-
-typedef enum { CONNECTING, HANDSHAKE, GREETING, OPEN, DEAD } conn_state_t;
-
-struct repl_conn {
-    vd_node_t node;
-    repl_peers_t *peers;
-    repl_link_t *link; /* NULL: accepted */
-    int fd;
-    SSL *ssl;
-    vd_source_t *source;
-    unsigned events;
-    conn_state_t state;
-    bool told_up, read_wants_write, again, closing, has_failed;
-    uint64_t opened_ms, heard_ms, tag;
-    vd_buf_t in, out;
-    repl_calls_t calls;
-    repl_greeting_t greeting;
-    char other[80]; /* address, for logs */
-};
-
-struct repl_link {
-    vd_node_t node;
-    repl_peers_t *peers;
-    char address[VDP_PEER_ADDRESS_MAX + 1], host[VDP_PEER_ADDRESS_MAX + 1];
-    uint16_t port;
-    uint32_t users;
-    repl_conn_t *conn; /* being made, or made */
-    bool resolving;
-    uint64_t redial_at_ms, pause_ms;
-    char error[200];
-};
-
-struct repl_peers {
-    vd_loop_t *loop;
-    repl_peers_options_t options;
-    vd_tls_t *server, *client;
-    vd_source_t *listen_source, *tick_source, *step_source;
-    vd_worker_t *resolver;
-    vd_list_t conns, dead, links;
-    uint32_t conn_count, strangers;
-};
-
-typedef struct {
-    repl_peers_t *peers;
-    char address[VDP_PEER_ADDRESS_MAX + 1], host[VDP_PEER_ADDRESS_MAX + 1];
-    uint16_t port;
-    struct sockaddr_storage found;
-    socklen_t found_len; /* 0: not found */
-    int why;
-} lookup_t;
-
-bool repl_address_parse(const char *address, char *host, size_t host_size, uint16_t *ret_port)
-{
-    const char *colon = strrchr(address, ':');
-    if (colon == NULL || colon == address)
-        return false;
-    const char *from = address;
-    size_t len = (size_t)(colon - address);
-    if (from[0] == '[') {
-        if (len < 3 || from[len - 1] != ']')
-            return false;
-        from++, len -= 2;
-    } else if (memchr(from, ':', len) != NULL) {
-        return false; /* an IPv6 address without brackets */
-    }
-    char *end = NULL;
-    unsigned long port = strtoul(colon + 1, &end, 10);
-    if (colon[1] < '0' || colon[1] > '9' || *end != '\0' || port == 0 || port > 65535 ||
-        len + 1 > host_size)
-        return false;
-    memcpy(host, from, len);
-    host[len] = '\0';
-    *ret_port = (uint16_t)port;
-    return true;
-}
 
 /* ---- a connection's end ---- */
 
@@ -115,37 +38,37 @@ static void note_error(repl_conn_t *conn, const char *why)
         (void)snprintf(conn->link->error, sizeof conn->link->error, "%s", why);
 }
 
-static void die(repl_conn_t *conn, const char *why)
+void repl_conn_die(repl_conn_t *conn, const char *why)
 {
     repl_peers_t *peers = conn->peers;
     char quoted[300];
-    if (conn->state == DEAD)
+    if (conn->state == REPL_CONN_DEAD)
         return;
-    conn_state_t was = conn->state;
-    conn->state = DEAD;
+    repl_conn_state_t was = conn->state;
+    conn->state = REPL_CONN_DEAD;
     note_error(conn, why);
-    if (why != NULL && was == OPEN)
+    if (why != NULL && was == REPL_CONN_OPEN)
         vd_log(VD_LOG_INFO, "connection to a node ended", "node=%s address=%s reason=%s",
                conn->greeting.node, conn->other,
                vd_log_quote(vd_slice_str(why), quoted, sizeof quoted));
     vd_loop_remove(&conn->source);
     if (conn->ssl != NULL) {
         ERR_clear_error();
-        if (was == GREETING || was == OPEN)
+        if (was == REPL_CONN_GREETING || was == REPL_CONN_OPEN)
             (void)SSL_shutdown(conn->ssl); /* best effort; nobody waits for its answer */
         SSL_free(conn->ssl);
         conn->ssl = NULL;
     }
     (void)close(conn->fd);
     conn->fd = -1;
-    if (conn->link == NULL && was != OPEN)
+    if (conn->link == NULL && was != REPL_CONN_OPEN)
         peers->strangers--;
     if (conn->link != NULL && conn->link->conn == conn) {
         repl_link_t *link = conn->link;
         link->conn = NULL;
         link->redial_at_ms = vd_loop_now_ms(peers->loop) + link->pause_ms;
         link->pause_ms =
-            link->pause_ms * 2 < REDIAL_MAX_MS ? link->pause_ms * 2 + 1 : REDIAL_MAX_MS;
+            link->pause_ms * 2 < REPL_REDIAL_MAX_MS ? link->pause_ms * 2 + 1 : REPL_REDIAL_MAX_MS;
     }
     vd_list_remove(&conn->node);
     vd_list_push_back(&peers->dead, &conn->node);
@@ -165,9 +88,9 @@ static void conn_free(repl_conn_t *conn)
 
 static void update_events(repl_conn_t *conn)
 {
-    if (conn->state == DEAD)
+    if (conn->state == REPL_CONN_DEAD)
         return;
-    unsigned events = conn->state == CONNECTING ? VD_LOOP_WRITE : VD_LOOP_READ;
+    unsigned events = conn->state == REPL_CONN_CONNECTING ? VD_LOOP_WRITE : VD_LOOP_READ;
     if (vd_buf_len(&conn->out) != 0 || conn->read_wants_write)
         events |= VD_LOOP_WRITE;
     if (events != conn->events) {
@@ -180,19 +103,20 @@ static void update_events(repl_conn_t *conn)
 
 static void flush(repl_conn_t *conn)
 {
-    while (conn->state >= GREETING && conn->state != DEAD && vd_buf_len(&conn->out) != 0) {
+    while (conn->state >= REPL_CONN_GREETING && conn->state != REPL_CONN_DEAD &&
+           vd_buf_len(&conn->out) != 0) {
         vd_slice_t left = vd_buf_slice(&conn->out);
         ERR_clear_error();
         int n = SSL_write(conn->ssl, left.data, left.len > INT32_MAX ? INT32_MAX : (int)left.len);
         if (n <= 0) {
             int why = SSL_get_error(conn->ssl, n);
             if (why != SSL_ERROR_WANT_WRITE && why != SSL_ERROR_WANT_READ)
-                die(conn, "a write failed");
+                repl_conn_die(conn, "a write failed");
             break;
         }
         vd_buf_consume(&conn->out, (size_t)n);
     }
-    if (conn->state != DEAD && vd_buf_len(&conn->out) == 0)
+    if (conn->state != REPL_CONN_DEAD && vd_buf_len(&conn->out) == 0)
         vd_buf_shrink(&conn->out, KEEP_BUFFER_BYTES);
     update_events(conn);
 }
@@ -200,7 +124,7 @@ static void flush(repl_conn_t *conn)
 static int put(repl_conn_t *conn, const vdp_message_t *message, uint64_t request,
                const void *fields, vd_slice_t body, vd_error_t *err)
 {
-    if (conn->state == DEAD || conn->closing)
+    if (conn->state == REPL_CONN_DEAD || conn->closing)
         return vd_error_set(err, VD_ERR_CLOSED, "the connection to the node was lost");
     vdp_envelope_t envelope = {.id = message->id, .request_id = request};
     int rc = repl_frame_put(&conn->out, &envelope, message, fields, body, err);
@@ -212,7 +136,7 @@ static int put(repl_conn_t *conn, const vdp_message_t *message, uint64_t request
 int repl_conn_send(repl_conn_t *conn, const vdp_message_t *message, uint64_t request,
                    const void *fields, vd_slice_t body, vd_error_t *err)
 {
-    VD_ASSERT(conn->state == OPEN || conn->state == DEAD);
+    VD_ASSERT(conn->state == REPL_CONN_OPEN || conn->state == REPL_CONN_DEAD);
 
     int rc = put(conn, message, request, fields, body, err);
     vd_loop_again(conn->peers->loop);
@@ -235,14 +159,14 @@ static uint64_t deadline_of(const repl_conn_t *conn, uint64_t timeout_ms)
 
 int repl_conn_sign(repl_conn_t *conn, vd_slice_t text, vd_buf_t *out, vd_error_t *err)
 {
-    if (conn->state == DEAD)
+    if (conn->state == REPL_CONN_DEAD)
         return vd_error_set(err, VD_ERR_CLOSED, "the connection to the node was lost");
     return repl_seal_sign(SSL_get_privatekey(conn->ssl), text, out, err);
 }
 
 int repl_conn_verify(repl_conn_t *conn, vd_slice_t text, vd_slice_t signature, vd_error_t *err)
 {
-    if (conn->state == DEAD)
+    if (conn->state == REPL_CONN_DEAD)
         return vd_error_set(err, VD_ERR_CLOSED, "the connection to the node was lost");
     X509 *certificate = SSL_get0_peer_certificate(conn->ssl);
     return repl_seal_verify(certificate == NULL ? NULL : X509_get0_pubkey(certificate), text,
@@ -270,7 +194,7 @@ void repl_conn_forget(repl_conn_t *conn, uint64_t request)
 
 void repl_conn_close(repl_conn_t *conn, const char *why)
 {
-    if (conn->state == DEAD || conn->closing)
+    if (conn->state == REPL_CONN_DEAD || conn->closing)
         return;
     conn->closing = true;
     note_error(conn, why);
@@ -282,31 +206,13 @@ void repl_conn_close(repl_conn_t *conn, const char *why)
 
 /* ---- greeting ---- */
 
-static void copy_text(char *out, size_t size, vd_slice_t text)
-{
-    (void)snprintf(out, size, "%.*s", VD_SLICE_FMT(text));
-}
-
-static void greeting_from(repl_greeting_t *greeting, const vdp_peer_hello_t *hello)
-{
-    copy_text(greeting->node, sizeof greeting->node, hello->node);
-    copy_text(greeting->set, sizeof greeting->set, hello->set);
-    copy_text(greeting->peer, sizeof greeting->peer, hello->peer);
-    copy_text(greeting->host, sizeof greeting->host, hello->host);
-    greeting->has_set_id = hello->set_id.len == 12;
-    if (greeting->has_set_id)
-        memcpy(greeting->set_id, hello->set_id.data, 12);
-    greeting->config_version = hello->config_version;
-    greeting->config_term = hello->config_term;
-}
-
 static void say_hello(repl_conn_t *conn, const vdp_message_t *message, uint64_t request)
 {
     vdp_peer_hello_t hello = {.protocol = VDP_PEER_PROTOCOL};
     vd_error_t err = VD_ERROR_INIT;
     conn->peers->options.greet(conn->peers->options.context, &hello);
     if (put(conn, message, request, &hello, VD_SLICE_NULL, &err) != VD_OK)
-        die(conn, err.message);
+        repl_conn_die(conn, err.message);
 }
 
 static void refuse(repl_conn_t *conn, uint64_t request, const vd_error_t *why)
@@ -320,7 +226,7 @@ static void refuse(repl_conn_t *conn, uint64_t request, const vd_error_t *why)
         (void)put(conn, &vdp_failure, request, &failure, VD_SLICE_NULL, NULL); /* closed anyway */
         flush(conn);
     }
-    die(conn, why->message);
+    repl_conn_die(conn, why->message);
 }
 
 static int read_greeting(repl_conn_t *conn, const vdp_message_t *message, vd_slice_t rest,
@@ -330,19 +236,10 @@ static int read_greeting(repl_conn_t *conn, const vdp_message_t *message, vd_sli
     int rc = vdp_decode(message, rest, &hello, NULL, err);
     if (rc != VD_OK)
         return rc;
-    greeting_from(&conn->greeting, &hello);
-    if (hello.protocol != VDP_PEER_PROTOCOL)
-        return vd_error_set(err, VD_ERR_PROTOCOL, "it speaks protocol %u, we speak %d",
-                            hello.protocol, VDP_PEER_PROTOCOL);
     char host[VDP_PEER_ADDRESS_MAX + 1];
-    uint16_t port;
-    for (size_t i = 0; i < hello.node.len; i++)
-        if (hello.node.data[i] <= ' ' || hello.node.data[i] == '"' || hello.node.data[i] == 0x7f) {
-            conn->greeting.node[0] = '\0'; /* it stands in log lines */
-            return vd_error_set(err, VD_ERR_PROTOCOL, "its name has blanks or quotes in it");
-        }
-    if (hello.node.len == 0 || !repl_address_parse(conn->greeting.peer, host, sizeof host, &port))
-        return vd_error_set(err, VD_ERR_PROTOCOL, "it has no name or no address of its own");
+    rc = repl_greeting_read(&hello, &conn->greeting, host, err);
+    if (rc != VD_OK)
+        return rc;
     /* Whom we dialed was checked by its address in the handshake. */
     rc = conn->link != NULL ? VD_OK : repl_certificate_names(conn->ssl, host, err);
     if (rc == VD_OK)
@@ -353,9 +250,9 @@ static int read_greeting(repl_conn_t *conn, const vdp_message_t *message, vd_sli
 static void become_open(repl_conn_t *conn)
 {
     repl_peers_t *peers = conn->peers;
-    conn->state = OPEN;
+    conn->state = REPL_CONN_OPEN;
     if (conn->link != NULL) {
-        conn->link->pause_ms = REDIAL_MS;
+        conn->link->pause_ms = REPL_REDIAL_MS;
         conn->link->error[0] = '\0';
     } else {
         peers->strangers--;
@@ -387,7 +284,7 @@ static void greet(repl_conn_t *conn, const vdp_envelope_t *envelope, vd_slice_t 
     }
     if (conn->link == NULL)
         say_hello(conn, &vdp_peer_welcome, envelope->request_id);
-    if (conn->state == GREETING)
+    if (conn->state == REPL_CONN_GREETING)
         become_open(conn);
 }
 
@@ -401,10 +298,10 @@ static void take_item(repl_conn_t *conn, vd_slice_t item)
     if (vdp_decode_envelope(item, &envelope, &rest, &err) != VD_OK) {
         vd_log(VD_LOG_WARN, "a node sent something that can't be read", "node=%s address=%s",
                conn->greeting.node, conn->other);
-        die(conn, err.message);
+        repl_conn_die(conn, err.message);
         return;
     }
-    if (conn->state == GREETING) {
+    if (conn->state == REPL_CONN_GREETING) {
         greet(conn, &envelope, rest);
         return;
     }
@@ -417,12 +314,13 @@ static void take_item(repl_conn_t *conn, vd_slice_t item)
 
 static void take_frames(repl_conn_t *conn)
 {
-    while (conn->state == GREETING || conn->state == OPEN) {
+    while (conn->state == REPL_CONN_GREETING || conn->state == REPL_CONN_OPEN) {
         vd_error_t err = VD_ERROR_INIT;
         vd_slice_t item;
         size_t used;
         int rc = repl_frame_take(vd_buf_slice(&conn->in),
-                                 conn->state == OPEN ? REPL_FRAME_MAX_BYTES : REPL_FRAME_HELLO_MAX,
+                                 conn->state == REPL_CONN_OPEN ? REPL_FRAME_MAX_BYTES
+                                                               : REPL_FRAME_HELLO_MAX,
                                  &item, &used, &err);
         if (rc == VD_ERR_AGAIN)
             break;
@@ -431,11 +329,11 @@ static void take_frames(repl_conn_t *conn)
                    rc == VD_ERR_CORRUPT ? "a frame's checksum is wrong; it is fetched anew"
                                         : "a frame's length can't be",
                    "node=%s address=%s", conn->greeting.node, conn->other);
-            die(conn, err.message);
+            repl_conn_die(conn, err.message);
             return;
         }
         take_item(conn, item);
-        if (conn->state == DEAD)
+        if (conn->state == REPL_CONN_DEAD)
             return;
         vd_buf_consume(&conn->in, used);
         if (conn->closing)
@@ -462,7 +360,7 @@ static bool read_once(repl_conn_t *conn, size_t *budget)
     uint8_t *space = NULL;
     size_t room = wanted(conn);
     if (vd_buf_reserve(&conn->in, room, &space) != VD_OK) {
-        die(conn, "no memory for what was sent");
+        repl_conn_die(conn, "no memory for what was sent");
         return false;
     }
     ERR_clear_error();
@@ -473,7 +371,8 @@ static bool read_once(repl_conn_t *conn, size_t *budget)
         conn->read_wants_write = why == SSL_ERROR_WANT_WRITE;
         if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) {
             repl_certificate_log_alert(conn->other);
-            die(conn, why == SSL_ERROR_ZERO_RETURN ? "it has closed" : "the connection broke");
+            repl_conn_die(conn,
+                          why == SSL_ERROR_ZERO_RETURN ? "it has closed" : "the connection broke");
         }
         return false;
     }
@@ -487,11 +386,11 @@ static void pump(repl_conn_t *conn)
 {
     size_t budget = TURN_BYTES_MAX;
     conn->again = false;
-    while (conn->state == GREETING || conn->state == OPEN) {
+    while (conn->state == REPL_CONN_GREETING || conn->state == REPL_CONN_OPEN) {
         if (!read_once(conn, &budget))
             break;
         take_frames(conn);
-        if (budget == 0 && conn->state != DEAD) {
+        if (budget == 0 && conn->state != REPL_CONN_DEAD) {
             conn->again = true; /* what OpenSSL holds wakes nobody */
             break;
         }
@@ -513,15 +412,15 @@ static void handshake(repl_conn_t *conn)
             update_events(conn);
             return;
         }
-        die(conn, repl_certificate_log_refusal(conn->ssl, conn->other));
+        repl_conn_die(conn, repl_certificate_log_refusal(conn->ssl, conn->other));
         return;
     }
     if (repl_certificate_check_node(conn->ssl, &err) != VD_OK) {
         vd_log(VD_LOG_WARN, "certificate refused: it is not a node's", "address=%s", conn->other);
-        die(conn, err.message);
+        repl_conn_die(conn, err.message);
         return;
     }
-    conn->state = GREETING;
+    conn->state = REPL_CONN_GREETING;
     SSL_set_read_ahead(conn->ssl, 1);
     if (conn->link != NULL)
         say_hello(conn, &vdp_peer_hello, 1);
@@ -537,10 +436,10 @@ static void connected(repl_conn_t *conn)
         failed = errno;
     if (failed != 0) {
         char text[128];
-        die(conn, strerror_r(failed, text, sizeof text));
+        repl_conn_die(conn, strerror_r(failed, text, sizeof text));
         return;
     }
-    conn->state = HANDSHAKE;
+    conn->state = REPL_CONN_HANDSHAKE;
     handshake(conn);
 }
 
@@ -548,22 +447,22 @@ static void ready(void *context, int fd, unsigned events)
 {
     (void)fd; /* conn has it */
     repl_conn_t *conn = context;
-    if (conn->state == CONNECTING) {
+    if (conn->state == REPL_CONN_CONNECTING) {
         if ((events & (VD_LOOP_WRITE | VD_LOOP_ERROR)) != 0)
             connected(conn);
         return;
     }
-    if (conn->state == HANDSHAKE) {
+    if (conn->state == REPL_CONN_HANDSHAKE) {
         handshake(conn);
         return;
     }
     if ((events & VD_LOOP_WRITE) != 0)
         flush(conn);
-    if (conn->state != DEAD)
+    if (conn->state != REPL_CONN_DEAD)
         pump(conn);
 }
 
-static repl_conn_t *conn_new(repl_peers_t *peers, int fd, repl_link_t *link, const char *other)
+repl_conn_t *repl_conn_new(repl_peers_t *peers, int fd, repl_link_t *link, const char *other)
 {
     repl_conn_t *conn = vd_xalloc(sizeof *conn);
     vd_error_t err = VD_ERROR_INIT;
@@ -571,7 +470,7 @@ static repl_conn_t *conn_new(repl_peers_t *peers, int fd, repl_link_t *link, con
     conn->peers = peers;
     conn->fd = fd;
     conn->link = link;
-    conn->state = link != NULL ? CONNECTING : HANDSHAKE;
+    conn->state = link != NULL ? REPL_CONN_CONNECTING : REPL_CONN_HANDSHAKE;
     conn->opened_ms = conn->heard_ms = vd_loop_now_ms(peers->loop);
     (void)snprintf(conn->other, sizeof conn->other, "%s", other);
     vd_buf_init(&conn->in, REPL_FRAME_MAX_BYTES + TURN_BYTES_MAX);
@@ -629,153 +528,8 @@ static void accept_ready(void *context, int fd, unsigned events)
             continue;
         }
         print_address(&from, other);
-        (void)conn_new(peers, client, NULL, other); /* lives in the list */
+        (void)repl_conn_new(peers, client, NULL, other); /* lives in the list */
     }
-}
-
-/* ---- dialing ---- */
-
-static void link_failed(repl_link_t *link, const char *why)
-{
-    (void)snprintf(link->error, sizeof link->error, "%s", why);
-    link->redial_at_ms = vd_loop_now_ms(link->peers->loop) + link->pause_ms;
-    link->pause_ms = link->pause_ms * 2 < REDIAL_MAX_MS ? link->pause_ms * 2 + 1 : REDIAL_MAX_MS;
-}
-
-static void link_connect(repl_link_t *link, const struct sockaddr_storage *to, socklen_t to_len)
-{
-    char text[128];
-    int fd = socket(to->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || (connect(fd, (const struct sockaddr *)to, to_len) != 0 && errno != EINPROGRESS)) {
-        link_failed(link, strerror_r(errno, text, sizeof text));
-        if (fd >= 0)
-            (void)close(fd);
-        return;
-    }
-    link->conn = conn_new(link->peers, fd, link, link->address);
-    if (link->conn == NULL)
-        link_failed(link, "no connection can be made");
-}
-
-static bool look_up(const char *host, uint16_t port, int flags, lookup_t *ret)
-{
-    struct addrinfo hints = {.ai_family = AF_UNSPEC,
-                             .ai_socktype = SOCK_STREAM,
-                             .ai_flags = AI_NUMERICSERV | flags},
-                    *list = NULL;
-    char service[8];
-    (void)snprintf(service, sizeof service, "%u", port);
-    ret->why = getaddrinfo(host, service, &hints, &list);
-    if (ret->why != 0)
-        return false;
-    memcpy(&ret->found, list->ai_addr, list->ai_addrlen);
-    ret->found_len = list->ai_addrlen;
-    freeaddrinfo(list);
-    return true;
-}
-
-static void resolve_run(void *context)
-{
-    lookup_t *lookup = context;
-    (void)look_up(lookup->host, lookup->port, 0, lookup); /* found_len tells */
-}
-
-static repl_link_t *find_link(repl_peers_t *peers, const char *address)
-{
-    VD_LIST_EACH(&peers->links, node)
-    {
-        repl_link_t *link = VD_CONTAINER_OF(node, repl_link_t, node);
-        if (strcmp(link->address, address) == 0)
-            return link;
-    }
-    return NULL;
-}
-
-static void resolve_done(void *context)
-{
-    lookup_t *lookup = context;
-    repl_link_t *link = find_link(lookup->peers, lookup->address); /* may be hung up by now */
-    if (link != NULL && link->resolving) {
-        link->resolving = false;
-        if (lookup->found_len == 0)
-            link_failed(link, gai_strerror(lookup->why));
-        else if (link->conn == NULL)
-            link_connect(link, &lookup->found, lookup->found_len);
-    }
-    vd_free(lookup);
-}
-
-static void link_dial(repl_link_t *link)
-{
-    repl_peers_t *peers = link->peers;
-    lookup_t now = {0};
-    if (look_up(link->host, link->port, AI_NUMERICHOST, &now)) {
-        link_connect(link, &now.found, now.found_len);
-        return;
-    }
-    lookup_t *lookup = vd_xalloc(sizeof *lookup);
-    lookup->peers = peers;
-    lookup->port = link->port;
-    memcpy(lookup->address, link->address, sizeof lookup->address);
-    memcpy(lookup->host, link->host, sizeof lookup->host);
-    if (vd_worker_put(peers->resolver, peers->loop, resolve_run, resolve_done, lookup, NULL) !=
-        VD_OK) {
-        vd_free(lookup);
-        link_failed(link, "too many names are being resolved");
-        return;
-    }
-    link->resolving = true;
-}
-
-repl_link_t *repl_peers_dial(repl_peers_t *peers, const char *address)
-{
-    repl_link_t *link = find_link(peers, address);
-    if (link == NULL) {
-        link = vd_xalloc(sizeof *link);
-        link->peers = peers;
-        link->pause_ms = REDIAL_MS;
-        (void)snprintf(link->address, sizeof link->address, "%s", address);
-        vd_list_push_back(&peers->links, &link->node);
-        if (!repl_address_parse(address, link->host, sizeof link->host, &link->port))
-            (void)snprintf(link->error, sizeof link->error, "not an address: host:port");
-        else
-            link_dial(link);
-    }
-    link->users++;
-    return link;
-}
-
-void repl_peers_hang_up(repl_link_t **link_p)
-{
-    repl_link_t *link = *link_p;
-    *link_p = NULL;
-    if (link == NULL || --link->users != 0)
-        return;
-    repl_conn_t *conn = link->conn;
-    link->conn = NULL;
-    if (conn != NULL) {
-        die(conn, NULL);
-        conn->link = NULL;
-    }
-    vd_list_remove(&link->node);
-    vd_free(link);
-}
-
-repl_conn_t *repl_link_conn(repl_link_t *link)
-{
-    return link != NULL && link->conn != NULL && link->conn->state == OPEN && !link->conn->closing
-               ? link->conn
-               : NULL;
-}
-
-const char *repl_link_address(const repl_link_t *link)
-{
-    return link->address;
-}
-
-const char *repl_link_error(const repl_link_t *link)
-{
-    return link->error;
 }
 
 /* ---- small things ---- */
@@ -786,7 +540,7 @@ void repl_peers_each(repl_peers_t *peers, void (*each)(void *context, repl_conn_
     VD_LIST_EACH(&peers->conns, node)
     {
         repl_conn_t *conn = VD_CONTAINER_OF(node, repl_conn_t, node);
-        if (conn->state == OPEN && !conn->closing)
+        if (conn->state == REPL_CONN_OPEN && !conn->closing)
             each(context, conn);
     }
 }
@@ -822,10 +576,11 @@ static void tick(void *context)
     VD_LIST_EACH(&peers->conns, node)
     {
         repl_conn_t *conn = VD_CONTAINER_OF(node, repl_conn_t, node);
-        if (conn->state != OPEN && now - conn->opened_ms > GREETING_MS)
-            repl_conn_close(conn, conn->state == CONNECTING ? "no answer to the call"
-                                                            : "no greeting in the time given");
-        else if (conn->state == OPEN && now - conn->heard_ms > peers->options.timeout_ms)
+        if (conn->state != REPL_CONN_OPEN && now - conn->opened_ms > GREETING_MS)
+            repl_conn_close(conn, conn->state == REPL_CONN_CONNECTING
+                                      ? "no answer to the call"
+                                      : "no greeting in the time given");
+        else if (conn->state == REPL_CONN_OPEN && now - conn->heard_ms > peers->options.timeout_ms)
             repl_conn_close(conn, "it is silent");
         repl_calls_expire(&conn->calls, now);
     }
@@ -833,7 +588,7 @@ static void tick(void *context)
     {
         repl_link_t *link = VD_CONTAINER_OF(node, repl_link_t, node);
         if (link->conn == NULL && !link->resolving && link->port != 0 && now >= link->redial_at_ms)
-            link_dial(link);
+            repl_link_dial(link);
     }
 }
 
@@ -855,7 +610,7 @@ static bool step(void *context)
             repl_conn_t *conn = VD_CONTAINER_OF(node, repl_conn_t, node);
             if (!conn->closing)
                 continue;
-            die(conn, NULL);
+            repl_conn_die(conn, NULL);
             found = true;
             break;
         }
@@ -929,7 +684,7 @@ void repl_peers_destroy(repl_peers_t **peers_p)
         repl_conn_t *conn = VD_CONTAINER_OF(node, repl_conn_t, node);
         conn->told_up = false; /* the owner is going away, too */
         repl_calls_drop_all(&conn->calls);
-        die(conn, NULL);
+        repl_conn_die(conn, NULL);
     }
     while ((node = vd_list_pop_front(&peers->dead)) != NULL)
         conn_free(VD_CONTAINER_OF(node, repl_conn_t, node));
@@ -972,9 +727,9 @@ static void reload_done(void *context)
         {
             repl_conn_t *conn = VD_CONTAINER_OF(node, repl_conn_t, node);
             vd_tls_t *tls = conn->link != NULL ? peers->client : peers->server;
-            if ((conn->state == GREETING || conn->state == OPEN) &&
+            if ((conn->state == REPL_CONN_GREETING || conn->state == REPL_CONN_OPEN) &&
                 !vd_tls_still_trusts(tls, conn->ssl))
-                die(conn, "the node's certificate is not accepted any more");
+                repl_conn_die(conn, "the node's certificate is not accepted any more");
         }
     }
     reload->done(reload->context, code,

@@ -16,6 +16,7 @@
 #include "libcommon/runtime/loop.h"
 #include "proto/peer.h"
 #include "veddb-replicad/calls.h"
+#include "veddb-replicad/greeting.h"
 
 #define REPL_PEERS_STEP_ORDER 120 /* VD_LINK_STEP_ORDER is before */
 #define REPL_CONNS_MAX        256
@@ -23,15 +24,6 @@
 typedef struct repl_peers repl_peers_t;
 typedef struct repl_conn repl_conn_t;
 typedef struct repl_link repl_link_t; /* somebody whom we dial */
-
-/* What the other said of itself; own copies. */
-typedef struct {
-    char node[VDP_NODE_NAME_MAX + 1], set[VDP_NODE_NAME_MAX + 1];
-    char peer[VDP_PEER_ADDRESS_MAX + 1], host[VDP_PEER_ADDRESS_MAX + 1];
-    uint8_t set_id[12];
-    bool has_set_id;
-    int64_t config_version, config_term;
-} repl_greeting_t;
 
 typedef struct {
     const char *certificate_file, *key_file, *ca_file, *crl_file;
@@ -99,6 +91,3 @@ VD_MUST_CHECK int repl_conn_sign(repl_conn_t *conn, vd_slice_t text, vd_buf_t *o
  * VD_ERR_SNAPSHOT_SIGNATURE. */
 VD_MUST_CHECK int repl_conn_verify(repl_conn_t *conn, vd_slice_t text, vd_slice_t signature,
                                    vd_error_t *err);
-
-/* "host:port" or "[v6]:port" taken apart; false: it isn't one. */
-bool repl_address_parse(const char *address, char *host, size_t host_size, uint16_t *ret_port);

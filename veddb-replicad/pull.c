@@ -316,7 +316,10 @@ static void entries_came(void *context, const repl_answer_t *answer)
     }
     if (answer->rc != VD_OK)
         node->pull.request = 0; /* a failure has ended it */
-    if (node->pull.catch_up || (rc != VD_ERR_DIVERGED && rc != VD_ERR_CHANGE_STREAM_HISTORY_LOST))
+    /* What we have is dropped under a primary only whose configuration its disk has: another one,
+     * which nobody has agreed to, could take its vote, and leave nobody who has the data. */
+    if (node->pull.catch_up || !repl_config_of_term(node) ||
+        (rc != VD_ERR_DIVERGED && rc != VD_ERR_CHANGE_STREAM_HISTORY_LOST))
         retry(node, "the stream from the upstream ended", &err);
     else if (rc == VD_ERR_DIVERGED)
         diverged(node);
@@ -345,14 +348,15 @@ void repl_pull_tick(repl_node_t *node)
     if (pull->drop_term != 0 && !pull->catch_up) {
         /* What we acknowledged may not be on the primary's disk yet, and while we load we vote for
          * it: it must have everything then. */
-        if (member->said.term != node->role.term || member->said.flushed < state->durable)
+        if (member->said.term != node->role.term || member->said.flushed < state->newest ||
+            !repl_config_of_term(node))
             return;
         pull->drop_term = 0;
         repl_resync_start(node, false, 0, "an operator wants it");
         return;
     }
     if (state->loading || pull->applied == 0 || (state->empty && node->stored_version == 0)) {
-        if (!pull->catch_up)
+        if (!pull->catch_up && repl_config_of_term(node))
             repl_resync_start(node, false, 0, "this node has no data yet");
         return;
     }

@@ -17,105 +17,21 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define STATUS_MS  1000
-#define CONFIG_MAX VDP_SET_CONFIG_MAX
+#define STATUS_MS 1000
 
-/* ---- members ---- */
+/* ---- storage ---- */
 
-repl_member_t *repl_member_by_id(repl_node_t *node, uint32_t id)
+uint64_t repl_floor(const repl_node_t *node)
 {
-    for (uint32_t i = 0; id != 0 && i < node->config->count; i++)
-        if (node->members[i].id == id)
-            return &node->members[i];
-    return NULL;
-}
-
-repl_member_t *repl_member_of(repl_node_t *node, repl_conn_t *conn)
-{
-    const repl_greeting_t *greeting = repl_conn_greeting(conn);
-    for (uint32_t i = 0; i < node->config->count; i++)
-        if (strcmp(node->config->members[i].name, greeting->node) == 0 &&
-            node->config->members[i].id != node->self)
-            return &node->members[i];
-    return NULL;
-}
-
-const char *repl_member_name(const repl_node_t *node, uint32_t id)
-{
-    const repl_member_config_t *member = repl_config_by_id(node->config, id);
-    return member == NULL || id == 0 ? "" : member->name;
-}
-
-static void members_follow(repl_node_t *node, const repl_config_t *old)
-{
-    repl_member_t before[REPL_MEMBERS_MAX];
-    memcpy(before, node->members, sizeof before);
-    memset(node->members, 0, sizeof node->members);
-    for (uint32_t i = 0; i < node->config->count; i++) {
-        repl_member_t *member = &node->members[i];
-        const repl_member_config_t *config = &node->config->members[i];
-        for (uint32_t j = 0; j < old->count; j++)
-            if (before[j].id == config->id && strcmp(old->members[j].peer, config->peer) == 0) {
-                *member = before[j];
-                memset(&before[j], 0, sizeof before[j]);
-            }
-        member->id = config->id;
-        if (member->link == NULL && config->id != node->self)
-            member->link = repl_peers_dial(node->peers, config->peer);
-    }
-    for (uint32_t j = 0; j < old->count; j++)
-        repl_peers_hang_up(&before[j].link); /* those that are members no more */
-}
-
-static void joins_follow(repl_node_t *node)
-{
-    bool wanted = node->self == 0 && !node->found_set;
-    if (!wanted) {
-        for (uint32_t i = 0; i < node->join_count; i++)
-            repl_peers_hang_up(&node->joins[i]);
-        node->join_count = 0;
-    }
-}
-
-static uint32_t own_id(const repl_node_t *node, const repl_config_t *config)
-{
-    const repl_member_config_t *self = repl_config_find(config, vd_slice_str(node->name));
-    return self == NULL || strcmp(self->name, node->name) != 0 ? 0 : self->id;
-}
-
-int repl_adopt(repl_node_t *node, vd_bson_t doc, vd_error_t *err)
-{
-    repl_config_t *next = vd_xalloc(sizeof *next);
-    int rc = repl_config_parse(doc, NULL, next, err);
-    if (rc == VD_OK && strcmp(next->set, node->set) != 0)
-        rc = vd_error_set(err, VD_ERR_INVALID_REPLICA_SET_CONFIG, "it is of the set %s", next->set);
-    if (rc == VD_OK && node->config->version == 0 && own_id(node, next) == 0)
-        goto cleanup; /* we are to be added yet */
-    if (rc != VD_OK)
-        goto cleanup;
-    vd_buf_clear(&node->config_doc);
-    rc = vd_buf_append(&node->config_doc, doc.data, doc.len);
-    if (rc != VD_OK)
-        goto cleanup;
-    repl_config_t *old = node->config;
-    node->config = next;
-    next = old; /* freed below */
-    node->self = own_id(node, node->config);
-    vd_log(VD_LOG_INFO, "configuration of the replica set",
-           "version=%lld term=%lld members=%u self=%u", (long long)node->config->version,
-           (long long)node->config->term, node->config->count, node->self);
-    members_follow(node, old);
-    joins_follow(node);
-    repl_lead_configure(node);
-    node->announce_due = node->topology_due = node->positions_due = true;
-cleanup:
-    vd_free(next);
-    return rc;
+    const repl_storage_state_t *state = repl_state(node);
+    uint64_t newest = state->newest > node->pull.applied ? state->newest : node->pull.applied;
+    /* Until the load begins all is there yet; what was acknowledged came from it. */
+    return state->loading ? state->floor : newest;
 }
 
 /* What storage says of role, term and position; its leader's name means something once there is a
  * configuration. */
-static void tell_role(repl_node_t *node)
+void repl_tell_role(repl_node_t *node)
 {
     const repl_storage_state_t *state = repl_state(node);
     const repl_member_config_t *named =
@@ -133,70 +49,9 @@ static void tell_role(repl_node_t *node)
                                                      ? VDP_ROLE_RECOVERING
                                                      : (int)state->role,
                                          .position = none ? 0 : state->durable,
+                                         .floor = repl_floor(node),
                                          .leader = named != NULL ? named->id : known});
 }
-
-static void adopt_logged(repl_node_t *node, vd_bson_t doc, const char *from)
-{
-    vd_error_t err = VD_ERROR_INIT;
-    char quoted[300];
-    bool first = node->config->version == 0;
-    if (repl_adopt(node, doc, &err) != VD_OK)
-        vd_log(VD_LOG_ERROR, "a configuration of the replica set is refused", "from=%s error=%s",
-               from, vd_log_quote(vd_slice_str(err.message), quoted, sizeof quoted));
-    else if (first && node->role.storage_up)
-        tell_role(node);
-}
-
-static void begin_set(repl_node_t *node)
-{
-    repl_config_t *config = vd_xalloc(sizeof *config);
-    vd_error_t err = VD_ERROR_INIT;
-    vd_bb_t bb;
-    vd_bson_t doc;
-    (void)snprintf(config->set, sizeof config->set, "%s", node->set);
-    config->version = config->term = 1;
-    vd_bb_init(&bb, CONFIG_MAX);
-    int rc = repl_config_add(config, node->name, node->host, node->peer, VD_BSON_NONE, &err);
-    if (rc == VD_OK)
-        rc = repl_config_build(config, &bb, &doc, &err);
-    if (rc == VD_OK)
-        adopt_logged(node, doc, "ourselves");
-    else
-        vd_log(VD_LOG_ERROR, "a replica set can't be begun", "error=\"%s\"", err.message);
-    vd_bb_done(&bb);
-    vd_free(config);
-}
-
-/* A new primary hands over what it acts by and storage has not: version 1, or what a primary that
- * has gone had told and not journaled. */
-static void config_stored(void *context, const repl_answer_t *answer)
-{
-    repl_node_t *node = context;
-    vd_error_t err = VD_ERROR_INIT;
-    vdp_replication_config_set_t set = {0};
-    node->config_under_way = false;
-    if (repl_answer_take(answer, &vdp_replication_config_set, &set, NULL, &err) != VD_OK) {
-        vd_log(VD_LOG_WARN, "storage does not take the configuration", "error=%d", err.code);
-        return;
-    }
-    node->config_at = set.timestamp;
-    vd_log(VD_LOG_INFO, "the configuration is journaled", "version=%lld",
-           (long long)node->config->version);
-}
-
-static void config_tick(repl_node_t *node)
-{
-    if (!repl_leads(node) || node->config_under_way ||
-        node->config->version != node->stored_version + 1)
-        return;
-    vdp_replication_config_t fields = {node->config->version};
-    node->config_under_way = true;
-    (void)repl_storage_ask(node->storage, &vdp_replication_config, &fields,
-                           vd_buf_slice(&node->config_doc), 30000, config_stored, node);
-}
-
-/* ---- storage ---- */
 
 static void storage_state(void *context, bool attached, vd_bson_t doc)
 {
@@ -206,7 +61,7 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
         repl_pull_reset(node);
         repl_resync_reset(node);
         node->config_under_way = false;
-        node->stored_version = 0;
+        node->stored_version = node->stored_term = 0;
         node->topology_due = node->positions_due = true;
         node->status_at_ms = 0;
     }
@@ -216,18 +71,19 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
         (void)vd_value_as_int64(vd_bson_get(doc, "term"), &term);
         node->stored_version = version;
         node->stored_term = term;
-        if (repl_config_newer(term, version, node->config))
-            adopt_logged(node, doc, "storage");
+        /* (What we are handing over is acted by when it is on the disk.) */
+        if (repl_config_newer(term, version, node->config) && !node->config_under_way)
+            repl_adopt_logged(node, doc, "storage");
     } else if (node->found_set && node->config->version == 0 && state->ready && !state->loading) {
         /* Also with data: a node that was alone so far. */
-        begin_set(node);
+        repl_config_begin(node);
     }
     if (!state->ready)
         return;
     repl_marks_note(&node->marks, state->newest, repl_now(node));
     if (state->role != VDP_ROLE_PRIMARY)
         repl_pull_position(node, state->newest, state->durable);
-    tell_role(node);
+    repl_tell_role(node);
     node->positions_due = true;
     repl_pull_tick(node);
 }
@@ -261,331 +117,13 @@ static void storage_ask(void *context, uint64_t request, const vdp_replication_a
     repl_ask(node, &asker, ask->verb, ask->argument, ask->argument2, body);
 }
 
-/* ---- peers: greeting ---- */
-
-static void peer_greet(void *context, vdp_peer_hello_t *hello)
-{
-    repl_node_t *node = context;
-    const repl_storage_state_t *state = repl_state(node);
-    hello->set = vd_slice_str(node->set);
-    if (node->config->version != 0 && state->has_set_id)
-        hello->set_id = vd_slice(state->set_id, 12);
-    hello->node = vd_slice_str(node->name);
-    hello->peer = vd_slice_str(node->peer);
-    hello->host = vd_slice_str(node->host);
-    hello->config_version = node->config->version;
-    hello->config_term = node->config->term;
-    hello->instance = vd_slice(node->instance, 16);
-}
-
-/* Set ids are compared where both have data of their own: a node that is to be loaded takes the
- * set's over with the snapshot. */
-static int peer_check(void *context, const repl_greeting_t *greeting, vd_error_t *err)
-{
-    repl_node_t *node = context;
-    const repl_storage_state_t *state = repl_state(node);
-    if (strcmp(greeting->set, node->set) != 0)
-        return vd_error_set(err, VD_ERR_INVALID_REPLICA_SET_CONFIG,
-                            "it is of the set %s, we are of %s", greeting->set, node->set);
-    if (strcmp(greeting->node, node->name) == 0)
-        return vd_error_set(err, VD_ERR_INVALID_REPLICA_SET_CONFIG,
-                            "it has our own name, %s: node.name must differ", node->name);
-    bool both = greeting->has_set_id && greeting->config_version != 0 && state->has_set_id &&
-                node->stored_version != 0;
-    if (both && repl_config_find(node->config, vd_slice_str(greeting->node)) == NULL &&
-        memcmp(greeting->set_id, state->set_id, 12) != 0)
-        return vd_error_set(err, VD_ERR_INVALID_REPLICA_SET_CONFIG,
-                            "it is of another set of the same name");
-    return VD_OK;
-}
-
-/* ---- heartbeats ---- */
-
-vdp_peer_status_t repl_own_status(repl_node_t *node)
-{
-    const repl_storage_state_t *state = repl_state(node);
-    const repl_pull_t *pull = &node->pull;
-    bool primary = state->role == VDP_ROLE_PRIMARY;
-    vdp_peer_status_t own = {.state = (uint32_t)node->role.state,
-                             .term = node->role.term,
-                             .leader = node->role.leader,
-                             .config_version = node->config->version,
-                             .config_term = node->config->term,
-                             .sync_source = pull->conn != NULL ? pull->member : 0,
-                             .role = state->role,
-                             .empty = state->empty,
-                             .problem = vd_slice_str(pull->problem)};
-    own.majority = repl_leads(node) ? node->majority : pull->majority;
-    if (node->resync.state != REPL_RESYNC_NONE) {
-        own.role = VDP_ROLE_RECOVERING;
-        own.sync_source = node->resync.source;
-        return own; /* no positions: what stands here is not a copy */
-    }
-    own.applied = primary || pull->applied == 0 ? state->newest : pull->applied;
-    own.flushed = primary || pull->applied == 0 ? state->durable : pull->flushed;
-    own.received = pull->streaming && pull->received > own.applied ? pull->received : own.applied;
-    return own;
-}
-
-static vd_slice_t config_for(repl_node_t *node, int64_t term, int64_t version)
-{
-    repl_config_t theirs = {.version = version, .term = term};
-    return repl_config_newer(node->config->term, node->config->version, &theirs)
-               ? vd_buf_slice(&node->config_doc)
-               : VD_SLICE_NULL;
-}
-
-/* Of a heartbeat, or of its answer (answers: sent_ms is of ours). */
-static void peer_said(repl_node_t *node, repl_conn_t *conn, const vdp_peer_status_t *said,
-                      vd_slice_t body, bool answers)
-{
-    vd_error_t err = VD_ERROR_INIT;
-    if (body.len != 0 && repl_config_newer(said->config_term, said->config_version, node->config) &&
-        vd_bson_validate(body, VD_BSON_CHECK_UTF8, 16, &err) == VD_OK)
-        adopt_logged(node, (vd_bson_t){body.data, (uint32_t)body.len},
-                     repl_conn_greeting(conn)->node);
-    repl_member_t *member = repl_member_of(node, conn);
-    if (member == NULL)
-        return;
-    uint64_t now = repl_now(node);
-    if (!member->up) {
-        member->up_since_ms = now;
-        node->positions_due = true;
-    }
-    member->said = *said;
-    (void)snprintf(member->problem, sizeof member->problem, "%.*s", VD_SLICE_FMT(said->problem));
-    member->said.problem = vd_slice_str(member->problem);
-    member->heard = member->up = true;
-    member->heard_ms = now;
-    if (answers && now >= said->sent_ms)
-        member->ping_ms = now - said->sent_ms;
-    repl_pull_majority(node, said->term, said->majority);
-    repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_PEER,
-                                         .from = member->id,
-                                         .term = said->term,
-                                         .state = (int)said->state,
-                                         .leader = said->leader,
-                                         .position = said->flushed,
-                                         .sent_ms = answers ? said->sent_ms : 0});
-}
-
-typedef struct {
-    repl_node_t *node;
-    repl_conn_t *conn;
-} beat_t;
-
-static void beat_answered(void *context, const repl_answer_t *answer)
-{
-    beat_t beat = *(beat_t *)context;
-    vd_error_t err = VD_ERROR_INIT;
-    vdp_peer_status_t said = {0};
-    vd_slice_t body;
-    vd_free(context);
-    if (repl_answer_take(answer, &vdp_peer_status, &said, &body, &err) == VD_OK)
-        peer_said(beat.node, beat.conn, &said, body, true);
-}
-
-static void beat_send(void *context, repl_conn_t *conn)
-{
-    repl_node_t *node = context;
-    const repl_greeting_t *greeting = repl_conn_greeting(conn);
-    if (repl_conn_link(conn) == NULL)
-        return; /* we ask on the connections that we made */
-    repl_member_t *member = repl_member_of(node, conn);
-    vdp_peer_status_t own = repl_own_status(node);
-    own.sent_ms = repl_now(node);
-    vd_slice_t body = member != NULL && member->heard
-                          ? config_for(node, member->said.config_term, member->said.config_version)
-                          : config_for(node, greeting->config_term, greeting->config_version);
-    beat_t *beat = vd_xalloc(sizeof *beat);
-    *beat = (beat_t){node, conn};
-    (void)repl_conn_ask(conn, &vdp_peer_heartbeat, &own, body, false, 10 * node->lease_ms,
-                        beat_answered, beat);
-}
-
-void repl_heartbeat(repl_node_t *node)
-{
-    repl_peers_each(node->peers, beat_send, node);
-}
-
-/* ---- peers: questions ---- */
-
-typedef struct {
-    repl_node_t *node;
-    uint64_t tag, request; /* tag of the connection: it may go meanwhile */
-} peer_ask_t;
-
-typedef struct {
-    uint64_t tag;
-    repl_conn_t *conn;
-} find_conn_t;
-
-static void find_conn(void *context, repl_conn_t *conn)
-{
-    find_conn_t *find = context;
-    if (repl_conn_tag(conn) == find->tag)
-        find->conn = conn;
-}
-
-static void peer_ask_answer(void *context, int code, const char *message, vd_slice_t body)
-{
-    peer_ask_t *ask = context;
-    find_conn_t find = {.tag = ask->tag};
-    vdp_peer_answer_t answer = {.code = code, .message = vd_slice_str(message)};
-    repl_peers_each(ask->node->peers, find_conn, &find);
-    if (find.conn != NULL &&
-        repl_conn_send(find.conn, &vdp_peer_answer, ask->request, &answer, body, NULL) != VD_OK)
-        VD_DEBUG("an answer to a node was not sent", "code=%d", code);
-    vd_free(ask);
-}
-
-static int on_heartbeat(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,
-                        vd_slice_t rest, vd_error_t *err)
-{
-    vdp_peer_status_t said = {0};
-    vd_slice_t body;
-    int rc = vdp_decode(&vdp_peer_heartbeat, rest, &said, &body, err);
-    if (rc != VD_OK)
-        return rc;
-    peer_said(node, conn, &said, body, false);
-    vdp_peer_status_t own = repl_own_status(node);
-    own.sent_ms = said.sent_ms;
-    return repl_conn_send(conn, &vdp_peer_status, envelope->request_id, &own,
-                          config_for(node, said.config_term, said.config_version), err);
-}
-
-static int on_ask(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,
-                  vd_slice_t rest, vd_error_t *err)
-{
-    vdp_peer_ask_t said = {0};
-    vd_slice_t body;
-    int rc = vdp_decode(&vdp_peer_ask, rest, &said, &body, err);
-    if (rc != VD_OK)
-        return rc;
-    peer_ask_t *ask = vd_xalloc(sizeof *ask);
-    *ask = (peer_ask_t){node, repl_conn_tag(conn), envelope->request_id};
-    repl_asker_t asker = {.done = peer_ask_answer, .context = ask, .hops = said.hops};
-    repl_ask(node, &asker, said.verb, said.argument, said.argument2, body);
-    return VD_OK;
-}
-
-static int on_pull(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,
-                   vd_slice_t rest, vd_error_t *err)
-{
-    vdp_peer_pull_t pull = {0};
-    int rc = vdp_decode(&vdp_peer_pull, rest, &pull, NULL, err);
-    if (rc == VD_OK)
-        repl_ship_pull(node, conn, envelope->request_id, &pull);
-    return rc;
-}
-
-static int on_ack(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,
-                  vd_slice_t rest, vd_error_t *err)
-{
-    (void)envelope;
-    vdp_peer_ack_t ack = {0};
-    int rc = vdp_decode(&vdp_peer_ack, rest, &ack, NULL, err);
-    if (rc == VD_OK)
-        repl_ship_ack(node, conn, &ack);
-    return rc;
-}
-
-static int on_majority(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,
-                       vd_slice_t rest, vd_error_t *err)
-{
-    (void)envelope;
-    vdp_peer_majority_t said = {0};
-    int rc = vdp_decode(&vdp_peer_majority, rest, &said, NULL, err);
-    if (rc == VD_OK && conn == node->pull.conn)
-        repl_pull_majority(node, said.term, said.majority);
-    return rc;
-}
-
-static int on_fence(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,
-                    vd_slice_t rest, vd_error_t *err)
-{
-    vdp_peer_fence_t fence = {0};
-    int rc = vdp_decode(&vdp_peer_fence, rest, &fence, NULL, err);
-    repl_member_t *member = repl_member_of(node, conn);
-    if (rc != VD_OK)
-        return rc;
-    member->fence_conn = conn;
-    member->fence_request = envelope->request_id;
-    repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_FENCE,
-                                         .from = member->id,
-                                         .term = fence.term,
-                                         .position = fence.position});
-    return VD_OK;
-}
-
-static int on_handover(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,
-                       vd_slice_t rest, vd_error_t *err)
-{
-    (void)envelope;
-    vdp_peer_handover_t said = {0};
-    int rc = vdp_decode(&vdp_peer_handover, rest, &said, NULL, err);
-    if (rc == VD_OK)
-        repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_HANDOVER,
-                                             .from = repl_member_of(node, conn)->id,
-                                             .term = said.term,
-                                             .position = said.position});
-    return rc;
-}
-
-static int on_snapshot(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,
-                       vd_slice_t rest, vd_error_t *err)
-{
-    (void)err; /* answered there */
-    repl_send_snapshot(node, conn, envelope, rest);
-    return VD_OK;
-}
-
-static const struct {
-    uint32_t id;
-    bool strangers; /* also of one who is no member */
-    int (*handle)(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,
-                  vd_slice_t rest, vd_error_t *err);
-} peer_table[] = {
-    {VDP_PEER_HEARTBEAT, true, on_heartbeat},
-    {VDP_PEER_ASK, true, on_ask},
-    {VDP_PEER_PULL, false, on_pull},
-    {VDP_PEER_ACK, false, on_ack},
-    {VDP_PEER_FENCE, false, on_fence},
-    {VDP_PEER_HANDOVER, false, on_handover},
-    {VDP_PEER_FIND, false, on_snapshot},
-    {VDP_PEER_SNAPSHOT_OPEN, false, on_snapshot},
-    {VDP_PEER_SNAPSHOT_READ, false, on_snapshot},
-    {VDP_PEER_SNAPSHOT_CLOSE, false, on_snapshot},
-    {VDP_PEER_MAJORITY, false, on_majority},
-};
-
-static void peer_item(void *context, repl_conn_t *conn, const vdp_envelope_t *envelope,
-                      vd_slice_t rest)
-{
-    repl_node_t *node = context;
-    vd_error_t err = VD_ERROR_INIT;
-    int rc = VD_ERR_PROTOCOL;
-    for (size_t i = 0; i < VD_COUNT_OF(peer_table); i++) {
-        if (peer_table[i].id != envelope->id)
-            continue;
-        rc = !peer_table[i].strangers && repl_member_of(node, conn) == NULL
-                 ? vd_error_set(&err, VD_ERR_NODE_NOT_FOUND, "%s is no member of the set",
-                                repl_conn_greeting(conn)->node)
-                 : peer_table[i].handle(node, conn, envelope, rest, &err);
-    }
-    if (rc == VD_OK)
-        return;
-    (void)vd_error_set(&err, rc, "%s is not for a node", vdp_id_name(envelope->id));
-    repl_conn_send_failure(conn, envelope->request_id, &err);
-    if (rc == VD_ERR_PROTOCOL)
-        repl_conn_close(conn, err.message);
-}
+/* ---- peers ---- */
 
 static void peer_up(void *context, repl_conn_t *conn)
 {
     static uint64_t last_tag;
     repl_conn_set_tag(conn, ++last_tag);
-    beat_send(context, conn);
+    repl_beat_send(context, conn);
     repl_pull_tick(context);
     repl_resync_tick(context);
 }
@@ -622,7 +160,7 @@ static void tick(void *context)
         repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_PEER_LOST, .from = member->id});
     }
     repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_TICK});
-    config_tick(node);
+    repl_config_tick(node);
     repl_pull_tick(node);
     repl_resync_tick(node);
     if (now >= node->status_at_ms) {
@@ -634,6 +172,12 @@ static void tick(void *context)
 static void rate_tick(void *context)
 {
     repl_send_tick(context);
+}
+
+/* As leader; the clock is the host's, and so storage's. */
+static uint64_t lease_until(const repl_node_t *node)
+{
+    return node->role.forced ? UINT64_MAX : node->role.lease_until_ms;
 }
 
 static void tell_positions(repl_node_t *node)
@@ -654,7 +198,8 @@ static void tell_positions(repl_node_t *node)
         vdp_position_write(records + len, &position);
         len += VDP_POSITION_BYTES;
     }
-    vdp_replication_positions_t fields = {node->role.term, node->majority};
+    node->told_lease_ms = lease_until(node);
+    vdp_replication_positions_t fields = {node->role.term, node->majority, node->told_lease_ms};
     repl_storage_tell(node->storage, &vdp_replication_positions, &fields, vd_slice(records, len));
 }
 
@@ -663,7 +208,8 @@ static bool send_due(void *context)
 {
     repl_node_t *node = context;
     bool told = false;
-    if (node->positions_due && repl_leads(node)) {
+    bool renewed = node->told_lease_ms != lease_until(node);
+    if ((node->positions_due || renewed) && repl_leads(node)) {
         tell_positions(node);
         told = true;
     }
@@ -671,7 +217,7 @@ static bool send_due(void *context)
     if (node->majority_due && repl_leads(node)) {
         repl_ship_majority(node);
     } else if (node->majority_due) {
-        vdp_replication_positions_t fields = {node->role.term, node->pull.majority};
+        vdp_replication_positions_t fields = {node->role.term, node->pull.majority, 0};
         repl_storage_tell(node->storage, &vdp_replication_positions, &fields, VD_SLICE_NULL);
         told = true;
     }
@@ -767,7 +313,7 @@ static int replicad_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err
     node->daemon = daemon;
     node->loop = vd_daemon_loop(daemon);
     node->config = vd_xalloc(sizeof *node->config);
-    vd_buf_init(&node->config_doc, CONFIG_MAX);
+    vd_buf_init(&node->config_doc, VDP_SET_CONFIG_MAX);
     vd_list_init(&node->ships);
     vd_list_init(&node->sending);
     vd_list_init(&node->tickets);
@@ -872,10 +418,10 @@ static int replicad_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
         .listen_fd = fd,
         .timeout_ms = 2 * node->lease_ms,
         .out_max_bytes = node->buffer_bytes + 2 * (size_t)VDP_ENTRIES_MAX,
-        .greet = peer_greet,
-        .check = peer_check,
+        .greet = repl_peer_greet,
+        .check = repl_peer_check,
         .up = peer_up,
-        .item = peer_item,
+        .item = repl_peer_item,
         .lost = peer_lost,
         .context = node,
     };

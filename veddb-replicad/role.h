@@ -59,7 +59,8 @@ typedef enum {
     REPL_EVENT_TICK,    /* at least every heartbeat_ms */
     REPL_EVENT_STORAGE, /* term, role (VDP_ROLE_*), position = durable; leader = the last that
                            SET_ROLE named, 0 = not told. RECOVERING is entered and left by the
-                           process alone */
+                           process alone; floor then: no acknowledgement that it ever gave is above,
+                           0 = not known */
     REPL_EVENT_STORAGE_LOST,
     REPL_EVENT_ROLE_SET,     /* storage has made term and role durable; position = newest */
     REPL_EVENT_ROLE_REFUSED, /* term = the newer one that storage has agreed to */
@@ -85,7 +86,7 @@ typedef struct {
     repl_event_kind_t kind;
     uint64_t now_ms;
     uint32_t from, leader, to;
-    uint64_t term, position, sent_ms, heard_ms, left_ms, wait_ms, ticket;
+    uint64_t term, position, floor, sent_ms, heard_ms, left_ms, wait_ms, ticket;
     int role;  /* VDP_ROLE_* (STORAGE) */
     int state; /* repl_role_state_t (PEER) */
     bool granted, force;
@@ -153,7 +154,9 @@ typedef struct {
     uint64_t asked_term;
     int asked_role;
     uint32_t asked_leader;
-    uint32_t fence_from; /* FENCED goes there when it is done; 0 = nobody */
+    uint32_t fence_from;     /* FENCED goes there when it is done; 0 = nobody */
+    uint64_t fence_position; /* which that one said that it has */
+    uint64_t floor;          /* RECOVERING: whoever has this has all that we acknowledged */
     uint32_t following;
     uint32_t owner;               /* of `term` */
     bool owner_resigned;          /* it said in `term` that it does not lead it */
@@ -163,6 +166,7 @@ typedef struct {
     uint64_t term_heard_ms;       /* the same, when we agreed to `term`: of older ones */
     uint64_t alone_since_ms;      /* nobody leads and we may seek; 0 = not so */
     uint64_t retry_at_ms;
+    uint64_t tries;          /* given up since anybody led; counted up to a few */
     uint64_t sent_ms;        /* of the last FENCE, CLAIM, RENEW or request to hand over */
     uint64_t final_position; /* handing over: nothing is written above */
     uint64_t step_down_wait_ms;
@@ -172,6 +176,7 @@ typedef struct {
     repl_role_peer_t peers[REPL_MEMBERS_MAX];
 } repl_role_t;
 
+/* A member of nothing yet: repl_role_configure makes it one. */
 void repl_role_init(repl_role_t *role, const repl_role_options_t *options, uint64_t now_ms);
 /* A new configuration: members come and go; the state stays as far as it still makes sense. */
 void repl_role_configure(repl_role_t *role, const repl_role_options_t *options,

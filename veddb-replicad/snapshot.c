@@ -94,6 +94,7 @@ void repl_resync_start(repl_node_t *node, bool rollback, uint64_t to, const char
     repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_STORAGE,
                                          .term = node->role.term,
                                          .role = VDP_ROLE_RECOVERING,
+                                         .floor = repl_floor(node),
                                          .leader = node->role.owner});
     next_step(node);
 }
@@ -119,6 +120,7 @@ static void role_is_set(void *context, const repl_answer_t *answer)
     repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_STORAGE,
                                          .term = set.term,
                                          .role = (int)set.role,
+                                         .floor = repl_floor(node),
                                          .position = back ? node->pull.applied : 0});
     if (back) {
         vd_log(VD_LOG_INFO, "this node has its copy and follows", "position=%llx took_ms=%llu",

@@ -108,6 +108,7 @@ static void take_state(repl_storage_t *storage, const vdp_replication_state_t *f
     state->role = fields->role, state->term = fields->term;
     state->newest = fields->newest, state->durable = fields->durable;
     state->oldest = fields->oldest, state->majority = fields->majority;
+    state->floor = fields->floor;
     state->load_known = fields->load_snapshot.len == 16;
     if (state->load_known)
         memcpy(state->load_snapshot, fields->load_snapshot.data, 16);

@@ -14,7 +14,7 @@ typedef struct repl_storage repl_storage_t;
 typedef struct {
     bool attached, ready, empty, loading;
     uint32_t role; /* VDP_ROLE_* */
-    uint64_t term, newest, durable, oldest, majority;
+    uint64_t term, newest, durable, oldest, majority, floor;
     uint8_t boot_id[16], set_id[12];
     bool has_set_id;
     bool load_known; /* the copy that is half loaded, and whose it is */

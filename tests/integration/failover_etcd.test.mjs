@@ -10,7 +10,7 @@ import {until} from '../support/node.mjs';
 let set, client;
 
 before(async () => {
-  set = await Cluster.start({etcd: true, network: true});
+  set = await Cluster.start({etcd: true, network: true, set: ['replication.snapshot_rate=2MB']}); // a copy takes its time
   client = await set.client({driver: {retryWrites: true}});
 }, {timeout: 120000});
 after(async () => {
@@ -121,6 +121,47 @@ test('what a cut-off primary alone had is saved in its recovery folder, and it f
   assert.ok(rollbacks >= 1);
   const saved = fs.readdirSync(rollbackFolder).filter((name) => name.endsWith('.bson'));
   assert.ok(saved.some((name) => fs.readFileSync(path.join(rollbackFolder, name)).includes('alone')), `${rollbackFolder}: ${saved}`);
+});
+
+test('the source of a copy dies: who loads it votes for who has what it once acknowledged', {timeout: 240000}, async (t) => {
+  const c = client.db('vouched').collection('c');
+  for (let i = 0; i < 16; i++) await c.insertOne({_id: i, text: 'x'.repeat(1 << 20)}, {writeConcern: {w: 3, wtimeoutMS: 60000}});
+  const old = await set.primary();
+  const [loading, third] = others(old);
+  await set.vedctl(loading, 'replication', 'force-sync');
+  await until('it loads', async () => (await set.state(loading)) === 'RECOVERING', 60000);
+  await set.killNode(old);
+  // Only those two are left: a majority needs both votes.
+  const {next, ms} = await another(old);
+  t.diagnostic(`until ${next === third ? 'the third' : 'it, which had its copy by then,'} led: ${ms} ms`);
+  await c.insertOne({_id: 'after'}, {writeConcern: {w: 'majority', wtimeoutMS: 60000}});
+  await set.startNode(old);
+  await set.whole();
+  await set.equal('vouched');
+  assert.equal(await c.countDocuments(), 17);
+  await c.drop(); // what comes is copied faster without it
+});
+
+test('the primary\'s replicad hangs: its storage commits nothing once another leads', {timeout: 180000}, async () => {
+  await checked('alone', async (load) => {
+    const old = await set.primary();
+    const direct = await set.client({node: old, driver: {retryWrites: false}});
+    const c = direct.db('alone').collection('c');
+    await c.insertOne({_id: 'before'}, {writeConcern: {w: 1}});
+    const {pid} = await set.killWorker(old, 'replicad', 'SIGSTOP');
+    try {
+      await another(old);
+      await assert.rejects(c.insertOne({_id: 'late'}, {writeConcern: {w: 1}}), (e) => [10107, 11602, 189].includes(e.code));
+    } finally {
+      try {
+        process.kill(pid, 'SIGCONT');
+      } catch (e) {
+        assert.equal(e.code, 'ESRCH'); // the supervisor has started another
+      }
+    }
+    await direct.close();
+    await load.more(20);
+  });
 });
 
 test('a hand-over by an operator goes through etcd too', {timeout: 180000}, async () => {

@@ -87,6 +87,9 @@ static void forced_over(sim_t *sim)
         return;
     for (int i = 0; i < sim->profile.count; i++) {
         const sim_node_t *n = &sim->nodes[i];
+        /* Also one that this configuration does not name any more. */
+        if ((n->up && n->role.forced) || n->storage.term > sim->nodes[leads].role.term)
+            return;
         if (!sim_config_has(sim, sim->nodes[leads].config, i))
             continue;
         if (!n->up || !n->storage.up || n->storage.term != sim->nodes[leads].role.term ||
@@ -122,7 +125,7 @@ void sim_check_step(sim_t *sim)
     }
 }
 
-bool sim_check_settled(sim_t *sim)
+bool sim_check_settled(const sim_t *sim)
 {
     int leads = -1;
     for (int i = 0; i < sim->profile.count; i++)
@@ -133,7 +136,7 @@ bool sim_check_settled(sim_t *sim)
     const sim_storage_t *first = &sim->nodes[leads].storage;
     for (int i = 0; i < sim->profile.count; i++) {
         const sim_storage_t *storage = &sim->nodes[i].storage;
-        if (!sim_config_has(sim, sim->nodes[leads].config, i))
+        if (!sim_config_has(sim, sim->nodes[leads].config, i) || sim->nodes[i].gone)
             continue;
         if (sim->nodes[i].config != sim->nodes[leads].config || storage->loading ||
             storage->flushed != first->count || storage->count != first->count ||

@@ -1,8 +1,8 @@
 /* tests/sim/config.c — configurations: who is a member, adopted as replicad does it, changed as an
  * operator does it.
  *
- * As in the process: journaled at the primary, acted by from then on; told with every heartbeat,
- * and the newer (term, version) is adopted at once, whether it is in the log or not. */
+ * As in the process: journaled at the primary, acted by once it is on its disk; told with every
+ * heartbeat, and the newer (term, version) is adopted at once, whether it is in the log or not. */
 #include "libcommon/base/assert.h"
 #include "proto/replication.h"
 #include "tests/sim/sim.h"
@@ -35,6 +35,12 @@ bool sim_config_has(const sim_t *sim, uint32_t config, int node)
     return place_of(&sim->configs[config], node) >= 0;
 }
 
+bool sim_config_of_term(const sim_t *sim, int node)
+{
+    const sim_node_t *n = &sim->nodes[node];
+    return sim->configs[n->config].term == n->role.term;
+}
+
 void sim_config_adopt(sim_t *sim, int node, uint32_t config)
 {
     static repl_actions_t actions;
@@ -42,6 +48,10 @@ void sim_config_adopt(sim_t *sim, int node, uint32_t config)
     if (!sim_config_newer(sim, config, n->config) ||
         (n->config == 0 && !sim_config_has(sim, config, node)))
         return; /* a stranger waits until it is let in */
+    /* Who leads goes by its own, until it has made that one of its term. */
+    if (n->role.state == REPL_LEADER && sim->configs[config].term < n->role.term &&
+        config != sim_config_stored(sim, node))
+        return;
     const sim_config_t *next = &sim->configs[config];
     repl_role_options_t options = n->role.options;
     n->config = config;
@@ -110,8 +120,14 @@ static void hand_over(sim_t *sim, int node, uint32_t config)
               (unsigned long long)sim->configs[config].term, sim->configs[config].count,
               votes_of(&sim->configs[config], false));
     sim->nodes[node].config_at = sim->nodes[node].storage.count;
-    sim_node_append(sim, node, config);
-    sim_config_adopt(sim, node, config);
+    sim_node_append(sim, node, config); /* adopted when it is on the disk */
+}
+
+static uint32_t config_new(sim_t *sim, const sim_config_t *config)
+{
+    VD_ASSERT(sim->config_count < SIM_CONFIGS_MAX);
+    sim->configs[sim->config_count] = *config;
+    return sim->config_count++;
 }
 
 void sim_config_change(sim_t *sim, int node)
@@ -121,26 +137,27 @@ void sim_config_change(sim_t *sim, int node)
     if (!n->up || !n->storage.up || n->role.state != REPL_LEADER || n->storage.asked ||
         n->storage.role != VDP_ROLE_PRIMARY || n->config != sim_config_stored(sim, node))
         return;
-    /* The last is on a majority, and so is an entry of this term. */
+    /* The last is of this term, and on a majority. */
     uint32_t count = sim_majority_count(sim, node);
-    if (count <= n->first_of_term || count <= n->config_at)
+    if (!sim_config_of_term(sim, node) || count <= n->first_of_term || count <= n->config_at)
         return;
     next.version++;
-    next.term = n->role.term;
     if (!vary(sim, node, &next) || !is_answering(sim, node, &next))
         return;
-    VD_ASSERT(sim->config_count < SIM_CONFIGS_MAX);
-    sim->configs[sim->config_count] = next;
     sim->changed++;
-    hand_over(sim, node, sim->config_count++);
+    hand_over(sim, node, config_new(sim, &next));
 }
 
 void sim_config_tick(sim_t *sim, int node)
 {
     sim_node_t *n = &sim->nodes[node];
     uint32_t stored = sim_config_stored(sim, node);
-    if (n->role.state == REPL_LEADER && n->storage.up && !n->storage.asked &&
-        n->storage.role == VDP_ROLE_PRIMARY && n->config != stored &&
-        sim->configs[n->config].version == sim->configs[stored].version + 1)
-        hand_over(sim, node, n->config);
+    if (n->role.state != REPL_LEADER || !n->storage.up || n->storage.asked ||
+        n->storage.role != VDP_ROLE_PRIMARY || sim->configs[stored].term == n->role.term)
+        return; /* or it is on its way to the disk */
+    sim_config_t next = sim->configs[n->config];
+    if (sim->configs[stored].version > next.version)
+        next.version = sim->configs[stored].version;
+    next.term = n->role.term;
+    hand_over(sim, node, config_new(sim, &next));
 }

@@ -16,6 +16,8 @@ void sim_load_begin(sim_t *sim, int node, const char *why)
     sim_storage_t *storage = &n->storage;
     VD_ASSERT(!storage->asked && n->role.owner == n->upstream);
     sim_trace(sim, "node %d loads all anew: %s", node + 1, why);
+    if (!storage->loading && storage->count > 0)
+        storage->floor = storage->log[storage->count - 1].timestamp;
     storage->loading = true;
     storage->load_until = 0;
     storage->role = VDP_ROLE_RECOVERING;
@@ -50,8 +52,9 @@ bool sim_drop_tick(sim_t *sim, int node)
         n->drop_term = 0; /* of another primary */
     if (n->drop_term == 0)
         return false;
-    if (may_drop(n) && n->said_term[leader] == n->role.term &&
-        n->said_position[leader] >= sim_durable_position(&n->storage)) {
+    uint64_t last = n->storage.count == 0 ? 0 : n->storage.log[n->storage.count - 1].timestamp;
+    if (may_drop(n) && sim_config_of_term(sim, node) && n->said_term[leader] == n->role.term &&
+        n->said_position[leader] >= last) {
         sim->dropped++;
         sim_load_begin(sim, node, "an operator wants it");
     }

@@ -80,18 +80,29 @@ void sim_node_write(sim_t *sim, int node)
     }
 }
 
+/* A primary's own is told when it is on its disk. */
+static uint32_t config_told(const sim_t *sim, int node)
+{
+    const sim_storage_t *storage = &sim->nodes[node].storage;
+    if (storage->role != VDP_ROLE_PRIMARY)
+        return sim_config_stored(sim, node);
+    uint32_t last = storage->flushed == 0 ? 0 : storage->log[storage->flushed - 1].config;
+    return last != 0 ? last : storage->first;
+}
+
 void sim_storage_tell(sim_t *sim, int node)
 {
     sim_storage_t *storage = &sim->nodes[node].storage;
     if (!storage->up || !sim->nodes[node].up)
         return;
-    sim_config_adopt(sim, node, sim_config_stored(sim, node));
+    sim_config_adopt(sim, node, config_told(sim, node));
     bool known = sim_config_has(sim, sim->nodes[node].config, sim_index(storage->owner));
     sim_node_role(sim, node,
                   (repl_event_t){.kind = REPL_EVENT_STORAGE,
                                  .term = storage->term,
                                  .role = storage->role,
                                  .position = storage->loading ? 0 : sim_durable_position(storage),
+                                 .floor = storage->loading ? storage->floor : 0,
                                  .leader = known ? storage->owner : 0});
 }
 
@@ -110,8 +121,9 @@ static void storage_stop(sim_t *sim, int node)
     sim_storage_t *storage = &sim->nodes[node].storage;
     if (storage->up && storage->asked && storage->asked_term >= storage->term &&
         sim_chance(sim, 0.5)) {
+        if (storage->asked_owner != 0 || storage->asked_term != storage->term)
+            storage->owner = storage->asked_owner;
         storage->term = storage->asked_term;
-        storage->owner = storage->asked_owner;
     }
     if (storage->up && storage->flushed < storage->count)
         storage->flushed += (uint32_t)sim_below(sim, storage->count - storage->flushed + 1);
@@ -130,8 +142,9 @@ static void role_done(sim_t *sim, int node)
         return;
     }
     bool begins = storage->asked_role == VDP_ROLE_PRIMARY;
+    if (storage->asked_owner != 0 || storage->asked_term != storage->term)
+        storage->owner = storage->asked_owner; /* else the one it has stays */
     storage->term = storage->asked_term;
-    storage->owner = storage->asked_owner;
     storage->role = storage->loading && storage->asked_role == VDP_ROLE_SECONDARY
                         ? VDP_ROLE_RECOVERING
                         : storage->asked_role;
@@ -210,7 +223,7 @@ static void pull(sim_t *sim, int node)
     if (sim_drop_tick(sim, node))
         return;
     if (n->storage.count == 0 && !n->storage.loading && n->storage.first == 0) {
-        if (!n->catch_up && n->role.owner == n->upstream)
+        if (!n->catch_up && n->role.owner == n->upstream && sim_config_of_term(sim, node))
             sim_load_begin(sim, node, "it has no data yet");
         return; /* it goes on with the next tick */
     }
@@ -308,6 +321,7 @@ static void end_load(sim_t *sim, int node)
                                            sim_durable_position(storage) >= storage->load_until;
     if (storage->loading && !storage->asked && whole) {
         storage->loading = false;
+        storage->floor = 0;
         storage->copy_from = 0;
         storage->role = VDP_ROLE_SECONDARY;
         sim->copied++;
@@ -336,7 +350,8 @@ static void on_diverged(sim_t *sim, int node, const sim_event_t *event)
 {
     sim_node_t *n = &sim->nodes[node];
     if (!is_from_upstream(n, event) || n->catch_up || n->storage.asked || n->storage.flushing ||
-        n->role.owner != n->upstream || (n->storage.loading && sim->profile.copies))
+        n->role.owner != n->upstream || !sim_config_of_term(sim, node) ||
+        (n->storage.loading && sim->profile.copies))
         return;
     if (event->kind == SIM_TOO_OLD) {
         sim_load_begin(sim, node, "the journal does not reach back");
@@ -365,6 +380,7 @@ static void on_flushed(sim_t *sim, int node, const sim_event_t *event)
     sim_flush(sim, node);
     if (!sim->nodes[node].up)
         return;
+    sim_config_adopt(sim, node, config_told(sim, node));
     end_load(sim, node);
     acknowledge(sim, node);
     pull(sim, node);
@@ -459,6 +475,7 @@ void sim_node_role(sim_t *sim, int node, repl_event_t event)
     static int depth;
     sim_node_t *n = &sim->nodes[node];
     bool led = n->role.state == REPL_LEADER, forced = n->role.forced;
+    bool sought = n->role.state == REPL_CANDIDATE;
     VD_ASSERT(depth < 8);
     repl_actions_t *actions = &lists[depth++];
     actions->count = 0;
@@ -466,6 +483,9 @@ void sim_node_role(sim_t *sim, int node, repl_event_t event)
     repl_role_step(&n->role, &event, actions);
     if (n->role.state == REPL_LEADER && !led)
         sim_check_leader(sim, node, forced);
+    if (n->role.state == REPL_CANDIDATE && !sought && !sim->healed &&
+        sim_chance(sim, n->role.by_operator ? 0.6 : 0.1))
+        sim_schedule(sim, SIM_DISTURB, -1, sim_below(sim, 2) * sim_below(sim, 300000))->from = node;
     sim_node_act(sim, node, actions);
     depth--;
 }
@@ -580,12 +600,12 @@ void sim_replicad_restart(sim_t *sim, int node)
     replicad_start(sim, node);
 }
 
-void sim_storage_restart(sim_t *sim, int node)
+void sim_storage_restart(sim_t *sim, int node, uint64_t within_us)
 {
     sim_trace(sim, "node %d: storage crashes", node + 1);
     storage_stop(sim, node);
     sim_node_role(sim, node, (repl_event_t){.kind = REPL_EVENT_STORAGE_LOST});
-    sim_schedule(sim, SIM_STORAGE_UP, node, 100000 + sim_below(sim, 2000000));
+    sim_schedule(sim, SIM_STORAGE_UP, node, 20000 + sim_below(sim, within_us));
 }
 
 void sim_node_event(sim_t *sim, const sim_event_t *event)

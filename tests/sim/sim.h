@@ -45,6 +45,7 @@ typedef enum {
     SIM_ETCD_REPLY, /* from etcd */
     SIM_CLIENT,     /* a write at every storage that takes one */
     SIM_FAULT,      /* the next fault */
+    SIM_DISTURB,    /* replicad or storage of those that vote, just when another seeks */
     SIM_RESTART,    /* node */
     SIM_STORAGE_UP, /* node: storage alone restarted, or replicad alone */
     SIM_OPERATOR,
@@ -72,6 +73,7 @@ typedef struct {
     uint32_t owner;
     bool loading;
     uint64_t load_until; /* the load ends with this entry */
+    uint64_t floor;      /* loading: the newest that it had, and may have acknowledged */
     uint32_t first;      /* the configuration it began with */
     uint32_t flushed;    /* entries [0, flushed) are on the disk */
     uint32_t oldest;     /* the journal begins here */
@@ -113,7 +115,7 @@ typedef struct {
     uint64_t pulled_us, copied_us;        /* asked; answered by the source of a snapshot */
     uint32_t starts;                      /* of storage */
     uint64_t lease, etcd_heard_ms;        /* elect's part: our lease's identity; last answer */
-    bool etcd_cut;
+    bool etcd_cut, gone;                  /* gone: for good */
 } sim_node_t;
 
 typedef struct {
@@ -121,7 +123,8 @@ typedef struct {
     bool truncates; /* a diverged tail is cut; else everything is loaded anew */
     bool copies;    /* loads are snapshots, in pieces, of one source; else entries from the first */
     bool changes, drops, forces; /* configurations; operators' force-sync, and forced promotes */
-    int members;                 /* at the beginning; the others may be added */
+    bool loses;  /* one member is gone for good in the end, where the others can go on */
+    int members; /* at the beginning; the others may be added */
     repl_failover_t failover;
     double loss, duplicates, spikes;
     uint64_t delay_us;
@@ -154,7 +157,7 @@ typedef struct {
     sim_config_t configs[SIM_CONFIGS_MAX];
     uint32_t config_count;
     bool forced; /* somebody was forced to lead: until all follow one, entries may be lost */
-    uint64_t changed, dropped, forced_times, copied;
+    uint64_t changed, dropped, forced_times, copied, lost, vouched;
     uint64_t writes, majority_acks, leaders, promotes_at_end, steps;
 } sim_t;
 
@@ -177,7 +180,8 @@ __attribute__((format(printf, 2, 3))) void sim_fail(sim_t *sim, const char *form
 void sim_node_start(sim_t *sim, int node);
 void sim_node_crash(sim_t *sim, int node);
 void sim_replicad_restart(sim_t *sim, int node);
-void sim_storage_restart(sim_t *sim, int node);
+/* It is back within that. */
+void sim_storage_restart(sim_t *sim, int node, uint64_t within_us);
 void sim_node_event(sim_t *sim, const sim_event_t *event);
 void sim_node_role(sim_t *sim, int node, repl_event_t event);
 void sim_node_act(sim_t *sim, int node, const repl_actions_t *actions);
@@ -215,7 +219,9 @@ bool sim_config_has(const sim_t *sim, uint32_t config, int node);
 void sim_config_adopt(sim_t *sim, int node, uint32_t config);
 /* An operator's change at a node that leads; nothing, where the process refuses it. */
 void sim_config_change(sim_t *sim, int node);
-/* A new primary journals what it acts by. */
+/* The one in force is of our term: its leader has it on its disk. */
+bool sim_config_of_term(const sim_t *sim, int node);
+/* A new primary journals what it acts by, as of its own term. */
 void sim_config_tick(sim_t *sim, int node);
 static inline int sim_index(uint32_t id)
 {
@@ -229,4 +235,4 @@ void sim_check_leader(sim_t *sim, int node, bool forced);
 void sim_check_ack(sim_t *sim, int node, uint32_t count);
 void sim_check_step(sim_t *sim);
 /* Somebody leads and all are equal. */
-bool sim_check_settled(sim_t *sim);
+bool sim_check_settled(const sim_t *sim);

@@ -83,6 +83,7 @@ void stor_link_state_send(stor_replication_link_t *link, const vdp_message_t *me
         state.load_snapshot = vd_arena_copy_slice(arena, vd_slice(link->load.snapshot, 16));
         state.load_source = vd_arena_copy_slice(arena, vd_slice_str(link->load.source));
     }
+    state.floor = link->floor;
     (void)pthread_mutex_unlock(&link->storage->replication->lock);
     link->told = (stor_link_told_t){
         .role = state.role,
@@ -348,8 +349,10 @@ static int io_open(stor_replication_link_t *link, vd_error_t *err)
     int rc = stor_session_open(link->storage->engine, &link->session, err);
     if (rc == VD_OK)
         atomic_store(&link->loading, stor_load_pending(link->storage, link->session));
-    if (rc == VD_OK)
+    if (rc == VD_OK) {
         link->known = stor_load_known(link->session, &link->load);
+        link->floor = stor_load_floor(link->session);
+    }
     if (rc == VD_OK)
         rc = vd_link_open(link->loop, &options, &link->link, err);
     if (rc == VD_OK)

@@ -54,10 +54,11 @@ static int config_put(stor_session_t *session, uint64_t timestamp, void *context
     return stor_replication_config_put(session, *(const vd_bson_t *)context, err);
 }
 
-static int64_t config_version(vd_bson_t config)
+static int64_t config_number(vd_bson_t config, const char *name)
 {
-    int64_t version = 0;
-    return vd_value_as_int64(vd_bson_get(config, "version"), &version) ? version : 0;
+    int64_t number = 0;
+    bool there = config.len > 0 && vd_value_as_int64(vd_bson_get(config, name), &number);
+    return there ? number : 0;
 }
 
 static int config_check(stor_replication_link_t *link, int64_t version, vd_bson_t config,
@@ -65,12 +66,15 @@ static int config_check(stor_replication_link_t *link, int64_t version, vd_bson_
 {
     vd_arena_t *arena = vd_arena_create();
     vd_bson_t present = stor_replication_config(link->storage, arena);
-    int64_t before = present.len > 0 ? config_version(present) : 0;
+    int64_t before = config_number(present, "version"),
+            before_term = config_number(present, "term");
     vd_arena_destroy(&arena);
     if (vd_bson_validate(vd_slice(config.data, config.len), 0, VD_BSON_DEPTH_MAX, NULL) != VD_OK ||
-        config_version(config) != version)
+        config_number(config, "version") != version)
         return vd_error_set(err, VD_ERR_BAD_VALUE, "the configuration is malformed");
-    if (version != before + 1)
+    /* A new primary makes the one that it acts by its own: of a newer term. */
+    bool renews = version >= before && config_number(config, "term") > before_term;
+    if (version != before + 1 && !renews)
         return vd_error_set(err, VD_ERR_BAD_VALUE, "configuration %lld does not follow %lld",
                             (long long)version, (long long)before);
     return VD_OK;
@@ -118,9 +122,11 @@ static void known_look(stor_replication_link_t *link, stor_session_t *session)
 {
     stor_load_known_t load = {0};
     bool known = stor_load_known(session, &load);
+    uint64_t floor = stor_load_floor(session);
     (void)pthread_mutex_lock(&link->storage->replication->lock);
     link->known = known;
     link->load = load;
+    link->floor = floor;
     (void)pthread_mutex_unlock(&link->storage->replication->lock);
 }
 
@@ -240,6 +246,8 @@ static int run_positions(stor_replication_link_t *link, stor_session_t *session,
         return vd_error_set(err, VD_ERR_PROTOCOL, "positions of %zu bytes", job->body.len);
     for (size_t i = 0; i < count; i++)
         vdp_position_read(job->body.data + i * VDP_POSITION_BYTES, &members[i]);
+    stor_replication_lease(link->storage, job->asked.positions.term,
+                           job->asked.positions.lease_until_ms);
     stor_positions_note(link->storage->replication->positions, job->asked.positions.term,
                         job->asked.positions.majority, members, (uint32_t)count);
     return VD_OK;

@@ -118,6 +118,7 @@ struct stor_replication_link {
     stor_link_worker_t applier, copier;
     bool known; /* a load that can go on: which; under the replication's lock */
     stor_load_known_t load;
+    uint64_t floor;                /* the same */
     atomic_bool loading, forsaken; /* forsaken: rolled back, so what is here counts for nothing */
     atomic_bool watching;          /* somebody waits for the durable point */
     _Atomic(stor_link_job_t *) done;

@@ -46,7 +46,7 @@ typedef struct {
 
 struct stor_load {
     uint8_t snapshot[16], set_id[12];
-    uint64_t position, term;
+    uint64_t position, term, floor;
     vd_arena_t *arena; /* the manifest */
     stor_manifest_t manifest;
     bool ready;               /* tables are made: chunks may come */
@@ -151,11 +151,26 @@ static int mark_put(const stor_load_t *load, stor_session_t *session, bool ready
     vd_bb_objectid(&bb, "setId", load->set_id);
     vd_bb_bool(&bb, "ready", ready);
     vd_bb_string(&bb, "source", vd_slice_str(load->source));
+    vd_bb_int64(&bb, "floor", (int64_t)load->floor);
     int rc = vd_bb_finish(&bb, &row, err);
     if (rc == VD_OK)
         rc = stor_catalog_meta_put(session, ROW, vd_value_from_document(row), err);
     vd_bb_done(&bb);
     return rc;
+}
+
+uint64_t stor_load_floor(stor_session_t *session)
+{
+    vd_arena_t *arena = vd_arena_create();
+    vd_value_t value;
+    vd_error_t err = VD_ERROR_INIT;
+    int64_t floor = 0;
+    if (stor_catalog_meta_get(session, ROW, arena, &value, &err) == VD_OK &&
+        value.type == VD_BSON_OBJECT &&
+        !vd_value_as_int64(vd_bson_get(vd_value_document(value), "floor"), &floor))
+        floor = 0; /* of a version that did not write it */
+    vd_arena_destroy(&arena);
+    return (uint64_t)floor;
 }
 
 bool stor_load_known(stor_session_t *session, stor_load_known_t *ret_known)
@@ -515,6 +530,9 @@ int stor_load_begin(stor_storage_t *storage, stor_session_t *session, const vdp_
         return rc;
     stor_load_forget(&storage->replication->load);
     storage->replication->load = load;
+    /* From one load to the next it stays: nothing is acknowledged meanwhile. */
+    load->floor = stor_load_pending(storage, session) ? stor_load_floor(session)
+                                                      : stor_engine_newest(storage->engine);
     bool goes_on = place_get(load, session);
     if (goes_on && load->collection != 0 && load->collection != ALL)
         goes_on = manifest_find(&load->manifest, load->collection) != 0;

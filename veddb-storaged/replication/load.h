@@ -16,8 +16,8 @@
  * stor_load_end the link sets stor_engine_position_set(engine, *ret_position) and
  *          stor_apply_position_set(apply, *ret_position); the journal and the counters' rows begin
  *          at the position already.
- * Rows:    meta "load" {snapshot, position, term, setId, ready, source}; "position". Table "load"
- *          (not logged; it stays, empty of meaning, when the mark has gone): 'p' {snapshot,
+ * Rows:    meta "load" {snapshot, position, term, setId, ready, source, floor}; "position". Table
+ * "load" (not logged; it stays, empty of meaning, when the mark has gone): 'p' {snapshot,
  *          collection (-1: all), key}, 's' + id: documents, bytes, hash.
  * Errors:  VD_ERR_CORRUPT a chunk's checksum or order, or sums at the end (the load then begins
  *          anew); VD_ERR_BAD_VALUE a chunk that is not the next, or a role that is not recovering.
@@ -35,6 +35,10 @@ typedef struct {
     uint64_t position;
     char source[VDP_NODE_NAME_MAX + 1];
 } stor_load_known_t;
+
+/* While a load is there: the newest entry that this node had before the first one dropped it. No
+ * acknowledgement that it ever gave is of anything above. 0: not known, or it had none. */
+uint64_t stor_load_floor(stor_session_t *session);
 
 /* ret_state->snapshot borrows from `begin`. ret_last_key: appended to. */
 VD_MUST_CHECK int stor_load_begin(stor_storage_t *storage, stor_session_t *session,

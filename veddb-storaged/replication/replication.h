@@ -27,13 +27,14 @@ struct stor_replication {
     atomic_uint config_generation; /* grows with each change: the link announces it */
     atomic_int writers;            /* write transactions that passed the role's check */
     atomic_uint_fast64_t heard_ms; /* monotonic: when replicad last said something; role.c */
-    pthread_mutex_t role_lock;     /* one change of role at a time */
-    struct stor_positions *positions;   /* positions.h */
-    struct stor_apply *apply;           /* apply.h */
-    struct stor_tail *tail;             /* tail.h */
-    struct stor_snapshots *snapshots;   /* snapshot.h: those that are being read */
-    struct stor_load *load;             /* load.h: the one that is being loaded, or NULL */
-    struct stor_replication_link *link; /* link.h; NULL without */
+    atomic_uint_fast64_t lease_until_ms; /* monotonic: as primary; role.c */
+    pthread_mutex_t role_lock;           /* one change of role at a time */
+    struct stor_positions *positions;    /* positions.h */
+    struct stor_apply *apply;            /* apply.h */
+    struct stor_tail *tail;              /* tail.h */
+    struct stor_snapshots *snapshots;    /* snapshot.h: those that are being read */
+    struct stor_load *load;              /* load.h: the one that is being loaded, or NULL */
+    struct stor_replication_link *link;  /* link.h; NULL without */
 
     pthread_mutex_t lock; /* for what follows */
     char leader[VDP_NODE_NAME_MAX + 1];
@@ -88,8 +89,12 @@ void stor_replication_write_leave(stor_storage_t *storage);
  * latest. */
 VD_MUST_CHECK int stor_replication_request_enter(stor_request_t *request, vd_error_t *err);
 void stor_replication_request_leave(stor_request_t *request);
-/* Just before its commit: VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE when the role has gone. */
+/* Just before its commit: VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE when the role has gone, or
+ * the lease is over: from then on another may lead, whether replicad is there to say so or not. */
 VD_MUST_CHECK int stor_replication_request_commit(const stor_request_t *request, vd_error_t *err);
+/* As primary of that term we lead until then, unless replicad says a later time. UINT64_MAX:
+ * without an end; 0: nothing is said, what was said before stays. */
+void stor_replication_lease(stor_storage_t *storage, uint64_t term, uint64_t until_ms);
 /* Replicad said something (the link's thread, for every message): it is there to renew. */
 void stor_replication_heard(stor_storage_t *storage);
 /* A primary whose replicad has been silent for settings.lease_ms becomes secondary. True: it did.

@@ -64,9 +64,18 @@ void stor_replication_request_leave(stor_request_t *request)
     request->entered = false;
 }
 
+/* The lease is not over: nobody else can lead yet. */
+static bool is_led(const stor_storage_t *storage)
+{
+    const stor_replication_t *replication = storage->replication;
+    uint64_t until = atomic_load_explicit(&replication->lease_until_ms, memory_order_relaxed);
+    return replication->alone || until == 0 || vd_monotonic_ms() < until;
+}
+
 int stor_replication_request_commit(const stor_request_t *request, vd_error_t *err)
 {
-    if (VD_LIKELY(stor_replication_role(request->storage) == VDP_ROLE_PRIMARY))
+    if (VD_LIKELY(stor_replication_role(request->storage) == VDP_ROLE_PRIMARY &&
+                  is_led(request->storage)))
         return VD_OK;
     return vd_error_set(err, VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE,
                         "operation was interrupted");
@@ -213,6 +222,7 @@ static int primary_begin(stor_storage_t *storage, stor_session_t *session, rows_
     atomic_store(&replication->term, rows->term);
     leader_set(replication, rows->leader);
     stor_positions_term(replication->positions, rows->term, first);
+    atomic_store(&replication->lease_until_ms, 0);
     atomic_store(&replication->role, VDP_ROLE_PRIMARY);
     *ret_newest = first;
     return VD_OK;
@@ -296,6 +306,11 @@ static int role_set_locked(stor_storage_t *storage, stor_session_t *session, int
     if (rc != VD_OK)
         return rc;
     bool same_term = rows->term == atomic_load(&replication->term);
+    char kept[VDP_NODE_NAME_MAX + 1];
+    if (same_term && rows->leader.len == 0) { /* nobody is named: whom we agreed to stays */
+        memcpy(kept, replication->leader, sizeof kept);
+        rows->leader = vd_slice_str(kept);
+    }
     bool same_leader = vd_slice_equal(present, rows->leader);
     int before = atomic_load(&replication->role);
     if (same_term && same_leader && before == role) {
@@ -330,6 +345,12 @@ int stor_replication_role_set(stor_storage_t *storage, stor_session_t *session, 
 }
 
 /* ---- without replicad ---- */
+
+void stor_replication_lease(stor_storage_t *storage, uint64_t term, uint64_t until_ms)
+{
+    if (until_ms != 0 && term == stor_replication_term(storage))
+        atomic_store(&storage->replication->lease_until_ms, until_ms);
+}
 
 void stor_replication_heard(stor_storage_t *storage)
 {

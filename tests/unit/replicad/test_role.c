@@ -39,9 +39,11 @@ static const repl_action_t *find(repl_action_kind_t kind)
 
 static void start(uint32_t members, uint64_t term, uint32_t owner, int storage_role)
 {
-    repl_role_options_t options = options_of(members);
+    repl_role_options_t nobody = options_of(0), options = options_of(members);
     now = 10000;
-    repl_role_init(&role, &options, now);
+    repl_role_init(&role, &nobody, now);
+    actions.count = 0;
+    repl_role_configure(&role, &options, &actions);
     step((repl_event_t){.kind = REPL_EVENT_STORAGE,
                         .term = term,
                         .leader = owner,
@@ -186,6 +188,48 @@ Test(role, loading_member_agrees_for_the_one_that_it_loads_from)
     step((repl_event_t){.kind = REPL_EVENT_FENCE, .from = 2, .term = 6});
     storage_does();
     cr_assert(find(REPL_ACTION_FENCED)->granted);
+}
+
+Test(role, loading_member_agrees_for_whoever_has_what_it_acknowledged)
+{
+    start(3, 5, 2, VDP_ROLE_RECOVERING);
+    step((repl_event_t){.kind = REPL_EVENT_STORAGE,
+                        .term = 5,
+                        .leader = 2,
+                        .role = VDP_ROLE_RECOVERING,
+                        .floor = 5u << 24 | 100});
+    step((repl_event_t){.kind = REPL_EVENT_FENCE, .from = 3, .term = 6, .position = 5u << 24 | 99});
+    cr_assert_not(find(REPL_ACTION_FENCED)->granted);
+    step((repl_event_t){/* later, but of an older term */
+                        .kind = REPL_EVENT_FENCE,
+                        .from = 3,
+                        .term = 6,
+                        .position = 4u << 24 | 900});
+    cr_assert_not(find(REPL_ACTION_FENCED)->granted);
+    step(
+        (repl_event_t){.kind = REPL_EVENT_FENCE, .from = 3, .term = 6, .position = 5u << 24 | 100});
+    cr_assert_null(find(REPL_ACTION_FENCED));
+    step((repl_event_t){.kind = REPL_EVENT_ROLE_SET, .term = 6, .role = VDP_ROLE_RECOVERING});
+    cr_assert(find(REPL_ACTION_FENCED)->granted);
+    cr_assert_eq(find(REPL_ACTION_FENCED)->position, 0);
+}
+
+Test(role, what_is_answered_without_storage_is_remembered)
+{
+    start(3, 5, 2, VDP_ROLE_SECONDARY);
+    step((repl_event_t){.kind = REPL_EVENT_STORAGE_LOST});
+    now += 1500;
+    peer(2, 5, REPL_LEADER, 0);
+    now += 100;
+    step((repl_event_t){.kind = REPL_EVENT_STORAGE,
+                        .term = 5,
+                        .leader = 2,
+                        .role = VDP_ROLE_STARTING,
+                        .position = 100});
+    storage_does();
+    step((repl_event_t){.kind = REPL_EVENT_FENCE, .from = 3, .term = 6, .position = 100});
+    storage_does();
+    cr_assert_eq(find(REPL_ACTION_FENCED)->heard_ms, 100);
 }
 
 Test(role, load_that_begins_while_a_term_is_agreed_to_grants_nothing)

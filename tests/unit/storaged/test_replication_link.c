@@ -259,6 +259,13 @@ Test(replication_link, attach_role_state)
     cr_assert_gt(t.states, before);
     cr_assert_eq(role(1, VDP_ROLE_SECONDARY), VD_ERR_STALE_TERM);
     cr_assert_eq(role(3, 77), VD_ERR_BAD_VALUE);
+    /* Nobody is named: whom it agreed to in this term stays. */
+    vdp_replication_role_t nobody = {.term = 2, .role = VDP_ROLE_REMOVED};
+    cr_assert_eq(call(&vdp_replication_role, &nobody, VD_SLICE_NULL), VD_OK);
+    cr_assert_str_eq(t.storage->replication->leader, "one");
+    nobody.term = 3;
+    cr_assert_eq(call(&vdp_replication_role, &nobody, VD_SLICE_NULL), VD_OK);
+    cr_assert_str_eq(t.storage->replication->leader, "");
     before = t.states;
     turns_ms(1000);
     cr_assert(t.states - before >= 3 && t.states - before <= 6, "%u", t.states - before);
@@ -284,6 +291,60 @@ Test(replication_link, configuration)
                  VD_ERR_BAD_VALUE); /* says something else */
     cr_assert_eq(call(&vdp_replication_config, &ask, vd_slice("\x09\0\0\0xxxx", 9)),
                  VD_ERR_BAD_VALUE);
+    /* A new primary makes it its own; nobody goes back. */
+    static const struct {
+        const char *config;
+        int64_t version;
+        int code;
+    } next[] = {
+        {"{'_id': 'rs0', 'version': 1, 'term': 2, 'members': []}", 1, VD_OK},
+        {"{'_id': 'rs0', 'version': 1, 'term': 2, 'members': []}", 1, VD_ERR_BAD_VALUE},
+        {"{'_id': 'rs0', 'version': 2, 'term': 2, 'members': []}", 2, VD_OK},
+        {"{'_id': 'rs0', 'version': 1, 'term': 3, 'members': []}", 1, VD_ERR_BAD_VALUE},
+        {"{'_id': 'rs0', 'version': 4, 'term': 2, 'members': []}", 4, VD_ERR_BAD_VALUE},
+        {"{'_id': 'rs0', 'version': 4, 'term': 3, 'members': []}", 4, VD_OK},
+    };
+    for (size_t i = 0; i < VD_COUNT_OF(next); i++) {
+        config = query_json(t.arena, next[i].config);
+        ask.version = next[i].version;
+        cr_assert_eq(call(&vdp_replication_config, &ask, vd_slice(config.data, config.len)),
+                     next[i].code, "%zu", i);
+    }
+    tear_down();
+}
+
+static void lease(uint64_t term, uint64_t until_ms)
+{
+    vdp_replication_positions_t positions = {.term = term, .lease_until_ms = until_ms};
+    vdp_replication_find_t find = {.sample = true};
+    (void)post(&vdp_replication_positions, &positions, VD_SLICE_NULL);
+    cr_assert_eq(call(&vdp_replication_find, &find, VD_SLICE_NULL), VD_OK); /* it was read */
+}
+
+/* Where replicad is gone nobody else says that another may lead. */
+Test(replication_link, nothing_is_committed_after_the_lease)
+{
+    set_up();
+    attach();
+    stor_request_t request = {.storage = t.storage};
+    vd_error_t err = VD_ERROR_INIT;
+    cr_assert_eq(role(2, VDP_ROLE_PRIMARY), VD_OK);
+    cr_assert_eq(stor_replication_request_commit(&request, &err), VD_OK);
+    lease(2, vd_monotonic_ms() + 3600000);
+    cr_assert_eq(stor_replication_request_commit(&request, &err), VD_OK);
+    lease(2, vd_monotonic_ms());
+    cr_assert_eq(stor_replication_request_commit(&request, &err),
+                 VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE);
+    lease(1, UINT64_MAX); /* of a term that is over */
+    lease(2, 0);          /* of one that does not lead */
+    cr_assert_eq(stor_replication_request_commit(&request, &err),
+                 VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE);
+    lease(2, UINT64_MAX);
+    vd_error_clear(&err);
+    cr_assert_eq(stor_replication_request_commit(&request, &err), VD_OK);
+    lease(2, vd_monotonic_ms());
+    cr_assert_eq(role(3, VDP_ROLE_PRIMARY), VD_OK); /* a new one: its lease is told yet */
+    cr_assert_eq(stor_replication_request_commit(&request, &err), VD_OK);
     tear_down();
 }
 

@@ -541,6 +541,8 @@ Test(snapshot_load, cut_and_resumed, .timeout = 120)
     uint32_t next = 0, cuts = 0, checkpointed = 0, lost = 0;
     vd_buf_init(&key, 16 * 1024);
     run_as(b, VDP_ROLE_PRIMARY, "db", "{'insert': 'own', 'documents': [{'_id': 1}]}");
+    uint64_t had = stor_engine_newest(b->storage.engine);
+    cr_assert_eq(stor_load_floor(b->session), 0);
     reads_ok(load_begin(b, transfer, &state, &key, &err), &err);
     cr_assert_eq(run_as(b, VDP_ROLE_PRIMARY, "db", "{'count': 'own'}"), VD_OK);
     reads_expect(b, "count", "{'n': 0}");
@@ -563,7 +565,9 @@ Test(snapshot_load, cut_and_resumed, .timeout = 120)
         }
         node_start(b, VDP_ROLE_RECOVERING);
         cr_assert(stor_load_pending(&b->storage, b->session));
+        cr_assert_eq(stor_load_floor(b->session), had);
         reads_ok(load_begin(b, transfer, &state, &key, &err), &err);
+        cr_assert_eq(stor_load_floor(b->session), had); /* what it once acknowledged is below */
         if (state.all)
             break;
         uint32_t at = chunk_at(transfer, &state, vd_buf_slice(&key));
@@ -574,6 +578,7 @@ Test(snapshot_load, cut_and_resumed, .timeout = 120)
     cr_assert_gt(cuts, 2);
     cr_assert_gt(lost, 0); /* so records of a table that is ahead were put once more */
     reads_ok(load_end(b, transfer, &err), &err);
+    cr_assert_eq(stor_load_floor(b->session), 0);
     atomic_store(&b->storage.auth_epoch, 0);
     check_sums(b, transfer);
     for (int i = 0; i < 2; i++) { /* and after a crash */
