@@ -50,6 +50,9 @@ static const vdp_field_t reply_fields[] = {
     VDP_FIELD(VDP_I64, vdp_operation_reply_t, cursor_id, 0),
     VDP_FIELD(VDP_STRING, vdp_operation_reply_t, cursor_ns, 2 * VD_NAMESPACE_MAX_BYTES),
     VDP_FIELD(VDP_BYTES, vdp_operation_reply_t, resume, RESUME_MAX_BYTES),
+    VDP_FIELD(VDP_U32, vdp_operation_reply_t, version_slot, 0),
+    VDP_FIELD(VDP_U64, vdp_operation_reply_t, version_epoch, 0),
+    VDP_FIELD(VDP_U64, vdp_operation_reply_t, version, 0),
 };
 static const vdp_field_t cancel_fields[] = {
     VDP_FIELD(VDP_U64, vdp_operation_cancel_t, target_request_id, 0),

@@ -37,6 +37,7 @@ enum {
     VDP_COMMAND_RESENT = 1u << 2,   /* sent again after a restart of storage */
     /* may see and kill other users' cursors and operations (killAnyCursor, inprog) */
     VDP_COMMAND_ALL_USERS = 1u << 3,
+    VDP_COMMAND_VERSIONED = 1u << 4, /* the reply may be kept: say what it depends on */
 };
 
 typedef struct {
@@ -76,6 +77,9 @@ typedef struct {
     vd_slice_t cursor_ns;
     /* opaque key: reopen the cursor after a crash from here; empty = can't (always, today) */
     vd_slice_t resume;
+    /* What a reply to VDP_COMMAND_VERSIONED depends on (versions.md); slot 0: not to be kept. */
+    uint32_t version_slot; /* its number, and one */
+    uint64_t version_epoch, version;
 } vdp_operation_reply_t;
 /* Body: the BSON reply ready for the client, including ok, operationTime and $clusterTime. */
 

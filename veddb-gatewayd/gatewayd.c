@@ -22,8 +22,10 @@
 
 #define TICK_MS          250
 #define TICKS_PER_SECOND 4
-#define KEYS_REFRESH_MS  60000
-#define KEYS_AGAIN_MS    1000 /* not more often, whoever asks */
+/* Of a session that is read from the cache alone, within storage's time-out for it. */
+#define SESSION_REFRESHES 8
+#define KEYS_REFRESH_MS   60000
+#define KEYS_AGAIN_MS     1000 /* not more often, whoever asks */
 
 /* ---- what hello announces ---- */
 
@@ -281,6 +283,10 @@ static int thread_open(gate_thread_t *thread, vd_error_t *err)
     thread->held_max_bytes = gate->settings.held_max_bytes / gate->thread_count;
     thread->seen_counter = atomic_load(&gate->topology.counter);
     thread->users = gate_users_create(thread);
+    thread->cache = gate_cache_create(&(gate_cache_options_t){
+        .versions_path = gate->settings.versions_path,
+        .bytes_max = gate->settings.result_cache_bytes / gate->thread_count,
+        .session_refresh_ms = gate->settings.session_timeout_ms / SESSION_REFRESHES});
     int rc = gate_upstream_create(thread, gate->settings.storage_path,
                                   gate->settings.storage_wait_ms, &thread->upstream, err);
     if (rc == VD_OK)
@@ -306,6 +312,7 @@ static void thread_close(gate_thread_t *thread)
     close_conns(thread);
     gate_users_destroy(&thread->users);
     gate_upstream_destroy(&thread->upstream);
+    gate_cache_destroy(&thread->cache);
     vd_loop_remove(&thread->tick);
     vd_loop_remove(&thread->end_of_turn);
     vd_node_t *node;

@@ -12,6 +12,7 @@
 #include "libcommon/runtime/worker.h"
 #include "veddb-gatewayd/auth/oidc.h"
 #include "veddb-gatewayd/auth/users.h"
+#include "veddb-gatewayd/cache.h"
 #include "veddb-gatewayd/commands/table.h"
 #include "veddb-gatewayd/keys.h"
 #include "veddb-gatewayd/limits.h"
@@ -48,12 +49,13 @@ typedef struct {
     uint32_t connections_max, connections_per_address_max, login_rate;
     uint64_t handshake_timeout_ms, storage_wait_ms, held_max_bytes;
     uint64_t session_timeout_ms; /* storage's */
+    uint64_t result_cache_bytes; /* of all threads together; 0 = off */
     uint8_t compressors[4];
     uint32_t compressor_count;
     bool test_faults, insecure_dev;
     gate_oidc_settings_t oidc;
     char bootstrap_file[4001];
-    char storage_path[256];
+    char storage_path[256], versions_path[256];
     char config_file_hint[256]; /* shown by getCmdLineOpts */
     vd_tls_options_t tls;
 } gate_settings_t;
@@ -97,6 +99,8 @@ struct gate_thread {
     uint64_t cluster_time; /* newest that a client brought and that was verified; 0 = none */
     gate_proof_t proof;    /* of the last time that was signed */
     gate_users_t *users;
+    gate_cache_t *cache;        /* NULL: switched off */
+    gate_cache_key_t cache_key; /* of the request that is looked at */
     vd_list_t conns, dead, idle_requests;
     vd_list_t paused; /* connections that wait for room to read a large message */
     uint32_t idle_request_count;

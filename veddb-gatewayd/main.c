@@ -1,13 +1,17 @@
 /* veddb-gatewayd/main.c — options into settings, and one call. */
 #include "libcommon/base/log.h"
+#include "libcommon/base/machine.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/daemon.h"
+#include "proto/versions.h"
 #include "veddb-gatewayd/certificates.h"
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/gatewayd.h"
 
 #include <stdio.h>
 #include <unistd.h>
+
+#define RESULT_CACHE_PART 16 /* of the node's memory */
 
 typedef struct {
     gate_t *gate;
@@ -61,6 +65,15 @@ static int read_compressors(const char *list, gate_settings_t *settings, vd_erro
     return VD_OK;
 }
 
+/* A small part of the node's memory at most: most of that is storage's. */
+static uint64_t result_cache_bytes(const vd_config_t *config)
+{
+    uint64_t wanted = (uint64_t)vd_config_number(config, "gateway.result_cache");
+    uint64_t node = (uint64_t)vd_config_number(config, "node.memory");
+    uint64_t most = (node == 0 ? vd_machine_memory_bytes() / 2 : node) / RESULT_CACHE_PART;
+    return wanted < most ? wanted : most;
+}
+
 static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_error_t *err)
 {
     const vd_config_t *config = vd_daemon_config(daemon);
@@ -99,6 +112,9 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
     settings->test_faults = vd_config_bool(config, "test.faults");
     (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", settings->storage_path,
                                 sizeof settings->storage_path);
+    (void)vd_daemon_socket_path(daemon, "storage-gateway", VDP_VERSIONS_FILE,
+                                settings->versions_path, sizeof settings->versions_path);
+    settings->result_cache_bytes = result_cache_bytes(config);
     const char *verify = vd_config_string(config, "tls.client_certificates");
     if (settings->insecure_dev)
         vd_log(VD_LOG_WARN,

@@ -162,6 +162,25 @@ bool gate_reply_signature(uint8_t *document, size_t len, uint64_t *ret_time, uin
     return true;
 }
 
+bool gate_reply_renew(uint8_t *document, size_t len, const gate_reply_times_t *times)
+{
+    static const uint8_t name[] = "\x03$clusterTime", last[] = "\x11operationTime";
+    if (len <= sizeof name + TAIL_BYTES)
+        return false;
+    uint8_t *value = document + len - TAIL_BYTES, *behind = value + TIMES_BYTES;
+    if (memcmp(value - sizeof name, name, sizeof name) != 0 || !has_our_form(value) ||
+        memcmp(behind, last, sizeof last) != 0)
+        return false;
+    uint8_t *cluster = value + 17, *operation = behind + sizeof last;
+    if (vd_get_u64(operation) < times->operation_time)
+        vd_put_u64(operation, times->operation_time);
+    uint64_t least =
+        vd_get_u64(operation) > times->cluster_time ? vd_get_u64(operation) : times->cluster_time;
+    if (vd_get_u64(cluster) < least)
+        vd_put_u64(cluster, least);
+    return true;
+}
+
 void gate_reply_error(vd_bb_t *bb, const vd_error_t *err, unsigned labels,
                       const gate_reply_times_t *times)
 {

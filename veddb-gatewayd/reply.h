@@ -23,6 +23,9 @@ bool gate_reply_is_state_change(int code);
  * the key's id (int64 LE). False when it has none in our form. */
 bool gate_reply_signature(uint8_t *document, size_t len, uint64_t *ret_time, uint8_t **ret_hash,
                           uint8_t **ret_key_id);
+/* Puts newer times into a complete reply whose times stand at its end in our form; what is older
+ * than its own is left. False, and nothing done, when they don't. */
+bool gate_reply_renew(uint8_t *document, size_t len, const gate_reply_times_t *times);
 /* {ok:0, errmsg, code, codeName, <details>, errorLabels} + times; appends to an empty document. */
 void gate_reply_error(vd_bb_t *bb, const vd_error_t *err, unsigned labels,
                       const gate_reply_times_t *times);

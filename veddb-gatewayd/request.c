@@ -16,6 +16,7 @@
 #define TRY_AGAIN_MS      5
 #define KEYS_WAIT_MS      3000 /* for the keys to be loaded again */
 #define KEYS_LOOK_MS      50
+#define STATE_FRESH_MS    3000 /* storage says its state every second */
 #define CLOCK_DRIFT_MAX_S (365ull * 24 * 60 * 60)
 
 static void authorize(gate_request_t *request);
@@ -367,7 +368,45 @@ static void storage_answered(void *context, const gate_answer_t *answer)
         fail(request, &err);
         return;
     }
+    if (request->cache_key != NULL && answer->reply->status == VD_OK)
+        gate_cache_put(request->thread->cache, request->cache_key, answer->reply, answer->body);
     finish_bounded(request, add_facts(request, (int)answer->reply->status, answer->body));
+}
+
+/* ---- replies that are kept ---- */
+
+/* A reply that stands in the cache: sent, and true. Who asks may see it: that was checked. */
+static bool answer_from_cache(gate_request_t *request)
+{
+    gate_thread_t *thread = request->thread;
+    const gate_user_t *user = request->conn->user;
+    const gate_storage_state_t *state = &thread->state;
+    gate_cache_key_t *key = &thread->cache_key;
+    if ((request->command->flags & GATE_KEPT) == 0 || !gate_cache_wants(thread->cache) ||
+        user == NULL || request->legacy || request->exhaust || request->no_reply ||
+        request->has_txn || request->fault.active ||
+        request->message.sections.sequence_count != 0 ||
+        !gate_cache_key(gate_request_body(request), key))
+        return false;
+    vd_slice_t kept = VD_SLICE_NULL;
+    uint64_t now_ms = vd_loop_now_ms(thread->loop);
+    /* A storage that is silent may have been overtaken by another member. */
+    if (state->attached && state->ready && now_ms - state->heard_ms < STATE_FRESH_MS)
+        kept = gate_cache_find(thread->cache,
+                               &(gate_cache_question_t){key, user->epoch, state->newest,
+                                                        request->has_lsid ? request->lsid : NULL,
+                                                        now_ms});
+    if (kept.len == 0) {
+        request->cache_key = vd_arena_copy(request->arena, key, sizeof *key);
+        return false;
+    }
+    /* What is shown is as it was when storage was on disk so far. */
+    gate_reply_times_t times = {state->durable, gate_times(thread).cluster_time};
+    uint8_t *document = vd_arena_copy(request->arena, kept.data, kept.len);
+    if (!gate_reply_renew(document, kept.len, &times))
+        return false;
+    finish_bounded(request, vd_slice(document, kept.len));
+    return true;
 }
 
 /* Which databases and collections this user may see: {all, databases, collections}. */
@@ -423,6 +462,8 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
     out->flags = request->grant.all_users ? VDP_COMMAND_ALL_USERS : 0;
     if (request->no_reply)
         out->flags |= VDP_COMMAND_NO_REPLY;
+    if (request->cache_key != NULL)
+        out->flags |= VDP_COMMAND_VERSIONED;
     if (conn->user != NULL) {
         out->user = vd_slice_str(conn->user->name_at_db);
         out->auth_epoch = conn->user->epoch;
@@ -689,6 +730,8 @@ static void run(gate_request_t *request)
             rc = GATE_LATER;
         break;
     case GATE_RUN_STORAGE:
+        if (answer_from_cache(request))
+            return;
         rc = gate_request_forward(request, &err);
         if (rc == VD_OK)
             rc = GATE_LATER;

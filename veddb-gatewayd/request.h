@@ -46,7 +46,8 @@ struct gate_request {
     void (*answered)(gate_request_t *request, const gate_answer_t *answer);
     vd_source_t *timer;
     void (*timer_fired)(gate_request_t *request);
-    void *state; /* a handler's own, in the arena */
+    void *state;                 /* a handler's own, in the arena */
+    gate_cache_key_t *cache_key; /* in the arena: the reply may be kept; NULL: may not */
     int worker_rc;
     vd_error_t worker_error;
     gate_fault_t fault;

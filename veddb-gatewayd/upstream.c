@@ -231,7 +231,9 @@ static void apply_state(gate_upstream_t *upstream, const vdp_operation_state_t *
         if (state->attached && memcmp(state->boot_id, fields->boot_id.data, 16) != 0)
             lost(upstream); /* it died and came back faster than the link noticed */
         memcpy(state->boot_id, fields->boot_id.data, 16);
+        gate_cache_attach(upstream->thread->cache, state->boot_id);
     }
+    state->heard_ms = vd_loop_now_ms(upstream->thread->loop);
     if (fields->set_id.len == 12)
         memcpy(state->set_id, fields->set_id.data, 12);
     if (!state->attached)

@@ -42,13 +42,21 @@ void stor_defaults_get(stor_storage_t *storage, stor_defaults_values_t *ret_valu
     (void)pthread_mutex_unlock(&defaults->lock);
 }
 
-static void set(stor_defaults_t *defaults, const stor_defaults_values_t *values)
+/* What was read under another default is not what this one would read. */
+static void set(stor_storage_t *storage, const stor_defaults_values_t *values)
 {
+    stor_defaults_t *defaults = storage->defaults;
     (void)pthread_mutex_lock(&defaults->lock);
+    const stor_defaults_values_t *before = &defaults->values;
+    bool reads = before->has_read != values->has_read || strcmp(before->read, values->read) != 0;
+    if (reads)
+        stor_versions_all_begin(storage->versions);
     defaults->values = *values;
-    (void)pthread_mutex_unlock(&defaults->lock);
     atomic_store_explicit(&defaults->any, values->has_read || values->has_write,
                           memory_order_release);
+    if (reads)
+        stor_versions_all_end(storage->versions);
+    (void)pthread_mutex_unlock(&defaults->lock);
 }
 
 /* ---- the document ---- */
@@ -219,7 +227,7 @@ int stor_defaults_load(stor_storage_t *storage, stor_session_t *session, vd_erro
     if (rc == VD_ERR_NAMESPACE_NOT_FOUND || rc == VD_ERR_NOT_FOUND)
         rc = VD_OK;
     if (rc == VD_OK)
-        set(storage->defaults, &values);
+        set(storage, &values);
     else if (err != NULL)
         vd_error_copy(&step, err);
     vd_free(request);

@@ -255,6 +255,11 @@ static void reply_encode(stor_request_t *request)
                                    .cursor_id = request->cursor_id,
                                    .cursor_ns = request->cursor_ns,
                                    .resume = request->resume};
+    if (request->status == VD_OK && request->seen.slot != 0) {
+        reply.version_slot = request->seen.slot;
+        reply.version_epoch = request->seen.epoch;
+        reply.version = request->seen.version;
+    }
     vd_buf_init(&head, 16 * 1024);
     int rc = vdp_encode(&head, &envelope, &vdp_operation_reply, &reply, VD_SLICE_NULL, &err);
     VD_ASSERT(rc == VD_OK); /* its strings are bounded by the message that came */

@@ -8,6 +8,7 @@
 #include "libcommon/runtime/local.h"
 #include "proto/failure.h"
 #include "proto/keys.h"
+#include "proto/versions.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/keeper.h"
 #include "veddb-storaged/replication/replication.h"
@@ -218,8 +219,11 @@ static int start(vd_daemon_t *daemon, void *context, vd_error_t *err)
         .checkpoint_ms = (uint64_t)vd_config_number(config, "storage.checkpoint"),
         .bootstrap = !stor_engine_exists(state->folder),
     };
-    char path[PATH_MAX], detail[128];
+    char path[PATH_MAX], versions[PATH_MAX], detail[128];
     uint64_t began_ms = vd_monotonic_ms();
+    (void)vd_daemon_socket_path(daemon, "storage-gateway", VDP_VERSIONS_FILE, versions,
+                                sizeof versions);
+    options.versions = versions;
     int rc = keys_fetch(state, options.bootstrap, err);
     if (rc == VD_OK && !stor_keys_memory_locked(state->keys))
         vd_log(VD_LOG_WARN, "data keys are not in locked memory: raise RLIMIT_MEMLOCK",

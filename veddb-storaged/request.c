@@ -688,6 +688,8 @@ static int begin(stor_request_t *request, vd_error_t *err)
 {
     int rc = VD_OK;
     request->wait = (stor_wait_t){0};
+    if (!request->prepared && (request->command.flags & VDP_COMMAND_VERSIONED) != 0)
+        request->seen.epoch = stor_versions_epoch(request->storage->versions);
     if (!request->prepared)
         rc = bodies_check(request, err);
     if (rc == VD_OK && !request->prepared)

@@ -131,6 +131,7 @@ struct stor_request {
     vd_bson_t reply_document; /* finished */
     vd_slice_t reply_head;    /* encoded message head */
     bool announce;            /* users or roles changed: STATE goes out before the reply */
+    stor_version_seen_t seen; /* of VDP_COMMAND_VERSIONED: what the reply depends on */
 
     /* for currentOp, the slow log and profiling */
     vd_slice_t ns; /* "db.c" once known */

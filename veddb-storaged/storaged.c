@@ -4,6 +4,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/limits.h"
+#include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/counters.h"
@@ -33,6 +34,14 @@ void stor_storage_set_id_put(stor_storage_t *storage, const uint8_t id[12])
     (void)pthread_mutex_lock(&storage->registry_lock);
     memcpy(storage->set_id, id, sizeof storage->set_id);
     (void)pthread_mutex_unlock(&storage->registry_lock);
+}
+
+void stor_storage_auth_epoch_raise(stor_storage_t *storage, uint64_t epoch)
+{
+    uint_fast64_t seen = atomic_load(&storage->auth_epoch);
+    while (seen < epoch && !atomic_compare_exchange_weak(&storage->auth_epoch, &seen, epoch))
+        continue;
+    stor_versions_auth_epoch(storage->versions, epoch);
 }
 
 /* The set's id is made once; the epoch of users and roles is what their newest change left. */
@@ -103,6 +112,14 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
     storage->started_monotonic_ms = vd_monotonic_ms();
     vd_rand_secret(storage->boot_id, sizeof storage->boot_id);
     (void)pthread_mutex_init(&storage->registry_lock, NULL);
+    int rc = VD_OK;
+    if (options->versions != NULL &&
+        stor_versions_open(options->versions, storage->boot_id, &storage->versions, err) != VD_OK) {
+        char text[VD_ERROR_MESSAGE_SIZE + 64];
+        vd_log(VD_LOG_WARN, "gateways can keep no results", "error=%s",
+               vd_log_quote(vd_slice_str(err == NULL ? "" : err->message), text, sizeof text));
+        vd_error_clear(err);
+    }
     stor_engine_options_t engine = {
         .folder = options->folder,
         .cache_bytes = options->cache_bytes,
@@ -116,11 +133,12 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
         .checkpoint_wait_s = (uint32_t)(options->checkpoint_ms / 1000),
         .fs_faults = options->fs_faults,
         .term = FIRST_TERM,
+        .versions = storage->versions,
         .released = stor_inbox_released,
         .released_context = storage,
         .failed = stor_inbox_failed,
     };
-    int rc = stor_engine_open(&engine, &storage->engine, err);
+    rc = stor_engine_open(&engine, &storage->engine, err);
     if (rc == VD_OK) {
         uint64_t memory = options->cache_bytes / 2; /* of a node's memory: a quarter */
         stor_spill_options_t spill = {.folder = options->folder,
@@ -134,6 +152,8 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
     if (rc == VD_OK)
         rc = parts_open(storage, err);
     if (rc == VD_OK) {
+        stor_versions_auth_epoch(storage->versions, atomic_load(&storage->auth_epoch));
+        stor_versions_serve(storage->versions, stor_replication_role(storage) == VDP_ROLE_PRIMARY);
         *ret_storage = storage;
         return VD_OK;
     }
@@ -149,6 +169,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     if (storage == NULL)
         return rc;
     VD_ASSERT(storage->inbox == NULL && storage->keeper == NULL && storage->registry_first == NULL);
+    stor_versions_serve(storage->versions, false);
     /* While what they need is there. */
     (void)stor_transactions_kill(storage, VD_ERR_INTERRUPTED_AT_SHUTDOWN, NULL, NULL);
     stor_defaults_destroy(&storage->defaults);
@@ -161,6 +182,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     stor_spill_close(&storage->spill);
     if (storage->engine != NULL)
         rc = stor_engine_close(&storage->engine, err);
+    stor_versions_close(&storage->versions);
     (void)pthread_mutex_destroy(&storage->registry_lock);
     vd_free(storage);
     *storage_p = NULL;

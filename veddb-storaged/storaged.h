@@ -69,6 +69,7 @@ typedef struct stor_storage {
     stor_replication_t *replication; /* replication/replication.h */
     struct stor_defaults *defaults;  /* defaults.h; NULL in unit tests */
     struct stor_waits *waits;        /* streams/waits.h; the inbox's; NULL in unit tests */
+    stor_versions_t *versions;       /* engine/versions.h; NULL: nothing that is read is kept */
     stor_op_counters_t counters;
     stor_ttl_counters_t ttl;
     uint8_t boot_id[16]; /* new at each start */
@@ -90,6 +91,9 @@ typedef struct stor_storage {
 void stor_storage_set_id(stor_storage_t *storage, uint8_t ret_id[12]);
 void stor_storage_set_id_put(stor_storage_t *storage, const uint8_t id[12]);
 
+/* Users or roles have changed: older privileges are worth nothing from now on. Any thread. */
+void stor_storage_auth_epoch_raise(stor_storage_t *storage, uint64_t epoch);
+
 typedef struct {
     const char *folder; /* data folder */
     uint64_t cache_bytes;
@@ -97,6 +101,7 @@ typedef struct {
     uint64_t checkpoint_ms;
     bool bootstrap;        /* make a new database when there is none */
     const char *fs_faults; /* tests only: engine/fs_faults.h */
+    const char *versions;  /* path of the table of versions; NULL = none */
 } stor_storage_options_t;
 
 /* Opens engine, catalog (with the sweep of orphans), journal, sessions, cursors over a folder. keys

@@ -366,10 +366,7 @@ static int epoch_put(stor_write_t *write, vd_error_t *err)
 
 static void epoch_raise(stor_write_t *write)
 {
-    atomic_uint_fast64_t *epoch = &write->request->storage->auth_epoch;
-    uint64_t seen = atomic_load(epoch);
-    while (seen < write->timestamp && !atomic_compare_exchange_weak(epoch, &seen, write->timestamp))
-        ;
+    stor_storage_auth_epoch_raise(write->request->storage, write->timestamp);
     write->request->announce = true;
 }
 

@@ -130,6 +130,18 @@ static void send_scan(conn_t *conn)
     bson_destroy(&body);
 }
 
+static void send_lookup(conn_t *conn)
+{
+    bson_t body = BSON_INITIALIZER, filter;
+    BSON_APPEND_UTF8(&body, "find", "usertable");
+    BSON_APPEND_DOCUMENT_BEGIN(&body, "filter", &filter);
+    BSON_APPEND_INT32(&filter, "group", ycsb_group(conn->key));
+    bson_append_document_end(&body, &filter);
+    append_session(conn, &body, false);
+    out_command(conn, &body);
+    bson_destroy(&body);
+}
+
 static void send_update(conn_t *conn)
 {
     bson_t body = BSON_INITIALIZER, updates, update, q, u, set;
@@ -195,6 +207,9 @@ static void send_next(conn_t *conn)
         break;
     case YCSB_SCAN:
         send_scan(conn);
+        break;
+    case YCSB_LOOKUP:
+        send_lookup(conn);
         break;
     case YCSB_READ_MODIFY_WRITE:
         conn->second_half = true;

@@ -1,5 +1,7 @@
 // tests/bench/run.mjs — the same work against VedDB and PostgreSQL 15 on this machine in one run, with the floors; prints a table (--json FILE keeps the figures).
 //   --quick        fewer records, shorter runs     --only A,C   these workloads only     --no-postgres
+//   --pairs N      C with and without the cache of results, and its hits beside Redis, N times in turns (3; 0 = not)
+//   --group-gb N   group N GB of keys under the budget of 100 MB (0 = not)
 import {execFileSync, spawn, spawnSync} from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -12,7 +14,8 @@ const quick = process.argv.includes('--quick');
 const records = Number(argument('--records') ?? (quick ? 20000 : 200000));
 const seconds = Number(argument('--seconds') ?? (quick ? 3 : 10));
 const clientCounts = (argument('--clients') ?? '1,16,64').split(',').map(Number);
-const workloads = (argument('--only') ?? 'A,B,C,D,E,F').split(',');
+const workloads = (argument('--only') ?? 'A,B,C,D,E,F,I').split(',');
+const pairs = Number(argument('--pairs') ?? 3), groupGb = Number(argument('--group-gb') ?? 0);
 const bench = (name) => path.join(build, 'bench', name);
 const rows = [];
 
@@ -35,6 +38,12 @@ function generate(program, info, pids, workload, clients, extra = []) {
   return JSON.parse(out.stdout);
 }
 
+async function index(node) {
+  const client = await node.client();
+  await client.db('ycsb').collection('usertable').createIndex({group: 1});
+  await client.close();
+}
+
 const pss = (pids) => pids.reduce((sum, p) => sum + Number(/^Pss:\s+(\d+)/m.exec(fs.readFileSync(`/proc/${p}/smaps_rollup`, 'utf8'))[1]), 0);
 
 async function veddb() {
@@ -48,7 +57,11 @@ async function veddb() {
     rows.push({system: 'VedDB', workload: 'idle', pss_kib: pss(all), ready_ms: Number(ready?.[1] ?? Date.now() - start)});
     console.error(`  VedDB idle: ${(pss(all) / 1024).toFixed(1)} MiB PSS of all processes, ready after ${ready?.[1]} ms`);
     note({system: 'VedDB', ...generate('bench_lean', node.info, all, 'load', 1)});
-    for (const w of workloads) for (const c of clientCounts) note({system: 'VedDB', ...generate('bench_lean', node.info, all, w, c)});
+    for (const w of workloads)
+      for (const c of clientCounts) {
+        if (w === 'I') await index(node);
+        note({system: 'VedDB', ...generate('bench_lean', node.info, all, w, c)});
+      }
     for (const w of workloads.filter((x) => x === 'C' || x === 'A')) {
       note({system: 'VedDB uniform', ...generate('bench_lean', node.info, all, w, 16, ['--distribution', 'uniform'])});
       note({system: 'VedDB, driver', ...generate('bench_driver', node.info, all, w, 16)});
@@ -108,8 +121,9 @@ class Postgres {
     const read = `SELECT doc FROM usertable WHERE id = ${id};\n`;
     const update = `UPDATE usertable SET doc = doc || jsonb_build_object('field' || (random() * 9)::int, ${value}) WHERE id = ${id};\n`;
     const insert = `INSERT INTO usertable SELECT 'user' || lpad(nextval('more')::text, 12, '0'), doc FROM usertable WHERE id = ${id};\n`;
+    const lookup = `SELECT doc FROM usertable WHERE (doc->>'group')::int = :k % ${Math.floor(records / 20)};\n`;
     const scan = `\\set l random(1, 100)\nSELECT doc FROM usertable WHERE id >= ${id} ORDER BY id LIMIT :l;\n`;
-    return {A: [[50, key + read], [50, key + update]], B: [[95, key + read], [5, key + update]], C: [[1, key + read]], D: [[95, key + read], [5, key + insert]], E: [[95, key + scan], [5, key + insert]], F: [[50, key + read], [50, key + read + update]]}[w];
+    return {A: [[50, key + read], [50, key + update]], B: [[95, key + read], [5, key + update]], I: [[1, key + lookup]], C: [[1, key + read]], D: [[95, key + read], [5, key + insert]], E: [[95, key + scan], [5, key + insert]], F: [[50, key + read], [50, key + read + update]]}[w];
   }
   load() {
     this.psql(`CREATE TABLE usertable (id text COLLATE "C" PRIMARY KEY, doc jsonb); CREATE SEQUENCE more START ${records + 1};`);
@@ -119,7 +133,7 @@ class Postgres {
     const pool = Array.from({length: 65536}, () => letters[Math.floor(Math.random() * 64)]).join('');
     for (let i = 0; i < records; i++) {
       const id = `user${String(i).padStart(12, '0')}`;
-      let doc = `{"_id":"${id}"`;
+      let doc = `{"_id":"${id}","group":${i % Math.floor(records / 20)}`;
       for (let f = 0; f < 10; f++) {
         const at = Math.floor(Math.random() * 65000);
         doc += `,"field${f}":"${pool.slice(at, at + 100)}"`;
@@ -136,6 +150,7 @@ class Postgres {
     this.psql('CHECKPOINT');
   }
   run(w, clients) {
+    if (w === 'I') this.psql(`CREATE INDEX IF NOT EXISTS by_group ON usertable (((doc->>'group')::int)); ANALYZE usertable`);
     const files = this.script(w).map(([weight, text], i) => {
       const file = `${this.dir}/${w}${i}.sql`;
       fs.writeFileSync(file, text);
@@ -195,6 +210,86 @@ async function floors() {
   }
 }
 
+// ---- the cache of results: with and without it, and a hit beside a GET of Redis over TLS, in turns ----
+const HOT = 20000; // documents that all fit into the cache
+
+class Redis {
+  async start() {
+    this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vd-redis-'));
+    this.port = 20000 + Math.floor(Math.random() * 20000);
+    execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-keyout', `${this.dir}/key.pem`, '-out', `${this.dir}/cert.pem`], {stdio: 'ignore'});
+    this.tls = ['--tls', '--insecure', '-p', String(this.port)];
+    this.child = spawn('redis-server', ['--port', '0', '--tls-port', String(this.port), '--tls-cert-file', `${this.dir}/cert.pem`, '--tls-key-file', `${this.dir}/key.pem`, '--tls-auth-clients', 'no', '--save', '', '--appendonly', 'no', '--dir', this.dir], {stdio: 'ignore'});
+    for (let i = 0; i < 100 && spawnSync('redis-cli', [...this.tls, 'ping'], {encoding: 'utf8'}).stdout?.trim() !== 'PONG'; i++) await sleep(50);
+    this.benchmark('set', 10 * HOT);
+  }
+  benchmark(what, n) {
+    return execFileSync('redis-benchmark', [...this.tls, '-t', what, '-c', '16', '-n', String(n), '-r', String(HOT), '-d', '1100', '--csv'], {encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore']});
+  }
+  cpu() {
+    const f = fs.readFileSync(`/proc/${this.child.pid}/stat`, 'utf8').split(') ')[1].split(' ');
+    return (Number(f[11]) + Number(f[12])) / 100;
+  }
+  get() {
+    const n = 30000 * seconds, before = this.cpu();
+    const f = this.benchmark('get', n).trim().split('\n').at(-1).split(',').map((x) => x.replaceAll('"', ''));
+    return {workload: 'GET', clients: 16, ops: n, ops_per_s: Number(f[1]), p50_us: Number(f[4]) * 1000, p99_us: Number(f[6]) * 1000, server_cpu_us: ((this.cpu() - before) * 1e6) / n};
+  }
+  async stop() {
+    this.child.kill();
+    await new Promise((r) => this.child.on('exit', r));
+    fs.rmSync(this.dir, {recursive: true, force: true});
+  }
+}
+
+async function cachePairs() {
+  const nodes = [], redis = new Redis(), got = {};
+  const median = (list, f) => list.map(f).sort((a, b) => a - b)[Math.floor(list.length / 2)];
+  const add = (system, row) => (note({system, ...row}), (got[`${system} ${row.workload}`] ??= []).push(row));
+  try {
+    for (const bytes of ['0', '64MB']) {
+      const node = await Node.start({set: [`gateway.result_cache=${bytes}`]});
+      nodes.push({node, system: bytes === '0' ? 'no cache' : 'cache', pids: [node.pid, ...(await node.status()).workers.map((w) => w.pid)]});
+      generate('bench_lean', node.info, nodes.at(-1).pids, 'load', 1);
+    }
+    const withRedis = spawnSync('redis-server', ['--version']).status === 0;
+    if (withRedis) await redis.start();
+    for (let i = 0; i < pairs; i++) {
+      for (const w of ['C', 'B', 'A']) for (const n of nodes) add(n.system, generate('bench_lean', n.node.info, n.pids, w, 16));
+      for (const n of nodes) add(`${n.system}, uniform`, generate('bench_lean', n.node.info, n.pids, 'C', 16, ['--distribution', 'uniform']));
+      add('hits', generate('bench_lean', nodes[1].node.info, nodes[1].pids, 'C', 16, ['--records', String(HOT)]));
+      if (withRedis) add('Redis', redis.get());
+    }
+    for (const [a, b] of [['cache C', 'no cache C'], ['cache B', 'no cache B'], ['cache A', 'no cache A'], ['cache, uniform C', 'no cache, uniform C'], ['hits C', 'Redis GET']])
+      if (got[a] && got[b])
+        console.log(`${a} / ${b}: ops/s ${(median(got[a], (r) => r.ops_per_s) / median(got[b], (r) => r.ops_per_s)).toFixed(2)}, CPU per operation ${(median(got[a], (r) => r.server_cpu_us) / median(got[b], (r) => r.server_cpu_us)).toFixed(2)}`);
+  } finally {
+    for (const n of nodes) await n.node.stop();
+    if (redis.child) await redis.stop();
+  }
+}
+
+// ---- keys of a group that are 40 times the budget ----
+async function groupKeys() {
+  const node = await Node.start();
+  try {
+    const client = await node.client(), c = client.db('bench').collection('group');
+    const kb = 'x'.repeat(1000), many = 1000;
+    await c.insertMany(Array.from({length: groupGb * 1000}, (_, i) => ({_id: i})));
+    const {pid} = await node.worker('storaged');
+    const peak = () => Number(/^VmHWM:\s+(\d+)/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) / 1024;
+    const before = peak(), start = Date.now();
+    const pipeline = [{$project: {k: {$range: [0, many]}}}, {$unwind: '$k'}, {$group: {_id: {$concat: [{$toString: {$add: [{$multiply: ['$_id', many]}, '$k']}}, kb]}}}, {$count: 'n'}];
+    const [{n}] = await c.aggregate(pipeline, {allowDiskUse: true}).toArray();
+    if (n !== groupGb * 1000 * many) throw new Error(`${n} groups`);
+    console.log(`$group of ${groupGb} GB of keys: ${((Date.now() - start) / 1000).toFixed(1)} s, storaged resident at most ${peak().toFixed(0)} MiB, ${before.toFixed(0)} before`);
+    rows.push({system: 'VedDB', workload: 'group', gb: groupGb, took_s: (Date.now() - start) / 1000, peak_mib: peak(), before_mib: before});
+    await client.close();
+  } finally {
+    await node.stop();
+  }
+}
+
 // ---- the table ----
 function table() {
   const get = (system, workload, clients) => rows.find((r) => r.system === system && r.workload === workload && r.clients === clients);
@@ -209,8 +304,10 @@ function table() {
   return lines.join('\n');
 }
 
-await floors();
-await veddb();
-if (!process.argv.includes('--no-postgres')) await postgres();
+if (!process.argv.includes('--no-floors')) await floors();
+if (workloads[0] !== '') await veddb();
+if (workloads[0] !== '' && !process.argv.includes('--no-postgres')) await postgres();
+if (pairs > 0) await cachePairs();
+if (groupGb > 0) await groupKeys();
 console.log(table());
 if (argument('--json')) fs.writeFileSync(argument('--json'), JSON.stringify({records, seconds, rows}, null, 1));

@@ -99,6 +99,8 @@ ycsb_operation_t ycsb_next(ycsb_t *ycsb, int64_t *ret_key)
                                : pick_key(ycsb);
     if (workload == 'E')
         return YCSB_SCAN;
+    if (workload == 'I')
+        return YCSB_LOOKUP;
     if (workload == 'F' && r < 0.5)
         return YCSB_READ_MODIFY_WRITE;
     return r < (workload == 'A' ? 0.5 : workload == 'B' ? 0.05 : 0) ? YCSB_UPDATE : YCSB_READ;
@@ -123,11 +125,18 @@ void ycsb_key_text(int64_t key, char out[32])
     snprintf(out, 32, "user%012" PRId64, key);
 }
 
+int32_t ycsb_group(int64_t key)
+{
+    int64_t groups = ycsb_options.records / YCSB_GROUP_DOCUMENTS;
+    return (int32_t)(key % (groups == 0 ? 1 : groups));
+}
+
 void ycsb_document(ycsb_t *ycsb, bson_t *doc, int64_t key)
 {
     char text[32], name[16], value[YCSB_FIELD_BYTES + 1];
     ycsb_key_text(key, text);
     BSON_APPEND_UTF8(doc, "_id", text);
+    BSON_APPEND_INT32(doc, "group", ycsb_group(key));
     for (int i = 0; i < YCSB_FIELDS; i++) {
         snprintf(name, sizeof name, "field%d", i);
         random_text(ycsb, value, YCSB_FIELD_BYTES);

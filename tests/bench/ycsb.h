@@ -2,8 +2,9 @@
  * operations, documents, latency figures.
  *
  * Workloads: A (50 % update), B (5 % update), C (reads), D (reads of the latest, 5 % insert), E
- *            (short scans, 5 % insert), F (read-modify-write), load (bulk insert). Documents have
- *            ten fields of 100 bytes.
+ *            (short scans, 5 % insert), F (read-modify-write), load (bulk insert), I (look-ups on
+ *            the index {group: 1}: 20 documents). Documents have ten fields of 100 bytes, and
+ *            `group`, of which each 20 that lie far apart have the same.
  * Threads:   a ycsb_t per thread; options are set once. */
 #pragma once
 #include <bson/bson.h>
@@ -12,6 +13,7 @@
 #define YCSB_FIELD_BYTES       100
 #define YCSB_HISTOGRAM_BUCKETS 4096
 #define YCSB_LOAD_BATCH        1000
+#define YCSB_GROUP_DOCUMENTS   20
 
 typedef struct {
     const char *host, *ca, *user, *password, *workload, *pids, *uri;
@@ -27,7 +29,8 @@ typedef enum {
     YCSB_UPDATE,
     YCSB_INSERT,
     YCSB_SCAN,
-    YCSB_READ_MODIFY_WRITE
+    YCSB_READ_MODIFY_WRITE,
+    YCSB_LOOKUP
 } ycsb_operation_t;
 
 typedef struct {
@@ -44,6 +47,7 @@ void ycsb_init(ycsb_t *ycsb, uint64_t seed);
 ycsb_operation_t ycsb_next(ycsb_t *ycsb, int64_t *ret_key);
 uint32_t ycsb_below(ycsb_t *ycsb, uint32_t bound);
 void ycsb_key_text(int64_t key, char out[32]);
+int32_t ycsb_group(int64_t key);
 void ycsb_document(ycsb_t *ycsb, bson_t *doc, int64_t key);
 /* {field3: "..."}: one field's new value. */
 void ycsb_change(ycsb_t *ycsb, bson_t *set);

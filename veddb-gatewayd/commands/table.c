@@ -148,7 +148,8 @@ const gate_command_t gate_commands[] = {
            "shows roles"),
 
     /* Data. */
-    STORAGE("find", NULL, COLLECTION, A(find), READ | V1 | COLL, "documents that match"),
+    STORAGE("find", NULL, COLLECTION, A(find), READ | V1 | COLL | GATE_KEPT,
+            "documents that match"),
     STORAGE("getMore", NULL, CURSORS, A(find), READ | V1, "the next batch of a cursor"),
     STORAGE("killCursors", NULL, CURSORS, A(killCursors), READ | V1 | COLL, "ends cursors"),
     STORAGE("insert", NULL, INSERT, A(insert), WRITE | V1 | COLL, "stores documents"),

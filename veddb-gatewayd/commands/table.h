@@ -65,6 +65,7 @@ enum {
     GATE_API_V1 = 1u << 9,       /* part of API version 1 */
     GATE_WRITES = 1u << 10,
     GATE_COLLECTION_ARGUMENT = 1u << 11, /* the first field is a collection's name */
+    GATE_KEPT = 1u << 12,                /* its reply may come from the cache of results */
 };
 
 /* A handler's third way, beside VD_OK (reply is filled in) and an error: the answer comes later

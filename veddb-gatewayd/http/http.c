@@ -314,9 +314,38 @@ static int print_member(gate_t *gate, vd_buf_t *out)
         (unsigned long long)member.term, set, (long long)member.counter);
 }
 
+enum {
+    CACHE_HITS,
+    CACHE_MISSES,
+    CACHE_INVALIDATIONS,
+    CACHE_EVICTIONS,
+    CACHE_ENTRIES,
+    CACHE_BYTES,
+    CACHE_FIGURES
+};
+
+/* Of all threads together. */
+static void cache_figures(const gate_t *gate, uint64_t figures[CACHE_FIGURES])
+{
+    memset(figures, 0, CACHE_FIGURES * sizeof *figures);
+    for (uint32_t i = 0; i < gate->thread_count; i++) {
+        if (gate->threads[i] == NULL || gate->threads[i]->cache == NULL)
+            continue;
+        const gate_cache_stats_t *stats = gate_cache_stats(gate->threads[i]->cache);
+        figures[CACHE_HITS] += atomic_load(&stats->hits);
+        figures[CACHE_MISSES] += atomic_load(&stats->misses);
+        figures[CACHE_INVALIDATIONS] += atomic_load(&stats->invalidations);
+        figures[CACHE_EVICTIONS] += atomic_load(&stats->evictions);
+        figures[CACHE_ENTRIES] += atomic_load(&stats->entries);
+        figures[CACHE_BYTES] += atomic_load(&stats->bytes);
+    }
+}
+
 static int print_stats(gate_t *gate, vd_buf_t *out)
 {
     gate_stats_t *stats = &gate->stats;
+    uint64_t cache[CACHE_FIGURES];
+    cache_figures(gate, cache);
     static const char *const kinds[GATE_OPCOUNTS] = {"insert", "query",   "update",
                                                      "delete", "getmore", "command"};
     const struct {
@@ -343,6 +372,17 @@ static int print_stats(gate_t *gate, vd_buf_t *out)
         {"veddb_gateway_logins_total", "counter", "logins", atomic_load(&stats->logins)},
         {"veddb_gateway_logins_failed_total", "counter", "logins refused",
          atomic_load(&stats->logins_failed)},
+        {"veddb_gateway_cache_hits_total", "counter", "reads answered from the cache of results",
+         cache[CACHE_HITS]},
+        {"veddb_gateway_cache_misses_total", "counter",
+         "reads that it could have answered and did not", cache[CACHE_MISSES]},
+        {"veddb_gateway_cache_invalidations_total", "counter",
+         "results found changed when they were asked for", cache[CACHE_INVALIDATIONS]},
+        {"veddb_gateway_cache_evictions_total", "counter", "results that made room for others",
+         cache[CACHE_EVICTIONS]},
+        {"veddb_gateway_cache_entries", "gauge", "results that are kept", cache[CACHE_ENTRIES]},
+        {"veddb_gateway_cache_bytes", "gauge", "memory of the results that are kept",
+         cache[CACHE_BYTES]},
         {"veddb_gateway_certificate_expires_seconds", "gauge", "until the certificate expires",
          (uint64_t)vd_tls_expires_in_s(gate->tls)},
     };

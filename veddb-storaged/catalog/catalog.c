@@ -142,19 +142,24 @@ void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection)
     pthread_rwlock_unlock(&catalog->lock);
 }
 
+/* Nobody holds what leaves or is swapped: it is fenced. So who saw it has seen the versions' epoch
+ * before it grows here. */
 void stor_catalog_leave(stor_catalog_t *catalog, stor_collection_t *collection)
 {
+    stor_versions_all_begin(catalog->storage->versions);
     pthread_rwlock_wrlock(&catalog->lock);
     atomic_fetch_add(&catalog->destroyed, 1);
     (void)vd_map_remove(catalog->by_ns, vd_slice_str(collection->ns));
     (void)vd_map_remove(catalog->by_id, vd_key_u64(&collection->id));
     pthread_rwlock_unlock(&catalog->lock);
+    stor_versions_all_end(catalog->storage->versions);
 }
 
 void stor_catalog_swap(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to,
                        stor_collection_t *dropped)
 {
     VD_ASSERT(from->id == to->id);
+    stor_versions_all_begin(catalog->storage->versions);
     pthread_rwlock_wrlock(&catalog->lock);
     to->moved = from->moved;
     /* A snapshot from before does not see what an index that was built since must have. */
@@ -171,6 +176,7 @@ void stor_catalog_swap(stor_catalog_t *catalog, stor_collection_t *from, stor_co
     rc = vd_map_put(catalog->by_id, vd_key_u64(&to->id), to, &old);
     VD_ASSERT(rc == VD_OK && old == from);
     pthread_rwlock_unlock(&catalog->lock);
+    stor_versions_all_end(catalog->storage->versions);
 }
 
 /* ---- the fence ---- */

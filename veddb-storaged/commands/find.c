@@ -107,6 +107,19 @@ static void find_close(void *state)
 
 static const stor_cursor_class_t find_class = {.fill = find_fill, .close = find_close};
 
+/* Before the snapshot: what the reply will depend on, if it may be kept. A snapshot that is older
+ * sees no version that is now. */
+static void version_see(stor_request_t *request, const stor_collection_t *collection,
+                        vd_slice_t key)
+{
+    bool plain =
+        request->transaction == NULL && request->pin == NULL &&
+        !stor_txn_active(request->session) && !collection->is_auth &&
+        (request->read_level == STOR_READ_LOCAL || request->read_level == STOR_READ_MAJORITY);
+    if (plain)
+        stor_versions_see(request->storage->versions, collection->table, key, &request->seen);
+}
+
 /* One record by its _id: no cursor, no arena of its own. *ret_done false: not of that kind. */
 static int find_point(stor_request_t *request, const find_args_t *args,
                       const stor_query_spec_t *spec, const stor_collection_t *collection,
@@ -129,6 +142,8 @@ static int find_point(stor_request_t *request, const find_args_t *args,
         vd_error_clear(err);
         return VD_OK;
     }
+    if (rc == VD_OK && request->seen.epoch != 0)
+        version_see(request, collection, key);
     if (rc == VD_OK)
         rc = stor_fetch(request, collection, key, &record, err);
     if (rc == VD_OK) {
@@ -153,6 +168,8 @@ static int find_point(stor_request_t *request, const find_args_t *args,
     stor_batch_begin(&batch, request, true, 0);
     if (document.data != NULL)
         (void)stor_batch_add(&batch, document); /* the first always fits */
+    else
+        request->seen.slot = 0; /* only what is there is kept */
     stor_batch_end(&batch, 0, ns);
     return VD_OK;
 }

@@ -80,6 +80,7 @@ static int cursor_make(stor_session_t *session, const char *table, bool private_
     int rc = stor_table_uri(table, cursor->uri, err);
     if (rc == VD_OK) {
         (void)snprintf(cursor->name, sizeof cursor->name, "%s", table);
+        cursor->versioned = session->engine->options.versions != NULL && stor_versions_has(table);
         rc = wt_open(cursor, false, err);
     }
     if (rc != VD_OK) {
@@ -371,6 +372,8 @@ static int write_record(stor_cursor_t *cursor, op_t op, vd_slice_t key, vd_slice
         wt->set_value(wt, &v);
     session->wrote = true;
     session->bytes_written += key.len + value.len;
+    if (cursor->versioned)
+        stor_session_mark(session, cursor, key);
     int ret = op == OP_REMOVE ? wt->remove(wt) : op == OP_UPDATE ? wt->update(wt) : wt->insert(wt);
     return leave(cursor, ret, err);
 }

@@ -11,6 +11,7 @@
  *          STOR_EXIT_PANIC after naming the cause. */
 #pragma once
 #include "veddb-storaged/engine/keys.h"
+#include "veddb-storaged/engine/versions.h"
 
 /* Exit code: the engine can't go on (WiredTiger panic, failed flush); the cause was logged. */
 #define STOR_EXIT_PANIC 120
@@ -37,6 +38,7 @@ typedef struct {
     const char *fs_faults; /* tests only: file-system layer that drops/reorders unsynced writes (see
                               fs_faults.h); NULL = none */
     uint8_t term;          /* this node's term, 8 bits in each timestamp */
+    stor_versions_t *versions; /* borrowed; outlives the engine; NULL = none */
     /* Called on the flusher thread with the parked waiters that a finished flush releases (linked
      * by next). */
     void (*released)(struct stor_flush_waiter *list, void *context);

@@ -46,6 +46,7 @@ struct stor_cursor {
     WT_CURSOR *wt_put; /* overwrite=true; opened by the first put */
     bool used;         /* stands in the session's used list: reset at the end of the transaction */
     bool retired;
+    bool versioned;   /* its writes are marked: versions.h */
     bool private_one; /* from stor_cursor_acquire; not in the map */
     uint64_t touched; /* transaction number */
     stor_cursor_t *next_used;
@@ -77,6 +78,9 @@ struct stor_session {
     stor_notice_t *notices;                         /* under the engine's sessions_lock */
     bool active, failed, wrote, drawn, given;
     uint64_t timestamp, snapshot_newest, transactions, bytes_written;
+    /* What the open transaction has marked (versions.h). */
+    uint32_t *marks, mark_count, mark_space;
+    bool marked_all;
     vd_map_t *by_table; /* name -> stor_cursor_t */
     vd_list_t cursors;  /* all of them, private ones too */
     stor_cursor_t *used;
@@ -97,6 +101,8 @@ VD_MUST_CHECK int stor_table_uri(const char *name, char uri[STOR_TABLE_NAME_MAX_
 /* Each session closes its WT_CURSORs on the table (dropped: and forgets it): at once when it is
  * between transactions, else at the end of its transaction. */
 void stor_sessions_notify(stor_engine_t *engine, const char *name, bool dropped);
+/* Marks what the open transaction is about to change. */
+void stor_session_mark(stor_session_t *session, const stor_cursor_t *cursor, vd_slice_t key);
 /* Caller holds the session busy. */
 void stor_session_table_retire(stor_session_t *session, const char *name);
 void stor_session_table_forget(stor_session_t *session, const char *name);

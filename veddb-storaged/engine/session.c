@@ -169,6 +169,7 @@ void stor_session_close(stor_session_t **session_p)
     stor_cursor_free(stor_cursor_of(node));
     (void)session->wt->close(session->wt, NULL); /* no transaction is open: nothing can be lost */
     vd_map_destroy(&session->by_table);
+    vd_free(session->marks);
     vd_free(session);
     *session_p = NULL;
 }
@@ -223,8 +224,43 @@ void stor_txn_timestamp_given(stor_session_t *session, uint64_t timestamp)
     session->timestamp = timestamp;
 }
 
+void stor_session_mark(stor_session_t *session, const stor_cursor_t *cursor, vd_slice_t key)
+{
+    stor_versions_t *versions = session->engine->options.versions;
+    if (session->marked_all)
+        return;
+    uint32_t slot = stor_versions_slot(cursor->name, key), count = session->mark_count;
+    if (count > 0 && session->marks[count - 1] == slot)
+        return; /* removed and put again, or changed twice */
+    if (count == STOR_VERSIONS_MARKS_MAX) {
+        stor_versions_all_begin(versions);
+        session->marked_all = true;
+        return;
+    }
+    if (count == session->mark_space) {
+        session->mark_space = count == 0 ? 16 : 2 * count;
+        session->marks = vd_xrealloc(session->marks, session->mark_space * sizeof *session->marks);
+    }
+    stor_versions_begin(versions, slot);
+    session->marks[session->mark_count++] = slot;
+}
+
+/* What was changed can be seen, or never will be. */
+static void unmark(stor_session_t *session)
+{
+    stor_versions_t *versions = session->engine->options.versions;
+    for (uint32_t i = 0; i < session->mark_count; i++)
+        stor_versions_end(versions, session->marks[i]);
+    if (session->marked_all)
+        stor_versions_all_end(versions);
+    session->mark_count = 0;
+    session->marked_all = false;
+}
+
 static void end(stor_session_t *session, bool committed)
 {
+    if (session->mark_count > 0)
+        unmark(session);
     stor_ending_t *ending = session->endings;
     session->endings = NULL;
     if (session->drawn)

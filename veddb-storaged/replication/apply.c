@@ -443,14 +443,6 @@ static int epoch_put(piece_t *piece, vd_error_t *err)
                                  (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
 }
 
-static void epoch_raise(stor_storage_t *storage, uint64_t timestamp)
-{
-    uint64_t seen = atomic_load(&storage->auth_epoch);
-    while (seen < timestamp &&
-           !atomic_compare_exchange_weak(&storage->auth_epoch, &seen, timestamp))
-        continue;
-}
-
 static void piece_committed(piece_t *piece)
 {
     stor_storage_t *storage = piece->apply->storage;
@@ -468,7 +460,7 @@ static void piece_committed(piece_t *piece)
     if (piece->config.len > 0)
         stor_replication_config_changed(storage, piece->config);
     if (piece->auth_timestamp != 0)
-        epoch_raise(storage, piece->auth_timestamp);
+        stor_storage_auth_epoch_raise(storage, piece->auth_timestamp);
     if (piece->config.len == 0 && piece->auth_timestamp == 0)
         return;
     atomic_store(&storage->state_changed, true);

@@ -828,6 +828,7 @@ static void ended(const ending_t *ending)
     stor_sessions_forget(storage->sessions);
     stor_storage_set_id_put(storage, load->set_id);
     atomic_store(&storage->auth_epoch, load->position);
+    stor_versions_auth_epoch(storage->versions, load->position);
     atomic_store(&storage->replication->term, ending->term);
     if (load->manifest.config.len > 0)
         stor_replication_config_changed(storage, load->manifest.config);

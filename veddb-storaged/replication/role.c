@@ -224,6 +224,7 @@ static int primary_begin(stor_storage_t *storage, stor_session_t *session, rows_
     stor_positions_term(replication->positions, rows->term, first);
     atomic_store(&replication->lease_until_ms, 0);
     atomic_store(&replication->role, VDP_ROLE_PRIMARY);
+    stor_versions_serve(storage->versions, true);
     *ret_newest = first;
     return VD_OK;
 }
@@ -247,6 +248,7 @@ static int other_begin(stor_storage_t *storage, stor_session_t *session, int rol
 /* Out of the way at once; what waits for a write concern hears of it. */
 static void step_down(stor_storage_t *storage, int role)
 {
+    stor_versions_serve(storage->versions, false);
     atomic_store(&storage->replication->role, role);
     stor_positions_changed(storage->replication->positions);
     stor_registry_visit(storage, writer_interrupt, NULL);

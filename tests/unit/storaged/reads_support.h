@@ -47,6 +47,7 @@ static const stor_command_t reads_table[] = {
 };
 
 READS_SUPPORT uint64_t reads_cache_bytes = 32 << 20;
+READS_SUPPORT bool reads_versioned; /* with a table of versions, beside the folder */
 
 READS_SUPPORT void reads_ok(int rc, const vd_error_t *err)
 {
@@ -63,6 +64,7 @@ READS_SUPPORT void reads_start(reads_t *reads, bool bootstrap)
                                      .sessions_max = 32,
                                      .bootstrap = bootstrap,
                                      .keys = storage->keys,
+                                     .versions = storage->versions,
                                      .log_file_max_bytes = 1 << 20,
                                      .reserve_min_bytes = 1 << 20};
     reads_ok(stor_engine_open(&options, &storage->engine, &err), &err);
@@ -93,6 +95,13 @@ READS_SUPPORT reads_t *reads_open_at(const char *folder, bool bootstrap)
     storage->started_wall_ms = vd_wall_ms();
     storage->started_monotonic_ms = vd_monotonic_ms();
     pthread_mutex_init(&storage->registry_lock, NULL);
+    if (reads_versioned) {
+        char path[300];
+        snprintf(path, sizeof path, "%s.versions", folder);
+        reads_ok(stor_versions_open(path, storage->boot_id, &storage->versions, &err), &err);
+        stor_versions_serve(storage->versions, true);
+        unlink(path); /* the mapping is enough */
+    }
     reads_start(reads, bootstrap);
     storage->planner = stor_planner_create();
     reads->arena = vd_arena_create();
@@ -157,6 +166,7 @@ READS_SUPPORT void reads_close(reads_t *reads)
     stor_storage_t *storage = &reads->storage;
     reads_stop(reads);
     stor_planner_destroy(&storage->planner);
+    stor_versions_close(&storage->versions);
     stor_keys_destroy(&storage->keys);
     vd_arena_destroy(&reads->arena);
     vd_arena_destroy(&reads->texts);
