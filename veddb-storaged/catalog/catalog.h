@@ -34,6 +34,15 @@ typedef enum {
     STOR_CAS_REQUIRED, /* an update or replacement without it is refused */
 } stor_cas_t;
 
+/* Of a capped collection (capped.h). */
+typedef struct {
+    bool is;
+    int64_t size, max;    /* bytes and documents; max 0: any number */
+    char table[32];       /* "o-12": the order of its documents */
+    pthread_mutex_t lock; /* of its writers, from begin to commit */
+    uint64_t first;       /* under the lock: no place below it is taken */
+} stor_collection_capped_t;
+
 struct stor_collection {
     /* Never change while the object lives (renaming and modifying make a new one). */
     uint64_t id;
@@ -53,6 +62,7 @@ struct stor_collection {
     stor_validation_action_t validation_action;
     stor_cas_t cas;
     vd_arena_t *options_arena;
+    stor_collection_capped_t capped;
     struct stor_index_set *indexes; /* index/index.h; NULL = only the one on _id */
     /* Exact as of the commits that have happened; see counters.c. */
     atomic_int_fast64_t documents, bytes;

@@ -209,7 +209,7 @@ static int create_commit(stor_request_t *request, stor_collection_t *collection,
     change_t change = {STOR_CHANGE_CREATE, collection->id, body, given, create_rows, collection};
     int rc = stor_catalog_change_commit(request, &change, err);
     if (rc != VD_OK) {
-        stor_catalog_table_dropped(catalog, collection->table);
+        stor_catalog_tables_gone(catalog, collection);
         stor_catalog_unreference(&collection);
         return rc;
     }
@@ -244,6 +244,12 @@ static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name
         rc = change_body(request, collection, NULL, true, &body, err);
     if (rc == VD_OK)
         rc = stor_engine_table_create(catalog->storage->engine, collection->table, false, err);
+    if (rc == VD_OK && collection->capped.is) {
+        rc = stor_engine_table_create(catalog->storage->engine, collection->capped.table, false,
+                                      err);
+        if (rc != VD_OK)
+            stor_catalog_table_dropped(catalog, collection->table);
+    }
     if (rc != VD_OK) {
         stor_catalog_unreference(&collection);
         return rc;
@@ -644,6 +650,8 @@ static int applied_create(stor_request_t *request, uint64_t id, const body_t *bo
                                   &collection, err);
     if (rc == VD_OK)
         rc = stor_catalog_table_make(catalog, collection->table, err);
+    if (rc == VD_OK && collection->capped.is)
+        rc = stor_catalog_table_make(catalog, collection->capped.table, err);
     if (rc != VD_OK) {
         stor_catalog_unreference(&collection);
         return rc;
