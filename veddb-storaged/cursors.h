@@ -46,6 +46,7 @@ typedef struct {
     /* awaitData: a getMore that finds nothing waits, without a worker, until the majority point has
      * passed this place or its time (maxTimeMS, else a second) is over. NULL: it does not wait. */
     uint64_t (*awaits)(void *state);
+    bool awaits_visible; /* what is visible here, instead of the majority point */
     bool change_stream;
 } stor_cursor_class_t;
 

@@ -131,7 +131,11 @@ void stor_facts_storage(vd_bb_t *bb, const stor_storage_t *storage,
     stor_facts_number(bb, "storageSize", (int64_t)file_bytes / scale);
     if (collection != NULL) {
         stor_facts_number(bb, "freeStorageSize", (int64_t)free_bytes / scale);
-        vd_bb_bool(bb, "capped", false);
+        vd_bb_bool(bb, "capped", collection->capped.is);
+        if (collection->capped.is) {
+            stor_facts_number(bb, "max", collection->capped.max);
+            stor_facts_number(bb, "maxSize", collection->capped.size / scale);
+        }
         if (sized)
             storage_engine(bb, collection, file_bytes, free_bytes);
     }

@@ -98,6 +98,10 @@ static int missing_find(stor_request_t *request, const stor_collection_t *collec
     ret_missing->count = 0;
     for (uint32_t i = 0; i < wanted->count; i++) {
         bool there = false;
+        if (collection->capped.is &&
+            !vd_value_is_missing(vd_bson_get(wanted->specs[i], "expireAfterSeconds")))
+            return vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
+                                "Cannot create TTL index on a capped collection");
         for (uint32_t j = 0; set != NULL && !there && j < set->count; j++) {
             int rc = stor_index_spec_conflict(request, wanted->specs[i], set->items[j]->def->spec,
                                               &there, err);
