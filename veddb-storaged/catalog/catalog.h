@@ -144,6 +144,17 @@ VD_MUST_CHECK int stor_catalog_drop_database(stor_request_t *request, vd_slice_t
 VD_MUST_CHECK int stor_catalog_rename(stor_request_t *request, vd_slice_t from_db,
                                       vd_slice_t from_name, vd_slice_t to_db, vd_slice_t to_name,
                                       bool drop_target, vd_error_t *err);
+/* What is in a collection, as far as a change of it can be told. */
+typedef struct {
+    int64_t documents;
+    uint64_t hash, writes;
+} stor_catalog_state_t;
+stor_catalog_state_t stor_catalog_state(const stor_collection_t *collection);
+/* A rename within the database that drops the target, if that is the one of this id and nobody has
+ * changed it since: else VD_ERR_AGAIN. */
+VD_MUST_CHECK int stor_catalog_rename_over(stor_request_t *request, vd_slice_t db, vd_slice_t from,
+                                           vd_slice_t target, uint64_t target_id,
+                                           const stor_catalog_state_t *state, vd_error_t *err);
 /* Replaces the options by what `change` makes of the present ones, alone in the catalog. (Validator
  * and its level and action are parsed from them.) */
 VD_MUST_CHECK int stor_catalog_modify(stor_request_t *request, vd_slice_t db, vd_slice_t name,

@@ -449,9 +449,29 @@ static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_
     return VD_OK;
 }
 
+stor_catalog_state_t stor_catalog_state(const stor_collection_t *collection)
+{
+    return (stor_catalog_state_t){atomic_load(&collection->documents),
+                                  atomic_load(&collection->hash), atomic_load(&collection->writes)};
+}
+
+/* Behind the fence: a command that wrote was counted before it let go. */
+static int state_check(const stor_collection_t *target, const stor_catalog_state_t *state,
+                       vd_error_t *err)
+{
+    if (state == NULL)
+        return VD_OK;
+    stor_catalog_state_t now = stor_catalog_state(target);
+    return now.documents == state->documents && now.hash == state->hash &&
+                   now.writes == state->writes
+               ? VD_OK
+               : vd_error_set(err, VD_ERR_AGAIN, "the target was written meanwhile");
+}
+
+/* state: of the target, or NULL = it may be as it likes. */
 static int rename_checked(stor_request_t *request, stor_collection_t *from, vd_slice_t to_db,
-                          vd_slice_t to_name, stor_collection_t *target, const given_t *given,
-                          vd_error_t *err)
+                          vd_slice_t to_name, stor_collection_t *target,
+                          const stor_catalog_state_t *state, const given_t *given, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *to = NULL;
@@ -462,8 +482,13 @@ static int rename_checked(stor_request_t *request, stor_collection_t *from, vd_s
     }
     if (rc == VD_OK && target != NULL) {
         rc = stor_catalog_fence(request, target, err);
+        bool fenced = rc == VD_OK;
+        if (rc == VD_OK)
+            rc = state_check(target, state, err);
         if (rc != VD_OK)
             stor_catalog_unfence(catalog, from, false);
+        if (rc != VD_OK && fenced)
+            stor_catalog_unfence(catalog, target, false);
     }
     if (rc == VD_OK)
         rc = rename_fenced(request, from, to, target, given, err);
@@ -497,7 +522,8 @@ static int rename_locked(stor_request_t *request, vd_slice_t from_db, vd_slice_t
         return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "target namespace exists");
     }
     int rc = database_case_check(catalog, to_db, err);
-    return rc == VD_OK ? rename_checked(request, from, to_db, to_name, target, NULL, err) : rc;
+    return rc == VD_OK ? rename_checked(request, from, to_db, to_name, target, NULL, NULL, err)
+                       : rc;
 }
 
 int stor_catalog_rename(stor_request_t *request, vd_slice_t from_db, vd_slice_t from_name,
@@ -507,6 +533,22 @@ int stor_catalog_rename(stor_request_t *request, vd_slice_t from_db, vd_slice_t 
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     pthread_mutex_lock(&catalog->change_lock);
     int rc = rename_locked(request, from_db, from_name, to_db, to_name, drop_target, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+int stor_catalog_rename_over(stor_request_t *request, vd_slice_t db, vd_slice_t from,
+                             vd_slice_t target, uint64_t target_id,
+                             const stor_catalog_state_t *state, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    stor_collection_t *source = stor_catalog_find(catalog, db, from);
+    stor_collection_t *over = stor_catalog_find(catalog, db, target);
+    int rc = source == NULL || over == NULL || over->id != target_id
+                 ? vd_error_set(err, VD_ERR_AGAIN, "one of the collections has gone")
+                 : rename_checked(request, source, db, target, over, state, NULL, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }
@@ -682,7 +724,7 @@ static int applied_rename(stor_request_t *request, stor_collection_t *from, cons
         stor_catalog_find(request->storage->catalog, body->to_db, body->to_name);
     if (target == from)
         return diverged(err, body, "has that name already");
-    return rename_checked(request, from, body->to_db, body->to_name, target, given, err);
+    return rename_checked(request, from, body->to_db, body->to_name, target, NULL, given, err);
 }
 
 static int applied_locked(stor_request_t *request, stor_change_kind_t kind, uint64_t id,

@@ -66,19 +66,18 @@ static bool is_over(const tail_t *tail)
     return tail->spec->limit > 0 && tail->returned >= (int64_t)tail->spec->limit;
 }
 
-/* VD_ERR_NOT_FOUND: there is no more now. */
+/* VD_ERR_NOT_FOUND: there is no more now. scratch: the reply grows in the request's arena. */
 static int tail_scan(tail_t *tail, stor_scan_t *scan, stor_request_t *request, stor_batch_t *batch,
-                     vd_error_t *err)
+                     vd_arena_t *scratch, vd_error_t *err)
 {
-    vd_arena_mark_t mark = vd_arena_mark(request->arena);
     int rc = VD_OK;
     while (!stor_batch_full(batch) && !is_over(tail)) {
         stor_record_t record;
         vd_bson_t document;
-        vd_arena_rewind(request->arena, mark);
+        vd_arena_reset(scratch);
         rc = stor_scan_next(scan, request, &record, err);
         if (rc == VD_OK)
-            rc = look(tail, request->arena, &record, &document, err);
+            rc = look(tail, scratch, &record, &document, err);
         if (rc != VD_OK)
             break;
         bool counts = document.data != NULL;
@@ -112,9 +111,11 @@ static int tail_fill(void *state, stor_request_t *request, stor_batch_t *batch, 
                                    .resume_after = vd_slice(after, tail->place == 0 ? 0
                                                                                     : sizeof after)};
     rc = stor_scan_open(request->arena, &options, &scan, err);
+    vd_arena_t *scratch = vd_arena_create();
     if (rc == VD_OK)
-        rc = tail_scan(tail, scan, request, batch, err);
+        rc = tail_scan(tail, scan, request, batch, scratch, err);
     stor_scan_close(&scan);
+    vd_arena_destroy(&scratch);
     if (rc != VD_OK && rc != VD_ERR_NOT_FOUND)
         return rc;
     stor_read_plan_summary(request, "COLLSCAN");
