@@ -286,11 +286,23 @@ static int is_view(const char *ns, vd_error_t *err)
                         "Namespace %s is a view, not a collection", ns);
 }
 
+static stor_collection_t *own_find(const stor_request_t *request, vd_map_t *map, vd_slice_t key)
+{
+    if (VD_LIKELY(request->transaction == NULL))
+        return NULL;
+    return map == request->storage->catalog->by_id
+               ? stor_transaction_own(request, VD_SLICE_NULL, vd_get_u64(key.data))
+               : stor_transaction_own(request, key, 0);
+}
+
 /* *ret: NULL when it does not exist. False when it is fenced now: then nothing is held. */
 static bool try_acquire(const stor_request_t *request, vd_map_t *map, vd_slice_t key,
                         stor_collection_t **ret)
 {
     stor_catalog_t *catalog = request->storage->catalog;
+    *ret = own_find(request, map, key);
+    if (*ret != NULL)
+        return share_take(*ret); /* nobody else has it, to fence it */
     pthread_rwlock_rdlock(&catalog->lock);
     stor_collection_t *collection = vd_map_get(map, key);
     bool open = collection == NULL || share_take(collection);
@@ -393,11 +405,9 @@ int stor_catalog_acquire_or_create(stor_request_t *request, vd_slice_t db, vd_sl
         if (rc == VD_ERR_NAMESPACE_NOT_FOUND) {
             vd_error_clear(&step);
             stor_create_options_t options = {VD_BSON_NONE, NULL};
-            stor_session_t *session = request->session;
-            rc = stor_transaction_schema(request, VD_SLICE_NULL, &step);
-            if (rc == VD_OK)
-                rc = stor_catalog_create(request, db, name, &options, &step);
-            request->session = session;
+            rc = request->transaction != NULL
+                     ? stor_transaction_create(request, db, name, &options, &step)
+                     : stor_catalog_create(request, db, name, &options, &step);
             if (rc == VD_OK || rc == VD_ERR_NAMESPACE_EXISTS)
                 continue;
         }

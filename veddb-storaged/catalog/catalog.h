@@ -129,7 +129,7 @@ bool stor_catalog_database_exists(stor_catalog_t *catalog, vd_slice_t db);
 stor_catalog_mark_t stor_catalog_mark(stor_catalog_t *catalog);
 
 /* ---- changes: each is durable when the reply's dependency is ---- */
-typedef struct {
+typedef struct stor_create_options {
     vd_bson_t
         options; /* checked by the command: validator, validationLevel, validationAction, ... */
     const uint8_t *uuid; /* NULL = new */

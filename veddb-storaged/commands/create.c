@@ -197,7 +197,9 @@ static int make(stor_request_t *request, vd_slice_t name, const stor_create_opti
 {
     for (;;) {
         vd_error_t step = VD_ERROR_INIT;
-        int rc = stor_catalog_create(request, request->db, name, options, &step);
+        int rc = request->transaction != NULL
+                     ? stor_transaction_create(request, request->db, name, options, &step)
+                     : stor_catalog_create(request, request->db, name, options, &step);
         if (rc == VD_ERR_NAMESPACE_EXISTS) {
             vd_error_clear(&step);
             rc = exists(request, name, options->options, &step);
@@ -222,6 +224,9 @@ int stor_command_create(stor_request_t *request, vd_error_t *err)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
         rc = options_check(request, name, &args, err);
+    if (rc == VD_OK && args.view_on.data != NULL && request->transaction != NULL)
+        rc = vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                          "Cannot create a view in a multi-document transaction.");
     if (rc == VD_OK && args.view_on.data != NULL) {
         rc = view_check(&args, err);
         if (rc == VD_OK)
@@ -232,8 +237,6 @@ int stor_command_create(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_collection_options_merge(request->arena, VD_BSON_NONE, &args.options, false,
                                            &create.options, err);
-    if (rc == VD_OK)
-        rc = stor_transaction_schema(request, VD_SLICE_NULL, err);
     if (rc == VD_OK)
         rc = make(request, name, &create, err);
     if (rc == VD_OK && args.has_auto_index)

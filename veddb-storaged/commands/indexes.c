@@ -192,6 +192,10 @@ static int create_all(stor_request_t *request, vd_slice_t name, const wanted_t *
         rc = missing_find(request, collection, wanted, &missing, &wait, err);
         if (what->before == 0)
             what->before = ready_count(collection);
+        if (rc == VD_OK && missing.count > 0 && request->transaction != NULL) {
+            rc = stor_transaction_index(request, collection, missing.specs, missing.count, err);
+            missing.count = 0;
+        }
         what->after = ready_count(collection);
         stor_catalog_release(request, collection);
         if (rc != VD_OK || (missing.count == 0 && !wait))
@@ -224,8 +228,6 @@ int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
         rc = specs_check(request, &args, &wanted, err);
     if (rc == VD_OK)
         rc = quorum_check(args.commit_quorum, err);
-    if (rc == VD_OK)
-        rc = stor_transaction_schema(request, name, err);
     if (rc == VD_OK)
         rc = create_all(request, name, &wanted, &what, err);
     if (rc != VD_OK)
