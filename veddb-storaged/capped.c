@@ -40,10 +40,10 @@ static int row_write(stor_session_t *session, const stor_collection_t *collectio
         return rc;
     vd_slice_t k = vd_slice(key, sizeof key), v = vd_slice(value, ROW_HEAD_BYTES + record.len);
     rc = again ? stor_cursor_put(cursor, k, v, err) : stor_cursor_insert(cursor, k, v, err);
-    if (rc == VD_ERR_DUPLICATE_KEY)
-        return vd_error_set(err, VD_ERR_INTERNAL,
-                            "two documents in one place of a capped collection");
-    return rc;
+    if (rc != VD_ERR_DUPLICATE_KEY)
+        return rc;
+    vd_error_clear(err);
+    return vd_error_set(err, VD_ERR_INTERNAL, "two documents in one place of a capped collection");
 }
 
 int stor_capped_put(stor_session_t *session, const stor_collection_t *collection, uint64_t place,
@@ -61,9 +61,10 @@ int stor_capped_remove(stor_session_t *session, const stor_collection_t *collect
     int rc = stor_cursor_open(session, collection->capped.table, &cursor, err);
     if (rc == VD_OK)
         rc = stor_cursor_remove(cursor, vd_slice(key, sizeof key), err);
-    return rc == VD_ERR_NOT_FOUND ? vd_error_set(err, VD_ERR_CORRUPT,
-                                                 "a document of a capped collection has no place")
-                                  : rc;
+    if (rc != VD_ERR_NOT_FOUND)
+        return rc;
+    vd_error_clear(err);
+    return vd_error_set(err, VD_ERR_CORRUPT, "a document of a capped collection has no place");
 }
 
 int stor_capped_first(stor_session_t *session, const stor_collection_t *collection, uint64_t from,

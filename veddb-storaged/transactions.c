@@ -236,6 +236,18 @@ static stor_transaction_t *transaction_make(stor_request_t *request, const sessi
     return t;
 }
 
+/* A snapshot is of the moment in which it is taken: so an earlier time is served as long as nothing
+ * has been committed since. visible: before the snapshot was taken. */
+static int time_check(const stor_transaction_t *t, uint64_t at, uint64_t visible, vd_error_t *err)
+{
+    if (at == 0 || (t->snapshot == at && visible >= at))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_SNAPSHOT_UNAVAILABLE,
+                        "Read timestamp Timestamp(%u, %u) is older than what a transaction can "
+                        "begin with: something has been committed since",
+                        (unsigned)(at >> 32), (unsigned)at);
+}
+
 /* Counted before the role is looked at: a change of role that does not see it is seen here. */
 static int transaction_begin(stor_request_t *request, session_t *session, vd_error_t *err)
 {
@@ -246,16 +258,22 @@ static int transaction_begin(stor_request_t *request, session_t *session, vd_err
         return no_room(request, "too many transactions are open", err);
     }
     stor_transaction_t *t = transaction_make(request, session);
+    uint64_t visible = stor_engine_visible(storage->engine);
     int rc = stor_transactions_session_take(storage->sessions, &t->session, err);
     if (rc == VD_OK)
         rc = stor_txn_begin(t->session, err);
+    if (rc == VD_OK) {
+        t->snapshot = stor_txn_snapshot_newest(t->session);
+        rc = time_check(t, request->at_cluster_time, visible, err);
+        if (rc != VD_OK)
+            stor_txn_rollback(t->session);
+    }
     if (rc != VD_OK) {
         stor_transactions_session_give(storage->sessions, &t->session);
         transaction_free(t);
         atomic_fetch_sub(&all->open_count, 1);
         return rc;
     }
-    t->snapshot = stor_txn_snapshot_newest(t->session);
     lock(all);
     vd_list_push_back(&all->open, &t->node);
     unlock(all);
@@ -332,10 +350,11 @@ static int concern_check(const stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "The readConcern level must be either 'local' (default), 'majority' or "
                             "'snapshot' in order to run in a transaction");
-    if (request->at_cluster_time != 0)
-        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                            "readConcern atClusterTime in a transaction is not built yet");
-    return VD_OK;
+    return request->at_cluster_time > stor_engine_newest(request->storage->engine)
+               ? vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                              "readConcern atClusterTime value must not be greater than the "
+                              "current clusterTime.")
+               : VD_OK;
 }
 
 int stor_transaction_check(stor_request_t *request, vd_error_t *err)

@@ -248,12 +248,16 @@ static int capped_evict(stor_write_t *write, vd_error_t *err)
         if (rc == VD_OK)
             rc = stor_capped_first(request->session, collection, from, request->arena, &place, &key,
                                    err);
-        if (rc == VD_ERR_NOT_FOUND || (rc == VD_OK && place == write->timestamp))
+        if (rc == VD_ERR_NOT_FOUND || (rc == VD_OK && place == write->timestamp)) {
+            vd_error_clear(err);
             return VD_OK;
+        }
         if (rc == VD_OK)
             rc = stor_write_read(write, key, &old, err);
-        if (rc == VD_ERR_NOT_FOUND)
+        if (rc == VD_ERR_NOT_FOUND) {
+            vd_error_clear(err);
             return vd_error_set(err, VD_ERR_CORRUPT, "a place of a capped collection is empty");
+        }
         if (rc == VD_OK)
             rc = stor_write_remove(write, &old, -1, err);
         if (rc != VD_OK)
@@ -266,8 +270,8 @@ static int capped_evict(stor_write_t *write, vd_error_t *err)
 
 static int capped_inserted(stor_write_t *write, vd_slice_t key, vd_error_t *err)
 {
-    int rc = stor_capped_put(write->request->session, write->collection, write->timestamp, key,
-                             err);
+    int rc =
+        stor_capped_put(write->request->session, write->collection, write->timestamp, key, err);
     return rc == VD_OK ? capped_evict(write, err) : rc;
 }
 

@@ -35,7 +35,7 @@ typedef struct {
     int64_t documents_delta, bytes_delta;
     uint64_t hash_delta;
     uint32_t attempts;
-    bool locked;          /* holds the capped collection's lock */
+    bool locked;           /* holds the capped collection's lock */
     uint64_t capped_first; /* what its `first` is once this is committed; 0 = as it was */
 } stor_write_t;
 

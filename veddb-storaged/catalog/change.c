@@ -404,9 +404,8 @@ int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db, uint32_t 
     pthread_mutex_lock(&catalog->change_lock);
     int rc = stor_catalog_list(catalog, request->arena, db, false, &infos, &count, err);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++) {
-        rc =
-            drop_locked(request, stor_catalog_find(catalog, infos[i].db, infos[i].name), false,
-                        NULL, err);
+        rc = drop_locked(request, stor_catalog_find(catalog, infos[i].db, infos[i].name), false,
+                         NULL, err);
         *ret_dropped += rc == VD_OK;
     }
     if (rc == VD_OK && *ret_dropped > 0)

@@ -3,10 +3,10 @@
  * The documents are copied in their natural order into a new collection, which keeps the newest. It
  * takes the place of the old one, unless that was written meanwhile: then all starts over. Indexes
  * are not kept, as in MongoDB. */
+#include "veddb-storaged/capped.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/args.h"
-#include "veddb-storaged/capped.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/view.h"

@@ -34,7 +34,8 @@ static const stor_arg_t coll_mod_table[] = {
 
 static int capped_check(coll_mod_args_t *args, bool capped, vd_error_t *err)
 {
-    bool size = !vd_value_is_nullish(args->capped_size), max = !vd_value_is_nullish(args->capped_max);
+    bool size = !vd_value_is_nullish(args->capped_size),
+         max = !vd_value_is_nullish(args->capped_max);
     if ((size || max) && !capped)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "Collection must be capped.");
     int rc = size ? stor_capped_size_check(args->capped_size, "collMod.cappedSize",
@@ -65,9 +66,9 @@ static int kind_check(const stor_request_t *request, coll_mod_args_t *args, bool
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "collMod: 'dryRun' is for the conversion of an index to unique");
     int rc = capped_check(args, capped, err);
-    return rc == VD_OK ? stor_collection_images_check(request, args->images, &args->options,
-                                                      "collMod", err)
-                       : rc;
+    return rc == VD_OK
+               ? stor_collection_images_check(request, args->images, &args->options, "collMod", err)
+               : rc;
 }
 
 /* ---- index: hidden, expireAfterSeconds ---- */
@@ -374,10 +375,10 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
         if (rc == VD_OK)
             index_reply(request, &change);
     }
-    if (rc != VD_OK || (!args.options.has_validator && args.options.level.data == NULL &&
-                        args.options.action.data == NULL && args.options.cas.data == NULL &&
-                        !args.options.has_images && args.options.size == 0 &&
-                        args.options.max == 0))
+    if (rc != VD_OK ||
+        (!args.options.has_validator && args.options.level.data == NULL &&
+         args.options.action.data == NULL && args.options.cas.data == NULL &&
+         !args.options.has_images && args.options.size == 0 && args.options.max == 0))
         return rc;
     merge_t m = {request, &args.options};
     return stor_catalog_modify(request, request->db, name, merge, &m, err);

@@ -43,8 +43,7 @@ static int look(const tail_t *tail, vd_arena_t *arena, const stor_record_t *reco
                 vd_bson_t *ret_document, vd_error_t *err)
 {
     const stor_query_spec_t *spec = tail->spec;
-    stor_match_t match = {
-        .arena = arena, .variables = spec->variables, .version = record->version};
+    stor_match_t match = {.arena = arena, .variables = spec->variables, .version = record->version};
     bool matches = false;
     *ret_document = VD_BSON_NONE;
     int rc = stor_match_document(spec->filter, record->document, &match, &matches, err);
@@ -108,8 +107,8 @@ static int tail_fill(void *state, stor_request_t *request, stor_batch_t *batch, 
     stor_scan_options_t options = {.collection_id = tail->collection_id,
                                    .natural = true,
                                    .places_end = tail->seen,
-                                   .resume_after = vd_slice(after, tail->place == 0 ? 0
-                                                                                    : sizeof after)};
+                                   .resume_after =
+                                       vd_slice(after, tail->place == 0 ? 0 : sizeof after)};
     rc = stor_scan_open(request->arena, &options, &scan, err);
     vd_arena_t *scratch = vd_arena_create();
     if (rc == VD_OK)

@@ -10,7 +10,8 @@
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/cursors.h"
 
-/* As MongoDB allows it: the sort, hint and place of a tailable find. collection NULL: there is none.
+/* As MongoDB allows it: the sort, hint and place of a tailable find. collection NULL: there is
+ * none.
  */
 VD_MUST_CHECK int stor_tail_check(const stor_request_t *request, const stor_query_parts_t *parts,
                                   bool single_batch, const stor_collection_t *collection,

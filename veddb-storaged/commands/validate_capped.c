@@ -27,8 +27,11 @@ static int place_look(look_t *look, vd_slice_t key, vd_slice_t value, vd_error_t
     if (rc == VD_OK)
         rc = stor_envelope_read(stored, &document, &version, NULL);
     bool good = rc == VD_OK && stor_envelope_place(stored) == place;
-    look->found->empty += !good && (rc == VD_OK || rc == VD_ERR_NOT_FOUND || rc == VD_ERR_CORRUPT);
-    return rc == VD_ERR_NOT_FOUND || rc == VD_ERR_CORRUPT ? VD_OK : rc;
+    bool told = rc == VD_ERR_NOT_FOUND || rc == VD_ERR_CORRUPT;
+    look->found->empty += !good && (rc == VD_OK || told);
+    if (told)
+        vd_error_clear(err);
+    return told ? VD_OK : rc;
 }
 
 static int document_look(look_t *look, vd_slice_t key, vd_slice_t value, vd_error_t *err)
@@ -41,11 +44,15 @@ static int document_look(look_t *look, vd_slice_t key, vd_slice_t value, vd_erro
         return VD_OK; /* told by those who look at the documents */
     stor_capped_key(stor_envelope_place(value), place);
     int rc = stor_cursor_search(look->places, vd_slice(place, sizeof place), &row, err);
-    bool good = rc == VD_OK && stor_capped_row(vd_slice(place, sizeof place), row, &of, &record,
-                                               NULL) == VD_OK &&
+    bool good = rc == VD_OK &&
+                stor_capped_row(vd_slice(place, sizeof place), row, &of, &record, NULL) == VD_OK &&
                 vd_slice_equal(record, key);
     look->found->missing += !good && (rc == VD_OK || rc == VD_ERR_NOT_FOUND);
-    return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
+    if (rc == VD_ERR_NOT_FOUND) {
+        vd_error_clear(err);
+        rc = VD_OK;
+    }
+    return rc;
 }
 
 static int stretch(look_t *look, stor_cursor_t *walked, look_row_t *row, vd_buf_t *last,

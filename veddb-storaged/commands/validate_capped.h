@@ -13,6 +13,5 @@ typedef struct {
 } stor_validate_capped_t;
 
 /* The collection is held by the request. */
-VD_MUST_CHECK int stor_validate_capped(stor_request_t *request,
-                                       const stor_collection_t *collection,
+VD_MUST_CHECK int stor_validate_capped(stor_request_t *request, const stor_collection_t *collection,
                                        stor_validate_capped_t *ret, vd_error_t *err);

@@ -23,8 +23,8 @@ struct stor_scan {
     uint64_t stretch_ends_us;
     stor_request_t *request; /* of the stretch */
     stor_cursor_t *cursor;
-    stor_cursor_t *records; /* of the documents, where `cursor` walks the order of a capped one */
-    bool looked, capped;    /* looked: whether it is a capped one to be walked in its order */
+    stor_cursor_t *records;   /* of the documents, where `cursor` walks the order of a capped one */
+    bool looked, capped;      /* looked: whether it is a capped one to be walked in its order */
     stor_local_scan_t *local; /* of the database `local`: no table */
     vd_bson_t local_last;
     uint8_t *last, *before; /* keys: of the last record given, and of the one consumed before it */
@@ -190,10 +190,13 @@ static int seek(stor_scan_t *scan, vd_slice_t *key, vd_slice_t *value, vd_error_
         return stor_cursor_next(scan->cursor, forward, key, value, err);
     rc = stor_cursor_seek(scan->cursor, from, forward, key, value, err);
     bool there = rc == VD_OK && vd_slice_equal(*key, from);
-    if (scan->capped && !there && !scan->options.tolerant && (rc == VD_OK || rc == VD_ERR_NOT_FOUND))
+    if (scan->capped && !there && !scan->options.tolerant &&
+        (rc == VD_OK || rc == VD_ERR_NOT_FOUND)) {
+        vd_error_clear(err);
         return vd_error_set(err, VD_ERR_CAPPED_POSITION_LOST,
                             "CollectionScan died due to position in capped collection being "
                             "deleted.");
+    }
     if (there && skip_equal)
         rc = stor_cursor_next(scan->cursor, forward, key, value, err);
     return rc;
@@ -269,9 +272,10 @@ static int place_follow(stor_scan_t *scan, vd_slice_t key, vd_slice_t *value, ui
         return VD_ERR_NOT_FOUND;
     rc = stor_cursor_search(scan->records, record, value, err);
     *ret_key = record; /* the other cursor's, which stays where it is */
-    return rc == VD_ERR_NOT_FOUND
-               ? vd_error_set(err, VD_ERR_CORRUPT, "a place of a capped collection is empty")
-               : rc;
+    if (rc != VD_ERR_NOT_FOUND)
+        return rc;
+    vd_error_clear(err);
+    return vd_error_set(err, VD_ERR_CORRUPT, "a place of a capped collection is empty");
 }
 
 int stor_scan_next(stor_scan_t *scan, stor_request_t *request, stor_record_t *ret_record,

@@ -1,5 +1,5 @@
-/* veddb-storaged/exec/scan.h — records of a collection in _id order, or in its own: the only user of engine
- * cursors for reading (scan.c stands with it).
+/* veddb-storaged/exec/scan.h — records of a collection in _id order, or in its own: the only user
+ * of engine cursors for reading (scan.c stands with it).
  *
  * Duty:    pull iterator over key ranges, forward or backward. When the engine session has no
  *          transaction, the scan begins its own for each stretch and ends it every

@@ -94,8 +94,7 @@ static int document_set(work_t *work, stor_overlay_record_t *record, uint64_t ti
                          : 0;
     uint8_t *value = vd_arena_alloc(work->arena, STOR_ENVELOPE_BYTES_MAX + (size_t)document.len);
     stor_catalog_unreference(&collection);
-    record->value =
-        vd_slice(value, stor_envelope_write_placed(value, timestamp, place, document));
+    record->value = vd_slice(value, stor_envelope_write_placed(value, timestamp, place, document));
     record->present = true;
     return vd_arena_used(work->arena) > STOR_OVERLAY_MAX ? again(err, "too much was in flight")
                                                          : VD_OK;

@@ -508,7 +508,20 @@ Test(transactions, what_it_makes_is_its_own)
                      "'collection'}]}");
     run(reads, "{'find': 'own6'}", VD_OK, "{'cursor.firstBatch': [{'_id': 'theirs'}]}");
 
-    in_transaction(reads, 1, 6);
+    /* They are there, empty, when the commit of the rest fails: and go again. */
+    vd_error_t err = VD_ERROR_INIT;
+    reads_ok(vd_fault_arm("transaction.before_commit=error", &err), &err);
+    in_transaction(reads, 1, 8);
+    run(reads, "{'insert': 'own8', 'documents': [{'_id': 1}]" FIRST, VD_OK, NULL);
+    run(reads, "{'createIndexes': 'own9', 'indexes': [{'key': {'b': 1}, 'name': 'b'}]" NEXT, VD_OK,
+        NULL);
+    run(reads, "{'commitTransaction': 1" NEXT, VD_ERR_FAULT_INJECTED, NULL);
+    vd_fault_disarm(NULL);
+    names_are(reads, "{'cursor.firstBatch': [{'name': 'own', 'type': 'collection'}, "
+                     "{'name': 'own2', 'type': 'collection'}, {'name': 'own6', 'type': "
+                     "'collection'}]}");
+
+    in_transaction(reads, 1, 9);
     run(reads, "{'create': 'own7', 'viewOn': 'c', 'pipeline': []" FIRST,
         VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION, NULL);
     close_checked(reads);
