@@ -602,6 +602,8 @@ void stor_cursors_visit(stor_cursors_t *cursors,
             .batches = cursor->batches,
             .documents = cursor->documents,
             .no_timeout = cursor->no_timeout,
+            .tailable = cursor->class->tailable,
+            .awaits = cursor->class->awaits != NULL,
         };
         visit(&info, context);
     }

@@ -177,7 +177,7 @@ void stor_facts_user(vd_bb_t *bb, const char *name, vd_slice_t user)
 
 typedef struct fact {
     struct fact *next;
-    bool cursor, idle_session, internal, killed, no_timeout;
+    bool cursor, idle_session, internal, killed, no_timeout, tailable, awaits;
     uint64_t number, arrived_us, connection_id;
     vd_slice_t name, db, ns, user, client, app, lsid, lsid_user;
     vd_bson_t command;
@@ -289,6 +289,10 @@ static void visit_cursor(const stor_client_cursor_info_t *info, void *context)
     fact->batches = info->batches;
     fact->documents = info->documents;
     fact->no_timeout = info->no_timeout;
+    fact->tailable = info->tailable;
+    fact->awaits = info->awaits;
+    fact->tailable = info->tailable;
+    fact->awaits = info->awaits;
     gather_command(gather, fact, info->originating);
 }
 
@@ -468,8 +472,8 @@ static void append_cursor(vd_bb_t *bb, const fact_t *fact)
     vd_bb_int64(bb, "nDocsReturned", (int64_t)fact->documents);
     vd_bb_int64(bb, "nBatchesReturned", (int64_t)fact->batches);
     vd_bb_bool(bb, "noCursorTimeout", fact->no_timeout);
-    vd_bb_bool(bb, "tailable", false);
-    vd_bb_bool(bb, "awaitData", false);
+    vd_bb_bool(bb, "tailable", fact->tailable);
+    vd_bb_bool(bb, "awaitData", fact->awaits);
     append_command(bb, "originatingCommand", fact);
     vd_bb_close(bb);
 }

@@ -1,7 +1,7 @@
 // Multi-document transactions through the official driver, on one node: what is seen, labels, cursors, ends, and storage killed in the middle.
 import assert from 'node:assert/strict';
 import {after, before, test} from 'node:test';
-import {Node, sleep, until} from '../support/node.mjs';
+import {Node, codeOf, sleep, until} from '../support/node.mjs';
 import {Lists, mover} from './transactions_suite.mjs';
 
 let node, client, db;

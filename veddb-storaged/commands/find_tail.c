@@ -127,9 +127,9 @@ static uint64_t tail_awaits(void *state)
     return ((const tail_t *)state)->seen;
 }
 
-static const stor_cursor_class_t tail_class = {.fill = tail_fill};
+static const stor_cursor_class_t tail_class = {.fill = tail_fill, .tailable = true};
 static const stor_cursor_class_t await_class = {
-    .fill = tail_fill, .awaits = tail_awaits, .awaits_visible = true};
+    .fill = tail_fill, .awaits = tail_awaits, .awaits_visible = true, .tailable = true};
 
 int stor_tail_open(stor_request_t *request, const stor_tail_options_t *options,
                    const stor_query_spec_t *spec, vd_bson_t body, vd_arena_t **arena_p,

@@ -64,8 +64,9 @@ Test(capped, order_and_bounds_over_a_crash)
     run(reads, "{'create': 'c', 'capped': true, 'size': 4096, 'max': 3}", VD_OK, NULL);
     run(reads, "{'insert': 'c', 'documents': [{'_id': 5}, {'_id': 3}, {'_id': 9}]}", VD_OK,
         "{'n': 3}");
-    run(reads, "{'update': 'c', 'updates': [{'q': {'_id': 3}, 'u': {'$set': {'a': 1}}}, {'q': "
-               "{'_id': 9}, 'u': {'_id': 9, 'a': 2}}]}",
+    run(reads,
+        "{'update': 'c', 'updates': [{'q': {'_id': 3}, 'u': {'$set': {'a': 1}}}, {'q': "
+        "{'_id': 9}, 'u': {'_id': 9, 'a': 2}}]}",
         VD_OK, "{'nModified': 2}");
     run(reads, "{'insert': 'c', 'documents': [{'_id': 1}]}", VD_OK, "{'n': 1}");
     run(reads, "{'find': 'c'}", VD_OK, order);
