@@ -55,7 +55,8 @@ static int plan(stor_query_t *query, stor_request_t *request, stor_planner_mode_
     stor_source_options_t options = {.collection_id = spec->collection_id,
                                      .plan = query->plan,
                                      .sort = spec->sort,
-                                     .variables = spec->variables};
+                                     .variables = spec->variables,
+                                     .writes = spec->writes};
     return stor_source_open(query->arena, &options, &query->source, err);
 }
 
