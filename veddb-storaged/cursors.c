@@ -355,6 +355,7 @@ static bool await_more(stor_request_t *request, stor_client_cursor_t *cursor)
         vd_monotonic_us() >= request->await_until_us)
         return false;
     request->await_seen = cursor->class->awaits(cursor->state);
+    request->await_visible = cursor->class->awaits_visible;
     request->await_cursor = cursor;
     request->awaiting = true;
     return true;
@@ -601,6 +602,8 @@ void stor_cursors_visit(stor_cursors_t *cursors,
             .batches = cursor->batches,
             .documents = cursor->documents,
             .no_timeout = cursor->no_timeout,
+            .tailable = cursor->class->tailable,
+            .awaits = cursor->class->awaits != NULL,
         };
         visit(&info, context);
     }

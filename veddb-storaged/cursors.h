@@ -46,6 +46,8 @@ typedef struct {
     /* awaitData: a getMore that finds nothing waits, without a worker, until the majority point has
      * passed this place or its time (maxTimeMS, else a second) is over. NULL: it does not wait. */
     uint64_t (*awaits)(void *state);
+    bool tailable;       /* for those who ask what is open */
+    bool awaits_visible; /* what is visible here, instead of the majority point */
     bool change_stream;
 } stor_cursor_class_t;
 
@@ -111,7 +113,7 @@ typedef struct {
     vd_slice_t ns, user, lsid;
     vd_bson_t originating;
     uint64_t opened_ms, last_used_ms, batches, documents;
-    bool no_timeout;
+    bool no_timeout, tailable, awaits;
 } stor_client_cursor_info_t;
 void stor_cursors_visit(stor_cursors_t *cursors,
                         void (*visit)(const stor_client_cursor_info_t *info, void *context),

@@ -4,6 +4,8 @@
 
 #include "veddb-storaged/engine/keycode.h"
 
+#define FLAG_PLACE 1
+
 static void write(uint8_t *out, uint64_t version, vd_bson_t document)
 {
     VD_ASSERT(document.len >= 5);
@@ -24,13 +26,42 @@ void stor_envelope_write_pending(uint8_t *out, vd_bson_t document)
     write(out, STOR_VERSION_PENDING, document);
 }
 
+size_t stor_envelope_write_placed(uint8_t *out, uint64_t version, uint64_t place,
+                                  vd_bson_t document)
+{
+    if (place == 0 || place == version) {
+        stor_envelope_write(out, version, document);
+        return STOR_ENVELOPE_BYTES + (size_t)document.len;
+    }
+    VD_ASSERT(document.len >= 5);
+    VD_ASSERT(version != STOR_VERSION_PENDING);
+    out[0] = 0;
+    out[1] = FLAG_PLACE;
+    vd_put_u64(out + 2, version);
+    vd_put_u64(out + STOR_ENVELOPE_BYTES, place);
+    memcpy(out + STOR_ENVELOPE_BYTES_MAX, document.data, document.len);
+    return STOR_ENVELOPE_BYTES_MAX + (size_t)document.len;
+}
+
+static size_t head_bytes(vd_slice_t value)
+{
+    return value.data[1] == FLAG_PLACE ? STOR_ENVELOPE_BYTES_MAX : STOR_ENVELOPE_BYTES;
+}
+
+uint64_t stor_envelope_place(vd_slice_t value)
+{
+    VD_ASSERT(value.len >= STOR_ENVELOPE_BYTES && value.len >= head_bytes(value));
+    return vd_get_u64(value.data + (value.data[1] == FLAG_PLACE ? STOR_ENVELOPE_BYTES : 2));
+}
+
 int stor_envelope_read(vd_slice_t value, vd_bson_t *ret_document, uint64_t *ret_version,
                        vd_error_t *err)
 {
-    if (value.len < STOR_ENVELOPE_BYTES + 5 || value.data[1] != 0)
+    if (value.len < STOR_ENVELOPE_BYTES + 5 || (value.data[1] & ~FLAG_PLACE) != 0 ||
+        value.len < head_bytes(value) + 5)
         return vd_error_set(err, VD_ERR_CORRUPT, "a stored document has an unknown envelope");
-    const uint8_t *bson = value.data + STOR_ENVELOPE_BYTES;
-    size_t len = value.len - STOR_ENVELOPE_BYTES;
+    const uint8_t *bson = value.data + head_bytes(value);
+    size_t len = value.len - head_bytes(value);
     if (vd_get_u32(bson) != len || bson[len - 1] != 0)
         return vd_error_set(err, VD_ERR_CORRUPT, "a stored document has a wrong length");
     *ret_version = vd_get_u64(value.data + 2);
@@ -70,7 +101,8 @@ stor_record_t stor_record_copy(vd_arena_t *arena, stor_record_t record)
         memcpy(bytes + record.document.len, record.key.data, record.key.len);
     return (stor_record_t){{bytes, record.document.len},
                            record.version,
-                           {bytes + record.document.len, record.key.len}};
+                           {bytes + record.document.len, record.key.len},
+                           record.place};
 }
 
 int stor_id_key(vd_arena_t *arena, vd_value_t id, vd_slice_t *ret_key, vd_error_t *err)

@@ -131,7 +131,11 @@ void stor_facts_storage(vd_bb_t *bb, const stor_storage_t *storage,
     stor_facts_number(bb, "storageSize", (int64_t)file_bytes / scale);
     if (collection != NULL) {
         stor_facts_number(bb, "freeStorageSize", (int64_t)free_bytes / scale);
-        vd_bb_bool(bb, "capped", false);
+        vd_bb_bool(bb, "capped", collection->capped.is);
+        if (collection->capped.is) {
+            stor_facts_number(bb, "max", collection->capped.max);
+            stor_facts_number(bb, "maxSize", collection->capped.size / scale);
+        }
         if (sized)
             storage_engine(bb, collection, file_bytes, free_bytes);
     }
@@ -173,7 +177,7 @@ void stor_facts_user(vd_bb_t *bb, const char *name, vd_slice_t user)
 
 typedef struct fact {
     struct fact *next;
-    bool cursor, idle_session, internal, killed, no_timeout;
+    bool cursor, idle_session, internal, killed, no_timeout, tailable, awaits;
     uint64_t number, arrived_us, connection_id;
     vd_slice_t name, db, ns, user, client, app, lsid, lsid_user;
     vd_bson_t command;
@@ -285,6 +289,10 @@ static void visit_cursor(const stor_client_cursor_info_t *info, void *context)
     fact->batches = info->batches;
     fact->documents = info->documents;
     fact->no_timeout = info->no_timeout;
+    fact->tailable = info->tailable;
+    fact->awaits = info->awaits;
+    fact->tailable = info->tailable;
+    fact->awaits = info->awaits;
     gather_command(gather, fact, info->originating);
 }
 
@@ -464,8 +472,8 @@ static void append_cursor(vd_bb_t *bb, const fact_t *fact)
     vd_bb_int64(bb, "nDocsReturned", (int64_t)fact->documents);
     vd_bb_int64(bb, "nBatchesReturned", (int64_t)fact->batches);
     vd_bb_bool(bb, "noCursorTimeout", fact->no_timeout);
-    vd_bb_bool(bb, "tailable", false);
-    vd_bb_bool(bb, "awaitData", false);
+    vd_bb_bool(bb, "tailable", fact->tailable);
+    vd_bb_bool(bb, "awaitData", fact->awaits);
     append_command(bb, "originatingCommand", fact);
     vd_bb_close(bb);
 }

@@ -8,7 +8,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
-#include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/catalog/own.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/pending.h"
@@ -22,6 +22,7 @@
 #define ASIDE_LOOK_MS      5000
 #define CACHE_AGE_MIN_MS   1000 /* a younger one does not hold much back */
 #define COLLECTIONS_MAX    1000 /* in which one may have shares */
+#define OWN_MAX            100  /* that one may make */
 #define TOTAL_BYTES_FACTOR 3    /* all open ones together, against the most of one */
 
 struct stor_transaction {
@@ -39,6 +40,8 @@ struct stor_transaction {
     uint64_t changes, bytes;
     stor_collection_t **held;
     uint32_t held_count, held_cap;
+    stor_collection_t *own[OWN_MAX]; /* that it has made */
+    uint32_t own_count, own_entered; /* the first ones stand in the catalog, while it commits */
     bool failed;
     uint32_t cursors;
     stor_pending_t *pending; /* NULL until the first change */
@@ -163,6 +166,8 @@ void stor_transaction_end(stor_storage_t *storage, stor_transaction_t **transact
     unlock(all);
     for (uint32_t i = 0; i < t->held_count; i++)
         stor_catalog_share_end(storage->catalog, t->held[i]);
+    for (uint32_t i = 0; i < t->own_count; i++)
+        stor_catalog_own_done(storage->catalog, &t->own[i], i < t->own_entered);
     atomic_fetch_sub(&all->bytes, t->bytes);
     stor_transactions_session_give(storage->sessions, &t->session);
     transaction_free(t);
@@ -231,6 +236,18 @@ static stor_transaction_t *transaction_make(stor_request_t *request, const sessi
     return t;
 }
 
+/* A snapshot is of the moment in which it is taken: so an earlier time is served as long as nothing
+ * has been committed since. visible: before the snapshot was taken. */
+static int time_check(const stor_transaction_t *t, uint64_t at, uint64_t visible, vd_error_t *err)
+{
+    if (at == 0 || (t->snapshot == at && visible >= at))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_SNAPSHOT_UNAVAILABLE,
+                        "Read timestamp Timestamp(%u, %u) is older than what a transaction can "
+                        "begin with: something has been committed since",
+                        (unsigned)(at >> 32), (unsigned)at);
+}
+
 /* Counted before the role is looked at: a change of role that does not see it is seen here. */
 static int transaction_begin(stor_request_t *request, session_t *session, vd_error_t *err)
 {
@@ -241,16 +258,22 @@ static int transaction_begin(stor_request_t *request, session_t *session, vd_err
         return no_room(request, "too many transactions are open", err);
     }
     stor_transaction_t *t = transaction_make(request, session);
+    uint64_t visible = stor_engine_visible(storage->engine);
     int rc = stor_transactions_session_take(storage->sessions, &t->session, err);
     if (rc == VD_OK)
         rc = stor_txn_begin(t->session, err);
+    if (rc == VD_OK) {
+        t->snapshot = stor_txn_snapshot_newest(t->session);
+        rc = time_check(t, request->at_cluster_time, visible, err);
+        if (rc != VD_OK)
+            stor_txn_rollback(t->session);
+    }
     if (rc != VD_OK) {
         stor_transactions_session_give(storage->sessions, &t->session);
         transaction_free(t);
         atomic_fetch_sub(&all->open_count, 1);
         return rc;
     }
-    t->snapshot = stor_txn_snapshot_newest(t->session);
     lock(all);
     vd_list_push_back(&all->open, &t->node);
     unlock(all);
@@ -327,10 +350,11 @@ static int concern_check(const stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "The readConcern level must be either 'local' (default), 'majority' or "
                             "'snapshot' in order to run in a transaction");
-    if (request->at_cluster_time != 0)
-        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                            "readConcern atClusterTime in a transaction is not built yet");
-    return VD_OK;
+    return request->at_cluster_time > stor_engine_newest(request->storage->engine)
+               ? vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                              "readConcern atClusterTime value must not be greater than the "
+                              "current clusterTime.")
+               : VD_OK;
 }
 
 int stor_transaction_check(stor_request_t *request, vd_error_t *err)
@@ -458,7 +482,22 @@ bool stor_transaction_holds(const stor_request_t *request, const stor_collection
     for (uint32_t i = 0; t != NULL && i < t->held_count; i++)
         if (t->held[i] == collection)
             return true;
+    for (uint32_t i = 0; t != NULL && i < t->own_count; i++)
+        if (t->own[i] == collection)
+            return true; /* by its reference */
     return false;
+}
+
+/* A share that was taken becomes the transaction's. */
+static void share_add(stor_transaction_t *t, transactions_t *all, stor_collection_t *collection)
+{
+    lock(all);
+    if (t->held_count == t->held_cap) {
+        t->held_cap = t->held_cap == 0 ? 8 : 2 * t->held_cap;
+        t->held = vd_xrealloc(t->held, t->held_cap * sizeof(stor_collection_t *));
+    }
+    t->held[t->held_count++] = collection;
+    unlock(all);
 }
 
 /* The request's shares become the transaction's; what it has already is given back. False: there
@@ -475,13 +514,7 @@ static bool shares_keep(stor_request_t *request)
         }
         if (t->held_count >= COLLECTIONS_MAX)
             return false;
-        lock(all);
-        if (t->held_count == t->held_cap) {
-            t->held_cap = t->held_cap == 0 ? 8 : 2 * t->held_cap;
-            t->held = vd_xrealloc(t->held, t->held_cap * sizeof(stor_collection_t *));
-        }
-        t->held[t->held_count++] = collection;
-        unlock(all);
+        share_add(t, all, collection);
         request->held_count--;
     }
     return true;
@@ -557,27 +590,44 @@ static void share_drop(stor_request_t *request, stor_collection_t *collection)
         stor_catalog_share_end(request->storage->catalog, collection);
 }
 
-int stor_transaction_schema(stor_request_t *request, vd_slice_t name, vd_error_t *err)
+stor_collection_t *stor_transaction_own(const stor_request_t *request, vd_slice_t ns, uint64_t id)
+{
+    const stor_transaction_t *t = request->transaction;
+    for (uint32_t i = 0; t != NULL && i < t->own_count; i++)
+        if (ns.len > 0 ? vd_slice_is(ns, t->own[i]->ns) : t->own[i]->id == id)
+            return t->own[i];
+    return NULL;
+}
+
+int stor_transaction_create(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                            const stor_create_options_t *options, vd_error_t *err)
 {
     stor_transaction_t *t = request->transaction;
-    stor_collection_t *collection;
-    if (t == NULL)
-        return VD_OK;
-    if (name.len > 0 &&
-        stor_catalog_acquire(request, request->db, name, &collection, NULL) == VD_OK) {
-        bool used = stor_pending_touches(t->pending, collection) ||
-                    atomic_load(&collection->documents) != 0;
-        share_drop(request, used ? NULL : collection);
-        stor_catalog_release(request, collection);
-        if (used)
-            return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
-                                "Cannot create new indexes on existing collection %.*s.%.*s in a "
-                                "multi-document transaction.",
-                                VD_SLICE_FMT(request->db), VD_SLICE_FMT(name));
-    }
-    request->session = request->worker_session;
-    request->catalog_mark = (stor_catalog_mark_t){0};
-    return VD_OK;
+    for (uint32_t i = 0; i < t->own_count; i++)
+        if (vd_slice_equal(t->own[i]->db, db) && vd_slice_equal(t->own[i]->name, name))
+            return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "Collection %s already exists.",
+                                t->own[i]->ns);
+    if (t->own_count == OWN_MAX)
+        return vd_error_set(err, VD_ERR_TRANSACTION_TOO_LARGE,
+                            "a transaction makes %d collections at most", OWN_MAX);
+    int rc = stor_request_space(request, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_own_make(request, db, name, options, &t->own[t->own_count], err);
+    t->own_count += rc == VD_OK;
+    return rc;
+}
+
+int stor_transaction_index(stor_request_t *request, stor_collection_t *collection,
+                           const vd_bson_t *specs, uint32_t count, vd_error_t *err)
+{
+    const stor_transaction_t *t = request->transaction;
+    if (stor_transaction_own(request, VD_SLICE_NULL, collection->id) == NULL ||
+        stor_pending_touches(t->pending, collection))
+        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                            "Cannot create new indexes on existing collection %s in a "
+                            "multi-document transaction.",
+                            collection->ns);
+    return stor_catalog_own_index(request, collection, specs, count, err);
 }
 
 int stor_transaction_change(stor_request_t *request, stor_collection_t *collection, vd_slice_t key,
@@ -671,6 +721,52 @@ static void committed_told(stor_request_t *request, uint64_t timestamp)
     request->operation_time = timestamp;
 }
 
+/* What it has made exists from here on, empty; on an error what was entered goes again. */
+static int own_enter(stor_request_t *request, stor_transaction_t *t, vd_error_t *err)
+{
+    stor_session_t *session = request->session;
+    int rc = VD_OK;
+    request->session = request->worker_session;
+    while (rc == VD_OK && t->own_entered < t->own_count) {
+        stor_collection_t *collection = t->own[t->own_entered];
+        bool entered = false;
+        rc = stor_catalog_own_enter(request, collection, &entered, err);
+        if (entered) {
+            t->own_entered++;
+            share_add(t, transactions_of(request->storage), collection);
+        }
+    }
+    request->session = session;
+    return rc;
+}
+
+static void own_leave(stor_request_t *request, stor_transaction_t *t)
+{
+    stor_session_t *session = request->session;
+    request->session = request->worker_session;
+    for (uint32_t i = 0; i < t->own_entered; i++) {
+        share_drop(request, t->own[i]);
+        stor_catalog_own_leave(request, t->own[i]);
+    }
+    request->session = session;
+}
+
+static int changes_commit(stor_request_t *request, stor_transaction_t *t, uint64_t *ret_timestamp,
+                          vd_error_t *err)
+{
+    if (stor_pending_count(t->pending) == 0)
+        return VD_OK;
+    int rc = commit_try(request, t, ret_timestamp, err);
+    stor_replication_request_leave(request);
+    if (rc != VD_OK)
+        return rc; /* the frame aborts it */
+    stor_pending_committed(t->pending);
+    atomic_store_explicit(&request->storage->last_write_ms, request->variables.now_ms,
+                          memory_order_relaxed);
+    atomic_fetch_add(&transactions_of(request->storage)->rows, 1);
+    return VD_OK;
+}
+
 int stor_transaction_commit(stor_request_t *request, vd_error_t *err)
 {
     stor_storage_t *storage = request->storage;
@@ -681,15 +777,14 @@ int stor_transaction_commit(stor_request_t *request, vd_error_t *err)
         committed_told(request, session->committed);
         return VD_OK;
     }
-    if (stor_pending_count(t->pending) > 0) {
-        int rc = commit_try(request, t, &timestamp, err);
-        stor_replication_request_leave(request);
-        if (rc != VD_OK)
-            return rc; /* the frame aborts it */
-        stor_pending_committed(t->pending);
-        atomic_store_explicit(&storage->last_write_ms, request->variables.now_ms,
-                              memory_order_relaxed);
-        atomic_fetch_add(&transactions_of(storage)->rows, 1);
+    int rc = own_enter(request, t, err);
+    if (rc == VD_OK && t->own_count > 0)
+        timestamp = request->operation_time; /* of the last that was entered */
+    if (rc == VD_OK)
+        rc = changes_commit(request, t, &timestamp, err);
+    if (rc != VD_OK) {
+        own_leave(request, t);
+        return rc;
     }
     committed_told(request, timestamp);
     /* One that only read waits for what it saw, each time that it is asked. */

@@ -12,7 +12,8 @@
  *          (sessions_private.h). Whoever else wants an end (age, change of role, killSessions, a
  *          schema change, a small cache) ends it at once when no statement runs in it; else the
  *          statement is interrupted and ends it.
- * Schema:  collections that a transaction makes are made at once, outside of it.
+ * Schema:  collections that a transaction makes, and their indexes, are its own until it commits
+ *          (catalog/own.h).
  * Owner:   the session.
  * Threads: any; the statement that executes owns the transaction meanwhile.
  * Limits:  STOR_TRANSACTIONS_MAX open; settings.transaction_lifetime_ms (60 s); changes: a share of
@@ -30,6 +31,7 @@
 #define STOR_TRANSACTION_SCHEMA_WAIT_MS 1000 /* so long a schema change waits for transactions */
 
 struct stor_pending;
+struct stor_create_options; /* catalog.h */
 
 /* ---- for the frame (request.c) ---- */
 /* Whether the command may run in a transaction, as far as that can be told without looking at it:
@@ -50,11 +52,16 @@ void stor_transaction_fail(stor_request_t *request);
 bool stor_transaction_is_transient(int code);
 /* It has a share in the collection already. */
 bool stor_transaction_holds(const stor_request_t *request, const stor_collection_t *collection);
-/* The rest of this statement changes the schema: it runs outside of the transaction. name empty: of
- * a collection that may not exist; else: 263 unless the transaction left it alone and it is empty.
- */
-VD_MUST_CHECK int stor_transaction_schema(stor_request_t *request, vd_slice_t name,
+/* Makes a collection that is its own until it commits (catalog/own.h). VD_ERR_NAMESPACE_EXISTS. */
+VD_MUST_CHECK int stor_transaction_create(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                                          const struct stor_create_options *options,
                                           vd_error_t *err);
+/* One that it has made, by "db.name", or by id when that is empty; NULL. */
+stor_collection_t *stor_transaction_own(const stor_request_t *request, vd_slice_t ns, uint64_t id);
+/* Indexes that are missing in the collection, which is held: 263 unless the transaction has made it
+ * and it is empty. */
+VD_MUST_CHECK int stor_transaction_index(stor_request_t *request, stor_collection_t *collection,
+                                         const vd_bson_t *specs, uint32_t count, vd_error_t *err);
 /* write.c: a change that was or will be made in the table. */
 VD_MUST_CHECK int stor_transaction_change(stor_request_t *request, stor_collection_t *collection,
                                           vd_slice_t key, const stor_change_t *change,

@@ -6,6 +6,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/rand.h"
 #include "libcommon/bson/compare.h"
+#include "veddb-storaged/capped.h"
 #include "veddb-storaged/delta.h"
 #include "veddb-storaged/index/index.h"
 #include "veddb-storaged/query/json_schema.h"
@@ -17,7 +18,7 @@
 
 /* A part is closed when it passes its limit: by a change, and the image before it. */
 #define ENTRY_MAX_BYTES (STOR_JOURNAL_PART_MAX + 2 * VD_BSON_INTERNAL_MAX_BYTES + 64 * 1024)
-#define VALUE_MAX_BYTES (VD_BSON_INTERNAL_MAX_BYTES + STOR_ENVELOPE_BYTES)
+#define VALUE_MAX_BYTES (VD_BSON_INTERNAL_MAX_BYTES + STOR_ENVELOPE_BYTES_MAX)
 
 void stor_write_init(stor_write_t *write, stor_request_t *request, stor_collection_t *collection)
 {
@@ -34,10 +35,39 @@ void stor_write_done(stor_write_t *write)
     vd_buf_done(&write->value);
 }
 
+static bool is_capped(const stor_write_t *write)
+{
+    return write->collection != NULL && write->collection->capped.is;
+}
+
+/* Before the transaction begins: its snapshot has what the writer before it did. */
+static void capped_lock(stor_write_t *write)
+{
+    if (!is_capped(write))
+        return;
+    VD_ASSERT(!write->locked);
+    (void)pthread_mutex_lock(&write->collection->capped.lock);
+    write->locked = true;
+    write->capped_first = 0;
+}
+
+static void capped_unlock(stor_write_t *write)
+{
+    if (!write->locked)
+        return;
+    write->locked = false;
+    (void)pthread_mutex_unlock(&write->collection->capped.lock);
+}
+
 /* A statement of a transaction: that has begun long ago. */
 static int statement_begin(stor_write_t *write, vd_error_t *err)
 {
     stor_request_t *request = write->request;
+    if (is_capped(write))
+        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                            "Collection '%s' is a capped collection. Writes in transactions are "
+                            "not allowed on capped collections.",
+                            write->collection->ns);
     int rc = stor_request_space(request, err);
     if (rc == VD_OK)
         rc = stor_cursor_open(request->session, write->collection->table, &write->table, err);
@@ -59,9 +89,12 @@ int stor_write_begin(stor_write_t *write, vd_error_t *err)
     int rc = stor_request_space(write->request, err); /* a long command would fill the disk */
     if (rc == VD_OK)
         rc = stor_replication_request_enter(write->request, err);
-    if (rc == VD_OK)
+    if (rc == VD_OK) {
+        capped_lock(write);
         rc = stor_txn_begin(session, err);
+    }
     if (rc != VD_OK) {
+        capped_unlock(write);
         stor_replication_request_leave(write->request);
         return rc;
     }
@@ -101,17 +134,18 @@ static int change_begin(stor_write_t *write, vd_error_t *err)
     return stor_journal_begin(&write->entry, request, request->variables.now_ms, err);
 }
 
-static int value_make(stor_write_t *write, vd_bson_t document, vd_error_t *err)
+/* place: 0, or where the document stands in its capped collection. */
+static int value_make(stor_write_t *write, vd_bson_t document, uint64_t place, vd_error_t *err)
 {
     uint8_t *at;
     size_t len = STOR_ENVELOPE_BYTES + (size_t)document.len;
     vd_buf_clear(&write->value);
-    if (vd_buf_reserve(&write->value, len, &at) != VD_OK)
+    if (vd_buf_reserve(&write->value, STOR_ENVELOPE_BYTES_MAX + (size_t)document.len, &at) != VD_OK)
         return vd_error_set(err, VD_ERR_BSON_OBJECT_TOO_LARGE, "the document is too large");
     if (write->request->transaction != NULL)
         stor_envelope_write_pending(at, document);
     else
-        stor_envelope_write(at, write->timestamp, document);
+        len = stor_envelope_write_placed(at, write->timestamp, place, document);
     vd_buf_commit(&write->value, len);
     return VD_OK;
 }
@@ -191,12 +225,64 @@ static int inserted_undo(stor_write_t *write, vd_slice_t key, int rc)
     return stor_cursor_remove(write->table, key, NULL) == VD_OK ? rc : VD_ERR_WRITE_CONFLICT;
 }
 
+/* The oldest documents that are too many, or too large together, go. The newest stays: it is not
+ * larger than all may be. */
+static int capped_evict(stor_write_t *write, vd_error_t *err)
+{
+    stor_request_t *request = write->request;
+    stor_collection_t *collection = write->collection;
+    const stor_collection_capped_t *capped = &collection->capped;
+    int64_t documents = atomic_load(&collection->documents),
+            bytes = atomic_load(&collection->bytes);
+    uint64_t from = capped->first;
+    int rc = VD_OK;
+    for (uint32_t i = 0; rc == VD_OK && i < STOR_CAPPED_EVICTED_MAX &&
+                         (bytes + write->bytes_delta > capped->size ||
+                          (capped->max > 0 && documents + write->documents_delta > capped->max));
+         i++) {
+        vd_arena_mark_t mark = vd_arena_mark(request->arena);
+        stor_record_t old;
+        vd_slice_t key;
+        uint64_t place;
+        rc = stor_request_check(request, err);
+        if (rc == VD_OK)
+            rc = stor_capped_first(request->session, collection, from, request->arena, &place, &key,
+                                   err);
+        if (rc == VD_ERR_NOT_FOUND || (rc == VD_OK && place == write->timestamp)) {
+            vd_error_clear(err);
+            return VD_OK;
+        }
+        if (rc == VD_OK)
+            rc = stor_write_read(write, key, &old, err);
+        if (rc == VD_ERR_NOT_FOUND) {
+            vd_error_clear(err);
+            return vd_error_set(err, VD_ERR_CORRUPT, "a place of a capped collection is empty");
+        }
+        if (rc == VD_OK)
+            rc = stor_write_remove(write, &old, -1, err);
+        if (rc != VD_OK)
+            return rc; /* details of the error may stand in the arena */
+        from = write->capped_first = place + 1;
+        vd_arena_rewind(request->arena, mark);
+    }
+    return rc;
+}
+
+static int capped_inserted(stor_write_t *write, vd_slice_t key, vd_error_t *err)
+{
+    int rc =
+        stor_capped_put(write->request->session, write->collection, write->timestamp, key, err);
+    return rc == VD_OK ? capped_evict(write, err) : rc;
+}
+
 int stor_write_insert(stor_write_t *write, vd_slice_t key, vd_bson_t document, int32_t statement,
                       vd_error_t *err)
 {
+    if (is_capped(write) && document.len > write->collection->capped.size)
+        return vd_error_set(err, VD_ERR_BAD_VALUE, "object to insert exceeds cappedMaxSize");
     int rc = change_begin(write, err);
     if (rc == VD_OK)
-        rc = value_make(write, document, err);
+        rc = value_make(write, document, 0, err);
     if (rc != VD_OK)
         return rc;
     vd_error_t step = VD_ERROR_INIT;
@@ -220,7 +306,8 @@ int stor_write_insert(stor_write_t *write, vd_slice_t key, vd_bson_t document, i
         .body = document,
     };
     change_count(write, &change, 1);
-    return change_add(write, key, &change, NULL, err);
+    rc = change_add(write, key, &change, NULL, err);
+    return rc == VD_OK && is_capped(write) ? capped_inserted(write, key, err) : rc;
 }
 
 /* Where change streams want it: the document as it was, in front of its change. */
@@ -242,9 +329,10 @@ static int put(stor_write_t *write, const stor_record_t *old, vd_bson_t document
 {
     int rc = change_begin(write, err);
     if (rc == VD_OK)
-        rc = value_make(write, document, err);
+        rc = value_make(write, document, is_capped(write) ? old->place : 0, err);
     if (rc != VD_OK)
         return rc;
+    VD_ASSERT(!is_capped(write) || old->place != 0);
     VD_ASSERT(write->timestamp > old->version || write->request->transaction != NULL);
     stor_change_t change = {
         .kind = scope == NULL ? STOR_CHANGE_REPLACE : STOR_CHANGE_UPDATE_WHOLE,
@@ -307,6 +395,8 @@ int stor_write_remove(stor_write_t *write, const stor_record_t *old, int32_t sta
         rc = image_add(write, old, err);
     if (rc == VD_OK)
         rc = change_add(write, old->key, &change, old, err);
+    if (rc == VD_OK && is_capped(write))
+        rc = stor_capped_remove(write->request->session, write->collection, old->place, err);
     if (rc == VD_OK)
         rc = stor_cursor_remove(write->table, old->key, err);
     if (rc == VD_OK)
@@ -350,8 +440,10 @@ int stor_write_read(stor_write_t *write, vd_slice_t key, stor_record_t *ret_reco
     int rc = stor_cursor_search(write->table, key, &value, err);
     if (rc == VD_OK)
         rc = stor_envelope_read(value, &ret_record->document, &ret_record->version, err);
-    if (rc == VD_OK)
+    if (rc == VD_OK) {
         ret_record->key = key;
+        ret_record->place = stor_envelope_place(value);
+    }
     return rc;
 }
 
@@ -379,6 +471,8 @@ static void committed(stor_write_t *write)
 {
     stor_request_t *request = write->request;
     stor_collection_t *collection = write->collection;
+    if (write->capped_first != 0)
+        collection->capped.first = write->capped_first;
     if (write->changes > 0) {
         atomic_fetch_add_explicit(&collection->documents, write->documents_delta,
                                   memory_order_relaxed);
@@ -427,6 +521,7 @@ int stor_write_commit(stor_write_t *write, vd_error_t *err)
     if (write->request->transaction != NULL)
         return VD_OK; /* with the transaction */
     int rc = commit(write, err);
+    capped_unlock(write);
     stor_replication_request_leave(write->request);
     return rc;
 }
@@ -439,6 +534,7 @@ void stor_write_rollback(stor_write_t *write)
     }
     if (stor_txn_active(write->request->session))
         stor_txn_rollback(write->request->session);
+    capped_unlock(write);
     stor_replication_request_leave(write->request);
 }
 

@@ -8,6 +8,9 @@
  * In a transaction (request->transaction): a write is one statement of it. begin, commit and
  *          rollback begin and end nothing; what is changed stands under a placeholder version, and
  *          a rollback dooms the transaction (transactions.h). Conflicts are not tried again.
+ * Capped collections (capped.h): a write holds the collection's lock from begin to its end, inserts
+ *          one document at most, and removes the oldest ones behind it; none is part of a
+ *          transaction of many statements.
  * Retry:   any call may give VD_ERR_WRITE_CONFLICT: roll back, stor_write_backoff, start over (the
  *          whole statement, with a new begin).
  * Owner:   embedded in the command's frame; lives in the request's arena. One at a time per
@@ -32,6 +35,8 @@ typedef struct {
     int64_t documents_delta, bytes_delta;
     uint64_t hash_delta;
     uint32_t attempts;
+    bool locked;           /* holds the capped collection's lock */
+    uint64_t capped_first; /* what its `first` is once this is committed; 0 = as it was */
 } stor_write_t;
 
 void stor_write_init(stor_write_t *write, stor_request_t *request, stor_collection_t *collection);

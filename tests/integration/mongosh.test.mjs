@@ -453,7 +453,6 @@ test('what is not built yet is refused with a clear error, and leaves nothing be
     step('hintAggregate', () => db.x.aggregate([{$match: {}}], {hint: {a: 1}}).toArray());
     step('capped', () => db.createCollection('capped', {capped: true, size: 4096}));
     step('timeseries', () => db.createCollection('ts', {timeseries: {timeField: 't'}}));
-    step('toCapped', () => db.x.convertToCapped(4096));
     step('tailable', () => db.x.find().tailable().toArray());
     step('collationCollection', () => db.createCollection('coll', {collation: {locale: 'fr'}}));
     step('where', () => db.x.find({$where: 'true'}).toArray());
@@ -469,6 +468,7 @@ test('what is not built yet is refused with a clear error, and leaves nothing be
     step('watchAll', () => db.getMongo().watch());
     step('atClusterTime', () => db.runCommand({find: 'x', readConcern: {level: 'snapshot', atClusterTime: Timestamp(1, 1)}}));
     step('shard', () => sh.shardCollection('notyet.x', {_id: 1}));
+    step('toCapped', () => [db.capped.insertOne({_id: 1}).insertedId, db.capped.convertToCapped(8192).ok, db.capped.isCapped(), db.capped.find().tailable().limit(1).toArray(), db.capped.drop()]);
     step('clone', () => db.adminCommand({cloneCollectionAsCapped: 'x', toCollection: 'y', size: 100}));
     for (const stage of ${JSON.stringify(stages)}) step(stage, () => db.x.aggregate([{[stage]: {}}]).toArray());
     step('unknownStage', () => db.x.aggregate([{$nope: 1}]).toArray());
@@ -476,7 +476,9 @@ test('what is not built yet is refused with a clear error, and leaves nothing be
   `);
   for (const name of ['textIndex', 'geoIndex']) refused(s, name, /indexes are not built yet/, 238);
   for (const name of ['hint', 'hintName', 'hintUpdate', 'hintDelete', 'hintAggregate']) refused(s, name, /hint provided does not correspond to an existing index/, 2);
-  for (const name of ['capped', 'timeseries', 'toCapped', 'clone']) refused(s, name, /not built|no such command|not supported|not offered/);
+  assert.deepEqual(s.capped, {ok: 1});
+  assert.deepEqual(s.toCapped, [1, 1, true, [{_id: 1}], true]);
+  for (const name of ['timeseries', 'clone']) refused(s, name, /not built|no such command|not supported|not offered/);
   refused(s, 'tailable', /tailable cursor requested on non capped collection/, 2);
   refused(s, 'collationCollection', /default collation/, 238);
   for (const name of ['where', 'function', 'mapReduce']) refused(s, name, /JavaScript/);

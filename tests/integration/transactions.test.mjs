@@ -1,7 +1,7 @@
 // Multi-document transactions through the official driver, on one node: what is seen, labels, cursors, ends, and storage killed in the middle.
 import assert from 'node:assert/strict';
 import {after, before, test} from 'node:test';
-import {Node, sleep, until} from '../support/node.mjs';
+import {Node, codeOf, sleep, until} from '../support/node.mjs';
 import {Lists, mover} from './transactions_suite.mjs';
 
 let node, client, db;
@@ -175,4 +175,39 @@ test('16 clients move money while storage is killed; no error gets through, no m
   assert.ok(lists.history.filter((t) => t.status === 'ok').length > 50);
   for (const name of ['accounts', 'lists']) assert.equal((await db.command({validate: name, full: true})).valid, true);
   await until('none is left', async () => (await status()).currentOpen === 0);
+});
+
+test('collections and indexes of a transaction: unseen before the commit, and nothing of them after an abort', async () => {
+  const db = client.db('made');
+  const names = async () => (await db.listCollections({}, {nameOnly: true}).toArray()).map((c) => c.name).sort();
+  const session = client.startSession();
+  const fill = async () => {
+    await db.createCollection('explicit', {session, validator: {a: {$type: 'int'}}});
+    await db.collection('indexed').createIndex({a: 1}, {session, unique: true});
+    await db.collection('indexed').insertMany([{_id: 1, a: 1}, {_id: 2, a: 2}], {session});
+    await db.collection('implicit').insertOne({_id: 1}, {session});
+    assert.deepEqual(await db.collection('indexed').find({a: 2}, {session}).hint('a_1').toArray(), [{_id: 2, a: 2}]);
+    assert.equal((await db.collection('implicit').aggregate([{$lookup: {from: 'indexed', localField: '_id', foreignField: 'a', as: 'l'}}], {session}).toArray())[0].l.length, 1);
+  };
+  session.startTransaction();
+  await fill();
+  assert.deepEqual(await names(), []);
+  assert.equal(await db.collection('indexed').countDocuments(), 0);
+  await session.abortTransaction();
+  assert.deepEqual(await names(), []);
+  session.startTransaction();
+  await fill();
+  await session.commitTransaction();
+  assert.deepEqual(await names(), ['explicit', 'implicit', 'indexed']);
+  assert.equal(await codeOf(() => db.collection('indexed').insertOne({a: 2})), 11000);
+  assert.equal(await codeOf(() => db.collection('explicit').insertOne({a: 'text'})), 121);
+  for (const name of await names()) assert.equal((await db.command({validate: name})).valid, true);
+  // Somebody else was faster: withTransaction tries again, and takes what is there.
+  let tries = 0;
+  await session.withTransaction(async () => {
+    await db.collection('raced').insertOne({_id: `try ${++tries}`}, {session});
+    if (tries === 1) await db.collection('raced').insertOne({_id: 'theirs'});
+  });
+  assert.deepEqual((await db.collection('raced').find().sort({_id: 1}).toArray()).map((d) => d._id), ['theirs', 'try 2']);
+  await session.endSession();
 });

@@ -82,3 +82,25 @@ test('a large transaction arrives whole on every node', {timeout: 120000}, async
   assert.equal(await c.countDocuments(), 18);
   await set.equal('big');
 });
+
+test('collections and indexes that a transaction makes are the same on every node; those of an aborted one on none', {timeout: 120000}, async () => {
+  const db = client.db('made'), session = client.startSession();
+  const fill = async (name) => {
+    await db.collection(name).createIndex({a: 1}, {session, unique: true});
+    await db.collection(name).insertMany([{_id: 1, a: 1}, {_id: 2, a: 2}], {session});
+    await db.createCollection(`${name}_empty`, {session});
+  };
+  await session.withTransaction(async () => await fill('kept'));
+  await assert.rejects(session.withTransaction(async () => {
+    await fill('lost');
+    throw new Error('no');
+  }), /no/);
+  await session.endSession();
+  await set.equal('made');
+  for (const node of set.names) {
+    const own = (await set.client({node, driver: {readPreference: 'secondaryPreferred'}})).db('made');
+    assert.deepEqual((await own.listCollections({}, {nameOnly: true}).toArray()).map((c) => c.name).sort(), ['kept', 'kept_empty'], node);
+    assert.deepEqual(await own.collection('kept').find({a: 2}).hint('a_1').toArray(), [{_id: 2, a: 2}], node);
+    assert.equal((await own.command({validate: 'kept'})).valid, true, node);
+  }
+});

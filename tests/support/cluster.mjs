@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import {setTimeout} from 'node:timers/promises';
 import {promisify} from 'node:util';
 import {MongoClient} from 'mongodb';
 import {Network, family, ownerOf} from './proxy.mjs';
@@ -12,6 +13,7 @@ import {bin, dev, sleep, until} from './node.mjs';
 
 const run = promisify(execFile);
 const MB = 1 << 20;
+const CLOSE_MS = 5000;
 
 async function freePort(address) {
   const server = net.createServer();
@@ -203,6 +205,7 @@ export class Cluster {
     fs.closeSync(log);
     child.unref();
     this.info.etcd.pid = child.pid;
+    noteStarted(child.pid);
     fs.writeFileSync(path.join(folder, 'etcd.pid'), `${child.pid}\n`); // `dev down` stops it
   }
 
@@ -268,7 +271,10 @@ export class Cluster {
 
   /** VD_TEST_KEEP: the folder stays, for who wants to look at the logs. */
   async stop() {
-    await Promise.allSettled(this.clients.map((c) => c.close(true)));
+    // A driver that finds no primary to end its sessions at waits for one, longer than a test file may take to end.
+    const waited = new AbortController();
+    await Promise.race([Promise.allSettled(this.clients.map((c) => c.close(true))), setTimeout(CLOSE_MS, null, {signal: waited.signal}).catch(() => {})]);
+    waited.abort();
     for (const name of this.names) if (this.pid(name)) this.resumeNode(name);
     await run(dev, ['down', '--dir', this.dir]);
     await this.network?.close();
@@ -303,6 +309,13 @@ export class Cluster {
   relieve(name) {
     fs.rmSync(path.join(this.folder(name), 'ballast'), {force: true});
   }
+}
+
+/** For the runner of tests (`./dev test`), which stops what a killed test left: as `dev up` notes what it starts. */
+function noteStarted(pid) {
+  if (!process.env.VD_TEST_STARTED) return;
+  const stat = fs.readFileSync(`/proc/${pid}/stat`, 'utf8').split(' ');
+  fs.appendFileSync(process.env.VD_TEST_STARTED, `${pid} ${stat[21]}\n`);
 }
 
 function tryKill(pid, signal = 'SIGKILL') {

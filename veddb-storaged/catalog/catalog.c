@@ -60,6 +60,9 @@ static int options_set(stor_collection_t *collection, vd_bson_t options, vd_erro
     vd_value_t images = vd_bson_get(copy, "changeStreamPreAndPostImages");
     collection->images = images.type == VD_BSON_OBJECT &&
                          vd_value_as_flag(vd_bson_get(vd_value_document(images), "enabled"));
+    collection->capped.is = vd_value_as_flag(vd_bson_get(copy, "capped"));
+    (void)vd_value_as_int64(vd_bson_get(copy, "size"), &collection->capped.size);
+    (void)vd_value_as_int64(vd_bson_get(copy, "max"), &collection->capped.max);
     collection->options_arena = arena;
     collection->options = copy;
     collection->validator = filter;
@@ -72,6 +75,9 @@ int stor_collection_make(uint64_t id, vd_slice_t db, vd_slice_t name, const uint
     stor_collection_t *collection = vd_xalloc(sizeof *collection);
     collection->id = id;
     (void)snprintf(collection->table, sizeof collection->table, "c-%llu", (unsigned long long)id);
+    (void)snprintf(collection->capped.table, sizeof collection->capped.table, "o-%llu",
+                   (unsigned long long)id);
+    (void)pthread_mutex_init(&collection->capped.lock, NULL);
     collection->ns = vd_xalloc(db.len + name.len + 2);
     memcpy(collection->ns, db.data, db.len);
     collection->ns[db.len] = '.';
@@ -96,6 +102,7 @@ void stor_catalog_unreference(stor_collection_t **collection_p)
     if (collection == NULL || atomic_fetch_sub(&collection->references, 1) != 1)
         return;
     stor_index_set_unreference(&collection->indexes);
+    (void)pthread_mutex_destroy(&collection->capped.lock);
     vd_arena_destroy(&collection->options_arena);
     vd_free(collection->ns);
     vd_free(collection);
@@ -285,11 +292,23 @@ static int is_view(const char *ns, vd_error_t *err)
                         "Namespace %s is a view, not a collection", ns);
 }
 
+static stor_collection_t *own_find(const stor_request_t *request, vd_map_t *map, vd_slice_t key)
+{
+    if (VD_LIKELY(request->transaction == NULL))
+        return NULL;
+    return map == request->storage->catalog->by_id
+               ? stor_transaction_own(request, VD_SLICE_NULL, vd_get_u64(key.data))
+               : stor_transaction_own(request, key, 0);
+}
+
 /* *ret: NULL when it does not exist. False when it is fenced now: then nothing is held. */
 static bool try_acquire(const stor_request_t *request, vd_map_t *map, vd_slice_t key,
                         stor_collection_t **ret)
 {
     stor_catalog_t *catalog = request->storage->catalog;
+    *ret = own_find(request, map, key);
+    if (*ret != NULL)
+        return share_take(*ret); /* nobody else has it, to fence it */
     pthread_rwlock_rdlock(&catalog->lock);
     stor_collection_t *collection = vd_map_get(map, key);
     bool open = collection == NULL || share_take(collection);
@@ -392,11 +411,9 @@ int stor_catalog_acquire_or_create(stor_request_t *request, vd_slice_t db, vd_sl
         if (rc == VD_ERR_NAMESPACE_NOT_FOUND) {
             vd_error_clear(&step);
             stor_create_options_t options = {VD_BSON_NONE, NULL};
-            stor_session_t *session = request->session;
-            rc = stor_transaction_schema(request, VD_SLICE_NULL, &step);
-            if (rc == VD_OK)
-                rc = stor_catalog_create(request, db, name, &options, &step);
-            request->session = session;
+            rc = request->transaction != NULL
+                     ? stor_transaction_create(request, db, name, &options, &step)
+                     : stor_catalog_create(request, db, name, &options, &step);
             if (rc == VD_OK || rc == VD_ERR_NAMESPACE_EXISTS)
                 continue;
         }
@@ -594,6 +611,8 @@ void stor_catalog_table_dropped(stor_catalog_t *catalog, const char *table)
 void stor_catalog_tables_gone(stor_catalog_t *catalog, const stor_collection_t *collection)
 {
     stor_catalog_table_dropped(catalog, collection->table);
+    if (collection->capped.is)
+        stor_catalog_table_dropped(catalog, collection->capped.table);
     for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++) {
         stor_index_t *index = collection->indexes->items[i];
         if (atomic_load(&index->state) == STOR_INDEX_BUILDING) {
@@ -724,6 +743,10 @@ static int sweep_table(const char *name, void *context)
     if (strncmp(name, "c-", 2) == 0) {
         uint64_t id = strtoull(name + 2, NULL, 10);
         orphan = vd_map_get(sweep->catalog->by_id, vd_key_u64(&id)) == NULL;
+    } else if (strncmp(name, "o-", 2) == 0) {
+        uint64_t id = strtoull(name + 2, NULL, 10);
+        const stor_collection_t *of = vd_map_get(sweep->catalog->by_id, vd_key_u64(&id));
+        orphan = of == NULL || !of->capped.is;
     } else if (strncmp(name, "b-", 2) == 0 || strncmp(name, "r-", 2) == 0) {
         orphan = true; /* of a build that did not end */
     } else if (strncmp(name, "j-", 2) == 0 || strncmp(name, "i-", 2) == 0) {

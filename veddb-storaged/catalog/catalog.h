@@ -34,6 +34,15 @@ typedef enum {
     STOR_CAS_REQUIRED, /* an update or replacement without it is refused */
 } stor_cas_t;
 
+/* Of a capped collection (capped.h). */
+typedef struct {
+    bool is;
+    int64_t size, max;    /* bytes and documents; max 0: any number */
+    char table[32];       /* "o-12": the order of its documents */
+    pthread_mutex_t lock; /* of its writers, from begin to commit */
+    uint64_t first;       /* under the lock: no place below it is taken */
+} stor_collection_capped_t;
+
 struct stor_collection {
     /* Never change while the object lives (renaming and modifying make a new one). */
     uint64_t id;
@@ -53,6 +62,7 @@ struct stor_collection {
     stor_validation_action_t validation_action;
     stor_cas_t cas;
     vd_arena_t *options_arena;
+    stor_collection_capped_t capped;
     struct stor_index_set *indexes; /* index/index.h; NULL = only the one on _id */
     /* Exact as of the commits that have happened; see counters.c. */
     atomic_int_fast64_t documents, bytes;
@@ -119,7 +129,7 @@ bool stor_catalog_database_exists(stor_catalog_t *catalog, vd_slice_t db);
 stor_catalog_mark_t stor_catalog_mark(stor_catalog_t *catalog);
 
 /* ---- changes: each is durable when the reply's dependency is ---- */
-typedef struct {
+typedef struct stor_create_options {
     vd_bson_t
         options; /* checked by the command: validator, validationLevel, validationAction, ... */
     const uint8_t *uuid; /* NULL = new */
@@ -134,6 +144,17 @@ VD_MUST_CHECK int stor_catalog_drop_database(stor_request_t *request, vd_slice_t
 VD_MUST_CHECK int stor_catalog_rename(stor_request_t *request, vd_slice_t from_db,
                                       vd_slice_t from_name, vd_slice_t to_db, vd_slice_t to_name,
                                       bool drop_target, vd_error_t *err);
+/* What is in a collection, as far as a change of it can be told. */
+typedef struct {
+    int64_t documents;
+    uint64_t hash, writes;
+} stor_catalog_state_t;
+stor_catalog_state_t stor_catalog_state(const stor_collection_t *collection);
+/* A rename within the database that drops the target, if that is the one of this id and nobody has
+ * changed it since: else VD_ERR_AGAIN. */
+VD_MUST_CHECK int stor_catalog_rename_over(stor_request_t *request, vd_slice_t db, vd_slice_t from,
+                                           vd_slice_t target, uint64_t target_id,
+                                           const stor_catalog_state_t *state, vd_error_t *err);
 /* Replaces the options by what `change` makes of the present ones, alone in the catalog. (Validator
  * and its level and action are parsed from them.) */
 VD_MUST_CHECK int stor_catalog_modify(stor_request_t *request, vd_slice_t db, vd_slice_t name,

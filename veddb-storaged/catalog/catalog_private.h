@@ -79,6 +79,9 @@ stor_collection_t *stor_catalog_find(stor_catalog_t *catalog, vd_slice_t db, vd_
 void stor_catalog_tables_gone(stor_catalog_t *catalog, const stor_collection_t *collection);
 
 /* ---- indexes.c ---- */
+/* Rows and entry of what own.h's stor_catalog_own_index has made; nothing when there is none. */
+VD_MUST_CHECK int stor_catalog_own_indexes_commit(stor_request_t *request,
+                                                  stor_collection_t *collection, vd_error_t *err);
 VD_MUST_CHECK int stor_catalog_indexes_load(stor_catalog_t *catalog, stor_session_t *session,
                                             vd_error_t *err);
 /* change_lock is held, and the collection is the one that the change means. */

@@ -5,6 +5,7 @@
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/catalog_private.h"
 #include "veddb-storaged/catalog/names.h"
+#include "veddb-storaged/catalog/own.h"
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/index/index_private.h"
@@ -189,11 +190,16 @@ static int database_case_check(stor_catalog_t *catalog, vd_slice_t db, vd_error_
 
 /* ---- create ---- */
 
+typedef struct {
+    const stor_catalog_t *catalog;
+    const stor_collection_t *collection;
+} create_t;
+
 static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
-    const stor_collection_t *collection = context;
+    const stor_collection_t *collection = ((const create_t *)context)->collection;
     uint8_t payload[8];
-    vd_put_u64(payload, collection->id + 1);
+    vd_put_u64(payload, ((const create_t *)context)->catalog->next_id);
     int rc = stor_rows_collection_put(session, collection, err);
     if (rc == VD_OK)
         rc = stor_catalog_meta_put(session, "next_id",
@@ -206,10 +212,11 @@ static int create_commit(stor_request_t *request, stor_collection_t *collection,
                          const given_t *given, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    change_t change = {STOR_CHANGE_CREATE, collection->id, body, given, create_rows, collection};
+    create_t create = {catalog, collection};
+    change_t change = {STOR_CHANGE_CREATE, collection->id, body, given, create_rows, &create};
     int rc = stor_catalog_change_commit(request, &change, err);
     if (rc != VD_OK) {
-        stor_catalog_table_dropped(catalog, collection->table);
+        stor_catalog_tables_gone(catalog, collection);
         stor_catalog_unreference(&collection);
         return rc;
     }
@@ -217,8 +224,10 @@ static int create_commit(stor_request_t *request, stor_collection_t *collection,
     return VD_OK;
 }
 
-static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name,
-                         const stor_create_options_t *options, vd_error_t *err)
+/* An object and its tables, which nobody knows yet. */
+static int object_make(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                       const stor_create_options_t *options, stor_collection_t **ret_collection,
+                       vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     if (stor_catalog_find(catalog, db, name) != NULL)
@@ -238,18 +247,38 @@ static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name
         uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x40), uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
     }
     stor_collection_t *collection = NULL;
-    vd_bson_t body;
     rc = stor_collection_make(catalog->next_id, db, name, uuid, options->options, &collection, err);
     if (rc == VD_OK)
-        rc = change_body(request, collection, NULL, true, &body, err);
-    if (rc == VD_OK)
         rc = stor_engine_table_create(catalog->storage->engine, collection->table, false, err);
+    if (rc == VD_OK && collection->capped.is) {
+        rc = stor_engine_table_create(catalog->storage->engine, collection->capped.table, false,
+                                      err);
+        if (rc != VD_OK)
+            stor_catalog_table_dropped(catalog, collection->table);
+    }
     if (rc != VD_OK) {
         stor_catalog_unreference(&collection);
         return rc;
     }
     catalog->next_id++;
-    return create_commit(request, collection, body, NULL, err);
+    *ret_collection = collection;
+    return VD_OK;
+}
+
+static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                         const stor_create_options_t *options, vd_error_t *err)
+{
+    stor_collection_t *collection = NULL;
+    vd_bson_t body;
+    int rc = object_make(request, db, name, options, &collection, err);
+    if (rc == VD_OK)
+        rc = change_body(request, collection, NULL, true, &body, err);
+    if (rc == VD_OK)
+        return create_commit(request, collection, body, NULL, err);
+    if (collection != NULL)
+        stor_catalog_tables_gone(request->storage->catalog, collection);
+    stor_catalog_unreference(&collection);
+    return rc;
 }
 
 /* A change that holds it may wait for a collection that this transaction has a share in: so a
@@ -304,8 +333,9 @@ static void gone(stor_catalog_t *catalog, stor_collection_t *collection)
     stor_catalog_unreference(&collection);
 }
 
-static int drop_locked(stor_request_t *request, stor_collection_t *collection, const given_t *given,
-                       vd_error_t *err)
+/* unused: only while nobody has put a document into it. */
+static int drop_locked(stor_request_t *request, stor_collection_t *collection, bool unused,
+                       const given_t *given, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     vd_bson_t body;
@@ -314,6 +344,10 @@ static int drop_locked(stor_request_t *request, stor_collection_t *collection, c
         rc = stor_catalog_fence(request, collection, err);
     if (rc != VD_OK)
         return rc;
+    if (unused && atomic_load(&collection->documents) != 0) {
+        stor_catalog_unfence(catalog, collection, false);
+        return VD_OK;
+    }
     change_t change = {STOR_CHANGE_DROP, collection->id, body, given, drop_rows, collection};
     rc = stor_catalog_change_commit(request, &change, err);
     if (rc != VD_OK) {
@@ -336,7 +370,7 @@ int stor_catalog_drop(stor_request_t *request, vd_slice_t db, vd_slice_t name, v
         stor_request_depends_newest(request);
         rc = vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "ns not found");
     } else {
-        rc = drop_locked(request, collection, NULL, err);
+        rc = drop_locked(request, collection, false, NULL, err);
     }
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
@@ -370,8 +404,8 @@ int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db, uint32_t 
     pthread_mutex_lock(&catalog->change_lock);
     int rc = stor_catalog_list(catalog, request->arena, db, false, &infos, &count, err);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++) {
-        rc =
-            drop_locked(request, stor_catalog_find(catalog, infos[i].db, infos[i].name), NULL, err);
+        rc = drop_locked(request, stor_catalog_find(catalog, infos[i].db, infos[i].name), false,
+                         NULL, err);
         *ret_dropped += rc == VD_OK;
     }
     if (rc == VD_OK && *ret_dropped > 0)
@@ -380,6 +414,86 @@ int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db, uint32_t 
     if (*ret_dropped == 0)
         stor_request_depends_newest(request);
     return rc;
+}
+
+/* ---- what a transaction has made ---- */
+
+int stor_catalog_own_make(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                          const stor_create_options_t *options, stor_collection_t **ret_collection,
+                          vd_error_t *err)
+{
+    int rc = stor_name_check_writable(db, name, stor_request_internal(request), err);
+    if (rc == VD_OK)
+        rc = change_lock(request, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = object_make(request, db, name, options, ret_collection, err);
+    pthread_mutex_unlock(&request->storage->catalog->change_lock);
+    return rc;
+}
+
+static int enter_locked(stor_request_t *request, stor_collection_t *collection, bool *ret_entered,
+                        vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    create_t create = {catalog, collection};
+    change_t change = {.kind = STOR_CHANGE_CREATE,
+                       .collection_id = collection->id,
+                       .rows = create_rows,
+                       .context = &create};
+    if (stor_catalog_find(catalog, collection->db, collection->name) != NULL)
+        return vd_error_set(err, VD_ERR_WRITE_CONFLICT,
+                            "a collection of the name that the transaction has made came "
+                            "meanwhile");
+    int rc = database_case_check(catalog, collection->db, err);
+    if (rc == VD_OK)
+        rc = change_body(request, collection, NULL, true, &change.body, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_change_commit(request, &change, err);
+    if (rc != VD_OK)
+        return rc;
+    /* The transaction's own, so that a change of the schema waits for its end. */
+    atomic_fetch_add(&collection->users, 1);
+    atomic_fetch_add(&collection->references, 1);
+    rc = stor_catalog_own_indexes_commit(request, collection, err);
+    stor_catalog_enter(catalog, collection);
+    *ret_entered = true;
+    return rc;
+}
+
+int stor_catalog_own_enter(stor_request_t *request, stor_collection_t *collection,
+                           bool *ret_entered, vd_error_t *err)
+{
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    int rc = change_lock(request, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = enter_locked(request, collection, ret_entered, err);
+    pthread_mutex_unlock(&request->storage->catalog->change_lock);
+    return rc;
+}
+
+void stor_catalog_own_leave(stor_request_t *request, stor_collection_t *collection)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    vd_error_t err = VD_ERROR_INIT;
+    int rc = change_lock(request, &err);
+    if (rc == VD_OK) {
+        stor_collection_t *found = stor_catalog_find(catalog, collection->db, collection->name);
+        if (found != NULL && found->id == collection->id)
+            rc = drop_locked(request, found, true, NULL, &err);
+        pthread_mutex_unlock(&catalog->change_lock);
+    }
+    if (rc != VD_OK)
+        vd_log(VD_LOG_WARN, "a collection of a transaction that failed stays, empty",
+               "id=%llu code=%d", (unsigned long long)collection->id, -rc);
+}
+
+void stor_catalog_own_done(stor_catalog_t *catalog, stor_collection_t **collection_p, bool entered)
+{
+    if (!entered)
+        stor_catalog_tables_gone(catalog, *collection_p);
+    stor_catalog_unreference(collection_p);
 }
 
 /* ---- rename ---- */
@@ -443,9 +557,29 @@ static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_
     return VD_OK;
 }
 
+stor_catalog_state_t stor_catalog_state(const stor_collection_t *collection)
+{
+    return (stor_catalog_state_t){atomic_load(&collection->documents),
+                                  atomic_load(&collection->hash), atomic_load(&collection->writes)};
+}
+
+/* Behind the fence: a command that wrote was counted before it let go. */
+static int state_check(const stor_collection_t *target, const stor_catalog_state_t *state,
+                       vd_error_t *err)
+{
+    if (state == NULL)
+        return VD_OK;
+    stor_catalog_state_t now = stor_catalog_state(target);
+    return now.documents == state->documents && now.hash == state->hash &&
+                   now.writes == state->writes
+               ? VD_OK
+               : vd_error_set(err, VD_ERR_AGAIN, "the target was written meanwhile");
+}
+
+/* state: of the target, or NULL = it may be as it likes. */
 static int rename_checked(stor_request_t *request, stor_collection_t *from, vd_slice_t to_db,
-                          vd_slice_t to_name, stor_collection_t *target, const given_t *given,
-                          vd_error_t *err)
+                          vd_slice_t to_name, stor_collection_t *target,
+                          const stor_catalog_state_t *state, const given_t *given, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *to = NULL;
@@ -456,8 +590,13 @@ static int rename_checked(stor_request_t *request, stor_collection_t *from, vd_s
     }
     if (rc == VD_OK && target != NULL) {
         rc = stor_catalog_fence(request, target, err);
+        bool fenced = rc == VD_OK;
+        if (rc == VD_OK)
+            rc = state_check(target, state, err);
         if (rc != VD_OK)
             stor_catalog_unfence(catalog, from, false);
+        if (rc != VD_OK && fenced)
+            stor_catalog_unfence(catalog, target, false);
     }
     if (rc == VD_OK)
         rc = rename_fenced(request, from, to, target, given, err);
@@ -491,7 +630,8 @@ static int rename_locked(stor_request_t *request, vd_slice_t from_db, vd_slice_t
         return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "target namespace exists");
     }
     int rc = database_case_check(catalog, to_db, err);
-    return rc == VD_OK ? rename_checked(request, from, to_db, to_name, target, NULL, err) : rc;
+    return rc == VD_OK ? rename_checked(request, from, to_db, to_name, target, NULL, NULL, err)
+                       : rc;
 }
 
 int stor_catalog_rename(stor_request_t *request, vd_slice_t from_db, vd_slice_t from_name,
@@ -501,6 +641,22 @@ int stor_catalog_rename(stor_request_t *request, vd_slice_t from_db, vd_slice_t 
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     pthread_mutex_lock(&catalog->change_lock);
     int rc = rename_locked(request, from_db, from_name, to_db, to_name, drop_target, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+int stor_catalog_rename_over(stor_request_t *request, vd_slice_t db, vd_slice_t from,
+                             vd_slice_t target, uint64_t target_id,
+                             const stor_catalog_state_t *state, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    stor_collection_t *source = stor_catalog_find(catalog, db, from);
+    stor_collection_t *over = stor_catalog_find(catalog, db, target);
+    int rc = source == NULL || over == NULL || over->id != target_id
+                 ? vd_error_set(err, VD_ERR_AGAIN, "one of the collections has gone")
+                 : rename_checked(request, source, db, target, over, state, NULL, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }
@@ -644,6 +800,8 @@ static int applied_create(stor_request_t *request, uint64_t id, const body_t *bo
                                   &collection, err);
     if (rc == VD_OK)
         rc = stor_catalog_table_make(catalog, collection->table, err);
+    if (rc == VD_OK && collection->capped.is)
+        rc = stor_catalog_table_make(catalog, collection->capped.table, err);
     if (rc != VD_OK) {
         stor_catalog_unreference(&collection);
         return rc;
@@ -674,7 +832,7 @@ static int applied_rename(stor_request_t *request, stor_collection_t *from, cons
         stor_catalog_find(request->storage->catalog, body->to_db, body->to_name);
     if (target == from)
         return diverged(err, body, "has that name already");
-    return rename_checked(request, from, body->to_db, body->to_name, target, given, err);
+    return rename_checked(request, from, body->to_db, body->to_name, target, NULL, given, err);
 }
 
 static int applied_locked(stor_request_t *request, stor_change_kind_t kind, uint64_t id,
@@ -690,7 +848,7 @@ static int applied_locked(stor_request_t *request, stor_change_kind_t kind, uint
     if (rc != VD_OK)
         return rc;
     if (kind == STOR_CHANGE_DROP)
-        return drop_locked(request, collection, given, err);
+        return drop_locked(request, collection, false, given, err);
     if (kind == STOR_CHANGE_RENAME)
         return applied_rename(request, collection, &body, given, err);
     if (kind != STOR_CHANGE_MODIFY)

@@ -5,6 +5,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
 #include "veddb-storaged/catalog/catalog_private.h"
+#include "veddb-storaged/catalog/own.h"
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/index/build.h"
 #include "veddb-storaged/index/index_private.h"
@@ -294,6 +295,46 @@ int stor_catalog_indexes_begin(stor_request_t *request, uint64_t collection_id,
     int rc = begin_locked(request, collection_id, specs, count, ret_indexes, ret_ready, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
+}
+
+/* ---- of a collection that only its transaction knows ---- */
+
+/* Nothing has to be caught up with: they are ready at once. */
+int stor_catalog_own_index(stor_request_t *request, stor_collection_t *collection,
+                           const vd_bson_t *specs, uint32_t count, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_index_t *indexes[STOR_INDEXES_MAX];
+    uint64_t ids[STOR_INDEXES_MAX];
+    VD_ASSERT(count > 0 && count < STOR_INDEXES_MAX);
+    int rc = begin_check(collection, specs, count, err);
+    if (rc != VD_OK)
+        return rc;
+    pthread_mutex_lock(&catalog->change_lock);
+    for (uint32_t i = 0; i < count; i++)
+        ids[i] = catalog->next_id++;
+    rc = indexes_make(catalog, specs, ids, count, indexes, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    if (rc != VD_OK)
+        return rc;
+    stor_index_set_t *before = collection->indexes;
+    collection->indexes = stor_index_set_with(before, indexes, count);
+    stor_index_set_unreference(&before);
+    for (uint32_t i = 0; i < count; i++)
+        atomic_store(&indexes[i]->state, STOR_INDEX_READY);
+    logs_drop(catalog, indexes, count);
+    for (uint32_t i = 0; i < count; i++)
+        stor_index_unreference(&indexes[i]);
+    return VD_OK;
+}
+
+int stor_catalog_own_indexes_commit(stor_request_t *request, stor_collection_t *collection,
+                                    vd_error_t *err)
+{
+    stor_index_set_t *set = collection->indexes;
+    return set == NULL || set->count == 0
+               ? VD_OK
+               : ready_commit(request, collection, set->items, set->count, true, NULL, err);
 }
 
 /* ---- commit, abort ---- */

@@ -201,11 +201,13 @@ int stor_catalog_adopt(stor_catalog_t *catalog, stor_session_t *session, const s
      */
     if (rc == VD_OK)
         rc = table_make(catalog, session, collection->table, err);
+    if (rc == VD_OK && collection->capped.is)
+        rc = table_make(catalog, session, collection->capped.table, err);
     pthread_mutex_lock(&catalog->change_lock);
     if (rc == VD_OK) {
         rc = stor_rows_collection_put(session, collection, err);
         if (rc != VD_OK)
-            stor_catalog_table_dropped(catalog, collection->table);
+            stor_catalog_tables_gone(catalog, collection);
     }
     if (rc == VD_OK) {
         stor_catalog_enter(catalog, collection);

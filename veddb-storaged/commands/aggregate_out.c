@@ -113,7 +113,8 @@ static int write_some(job_t *job, uint32_t most, uint32_t *at, write_one_t *writ
 static int write_round(job_t *job, write_one_t *write, vd_error_t *err)
 {
     vd_arena_t *arena = job->request->arena;
-    uint32_t at = 0, most = job->count;
+    const stor_collection_t *target = job->writes.collection;
+    uint32_t at = 0, most = target != NULL && target->capped.is ? 1 : job->count;
     int rc = VD_OK;
     job->writes.write.attempts = 0;
     while (rc == VD_OK && at < job->count) {
@@ -469,13 +470,16 @@ static int target_look(job_t *job, target_t *ret_target, vd_error_t *err)
         vd_error_copy(&step, err);
         return rc;
     }
+    if (collection->capped.is)
+        rc = vd_error_set(err, VD_ERR_LOCATION(17152),
+                          "namespace '%s' is capped so it can't be used for $out", collection->ns);
     ret_target->options = bson_copy(job, collection->options);
     for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++)
         if (atomic_load(&collection->indexes->items[i]->state) == STOR_INDEX_READY)
             ret_target->specs[ret_target->count++] =
                 bson_copy(job, collection->indexes->items[i]->def->spec);
     stor_catalog_release(job->request, collection);
-    return VD_OK;
+    return rc;
 }
 
 static bool same_bytes(vd_bson_t a, vd_bson_t b)

@@ -1,6 +1,7 @@
 /* veddb-storaged/commands/coll_mod.c — collMod: validators, cas, images, indexes; the rest of
  * MongoDB's changes is of things that are not built. */
 #include "veddb-storaged/args.h"
+#include "veddb-storaged/capped.h"
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/commands/collection_options.h"
 #include "veddb-storaged/commands/index_spec.h"
@@ -31,14 +32,27 @@ static const stor_arg_t coll_mod_table[] = {
     {"collectionUUID", STOR_ARG_REFUSED, 0, 0},
 };
 
-static int kind_check(const stor_request_t *request, coll_mod_args_t *args, vd_error_t *err)
+static int capped_check(coll_mod_args_t *args, bool capped, vd_error_t *err)
+{
+    bool size = !vd_value_is_nullish(args->capped_size),
+         max = !vd_value_is_nullish(args->capped_max);
+    if ((size || max) && !capped)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "Collection must be capped.");
+    int rc = size ? stor_capped_size_check(args->capped_size, "collMod.cappedSize",
+                                           &args->options.size, err)
+                  : VD_OK;
+    return rc == VD_OK && max ? stor_capped_max_check(args->capped_max, "collMod.cappedMax",
+                                                      &args->options.max, err)
+                              : rc;
+}
+
+static int kind_check(const stor_request_t *request, coll_mod_args_t *args, bool capped,
+                      vd_error_t *err)
 {
     const struct {
         vd_value_t value;
         const char *message;
     } options[] = {
-        {args->capped_size, "Collection must be capped."},
-        {args->capped_max, "Collection must be capped."},
         {args->pipeline, "option only supported on a view: pipeline"},
         {args->view_on, "option only supported on a view: viewOn"},
         {args->expire, "collMod: the option 'expireAfterSeconds' is for a collection that is "
@@ -51,7 +65,10 @@ static int kind_check(const stor_request_t *request, coll_mod_args_t *args, vd_e
     if (args->dry_run)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "collMod: 'dryRun' is for the conversion of an index to unique");
-    return stor_collection_images_check(request, args->images, &args->options, "collMod", err);
+    int rc = capped_check(args, capped, err);
+    return rc == VD_OK
+               ? stor_collection_images_check(request, args->images, &args->options, "collMod", err)
+               : rc;
 }
 
 /* ---- index: hidden, expireAfterSeconds ---- */
@@ -202,7 +219,10 @@ static int index_find(stor_request_t *request, vd_slice_t collection_name, index
     } else {
         change->collection_id = collection->id;
         change->index_id = index->id;
-        rc = index_look(request, index->def, change, err);
+        rc = collection->capped.is && !vd_value_is_nullish(args->expire)
+                 ? vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                                "TTL indexes are not supported for capped collections.")
+                 : index_look(request, index->def, change, err);
     }
     stor_catalog_release(request, collection);
     return rc;
@@ -296,12 +316,13 @@ static int view_modify(stor_request_t *request, vd_slice_t name, const coll_mod_
 /* ---- the command ---- */
 
 /* It is there now; whether it still is when the change is made, the catalog tells. */
-static int is_there(stor_request_t *request, vd_slice_t name, vd_error_t *err)
+static int is_there(stor_request_t *request, vd_slice_t name, bool *ret_capped, vd_error_t *err)
 {
     stor_collection_t *collection;
     vd_error_t step = VD_ERROR_INIT;
     int rc = stor_catalog_acquire(request, request->db, name, &collection, &step);
     if (rc == VD_OK) {
+        *ret_capped = collection->capped.is;
         stor_catalog_release(request, collection);
         return VD_OK;
     }
@@ -332,6 +353,7 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
     coll_mod_args_t args = {0};
     index_change_t change = {.found = false};
     vd_slice_t name;
+    bool capped = false;
     int rc = stor_args_parse(request->body, "collMod", true, coll_mod_table,
                              VD_COUNT_OF(coll_mod_table), &args, err);
     if (rc == VD_OK)
@@ -339,9 +361,9 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK && stor_view_is(request, name))
         return view_modify(request, name, &args, err);
     if (rc == VD_OK)
-        rc = is_there(request, name, err);
+        rc = is_there(request, name, &capped, err);
     if (rc == VD_OK)
-        rc = kind_check(request, &args, err);
+        rc = kind_check(request, &args, capped, err);
     if (rc == VD_OK)
         rc = index_check(request, name, args.index, &change, err);
     if (rc == VD_OK)
@@ -353,9 +375,10 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
         if (rc == VD_OK)
             index_reply(request, &change);
     }
-    if (rc != VD_OK || (!args.options.has_validator && args.options.level.data == NULL &&
-                        args.options.action.data == NULL && args.options.cas.data == NULL &&
-                        !args.options.has_images))
+    if (rc != VD_OK ||
+        (!args.options.has_validator && args.options.level.data == NULL &&
+         args.options.action.data == NULL && args.options.cas.data == NULL &&
+         !args.options.has_images && args.options.size == 0 && args.options.max == 0))
         return rc;
     merge_t m = {request, &args.options};
     return stor_catalog_modify(request, request->db, name, merge, &m, err);

@@ -116,6 +116,21 @@ static void word_put(vd_bb_t *bb, const char *name, vd_slice_t given, vd_bson_t 
         vd_bb_cstr(bb, name, otherwise);
 }
 
+static void capped_put(vd_bb_t *bb, const stor_collection_options_t *options, vd_bson_t old)
+{
+    int64_t size = options->size, max = options->max;
+    if (!options->capped && !vd_value_as_flag(vd_bson_get(old, "capped")))
+        return;
+    if (size == 0)
+        (void)vd_value_as_int64(vd_bson_get(old, "size"), &size);
+    if (max == 0)
+        (void)vd_value_as_int64(vd_bson_get(old, "max"), &max);
+    vd_bb_bool(bb, "capped", true);
+    vd_bb_int64(bb, "size", size);
+    if (max != 0)
+        vd_bb_int64(bb, "max", max);
+}
+
 int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,
                                   const stor_collection_options_t *options, bool whole,
                                   vd_bson_t *ret_options, vd_error_t *err)
@@ -127,6 +142,7 @@ int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,
         validator = before.type == VD_BSON_OBJECT ? vd_value_document(before) : VD_BSON_NONE;
     }
     vd_bb_init_arena(bb, arena, VD_BSON_DOCUMENT_MAX_BYTES);
+    capped_put(bb, options, old);
     if (!vd_bson_is_empty(validator))
         vd_bb_document(bb, "validator", validator);
     images_put(bb, options, old);

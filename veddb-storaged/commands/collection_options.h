@@ -3,8 +3,8 @@
  *
  * Duty:    checks what is given, refuses by name what is not built, and makes the form in which the
  *          catalog keeps it and listCollections shows it: validator, validationLevel,
- *          validationAction, cas, changeStreamPreAndPostImages. What says the default ({capped:
- *          false}) is accepted.
+ *          validationAction, cas, changeStreamPreAndPostImages, capped, size, max. What says the
+ *          default ({capped: false}) is accepted.
  * Threads: the worker's; documents borrow the body or live in the request's arena. */
 #pragma once
 #include "veddb-storaged/args.h"
@@ -16,6 +16,8 @@ typedef struct {
     vd_slice_t level, action; /* empty = not given */
     vd_slice_t cas;           /* off, optional, required; empty = not given */
     bool has_images, images;  /* changeStreamPreAndPostImages */
+    bool capped;
+    int64_t size, max; /* of a capped one; 0 = not given */
 } stor_collection_options_t;
 
 /* validator: MISSING, or what stands in the body. */

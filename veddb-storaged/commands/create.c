@@ -1,5 +1,6 @@
 /* veddb-storaged/commands/create.c — create. */
 #include "veddb-storaged/args.h"
+#include "veddb-storaged/capped.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/commands/collection_options.h"
 #include "veddb-storaged/commands/index_spec.h"
@@ -44,7 +45,7 @@ static int not_built(const char *what, vd_error_t *err)
     return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "create: %s are not built yet", what);
 }
 
-static int capped_check(const create_args_t *args, vd_error_t *err)
+static int capped_check(create_args_t *args, vd_error_t *err)
 {
     bool size = !vd_value_is_nullish(args->size), max = !vd_value_is_nullish(args->max);
     if (args->capped && !size)
@@ -54,7 +55,10 @@ static int capped_check(const create_args_t *args, vd_error_t *err)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "the 'capped' field needs to be true when either the 'size' or 'max' "
                             "fields are present");
-    return args->capped ? not_built("capped collections", err) : VD_OK;
+    args->options.capped = args->capped;
+    int rc = size ? stor_capped_size_check(args->size, "size", &args->options.size, err) : VD_OK;
+    return rc == VD_OK && max ? stor_capped_max_check(args->max, "max", &args->options.max, err)
+                              : rc;
 }
 
 /* Kinds of collections that MongoDB has and this does not. */
@@ -127,6 +131,7 @@ static int view_check(const create_args_t *args, vd_error_t *err)
         const char *name;
     } options[] = {
         {!vd_value_is_nullish(args->validator), "validator"},
+        {args->capped, "capped"},
         {args->options.level.data != NULL, "validationLevel"},
         {args->options.action.data != NULL, "validationAction"},
         {args->images.data != NULL, "changeStreamPreAndPostImages"},
@@ -192,7 +197,9 @@ static int make(stor_request_t *request, vd_slice_t name, const stor_create_opti
 {
     for (;;) {
         vd_error_t step = VD_ERROR_INIT;
-        int rc = stor_catalog_create(request, request->db, name, options, &step);
+        int rc = request->transaction != NULL
+                     ? stor_transaction_create(request, request->db, name, options, &step)
+                     : stor_catalog_create(request, request->db, name, options, &step);
         if (rc == VD_ERR_NAMESPACE_EXISTS) {
             vd_error_clear(&step);
             rc = exists(request, name, options->options, &step);
@@ -217,6 +224,9 @@ int stor_command_create(stor_request_t *request, vd_error_t *err)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
         rc = options_check(request, name, &args, err);
+    if (rc == VD_OK && args.view_on.data != NULL && request->transaction != NULL)
+        rc = vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                          "Cannot create a view in a multi-document transaction.");
     if (rc == VD_OK && args.view_on.data != NULL) {
         rc = view_check(&args, err);
         if (rc == VD_OK)
@@ -227,8 +237,6 @@ int stor_command_create(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_collection_options_merge(request->arena, VD_BSON_NONE, &args.options, false,
                                            &create.options, err);
-    if (rc == VD_OK)
-        rc = stor_transaction_schema(request, VD_SLICE_NULL, err);
     if (rc == VD_OK)
         rc = make(request, name, &create, err);
     if (rc == VD_OK && args.has_auto_index)

@@ -3,6 +3,7 @@
  * A find that _id answers with one document runs in the request's arena and opens no cursor; every
  * other gets an arena of its own, which its cursor keeps when the first batch is not all. */
 #include "veddb-storaged/args.h"
+#include "veddb-storaged/commands/find_tail.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/view.h"
@@ -54,10 +55,6 @@ static int find_args(stor_request_t *request, vd_bson_t body, find_args_t *args,
     if (rc == VD_OK && args->await_data && !args->tailable)
         rc = vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
                           "Cannot set 'awaitData' without also setting 'tailable'");
-    if (rc == VD_OK && args->tailable)
-        rc = vd_error_set(
-            err, VD_ERR_BAD_VALUE,
-            "error processing query: tailable cursor requested on non capped collection");
     if (rc == VD_OK && args->show_record_id)
         rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "find: showRecordId is not built");
     return rc;
@@ -190,6 +187,10 @@ static int find_cursor(stor_request_t *request, uint64_t collection_id, vd_arena
         rc = stor_read_parse(arena, &args.parts, variables, &spec, err);
     if (rc == VD_OK) {
         spec.collection_id = find->collection_id = collection_id;
+        stor_tail_options_t tail = {collection_id, args.batch_size, args.await_data,
+                                    args.no_timeout};
+        if (args.tailable && collection_id != 0)
+            return stor_tail_open(request, &tail, &spec, body, &arena, err);
         rc = stor_query_open(arena, request, &spec, &find->query, err);
     }
     if (rc != VD_OK) {
@@ -219,12 +220,21 @@ int stor_run_find(stor_request_t *request, vd_error_t *err)
         rc = stor_read_source(request, args.collection, &collection_id, &collection, err);
     if (rc == VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW) {
         vd_error_clear(err);
+        if (args.tailable)
+            return vd_error_set(err, VD_ERR_LOCATION(168),
+                                "Option tailable not supported in aggregation.");
         return stor_view_find(request, args.collection, &args.parts, args.batch_size,
                               args.single_batch, err);
     }
     if (rc == VD_OK)
         rc = stor_read_parse(request->arena, &args.parts, &request->variables, &spec, err);
-    if (rc == VD_OK && !stor_local_is(collection_id))
+    if (rc == VD_OK && args.tailable)
+        rc = stor_local_is(collection_id)
+                 ? vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
+                                "find: tailable cursors on the database 'local' are not built; use "
+                                "a change stream")
+                 : stor_tail_check(request, &args.parts, args.single_batch, collection, err);
+    if (rc == VD_OK && !stor_local_is(collection_id) && !args.tailable)
         rc = find_point(request, &args, &spec, collection, &done, err);
     if (rc == VD_OK && !done)
         rc = find_cursor(request, collection_id, vd_arena_create(), err);

@@ -98,6 +98,10 @@ static int missing_find(stor_request_t *request, const stor_collection_t *collec
     ret_missing->count = 0;
     for (uint32_t i = 0; i < wanted->count; i++) {
         bool there = false;
+        if (collection->capped.is &&
+            !vd_value_is_missing(vd_bson_get(wanted->specs[i], "expireAfterSeconds")))
+            return vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
+                                "Cannot create TTL index on a capped collection");
         for (uint32_t j = 0; set != NULL && !there && j < set->count; j++) {
             int rc = stor_index_spec_conflict(request, wanted->specs[i], set->items[j]->def->spec,
                                               &there, err);
@@ -188,6 +192,10 @@ static int create_all(stor_request_t *request, vd_slice_t name, const wanted_t *
         rc = missing_find(request, collection, wanted, &missing, &wait, err);
         if (what->before == 0)
             what->before = ready_count(collection);
+        if (rc == VD_OK && missing.count > 0 && request->transaction != NULL) {
+            rc = stor_transaction_index(request, collection, missing.specs, missing.count, err);
+            missing.count = 0;
+        }
         what->after = ready_count(collection);
         stor_catalog_release(request, collection);
         if (rc != VD_OK || (missing.count == 0 && !wait))
@@ -220,8 +228,6 @@ int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
         rc = specs_check(request, &args, &wanted, err);
     if (rc == VD_OK)
         rc = quorum_check(args.commit_quorum, err);
-    if (rc == VD_OK)
-        rc = stor_transaction_schema(request, name, err);
     if (rc == VD_OK)
         rc = create_all(request, name, &wanted, &what, err);
     if (rc != VD_OK)

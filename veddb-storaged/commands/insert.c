@@ -153,7 +153,7 @@ static int insert_group(stor_writes_t *writes, uint32_t *at, bool *ret_stop, vd_
 {
     stor_request_t *request = writes->request;
     vd_arena_mark_t mark = vd_arena_mark(request->arena);
-    uint32_t most = writes->replay ? 1 : GROUP_MAX;
+    uint32_t most = writes->replay || writes->collection->capped.is ? 1 : GROUP_MAX;
     group_t group;
     int rc;
     writes->write.attempts = 0;

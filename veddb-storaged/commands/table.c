@@ -27,6 +27,8 @@ const stor_command_t stor_commands[] = {
     {"renameCollection", STOR_COMMAND_WRITES | STOR_COMMAND_ADMIN_ONLY | STOR_COMMAND_LONG,
      stor_command_rename_collection, NULL},
     {"collMod", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_coll_mod, NULL},
+    {"convertToCapped", STOR_COMMAND_WRITES | STOR_COMMAND_LONG, stor_command_convert_to_capped,
+     NULL},
     {"createIndexes", STOR_COMMAND_WRITES | STOR_COMMAND_LONG | TXN, stor_command_create_indexes,
      NULL},
     {"dropIndexes", STOR_COMMAND_WRITES | STOR_COMMAND_FREES | STOR_COMMAND_LONG,

@@ -51,6 +51,7 @@ STOR_HANDLER(drop);            /* drop.c */
 STOR_HANDLER(drop_database);
 STOR_HANDLER(rename_collection); /* rename.c */
 STOR_HANDLER(coll_mod);          /* coll_mod.c */
+STOR_HANDLER(convert_to_capped); /* capped.c */
 STOR_HANDLER(create_indexes);    /* indexes.c */
 STOR_HANDLER(drop_indexes);
 STOR_HANDLER(list_indexes);

@@ -10,6 +10,7 @@
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/commands/validate_capped.h"
 #include "veddb-storaged/commands/validate_indexes.h"
 #include "veddb-storaged/exec/scan.h"
 #include "veddb-storaged/facts.h"
@@ -169,6 +170,25 @@ static int check_indexes(validate_t *validate, vd_error_t *err)
                        vd_arena_printf(arena, "Detected %lld extra entries in index '%.*s'.",
                                        (long long)item->extra, VD_SLICE_FMT(item->name)));
     }
+    return rc;
+}
+
+static int check_order(validate_t *validate, vd_error_t *err)
+{
+    stor_validate_capped_t found = {0};
+    if (!validate->collection->capped.is)
+        return VD_OK;
+    int rc = stor_validate_capped(validate->request, validate->collection, &found, err);
+    if (found.empty > 0)
+        note_error(validate, vd_arena_printf(validate->request->arena,
+                                             "Detected %lld places without their document in the "
+                                             "order of a capped collection.",
+                                             (long long)found.empty));
+    if (found.missing > 0)
+        note_error(validate, vd_arena_printf(validate->request->arena,
+                                             "Detected %lld documents without their place in the "
+                                             "order of a capped collection.",
+                                             (long long)found.missing));
     return rc;
 }
 
@@ -354,6 +374,8 @@ int stor_run_validate(stor_request_t *request, vd_error_t *err)
             rc = check_counters(&validate, err);
         if (rc == VD_OK)
             rc = check_indexes(&validate, err);
+        if (rc == VD_OK)
+            rc = check_order(&validate, err);
         if (rc == VD_OK && validate.args.repair)
             rc = repair_indexes(&validate, name, err);
     }
@@ -427,6 +449,13 @@ int stor_run_db_hash(stor_request_t *request, vd_error_t *err)
     }
     vd_bb_close(bb);
     vd_bb_begin_array(bb, "capped");
+    for (uint32_t i = 0, n = 0; i < count; i++) {
+        char name[12];
+        if (!infos[i].view && wanted(args.collections, infos[i].name) &&
+            vd_value_as_flag(vd_bson_get(infos[i].options, "capped")))
+            vd_bb_value(bb, vd_array_name(n++, name),
+                        vd_value_from_string(request->arena, infos[i].name));
+    }
     vd_bb_close(bb);
     vd_bb_begin_document(bb, "uuids");
     for (uint32_t i = 0; i < count; i++) {

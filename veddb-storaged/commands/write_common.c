@@ -641,6 +641,7 @@ static int targets_open(targets_t *targets, bool fresh, vd_error_t *err)
     stor_source_options_t options = {.collection_id = spec.collection_id,
                                      .plan = targets->plan,
                                      .variables = spec.variables,
+                                     .writes = true,
                                      .once = targets->spec->multi};
     return stor_source_open(targets->arena, &options, &targets->source, err);
 }

@@ -409,6 +409,7 @@ static void facts_of(vd_arena_t *arena, const stor_collection_t *collection,
     *ret = (stor_plan_facts_t){.index_count = count,
                                .indexes = indexes,
                                .documents = atomic_load(&collection->documents),
+                               .capped = collection->capped.is,
                                .sample = statistics == NULL ? NULL : &statistics->sample};
 }
 

@@ -25,6 +25,7 @@ struct stor_query {
     stor_work_t *work, own_work;
     bool pushed_back, have_last; /* of the output */
     vd_bson_t last;
+    uint64_t last_version;
     int64_t skip_left, returned;
     stor_query_facts_t facts;
     stor_expr_env_t env;
@@ -54,7 +55,8 @@ static int plan(stor_query_t *query, stor_request_t *request, stor_planner_mode_
     stor_source_options_t options = {.collection_id = spec->collection_id,
                                      .plan = query->plan,
                                      .sort = spec->sort,
-                                     .variables = spec->variables};
+                                     .variables = spec->variables,
+                                     .writes = spec->writes};
     return stor_source_open(query->arena, &options, &query->source, err);
 }
 
@@ -210,6 +212,7 @@ static int key_document(stor_query_t *query, const stor_found_t *found, vd_bson_
 static int project(stor_query_t *query, vd_bson_t document, uint64_t version,
                    int64_t array_position, vd_bson_t *ret_document, vd_error_t *err)
 {
+    query->last_version = version;
     if (query->spec.project == NULL || document.data == NULL) {
         *ret_document = document;
         return VD_OK;
@@ -359,6 +362,11 @@ int stor_query_next(stor_query_t *query, stor_request_t *request, vd_bson_t *ret
         stor_planner_ran(request, &query->spec, query->plan, works_of(query));
     *ret_document = query->last;
     return VD_OK;
+}
+
+uint64_t stor_query_version(const stor_query_t *query)
+{
+    return query->last_version;
 }
 
 void stor_query_push_back(stor_query_t *query)

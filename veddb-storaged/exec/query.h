@@ -51,6 +51,8 @@ VD_MUST_CHECK int stor_query_open(vd_arena_t *arena, stor_request_t *request,
 VD_MUST_CHECK int stor_query_next(stor_query_t *query, stor_request_t *request,
                                   vd_bson_t *ret_document, vd_error_t *err);
 /* The document last returned did not fit: it comes again. */
+/* Of the document last returned; 0: it was made of an index alone, or is not stored. */
+uint64_t stor_query_version(const stor_query_t *query);
 void stor_query_push_back(stor_query_t *query);
 /* End of a batch. */
 void stor_query_release(stor_query_t *query);

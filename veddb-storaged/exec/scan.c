@@ -2,6 +2,7 @@
 #include "veddb-storaged/exec/scan.h"
 
 #include "libcommon/base/clock.h"
+#include "veddb-storaged/capped.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/local/local.h"
 
@@ -22,6 +23,8 @@ struct stor_scan {
     uint64_t stretch_ends_us;
     stor_request_t *request; /* of the stretch */
     stor_cursor_t *cursor;
+    stor_cursor_t *records;   /* of the documents, where `cursor` walks the order of a capped one */
+    bool looked, capped;      /* looked: whether it is a capped one to be walked in its order */
     stor_local_scan_t *local; /* of the database `local`: no table */
     vd_bson_t local_last;
     uint8_t *last, *before; /* keys: of the last record given, and of the one consumed before it */
@@ -58,6 +61,11 @@ void stor_scan_release(stor_scan_t *scan)
     if (scan == NULL || scan->request == NULL)
         return;
     stor_request_t *request = scan->request;
+    if (scan->records != NULL && scan->own)
+        stor_cursor_reset(scan->records);
+    else if (scan->records != NULL)
+        stor_cursor_release(&scan->records);
+    scan->records = NULL;
     if (scan->cursor != NULL) {
         if (scan->own && stor_txn_active(request->session))
             stor_request_depends(request, stor_txn_snapshot_newest(request->session));
@@ -82,8 +90,40 @@ void stor_scan_close(stor_scan_t **scan_p)
     *scan_p = NULL;
 }
 
+/* Whether the order is another than the table's: told by the collection that the request holds. */
+static void order_look(stor_scan_t *scan, const stor_request_t *request)
+{
+    for (uint32_t i = 0; !scan->looked && i < request->held_count; i++)
+        if (request->held[i]->id == scan->options.collection_id) {
+            scan->looked = true;
+            scan->capped = scan->options.natural && scan->options.bounds == NULL &&
+                           request->held[i]->capped.is;
+        }
+}
+
+static int cursor_for(const stor_scan_t *scan, const char *table, stor_cursor_t **ret_cursor,
+                      vd_error_t *err)
+{
+    stor_session_t *session = scan->request->session;
+    /* In its own transaction nobody else uses the session's cursor meanwhile; in a caller's he may.
+     */
+    return scan->own ? stor_cursor_open(session, table, ret_cursor, err)
+                     : stor_cursor_acquire(session, table, ret_cursor, err);
+}
+
+static int cursors_open(stor_scan_t *scan, vd_error_t *err)
+{
+    char order[32];
+    if (!scan->capped)
+        return cursor_for(scan, scan->table, &scan->cursor, err);
+    (void)snprintf(order, sizeof order, "o-%llu", (unsigned long long)scan->options.collection_id);
+    int rc = cursor_for(scan, order, &scan->cursor, err);
+    return rc == VD_OK ? cursor_for(scan, scan->table, &scan->records, err) : rc;
+}
+
 static int stretch_begin(stor_scan_t *scan, stor_request_t *request, vd_error_t *err)
 {
+    order_look(scan, request);
     scan->request = request;
     scan->own = !stor_txn_active(request->session);
     scan->positioned = false;
@@ -96,10 +136,7 @@ static int stretch_begin(stor_scan_t *scan, stor_request_t *request, vd_error_t 
         }
         scan->stretch_ends_us = vd_monotonic_us() + STOR_SCAN_STRETCH_MS * 1000;
     }
-    /* In its own transaction nobody else uses the session's cursor meanwhile; in a caller's he may.
-     */
-    int rc = scan->own ? stor_cursor_open(request->session, scan->table, &scan->cursor, err)
-                       : stor_cursor_acquire(request->session, scan->table, &scan->cursor, err);
+    int rc = cursors_open(scan, err);
     if (rc != VD_OK)
         stor_scan_release(scan);
     return rc;
@@ -152,7 +189,15 @@ static int seek(stor_scan_t *scan, vd_slice_t *key, vd_slice_t *value, vd_error_
     if (from.len == 0)
         return stor_cursor_next(scan->cursor, forward, key, value, err);
     rc = stor_cursor_seek(scan->cursor, from, forward, key, value, err);
-    if (rc == VD_OK && skip_equal && vd_slice_equal(*key, from))
+    bool there = rc == VD_OK && vd_slice_equal(*key, from);
+    if (scan->capped && !there && !scan->options.tolerant &&
+        (rc == VD_OK || rc == VD_ERR_NOT_FOUND)) {
+        vd_error_clear(err);
+        return vd_error_set(err, VD_ERR_CAPPED_POSITION_LOST,
+                            "CollectionScan died due to position in capped collection being "
+                            "deleted.");
+    }
+    if (there && skip_equal)
         rc = stor_cursor_next(scan->cursor, forward, key, value, err);
     return rc;
 }
@@ -215,6 +260,24 @@ static int local_next(stor_scan_t *scan, stor_request_t *request, stor_record_t 
     return rc;
 }
 
+/* From a place to the document that stands there. */
+static int place_follow(stor_scan_t *scan, vd_slice_t key, vd_slice_t *value, uint64_t *ret_place,
+                        vd_slice_t *ret_key, vd_error_t *err)
+{
+    vd_slice_t record;
+    int rc = stor_capped_row(key, *value, ret_place, &record, err);
+    if (rc != VD_OK)
+        return rc;
+    if (scan->options.places_end != 0 && *ret_place > scan->options.places_end)
+        return VD_ERR_NOT_FOUND;
+    rc = stor_cursor_search(scan->records, record, value, err);
+    *ret_key = record; /* the other cursor's, which stays where it is */
+    if (rc != VD_ERR_NOT_FOUND)
+        return rc;
+    vd_error_clear(err);
+    return vd_error_set(err, VD_ERR_CORRUPT, "a place of a capped collection is empty");
+}
+
 int stor_scan_next(stor_scan_t *scan, stor_request_t *request, stor_record_t *ret_record,
                    vd_error_t *err)
 {
@@ -227,8 +290,11 @@ int stor_scan_next(stor_scan_t *scan, stor_request_t *request, stor_record_t *re
         return rc;
     if (scan->pushed_back)
         scan->positioned = false;
-    vd_slice_t key, value;
+    vd_slice_t key, value, record = VD_SLICE_NULL;
+    uint64_t place = 0;
     rc = advance(scan, &key, &value, err);
+    if (rc == VD_OK && scan->capped)
+        rc = place_follow(scan, key, &value, &place, &record, err);
     if (rc == VD_ERR_NOT_FOUND) {
         scan->done = true;
         stor_scan_release(scan);
@@ -247,7 +313,8 @@ int stor_scan_next(stor_scan_t *scan, stor_request_t *request, stor_record_t *re
     memcpy(scan->last, key.data, key.len);
     scan->last_len = (uint32_t)key.len;
     request->documents_examined++;
-    ret_record->key = vd_slice(scan->last, scan->last_len);
+    ret_record->key = scan->capped ? record : vd_slice(scan->last, scan->last_len);
+    ret_record->place = place;
     return stor_envelope_read(value, &ret_record->document, &ret_record->version, err);
 }
 

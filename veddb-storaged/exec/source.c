@@ -105,7 +105,9 @@ static int open_node(vd_arena_t *arena, const stor_source_options_t *options,
         return open_index(arena, source, err);
     stor_scan_options_t scan = {.collection_id = options->collection_id,
                                 .bounds = node->id_bounds,
-                                .backward = node->backward};
+                                .backward = node->backward,
+                                .natural = node->kind == STOR_PLAN_COLLSCAN,
+                                .tolerant = options->writes};
     return stor_scan_open(arena, &scan, &source->scan, err);
 }
 

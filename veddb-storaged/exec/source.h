@@ -31,6 +31,7 @@ typedef struct {
     const stor_plan_t *plan;
     const stor_sort_t *sort; /* the order of merges */
     const stor_variables_t *variables;
+    bool writes;       /* what is found is changed: scan.h's `tolerant` */
     bool once;         /* give each record once even if its entry moves */
     uint64_t keys_max; /* VD_ERR_FULL behind so many entries; 0 = no limit */
 } stor_source_options_t;

@@ -27,7 +27,10 @@ struct stor_pipeline {
 static int head_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *ret_document,
                      vd_error_t *err)
 {
-    return stor_query_next(((head_t *)stage)->query, request, ret_document, err);
+    head_t *head = (head_t *)stage;
+    int rc = stor_query_next(head->query, request, ret_document, err);
+    stage->version = stor_query_version(head->query);
+    return rc;
 }
 
 static void head_release(stor_stage_t *stage)

@@ -64,6 +64,7 @@ typedef struct {
     bool no_collection;                   /* only for aggregate: 1 */
     bool last_only;                       /* writes what comes: must stand last */
     uint8_t not_inside;                   /* stor_inside_t bits: where it is refused */
+    bool keeps_version; /* what it gives is made of the one document that it pulled last */
 } stor_stage_class_t;
 
 /* First member of each stage's struct. */
@@ -71,6 +72,7 @@ struct stor_stage {
     const stor_stage_class_t *class;
     stor_stage_t *source; /* NULL for the first */
     uint64_t returned;    /* documents given to the stage behind, for explain */
+    uint64_t version;     /* of the stored document that the last one was made of; 0: of none */
     vd_bson_t spec;       /* {name: specification}, for explain */
     bool may_spill;       /* spills is told by explain */
     stor_spilled_t spills;

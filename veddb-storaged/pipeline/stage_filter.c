@@ -38,6 +38,7 @@ static int match_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *r
         bool matches = false;
         int rc = stor_stage_pull(stage, request, ret_document, err);
         vd_arena_reset(match->scratch);
+        state.version = stage->source->version;
         if (rc == VD_OK)
             rc = stor_match_document(match->filter, *ret_document, &state, &matches, err);
         if (rc != VD_OK || matches)
@@ -50,8 +51,11 @@ static void match_close(stor_stage_t *stage)
     vd_arena_destroy(&((match_t *)stage)->scratch);
 }
 
-const stor_stage_class_t stor_stage_match = {
-    .name = "$match", .parse = match_parse, .next = match_next, .close = match_close};
+const stor_stage_class_t stor_stage_match = {.name = "$match",
+                                             .parse = match_parse,
+                                             .next = match_next,
+                                             .close = match_close,
+                                             .keeps_version = true};
 
 stor_stage_t *stor_stage_match_new(const stor_pipeline_context_t *context, stor_filter_t *filter)
 {
@@ -122,9 +126,9 @@ static int skip_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *re
 }
 
 const stor_stage_class_t stor_stage_limit = {
-    .name = "$limit", .parse = limit_parse, .next = limit_next};
+    .name = "$limit", .parse = limit_parse, .next = limit_next, .keeps_version = true};
 const stor_stage_class_t stor_stage_skip = {
-    .name = "$skip", .parse = skip_parse, .next = skip_next};
+    .name = "$skip", .parse = skip_parse, .next = skip_next, .keeps_version = true};
 
 int64_t stor_stage_cut_count(const stor_stage_t *stage)
 {
@@ -178,7 +182,8 @@ static int sort_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *re
         int rc;
         while ((rc = stor_stage_pull(stage, request, ret_document, err)) == VD_OK) {
             vd_arena_reset(scratch);
-            rc = stor_topk_add(sort->sorted, request, scratch, *ret_document, 0, err);
+            rc = stor_topk_add(sort->sorted, request, scratch, *ret_document,
+                               stage->source->version, err);
             if (rc != VD_OK)
                 break;
         }
@@ -190,7 +195,9 @@ static int sort_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *re
             return rc;
         sort->done = true;
     }
-    return stor_topk_next(sort->sorted, request, ret_document, &tag, NULL, err);
+    int next_rc = stor_topk_next(sort->sorted, request, ret_document, &tag, NULL, err);
+    stage->version = next_rc == VD_OK ? tag : 0;
+    return next_rc;
 }
 
 static void sort_close(stor_stage_t *stage)

@@ -82,6 +82,7 @@ static int shape_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *r
     vd_arena_reset(shape->scratch);
     stor_expr_env_init(&shape->env, shape->scratch, shape->variables);
     stor_expr_env_document(&shape->env, document);
+    shape->env.version = stage->source->version;
     return stor_project_apply(shape->project, &shape->env, document, -1, ret_document, err);
 }
 
@@ -91,8 +92,11 @@ static void shape_close(stor_stage_t *stage)
 }
 
 #define SHAPE(symbol, stage_name, parser)                                                          \
-    const stor_stage_class_t symbol = {                                                            \
-        .name = stage_name, .parse = parser, .next = shape_next, .close = shape_close}
+    const stor_stage_class_t symbol = {.name = stage_name,                                         \
+                                       .parse = parser,                                            \
+                                       .next = shape_next,                                         \
+                                       .close = shape_close,                                       \
+                                       .keeps_version = true}
 SHAPE(stor_stage_project, "$project", project_parse);
 SHAPE(stor_stage_add_fields, "$addFields", add_fields_parse);
 SHAPE(stor_stage_set, "$set", add_fields_parse);
@@ -290,5 +294,8 @@ stor_unwind_facts_t stor_stage_unwind_facts(const stor_stage_t *stage)
     return (stor_unwind_facts_t){unwind->path.text, unwind->index_field, unwind->keep_empty};
 }
 
-const stor_stage_class_t stor_stage_unwind = {
-    .name = "$unwind", .parse = unwind_parse, .next = unwind_next, .close = unwind_close};
+const stor_stage_class_t stor_stage_unwind = {.name = "$unwind",
+                                              .parse = unwind_parse,
+                                              .next = unwind_next,
+                                              .close = unwind_close,
+                                              .keeps_version = true};

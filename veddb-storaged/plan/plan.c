@@ -93,12 +93,15 @@ static int add_collection(candidates_t *list, vd_error_t *err)
     int direction = query->natural != 0 ? query->natural : 1;
     bool ordered = true;
     bool keyless = planner->facts->keyless;
-    int rc = keyless ? VD_OK : stor_bounds_of_filter(planner->arena, list->filter, &bounds, err);
+    /* In the order of insertion a range of _id is no range. */
+    bool whole = keyless || (planner->facts->capped && query->natural != 0);
+    int rc = whole ? VD_OK : stor_bounds_of_filter(planner->arena, list->filter, &bounds, err);
     if (rc != VD_OK)
         return rc;
     if (wants_order(planner)) {
         int by_id = 1;
-        ordered = stor_sort_is_id(query->sort, &by_id) && vd_collation_get() == NULL && !keyless;
+        ordered = stor_sort_is_id(query->sort, &by_id) && vd_collation_get() == NULL && !keyless &&
+                  (bounds != NULL || !planner->facts->capped);
         if (ordered)
             direction = by_id;
     }

@@ -91,6 +91,7 @@ typedef struct {
                  uint32_t most, uint32_t *ret_examined, uint32_t *ret_inside);
     void *dive_context;
     bool keyless;    /* of the database `local`: neither keys nor an order by _id */
+    bool capped;     /* its order is that of insertion, not of _id (exec/scan.h) */
     bool wary;       /* a limit was counted on, and did not come soon: costs are of reading all */
     uint64_t wanted; /* signature of the plan that a cache remembers; 0 = none */
 } stor_plan_facts_t;

@@ -301,6 +301,7 @@ static bool run_expr(const stor_filter_t *filter, vd_bson_t document, run_t *run
     stor_expr_env_t env;
     stor_expr_env_init(&env, run->match->arena, run->match->variables);
     stor_expr_env_document(&env, document);
+    env.version = run->match->version;
     vd_value_t result;
     run->rc = stor_expr_eval(filter->expr, &env, &result, run->err);
     return run->rc == VD_OK && vd_value_truthy(result);

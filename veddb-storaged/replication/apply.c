@@ -9,6 +9,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/daemon.h"
+#include "veddb-storaged/capped.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/delta.h"
 #include "veddb-storaged/envelope.h"
@@ -22,7 +23,7 @@
 #define FRAME_BYTES     (STOR_JOURNAL_KEY_BYTES + 4)
 #define CONFLICTS_MAX   1000 /* in a row; each waits */
 #define CONFLICT_PAUSE  1000000
-#define VALUE_MAX_BYTES (VD_BSON_INTERNAL_MAX_BYTES + STOR_ENVELOPE_BYTES)
+#define VALUE_MAX_BYTES (VD_BSON_INTERNAL_MAX_BYTES + STOR_ENVELOPE_BYTES_MAX)
 
 typedef struct {
     vd_slice_t key, value;
@@ -225,15 +226,14 @@ static touched_t *touched_get(piece_t *piece, uint64_t id, vd_error_t *err)
     return rc == VD_OK ? touched : NULL;
 }
 
-static int value_make(stor_apply_t *apply, uint64_t version, vd_bson_t document, vd_error_t *err)
+static int value_make(stor_apply_t *apply, uint64_t version, uint64_t place, vd_bson_t document,
+                      vd_error_t *err)
 {
     uint8_t *at;
-    size_t len = STOR_ENVELOPE_BYTES + (size_t)document.len;
     vd_buf_clear(&apply->value);
-    if (vd_buf_reserve(&apply->value, len, &at) != VD_OK)
+    if (vd_buf_reserve(&apply->value, STOR_ENVELOPE_BYTES_MAX + (size_t)document.len, &at) != VD_OK)
         return malformed(err);
-    stor_envelope_write(at, version, document);
-    vd_buf_commit(&apply->value, len);
+    vd_buf_commit(&apply->value, stor_envelope_write_placed(at, version, place, document));
     return VD_OK;
 }
 
@@ -261,7 +261,7 @@ static int insert_apply(piece_t *piece, touched_t *to, uint64_t timestamp, vd_sl
         rc = sums_check(change, timestamp, change->body.len,
                         stor_record_hash(timestamp, change->body), err);
     if (rc == VD_OK)
-        rc = value_make(piece->apply, timestamp, change->body, err);
+        rc = value_make(piece->apply, timestamp, 0, change->body, err);
     if (rc != VD_OK)
         return rc;
     rc = stor_cursor_insert(to->table, key, vd_buf_slice(&piece->apply->value), &step);
@@ -270,6 +270,8 @@ static int insert_apply(piece_t *piece, touched_t *to, uint64_t timestamp, vd_sl
     if (rc == VD_OK)
         rc = stor_index_change(piece->session, to->collection, piece->apply->arena, key,
                                VD_BSON_NONE, change->body, &step);
+    if (rc == VD_OK && to->collection->capped.is)
+        rc = stor_capped_put(piece->session, to->collection, timestamp, key, &step);
     if (rc != VD_OK && err != NULL)
         vd_error_copy(&step, err);
     return rc;
@@ -291,6 +293,7 @@ static int old_read(touched_t *to, uint64_t timestamp, vd_slice_t key, const sto
             vd_error_copy(&step, err);
         return rc;
     }
+    ret->place = to->collection->capped.is ? stor_envelope_place(value) : 0;
     return ret->version == change->previous_version
                ? VD_OK
                : diverged(err, timestamp, "the document's previous version is another one");
@@ -310,6 +313,8 @@ static int change_old(piece_t *piece, touched_t *to, uint64_t timestamp, vd_slic
         if (rc == VD_OK)
             rc = stor_index_change(piece->session, to->collection, piece->apply->arena, key,
                                    old.document, VD_BSON_NONE, err);
+        if (rc == VD_OK && to->collection->capped.is)
+            rc = stor_capped_remove(piece->session, to->collection, old.place, err);
         return rc == VD_OK ? stor_cursor_remove(to->table, key, err) : rc;
     }
     vd_bson_t after = change->body;
@@ -324,7 +329,7 @@ static int change_old(piece_t *piece, touched_t *to, uint64_t timestamp, vd_slic
         rc = stor_index_change(piece->session, to->collection, piece->apply->arena, key,
                                old.document, after, err);
     if (rc == VD_OK)
-        rc = value_make(piece->apply, timestamp, after, err);
+        rc = value_make(piece->apply, timestamp, old.place, after, err);
     return rc == VD_OK ? stor_cursor_update(to->table, key, vd_buf_slice(&piece->apply->value), err)
                        : rc;
 }

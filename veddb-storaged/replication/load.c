@@ -13,6 +13,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "veddb-storaged/capped.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/engine/checkpoint.h"
@@ -754,12 +755,16 @@ static int indexes_make(stor_storage_t *storage, stor_session_t *session, const 
     int rc = VD_OK;
     for (uint32_t i = 0; rc == VD_OK && i < manifest->count; i++) {
         const stor_manifest_collection_t *c = &manifest->collections[i];
-        if (c->index_count == 0)
-            continue;
+        stor_collection_t *collection = stor_catalog_reference(storage->catalog, c->what.id);
         stor_request_init(request, storage, arena);
         request->session = session;
         if (storage->replication->apply != NULL)
             request->slot = stor_apply_slot(storage->replication->apply);
+        if (collection != NULL && collection->capped.is)
+            rc = stor_capped_fill(request, collection, err);
+        stor_catalog_unreference(&collection);
+        if (rc != VD_OK || c->index_count == 0)
+            continue;
         rc = stor_catalog_indexes_adopt(request, c->what.id, c->index_ids, c->index_specs,
                                         c->index_count, err);
         vd_arena_reset(arena);

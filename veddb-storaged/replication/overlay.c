@@ -3,6 +3,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/map.h"
+#include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/delta.h"
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/journal.h"
@@ -82,12 +83,18 @@ static int record_fetch(work_t *work, stor_overlay_record_t *record, vd_error_t 
     return rc;
 }
 
+/* One that was there keeps its place where its collection is capped. */
 static int document_set(work_t *work, stor_overlay_record_t *record, uint64_t timestamp,
                         vd_bson_t document, vd_error_t *err)
 {
-    uint8_t *value = vd_arena_alloc(work->arena, STOR_ENVELOPE_BYTES + (size_t)document.len);
-    stor_envelope_write(value, timestamp, document);
-    record->value = vd_slice(value, STOR_ENVELOPE_BYTES + (size_t)document.len);
+    stor_collection_t *collection =
+        stor_catalog_reference(work->storage->catalog, record->collection);
+    uint64_t place = record->present && collection != NULL && collection->capped.is
+                         ? stor_envelope_place(record->value)
+                         : 0;
+    uint8_t *value = vd_arena_alloc(work->arena, STOR_ENVELOPE_BYTES_MAX + (size_t)document.len);
+    stor_catalog_unreference(&collection);
+    record->value = vd_slice(value, stor_envelope_write_placed(value, timestamp, place, document));
     record->present = true;
     return vd_arena_used(work->arena) > STOR_OVERLAY_MAX ? again(err, "too much was in flight")
                                                          : VD_OK;

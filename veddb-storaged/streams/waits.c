@@ -53,13 +53,15 @@ static stor_request_t *collect(stor_waits_t *waits, uint64_t *ret_count)
 {
     stor_storage_t *storage = waits->storage;
     uint64_t now = vd_monotonic_us(), majority = stor_replication_majority(storage);
+    uint64_t visible = stor_engine_visible(storage->engine);
     bool all = waits->stop || atomic_load(&storage->draining);
     stor_request_t *ready = NULL, **last = &ready, **at = &waits->first;
     *ret_count = 0;
     waits->moved = false;
     while (*at != NULL) {
         stor_request_t *request = *at;
-        if (!all && majority <= request->await_seen && now < request->await_until_us &&
+        if (!all && (request->await_visible ? visible : majority) <= request->await_seen &&
+            now < request->await_until_us &&
             atomic_load_explicit(&request->killed, memory_order_relaxed) == 0) {
             at = &request->next;
             continue;
@@ -142,7 +144,9 @@ void stor_waits_park(stor_waits_t *waits, stor_request_t *request)
     waits->first = request;
     atomic_fetch_add(&waits->count, 1);
     /* What moved since the stream looked, before it was counted, was told to nobody. */
-    waits->moved |= stor_replication_majority(waits->storage) > request->await_seen;
+    waits->moved |=
+        (request->await_visible ? stor_engine_visible(waits->storage->engine)
+                                : stor_replication_majority(waits->storage)) > request->await_seen;
     if (waits->moved || request->next == NULL)
         (void)pthread_cond_signal(&waits->wake);
     (void)pthread_mutex_unlock(&waits->lock);

@@ -1,10 +1,10 @@
 /* veddb-storaged/streams/waits.h — getMores that wait for something to come (awaitData).
  *
- * Duty:    holds requests that have nothing to tell, without a worker, until the majority point has
- *          passed what their stream has seen, their time is over, they were killed, or storage
- *          drains; then gives them back to the workers, all of a pass together. Between passes it
- *          rests a little, the longer the more it woke, so that many streams under a heavy load
- *          share one look at the journal instead of having one for each flush.
+ * Duty:    holds requests that have nothing to tell, without a worker, until the majority point (of
+ *          tailable cursors: what is visible here) has passed what their cursor has seen, their
+ * time is over, they were killed, or storage drains; then gives them back to the workers, all of a
+ * pass together. Between passes it rests a little, the longer the more it woke, so that many
+ * streams under a heavy load share one look at the journal instead of having one for each flush.
  * Owner:   the inbox starts and stops it.
  * Limits:  the inbox's requests in flight. Killed ones are noticed within STOR_WAITS_LOOK_MS.
  * Threads: park and moved: any; one thread of its own. */

@@ -357,7 +357,7 @@ Test(parts, copies_of_records)
 {
     vd_arena_t *arena = vd_arena_create();
     vd_bson_t document = query_json(arena, "{'_id': 1}");
-    stor_record_t record = {document, 9, VD_SLICE_LIT("key")};
+    stor_record_t record = {document, 9, VD_SLICE_LIT("key"), 0};
     stor_record_t copy = stor_record_copy(arena, record);
     cr_assert_eq(copy.version, 9);
     cr_assert(vd_slice_is(copy.key, "key"));

@@ -163,6 +163,30 @@ Test(pins, and_the_catalog)
     close_checked(reads);
 }
 
+Test(pins, a_transaction_at_a_time)
+{
+    reads_t *reads = open_seeded();
+    reads_session(reads, "ann@admin", 1);
+    run(reads, "{'find': 'c'" SNAPSHOT, VD_OK, NULL);
+    uint64_t at = time_of(reads, "cursor.atClusterTime");
+    reads->txn_number = 1;
+    run_at(reads, "{'find': 'c', 'startTransaction': true, 'autocommit': false", at, VD_OK, NULL);
+    run(reads, "{'insert': 'c', 'documents': [{'_id': 'new'}], 'autocommit': false}", VD_OK, NULL);
+    run(reads, "{'find': 'c', 'autocommit': false, 'filter': {'_id': 'new'}}", VD_OK,
+        "{'cursor.firstBatch': [{'_id': 'new'}]}");
+    reads_step_t step = {"admin", "{'commitTransaction': 1, 'autocommit': false}", NULL, VD_OK,
+                         NULL};
+    reads_script(reads, &step, 1);
+    reads->txn_number = 2; /* something was committed since */
+    run_at(reads, "{'find': 'c', 'startTransaction': true, 'autocommit': false", at,
+           VD_ERR_SNAPSHOT_UNAVAILABLE, NULL);
+    reads->txn_number = 3;
+    run_at(reads, "{'find': 'c', 'startTransaction': true, 'autocommit': false",
+           at + (1000ull << 32), VD_ERR_INVALID_OPTIONS, NULL);
+    reads->txn_number = 0;
+    close_checked(reads);
+}
+
 Test(pins, refused)
 {
     static const reads_step_t steps[] = {

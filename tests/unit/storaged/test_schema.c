@@ -110,8 +110,10 @@ Test(schema, create_names)
 Test(schema, create_refuses_by_name)
 {
     static const reads_step_t steps[] = {
-        {"db", "{'create': 'c', 'capped': true, 'size': 4096}", NULL, VD_ERR_NOT_IMPLEMENTED,
-         "create: capped collections are not built yet"},
+        {"db", "{'create': 'c', 'capped': true, 'size': 0}", NULL, VD_ERR_LOCATION(51024), NULL},
+        {"db", "{'create': 'c', 'capped': true, 'size': 'x'}", NULL, VD_ERR_TYPE_MISMATCH, NULL},
+        {"db", "{'create': 'c', 'capped': true, 'size': 9, 'max': 2147483648}", NULL,
+         VD_ERR_LOCATION(51024), NULL},
         {"db", "{'create': 'c', 'capped': true}", NULL, VD_ERR_INVALID_OPTIONS,
          "the 'size' field is required when 'capped' is true"},
         {"db", "{'create': 'c', 'size': 4096}", NULL, VD_ERR_INVALID_OPTIONS,

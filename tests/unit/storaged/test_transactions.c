@@ -434,8 +434,96 @@ Test(transactions, collections_are_made)
     run(reads, "{'find': 'new'}", VD_OK, "{'cursor.firstBatch': [{'_id': 1}]}");
     in_transaction(reads, 1, 2);
     run(reads, "{'createIndexes': 'c', 'indexes': [{'key': {'_id': 1}, 'name': '_id_'}]" FIRST,
+        VD_OK, "{'note': 'all indexes already exist'}");
+    run(reads, "{'createIndexes': 'c', 'indexes': [{'key': {'x': 1}, 'name': 'x_1'}]" NEXT,
         VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION, NULL);
     run(reads, "{'find': 'c'" NEXT, VD_ERR_NO_SUCH_TRANSACTION, NULL);
+    close_checked(reads);
+}
+
+static void names_are(reads_t *reads, const char *expected)
+{
+    outside(reads);
+    run(reads, "{'listCollections': 1, 'nameOnly': true, 'filter': {'name': {'$regex': '^own'}}}",
+        VD_OK, expected);
+}
+
+Test(transactions, what_it_makes_is_its_own)
+{
+    static const char *const nothing = "{'cursor.firstBatch': []}";
+    reads_t *reads = reads_open();
+    seed(reads);
+    in_transaction(reads, 1, 1);
+    run(reads, "{'create': 'own'" FIRST, VD_OK, NULL);
+    run(reads, "{'create': 'own', 'validationLevel': 'off'" NEXT, VD_ERR_NAMESPACE_EXISTS, NULL);
+    names_are(reads, nothing);
+
+    /* Indexes, also of a collection that they make; entries, and what they refuse. */
+    in_transaction(reads, 1, 2);
+    run(reads, "{'create': 'own'" FIRST, VD_OK, NULL);
+    run(reads,
+        "{'createIndexes': 'own', 'indexes': [{'key': {'a': 1}, 'name': 'a', 'unique': true}]" NEXT,
+        VD_OK, "{'numIndexesBefore': 1, 'numIndexesAfter': 2}");
+    run(reads, "{'createIndexes': 'own2', 'indexes': [{'key': {'b': 1}, 'name': 'b'}]" NEXT, VD_OK,
+        "{'numIndexesAfter': 2, 'createdCollectionAutomatically': true}");
+    run(reads, "{'insert': 'own', 'documents': [{'_id': 1, 'a': 5}, {'_id': 2, 'a': 6}]" NEXT,
+        VD_OK, "{'n': 2}");
+    run(reads, "{'find': 'own', 'filter': {'a': 6}, 'hint': 'a'" NEXT, VD_OK,
+        "{'cursor.firstBatch': [{'_id': 2, 'a': 6}]}");
+    run(reads, "{'insert': 'own2', 'documents': [{'_id': 1, 'b': 5}]" NEXT, VD_OK, "{'n': 1}");
+    names_are(reads, nothing);
+    run(reads, "{'find': 'own'}", VD_OK, nothing);
+    in_transaction(reads, 1, 2);
+    commit(reads);
+    names_are(reads, "{'cursor.firstBatch': [{'name': 'own', 'type': 'collection'}, "
+                     "{'name': 'own2', 'type': 'collection'}]}");
+    run(reads, "{'find': 'own', 'filter': {'a': 6}, 'hint': 'a'}", VD_OK,
+        "{'cursor.firstBatch': [{'_id': 2, 'a': 6}]}");
+    run(reads, "{'insert': 'own', 'documents': [{'_id': 3, 'a': 5}]}", VD_OK, "{'n': 0}");
+    run(reads, "{'count': 'own'}", VD_OK, "{'n': 2}");
+    run(reads, "{'validate': 'own'}", VD_OK, "{'valid': true}");
+    run(reads, "{'validate': 'own2'}", VD_OK, "{'valid': true}");
+
+    /* Nothing stays of one that is aborted, or that fails. */
+    in_transaction(reads, 1, 3);
+    run(reads, "{'insert': 'own3', 'documents': [{'_id': 1}]" FIRST, VD_OK, NULL);
+    run(reads, "{'createIndexes': 'own4', 'indexes': [{'key': {'b': 1}, 'name': 'b'}]" NEXT, VD_OK,
+        NULL);
+    run(reads, "{'abortTransaction': 1" NEXT, VD_OK, NULL);
+    in_transaction(reads, 1, 4);
+    run(reads, "{'insert': 'own3', 'documents': [{'_id': 1}]" FIRST, VD_OK, NULL);
+    run(reads, "{'createIndexes': 'own3', 'indexes': [{'key': {'b': 1}, 'name': 'b'}]" NEXT,
+        VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION, NULL);
+
+    /* Somebody else makes one of that name. */
+    in_transaction(reads, 1, 5);
+    run(reads, "{'insert': 'own5', 'documents': [{'_id': 1}]" FIRST, VD_OK, NULL);
+    run(reads, "{'insert': 'own6', 'documents': [{'_id': 1}]" NEXT, VD_OK, NULL);
+    outside(reads);
+    run(reads, "{'insert': 'own6', 'documents': [{'_id': 'theirs'}]}", VD_OK, NULL);
+    in_transaction(reads, 1, 5);
+    run(reads, "{'commitTransaction': 1" NEXT, VD_ERR_WRITE_CONFLICT, NULL);
+    names_are(reads, "{'cursor.firstBatch': [{'name': 'own', 'type': 'collection'}, "
+                     "{'name': 'own2', 'type': 'collection'}, {'name': 'own6', 'type': "
+                     "'collection'}]}");
+    run(reads, "{'find': 'own6'}", VD_OK, "{'cursor.firstBatch': [{'_id': 'theirs'}]}");
+
+    /* They are there, empty, when the commit of the rest fails: and go again. */
+    vd_error_t err = VD_ERROR_INIT;
+    reads_ok(vd_fault_arm("transaction.before_commit=error", &err), &err);
+    in_transaction(reads, 1, 8);
+    run(reads, "{'insert': 'own8', 'documents': [{'_id': 1}]" FIRST, VD_OK, NULL);
+    run(reads, "{'createIndexes': 'own9', 'indexes': [{'key': {'b': 1}, 'name': 'b'}]" NEXT, VD_OK,
+        NULL);
+    run(reads, "{'commitTransaction': 1" NEXT, VD_ERR_FAULT_INJECTED, NULL);
+    vd_fault_disarm(NULL);
+    names_are(reads, "{'cursor.firstBatch': [{'name': 'own', 'type': 'collection'}, "
+                     "{'name': 'own2', 'type': 'collection'}, {'name': 'own6', 'type': "
+                     "'collection'}]}");
+
+    in_transaction(reads, 1, 9);
+    run(reads, "{'create': 'own7', 'viewOn': 'c', 'pipeline': []" FIRST,
+        VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION, NULL);
     close_checked(reads);
 }
 
