@@ -16,6 +16,7 @@
  *          an index; "k" + id -> what is kept of it (rows.h).
  * Threads: any. */
 #pragma once
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/query/filter.h"
 #include "veddb-storaged/request.h"
@@ -52,6 +53,9 @@ struct stor_collection {
     stor_validation_level_t validation_level;
     stor_validation_action_t validation_action;
     stor_cas_t cas;
+    /* The default of operations and indexes that name none; NULL = simple. In options as it was
+     * when it was made, maybe by another version of ICU. */
+    const vd_collation_t *collation;
     vd_arena_t *options_arena;
     struct stor_index_set *indexes; /* index/index.h; NULL = only the one on _id */
     /* Exact as of the commits that have happened; see counters.c. */
@@ -86,6 +90,10 @@ VD_MUST_CHECK int stor_catalog_acquire_many(stor_request_t *request, const vd_sl
                                             uint32_t count, stor_collection_t **ret_collections,
                                             vd_error_t *err);
 void stor_catalog_release(stor_request_t *request, stor_collection_t *collection);
+/* The default collation of a collection or view, put in force when `given` is NONE; else the one
+ * that is given. A view takes only its own (167). VD_OK also when there is no such collection. */
+VD_MUST_CHECK int stor_catalog_collation_use(stor_request_t *request, vd_slice_t db,
+                                             vd_slice_t name, vd_bson_t given, vd_error_t *err);
 /* What a view stands on and its stages, copied into the arena; false: there is no such view. */
 bool stor_catalog_view(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db, vd_slice_t name,
                        vd_slice_t *ret_on, vd_bson_t *ret_pipeline);

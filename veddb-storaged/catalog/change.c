@@ -7,8 +7,10 @@
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/facts.h"
 #include "veddb-storaged/index/index_private.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/replication.h"
 
 #include <stdio.h>
@@ -192,9 +194,15 @@ static int database_case_check(stor_catalog_t *catalog, vd_slice_t db, vd_error_
 static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
     const stor_collection_t *collection = context;
+    const stor_index_t *of_id = collection->indexes == NULL ? NULL : collection->indexes->items[0];
+    uint64_t highest = collection->id;
     uint8_t payload[8];
-    vd_put_u64(payload, collection->id + 1);
     int rc = stor_rows_collection_put(session, collection, err);
+    if (rc == VD_OK && of_id != NULL)
+        rc = stor_rows_index_put(session, collection->id, of_id, err);
+    if (of_id != NULL && of_id->id > highest)
+        highest = of_id->id;
+    vd_put_u64(payload, highest + 1);
     if (rc == VD_OK)
         rc = stor_catalog_meta_put(session, "next_id",
                                    (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
@@ -209,12 +217,47 @@ static int create_commit(stor_request_t *request, stor_collection_t *collection,
     change_t change = {STOR_CHANGE_CREATE, collection->id, body, given, create_rows, collection};
     int rc = stor_catalog_change_commit(request, &change, err);
     if (rc != VD_OK) {
-        stor_catalog_table_dropped(catalog, collection->table);
+        stor_catalog_tables_gone(catalog, collection);
         stor_catalog_unreference(&collection);
         return rc;
     }
     stor_catalog_enter(catalog, collection);
     return VD_OK;
+}
+
+/* A collection with a collation has an index on _id that knows it: made with it, in the same
+ * entry. */
+static int id_index_add(stor_request_t *request, stor_collection_t *collection, uint64_t id,
+                        vd_bson_t spec, vd_error_t *err)
+{
+    stor_index_t *index = NULL;
+    int rc = stor_index_make(id, id, spec, STOR_INDEX_READY, &index, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_catalog_table_make(request->storage->catalog, index->table, err);
+    if (rc == VD_OK)
+        collection->indexes = stor_index_set_with(NULL, &index, 1);
+    stor_index_unreference(&index);
+    return rc;
+}
+
+static int id_index_make(stor_request_t *request, stor_collection_t *collection, vd_bson_t *body,
+                         vd_error_t *err)
+{
+    vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
+    uint64_t id = request->storage->catalog->next_id++;
+    vd_bson_t index;
+    vd_bb_init_arena(bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_int64(bb, "id", (int64_t)id);
+    vd_bb_begin_document(bb, "spec");
+    stor_facts_id_index(bb, stor_collation_of(collection->collation));
+    vd_bb_close(bb);
+    int rc = vd_bb_finish(bb, &index, err);
+    if (rc == VD_OK)
+        rc = body_extend(request, body, "idIndex", vd_value_from_document(index), err);
+    return rc == VD_OK ? id_index_add(request, collection, id,
+                                      vd_value_document(vd_bson_get(index, "spec")), err)
+                       : rc;
 }
 
 static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name,
@@ -249,6 +292,13 @@ static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name
         return rc;
     }
     catalog->next_id++;
+    if (collection->collation != NULL && !collection->view)
+        rc = id_index_make(request, collection, &body, err);
+    if (rc != VD_OK) {
+        stor_catalog_tables_gone(catalog, collection);
+        stor_catalog_unreference(&collection);
+        return rc;
+    }
     return create_commit(request, collection, body, NULL, err);
 }
 
@@ -644,12 +694,25 @@ static int applied_create(stor_request_t *request, uint64_t id, const body_t *bo
                                   &collection, err);
     if (rc == VD_OK)
         rc = stor_catalog_table_make(catalog, collection->table, err);
+    vd_value_t of_id = vd_bson_get(from, "idIndex");
+    int64_t index_id = 0;
+    if (rc == VD_OK && of_id.type == VD_BSON_OBJECT) {
+        vd_value_t spec = vd_bson_get(vd_value_document(of_id), "spec");
+        if (!vd_value_as_int64(vd_bson_get(vd_value_document(of_id), "id"), &index_id) ||
+            index_id <= 0 || spec.type != VD_BSON_OBJECT)
+            rc = vd_error_set(err, VD_ERR_CORRUPT, "a schema change in the journal is malformed");
+        else
+            rc =
+                id_index_add(request, collection, (uint64_t)index_id, vd_value_document(spec), err);
+    }
     if (rc != VD_OK) {
         stor_catalog_unreference(&collection);
         return rc;
     }
     if (id >= catalog->next_id)
         catalog->next_id = id + 1;
+    if ((uint64_t)index_id >= catalog->next_id)
+        catalog->next_id = (uint64_t)index_id + 1;
     return create_commit(request, collection, from, given, err);
 }
 

@@ -97,8 +97,7 @@ static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
     int rc = VD_OK;
     for (uint32_t i = 0; rc == VD_OK && i < rows->count; i++) {
         stor_index_t *index = rows->indexes[i];
-        rc = stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
-                                 index->def->spec, err);
+        rc = stor_rows_index_put(session, rows->collection_id, index, err);
         if (rc == VD_OK)
             rc = stor_rows_index_state_put(session, index->id,
                                            (uint32_t)atomic_load(&index->multikey),
@@ -123,9 +122,7 @@ static int drop_rows(stor_session_t *session, void *context, vd_error_t *err)
 static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
     const rows_t *rows = context;
-    const stor_index_t *index = rows->indexes[0];
-    return stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
-                               index->def->spec, err);
+    return stor_rows_index_put(session, rows->collection_id, rows->indexes[0], err);
 }
 
 /* ---- begin ---- */
@@ -736,6 +733,9 @@ static int row_load(vd_bson_t row, void *context, vd_error_t *err)
                              STOR_INDEX_READY, &index, err);
     if (rc != VD_OK)
         return vd_error_prefix(err, "loading an index from the catalog");
+    vd_value_t icu = vd_bson_get(row, "icu");
+    index->old_keys = index->def->collation != NULL &&
+                      !vd_value_identical(icu, vd_bson_get(index->def->collation_spec, "version"));
     stor_index_set_t *old = collection->indexes; /* nobody else is here yet */
     collection->indexes = stor_index_set_with(old, &index, 1);
     stor_index_set_unreference(&old);

@@ -61,7 +61,7 @@ int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain
             stor_read_cursor_option(vd_value_document(raw.cursor_value), &raw.args.batch_size, err);
     }
     if (rc == VD_OK)
-        rc = stor_collation_use(raw.collation, err);
+        rc = stor_read_collation(request, body, raw.collation, err);
     if (rc == VD_OK)
         rc = stor_read_hint(raw.args.hint, &natural, err);
     raw.args.no_disk_use = !raw.disk_use;

@@ -471,7 +471,8 @@ static int target_look(job_t *job, target_t *ret_target, vd_error_t *err)
     }
     ret_target->options = bson_copy(job, collection->options);
     for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++)
-        if (atomic_load(&collection->indexes->items[i]->state) == STOR_INDEX_READY)
+        if (atomic_load(&collection->indexes->items[i]->state) == STOR_INDEX_READY &&
+            !stor_index_is_of_id(collection->indexes->items[i]->def)) /* create makes it */
             ret_target->specs[ret_target->count++] =
                 bson_copy(job, collection->indexes->items[i]->def->spec);
     stor_catalog_release(job->request, collection);

@@ -16,6 +16,7 @@ typedef struct {
     vd_slice_t level, action; /* empty = not given */
     vd_slice_t cas;           /* off, optional, required; empty = not given */
     bool has_images, images;  /* changeStreamPreAndPostImages */
+    vd_bson_t collation;      /* whole; NONE = simple. collMod can't change it */
 } stor_collection_options_t;
 
 /* validator: MISSING, or what stands in the body. */

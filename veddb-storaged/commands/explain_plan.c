@@ -8,6 +8,7 @@
 #include "libcommon/base/limits.h"
 #include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/facts.h"
+#include "veddb-storaged/query/collation.h"
 
 typedef enum {
     NODE_TOP,
@@ -223,12 +224,12 @@ static void append_bounds(vd_bb_t *bb, vd_arena_t *arena, const stor_plan_node_t
             bounds->fields[0].items[0].low.type == VD_BSON_STRING)
             name = vd_value_string(bounds->fields[0].items[0].low);
         vd_bb_open_array(bb, name);
-        for (uint32_t k = 0; k < list->count && k < 1000; k++)
-            vd_bb_value(
-                bb, vd_array_name(k, buf),
-                vd_value_from_string(
-                    arena, vd_slice_str(stor_interval_text(
-                               arena, &list->items[turned ? list->count - 1 - k : k], turned))));
+        bool collated = def->collation_spec.len > 0 && !(def->has_wildcard && i == 0);
+        for (uint32_t k = 0; k < list->count && k < 1000; k++) {
+            const stor_interval_t *item = &list->items[turned ? list->count - 1 - k : k];
+            const char *text = stor_interval_text(arena, item, collated, turned);
+            vd_bb_value(bb, vd_array_name(k, buf), vd_value_from_string(arena, vd_slice_str(text)));
+        }
         vd_bb_close(bb);
     }
     vd_bb_close(bb);
@@ -245,6 +246,8 @@ static void append_scan_spec(vd_bb_t *bb, const writer_t *w, const stor_plan_nod
         vd_bb_document(bb, "filter", stor_filter_to_bson(arena, filter));
     vd_bb_document(bb, "keyPattern", def->key);
     vd_bb_string(bb, "indexName", def->name);
+    if (def->collation_spec.len > 0)
+        vd_bb_document(bb, "collation", def->collation_spec);
     vd_bb_bool(bb, "isMultiKey", node->index->multikey != 0);
     vd_bb_begin_document(bb, "multiKeyPaths");
     for (uint32_t i = 0; i < def->field_count && !def->has_wildcard; i++) {
@@ -387,6 +390,8 @@ void stor_explain_planner(vd_bb_t *bb, const stor_explain_t *explain)
     vd_bb_bool(bb, "indexFilterSet", false);
     vd_bb_document(bb, "parsedQuery",
                    stor_filter_to_bson(explain->request->arena, explain->spec->filter));
+    if (stor_collation_spec().len > 0)
+        vd_bb_document(bb, "collation", stor_collation_spec());
     append_hashes(bb, explain);
     vd_bb_bool(bb, "maxIndexedOrSolutionsReached", false);
     vd_bb_bool(bb, "maxIndexedAndSolutionsReached", false);

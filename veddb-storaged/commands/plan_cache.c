@@ -31,7 +31,7 @@ int stor_run_plan_cache_clear(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
-        rc = stor_collation_use(args.collation, err);
+        rc = stor_read_collation(request, request->body, args.collation, err);
     if (rc == VD_OK && args.parts.filter.data == NULL &&
         (args.parts.sort.data != NULL || args.parts.projection.data != NULL))
         rc = vd_error_set(err, VD_ERR_BAD_VALUE, "sort or projection provided without query");

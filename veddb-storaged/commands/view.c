@@ -4,6 +4,7 @@
 #include "libcommon/base/limits.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/query/collation.h"
 
 bool stor_view_is(stor_request_t *request, vd_slice_t name)
 {
@@ -81,7 +82,7 @@ static int definition_check(stor_request_t *request, vd_slice_t on, vd_bson_t pi
 }
 
 int stor_view_options(stor_request_t *request, vd_slice_t name, vd_slice_t on, vd_bson_t pipeline,
-                      vd_bson_t *ret_options, vd_error_t *err)
+                      vd_bson_t collation, vd_bson_t *ret_options, vd_error_t *err)
 {
     static const uint8_t none[5] = {5, 0, 0, 0, 0};
     walk_t w = {.request = request, .name = name};
@@ -104,6 +105,8 @@ int stor_view_options(stor_request_t *request, vd_slice_t name, vd_slice_t on, v
     vd_bb_init_arena(&bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
     vd_bb_string(&bb, "viewOn", on);
     vd_bb_array(&bb, "pipeline", pipeline);
+    if (collation.len > 0)
+        vd_bb_document(&bb, "collation", collation);
     return vd_bb_finish(&bb, ret_options, err);
 }
 
@@ -162,6 +165,8 @@ int stor_view_command(stor_request_t *request, vd_slice_t name, const stor_query
         vd_bb_value(bb, VD_SLICE_LIT("hint"), parts->hint);
     if (!vd_bson_is_empty(parts->let))
         vd_bb_document(bb, "let", parts->let);
+    if (stor_collation_spec().len > 0) /* the view's */
+        vd_bb_document(bb, "collation", stor_collation_spec());
     return vd_bb_finish(bb, ret_command, err);
 }
 

@@ -355,8 +355,6 @@ uint64_t stor_planner_shape(const stor_query_spec_t *spec)
 
 static bool is_cacheable(const stor_query_spec_t *spec)
 {
-    if (vd_collation_get() != NULL)
-        return false; /* it may use less of the same indexes */
     return spec->natural == 0 && (vd_value_is_nullish(spec->hint)) && spec->min.len == 0 &&
            spec->max.len == 0;
 }

@@ -201,6 +201,10 @@ static int key_document(stor_query_t *query, const stor_found_t *found, vd_bson_
                 stor_keycode_decode(query->scratch, &fields, &bits, descending[i], &value, err);
             if (rc != VD_OK)
                 return rc;
+            if (index->def->collation_spec.len > 0)
+                rc = stor_index_sort_key_shown(query->scratch, value, &value, err);
+            if (rc != VD_OK)
+                return rc;
             vd_bb_value(&bb, index->def->fields[i].path, value);
         }
     }
