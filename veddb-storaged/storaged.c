@@ -7,6 +7,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/counters.h"
+#include "veddb-storaged/catalog/renew.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/defaults.h"
 #include "veddb-storaged/exec/planner.h"
@@ -85,6 +86,8 @@ static int parts_open(stor_storage_t *storage, vd_error_t *err)
         storage->defaults = stor_defaults_create();
         rc = stor_defaults_load(storage, session, err);
     }
+    if (rc == VD_OK)
+        rc = stor_catalog_renew(storage, session, err);
     stor_session_close(&session);
     return rc;
 }

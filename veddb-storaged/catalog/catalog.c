@@ -453,8 +453,16 @@ int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespa
     }
 }
 
+/* Whole: the object may go as soon as the lock is free. */
+static vd_bson_t collation_copy(vd_arena_t *arena, const stor_collection_t *collection)
+{
+    vd_bson_t spec = stor_collation_of(collection->collation);
+    return spec.len == 0 ? VD_BSON_NONE
+                         : (vd_bson_t){vd_arena_copy(arena, spec.data, spec.len), spec.len};
+}
+
 bool stor_catalog_view(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db, vd_slice_t name,
-                       vd_slice_t *ret_on, vd_bson_t *ret_pipeline)
+                       vd_slice_t *ret_on, vd_bson_t *ret_pipeline, vd_bson_t *ret_collation)
 {
     uint8_t buf[VD_NAMESPACE_MAX_BYTES + 1];
     vd_slice_t key;
@@ -467,6 +475,8 @@ bool stor_catalog_view(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db
         vd_bson_t stages = collection->view_pipeline;
         *ret_on = vd_arena_copy_slice(arena, collection->view_on);
         *ret_pipeline = (vd_bson_t){vd_arena_copy(arena, stages.data, stages.len), stages.len};
+        if (ret_collation != NULL)
+            *ret_collation = collation_copy(arena, collection);
     }
     pthread_rwlock_unlock(&catalog->lock);
     return view;
@@ -486,17 +496,13 @@ int stor_catalog_collation_use(stor_request_t *request, vd_slice_t db, vd_slice_
     const stor_collection_t *collection = vd_map_get(catalog->by_ns, key);
     if (collection != NULL) {
         view = collection->view;
-        vd_bson_t spec = stor_collation_of(collection->collation);
-        if (spec.len > 0) /* the object may go as soon as the lock is free */
-            own = (vd_bson_t){vd_arena_copy(request->arena, spec.data, spec.len), spec.len};
+        own = collation_copy(request->arena, collection);
     }
     pthread_rwlock_unlock(&catalog->lock);
     if (vd_bson_is_empty(given))
         return stor_collation_use(own, err);
     int rc = stor_collation_use(given, err);
-    vd_bson_t now = stor_collation_spec();
-    if (rc == VD_OK && view &&
-        (now.len != own.len || (own.len > 0 && memcmp(now.data, own.data, own.len) != 0)))
+    if (rc == VD_OK && view && !stor_collation_is(own))
         rc = vd_error_set(err, VD_ERR_LOCATION(167), "Cannot override a view's default collation");
     return rc;
 }

@@ -94,9 +94,10 @@ void stor_catalog_release(stor_request_t *request, stor_collection_t *collection
  * that is given. A view takes only its own (167). VD_OK also when there is no such collection. */
 VD_MUST_CHECK int stor_catalog_collation_use(stor_request_t *request, vd_slice_t db,
                                              vd_slice_t name, vd_bson_t given, vd_error_t *err);
-/* What a view stands on and its stages, copied into the arena; false: there is no such view. */
+/* What a view stands on, its stages and its collation (whole; NONE = simple; may be NULL), copied
+ * into the arena; false: there is no such view. */
 bool stor_catalog_view(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db, vd_slice_t name,
-                       vd_slice_t *ret_on, vd_bson_t *ret_pipeline);
+                       vd_slice_t *ret_on, vd_bson_t *ret_pipeline, vd_bson_t *ret_collation);
 void stor_catalog_release_all(stor_request_t *request);
 /* Gives one share back: of those that transactions keep between requests. */
 void stor_catalog_share_end(stor_catalog_t *catalog, stor_collection_t *collection);

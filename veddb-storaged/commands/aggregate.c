@@ -395,7 +395,7 @@ static int count_fast(stor_request_t *request, const stor_aggregate_args_t *args
         stor_read_hints_index(args->hint) ||
         stor_local_find(request->storage, request->db, args->collection) != 0 ||
         stor_catalog_view(request->storage->catalog, request->arena, request->db, args->collection,
-                          &on, &stages))
+                          &on, &stages, NULL))
         return VD_OK;
     uint64_t collection_id;
     int rc = stor_read_collection(request, args->collection, &collection_id, &collection, err);

@@ -84,7 +84,10 @@ static int explain_query(explain_t *explain, const stor_query_parts_t *parts,
                               !stor_read_hints_index(spec.hint);
         if (explain->fast_count) /* what count would do: it reads no document */
             explain->facts.documents_examined = explain->facts.keys_examined = 0;
-        append_all(explain);
+        rc = stor_explain_trials(explain, err);
+        if (rc == VD_OK)
+            append_all(explain);
+        stor_explain_trials_end(explain);
     }
     if (query != NULL)
         stor_query_release(query);
@@ -234,10 +237,13 @@ static int explain_aggregate(explain_t *explain, vd_error_t *err)
             if (behind > 0) /* what the head itself gave */
                 explain->delivered = explain->facts.returned;
         }
-        if (query != NULL && behind == 0)
+        if (query != NULL)
+            rc = stor_explain_trials(explain, err);
+        if (rc == VD_OK && query != NULL && behind == 0)
             append_all(explain);
-        else
+        else if (rc == VD_OK)
             append_stages(explain, pipeline);
+        stor_explain_trials_end(explain);
     }
     if (pipeline != NULL)
         stor_pipeline_release(pipeline);

@@ -42,7 +42,9 @@ static int plan(stor_query_t *query, stor_request_t *request, stor_planner_mode_
     int rc = VD_OK;
     query->plan = &nothing_plan;
     query->rejected.count = 0;
-    if (spec->collection_id != 0)
+    if (spec->trial != NULL)
+        query->plan = spec->trial;
+    else if (spec->collection_id != 0)
         rc = stor_planner_plan(
             query->arena, request, spec,
             spec->explain && mode == STOR_PLANNER_CACHED ? STOR_PLANNER_FRESH : mode, &query->plan,
@@ -54,7 +56,8 @@ static int plan(stor_query_t *query, stor_request_t *request, stor_planner_mode_
     stor_source_options_t options = {.collection_id = spec->collection_id,
                                      .plan = query->plan,
                                      .sort = spec->sort,
-                                     .variables = spec->variables};
+                                     .variables = spec->variables,
+                                     .keys_max = spec->works_max};
     return stor_source_open(query->arena, &options, &query->source, err);
 }
 
@@ -127,7 +130,7 @@ static bool may_plan_again(const stor_query_t *query)
 static int plan_killed(stor_query_t *query, stor_request_t *request, vd_error_t *step,
                        vd_error_t *err)
 {
-    if (may_plan_again(query))
+    if (may_plan_again(query) && query->spec.trial == NULL)
         return plan_again(query, request, STOR_PLANNER_FRESH, err);
     if (query->gone_on || strstr(step->message, "became multikey") == NULL) {
         vd_error_copy(step, err);
@@ -174,6 +177,8 @@ static int next_match(stor_query_t *query, stor_request_t *request, stor_found_t
             *ret_array_position = match.array_position;
             return VD_OK;
         }
+        if (query->spec.works_max > 0 && works_of(query) >= query->spec.works_max)
+            return vd_error_set(err, VD_ERR_FULL, "the works of a trial are over");
         if (query->budget > 0 && may_plan_again(query) && works_of(query) > query->budget) {
             rc = plan_again(query, request, STOR_PLANNER_WARY, err);
             if (rc != VD_OK)

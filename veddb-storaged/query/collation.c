@@ -480,6 +480,12 @@ vd_bson_t stor_collation_spec(void)
     return in_force == NULL ? VD_BSON_NONE : in_force->spec;
 }
 
+bool stor_collation_is(vd_bson_t whole)
+{
+    return in_force == NULL || whole.len == 0 ? in_force == NULL && whole.len == 0
+                                              : same(in_force->spec, whole);
+}
+
 /* ---- those that collections and indexes have ---- */
 
 int stor_collation_hold(vd_arena_t *arena, vd_bson_t spec, const vd_collation_t **ret_collation,

@@ -23,6 +23,8 @@ void stor_collation_end(void);
 /* What is in force, whole, with defaults and ICU's version, as explain shows it; NONE: bytes. Given
  * to stor_collation_use it is the same again. Valid while it is in force. */
 vd_bson_t stor_collation_spec(void);
+/* It is this one (whole; NONE: bytes) that is in force. */
+bool stor_collation_is(vd_bson_t whole);
 
 /* ---- those that collections and indexes have ---- */
 /* Whole, as it is stored, in the arena; NONE for the simple one. Errors as above, and
