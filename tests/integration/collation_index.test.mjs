@@ -270,3 +270,41 @@ describe('one node', () => {
     await sound(again, 2);
   });
 });
+
+describe('a set of three', () => {
+  let cluster, client, db;
+  before(async () => {
+    cluster = await Cluster.start();
+    client = await cluster.client();
+    db = client.db('coll');
+  }, {timeout: 240000});
+  after(async () => {
+    await client?.close();
+    await cluster?.stop();
+  });
+
+  test('every member has them, one that comes back with a copy too', {timeout: 240000}, async () => {
+    const c = db.collection('c');
+    await db.createCollection('c', {collation: ci});
+    await c.createIndexes([{key: {w: 1}, name: 'w', unique: true}, {key: {w: 1}, name: 'de', collation: {locale: 'de'}}]);
+    await c.insertMany(Array.from({length: 200}, (_, i) => ({_id: `Id${i}`, w: `W${i}`})), {writeConcern: {w: 3}});
+    const members = async () => {
+      const primary = await cluster.primary();
+      for (const name of cluster.names) {
+        const member = await cluster.client({node: name, driver: {readPreference: 'secondaryPreferred'}});
+        try {
+          const mine = member.db('coll').collection('c');
+          await until(`${name} finds by the collation`, async () => (await mine.findOne({_id: 'ID7'}))?.w === 'W7' && (await mine.countDocuments({w: 'w150'})) === 1);
+          assert.deepEqual((await mine.listIndexes().toArray()).map((i) => i.name), ['_id_', 'w', 'de']);
+          const plan = (await mine.find({w: 'w7'}).explain()).queryPlanner;
+          assert.equal(scanOf(plan.winningPlan)?.indexName, 'w');
+          assert.equal((await member.db('coll').command({validate: 'c'})).valid, true, `${name}, primary ${primary}`);
+        } finally {
+          await member.close();
+        }
+      }
+    };
+    await members();
+    assert.equal(await codeOf(() => c.insertOne({_id: 'id7', w: 'x'})), 11000);
+  });
+});

@@ -388,7 +388,11 @@ void stor_explain_planner(vd_bb_t *bb, const stor_explain_t *explain)
     char buf[12];
     vd_bb_begin_document(bb, "queryPlanner");
     vd_bb_string(bb, "namespace", explain->request->ns);
-    vd_bb_bool(bb, "indexFilterSet", false);
+    stor_planner_t *planner = explain->request->storage->planner;
+    vd_bb_bool(bb, "indexFilterSet",
+               planner != NULL && stor_plan_filters_has(stor_planner_filters(planner),
+                                                        explain->spec->collection_id,
+                                                        stor_planner_filter_shape(explain->spec)));
     vd_bb_document(bb, "parsedQuery",
                    stor_filter_to_bson(explain->request->arena, explain->spec->filter));
     if (stor_collation_spec().len > 0)

@@ -35,6 +35,7 @@ typedef struct record {
 } record_t;
 
 struct stor_planner {
+    stor_plan_filters_t *filters;
     atomic_bool refreshed; /* somebody does it in the background */
     pthread_mutex_t lock;
     uint32_t count;
@@ -47,6 +48,7 @@ stor_planner_t *stor_planner_create(void)
 {
     stor_planner_t *planner = vd_xalloc(sizeof *planner);
     (void)pthread_mutex_init(&planner->lock, NULL);
+    planner->filters = stor_plan_filters_create();
     return planner;
 }
 
@@ -71,6 +73,7 @@ void stor_planner_destroy(stor_planner_t **planner_p)
     if (planner == NULL)
         return;
     forget_all(planner);
+    stor_plan_filters_destroy(&planner->filters);
     (void)pthread_mutex_destroy(&planner->lock);
     vd_free(planner);
     *planner_p = NULL;
@@ -324,6 +327,18 @@ uint64_t stor_planner_shape(const stor_query_spec_t *spec)
     return stor_plan_shape(&query);
 }
 
+uint64_t stor_planner_filter_shape(const stor_query_spec_t *spec)
+{
+    stor_plan_query_t query;
+    query_of(spec, &query);
+    return stor_plan_filter_shape(&query);
+}
+
+stor_plan_filters_t *stor_planner_filters(stor_planner_t *planner)
+{
+    return planner->filters;
+}
+
 static bool is_cacheable(const stor_query_spec_t *spec)
 {
     return spec->natural == 0 && (vd_value_is_nullish(spec->hint)) && spec->min.len == 0 &&
@@ -423,6 +438,10 @@ int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_que
     stor_statistics_t *statistics =
         planner == NULL || none ? NULL : statistics_of(request, collection);
     facts_of(arena, collection, statistics, &facts);
+    if (planner != NULL &&
+        stor_plan_filters_apply(planner->filters, collection->id, &query, &facts) &&
+        query.natural == 0)
+        query.hint = VD_VALUE_MISSING;
     dive_t into = {request, collection->id, spec->variables};
     facts.dive = dive;
     facts.dive_context = &into;

@@ -13,6 +13,7 @@
 #pragma once
 #include "libcommon/bson/build.h"
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/exec/plan_filters.h"
 #include "veddb-storaged/exec/query.h"
 
 #define STOR_PLANNER_COLLECTIONS_MAX 1000
@@ -52,8 +53,10 @@ void stor_planner_ran(stor_request_t *request, const stor_query_spec_t *spec,
                       const stor_plan_t *plan, uint64_t works);
 /* Forgets plans: of the collection, or of one shape (0 = all). */
 void stor_planner_clear(stor_planner_t *planner, uint64_t collection_id, uint64_t shape);
-/* Of a query, as the cache knows it. */
+/* Of a query, as the cache knows it; as index filters do. */
 uint64_t stor_planner_shape(const stor_query_spec_t *spec);
+uint64_t stor_planner_filter_shape(const stor_query_spec_t *spec);
+stor_plan_filters_t *stor_planner_filters(stor_planner_t *planner);
 typedef struct {
     uint64_t shape, signature, works;
     double cost;

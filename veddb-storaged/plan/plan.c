@@ -842,31 +842,50 @@ static uint64_t mix_bytes(uint64_t hash, vd_slice_t bytes)
     return mix(hash, bytes.len);
 }
 
-static uint64_t filter_shape(const stor_filter_t *filter, uint64_t hash)
+static uint64_t filter_shape(const stor_filter_t *filter, bool values, uint64_t hash)
 {
     hash = mix(hash, filter->kind);
     hash = mix_bytes(hash, filter->path.text);
-    if (filter->kind == STOR_FILTER_EQ || filter->kind == STOR_FILTER_IN) /* other bounds */
+    if (values && (filter->kind == STOR_FILTER_EQ || filter->kind == STOR_FILTER_IN))
+        /* other bounds */
         hash = mix(hash, filter->value.type == VD_BSON_NULL ||
                              filter->value.type == VD_BSON_ARRAY || filter->has_null);
     for (uint32_t i = 0; i < filter->child_count; i++)
-        hash = filter_shape(filter->children[i], hash);
+        hash = filter_shape(filter->children[i], values, hash);
     return mix(hash, 0xFF);
 }
 
-uint64_t stor_plan_shape(const stor_plan_query_t *query)
+static uint64_t query_shape(const stor_plan_query_t *query, bool values)
 {
-    uint64_t hash = filter_shape(query->filter, 0xcbf29ce484222325ull);
+    uint64_t hash = filter_shape(query->filter, values, 0xcbf29ce484222325ull);
     if (query->sort != NULL)
         for (uint32_t i = 0; i < query->sort->count; i++)
             hash = mix(mix_bytes(hash, query->sort->paths[i].text),
                        (uint64_t)(query->sort->directions[i] + 2));
-    if (query->needs != NULL && !query->needs->all)
-        for (uint32_t i = 0; i < query->needs->count; i++)
-            hash = mix_bytes(hash, query->needs->paths[i]);
+    return mix_bytes(hash, vd_slice(stor_collation_spec().data, stor_collation_spec().len));
+}
+
+static uint64_t needs_shape(const stor_needs_t *needs, uint64_t hash)
+{
+    if (needs != NULL && !needs->all)
+        for (uint32_t i = 0; i < needs->count; i++)
+            hash = mix_bytes(hash, needs->paths[i]);
+    return hash;
+}
+
+uint64_t stor_plan_shape(const stor_plan_query_t *query)
+{
+    uint64_t hash = needs_shape(query->needs, query_shape(query, true));
     if (query->distinct != NULL)
         hash = mix_bytes(hash, query->distinct->text);
-    hash = mix_bytes(hash, vd_slice(stor_collation_spec().data, stor_collation_spec().len));
     return mix(hash, (uint64_t)query->count_only | (uint64_t)(query->needs != NULL) << 1 |
                          (uint64_t)(query->most > 0) << 2);
+}
+
+uint64_t stor_plan_filter_shape(const stor_plan_query_t *query)
+{
+    uint64_t hash = query_shape(query, false);
+    if (query->distinct == NULL && !query->count_only)
+        hash = needs_shape(query->needs, hash);
+    return hash == 0 ? 1 : hash;
 }
