@@ -85,7 +85,8 @@ static void indexes_of(vd_bb_t *bb, const stor_storage_t *storage,
         ready += atomic_load(&set->items[i]->state) == STOR_INDEX_READY;
         total += sizes[i];
     }
-    vd_bb_int32(bb, "nindexes", collection == NULL ? 0 : (int32_t)ready + 1);
+    vd_bb_int32(bb, "nindexes",
+                collection == NULL ? 0 : (int32_t)ready + !stor_index_set_has_id(set));
     if (collection != NULL) {
         uint32_t at = 0;
         char buf[12];

@@ -33,8 +33,9 @@ static const char *bounds_text(const stor_index_def_t *def, const stor_index_bou
         text = vd_arena_printf(arena, "%s%s%.*s:", text, i == 0 ? "" : "; ",
                                VD_SLICE_FMT(def->fields[def->has_wildcard ? 0 : i].path));
         for (uint32_t k = 0; k < bounds->fields[i].count; k++)
-            text = vd_arena_printf(arena, "%s %s", text,
-                                   stor_interval_text(arena, &bounds->fields[i].items[k], false, false));
+            text = vd_arena_printf(
+                arena, "%s %s", text,
+                stor_interval_text(arena, &bounds->fields[i].items[k], false, false));
     }
     return text;
 }
