@@ -10,6 +10,7 @@
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/commands/write_common.h"
 #include "veddb-storaged/index/index_private.h"
+#include "veddb-storaged/query/collation.h"
 
 #include <ctype.h>
 
@@ -369,7 +370,8 @@ static int merge_one(job_t *job, vd_bson_t document, vd_error_t *err)
 
 static bool on_matches(const stor_output_t *output, const stor_index_def_t *def)
 {
-    if (!def->unique || def->partial != NULL || def->field_count != output->on_count)
+    if (!def->unique || def->partial != NULL || def->field_count != output->on_count ||
+        !stor_collation_same(def->collation, vd_collation_get()))
         return false;
     for (uint32_t i = 0; i < def->field_count; i++) {
         uint32_t k = 0;
