@@ -199,7 +199,8 @@ static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
     uint8_t payload[8];
     int rc = stor_rows_collection_put(session, collection, err);
     if (rc == VD_OK && of_id != NULL)
-        rc = stor_rows_index_put(session, collection->id, of_id, err);
+        rc = stor_rows_index_put(session, collection->id, of_id->id, of_id->table_number,
+                                 of_id->def->spec, err);
     if (of_id != NULL && of_id->id > highest)
         highest = of_id->id;
     vd_put_u64(payload, highest + 1);

@@ -97,7 +97,8 @@ static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
     int rc = VD_OK;
     for (uint32_t i = 0; rc == VD_OK && i < rows->count; i++) {
         stor_index_t *index = rows->indexes[i];
-        rc = stor_rows_index_put(session, rows->collection_id, index, err);
+        rc = stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
+                                 index->def->spec, err);
         if (rc == VD_OK)
             rc = stor_rows_index_state_put(session, index->id,
                                            (uint32_t)atomic_load(&index->multikey),
@@ -122,7 +123,9 @@ static int drop_rows(stor_session_t *session, void *context, vd_error_t *err)
 static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
     const rows_t *rows = context;
-    return stor_rows_index_put(session, rows->collection_id, rows->indexes[0], err);
+    const stor_index_t *index = rows->indexes[0];
+    return stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
+                               index->def->spec, err);
 }
 
 /* ---- begin ---- */

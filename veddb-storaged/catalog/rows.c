@@ -2,7 +2,7 @@
 #include "veddb-storaged/catalog/rows.h"
 
 #include "libcommon/base/clock.h"
-#include "veddb-storaged/index/index.h"
+#include "veddb-storaged/query/collation.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -284,22 +284,24 @@ static void index_key(uint64_t collection_id, uint64_t id, uint8_t key[17])
     vd_put_u64_be(key + 9, id);
 }
 
-int stor_rows_index_put(stor_session_t *session, uint64_t collection_id, const stor_index_t *index,
-                        vd_error_t *err)
+int stor_rows_index_put(stor_session_t *session, uint64_t collection_id, uint64_t id,
+                        uint64_t table, vd_bson_t spec, vd_error_t *err)
 {
-    vd_value_t icu = vd_bson_get(index->def->collation_spec, "version");
     vd_bb_t bb;
     vd_bson_t row;
     uint8_t key[17];
+    char icu[STOR_COLLATION_VERSION_SIZE];
     vd_bb_init(&bb, ROW_MAX_BYTES);
-    vd_bb_int64(&bb, "id", (int64_t)index->id);
+    vd_bb_int64(&bb, "id", (int64_t)id);
     vd_bb_int64(&bb, "collection", (int64_t)collection_id);
-    vd_bb_int64(&bb, "table", (int64_t)index->table_number);
-    vd_bb_document(&bb, "spec", index->def->spec);
-    if (icu.type == VD_BSON_STRING)
-        vd_bb_value(&bb, VD_SLICE_LIT("icu"), icu);
+    vd_bb_int64(&bb, "table", (int64_t)table);
+    vd_bb_document(&bb, "spec", spec);
+    vd_value_t collation = vd_bson_get(spec, "collation");
+    if (collation.type == VD_BSON_OBJECT &&
+        stor_collation_version(vd_value_document(collation), icu))
+        vd_bb_cstr(&bb, "icu", icu);
     int rc = vd_bb_finish(&bb, &row, err);
-    index_key(collection_id, index->id, key);
+    index_key(collection_id, id, key);
     if (rc == VD_OK)
         rc = row_put(session, vd_slice(key, sizeof key), vd_slice(row.data, row.len), err);
     vd_bb_done(&bb);

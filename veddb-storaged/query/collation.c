@@ -506,6 +506,18 @@ vd_bson_t stor_collation_of(const vd_collation_t *collation)
     return collation == NULL ? VD_BSON_NONE : ((const collation_t *)collation)->spec;
 }
 
+bool stor_collation_version(vd_bson_t spec, char ret_version[STOR_COLLATION_VERSION_SIZE])
+{
+    collation_t *collation;
+    vd_error_t err = VD_ERROR_INIT;
+    if (take(spec, false, &collation, &err) != VD_OK || collation == NULL)
+        return false;
+    vd_slice_t version = vd_value_string(vd_bson_get(collation->spec, "version"));
+    (void)snprintf(ret_version, STOR_COLLATION_VERSION_SIZE, "%.*s", VD_SLICE_FMT(version));
+    give_back(collation);
+    return true;
+}
+
 bool stor_collation_same(const vd_collation_t *a, const vd_collation_t *b)
 {
     return a == b || (a != NULL && b != NULL && same(stor_collation_of(a), stor_collation_of(b)));

@@ -37,5 +37,9 @@ VD_MUST_CHECK int stor_collation_hold(vd_arena_t *arena, vd_bson_t spec,
                                       const vd_collation_t **ret_collation, vd_error_t *err);
 /* Whole; NONE for NULL. As long as it is held. */
 vd_bson_t stor_collation_of(const vd_collation_t *collation);
+/* Of the one that there is for the document, whichever version it names; false: it is the simple
+ * one, or none. */
+#define STOR_COLLATION_VERSION_SIZE 32
+bool stor_collation_version(vd_bson_t spec, char ret_version[STOR_COLLATION_VERSION_SIZE]);
 /* Strings compare the same; NULL is the simple one. */
 bool stor_collation_same(const vd_collation_t *a, const vd_collation_t *b);
