@@ -38,13 +38,15 @@ void stor_facts_number(vd_bb_t *bb, const char *name, int64_t n)
 
 /* ---- a collection ---- */
 
-void stor_facts_id_index(vd_bb_t *bb)
+void stor_facts_id_index(vd_bb_t *bb, vd_bson_t collation)
 {
     vd_bb_int32(bb, "v", 2);
     vd_bb_begin_document(bb, "key");
     vd_bb_int32(bb, "_id", 1);
     vd_bb_close(bb);
     vd_bb_cstr(bb, "name", "_id_");
+    if (collation.len > 0)
+        vd_bb_document(bb, "collation", collation);
 }
 
 /* The figures of the table that are known, under the names that WiredTiger gives them. */
@@ -83,7 +85,8 @@ static void indexes_of(vd_bb_t *bb, const stor_storage_t *storage,
         ready += atomic_load(&set->items[i]->state) == STOR_INDEX_READY;
         total += sizes[i];
     }
-    vd_bb_int32(bb, "nindexes", collection == NULL ? 0 : (int32_t)ready + 1);
+    vd_bb_int32(bb, "nindexes",
+                collection == NULL ? 0 : (int32_t)ready + !stor_index_set_has_id(set));
     if (collection != NULL) {
         uint32_t at = 0;
         char buf[12];
@@ -99,7 +102,7 @@ static void indexes_of(vd_bb_t *bb, const stor_storage_t *storage,
     stor_facts_number(bb, "totalIndexSize", total / scale);
     stor_facts_number(bb, "totalSize", (table_bytes + total) / scale);
     vd_bb_begin_document(bb, "indexSizes");
-    if (collection != NULL)
+    if (collection != NULL && !stor_index_set_has_id(set))
         vd_bb_int32(bb, "_id_", 0);
     for (uint32_t i = 0; set != NULL && i < set->count; i++) {
         uint8_t payload[8];

@@ -25,8 +25,8 @@ void stor_facts_index_size(const stor_storage_t *storage, const char *table, int
                            int64_t *ret_free);
 /* {reads: {latency, ops}, ...} into the open document; zeros for NULL. */
 void stor_facts_latency(vd_bb_t *bb, const stor_collection_t *collection);
-/* {v: 2, key: {_id: 1}, name: "_id_"} into the open document. */
-void stor_facts_id_index(vd_bb_t *bb);
+/* {v: 2, key: {_id: 1}, name: "_id_"} into the open document; collation: NONE = simple. */
+void stor_facts_id_index(vd_bb_t *bb, vd_bson_t collation);
 /* Into the open document: "name@db" as {user, db}. */
 void stor_facts_user(vd_bb_t *bb, const char *name, vd_slice_t user);
 

@@ -1,8 +1,8 @@
 /* veddb-storaged/keeper.c — see keeper.h.
  *
- * Three threads: the keeper makes its pass twice a second; the scrub goes round the collections in
- * its own time, so that a large one holds up nothing, and so does the one that deletes what has
- * expired. */
+ * Four threads: the keeper makes its pass twice a second; the scrub goes round the collections in
+ * its own time, so that a large one holds up nothing, and so do the one that deletes what has
+ * expired and the one that refreshes the planner's statistics. */
 #include "veddb-storaged/keeper.h"
 
 #include "libcommon/base/clock.h"
@@ -13,6 +13,7 @@
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/defaults.h"
+#include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/replication/snapshot.h"
@@ -24,13 +25,14 @@
 #include <signal.h>
 #include <time.h>
 
-#define PASS_MS           500
-#define FOLD_ENTRIES_MAX  20000
-#define FOLD_BATCHES_MAX  20    /* in a pass */
-#define SCRUB_PAUSE_US    10000 /* behind each step of about a millisecond */
-#define SCRUB_LOOK_MS     1000
-#define INDEX_NOTE_PASSES 40
-#define SILENCE_S         10 /* of a primary's journal: then an entry says what time it is */
+#define PASS_MS              500
+#define FOLD_ENTRIES_MAX     20000
+#define FOLD_BATCHES_MAX     20    /* in a pass */
+#define SCRUB_PAUSE_US       10000 /* behind each step of about a millisecond */
+#define SCRUB_LOOK_MS        1000
+#define STATISTICS_PERIOD_MS 5000
+#define INDEX_NOTE_PASSES    40
+#define SILENCE_S            10 /* of a primary's journal: then an entry says what time it is */
 
 /* Kinds of work that may fail: told once, and again when they have gone well in between. */
 typedef enum {
@@ -40,15 +42,16 @@ typedef enum {
     WORK_TIME,
     WORK_DEFAULTS,
     WORK_TTL,
+    WORK_STATISTICS,
     WORK_COUNT
 } work_t;
 
 struct stor_keeper {
     stor_storage_t *storage;
     vd_daemon_slot_t *slot; /* NULL without a daemon */
-    stor_session_t *session, *scrub_session, *ttl_session;
-    pthread_t thread, scrub_thread, ttl_thread;
-    bool started, scrub_started, ttl_started;
+    stor_session_t *session, *scrub_session, *ttl_session, *statistics_session;
+    pthread_t thread, scrub_thread, ttl_thread, statistics_thread;
+    bool started, scrub_started, ttl_started, statistics_started;
     uint64_t passes;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -56,8 +59,8 @@ struct stor_keeper {
     atomic_bool failed[WORK_COUNT];
 };
 
-static const char *const work_names[WORK_COUNT] = {"counters", "journal",  "scrub",
-                                                   "time",     "defaults", "ttl"};
+static const char *const work_names[WORK_COUNT] = {"counters", "journal", "scrub",     "time",
+                                                   "defaults", "ttl",     "statistics"};
 
 static void note(stor_keeper_t *keeper, work_t work, int rc, const vd_error_t *err)
 {
@@ -274,6 +277,21 @@ static void *ttl_run(void *context)
     return NULL;
 }
 
+static void *statistics_run(void *context)
+{
+    stor_keeper_t *keeper = context;
+    stor_storage_t *storage = keeper->storage;
+    signals_block();
+    while (rest(keeper, STATISTICS_PERIOD_MS)) {
+        vd_error_t err = VD_ERROR_INIT;
+        if (is_loading(storage))
+            continue;
+        int rc = stor_planner_refresh(storage, keeper->statistics_session, &keeper->stop, &err);
+        note(keeper, WORK_STATISTICS, rc, &err);
+    }
+    return NULL;
+}
+
 int stor_keeper_start(stor_storage_t *storage, vd_daemon_t *daemon, vd_error_t *err)
 {
     stor_keeper_t *keeper = vd_xalloc(sizeof *keeper);
@@ -291,11 +309,16 @@ int stor_keeper_start(stor_storage_t *storage, vd_daemon_t *daemon, vd_error_t *
         rc = stor_session_open(storage->engine, &keeper->scrub_session, err);
     if (rc == VD_OK)
         rc = stor_session_open(storage->engine, &keeper->ttl_session, err);
+    if (rc == VD_OK)
+        rc = stor_session_open(storage->engine, &keeper->statistics_session, err);
     if (rc == VD_OK) {
         keeper->started = pthread_create(&keeper->thread, NULL, keeper_run, keeper) == 0;
         keeper->scrub_started = pthread_create(&keeper->scrub_thread, NULL, scrub_run, keeper) == 0;
         keeper->ttl_started = pthread_create(&keeper->ttl_thread, NULL, ttl_run, keeper) == 0;
-        if (!keeper->started || !keeper->scrub_started || !keeper->ttl_started)
+        keeper->statistics_started =
+            pthread_create(&keeper->statistics_thread, NULL, statistics_run, keeper) == 0;
+        if (!keeper->started || !keeper->scrub_started || !keeper->ttl_started ||
+            !keeper->statistics_started)
             rc = vd_error_set(err, VD_ERR_INTERNAL, "the keeper's threads could not be started");
     }
     if (rc != VD_OK) {
@@ -305,6 +328,7 @@ int stor_keeper_start(stor_storage_t *storage, vd_daemon_t *daemon, vd_error_t *
     (void)pthread_setname_np(keeper->thread, "keeper");
     (void)pthread_setname_np(keeper->scrub_thread, "scrub");
     (void)pthread_setname_np(keeper->ttl_thread, "ttl");
+    (void)pthread_setname_np(keeper->statistics_thread, "statistics");
     return VD_OK;
 }
 
@@ -323,9 +347,12 @@ void stor_keeper_stop(stor_keeper_t **keeper_p)
         (void)pthread_join(keeper->scrub_thread, NULL);
     if (keeper->ttl_started)
         (void)pthread_join(keeper->ttl_thread, NULL);
+    if (keeper->statistics_started)
+        (void)pthread_join(keeper->statistics_thread, NULL);
     stor_session_close(&keeper->session);
     stor_session_close(&keeper->scrub_session);
     stor_session_close(&keeper->ttl_session);
+    stor_session_close(&keeper->statistics_session);
     (void)pthread_mutex_destroy(&keeper->lock);
     (void)pthread_cond_destroy(&keeper->wake);
     vd_free(keeper);

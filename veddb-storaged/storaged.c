@@ -8,9 +8,11 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/counters.h"
+#include "veddb-storaged/catalog/renew.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/defaults.h"
 #include "veddb-storaged/exec/planner.h"
+#include "veddb-storaged/exec/sampling.h"
 #include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
@@ -94,6 +96,10 @@ static int parts_open(stor_storage_t *storage, vd_error_t *err)
         storage->defaults = stor_defaults_create();
         rc = stor_defaults_load(storage, session, err);
     }
+    if (rc == VD_OK)
+        rc = stor_statistics_open(storage->engine, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_renew(storage, session, err);
     stor_session_close(&session);
     return rc;
 }

@@ -626,7 +626,7 @@ int stor_write_validate(stor_write_t *write, vd_bson_t document, const vd_bson_t
         collection->validation_level == STOR_VALIDATION_OFF)
         return VD_OK;
     /* A validator is the collection's, whatever collation the writer has. */
-    const vd_collation_t *collation = vd_collation_set(NULL);
+    const vd_collation_t *collation = vd_collation_set(collection->collation);
     int rc = validate(write, document, old, err);
     (void)vd_collation_set(collation);
     return rc;

@@ -26,9 +26,13 @@ const vd_collation_t *vd_collation_get(void)
 
 bool vd_collation_matters(vd_value_t value)
 {
-    return thread_collation != NULL &&
-           (value.type == VD_BSON_STRING || value.type == VD_BSON_SYMBOL ||
-            value.type == VD_BSON_OBJECT || value.type == VD_BSON_ARRAY);
+    return thread_collation != NULL && vd_value_is_collatable(value);
+}
+
+bool vd_value_is_collatable(vd_value_t value)
+{
+    return value.type == VD_BSON_STRING || value.type == VD_BSON_SYMBOL ||
+           value.type == VD_BSON_OBJECT || value.type == VD_BSON_ARRAY;
 }
 
 enum { RANK_NUMBER = 10, RANK_STRING = 15, RANK_OBJECT = 20, RANK_ARRAY = 25 };

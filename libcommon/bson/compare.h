@@ -16,6 +16,10 @@ struct vd_collation {
     int (*compare)(const vd_collation_t *collation, vd_slice_t a, vd_slice_t b);
     /* Equal strings hash alike. */
     uint64_t (*hash)(const vd_collation_t *collation, uint64_t seed, vd_slice_t string);
+    /* Gives out, in pieces, bytes that sort (memcmp) as the strings do and are the same for equal
+     * ones; none is NUL. VD_ERR_NO_MEMORY. */
+    int (*sort_key)(const vd_collation_t *collation, vd_slice_t string,
+                    void (*put)(void *context, const void *data, size_t len), void *context);
 };
 /* NULL: bytes. Returns the one before. */
 const vd_collation_t *vd_collation_set(const vd_collation_t *collation);
@@ -23,6 +27,8 @@ const vd_collation_t *vd_collation_get(void);
 /* The value compares otherwise than its bytes do: a collation is set, and it is a string or may
  * hold one. So keys of indexes say nothing about it. */
 bool vd_collation_matters(vd_value_t value);
+/* It is a string or may hold one: some collation could make a difference. */
+bool vd_value_is_collatable(vd_value_t value);
 
 /* < 0, 0, > 0. MISSING sorts below null and undefined (as $expr and $sort tie-breaking have it). */
 int vd_value_compare(vd_value_t a, vd_value_t b);

@@ -121,5 +121,18 @@ test('the plan cache can be seen and cleared', async () => {
   assert.ok(stats.length > 0 && stats[0].queryHash);
   await db.command({planCacheClear: 'orders'});
   assert.deepEqual(await c.aggregate([{$planCacheStats: {}}]).toArray(), []);
-  assert.equal(await codeOf(() => db.command({planCacheListFilters: 'orders'})), 115);
+});
+
+test('index filters and trials of all plans', async () => {
+  const filter = {user: 7, status: 'done'};
+  const all = (await c.find(filter).explain('allPlansExecution')).executionStats.allPlansExecution;
+  assert.ok(all.length >= 2);
+  for (const trial of all) assert.ok(trial.totalKeysExamined + trial.totalDocsExamined > 0 && trial.executionStages.nReturned >= 0);
+  await db.command({planCacheSetFilter: 'orders', query: filter, indexes: ['status_1_total_1']});
+  const {queryPlanner} = await explained(c.find({user: 8, status: 'open'}));
+  assert.equal(queryPlanner.indexFilterSet, true);
+  assert.equal(leaf(queryPlanner.winningPlan).indexName, 'status_1_total_1');
+  assert.equal((await db.command({planCacheListFilters: 'orders'})).filters.length, 1);
+  await db.command({planCacheClearFilters: 'orders'});
+  assert.equal((await explained(c.find(filter))).queryPlanner.indexFilterSet, false);
 });

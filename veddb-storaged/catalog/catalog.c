@@ -7,6 +7,7 @@
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/index/index_private.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/transactions.h"
 
 #include <stdio.h>
@@ -15,7 +16,7 @@
 
 /* ---- objects ---- */
 
-/* Copies the options and parses the validator. */
+/* Copies the options, holds the collation, parses the validator under it. */
 static int options_set(stor_collection_t *collection, vd_bson_t options, vd_error_t *err)
 {
     vd_arena_t *arena = vd_arena_create();
@@ -24,10 +25,16 @@ static int options_set(stor_collection_t *collection, vd_bson_t options, vd_erro
                                     options.len < 5 ? 5 : options.len),
                       options.len < 5 ? 5 : options.len};
     stor_filter_t *filter = NULL;
-    vd_value_t validator = vd_bson_get(copy, "validator");
+    vd_value_t validator = vd_bson_get(copy, "validator"),
+               collation = vd_bson_get(copy, "collation");
     int rc = VD_OK;
-    if (validator.type == VD_BSON_OBJECT && !vd_bson_is_empty(vd_value_document(validator)))
+    if (collation.type == VD_BSON_OBJECT)
+        rc = stor_collation_hold(arena, vd_value_document(collation), &collection->collation, err);
+    const vd_collation_t *before = vd_collation_set(collection->collation);
+    if (rc == VD_OK && validator.type == VD_BSON_OBJECT &&
+        !vd_bson_is_empty(vd_value_document(validator)))
         rc = stor_filter_parse(arena, vd_value_document(validator), NULL, &filter, err);
+    (void)vd_collation_set(before);
     if (rc != VD_OK) {
         vd_arena_destroy(&arena);
         return rc;
@@ -138,9 +145,16 @@ stor_collection_t *stor_catalog_next(stor_catalog_t *catalog, uint64_t after)
 
 /* ---- the maps ---- */
 
+static void note_defaults(stor_catalog_t *catalog, const stor_collection_t *collection)
+{
+    if (collection->collation != NULL || collection->view)
+        atomic_store(&catalog->has_defaults, true);
+}
+
 void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection)
 {
     pthread_rwlock_wrlock(&catalog->lock);
+    note_defaults(catalog, collection);
     void *old = NULL;
     int rc = vd_map_put(catalog->by_ns, vd_slice_str(collection->ns), collection, &old);
     VD_ASSERT(rc == VD_OK && old == NULL); /* the number was checked before */
@@ -169,6 +183,7 @@ void stor_catalog_swap(stor_catalog_t *catalog, stor_collection_t *from, stor_co
     stor_versions_all_begin(catalog->storage->versions);
     pthread_rwlock_wrlock(&catalog->lock);
     to->moved = from->moved;
+    note_defaults(catalog, to);
     /* A snapshot from before does not see what an index that was built since must have. */
     if (strcmp(from->ns, to->ns) != 0 || to->indexes != NULL || from->indexes != NULL)
         to->moved = atomic_fetch_add(&catalog->destroyed, 1) + 1;
@@ -461,8 +476,16 @@ int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespa
     }
 }
 
+/* Whole: the object may go as soon as the lock is free. */
+static vd_bson_t collation_copy(vd_arena_t *arena, const stor_collection_t *collection)
+{
+    vd_bson_t spec = stor_collation_of(collection->collation);
+    return spec.len == 0 ? VD_BSON_NONE
+                         : (vd_bson_t){vd_arena_copy(arena, spec.data, spec.len), spec.len};
+}
+
 bool stor_catalog_view(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db, vd_slice_t name,
-                       vd_slice_t *ret_on, vd_bson_t *ret_pipeline)
+                       vd_slice_t *ret_on, vd_bson_t *ret_pipeline, vd_bson_t *ret_collation)
 {
     uint8_t buf[VD_NAMESPACE_MAX_BYTES + 1];
     vd_slice_t key;
@@ -475,9 +498,36 @@ bool stor_catalog_view(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db
         vd_bson_t stages = collection->view_pipeline;
         *ret_on = vd_arena_copy_slice(arena, collection->view_on);
         *ret_pipeline = (vd_bson_t){vd_arena_copy(arena, stages.data, stages.len), stages.len};
+        if (ret_collation != NULL)
+            *ret_collation = collation_copy(arena, collection);
     }
     pthread_rwlock_unlock(&catalog->lock);
     return view;
+}
+
+int stor_catalog_collation_use(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                               vd_bson_t given, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    uint8_t buf[VD_NAMESPACE_MAX_BYTES + 2];
+    vd_slice_t key;
+    bool view = false;
+    vd_bson_t own = VD_BSON_NONE;
+    if (!atomic_load(&catalog->has_defaults) || ns_key(db, name, buf, sizeof buf, &key) != VD_OK)
+        return stor_collation_use(given, err);
+    pthread_rwlock_rdlock(&catalog->lock);
+    const stor_collection_t *collection = vd_map_get(catalog->by_ns, key);
+    if (collection != NULL) {
+        view = collection->view;
+        own = collation_copy(request->arena, collection);
+    }
+    pthread_rwlock_unlock(&catalog->lock);
+    if (vd_bson_is_empty(given))
+        return stor_collation_use(own, err);
+    int rc = stor_collation_use(given, err);
+    if (rc == VD_OK && view && !stor_collation_is(own))
+        rc = vd_error_set(err, VD_ERR_LOCATION(167), "Cannot override a view's default collation");
+    return rc;
 }
 
 void stor_catalog_release(stor_request_t *request, stor_collection_t *collection)

@@ -16,6 +16,7 @@
  *          an index; "k" + id -> what is kept of it (rows.h).
  * Threads: any. */
 #pragma once
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/query/filter.h"
 #include "veddb-storaged/request.h"
@@ -61,6 +62,9 @@ struct stor_collection {
     stor_validation_level_t validation_level;
     stor_validation_action_t validation_action;
     stor_cas_t cas;
+    /* The default of operations and indexes that name none; NULL = simple. In options as it was
+     * when it was made, maybe by another version of ICU. */
+    const vd_collation_t *collation;
     vd_arena_t *options_arena;
     stor_collection_capped_t capped;
     struct stor_index_set *indexes; /* index/index.h; NULL = only the one on _id */
@@ -96,9 +100,14 @@ VD_MUST_CHECK int stor_catalog_acquire_many(stor_request_t *request, const vd_sl
                                             uint32_t count, stor_collection_t **ret_collections,
                                             vd_error_t *err);
 void stor_catalog_release(stor_request_t *request, stor_collection_t *collection);
-/* What a view stands on and its stages, copied into the arena; false: there is no such view. */
+/* The default collation of a collection or view, put in force when `given` is NONE; else the one
+ * that is given. A view takes only its own (167). VD_OK also when there is no such collection. */
+VD_MUST_CHECK int stor_catalog_collation_use(stor_request_t *request, vd_slice_t db,
+                                             vd_slice_t name, vd_bson_t given, vd_error_t *err);
+/* What a view stands on, its stages and its collation (whole; NONE = simple; may be NULL), copied
+ * into the arena; false: there is no such view. */
 bool stor_catalog_view(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db, vd_slice_t name,
-                       vd_slice_t *ret_on, vd_bson_t *ret_pipeline);
+                       vd_slice_t *ret_on, vd_bson_t *ret_pipeline, vd_bson_t *ret_collation);
 void stor_catalog_release_all(stor_request_t *request);
 /* Gives one share back: of those that transactions keep between requests. */
 void stor_catalog_share_end(stor_catalog_t *catalog, stor_collection_t *collection);

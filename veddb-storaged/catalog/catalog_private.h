@@ -21,6 +21,7 @@ struct stor_catalog {
     stor_storage_t *storage;
     pthread_rwlock_t lock; /* the two maps */
     vd_map_t *by_ns, *by_id;
+    atomic_bool has_defaults;       /* one with a collation, or a view, was ever in the maps */
     pthread_mutex_t change_lock;    /* one schema change at a time */
     atomic_uint_fast64_t next_id;   /* written under change_lock; never falls, also over restarts */
     atomic_uint_fast64_t destroyed; /* drops and renames since the start, and one */

@@ -8,8 +8,10 @@
 #include "veddb-storaged/catalog/own.h"
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/cursors.h"
+#include "veddb-storaged/facts.h"
 #include "veddb-storaged/index/index_private.h"
 #include "veddb-storaged/journal.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/replication.h"
 
 #include <stdio.h>
@@ -197,10 +199,20 @@ typedef struct {
 
 static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
-    const stor_collection_t *collection = ((const create_t *)context)->collection;
+    const create_t *create = context;
+    const stor_collection_t *collection = create->collection;
+    const stor_index_t *of_id =
+        stor_index_set_has_id(collection->indexes) ? collection->indexes->items[0] : NULL;
+    uint64_t next = create->catalog->next_id;
     uint8_t payload[8];
-    vd_put_u64(payload, ((const create_t *)context)->catalog->next_id);
     int rc = stor_rows_collection_put(session, collection, err);
+    if (rc == VD_OK && of_id != NULL)
+        rc = stor_rows_index_put(session, collection->id, of_id->id, of_id->table_number,
+                                 of_id->def->spec, err);
+    next = collection->id >= next ? collection->id + 1 : next;
+    if (of_id != NULL && of_id->id >= next)
+        next = of_id->id + 1;
+    vd_put_u64(payload, next);
     if (rc == VD_OK)
         rc = stor_catalog_meta_put(session, "next_id",
                                    (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
@@ -222,6 +234,52 @@ static int create_commit(stor_request_t *request, stor_collection_t *collection,
     }
     stor_catalog_enter(catalog, collection);
     return VD_OK;
+}
+
+/* A collection with a collation has an index on _id that knows it: made with it, in the same
+ * entry. */
+static int id_index_add(stor_request_t *request, stor_collection_t *collection, uint64_t id,
+                        vd_bson_t spec, vd_error_t *err)
+{
+    stor_index_t *index = NULL;
+    int rc = stor_index_make(id, id, spec, STOR_INDEX_READY, &index, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = stor_catalog_table_make(request->storage->catalog, index->table, err);
+    if (rc == VD_OK)
+        collection->indexes = stor_index_set_with(NULL, &index, 1);
+    stor_index_unreference(&index);
+    return rc;
+}
+
+static int id_index_make(stor_request_t *request, stor_collection_t *collection, vd_error_t *err)
+{
+    vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
+    vd_bson_t spec;
+    vd_bb_init_arena(bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    stor_facts_id_index(bb, stor_collation_of(collection->collation));
+    int rc = vd_bb_finish(bb, &spec, err);
+    return rc == VD_OK ? id_index_add(request, collection, request->storage->catalog->next_id++,
+                                      spec, err)
+                       : rc;
+}
+
+static int create_body(stor_request_t *request, const stor_collection_t *collection,
+                       vd_bson_t *ret_body, vd_error_t *err)
+{
+    int rc = change_body(request, collection, NULL, true, ret_body, err);
+    if (rc != VD_OK || !stor_index_set_has_id(collection->indexes))
+        return rc;
+    const stor_index_t *index = collection->indexes->items[0];
+    vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
+    vd_bson_t about;
+    vd_bb_init_arena(bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_int64(bb, "id", (int64_t)index->id);
+    vd_bb_document(bb, "spec", index->def->spec);
+    rc = vd_bb_finish(bb, &about, err);
+    return rc == VD_OK ? body_extend(request, ret_body, "idIndex", vd_value_from_document(about),
+                                     err)
+                       : rc;
 }
 
 /* An object and its tables, which nobody knows yet. */
@@ -261,6 +319,13 @@ static int object_make(stor_request_t *request, vd_slice_t db, vd_slice_t name,
         return rc;
     }
     catalog->next_id++;
+    if (collection->collation != NULL && !collection->view)
+        rc = id_index_make(request, collection, err);
+    if (rc != VD_OK) {
+        stor_catalog_tables_gone(catalog, collection);
+        stor_catalog_unreference(&collection);
+        return rc;
+    }
     *ret_collection = collection;
     return VD_OK;
 }
@@ -272,7 +337,7 @@ static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name
     vd_bson_t body;
     int rc = object_make(request, db, name, options, &collection, err);
     if (rc == VD_OK)
-        rc = change_body(request, collection, NULL, true, &body, err);
+        rc = create_body(request, collection, &body, err);
     if (rc == VD_OK)
         return create_commit(request, collection, body, NULL, err);
     if (collection != NULL)
@@ -447,7 +512,7 @@ static int enter_locked(stor_request_t *request, stor_collection_t *collection, 
                             "meanwhile");
     int rc = database_case_check(catalog, collection->db, err);
     if (rc == VD_OK)
-        rc = change_body(request, collection, NULL, true, &change.body, err);
+        rc = create_body(request, collection, &change.body, err);
     if (rc == VD_OK)
         rc = stor_catalog_change_commit(request, &change, err);
     if (rc != VD_OK)
@@ -802,12 +867,25 @@ static int applied_create(stor_request_t *request, uint64_t id, const body_t *bo
         rc = stor_catalog_table_make(catalog, collection->table, err);
     if (rc == VD_OK && collection->capped.is)
         rc = stor_catalog_table_make(catalog, collection->capped.table, err);
+    vd_value_t of_id = vd_bson_get(from, "idIndex");
+    int64_t index_id = 0;
+    if (rc == VD_OK && of_id.type == VD_BSON_OBJECT) {
+        vd_value_t spec = vd_bson_get(vd_value_document(of_id), "spec");
+        if (!vd_value_as_int64(vd_bson_get(vd_value_document(of_id), "id"), &index_id) ||
+            index_id <= 0 || spec.type != VD_BSON_OBJECT)
+            rc = vd_error_set(err, VD_ERR_CORRUPT, "a schema change in the journal is malformed");
+        else
+            rc =
+                id_index_add(request, collection, (uint64_t)index_id, vd_value_document(spec), err);
+    }
     if (rc != VD_OK) {
         stor_catalog_unreference(&collection);
         return rc;
     }
     if (id >= catalog->next_id)
         catalog->next_id = id + 1;
+    if ((uint64_t)index_id >= catalog->next_id)
+        catalog->next_id = (uint64_t)index_id + 1;
     return create_commit(request, collection, from, given, err);
 }
 

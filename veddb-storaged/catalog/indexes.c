@@ -332,9 +332,10 @@ int stor_catalog_own_indexes_commit(stor_request_t *request, stor_collection_t *
                                     vd_error_t *err)
 {
     stor_index_set_t *set = collection->indexes;
-    return set == NULL || set->count == 0
-               ? VD_OK
-               : ready_commit(request, collection, set->items, set->count, true, NULL, err);
+    uint32_t skip = stor_index_set_has_id(set); /* came with the collection itself */
+    return set == NULL || set->count == skip ? VD_OK
+                                             : ready_commit(request, collection, set->items + skip,
+                                                            set->count - skip, true, NULL, err);
 }
 
 /* ---- commit, abort ---- */
@@ -777,6 +778,9 @@ static int row_load(vd_bson_t row, void *context, vd_error_t *err)
                              STOR_INDEX_READY, &index, err);
     if (rc != VD_OK)
         return vd_error_prefix(err, "loading an index from the catalog");
+    vd_value_t icu = vd_bson_get(row, "icu");
+    index->old_keys = index->def->collation != NULL &&
+                      !vd_value_identical(icu, vd_bson_get(index->def->collation_spec, "version"));
     stor_index_set_t *old = collection->indexes; /* nobody else is here yet */
     collection->indexes = stor_index_set_with(old, &index, 1);
     stor_index_set_unreference(&old);

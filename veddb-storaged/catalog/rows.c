@@ -2,6 +2,7 @@
 #include "veddb-storaged/catalog/rows.h"
 
 #include "libcommon/base/clock.h"
+#include "veddb-storaged/query/collation.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -289,11 +290,16 @@ int stor_rows_index_put(stor_session_t *session, uint64_t collection_id, uint64_
     vd_bb_t bb;
     vd_bson_t row;
     uint8_t key[17];
+    char icu[STOR_COLLATION_VERSION_SIZE];
     vd_bb_init(&bb, ROW_MAX_BYTES);
     vd_bb_int64(&bb, "id", (int64_t)id);
     vd_bb_int64(&bb, "collection", (int64_t)collection_id);
     vd_bb_int64(&bb, "table", (int64_t)table);
     vd_bb_document(&bb, "spec", spec);
+    vd_value_t collation = vd_bson_get(spec, "collation");
+    if (collation.type == VD_BSON_OBJECT &&
+        stor_collation_version(vd_value_document(collation), icu))
+        vd_bb_cstr(&bb, "icu", icu);
     int rc = vd_bb_finish(&bb, &row, err);
     index_key(collection_id, id, key);
     if (rc == VD_OK)

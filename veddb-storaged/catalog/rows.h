@@ -28,7 +28,8 @@ VD_MUST_CHECK int stor_rows_counters_get(stor_session_t *session, uint64_t id,
 VD_MUST_CHECK int stor_rows_counters_put(stor_session_t *session, uint64_t id,
                                          const stor_counters_row_t *row, vd_error_t *err);
 
-/* ---- indexes: key "x" + collection u64 BE + id u64 BE -> {id, collection, table, spec} ---- */
+/* ---- indexes: key "x" + collection u64 BE + id u64 BE -> {id, collection, table, spec} ----
+ * and icu: the version of ICU's that makes the keys now, of one with a collation. */
 VD_MUST_CHECK int stor_rows_index_put(stor_session_t *session, uint64_t collection_id, uint64_t id,
                                       uint64_t table, vd_bson_t spec, vd_error_t *err);
 /* With what is kept beside it. */

@@ -30,6 +30,15 @@ static const stor_arg_t aggregate_table[] = {
     STOR_ARG("bypassDocumentValidation", STOR_ARG_BOOL, raw_args_t, args.bypass, 0),
 };
 
+static bool starts_stream(vd_bson_t pipeline)
+{
+    vd_slice_t name;
+    vd_value_t stage, spec;
+    return vd_bson_first(pipeline, &name, &stage) && stage.type == VD_BSON_OBJECT &&
+           vd_bson_first(vd_value_document(stage), &name, &spec) &&
+           vd_slice_is(name, "$changeStream");
+}
+
 int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain,
                         stor_aggregate_args_t *ret_args, vd_error_t *err)
 {
@@ -61,7 +70,9 @@ int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain
             stor_read_cursor_option(vd_value_document(raw.cursor_value), &raw.args.batch_size, err);
     }
     if (rc == VD_OK)
-        rc = stor_collation_use(raw.collation, err);
+        rc = starts_stream(raw.args.pipeline) /* takes no default */
+                 ? stor_collation_use(raw.collation, err)
+                 : stor_read_collation(request, body, raw.collation, err);
     if (rc == VD_OK)
         rc = stor_read_hint(raw.args.hint, &natural, err);
     raw.args.no_disk_use = !raw.disk_use;
@@ -274,15 +285,6 @@ static int stream_begin(stor_request_t *request, aggregate_t *aggregate, vd_erro
 
 /* ---- opening ---- */
 
-static bool starts_stream(vd_bson_t pipeline)
-{
-    vd_slice_t name;
-    vd_value_t stage, spec;
-    return vd_bson_first(pipeline, &name, &stage) && stage.type == VD_BSON_OBJECT &&
-           vd_bson_first(vd_value_document(stage), &name, &spec) &&
-           vd_slice_is(name, "$changeStream");
-}
-
 int stor_aggregate_open(stor_request_t *request, vd_arena_t *arena,
                         const stor_aggregate_args_t *args, stor_variables_t *variables,
                         stor_sources_t **ret_sources, stor_pipeline_t **ret_pipeline,
@@ -395,7 +397,7 @@ static int count_fast(stor_request_t *request, const stor_aggregate_args_t *args
         stor_read_hints_index(args->hint) ||
         stor_local_find(request->storage, request->db, args->collection) != 0 ||
         stor_catalog_view(request->storage->catalog, request->arena, request->db, args->collection,
-                          &on, &stages))
+                          &on, &stages, NULL))
         return VD_OK;
     uint64_t collection_id;
     int rc = stor_read_collection(request, args->collection, &collection_id, &collection, err);

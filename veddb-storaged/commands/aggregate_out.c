@@ -10,6 +10,7 @@
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/commands/write_common.h"
 #include "veddb-storaged/index/index_private.h"
+#include "veddb-storaged/query/collation.h"
 
 #include <ctype.h>
 
@@ -370,7 +371,8 @@ static int merge_one(job_t *job, vd_bson_t document, vd_error_t *err)
 
 static bool on_matches(const stor_output_t *output, const stor_index_def_t *def)
 {
-    if (!def->unique || def->partial != NULL || def->field_count != output->on_count)
+    if (!def->unique || def->partial != NULL || def->field_count != output->on_count ||
+        !stor_collation_same(def->collation, vd_collation_get()))
         return false;
     for (uint32_t i = 0; i < def->field_count; i++) {
         uint32_t k = 0;
@@ -475,7 +477,8 @@ static int target_look(job_t *job, target_t *ret_target, vd_error_t *err)
                           "namespace '%s' is capped so it can't be used for $out", collection->ns);
     ret_target->options = bson_copy(job, collection->options);
     for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++)
-        if (atomic_load(&collection->indexes->items[i]->state) == STOR_INDEX_READY)
+        if (atomic_load(&collection->indexes->items[i]->state) == STOR_INDEX_READY &&
+            !stor_index_is_of_id(collection->indexes->items[i]->def)) /* create makes it */
             ret_target->specs[ret_target->count++] =
                 bson_copy(job, collection->indexes->items[i]->def->spec);
     stor_catalog_release(job->request, collection);

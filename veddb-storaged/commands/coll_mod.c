@@ -283,9 +283,12 @@ static int view_change(void *context, vd_bson_t old, vd_bson_t *ret_options, vd_
         stages = vd_bson_get(old, "pipeline");
     if (on.type != VD_BSON_STRING) /* it was made anew as a collection */
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "option only supported on a view: viewOn");
+    vd_value_t collation = vd_bson_get(old, "collation");
     return stor_view_options(
         view->request, view->name, vd_value_string(on),
-        stages.type == VD_BSON_ARRAY ? vd_value_document(stages) : VD_BSON_NONE, ret_options, err);
+        stages.type == VD_BSON_ARRAY ? vd_value_document(stages) : VD_BSON_NONE,
+        collation.type == VD_BSON_OBJECT ? vd_value_document(collation) : VD_BSON_NONE, ret_options,
+        err);
 }
 
 static int view_modify(stor_request_t *request, vd_slice_t name, const coll_mod_args_t *args,

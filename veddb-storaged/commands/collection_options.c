@@ -145,6 +145,11 @@ int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,
     capped_put(bb, options, old);
     if (!vd_bson_is_empty(validator))
         vd_bb_document(bb, "validator", validator);
+    vd_value_t collation = vd_bson_get(old, "collation");
+    if (options->collation.len > 0)
+        collation = vd_value_from_document(options->collation);
+    if (collation.type == VD_BSON_OBJECT)
+        vd_bb_value(bb, VD_SLICE_LIT("collation"), collation);
     images_put(bb, options, old);
     word_put(bb, "validationLevel", options->level, old, whole ? "strict" : NULL);
     word_put(bb, "validationAction", options->action, old, whole ? "error" : NULL);

@@ -18,6 +18,7 @@ typedef struct {
     bool has_images, images;  /* changeStreamPreAndPostImages */
     bool capped;
     int64_t size, max; /* of a capped one; 0 = not given */
+    vd_bson_t collation;      /* whole; NONE = simple. collMod can't change it */
 } stor_collection_options_t;
 
 /* validator: MISSING, or what stands in the body. */

@@ -23,13 +23,14 @@ static const stor_arg_t count_table[] = {
     {"fields", STOR_ARG_IGNORED, 0, 0}, /* old drivers send it; a count returns none */
 };
 
-int stor_count_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err)
+int stor_count_parts(stor_request_t *request, vd_bson_t body, stor_query_parts_t *ret_parts,
+                     vd_error_t *err)
 {
     count_args_t args = {0};
     int rc =
         stor_args_parse(body, "count", true, count_table, VD_COUNT_OF(count_table), &args, err);
     if (rc == VD_OK)
-        rc = stor_collation_use(args.collation, err);
+        rc = stor_read_collation(request, body, args.collation, err);
     if (rc == VD_OK && args.parts.limit == INT64_MIN)
         rc = vd_error_set(err, VD_ERR_BAD_VALUE, "Limit value for count cannot be min long");
     if (rc != VD_OK)
@@ -67,7 +68,7 @@ int stor_run_count(stor_request_t *request, vd_error_t *err)
     uint64_t id = 0;
     vd_slice_t name;
     int64_t n = 0;
-    int rc = stor_count_parts(request->body, &args.parts, err);
+    int rc = stor_count_parts(request, request->body, &args.parts, err);
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)
@@ -178,14 +179,15 @@ static bool distinct_leaf(vd_value_t value, int64_t array_position, void *contex
     return false;
 }
 
-static int distinct_args(vd_bson_t body, count_args_t *args, vd_error_t *err)
+static int distinct_args(stor_request_t *request, vd_bson_t body, count_args_t *args,
+                         vd_error_t *err)
 {
     int rc = stor_args_parse(body, "distinct", true, distinct_table, VD_COUNT_OF(distinct_table),
                              args, err);
     if (rc == VD_OK && memchr(args->key.data, '\0', args->key.len) != NULL)
         rc = vd_error_set(err, VD_ERR_LOCATION(31032),
                           "Key field cannot contain an embedded null byte");
-    return rc == VD_OK ? stor_collation_use(args->collation, err) : rc;
+    return rc == VD_OK ? stor_read_collation(request, body, args->collation, err) : rc;
 }
 
 void stor_distinct_spec(vd_arena_t *arena, const stor_path_t *path, stor_query_spec_t *spec)
@@ -196,11 +198,11 @@ void stor_distinct_spec(vd_arena_t *arena, const stor_path_t *path, stor_query_s
     spec->needs = needs;
 }
 
-int stor_distinct_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_slice_t *ret_key,
-                        vd_error_t *err)
+int stor_distinct_parts(stor_request_t *request, vd_bson_t body, stor_query_parts_t *ret_parts,
+                        vd_slice_t *ret_key, vd_error_t *err)
 {
     count_args_t args = {0};
-    int rc = distinct_args(body, &args, err);
+    int rc = distinct_args(request, body, &args, err);
     if (rc != VD_OK)
         return rc;
     *ret_parts = args.parts;
@@ -257,7 +259,7 @@ int stor_run_distinct(stor_request_t *request, vd_error_t *err)
     uint64_t id = 0;
     vd_slice_t name;
     vd_bson_t document;
-    int rc = distinct_args(request->body, &args, err);
+    int rc = distinct_args(request, request->body, &args, err);
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &name, err);
     if (rc == VD_OK)

@@ -95,7 +95,9 @@ static int id_index_check(stor_request_t *request, const create_args_t *args, vd
     if (args->has_auto_index && !args->auto_index)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "autoIndexId: every collection has an index on _id");
-    int rc = given ? stor_index_spec_check(request, args->id_index, false, &is_id, err) : VD_OK;
+    int rc = given ? stor_index_spec_check(request, args->id_index, false, args->options.collation,
+                                           &is_id, err)
+                   : VD_OK;
     if (rc == VD_OK && !is_id)
         rc = vd_error_set(
             err, VD_ERR_BAD_VALUE, "The field 'key' for an _id index must be {_id: 1}, but got %s",
@@ -109,9 +111,9 @@ static int options_check(stor_request_t *request, vd_slice_t name, create_args_t
 {
     int rc = kinds_check(request, args, err);
     if (rc == VD_OK)
-        rc = id_index_check(request, args, err);
+        rc = stor_collation_whole(request->arena, args->collation, &args->options.collation, err);
     if (rc == VD_OK)
-        rc = stor_collation_simple_only(args->collation, "a collection", err);
+        rc = id_index_check(request, args, err);
     if (rc == VD_OK && !vd_bson_is_empty(args->storage_engine))
         rc = vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                           "storageEngine: this engine has no options of a collection");
@@ -230,8 +232,8 @@ int stor_command_create(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK && args.view_on.data != NULL) {
         rc = view_check(&args, err);
         if (rc == VD_OK)
-            rc =
-                stor_view_options(request, name, args.view_on, args.pipeline, &create.options, err);
+            rc = stor_view_options(request, name, args.view_on, args.pipeline,
+                                   args.options.collation, &create.options, err);
         return rc == VD_OK ? make(request, name, &create, err) : rc;
     }
     if (rc == VD_OK)

@@ -47,7 +47,8 @@ static int statement_parse(vd_bson_t statement, delete_args_t *ret_args, vd_erro
     return stor_writes_hint_form(args.hint, err);
 }
 
-int stor_delete_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err)
+int stor_delete_parts(stor_request_t *request, vd_bson_t body, stor_query_parts_t *ret_parts,
+                      vd_error_t *err)
 {
     stor_write_args_t command = {.ordered = true};
     vd_bson_t statement;
@@ -59,7 +60,7 @@ int stor_delete_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t 
     if (rc == VD_OK)
         rc = statement_parse(statement, &args, err);
     if (rc == VD_OK)
-        rc = stor_collation_use(args.collation, err);
+        rc = stor_read_collation(request, body, args.collation, err);
     if (rc == VD_OK)
         *ret_parts = (stor_query_parts_t){.filter = args.query,
                                           .let = command.let,
@@ -101,7 +102,7 @@ static int delete_plan(stor_writes_t *writes, const delete_args_t *args,
     if (spec.multi && request->txn_number >= 0)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Cannot use (or request) retryable writes with limit=0");
-    int rc = stor_collation_use(args->collation, err);
+    int rc = stor_read_collation(request, request->body, args->collation, err);
     if (rc == VD_OK)
         rc = stor_filter_parse(request->arena, args->query, spec.variables, &filter, err);
     if (rc == VD_OK)

@@ -84,7 +84,10 @@ static int explain_query(explain_t *explain, const stor_query_parts_t *parts,
                               !stor_read_hints_index(spec.hint);
         if (explain->fast_count) /* what count would do: it reads no document */
             explain->facts.documents_examined = explain->facts.keys_examined = 0;
-        append_all(explain);
+        rc = stor_explain_trials(explain, err);
+        if (rc == VD_OK)
+            append_all(explain);
+        stor_explain_trials_end(explain);
     }
     if (query != NULL)
         stor_query_release(query);
@@ -102,7 +105,7 @@ static int explain_find(explain_t *explain, vd_error_t *err)
 static int explain_count(explain_t *explain, vd_error_t *err)
 {
     stor_query_parts_t parts = {0};
-    int rc = stor_count_parts(explain->command, &parts, err);
+    int rc = stor_count_parts(explain->request, explain->command, &parts, err);
     explain->top = "COUNT";
     return rc == VD_OK ? explain_query(explain, &parts, NULL, err) : rc;
 }
@@ -112,7 +115,7 @@ static int explain_distinct(explain_t *explain, vd_error_t *err)
     stor_query_parts_t parts = {0};
     vd_slice_t key = VD_SLICE_NULL;
     stor_path_t path;
-    int rc = stor_distinct_parts(explain->command, &parts, &key, err);
+    int rc = stor_distinct_parts(explain->request, explain->command, &parts, &key, err);
     if (rc != VD_OK)
         return rc;
     stor_path_split(explain->request->arena, key, &path);
@@ -130,14 +133,14 @@ static int explain_write(explain_t *explain, const char *top, const stor_query_p
 static int explain_update(explain_t *explain, vd_error_t *err)
 {
     stor_query_parts_t parts = {0};
-    int rc = stor_update_parts(explain->command, &parts, err);
+    int rc = stor_update_parts(explain->request, explain->command, &parts, err);
     return rc == VD_OK ? explain_write(explain, "UPDATE", &parts, err) : rc;
 }
 
 static int explain_delete(explain_t *explain, vd_error_t *err)
 {
     stor_query_parts_t parts = {0};
-    int rc = stor_delete_parts(explain->command, &parts, err);
+    int rc = stor_delete_parts(explain->request, explain->command, &parts, err);
     return rc == VD_OK ? explain_write(explain, "DELETE", &parts, err) : rc;
 }
 
@@ -145,7 +148,7 @@ static int explain_find_and_modify(explain_t *explain, vd_error_t *err)
 {
     stor_query_parts_t parts = {0};
     bool removes = false;
-    int rc = stor_find_and_modify_parts(explain->command, &parts, &removes, err);
+    int rc = stor_find_and_modify_parts(explain->request, explain->command, &parts, &removes, err);
     return rc == VD_OK ? explain_write(explain, removes ? "DELETE" : "UPDATE", &parts, err) : rc;
 }
 
@@ -234,10 +237,13 @@ static int explain_aggregate(explain_t *explain, vd_error_t *err)
             if (behind > 0) /* what the head itself gave */
                 explain->delivered = explain->facts.returned;
         }
-        if (query != NULL && behind == 0)
+        if (query != NULL)
+            rc = stor_explain_trials(explain, err);
+        if (rc == VD_OK && query != NULL && behind == 0)
             append_all(explain);
-        else
+        else if (rc == VD_OK)
             append_stages(explain, pipeline);
+        stor_explain_trials_end(explain);
     }
     if (pipeline != NULL)
         stor_pipeline_release(pipeline);
@@ -262,9 +268,9 @@ static int explain_view(explain_t *explain, bool *ret_is, vd_error_t *err)
     if (vd_slice_is(name, "find"))
         rc = stor_find_parts(request, explain->command, &parts, err);
     else if (vd_slice_is(name, "count"))
-        rc = stor_count_parts(explain->command, &parts, err);
+        rc = stor_count_parts(explain->request, explain->command, &parts, err);
     else if (vd_slice_is(name, "distinct"))
-        rc = stor_distinct_parts(explain->command, &parts, &key, err);
+        rc = stor_distinct_parts(explain->request, explain->command, &parts, &key, err);
     else
         *ret_is = false;
     if (rc != VD_OK || !*ret_is)

@@ -5,9 +5,11 @@
  * each plan has `estimates`, by which it was chosen. */
 #include "veddb-storaged/commands/explain_plan.h"
 
+#include "libcommon/base/clock.h"
 #include "libcommon/base/limits.h"
 #include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/facts.h"
+#include "veddb-storaged/query/collation.h"
 
 typedef enum {
     NODE_TOP,
@@ -223,12 +225,12 @@ static void append_bounds(vd_bb_t *bb, vd_arena_t *arena, const stor_plan_node_t
             bounds->fields[0].items[0].low.type == VD_BSON_STRING)
             name = vd_value_string(bounds->fields[0].items[0].low);
         vd_bb_open_array(bb, name);
-        for (uint32_t k = 0; k < list->count && k < 1000; k++)
-            vd_bb_value(
-                bb, vd_array_name(k, buf),
-                vd_value_from_string(
-                    arena, vd_slice_str(stor_interval_text(
-                               arena, &list->items[turned ? list->count - 1 - k : k], turned))));
+        bool collated = def->collation_spec.len > 0 && !(def->has_wildcard && i == 0);
+        for (uint32_t k = 0; k < list->count && k < 1000; k++) {
+            const stor_interval_t *item = &list->items[turned ? list->count - 1 - k : k];
+            const char *text = stor_interval_text(arena, item, collated, turned);
+            vd_bb_value(bb, vd_array_name(k, buf), vd_value_from_string(arena, vd_slice_str(text)));
+        }
         vd_bb_close(bb);
     }
     vd_bb_close(bb);
@@ -245,6 +247,8 @@ static void append_scan_spec(vd_bb_t *bb, const writer_t *w, const stor_plan_nod
         vd_bb_document(bb, "filter", stor_filter_to_bson(arena, filter));
     vd_bb_document(bb, "keyPattern", def->key);
     vd_bb_string(bb, "indexName", def->name);
+    if (def->collation_spec.len > 0)
+        vd_bb_document(bb, "collation", def->collation_spec);
     vd_bb_bool(bb, "isMultiKey", node->index->multikey != 0);
     vd_bb_begin_document(bb, "multiKeyPaths");
     for (uint32_t i = 0; i < def->field_count && !def->has_wildcard; i++) {
@@ -384,9 +388,15 @@ void stor_explain_planner(vd_bb_t *bb, const stor_explain_t *explain)
     char buf[12];
     vd_bb_begin_document(bb, "queryPlanner");
     vd_bb_string(bb, "namespace", explain->request->ns);
-    vd_bb_bool(bb, "indexFilterSet", false);
+    stor_planner_t *planner = explain->request->storage->planner;
+    vd_bb_bool(bb, "indexFilterSet",
+               planner != NULL && stor_plan_filters_has(stor_planner_filters(planner),
+                                                        explain->spec->collection_id,
+                                                        stor_planner_filter_shape(explain->spec)));
     vd_bb_document(bb, "parsedQuery",
                    stor_filter_to_bson(explain->request->arena, explain->spec->filter));
+    if (stor_collation_spec().len > 0)
+        vd_bb_document(bb, "collation", stor_collation_spec());
     append_hashes(bb, explain);
     vd_bb_bool(bb, "maxIndexedOrSolutionsReached", false);
     vd_bb_bool(bb, "maxIndexedAndSolutionsReached", false);
@@ -401,16 +411,88 @@ void stor_explain_planner(vd_bb_t *bb, const stor_explain_t *explain)
     vd_bb_close(bb);
 }
 
-/* Plans are never tried against each other: what is told of those not chosen is why. */
-static void append_all_plans(vd_bb_t *bb, const stor_explain_t *explain)
+/* ---- trials ---- */
+
+struct stor_trial {
+    stor_query_t *query;
+    uint64_t results, us;
+    bool ended; /* it gave all that it has */
+};
+
+static int trial_run(const stor_explain_t *explain, const stor_plan_t *plan,
+                     struct stor_trial *trial, vd_error_t *err)
+{
+    stor_request_t *request = explain->request;
+    stor_query_spec_t spec = *explain->spec;
+    uint64_t started = vd_monotonic_us();
+    vd_error_t step = VD_ERROR_INIT;
+    vd_bson_t document;
+    spec.trial = plan;
+    spec.works_max = STOR_TRIAL_WORKS_MAX;
+    spec.work = NULL;
+    int rc = stor_query_open(request->arena, request, &spec, &trial->query, err);
+    if (rc != VD_OK)
+        return rc;
+    while (trial->results < STOR_TRIAL_RESULTS_MAX &&
+           (rc = stor_query_next(trial->query, request, &document, &step)) == VD_OK)
+        trial->results++;
+    stor_query_release(trial->query);
+    trial->us = vd_monotonic_us() - started;
+    trial->ended = rc == VD_ERR_NOT_FOUND;
+    /* An index that went meanwhile, or a sort that needs the disk, ends the trial, too. */
+    if (rc == VD_OK || rc == VD_ERR_NOT_FOUND || rc == VD_ERR_FULL ||
+        rc == VD_ERR_QUERY_PLAN_KILLED || rc == VD_ERR_QUERY_EXCEEDED_MEMORY_LIMIT_NO_DISK_USE)
+        return VD_OK;
+    vd_error_copy(&step, err);
+    return rc;
+}
+
+int stor_explain_trials(stor_explain_t *explain, vd_error_t *err)
 {
     const stor_plans_t *rejected = explain->facts.rejected;
+    if (explain->verbosity != STOR_EXPLAIN_ALL_PLANS || rejected->count == 0 ||
+        explain->fast_count || explain->spec->collection_id == 0)
+        return VD_OK;
+    struct stor_trial *trials =
+        VD_ARENA_ARRAY(explain->request->arena, struct stor_trial, rejected->count + 1);
+    memset(trials, 0, (rejected->count + 1) * sizeof *trials);
+    explain->trials = trials;
+    int rc = VD_OK;
+    for (uint32_t i = 0; rc == VD_OK && i < rejected->count + 1; i++) {
+        explain->trial_count = i + 1;
+        rc = trial_run(explain, i == 0 ? explain->facts.plan : rejected->items[i - 1], &trials[i],
+                       err);
+    }
+    return rc;
+}
+
+void stor_explain_trials_end(stor_explain_t *explain)
+{
+    for (uint32_t i = 0; i < explain->trial_count; i++) {
+        stor_query_t *query = explain->trials[i].query;
+        stor_query_close(&query);
+    }
+    explain->trial_count = 0;
+}
+
+static void append_all_plans(vd_bb_t *bb, const stor_explain_t *explain)
+{
     char buf[12];
     vd_bb_begin_array(bb, "allPlansExecution");
-    for (uint32_t i = 0; i < rejected->count && !explain->fast_count; i++) {
+    for (uint32_t i = 0; i < explain->trial_count; i++) {
+        const struct stor_trial *trial = &explain->trials[i];
+        stor_explain_t as = *explain; /* the trial as if it had been the query */
+        as.query = trial->query;
+        stor_query_facts(trial->query, &as.facts);
+        as.delivered = trial->results;
         vd_bb_open_document(bb, vd_array_name(i, buf));
-        vd_bb_bool(bb, "executed", false);
-        append_plan(bb, explain, rejected->items[i], VD_SLICE_LIT("executionStages"), false);
+        stor_facts_number(bb, "nReturned", explain->top != NULL ? 0 : (int64_t)trial->results);
+        stor_facts_number(bb, "executionTimeMillisEstimate", (int64_t)(trial->us / 1000));
+        stor_facts_number(bb, "totalKeysExamined", (int64_t)as.facts.keys_examined);
+        stor_facts_number(bb, "totalDocsExamined", (int64_t)as.facts.documents_examined);
+        vd_bb_bool(bb, "isEOF", trial->ended);
+        append_estimates(bb, as.facts.plan);
+        append_plan(bb, &as, as.facts.plan, VD_SLICE_LIT("executionStages"), true);
         vd_bb_close(bb);
     }
     vd_bb_close(bb);

@@ -51,7 +51,7 @@ static int find_args(stor_request_t *request, vd_bson_t body, find_args_t *args,
     if (rc == VD_OK)
         rc = stor_request_collection_name(request, &args->collection, err);
     if (rc == VD_OK)
-        rc = stor_collation_use(args->collation, err);
+        rc = stor_read_collation(request, body, args->collation, err);
     if (rc == VD_OK && args->await_data && !args->tailable)
         rc = vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
                           "Cannot set 'awaitData' without also setting 'tailable'");

@@ -82,13 +82,13 @@ static int modify_args(vd_bson_t body, modify_args_t *ret_args, vd_error_t *err)
     return rc == VD_OK ? args_check(ret_args, err) : rc;
 }
 
-int stor_find_and_modify_parts(vd_bson_t body, stor_query_parts_t *ret_parts, bool *ret_remove,
-                               vd_error_t *err)
+int stor_find_and_modify_parts(stor_request_t *request, vd_bson_t body,
+                               stor_query_parts_t *ret_parts, bool *ret_remove, vd_error_t *err)
 {
     modify_args_t args;
     int rc = modify_args(body, &args, err);
     if (rc == VD_OK)
-        rc = stor_collation_use(args.update.collation, err);
+        rc = stor_read_collation(request, body, args.update.collation, err);
     if (rc != VD_OK)
         return rc;
     *ret_parts = (stor_query_parts_t){.filter = args.update.query,
@@ -257,7 +257,7 @@ static int remove_plan(modify_t *modify, vd_error_t *err)
     const stor_update_args_t *args = &modify->args->update;
     stor_update_plan_t *plan = &modify->plan;
     stor_filter_t *filter;
-    int rc = stor_collation_use(args->collation, err);
+    int rc = stor_read_collation(request, request->body, args->collation, err);
     if (rc == VD_OK)
         rc = stor_filter_parse(request->arena, args->query, &request->variables, &filter, err);
     if (rc == VD_OK)

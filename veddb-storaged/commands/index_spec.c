@@ -282,9 +282,15 @@ static int whole_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
 
 /* ---- the index on _id ---- */
 
-static int id_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
+static bool same_document(vd_bson_t a, vd_bson_t b)
 {
-    vd_bson_t key = vd_value_document(vd_bson_get(spec, "key"));
+    return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+/* of: the collection's. */
+static int id_check(stor_request_t *request, vd_bson_t spec, vd_bson_t of, vd_error_t *err)
+{
+    vd_bson_t key = vd_value_document(vd_bson_get(spec, "key")), whole;
     vd_value_t collation = vd_bson_get(spec, "collation");
     vd_bson_iter_t iter;
     if (!stor_index_is_id_key(key))
@@ -300,9 +306,15 @@ static int id_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
                                 "Specification: %s",
                                 field->name, text_of(request, spec));
     }
-    return collation.type == VD_BSON_OBJECT
-               ? stor_collation_simple_only(vd_value_document(collation), "an index", err)
-               : VD_OK;
+    if (collation.type != VD_BSON_OBJECT)
+        return VD_OK;
+    int rc = stor_collation_whole(request->arena, vd_value_document(collation), &whole, err);
+    return rc != VD_OK || same_document(whole, of)
+               ? rc
+               : vd_error_set(err, VD_ERR_BAD_VALUE,
+                              "The _id index must have the same collation as the collection. Index "
+                              "collation: %s, collection collation: %s",
+                              text_of(request, whole), text_of(request, of));
 }
 
 /* ---- the others ---- */
@@ -348,7 +360,8 @@ static int kind_check(stor_request_t *request, vd_bson_t spec, vd_error_t *err)
         }
     }
     if (collation.type == VD_BSON_OBJECT) {
-        int rc = stor_collation_simple_only(vd_value_document(collation), "an index", err);
+        vd_bson_t whole;
+        int rc = stor_collation_whole(request->arena, vd_value_document(collation), &whole, err);
         if (rc != VD_OK)
             return rc;
     }
@@ -421,7 +434,7 @@ static int definition_check(stor_request_t *request, vd_bson_t spec, vd_error_t 
 }
 
 int stor_index_spec_check(stor_request_t *request, vd_bson_t spec, bool ignore_unknown,
-                          bool *ret_is_id, vd_error_t *err)
+                          vd_bson_t collation, bool *ret_is_id, vd_error_t *err)
 {
     vd_error_t step = VD_ERROR_INIT;
     int rc = fields_check(request, spec, ignore_unknown, &step);
@@ -434,7 +447,7 @@ int stor_index_spec_check(stor_request_t *request, vd_bson_t spec, bool ignore_u
     vd_slice_t name = vd_value_string(vd_bson_get(spec, "name"));
     *ret_is_id = means_id_key(key);
     if (*ret_is_id)
-        return id_check(request, spec, err);
+        return id_check(request, spec, collation, err);
     if (vd_slice_is(name, "*"))
         return vd_error_set(err, VD_ERR_BAD_VALUE, "The index name '*' is not valid.");
     if (vd_slice_is(name, "_id_"))
@@ -445,9 +458,10 @@ int stor_index_spec_check(stor_request_t *request, vd_bson_t spec, bool ignore_u
     return definition_check(request, spec, err);
 }
 
-int stor_index_spec_normalise(stor_request_t *request, vd_bson_t spec, vd_bson_t *ret_spec,
-                              vd_error_t *err)
+int stor_index_spec_normalise(stor_request_t *request, vd_bson_t spec, vd_bson_t collation,
+                              vd_bson_t *ret_spec, vd_error_t *err)
 {
+    vd_value_t own = vd_bson_get(spec, "collation");
     static const char *const gone[] = {"v",         "key",           "name",
                                        "ns",        "background",    "dropDups",
                                        "collation", "storageEngine", "clustered"};
@@ -472,6 +486,13 @@ int stor_index_spec_normalise(stor_request_t *request, vd_bson_t spec, vd_bson_t
             value = vd_value_from_int32(request->arena, (int32_t)vd_value_as_double(iter.value));
         vd_bb_value(bb, iter.name, value);
     }
+    if (own.type == VD_BSON_OBJECT) {
+        int rc = stor_collation_whole(request->arena, vd_value_document(own), &collation, err);
+        if (rc != VD_OK)
+            return rc;
+    }
+    if (collation.len > 0)
+        vd_bb_document(bb, "collation", collation);
     return vd_bb_finish(bb, ret_spec, err);
 }
 
@@ -487,7 +508,8 @@ static bool same_signature(vd_bson_t a, vd_bson_t b)
     return stor_index_same_key(vd_value_document(vd_bson_get(a, "key")),
                                vd_value_document(vd_bson_get(b, "key"))) &&
            same_field(a, b, "unique") && same_field(a, b, "sparse") &&
-           same_field(a, b, "partialFilterExpression") && same_field(a, b, "wildcardProjection");
+           same_field(a, b, "partialFilterExpression") && same_field(a, b, "wildcardProjection") &&
+           same_field(a, b, "collation");
 }
 
 int stor_index_spec_conflict(stor_request_t *request, vd_bson_t wanted, vd_bson_t existing,

@@ -8,6 +8,7 @@
 #include "veddb-storaged/facts.h"
 #include "veddb-storaged/index/build.h"
 #include "veddb-storaged/index/index_private.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/transactions.h"
 
 #include <time.h>
@@ -60,8 +61,8 @@ typedef struct {
     uint32_t count;
 } wanted_t;
 
-static int specs_check(stor_request_t *request, const create_args_t *args, wanted_t *wanted,
-                       vd_error_t *err)
+static int specs_check(stor_request_t *request, const create_args_t *args, vd_bson_t collation,
+                       wanted_t *wanted, vd_error_t *err)
 {
     vd_bson_iter_t iter;
     int rc = VD_OK;
@@ -76,14 +77,15 @@ static int specs_check(stor_request_t *request, const create_args_t *args, wante
                                 VD_SLICE_FMT(iter.name), vd_bson_type_name(iter.value.type));
         bool is_id;
         vd_bson_t spec = vd_value_document(iter.value);
-        rc = stor_index_spec_check(request, spec, args->ignore_unknown, &is_id, err);
+        rc = stor_index_spec_check(request, spec, args->ignore_unknown, collation, &is_id, err);
         if (rc != VD_OK || is_id)
             continue;
         if (wanted->count == STOR_INDEXES_MAX - 1)
             return vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
                                 "add index fails, too many indexes for %.*s",
                                 VD_SLICE_FMT(request->ns));
-        rc = stor_index_spec_normalise(request, spec, &wanted->specs[wanted->count++], err);
+        rc = stor_index_spec_normalise(request, spec, collation, &wanted->specs[wanted->count++],
+                                       err);
     }
     return rc;
 }
@@ -123,7 +125,7 @@ static int missing_find(stor_request_t *request, const stor_collection_t *collec
 
 static uint32_t ready_count(const stor_collection_t *collection)
 {
-    uint32_t count = 1;
+    uint32_t count = stor_index_set_has_id(collection->indexes) ? 0 : 1;
     for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++)
         count += atomic_load(&collection->indexes->items[i]->state) == STOR_INDEX_READY;
     return count;
@@ -212,10 +214,23 @@ static int create_all(stor_request_t *request, vd_slice_t name, const wanted_t *
     }
 }
 
+/* Of the collection, as indexes take it that name none. */
+static int default_collation(stor_request_t *request, vd_slice_t name, vd_bson_t *ret_collation,
+                             vd_error_t *err)
+{
+    int rc = stor_catalog_collation_use(request, request->db, name, VD_BSON_NONE, err);
+    vd_bson_t spec = stor_collation_spec();
+    if (rc == VD_OK && spec.len > 0)
+        *ret_collation = (vd_bson_t){vd_arena_copy(request->arena, spec.data, spec.len), spec.len};
+    stor_collation_end();
+    return rc;
+}
+
 int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
 {
     create_args_t args = {0};
     vd_slice_t name;
+    vd_bson_t collation = VD_BSON_NONE;
     wanted_t wanted = {.count = 0};
     created_t what = {0};
     int rc = stor_args_parse(request->body, "createIndexes", true, create_table,
@@ -225,7 +240,9 @@ int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_name_check_writable(request->db, name, stor_request_internal(request), err);
     if (rc == VD_OK)
-        rc = specs_check(request, &args, &wanted, err);
+        rc = default_collation(request, name, &collation, err);
+    if (rc == VD_OK)
+        rc = specs_check(request, &args, collation, &wanted, err);
     if (rc == VD_OK)
         rc = quorum_check(args.commit_quorum, err);
     if (rc == VD_OK)
@@ -339,7 +356,8 @@ static int drop_choose(stor_request_t *request, const stor_collection_t *collect
     if (!vd_slice_is(name, "*"))
         return drop_name(collection, name, going, err);
     for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++)
-        going_add(going, collection->indexes->items[i]);
+        if (!stor_index_is_of_id(collection->indexes->items[i]->def))
+            going_add(going, collection->indexes->items[i]);
     return VD_OK;
 }
 
@@ -445,10 +463,10 @@ int stor_command_list_indexes(stor_request_t *request, vd_error_t *err)
                             VD_SLICE_FMT(request->ns));
     vd_arena_t *arena = vd_arena_create();
     vd_bson_t *documents = VD_ARENA_ARRAY(arena, vd_bson_t, STOR_INDEXES_MAX + 1);
-    uint32_t count = 1;
+    uint32_t count = stor_index_set_has_id(collection->indexes) ? 0 : 1;
     vd_bb_t bb;
     vd_bb_init_arena(&bb, arena, 1024);
-    stor_facts_id_index(&bb);
+    stor_facts_id_index(&bb, VD_BSON_NONE);
     rc = vd_bb_finish(&bb, &documents[0], err);
     for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++) {
         const stor_index_t *index = collection->indexes->items[i];

@@ -117,7 +117,9 @@ static void append_collection(vd_bb_t *bb, const stor_collection_info_t *info, b
     vd_bb_binary(bb, "uuid", 4, vd_slice(info->uuid, 16));
     vd_bb_close(bb);
     vd_bb_begin_document(bb, "idIndex");
-    stor_facts_id_index(bb);
+    vd_value_t collation = vd_bson_get(info->options, "collation");
+    stor_facts_id_index(bb, collation.type == VD_BSON_OBJECT ? vd_value_document(collation)
+                                                             : VD_BSON_NONE);
     vd_bb_close(bb);
 }
 

@@ -74,6 +74,16 @@ int stor_read_hint(vd_value_t hint, int8_t *ret_natural, vd_error_t *err)
     return VD_OK;
 }
 
+int stor_read_collation(stor_request_t *request, vd_bson_t command, vd_bson_t given,
+                        vd_error_t *err)
+{
+    vd_slice_t name;
+    vd_value_t value;
+    bool named = vd_bson_first(command, &name, &value) && value.type == VD_BSON_STRING;
+    return stor_catalog_collation_use(request, request->db,
+                                      named ? vd_value_string(value) : VD_SLICE_NULL, given, err);
+}
+
 bool stor_read_hints_index(vd_value_t hint)
 {
     vd_slice_t name;

@@ -37,15 +37,20 @@ VD_MUST_CHECK int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *p
 /* The form of a hint; whether there is such an index the planner tells. *ret_natural: the direction
  * of {$natural: ±1}, else 0. */
 VD_MUST_CHECK int stor_read_hint(vd_value_t hint, int8_t *ret_natural, vd_error_t *err);
+/* The collation that a command names, or the default of the collection that is its first value. */
+VD_MUST_CHECK int stor_read_collation(stor_request_t *request, vd_bson_t command, vd_bson_t given,
+                                      vd_error_t *err);
 /* The hint names an index other than that on _id. */
 bool stor_read_hints_index(vd_value_t hint);
 
 /* The arguments of a find, count or distinct as parts; explain reads them too. body borrows. */
 VD_MUST_CHECK int stor_find_parts(stor_request_t *request, vd_bson_t body,
                                   stor_query_parts_t *ret_parts, vd_error_t *err);
-VD_MUST_CHECK int stor_count_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err);
-VD_MUST_CHECK int stor_distinct_parts(vd_bson_t body, stor_query_parts_t *ret_parts,
-                                      vd_slice_t *ret_key, vd_error_t *err);
+VD_MUST_CHECK int stor_count_parts(stor_request_t *request, vd_bson_t body,
+                                   stor_query_parts_t *ret_parts, vd_error_t *err);
+VD_MUST_CHECK int stor_distinct_parts(stor_request_t *request, vd_bson_t body,
+                                      stor_query_parts_t *ret_parts, vd_slice_t *ret_key,
+                                      vd_error_t *err);
 /* Makes the spec one for the distinct values of a path (which must live as long). */
 void stor_distinct_spec(vd_arena_t *arena, const stor_path_t *path, stor_query_spec_t *spec);
 

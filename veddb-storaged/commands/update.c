@@ -46,7 +46,8 @@ static int statement_parse(vd_bson_t statement, stor_update_args_t *ret_args, vd
     return rc;
 }
 
-int stor_update_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err)
+int stor_update_parts(stor_request_t *request, vd_bson_t body, stor_query_parts_t *ret_parts,
+                      vd_error_t *err)
 {
     stor_write_args_t command = {.ordered = true};
     vd_bson_t statement;
@@ -58,7 +59,7 @@ int stor_update_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t 
     if (rc == VD_OK)
         rc = statement_parse(statement, &args, err);
     if (rc == VD_OK)
-        rc = stor_collation_use(args.collation, err);
+        rc = stor_read_collation(request, body, args.collation, err);
     if (rc == VD_OK)
         *ret_parts = (stor_query_parts_t){.filter = args.query,
                                           .let = command.let,
@@ -110,7 +111,7 @@ int stor_update_prepare(stor_writes_t *writes, const stor_update_args_t *args,
     if (args->multi && request->txn_number >= 0)
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Cannot use (or request) retryable writes with multi=true");
-    int rc = stor_collation_use(args->collation, err);
+    int rc = stor_read_collation(request, request->body, args->collation, err);
     if (rc == VD_OK)
         rc = constants_read(request, args, &variables, err);
     if (rc != VD_OK)

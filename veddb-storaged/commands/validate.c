@@ -291,24 +291,28 @@ static void append_validate(const validate_t *validate)
     }
     const stor_validate_indexes_t *indexes = &validate->indexes;
     const stor_index_set_t *set = validate->collection->indexes;
-    int32_t ready = 1;
+    bool plain = !stor_index_set_has_id(set); /* the table itself is the index on _id */
+    int32_t ready = plain;
     for (uint32_t i = 0; set != NULL && i < set->count; i++)
         ready += atomic_load(&set->items[i]->state) == STOR_INDEX_READY;
     vd_bb_int32(bb, "nIndexes", ready);
     vd_bb_begin_document(bb, "keysPerIndex");
-    if (!validate->args.metadata)
+    if (!validate->args.metadata && plain)
         stor_facts_number(bb, "_id_", validate->records);
     for (uint32_t i = 0; !validate->args.metadata && i < indexes->count; i++)
         vd_bb_value(bb, indexes->items[i].name,
                     vd_value_from_int64(validate->request->arena, indexes->items[i].entries));
     vd_bb_close(bb);
     vd_bb_begin_document(bb, "indexDetails");
-    vd_bb_begin_document(bb, "_id_");
-    vd_bb_bool(bb, "valid", validate->index_valid);
-    vd_bb_close(bb);
+    if (plain) {
+        vd_bb_begin_document(bb, "_id_");
+        vd_bb_bool(bb, "valid", validate->index_valid);
+        vd_bb_close(bb);
+    }
     for (uint32_t i = 0; i < indexes->count; i++) {
+        bool of_id = i == 0 && !plain;
         vd_bb_open_document(bb, indexes->items[i].name);
-        vd_bb_bool(bb, "valid", indexes->items[i].valid);
+        vd_bb_bool(bb, "valid", indexes->items[i].valid && (!of_id || validate->index_valid));
         vd_bb_close(bb);
     }
     vd_bb_close(bb);

@@ -4,6 +4,7 @@
 #include "libcommon/base/limits.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/query/collation.h"
 
 bool stor_view_is(stor_request_t *request, vd_slice_t name)
 {
@@ -11,7 +12,7 @@ bool stor_view_is(stor_request_t *request, vd_slice_t name)
     vd_bson_t stages;
     vd_arena_mark_t mark = vd_arena_mark(request->arena);
     bool view = stor_catalog_view(request->storage->catalog, request->arena, request->db, name, &on,
-                                  &stages);
+                                  &stages, NULL);
     vd_arena_rewind(request->arena, mark);
     return view;
 }
@@ -21,6 +22,7 @@ bool stor_view_is(stor_request_t *request, vd_slice_t name)
 typedef struct {
     stor_request_t *request;
     vd_slice_t name; /* of the view that is made */
+    vd_bson_t collation;
     uint32_t depth;
 } walk_t;
 
@@ -30,13 +32,20 @@ static int walk(void *context, vd_slice_t name, uint32_t depth, vd_error_t *err)
     (void)depth; /* of pipelines; the walk counts views */
     walk_t *w = context;
     vd_slice_t on;
-    vd_bson_t stages;
+    vd_bson_t stages, collation = VD_BSON_NONE;
     if (vd_slice_equal(name, w->name))
         return vd_error_set(err, VD_ERR_GRAPH_CONTAINS_CYCLE, "View cycle detected: %.*s.%.*s",
                             VD_SLICE_FMT(w->request->db), VD_SLICE_FMT(name));
     if (!stor_catalog_view(w->request->storage->catalog, w->request->arena, w->request->db, name,
-                           &on, &stages))
+                           &on, &stages, &collation))
         return VD_OK;
+    if (collation.len != w->collation.len ||
+        (collation.len > 0 && memcmp(collation.data, w->collation.data, collation.len) != 0))
+        return vd_error_set(err, VD_ERR_LOCATION(167),
+                            "View %.*s.%.*s has a collation that does not match the collation of "
+                            "view %.*s.%.*s.",
+                            VD_SLICE_FMT(w->request->db), VD_SLICE_FMT(w->name),
+                            VD_SLICE_FMT(w->request->db), VD_SLICE_FMT(name));
     if (++w->depth >= STOR_SUB_DEPTH_MAX)
         return vd_error_set(err, VD_ERR_VIEW_DEPTH_LIMIT_EXCEEDED,
                             "View depth limit exceeded; maximum depth: %d", STOR_SUB_DEPTH_MAX);
@@ -81,10 +90,10 @@ static int definition_check(stor_request_t *request, vd_slice_t on, vd_bson_t pi
 }
 
 int stor_view_options(stor_request_t *request, vd_slice_t name, vd_slice_t on, vd_bson_t pipeline,
-                      vd_bson_t *ret_options, vd_error_t *err)
+                      vd_bson_t collation, vd_bson_t *ret_options, vd_error_t *err)
 {
     static const uint8_t none[5] = {5, 0, 0, 0, 0};
-    walk_t w = {.request = request, .name = name};
+    walk_t w = {.request = request, .name = name, .collation = collation};
     vd_bb_t bb;
     if (pipeline.data == NULL)
         pipeline = (vd_bson_t){none, sizeof none};
@@ -104,18 +113,23 @@ int stor_view_options(stor_request_t *request, vd_slice_t name, vd_slice_t on, v
     vd_bb_init_arena(&bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
     vd_bb_string(&bb, "viewOn", on);
     vd_bb_array(&bb, "pipeline", pipeline);
+    if (collation.len > 0)
+        vd_bb_document(&bb, "collation", collation);
     return vd_bb_finish(&bb, ret_options, err);
 }
 
 bool stor_view_same(stor_request_t *request, vd_slice_t name, vd_bson_t options)
 {
     vd_slice_t on;
-    vd_bson_t stages;
+    vd_bson_t stages, own = VD_BSON_NONE;
     vd_value_t wanted_on = vd_bson_get(options, "viewOn"),
-               wanted = vd_bson_get(options, "pipeline");
+               wanted = vd_bson_get(options, "pipeline"),
+               collation = vd_bson_get(options, "collation");
     return wanted_on.type == VD_BSON_STRING && wanted.type == VD_BSON_ARRAY &&
            stor_catalog_view(request->storage->catalog, request->arena, request->db, name, &on,
-                             &stages) &&
+                             &stages, &own) &&
+           own.len == collation.len &&
+           (own.len == 0 || memcmp(own.data, collation.data, own.len) == 0) &&
            vd_slice_equal(on, vd_value_string(wanted_on)) && stages.len == wanted.len &&
            memcmp(stages.data, wanted.data, stages.len) == 0;
 }
@@ -162,6 +176,8 @@ int stor_view_command(stor_request_t *request, vd_slice_t name, const stor_query
         vd_bb_value(bb, VD_SLICE_LIT("hint"), parts->hint);
     if (!vd_bson_is_empty(parts->let))
         vd_bb_document(bb, "let", parts->let);
+    if (stor_collation_spec().len > 0) /* the view's */
+        vd_bb_document(bb, "collation", stor_collation_spec());
     return vd_bb_finish(bb, ret_command, err);
 }
 

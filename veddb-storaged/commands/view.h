@@ -9,9 +9,11 @@
 
 bool stor_view_is(stor_request_t *request, vd_slice_t name);
 /* Options of a view, checked: stages that parse and do not write (167), no cycle (5), not too deep
- * (165). pipeline may be NONE. */
+ * (165), of the collation that the views below it have (167). pipeline may be NONE; collation:
+ * whole, NONE = simple. */
 VD_MUST_CHECK int stor_view_options(stor_request_t *request, vd_slice_t name, vd_slice_t on,
-                                    vd_bson_t pipeline, vd_bson_t *ret_options, vd_error_t *err);
+                                    vd_bson_t pipeline, vd_bson_t collation, vd_bson_t *ret_options,
+                                    vd_error_t *err);
 /* The view is there with these options. */
 bool stor_view_same(stor_request_t *request, vd_slice_t name, vd_bson_t options);
 /* A read as an aggregate command. batch_size < 0: not given. */

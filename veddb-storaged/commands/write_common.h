@@ -231,10 +231,13 @@ bool stor_update_search_again(const stor_update_plan_t *plan, int rc, uint32_t t
                               const vd_error_t *err);
 
 /* ---- for explain ---- */
-VD_MUST_CHECK int stor_update_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err);
-VD_MUST_CHECK int stor_delete_parts(vd_bson_t body, stor_query_parts_t *ret_parts, vd_error_t *err);
-VD_MUST_CHECK int stor_find_and_modify_parts(vd_bson_t body, stor_query_parts_t *ret_parts,
-                                             bool *ret_remove, vd_error_t *err);
+VD_MUST_CHECK int stor_update_parts(stor_request_t *request, vd_bson_t body,
+                                    stor_query_parts_t *ret_parts, vd_error_t *err);
+VD_MUST_CHECK int stor_delete_parts(stor_request_t *request, vd_bson_t body,
+                                    stor_query_parts_t *ret_parts, vd_error_t *err);
+VD_MUST_CHECK int stor_find_and_modify_parts(stor_request_t *request, vd_bson_t body,
+                                             stor_query_parts_t *ret_parts, bool *ret_remove,
+                                             vd_error_t *err);
 /* The first statement of a command that is explained: there must be just one. */
 VD_MUST_CHECK int stor_writes_only_statement(vd_bson_t list, vd_bson_t *ret_statement,
                                              vd_error_t *err);

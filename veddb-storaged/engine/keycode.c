@@ -2,7 +2,8 @@
  * keycode.h.
  *
  * A key is one type byte, then the payload:
- *   string, symbol, code  bytes, 00 written as 00 FF, end 00 00
+ *   string, symbol, code  bytes, 00 written as 00 FF, end 00 00; under a collation, of strings and
+ *                         symbols: the sort key, end 00 00
  *   object                per element: the rank of its type, name 00, its key; end 00
  *   array                 per element its key; end 00
  *   binary                length (one byte, or FF and four), subtype, bytes
@@ -87,6 +88,7 @@ enum {
 typedef struct {
     size_t len; /* of the whole key; only the first PREFIX_BYTES are kept */
     EVP_MD_CTX *digest;
+    const vd_collation_t *collation; /* NULL: strings as bytes */
     int rc;
     uint8_t bytes[PREFIX_BYTES];
 } writer_t;
@@ -149,6 +151,23 @@ static void put_text(writer_t *w, vd_slice_t s)
         s = vd_slice(s.data + n, s.len - n);
     }
     put(w, s.data, s.len);
+    put(w, "\0", 2);
+}
+
+static void put_sort_key(void *context, const void *data, size_t len)
+{
+    put(context, data, len);
+}
+
+static void put_string(writer_t *w, vd_slice_t s)
+{
+    if (w->collation == NULL) {
+        put_text(w, s);
+        return;
+    }
+    int rc = w->collation->sort_key(w->collation, s, put_sort_key, w);
+    if (w->rc == VD_OK)
+        w->rc = rc;
     put(w, "\0", 2);
 }
 
@@ -374,7 +393,7 @@ static void put_value(writer_t *w, vd_value_t v, unsigned depth)
     case VD_BSON_STRING:
     case VD_BSON_SYMBOL:
         put_u8(w, KEY_STRING);
-        put_text(w, vd_value_string(v));
+        put_string(w, vd_value_string(v));
         break;
     case VD_BSON_CODE:
         put_u8(w, KEY_CODE);
@@ -440,6 +459,12 @@ static int append(vd_buf_t *buf, const uint8_t *key, size_t len, bool descending
 int stor_keycode_append(vd_buf_t *buf, vd_value_t value, bool descending, bool *ret_exact,
                         vd_error_t *err)
 {
+    return stor_keycode_append_collated(buf, value, descending, NULL, ret_exact, err);
+}
+
+int stor_keycode_append_collated(vd_buf_t *buf, vd_value_t value, bool descending,
+                                 const vd_collation_t *collation, bool *ret_exact, vd_error_t *err)
+{
     VD_ASSERT(buf != NULL);
     VD_ASSERT(ret_exact != NULL);
     if (value.type == VD_BSON_OBJECTID) { /* the usual _id */
@@ -454,7 +479,7 @@ int stor_keycode_append(vd_buf_t *buf, vd_value_t value, bool descending, bool *
         *ret_exact = true;
         return append(buf, key, number_key(&n, key), descending, err);
     }
-    if (value.type == VD_BSON_STRING) {
+    if (value.type == VD_BSON_STRING && collation == NULL) {
         vd_slice_t text = vd_value_string(value);
         uint8_t key[1 + SHORT_TEXT_MAX + 2] = {KEY_STRING};
         if (text.len <= SHORT_TEXT_MAX && memchr(text.data, 0, text.len) == NULL) {
@@ -468,6 +493,7 @@ int stor_keycode_append(vd_buf_t *buf, vd_value_t value, bool descending, bool *
     writer_t w;
     w.len = 0;
     w.digest = NULL;
+    w.collation = collation;
     w.rc = VD_OK;
     put_value(&w, value, 0);
     uint8_t hash[HASH_BYTES];
@@ -482,7 +508,7 @@ int stor_keycode_append(vd_buf_t *buf, vd_value_t value, bool descending, bool *
     if (rc == VD_ERR_OVERFLOW)
         return vd_error_set(err, rc, "a key can't be nested deeper than %d levels", DEPTH_MAX);
     if (rc != VD_OK)
-        return vd_error_set(err, rc, "SHA-256 of a long key failed");
+        return vd_error_set(err, rc, "making a key failed");
     rc = append(buf, w.bytes, exact ? w.len : PREFIX_BYTES, descending, err);
     if (rc == VD_OK && !exact)
         rc = append(buf, hash, sizeof hash, descending, err);

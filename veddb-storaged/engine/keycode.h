@@ -8,13 +8,19 @@
  * Threads: any; pure. */
 #pragma once
 #include "libcommon/base/buf.h"
-#include "libcommon/bson/view.h"
+#include "libcommon/bson/compare.h"
 
 /* Appends the key of one value. descending: all bytes complemented. *ret_exact false when it was
  * cut. Self-delimiting, so keys of several values can be joined. Refuses nothing: which types may
  * be a key is the caller's matter (arrays and regexes have keys too: they sort). */
 VD_MUST_CHECK int stor_keycode_append(vd_buf_t *buf, vd_value_t value, bool descending,
                                       bool *ret_exact, vd_error_t *err);
+/* The same under a collation (NULL: bytes): strings, also inside objects and arrays, stand as its
+ * sort keys, so that keys are equal and sort as the values do under it. The strings can't be had
+ * back: decoding gives the sort keys. Names of fields stay as they are. */
+VD_MUST_CHECK int stor_keycode_append_collated(vd_buf_t *buf, vd_value_t value, bool descending,
+                                               const vd_collation_t *collation, bool *ret_exact,
+                                               vd_error_t *err);
 /* Appends what is needed beside the key to restore the value exactly (number types, -0.0, decimal
  * exponents, NaN payload is normalised): "type bits". */
 VD_MUST_CHECK int stor_keycode_append_type_bits(vd_buf_t *buf, vd_value_t value, vd_error_t *err);

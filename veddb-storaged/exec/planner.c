@@ -5,31 +5,20 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/bson/compare.h"
+#include "veddb-storaged/exec/sampling.h"
 #include "veddb-storaged/local/local.h"
 
 #include <stdio.h>
+#include <time.h>
 
 #define BUCKETS           256
-#define SAMPLE_FROM       128   /* documents: dives tell all about fewer */
-#define EVENLY_MAX        20000 /* records that are walked to take a sample of them */
+#define SAMPLE_FROM       128 /* documents: dives tell all about fewer */
 #define SAMPLE_AGE_MAX_MS (600 * 1000)
 #define CACHE_WORKS_MAX   2000 /* a query that reads more can well afford to be planned */
 #define CACHE_SLACK       200
 #define LIMIT_WORSE       4 /* times what a plan hoped to read for a few results */
 #define LIMIT_SLACK       500
 #define SUMMARY_BYTES     160
-
-/* Statistics of one collection; never change. */
-typedef struct {
-    atomic_int references;
-    vd_arena_t *arena;
-    int64_t documents; /* when they were taken */
-    uint64_t taken_ms;
-    stor_document_sample_t sample;
-    uint32_t index_count;
-    uint64_t index_ids[64];
-    stor_key_sample_t indexes[64];
-} statistics_t;
 
 typedef struct {
     stor_plan_cache_entry_t entry;
@@ -38,14 +27,16 @@ typedef struct {
 
 typedef struct record {
     struct record *next;
-    uint64_t collection_id, set; /* of indexes, as a hash */
-    statistics_t *statistics;    /* NULL = none */
-    bool sampling;               /* somebody takes them now */
+    uint64_t collection_id, set;   /* of indexes, as a hash */
+    stor_statistics_t *statistics; /* NULL = none */
+    bool sampling;                 /* somebody takes them now */
     uint32_t cached_count;
     cached_t *cached;
 } record_t;
 
 struct stor_planner {
+    stor_plan_filters_t *filters;
+    atomic_bool refreshed; /* somebody does it in the background */
     pthread_mutex_t lock;
     uint32_t count;
     record_t *buckets[BUCKETS];
@@ -57,17 +48,8 @@ stor_planner_t *stor_planner_create(void)
 {
     stor_planner_t *planner = vd_xalloc(sizeof *planner);
     (void)pthread_mutex_init(&planner->lock, NULL);
+    planner->filters = stor_plan_filters_create();
     return planner;
-}
-
-static void statistics_unreference(statistics_t **statistics_p)
-{
-    statistics_t *statistics = *statistics_p;
-    *statistics_p = NULL;
-    if (statistics == NULL || atomic_fetch_sub(&statistics->references, 1) > 1)
-        return;
-    vd_arena_destroy(&statistics->arena);
-    vd_free(statistics);
 }
 
 static void forget_all(stor_planner_t *planner)
@@ -76,7 +58,7 @@ static void forget_all(stor_planner_t *planner)
         record_t *next;
         for (record_t *record = planner->buckets[i]; record != NULL; record = next) {
             next = record->next;
-            statistics_unreference(&record->statistics);
+            stor_statistics_unreference(&record->statistics);
             vd_free(record->cached);
             vd_free(record);
         }
@@ -91,6 +73,7 @@ void stor_planner_destroy(stor_planner_t **planner_p)
     if (planner == NULL)
         return;
     forget_all(planner);
+    stor_plan_filters_destroy(&planner->filters);
     (void)pthread_mutex_destroy(&planner->lock);
     vd_free(planner);
     *planner_p = NULL;
@@ -115,178 +98,169 @@ static record_t *record_of(stor_planner_t *planner, uint64_t collection_id, bool
     return record;
 }
 
-/* ---- samples ---- */
+/* ---- statistics ---- */
 
-typedef struct {
-    vd_arena_t *arena;
-    const stor_index_def_t *def;
-    vd_slice_t *keys;
-    vd_bson_t *documents;
-    uint32_t count, most;
-    size_t bytes;
-} taker_t;
-
-static int take_key(vd_slice_t key, vd_slice_t value, void *context)
-{
-    taker_t *taker = context;
-    stor_index_entry_t entry;
-    int rc = stor_index_entry_read(taker->def, key, value, &entry, NULL);
-    if (rc == VD_OK && taker->count < taker->most)
-        taker->keys[taker->count++] = vd_arena_copy_slice(taker->arena, entry.fields);
-    return rc;
-}
-
-static int take_document(vd_slice_t key, vd_slice_t value, void *context)
-{
-    taker_t *taker = context;
-    vd_bson_t document;
-    uint64_t version;
-    (void)key;
-    int rc = stor_envelope_read(value, &document, &version, NULL);
-    if (rc != VD_OK || taker->count == taker->most ||
-        taker->bytes + document.len > STOR_SAMPLE_DOCUMENTS_BYTES)
-        return rc;
-    taker->bytes += document.len;
-    taker->documents[taker->count++] =
-        (vd_bson_t){vd_arena_copy(taker->arena, document.data, document.len), document.len};
-    return VD_OK;
-}
-
-/* Each so many-th record when they are few: the engine's random places favour records on pages that
- * hold few, which evens out only where there are many pages. */
-static int take_evenly(stor_request_t *request, const char *table, int64_t total, taker_t *taker,
-                       int (*visit)(vd_slice_t key, vd_slice_t value, void *context))
-{
-    stor_cursor_t *cursor;
-    vd_slice_t key, value;
-    vd_error_t err = VD_ERROR_INIT;
-    int64_t stride = total / taker->most + 1, at = 0;
-    int rc = stor_cursor_acquire(request->session, table, &cursor, &err);
-    if (rc != VD_OK)
-        return rc;
-    while (rc == VD_OK && (rc = stor_cursor_next(cursor, true, &key, &value, &err)) == VD_OK) {
-        if (at++ % stride == 0)
-            rc = visit(key, value, taker);
-        if (rc == VD_OK)
-            rc = stor_request_check(request, &err);
-    }
-    stor_cursor_release(&cursor);
-    return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
-}
-
-static int take(stor_request_t *request, const char *table, int64_t total, taker_t *taker,
-                int (*visit)(vd_slice_t key, vd_slice_t value, void *context))
-{
-    return total <= EVENLY_MAX
-               ? take_evenly(request, table, total, taker, visit)
-               : stor_cursor_random(request->session, table, visit, taker, taker->most, NULL);
-}
-
-static int sample_index(statistics_t *statistics, stor_request_t *request, stor_index_t *index)
-{
-    vd_arena_t *arena = statistics->arena;
-    int64_t entries = atomic_load(&index->entries);
-    taker_t taker = {.arena = arena,
-                     .def = index->def,
-                     .keys = VD_ARENA_ARRAY(arena, vd_slice_t, STOR_SAMPLE_KEYS_MAX),
-                     .most = STOR_SAMPLE_KEYS_MAX};
-    int rc = take(request, index->table, entries, &taker, take_key);
-    if (rc != VD_OK)
-        return rc;
-    stor_key_sample_t *sample = &statistics->indexes[statistics->index_count];
-    stor_key_sample_init(sample, index->def, taker.keys, taker.count, entries);
-    if (statistics->documents > 0 && entries > statistics->documents)
-        sample->duplicates = (double)entries / (double)statistics->documents;
-    statistics->index_ids[statistics->index_count++] = index->id;
-    return VD_OK;
-}
-
-static statistics_t *statistics_take(stor_request_t *request, const stor_collection_t *collection)
-{
-    statistics_t *statistics = vd_xalloc(sizeof *statistics);
-    vd_arena_t *arena = statistics->arena = vd_arena_create();
-    bool own = !stor_txn_active(request->session);
-    atomic_init(&statistics->references, 1);
-    statistics->documents = atomic_load(&collection->documents);
-    statistics->taken_ms = vd_monotonic_ms();
-    taker_t taker = {.arena = arena,
-                     .documents = VD_ARENA_ARRAY(arena, vd_bson_t, STOR_SAMPLE_DOCUMENTS_MAX),
-                     .most = STOR_SAMPLE_DOCUMENTS_MAX};
-    int rc = own ? stor_txn_begin(request->session, NULL) : VD_OK;
-    if (rc == VD_OK)
-        rc = take(request, collection->table, statistics->documents, &taker, take_document);
-    const stor_index_set_t *set = collection->indexes;
-    for (uint32_t i = 0; rc == VD_OK && set != NULL && i < set->count; i++)
-        if (set->items[i]->state == STOR_INDEX_READY &&
-            statistics->index_count < VD_COUNT_OF(statistics->indexes))
-            rc = sample_index(statistics, request, set->items[i]);
-    if (own && stor_txn_active(request->session))
-        stor_txn_rollback(request->session); /* it only read */
-    statistics->sample =
-        (stor_document_sample_t){taker.count, taker.documents, statistics->documents};
-    if (rc != VD_OK)
-        statistics_unreference(&statistics);
-    return statistics;
-}
-
-static bool is_stale(const statistics_t *statistics, int64_t documents)
+static bool is_stale(const stor_statistics_t *statistics, int64_t documents)
 {
     if (statistics == NULL)
         return true;
     int64_t change = documents - statistics->documents;
     change = change < 0 ? -change : change;
     return change > statistics->documents / 3 + SAMPLE_FROM ||
-           (change > 0 && vd_monotonic_ms() - statistics->taken_ms > SAMPLE_AGE_MAX_MS);
+           (change > 0 && vd_wall_ms() - statistics->taken_wall_ms > SAMPLE_AGE_MAX_MS);
 }
 
-static uint64_t set_hash(const stor_index_set_t *set)
+/* Takes the place of what was known of the collection, and is given back with one reference more;
+ * plans that were made by the old ones are forgotten. */
+static void install(stor_planner_t *planner, uint64_t collection_id, stor_statistics_t *taken)
 {
-    uint64_t hash = 0xcbf29ce484222325ull;
-    for (uint32_t i = 0; set != NULL && i < set->count; i++)
-        hash = (hash ^ (set->items[i]->id << 2 |
-                        (uint64_t)(set->items[i]->state == STOR_INDEX_READY) << 1 |
-                        set->items[i]->def->hidden)) *
-               0x100000001b3ull;
-    return hash;
-}
-
-/* What is known, referenced; NULL = nothing. Takes samples when it is time. */
-static statistics_t *statistics_of(stor_request_t *request, const stor_collection_t *collection)
-{
-    stor_planner_t *planner = request->storage->planner;
-    int64_t documents = atomic_load(&collection->documents);
-    uint64_t set = set_hash(collection->indexes);
     (void)pthread_mutex_lock(&planner->lock);
-    record_t *record = record_of(planner, collection->id, true);
-    if (record->set != set) {
-        record->set = set;
-        record->cached_count = 0;
-        statistics_unreference(&record->statistics);
-    }
-    bool sampling =
-        documents >= SAMPLE_FROM && !record->sampling && is_stale(record->statistics, documents);
-    record->sampling |= sampling;
-    statistics_t *statistics = record->statistics;
-    if (statistics != NULL)
-        atomic_fetch_add(&statistics->references, 1);
-    (void)pthread_mutex_unlock(&planner->lock);
-    if (!sampling)
-        return statistics;
-    statistics_t *taken = statistics_take(request, collection);
-    (void)pthread_mutex_lock(&planner->lock);
-    record = record_of(planner, collection->id, true);
+    record_t *record = record_of(planner, collection_id, true);
     record->sampling = false;
-    if (taken != NULL && record->set == set) {
-        statistics_unreference(&record->statistics);
+    if (taken != NULL && record->set == taken->set) {
+        stor_statistics_unreference(&record->statistics);
         record->statistics = taken;
         record->cached_count = 0;
         atomic_fetch_add(&taken->references, 1);
     }
     (void)pthread_mutex_unlock(&planner->lock);
+}
+
+/* What is known of this set of indexes, referenced; NULL = nothing. *ret_sampling: the caller is
+ * the one to look for some now, and to install them. */
+static stor_statistics_t *known(stor_planner_t *planner, const stor_collection_t *collection,
+                                bool refresh, bool *ret_sampling)
+{
+    int64_t documents = atomic_load(&collection->documents);
+    uint64_t set = stor_statistics_set(collection->indexes);
+    (void)pthread_mutex_lock(&planner->lock);
+    record_t *record = record_of(planner, collection->id, true);
+    if (record->set != set) {
+        record->set = set;
+        record->cached_count = 0;
+        stor_statistics_unreference(&record->statistics);
+    }
+    *ret_sampling =
+        documents >= SAMPLE_FROM && !record->sampling &&
+        (record->statistics == NULL || (refresh && is_stale(record->statistics, documents)));
+    record->sampling |= *ret_sampling;
+    stor_statistics_t *statistics = record->statistics;
+    if (statistics != NULL)
+        atomic_fetch_add(&statistics->references, 1);
+    (void)pthread_mutex_unlock(&planner->lock);
+    return statistics;
+}
+
+/* For a query: it takes samples itself when there are none at all, neither here nor in the table.
+ * Old ones serve until the keeper has new ones. */
+static stor_statistics_t *statistics_of(stor_request_t *request,
+                                        const stor_collection_t *collection)
+{
+    stor_planner_t *planner = request->storage->planner;
+    bool sampling;
+    stor_statistics_t *statistics =
+        known(planner, collection, !atomic_load(&planner->refreshed), &sampling);
+    if (!sampling)
+        return statistics;
+    stor_statistics_t *taken =
+        statistics == NULL ? stor_statistics_load(request->session, collection) : NULL;
+    if (taken == NULL)
+        taken = stor_statistics_take(request, collection);
+    install(planner, collection->id, taken);
     if (taken == NULL)
         return statistics;
-    statistics_unreference(&statistics);
+    stor_statistics_unreference(&statistics);
     return taken;
+}
+
+/* One collection of a round; its row is written when there is something new. */
+static int refresh_one(stor_request_t *request, stor_collection_t *collection, bool *ret_worked,
+                       vd_error_t *err)
+{
+    stor_planner_t *planner = request->storage->planner;
+    bool sampling;
+    stor_statistics_t *statistics = known(planner, collection, true, &sampling);
+    int rc = VD_OK;
+    *ret_worked = sampling;
+    if (sampling) {
+        stor_statistics_t *taken =
+            statistics == NULL ? stor_statistics_load(request->session, collection) : NULL;
+        if (taken != NULL && is_stale(taken, atomic_load(&collection->documents)))
+            stor_statistics_unreference(&taken);
+        if (taken == NULL)
+            taken = stor_statistics_take(request, collection);
+        install(planner, collection->id, taken);
+        stor_statistics_unreference(&statistics);
+        statistics = taken;
+    }
+    if (statistics != NULL && !atomic_load(&statistics->stored) &&
+        stor_engine_free_allowed(request->storage->engine, NULL) == VD_OK) {
+        rc = stor_statistics_store(request->session, collection->id, statistics, err);
+        *ret_worked = true;
+    }
+    stor_statistics_unreference(&statistics);
+    return rc;
+}
+
+static bool has_room(stor_planner_t *planner, uint64_t collection_id)
+{
+    (void)pthread_mutex_lock(&planner->lock);
+    bool room = planner->count < STOR_PLANNER_COLLECTIONS_MAX ||
+                record_of(planner, collection_id, false) != NULL;
+    (void)pthread_mutex_unlock(&planner->lock);
+    return room;
+}
+
+int stor_planner_refresh(stor_storage_t *storage, stor_session_t *session, const atomic_bool *stop,
+                         vd_error_t *err)
+{
+    static const struct timespec pause = {.tv_nsec = 20000000};
+    stor_planner_t *planner = storage->planner;
+    vd_arena_t *arena = vd_arena_create();
+    stor_request_t *request = vd_xalloc(sizeof *request);
+    uint64_t id = 0;
+    int rc = VD_OK;
+    atomic_store(&planner->refreshed, true);
+    for (stor_collection_t *c; rc == VD_OK && !(stop != NULL && atomic_load(stop)) &&
+                               (c = stor_catalog_next(storage->catalog, id)) != NULL;
+         stor_catalog_unreference(&c)) {
+        stor_collection_t *held;
+        bool worked = false;
+        id = c->id;
+        if (c->indexes == NULL || c->indexes->count == 0 || c->view ||
+            atomic_load(&c->documents) < SAMPLE_FROM || !has_room(planner, id))
+            continue;
+        stor_request_init(request, storage, arena);
+        request->session = session;
+        /* Held as by a query, so that its tables stay; one that has gone, or is changed for long,
+         * is passed over. */
+        if (stor_catalog_acquire_id(request, id, &held, NULL) == VD_OK)
+            rc = refresh_one(request, held, &worked, err);
+        stor_catalog_release_all(request);
+        vd_arena_reset(arena);
+        if (worked && stop != NULL)
+            (void)nanosleep(&pause, NULL); /* waking early is fine */
+    }
+    if (rc == VD_OK && !(stop != NULL && atomic_load(stop)) &&
+        stor_engine_free_allowed(storage->engine, NULL) == VD_OK)
+        rc = stor_statistics_sweep(storage->catalog, session, err);
+    vd_arena_destroy(&arena);
+    vd_free(request);
+    return rc;
+}
+
+bool stor_planner_statistics(stor_planner_t *planner, uint64_t collection_id,
+                             int64_t *ret_documents, int64_t *ret_taken_wall_ms)
+{
+    (void)pthread_mutex_lock(&planner->lock);
+    const record_t *record = record_of(planner, collection_id, false);
+    bool found = record != NULL && record->statistics != NULL;
+    if (found) {
+        *ret_documents = record->statistics->documents;
+        *ret_taken_wall_ms = record->statistics->taken_wall_ms;
+    }
+    (void)pthread_mutex_unlock(&planner->lock);
+    return found;
 }
 
 /* ---- a plan ---- */
@@ -353,10 +327,20 @@ uint64_t stor_planner_shape(const stor_query_spec_t *spec)
     return stor_plan_shape(&query);
 }
 
+uint64_t stor_planner_filter_shape(const stor_query_spec_t *spec)
+{
+    stor_plan_query_t query;
+    query_of(spec, &query);
+    return stor_plan_filter_shape(&query);
+}
+
+stor_plan_filters_t *stor_planner_filters(stor_planner_t *planner)
+{
+    return planner->filters;
+}
+
 static bool is_cacheable(const stor_query_spec_t *spec)
 {
-    if (vd_collation_get() != NULL)
-        return false; /* it may use less of the same indexes */
     return spec->natural == 0 && (vd_value_is_nullish(spec->hint)) && spec->min.len == 0 &&
            spec->max.len == 0;
 }
@@ -386,7 +370,7 @@ static const stor_collection_t *held(const stor_request_t *request, uint64_t id)
 
 /* The table that plan/ is given; lives in the request. */
 static void facts_of(vd_arena_t *arena, const stor_collection_t *collection,
-                     const statistics_t *statistics, stor_plan_facts_t *ret)
+                     const stor_statistics_t *statistics, stor_plan_facts_t *ret)
 {
     const stor_index_set_t *set = collection->indexes;
     stor_plan_index_t *indexes =
@@ -452,22 +436,28 @@ int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_que
     query_of(spec, &query);
     *ret_budget = 0;
     bool none = collection->indexes == NULL || collection->indexes->count == 0;
-    statistics_t *statistics = planner == NULL || none ? NULL : statistics_of(request, collection);
+    stor_statistics_t *statistics =
+        planner == NULL || none ? NULL : statistics_of(request, collection);
     facts_of(arena, collection, statistics, &facts);
+    if (planner != NULL &&
+        stor_plan_filters_apply(planner->filters, collection->id, &query, &facts) &&
+        query.natural == 0)
+        query.hint = VD_VALUE_MISSING;
     dive_t into = {request, collection->id, spec->variables};
     facts.dive = dive;
     facts.dive_context = &into;
     facts.wary = mode == STOR_PLANNER_WARY;
-    bool known = mode == STOR_PLANNER_CACHED && !none && planner != NULL && is_cacheable(spec) &&
-                 cache_find(planner, collection->id, stor_plan_shape(&query), &cached);
-    facts.wanted = known ? cached.signature : 0;
+    bool remembered = mode == STOR_PLANNER_CACHED && !none && planner != NULL &&
+                      is_cacheable(spec) &&
+                      cache_find(planner, collection->id, stor_plan_shape(&query), &cached);
+    facts.wanted = remembered ? cached.signature : 0;
     int rc = stor_plan_make(arena, &query, &facts, ret_plan, rejected, err);
-    if (rc == VD_OK && known && (*ret_plan)->signature != cached.signature) {
-        known = false; /* it no longer is among the candidates */
+    if (rc == VD_OK && remembered && (*ret_plan)->signature != cached.signature) {
+        remembered = false; /* it no longer is among the candidates */
         facts.wanted = 0;
         rc = stor_plan_make(arena, &query, &facts, ret_plan, rejected, err);
     }
-    if (rc == VD_OK && known)
+    if (rc == VD_OK && remembered)
         *ret_budget = STOR_PLAN_CACHE_WORSE * cached.works + CACHE_SLACK;
     else if (rc == VD_OK && mode != STOR_PLANNER_WARY && spec->limit > 0 && !none)
         *ret_budget =
@@ -475,7 +465,7 @@ int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_que
             LIMIT_SLACK;
     if (rc == VD_OK && !spec->explain)
         count_accesses(collection, (*ret_plan)->access);
-    statistics_unreference(&statistics);
+    stor_statistics_unreference(&statistics);
     return rc;
 }
 

@@ -43,7 +43,9 @@ static int plan(stor_query_t *query, stor_request_t *request, stor_planner_mode_
     int rc = VD_OK;
     query->plan = &nothing_plan;
     query->rejected.count = 0;
-    if (spec->collection_id != 0)
+    if (spec->trial != NULL)
+        query->plan = spec->trial;
+    else if (spec->collection_id != 0)
         rc = stor_planner_plan(
             query->arena, request, spec,
             spec->explain && mode == STOR_PLANNER_CACHED ? STOR_PLANNER_FRESH : mode, &query->plan,
@@ -56,7 +58,8 @@ static int plan(stor_query_t *query, stor_request_t *request, stor_planner_mode_
                                      .plan = query->plan,
                                      .sort = spec->sort,
                                      .variables = spec->variables,
-                                     .writes = spec->writes};
+                                     .writes = spec->writes,
+                                     .keys_max = spec->works_max};
     return stor_source_open(query->arena, &options, &query->source, err);
 }
 
@@ -129,7 +132,7 @@ static bool may_plan_again(const stor_query_t *query)
 static int plan_killed(stor_query_t *query, stor_request_t *request, vd_error_t *step,
                        vd_error_t *err)
 {
-    if (may_plan_again(query))
+    if (may_plan_again(query) && query->spec.trial == NULL)
         return plan_again(query, request, STOR_PLANNER_FRESH, err);
     if (query->gone_on || strstr(step->message, "became multikey") == NULL) {
         vd_error_copy(step, err);
@@ -176,6 +179,8 @@ static int next_match(stor_query_t *query, stor_request_t *request, stor_found_t
             *ret_array_position = match.array_position;
             return VD_OK;
         }
+        if (query->spec.works_max > 0 && works_of(query) >= query->spec.works_max)
+            return vd_error_set(err, VD_ERR_FULL, "the works of a trial are over");
         if (query->budget > 0 && may_plan_again(query) && works_of(query) > query->budget) {
             rc = plan_again(query, request, STOR_PLANNER_WARY, err);
             if (rc != VD_OK)
@@ -201,6 +206,10 @@ static int key_document(stor_query_t *query, const stor_found_t *found, vd_bson_
             vd_value_t value;
             int rc =
                 stor_keycode_decode(query->scratch, &fields, &bits, descending[i], &value, err);
+            if (rc != VD_OK)
+                return rc;
+            if (index->def->collation_spec.len > 0)
+                rc = stor_index_sort_key_shown(query->scratch, value, &value, err);
             if (rc != VD_OK)
                 return rc;
             vd_bb_value(&bb, index->def->fields[i].path, value);

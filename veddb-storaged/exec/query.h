@@ -37,7 +37,10 @@ typedef struct {
     bool writes;                 /* the results are changed: the plan remembers what it gave */
     bool explain;                /* keep what was not chosen, and never from the plan cache */
     bool no_disk_use;            /* allowDiskUse: false */
-    stor_work_t *work;           /* the pipeline's budget; NULL: the query has its own */
+    /* A trial: this plan (in the arena) and no other, ended by VD_ERR_FULL behind so many works. */
+    const stor_plan_t *trial;
+    uint64_t works_max;
+    stor_work_t *work; /* the pipeline's budget; NULL: the query has its own */
 } stor_query_spec_t;
 
 typedef struct stor_query stor_query_t;

@@ -75,6 +75,50 @@ int stor_index_entry_read(const stor_index_def_t *def, vd_slice_t key, vd_slice_
     return VD_OK;
 }
 
+/* Strings of a collated key are bytes that no text has: they are shown as "0x2a4c...". */
+static void append_shown(vd_bb_t *bb, vd_arena_t *arena, vd_slice_t name, vd_value_t value)
+{
+    static const char digits[] = "0123456789abcdef";
+    if (value.type == VD_BSON_STRING || value.type == VD_BSON_SYMBOL) {
+        vd_slice_t bytes = vd_value_string(value);
+        char *text = vd_arena_alloc(arena, 2 + 2 * bytes.len);
+        text[0] = '0';
+        text[1] = 'x';
+        for (size_t i = 0; i < bytes.len; i++) {
+            text[2 + 2 * i] = digits[bytes.data[i] >> 4];
+            text[3 + 2 * i] = digits[bytes.data[i] & 15];
+        }
+        vd_bb_value(bb, name, vd_value_from_string(arena, vd_slice(text, 2 + 2 * bytes.len)));
+        return;
+    }
+    if (value.type != VD_BSON_OBJECT && value.type != VD_BSON_ARRAY) {
+        vd_bb_value(bb, name, value);
+        return;
+    }
+    vd_bson_iter_t iter;
+    if (value.type == VD_BSON_OBJECT)
+        vd_bb_open_document(bb, name);
+    else
+        vd_bb_open_array(bb, name);
+    vd_bson_iter_init(&iter, vd_value_document(value));
+    while (vd_bson_iter_next(&iter))
+        append_shown(bb, arena, iter.name, iter.value);
+    vd_bb_close(bb);
+}
+
+int stor_index_sort_key_shown(vd_arena_t *arena, vd_value_t value, vd_value_t *ret_shown,
+                              vd_error_t *err)
+{
+    vd_bb_t *bb = vd_arena_alloc(arena, sizeof *bb);
+    vd_bson_t document;
+    vd_bb_init_arena(bb, arena, VD_BSON_INTERNAL_MAX_BYTES);
+    append_shown(bb, arena, VD_SLICE_LIT("v"), value);
+    int rc = vd_bb_finish(bb, &document, err);
+    if (rc == VD_OK)
+        *ret_shown = vd_bson_get(document, "v");
+    return rc;
+}
+
 vd_bson_t stor_index_entry_values(vd_arena_t *arena, const stor_index_def_t *def, vd_slice_t fields,
                                   vd_slice_t type_bits)
 {
@@ -93,7 +137,10 @@ vd_bson_t stor_index_entry_values(vd_arena_t *arena, const stor_index_def_t *def
         }
         if (stor_keycode_decode(arena, &fields, &type_bits, descending, &value, NULL) != VD_OK)
             break; /* cut */
-        vd_bb_value(bb, name, value);
+        if (def->collation == NULL)
+            vd_bb_value(bb, name, value);
+        else
+            append_shown(bb, arena, name, value);
     }
     return vd_bb_finish(bb, &values, NULL) == VD_OK ? values : VD_BSON_NONE;
 }
@@ -125,13 +172,18 @@ int stor_index_duplicate(vd_arena_t *arena, const char *ns, const stor_index_def
     }
     vd_error_clear(err);
     vd_error_set(err, VD_ERR_DUPLICATE_KEY,
-                 "E11000 duplicate key error collection: %s index: %.*s dup key: { %.*s }", ns,
-                 VD_SLICE_FMT(def->name), VD_SLICE_FMT(vd_buf_slice(&text)));
+                 "E11000 duplicate key error collection: %s index: %.*s%s%s dup key: { %.*s }", ns,
+                 VD_SLICE_FMT(def->name), def->collation == NULL ? "" : " collation: ",
+                 def->collation == NULL ? ""
+                                        : vd_bson_to_json(arena, def->collation_spec, MESSAGE_MAX),
+                 VD_SLICE_FMT(vd_buf_slice(&text)));
     vd_buf_done(&text);
     vd_bb_t *bb = vd_arena_alloc(arena, sizeof *bb);
     vd_bb_init_arena(bb, arena, VD_BSON_INTERNAL_MAX_BYTES);
     vd_bb_document(bb, "keyPattern", def->key);
     vd_bb_document(bb, "keyValue", values.data == NULL ? def->key : values);
+    if (def->collation != NULL)
+        vd_bb_document(bb, "collation", def->collation_spec);
     if (vd_bb_finish(bb, &details, NULL) == VD_OK && err != NULL)
         err->details = vd_slice(details.data, details.len);
     return VD_ERR_DUPLICATE_KEY;

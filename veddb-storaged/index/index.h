@@ -32,6 +32,7 @@ struct stor_index {
     atomic_uint_fast64_t accesses; /* $indexStats: plans that used it */
     int64_t since_wall_ms;         /* $indexStats: counting since */
     struct stor_index_log *log;    /* of one that is built; lives as long as the object */
+    bool old_keys; /* made by another version of ICU; filled anew before anybody reads */
     vd_arena_t *arena;
     atomic_int references;
 };
@@ -46,6 +47,11 @@ struct stor_index_set {
 };
 typedef struct stor_index_set stor_index_set_t;
 
+/* The index on _id is among them: the first, of a collection that has a collation. */
+static inline bool stor_index_set_has_id(const stor_index_set_t *set)
+{
+    return set != NULL && set->count > 0 && stor_index_is_of_id(set->items[0]->def);
+}
 /* The ready index of that name, or with that key pattern; NULL when there is none. */
 stor_index_t *stor_index_by_name(const stor_collection_t *collection, vd_slice_t name);
 stor_index_t *stor_index_by_key(const stor_collection_t *collection, vd_bson_t key);
@@ -65,6 +71,10 @@ typedef struct {
     vd_slice_t type_bits; /* of the fields */
     bool exact;
 } stor_index_entry_t;
+/* A value decoded from a collated key, as clients may see it: strings, which are sort keys, as "0x"
+ * and digits. */
+VD_MUST_CHECK int stor_index_sort_key_shown(vd_arena_t *arena, vd_value_t value,
+                                            vd_value_t *ret_shown, vd_error_t *err);
 VD_MUST_CHECK int stor_index_entry_read(const stor_index_def_t *def, vd_slice_t key,
                                         vd_slice_t value, stor_index_entry_t *ret_entry,
                                         vd_error_t *err);

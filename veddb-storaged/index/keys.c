@@ -10,6 +10,7 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/compare.h"
 #include "libcommon/bson/decimal.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/query/match.h"
 
 #include <math.h>
@@ -75,13 +76,15 @@ int stor_index_def_parse(vd_arena_t *arena, vd_bson_t spec, const stor_index_def
     vd_value_t key = vd_bson_get(own, "key"), name = vd_bson_get(own, "name"),
                partial = vd_bson_get(own, "partialFilterExpression"),
                projection = vd_bson_get(own, "wildcardProjection"),
+               collation = vd_bson_get(own, "collation"),
                expire = vd_bson_get(own, "expireAfterSeconds");
     if (key.type != VD_BSON_OBJECT || name.type != VD_BSON_STRING)
         return vd_error_set(err, VD_ERR_CORRUPT, "the specification of an index is malformed");
     def->def.spec = own;
     def->def.key = vd_value_document(key);
     def->def.name = vd_value_string(name);
-    def->def.unique = vd_value_as_flag(vd_bson_get(own, "unique"));
+    def->def.unique =
+        vd_value_as_flag(vd_bson_get(own, "unique")) || stor_index_is_of_id(&def->def);
     def->def.sparse = vd_value_as_flag(vd_bson_get(own, "sparse"));
     def->def.hidden = vd_value_as_flag(vd_bson_get(own, "hidden"));
     def->def.expire_after_seconds =
@@ -91,9 +94,15 @@ int stor_index_def_parse(vd_arena_t *arena, vd_bson_t spec, const stor_index_def
     int rc = fields_parse(arena, def, err);
     if (rc == VD_OK && def->def.has_wildcard)
         rc = wildcard_parse(arena, def, err);
+    if (rc == VD_OK && collation.type == VD_BSON_OBJECT)
+        rc = stor_collation_hold(arena, vd_value_document(collation), &def->def.collation, err);
+    def->def.collation_spec = stor_collation_of(def->def.collation);
     stor_filter_t *filter = NULL;
-    if (rc == VD_OK && partial.type == VD_BSON_OBJECT)
+    if (rc == VD_OK && partial.type == VD_BSON_OBJECT) {
+        const vd_collation_t *before = vd_collation_set(def->def.collation);
         rc = stor_filter_parse(arena, vd_value_document(partial), NULL, &filter, err);
+        (void)vd_collation_set(before);
+    }
     def->def.partial = filter;
     if (rc == VD_OK)
         *ret_def = &def->def;
@@ -111,7 +120,8 @@ void key_begin(maker_t *m)
 int key_value(maker_t *m, vd_value_t value, bool descending, bool *exact)
 {
     bool whole;
-    int rc = stor_keycode_append(&m->key, value, descending, &whole, m->err);
+    int rc = stor_keycode_append_collated(&m->key, value, descending, m->def->def.collation, &whole,
+                                          m->err);
     *exact &= whole;
     return rc == VD_OK && *exact ? stor_keycode_append_type_bits(&m->bits, value, m->err) : rc;
 }
@@ -379,7 +389,7 @@ static void hash_value(EVP_MD_CTX *digest, vd_value_t v, vd_slice_t name, bool w
     }
 }
 
-int64_t stor_index_hash(vd_value_t value)
+static int64_t hash_of(vd_value_t value)
 {
     uint8_t seed[4] = {0}, out[EVP_MAX_MD_SIZE];
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
@@ -391,6 +401,25 @@ int64_t stor_index_hash(vd_value_t value)
     (void)EVP_DigestFinal_ex(digest, out, NULL);
     EVP_MD_CTX_free(digest);
     return (int64_t)vd_get_u64(out);
+}
+
+int stor_index_hash(vd_value_t value, const vd_collation_t *collation, int64_t *ret_hash,
+                    vd_error_t *err)
+{
+    if (collation == NULL || !vd_value_is_collatable(value)) {
+        *ret_hash = hash_of(value);
+        return VD_OK;
+    }
+    vd_buf_t buf;
+    bool exact;
+    vd_buf_init(&buf, 4 * VD_KEYCODE_MAX_BYTES);
+    int rc = stor_keycode_append_collated(&buf, value, false, collation, &exact, err);
+    if (rc == VD_OK) { /* a cut key has a hash in it */
+        vd_slice_t key = vd_buf_slice(&buf);
+        *ret_hash = hash_of((vd_value_t){key.data, (uint32_t)key.len, VD_BSON_BINARY});
+    }
+    vd_buf_done(&buf);
+    return rc;
 }
 
 static int hashed_keys(maker_t *m, vd_bson_t document)
@@ -417,8 +446,13 @@ static int hashed_keys(maker_t *m, vd_bson_t document)
     key_begin(m);
     for (uint32_t i = 0; rc == VD_OK && i < def->field_count; i++) {
         vd_value_t value = values[i];
-        if (def->fields[i].order == STOR_INDEX_HASHED)
-            value = vd_value_from_int64(m->arena, stor_index_hash(value));
+        int64_t hash = 0;
+        if (def->fields[i].order == STOR_INDEX_HASHED) {
+            rc = stor_index_hash(value, def->collation, &hash, m->err);
+            if (rc != VD_OK)
+                break;
+            value = vd_value_from_int64(m->arena, hash);
+        }
         rc = key_value(m, value, def->fields[i].order == STOR_INDEX_DESCENDING, &exact);
     }
     return rc == VD_OK ? key_end(m, exact) : rc;
@@ -433,7 +467,7 @@ static int is_in(const stor_index_def_t *def, vd_arena_t *arena, vd_bson_t docum
     if (VD_LIKELY(def->partial == NULL))
         return VD_OK;
     stor_match_t match = {.arena = arena};
-    const vd_collation_t *collation = vd_collation_set(NULL); /* the writer's, not the index's */
+    const vd_collation_t *collation = vd_collation_set(def->collation); /* not the writer's */
     int rc = stor_match_document(def->partial, document, &match, ret_in, err);
     (void)vd_collation_set(collation);
     return rc;

@@ -12,6 +12,7 @@
  * Limits:  VD_INDEX_FIELDS_MAX fields, STOR_INDEX_KEYS_MAX keys a document. */
 #pragma once
 #include "libcommon/base/arena.h"
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/engine/keycode.h"
 #include "veddb-storaged/query/filter.h"
 
@@ -40,10 +41,12 @@ typedef struct {
     uint32_t field_count;
     const stor_index_field_t *fields;
     bool unique, sparse, hidden;
-    bool has_wildcard;             /* one of the fields is */
-    vd_bson_t wildcard_projection; /* NONE = none */
-    const stor_filter_t *partial;  /* NULL = none */
-    int64_t expire_after_seconds;  /* -1 = not a TTL index */
+    bool has_wildcard;               /* one of the fields is */
+    vd_bson_t wildcard_projection;   /* NONE = none */
+    const stor_filter_t *partial;    /* NULL = none; means strings as `collation` has them */
+    const vd_collation_t *collation; /* strings stand as its sort keys; NULL = as bytes */
+    vd_bson_t collation_spec;        /* whole; NONE = none */
+    int64_t expire_after_seconds;    /* -1 = not a TTL index */
 } stor_index_def_t;
 
 VD_MUST_CHECK int stor_index_def_parse(vd_arena_t *arena, vd_bson_t spec,
@@ -68,5 +71,13 @@ typedef struct {
 VD_MUST_CHECK int stor_index_keys_make(const stor_index_def_t *def, vd_arena_t *arena,
                                        vd_bson_t document, stor_index_keys_t *ret_keys,
                                        vd_error_t *err);
-/* The number that a hashed index has for a value (keycode of int64 stands in the key). */
-int64_t stor_index_hash(vd_value_t value);
+/* The number that a hashed index has for a value (keycode of int64 stands in the key). Under a
+ * collation it is the same for what is equal; what holds no string has the same as without one. */
+VD_MUST_CHECK int stor_index_hash(vd_value_t value, const vd_collation_t *collation,
+                                  int64_t *ret_hash, vd_error_t *err);
+/* The index on _id of a collection that has a collation: unique, and never dropped. (Records are
+ * found by the bytes of their _id.) */
+static inline bool stor_index_is_of_id(const stor_index_def_t *def)
+{
+    return vd_slice_is(def->name, "_id_");
+}

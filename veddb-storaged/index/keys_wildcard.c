@@ -133,7 +133,7 @@ static int leaf_add(walk_t *w, vd_value_t path, vd_value_t value)
 {
     maker_t *m = w->m;
     const stor_index_def_t *def = &m->def->def;
-    bool exact = true;
+    bool exact = true, whole;
     int rc = VD_OK;
     key_begin(m);
     for (uint32_t i = 0; rc == VD_OK && i < def->field_count; i++) {
@@ -142,7 +142,11 @@ static int leaf_add(walk_t *w, vd_value_t path, vd_value_t value)
             rc = key_value(m, w->fixed[i], descending, &exact);
             continue;
         }
-        rc = key_value(m, path, false, &exact);
+        rc =
+            stor_keycode_append(&m->key, path, false, &whole, m->err); /* names have no collation */
+        exact &= whole;
+        if (rc == VD_OK && exact)
+            rc = stor_keycode_append_type_bits(&m->bits, path, m->err);
         if (rc == VD_OK)
             rc = key_value(m, value, false, &exact);
     }

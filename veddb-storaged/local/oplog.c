@@ -1,5 +1,6 @@
 /* veddb-storaged/local/oplog.c — see oplog.h. */
 #include "veddb-storaged/local/oplog.h"
+#include "veddb-storaged/facts.h"
 
 #define PIECE_CHANGES 1000
 #define PIECE_BYTES   (1u << 20)
@@ -199,14 +200,12 @@ static int put_document_change(vd_bb_t *bb, const stor_change_t *change,
     return ok ? VD_OK : vd_error_set(err, VD_ERR_CORRUPT, "a delta in the journal is malformed");
 }
 
-static void put_id_index(vd_bb_t *bb)
+static void put_id_index(vd_bb_t *bb, vd_bson_t options)
 {
+    vd_value_t collation = vd_bson_get(options, "collation");
     vd_bb_begin_document(bb, "idIndex");
-    vd_bb_int32(bb, "v", 2);
-    vd_bb_begin_document(bb, "key");
-    vd_bb_int32(bb, "_id", 1);
-    vd_bb_close(bb);
-    vd_bb_cstr(bb, "name", "_id_");
+    stor_facts_id_index(bb, collation.type == VD_BSON_OBJECT ? vd_value_document(collation)
+                                                             : VD_BSON_NONE);
     vd_bb_close(bb);
 }
 
@@ -224,7 +223,7 @@ static void put_command(vd_bb_t *bb, vd_arena_t *arena, const stor_change_t *cha
     case STOR_CHANGE_CREATE:
         vd_bb_string(bb, "create", name);
         vd_bb_concat(bb, document_of(body, "options"));
-        put_id_index(bb);
+        put_id_index(bb, document_of(body, "options"));
         break;
     case STOR_CHANGE_DROP:
         vd_bb_string(bb, "drop", name);

@@ -1,5 +1,6 @@
 /* veddb-storaged/pipeline/sources.c — see sources.h. */
 #include "veddb-storaged/pipeline/sources.h"
+#include "veddb-storaged/query/collation.h"
 
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/build.h"
@@ -50,15 +51,21 @@ static int resolve(stor_request_t *request, stor_sources_t *sources, stor_origin
 {
     stor_catalog_t *catalog = request->storage->catalog;
     vd_slice_t on;
-    vd_bson_t stages;
+    vd_bson_t stages, collation = VD_BSON_NONE;
     source->base = source->name;
     for (uint32_t depth = 0;
-         catalog != NULL &&
-         stor_catalog_view(catalog, sources->arena, source->db, source->base, &on, &stages);
+         catalog != NULL && stor_catalog_view(catalog, sources->arena, source->db, source->base,
+                                              &on, &stages, &collation);
          depth++) {
         if (depth == STOR_SUB_DEPTH_MAX)
             return vd_error_set(err, VD_ERR_VIEW_DEPTH_LIMIT_EXCEEDED,
                                 "View depth too deep; maximum depth: %d", STOR_SUB_DEPTH_MAX);
+        if (!stor_collation_is(collation))
+            return vd_error_set(
+                err, VD_ERR_LOCATION(167),
+                "the view '%.*s' has another default collation than the aggregation "
+                "that reads it",
+                VD_SLICE_FMT(source->base));
         int rc = stor_pipeline_join(sources->arena, stages, source->view, &source->view, err);
         if (rc != VD_OK)
             return rc;

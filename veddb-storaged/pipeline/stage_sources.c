@@ -275,7 +275,7 @@ static int index_stats_one(source_t *source, const stor_request_t *request,
     }
     vd_bb_begin_document(&bb, "spec");
     if (index == NULL)
-        stor_facts_id_index(&bb);
+        stor_facts_id_index(&bb, VD_BSON_NONE);
     else
         vd_bb_concat(&bb, index->def->spec);
     vd_bb_close(&bb);
@@ -291,10 +291,11 @@ static int index_stats_make(source_t *source, stor_request_t *request, vd_error_
     if (rc != VD_OK || collection == NULL)
         return rc;
     const stor_index_set_t *set = collection->indexes;
-    uint32_t count = 1 + (set == NULL ? 0 : set->count);
+    uint32_t plain = stor_index_set_has_id(set) ? 0 : 1; /* the table itself */
+    uint32_t count = plain + (set == NULL ? 0 : set->count);
     source->documents = VD_ARENA_ARRAY(source->arena, vd_bson_t, count);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++)
-        rc = index_stats_one(source, request, i == 0 ? NULL : set->items[i - 1],
+        rc = index_stats_one(source, request, i < plain ? NULL : set->items[i - plain],
                              &source->documents[i], err);
     source->count = count;
     return rc;

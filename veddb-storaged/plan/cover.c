@@ -62,7 +62,7 @@ const stor_cover_t *stor_cover_make(vd_arena_t *arena, const stor_index_def_t *d
                                     stor_index_multikey_t multikey, const stor_needs_t *needs)
 {
     if (needs == NULL || needs->all || multikey != 0 || def->has_wildcard ||
-        needs->count > STOR_INDEX_FIELDS_MAX)
+        def->collation != NULL || needs->count > STOR_INDEX_FIELDS_MAX)
         return NULL;
     for (uint32_t i = 0; i < def->field_count; i++) {
         if (def->fields[i].order == STOR_INDEX_HASHED)

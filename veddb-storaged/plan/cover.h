@@ -27,7 +27,8 @@ typedef struct {
     bool descending[STOR_INDEX_FIELDS_MAX + 1];
 } stor_cover_t;
 
-/* NULL: the index can't give them all (or led through arrays somewhere). */
+/* NULL: the index can't give them all (or led through arrays somewhere, or has a collation: its
+ * strings can't be had back). */
 const stor_cover_t *stor_cover_make(vd_arena_t *arena, const stor_index_def_t *def,
                                     stor_index_multikey_t multikey, const stor_needs_t *needs);
 /* *ret_told false: the document must be read. */

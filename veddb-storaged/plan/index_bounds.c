@@ -3,6 +3,7 @@
 
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/compare.h"
+#include "veddb-storaged/query/collation.h"
 
 /* One predicate on a field, with its intervals. */
 typedef struct {
@@ -118,6 +119,7 @@ static int hashed_intervals(maker_t *maker, const stor_filter_t *leaf, stor_inte
     vd_arena_t *arena = maker->arena;
     const vd_value_t *values = leaf->kind == STOR_FILTER_IN ? leaf->values : &leaf->value;
     uint32_t count = leaf->kind == STOR_FILTER_IN ? leaf->value_count : 1;
+    const vd_collation_t *collation = maker->index->def->collation;
     *ret_found = false;
     if ((leaf->kind != STOR_FILTER_EQ && leaf->kind != STOR_FILTER_IN) || leaf->regex_count > 0 ||
         leaf->has_null || count > STOR_INDEX_RANGES_MAX)
@@ -125,10 +127,14 @@ static int hashed_intervals(maker_t *maker, const stor_filter_t *leaf, stor_inte
     *ret = (stor_intervals_t){0};
     for (uint32_t i = 0; i < count; i++) {
         stor_intervals_t point;
-        if (vd_value_is_nullish(values[i]) || values[i].type == VD_BSON_ARRAY)
+        if (vd_value_is_nullish(values[i]) || values[i].type == VD_BSON_ARRAY ||
+            (vd_value_is_collatable(values[i]) &&
+             !stor_collation_same(collation, vd_collation_get())))
             return VD_OK;
-        int rc = stor_intervals_point(arena, vd_value_from_int64(arena, stor_index_hash(values[i])),
-                                      &point, err);
+        int64_t hash;
+        int rc = stor_index_hash(values[i], collation, &hash, err);
+        if (rc == VD_OK)
+            rc = stor_intervals_point(arena, vd_value_from_int64(arena, hash), &point, err);
         if (rc != VD_OK)
             return rc;
         if (i == 0) {
@@ -162,8 +168,9 @@ static int usable_of(maker_t *maker, uint32_t field, vd_slice_t path, usable_t *
         if (order == STOR_INDEX_HASHED)
             rc = hashed_intervals(maker, p->leaf, &list[count].intervals, &found, err);
         else
-            rc = stor_intervals_of_leaf(maker->arena, p->leaf, field_is_multikey(maker, field),
-                                        &list[count].intervals, &found, err);
+            rc = stor_intervals_of_leaf(maker->arena, maker->index->def->collation, p->leaf,
+                                        field_is_multikey(maker, field), &list[count].intervals,
+                                        &found, err);
         if (rc != VD_OK)
             return rc;
         if (found)
@@ -458,8 +465,9 @@ static int whole_key(vd_arena_t *arena, const stor_index_def_t *def, vd_bson_t d
     vd_buf_init(&buf, (def->field_count + 1) * 4 * VD_KEYCODE_MAX_BYTES);
     vd_bson_iter_init(&iter, document);
     for (uint32_t i = 0; i < def->field_count && rc == VD_OK && vd_bson_iter_next(&iter); i++)
-        rc = stor_keycode_append(&buf, iter.value, def->fields[i].order == STOR_INDEX_DESCENDING,
-                                 &exact, err);
+        rc = stor_keycode_append_collated(&buf, iter.value,
+                                          def->fields[i].order == STOR_INDEX_DESCENDING,
+                                          def->collation, &exact, err);
     if (rc == VD_OK)
         *ret_key = vd_arena_copy_slice(arena, vd_buf_slice(&buf));
     vd_buf_done(&buf);

@@ -4,23 +4,26 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/compare.h"
 #include "veddb-storaged/engine/keycode.h"
+#include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/query/regex.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#define SORT_KEY_SHOWN 200 /* bytes, in explain */
+
 static const vd_value_t min_key = {NULL, 0, VD_BSON_MINKEY}, max_key = {NULL, 0, VD_BSON_MAXKEY},
                         undefined = {NULL, 0, VD_BSON_UNDEFINED}, null = {NULL, 0, VD_BSON_NULL};
 
 /* ---- keys ---- */
 
-static int key_of(vd_arena_t *arena, vd_value_t v, vd_slice_t *ret_key, bool *ret_exact,
-                  vd_error_t *err)
+static int key_of(vd_arena_t *arena, const vd_collation_t *collation, vd_value_t v,
+                  vd_slice_t *ret_key, bool *ret_exact, vd_error_t *err)
 {
     vd_buf_t buf;
     vd_buf_init(&buf, 4 * VD_KEYCODE_MAX_BYTES);
-    int rc = stor_keycode_append(&buf, v, false, ret_exact, err);
+    int rc = stor_keycode_append_collated(&buf, v, false, collation, ret_exact, err);
     if (rc == VD_OK)
         *ret_key = vd_arena_copy_slice(arena, vd_buf_slice(&buf));
     vd_buf_done(&buf);
@@ -253,25 +256,27 @@ static bool bracket_of(uint8_t type, bracket_t *ret)
     }
 }
 
-static int add_between(vd_arena_t *arena, stor_intervals_t *list, vd_value_t low,
-                       bool low_exclusive, vd_value_t high, bool high_exclusive, vd_error_t *err)
+static int add_between(vd_arena_t *arena, const vd_collation_t *collation, stor_intervals_t *list,
+                       vd_value_t low, bool low_exclusive, vd_value_t high, bool high_exclusive,
+                       vd_error_t *err)
 {
     stor_interval_t item = {
         .low = low, .high = high, .low_exclusive = low_exclusive, .high_exclusive = high_exclusive};
     bool exact = true, also = true;
-    int rc = key_of(arena, low, &item.low_key, &exact, err);
+    int rc = key_of(arena, collation, low, &item.low_key, &exact, err);
     if (rc == VD_OK)
-        rc = key_of(arena, high, &item.high_key, &also, err);
+        rc = key_of(arena, collation, high, &item.high_key, &also, err);
     if (rc == VD_OK)
         list->items[list->count++] = item;
     return rc;
 }
 
-static int add_point(vd_arena_t *arena, stor_intervals_t *list, vd_value_t value, vd_error_t *err)
+static int add_point(vd_arena_t *arena, const vd_collation_t *collation, stor_intervals_t *list,
+                     vd_value_t value, vd_error_t *err)
 {
     stor_interval_t item = {.low = value, .high = value};
     bool exact;
-    int rc = key_of(arena, value, &item.low_key, &exact, err);
+    int rc = key_of(arena, collation, value, &item.low_key, &exact, err);
     if (rc != VD_OK)
         return rc;
     list->exact &= exact;
@@ -285,7 +290,7 @@ int stor_intervals_point(vd_arena_t *arena, vd_value_t value, stor_intervals_t *
 {
     *ret = (stor_intervals_t){.exact = true};
     ret->items = VD_ARENA_NEW(arena, stor_interval_t);
-    return add_point(arena, ret, value, err);
+    return add_point(arena, NULL, ret, value, err);
 }
 
 /* ---- leaves ---- */
@@ -295,22 +300,23 @@ static int add_null(vd_arena_t *arena, stor_intervals_t *list, vd_error_t *err)
 {
     list->exact = false;
     list->missing = true;
-    return add_between(arena, list, undefined, false, null, false, err);
+    return add_between(arena, NULL, list, undefined, false, null, false, err);
 }
 
 /* An array is found by itself inside an array, or by its first element (undefined when empty). */
-static int add_equal(vd_arena_t *arena, stor_intervals_t *list, vd_value_t value, vd_error_t *err)
+static int add_equal(vd_arena_t *arena, const vd_collation_t *collation, stor_intervals_t *list,
+                     vd_value_t value, vd_error_t *err)
 {
     vd_slice_t name;
     vd_value_t first = undefined;
     if (value.type == VD_BSON_NULL)
         return add_null(arena, list, err);
     if (value.type != VD_BSON_ARRAY)
-        return add_point(arena, list, value, err);
+        return add_point(arena, collation, list, value, err);
     (void)vd_bson_first(vd_value_document(value), &name, &first);
-    int rc = add_point(arena, list, first, err);
+    int rc = add_point(arena, collation, list, first, err);
     if (rc == VD_OK)
-        rc = add_point(arena, list, value, err);
+        rc = add_point(arena, collation, list, value, err);
     list->exact = false;
     return rc;
 }
@@ -320,8 +326,9 @@ static bool is_nan(vd_value_t v)
     return vd_value_is_number(v) && isnan(vd_value_as_double(v));
 }
 
-static int compare_intervals(vd_arena_t *arena, const stor_filter_t *leaf, stor_intervals_t *list,
-                             bool *ret_found, vd_error_t *err)
+static int compare_intervals(vd_arena_t *arena, const vd_collation_t *collation,
+                             const stor_filter_t *leaf, stor_intervals_t *list, bool *ret_found,
+                             vd_error_t *err)
 {
     vd_value_t v = leaf->value;
     bool greater = leaf->kind == STOR_FILTER_GT || leaf->kind == STOR_FILTER_GTE;
@@ -333,21 +340,22 @@ static int compare_intervals(vd_arena_t *arena, const stor_filter_t *leaf, stor_
         return add_null(arena, list, err);
     if (is_nan(v)) {
         list->exact = !open;
-        return add_point(arena, list, v, err);
+        return add_point(arena, collation, list, v, err);
     }
     *ret_found = bracket_of(v.type, &bracket);
     if (!*ret_found)
         return VD_OK;
-    int rc = key_of(arena, v, &key, &exact, err);
+    int rc = key_of(arena, collation, v, &key, &exact, err);
     if (rc != VD_OK)
         return rc;
     if (!exact) { /* a cut key does not sort as its value does */
         list->exact = false;
-        return add_between(arena, list, bracket.low, false, bracket.high, bracket.high_exclusive,
-                           err);
+        return add_between(arena, collation, list, bracket.low, false, bracket.high,
+                           bracket.high_exclusive, err);
     }
-    return greater ? add_between(arena, list, v, open, bracket.high, bracket.high_exclusive, err)
-                   : add_between(arena, list, bracket.low, false, v, open, err);
+    return greater ? add_between(arena, collation, list, v, open, bracket.high,
+                                 bracket.high_exclusive, err)
+                   : add_between(arena, collation, list, bracket.low, false, v, open, err);
 }
 
 /* What every match begins with: the literal behind ^ of a pattern without alternatives. */
@@ -379,11 +387,13 @@ static vd_slice_t regex_prefix(vd_arena_t *arena, const stor_regex_t *regex, boo
     return vd_slice(text, len);
 }
 
-static int add_regex(vd_arena_t *arena, stor_intervals_t *list, const stor_regex_t *regex,
-                     vd_error_t *err)
+static int add_regex(vd_arena_t *arena, const vd_collation_t *collation, stor_intervals_t *list,
+                     const stor_regex_t *regex, vd_error_t *err)
 {
     bool whole;
     vd_slice_t prefix = regex_prefix(arena, regex, &whole);
+    if (collation != NULL) /* a regex looks at bytes, and the keys don't have them */
+        prefix = VD_SLICE_NULL;
     vd_slice_t pattern = stor_regex_pattern(regex), options = stor_regex_options(regex);
     const char *payload =
         vd_arena_printf(arena, "%.*s%c%.*s", VD_SLICE_FMT(pattern), 0, VD_SLICE_FMT(options));
@@ -397,24 +407,25 @@ static int add_regex(vd_arena_t *arena, stor_intervals_t *list, const stor_regex
     int rc;
     if (len == 0 || prefix.len > VD_KEYCODE_MAX_BYTES / 4) {
         list->exact = false;
-        rc = add_between(arena, list, bracket.low, false, bracket.high, true, err);
+        rc = add_between(arena, collation, list, bracket.low, false, bracket.high, true, err);
     } else {
         next[len - 1]++;
         vd_value_t low = vd_value_from_string(arena, prefix),
                    high = vd_value_from_string(arena, vd_slice(next, len));
-        rc = add_between(arena, list, low, false, high, true, err);
+        rc = add_between(arena, collation, list, low, false, high, true, err);
         if (!vd_utf8_valid(vd_slice(next, len))) /* it is shown to clients */
             list->items[list->count - 1].high = bracket.high;
     }
     if (rc == VD_OK) /* and the same regex, stored as a value */
-        rc = add_point(arena, list,
+        rc = add_point(arena, collation, list,
                        VALUE(payload, (uint32_t)(pattern.len + options.len + 2), VD_BSON_REGEX),
                        err);
     return rc;
 }
 
-static int in_intervals(vd_arena_t *arena, const stor_filter_t *leaf, stor_intervals_t *list,
-                        bool *ret_found, vd_error_t *err)
+static int in_intervals(vd_arena_t *arena, const vd_collation_t *collation,
+                        const stor_filter_t *leaf, stor_intervals_t *list, bool *ret_found,
+                        vd_error_t *err)
 {
     uint64_t most = (uint64_t)leaf->value_count * 2 + (uint64_t)leaf->regex_count * 2 + 1;
     int rc = VD_OK;
@@ -423,9 +434,9 @@ static int in_intervals(vd_arena_t *arena, const stor_filter_t *leaf, stor_inter
         return VD_OK;
     list->items = VD_ARENA_ARRAY(arena, stor_interval_t, most);
     for (uint32_t i = 0; i < leaf->value_count && rc == VD_OK; i++)
-        rc = add_equal(arena, list, leaf->values[i], err);
+        rc = add_equal(arena, collation, list, leaf->values[i], err);
     for (uint32_t i = 0; i < leaf->regex_count && rc == VD_OK; i++)
-        rc = add_regex(arena, list, leaf->regexes[i], err);
+        rc = add_regex(arena, collation, list, leaf->regexes[i], err);
     if (rc == VD_OK && leaf->has_null)
         rc = add_null(arena, list, err);
     return rc;
@@ -454,43 +465,45 @@ static int type_intervals(vd_arena_t *arena, const stor_filter_t *leaf, stor_int
         (void)bracket_of(types[i], &bracket);
         if (types[i] == VD_BSON_DOUBLE)
             bracket.low = VALUE(not_a_number, 8, VD_BSON_DOUBLE);
-        rc =
-            add_between(arena, list, bracket.low, false, bracket.high, bracket.high_exclusive, err);
+        rc = add_between(arena, NULL, list, bracket.low, false, bracket.high,
+                         bracket.high_exclusive, err);
     }
     *ret_found = left == 0; /* arrays, null, code ...: left to the filter */
     return rc;
 }
 
-/* Keys are bytes: they say nothing where a collation compares. */
-static bool is_collated(const stor_filter_t *leaf)
+/* The operation compares strings otherwise than the keys do: they say nothing about those. */
+static bool is_foreign(const vd_collation_t *collation, const stor_filter_t *leaf)
 {
-    bool collated = vd_collation_matters(leaf->value);
-    for (uint32_t i = 0; i < leaf->value_count && !collated; i++)
-        collated = vd_collation_matters(leaf->values[i]);
-    return collated;
+    if (stor_collation_same(collation, vd_collation_get()))
+        return false;
+    bool strings = vd_value_is_collatable(leaf->value);
+    for (uint32_t i = 0; i < leaf->value_count && !strings; i++)
+        strings = vd_value_is_collatable(leaf->values[i]);
+    return strings;
 }
 
-static int plain_leaf(vd_arena_t *arena, const stor_filter_t *leaf, stor_intervals_t *list,
-                      bool *ret_found, vd_error_t *err)
+static int plain_leaf(vd_arena_t *arena, const vd_collation_t *collation, const stor_filter_t *leaf,
+                      stor_intervals_t *list, bool *ret_found, vd_error_t *err)
 {
     bracket_t bracket;
     list->items = VD_ARENA_ARRAY(arena, stor_interval_t, 4);
-    *ret_found = !is_collated(leaf);
+    *ret_found = !is_foreign(collation, leaf);
     if (!*ret_found)
         return VD_OK;
     switch (leaf->kind) {
     case STOR_FILTER_EQ:
         *ret_found = leaf->value.type != VD_BSON_UNDEFINED;
-        return *ret_found ? add_equal(arena, list, leaf->value, err) : VD_OK;
+        return *ret_found ? add_equal(arena, collation, list, leaf->value, err) : VD_OK;
     case STOR_FILTER_LT:
     case STOR_FILTER_LTE:
     case STOR_FILTER_GT:
     case STOR_FILTER_GTE:
-        return compare_intervals(arena, leaf, list, ret_found, err);
+        return compare_intervals(arena, collation, leaf, list, ret_found, err);
     case STOR_FILTER_IN:
-        return in_intervals(arena, leaf, list, ret_found, err);
+        return in_intervals(arena, collation, leaf, list, ret_found, err);
     case STOR_FILTER_REGEX:
-        return add_regex(arena, list, leaf->regexes[0], err);
+        return add_regex(arena, collation, list, leaf->regexes[0], err);
     case STOR_FILTER_EXISTS:
         stor_intervals_all(arena, list);
         list->exact = list->missing = false;
@@ -502,8 +515,8 @@ static int plain_leaf(vd_arena_t *arena, const stor_filter_t *leaf, stor_interva
         *ret_found = leaf->kind == STOR_FILTER_MOD; /* bits of numbers or of binaries */
         list->exact = false;
         (void)bracket_of(VD_BSON_DOUBLE, &bracket);
-        return add_between(arena, list, VALUE(not_a_number, 8, VD_BSON_DOUBLE), false, bracket.high,
-                           false, err);
+        return add_between(arena, collation, list, VALUE(not_a_number, 8, VD_BSON_DOUBLE), false,
+                           bracket.high, false, err);
     default:
         *ret_found = false;
         return VD_OK;
@@ -511,8 +524,9 @@ static int plain_leaf(vd_arena_t *arena, const stor_filter_t *leaf, stor_interva
 }
 
 /* One element must satisfy all children. */
-static int element_intervals(vd_arena_t *arena, const stor_filter_t *leaf, stor_intervals_t *list,
-                             bool *ret_found, vd_error_t *err)
+static int element_intervals(vd_arena_t *arena, const vd_collation_t *collation,
+                             const stor_filter_t *leaf, stor_intervals_t *list, bool *ret_found,
+                             vd_error_t *err)
 {
     stor_intervals_all(arena, list);
     *ret_found = false;
@@ -524,9 +538,9 @@ static int element_intervals(vd_arena_t *arena, const stor_filter_t *leaf, stor_
         if (child->kind == STOR_FILTER_EXISTS)
             continue;
         if (child->kind == STOR_FILTER_AND) {
-            rc = element_intervals(arena, child, &one, &found, err);
+            rc = element_intervals(arena, collation, child, &one, &found, err);
         } else if (child->kind != STOR_FILTER_OR && child->kind != STOR_FILTER_NOR) {
-            rc = stor_intervals_of_leaf(arena, child, true, &one, &found, err);
+            rc = stor_intervals_of_leaf(arena, collation, child, true, &one, &found, err);
         }
         if (rc != VD_OK)
             return rc;
@@ -541,8 +555,9 @@ static int element_intervals(vd_arena_t *arena, const stor_filter_t *leaf, stor_
 
 /* A negation holds for keys outside only when a key inside is enough for what is negated. Of null
  * it holds without arrays only: a path that leads through an empty one is not null there. */
-static int negated_leaf(vd_arena_t *arena, const stor_filter_t *child, bool multikey,
-                        stor_intervals_t *list, bool *ret_found, vd_error_t *err)
+static int negated_leaf(vd_arena_t *arena, const vd_collation_t *collation,
+                        const stor_filter_t *child, bool multikey, stor_intervals_t *list,
+                        bool *ret_found, vd_error_t *err)
 {
     stor_intervals_t inner = {.exact = true};
     int rc;
@@ -568,7 +583,7 @@ static int negated_leaf(vd_arena_t *arena, const stor_filter_t *child, bool mult
         child->kind != STOR_FILTER_LT && child->kind != STOR_FILTER_LTE &&
         child->kind != STOR_FILTER_GT && child->kind != STOR_FILTER_GTE)
         return VD_OK;
-    rc = plain_leaf(arena, child, &inner, ret_found, err);
+    rc = plain_leaf(arena, collation, child, &inner, ret_found, err);
     if (rc != VD_OK || !*ret_found)
         return rc;
     normalize(&inner);
@@ -582,20 +597,21 @@ static int negated_leaf(vd_arena_t *arena, const stor_filter_t *child, bool mult
     return VD_OK;
 }
 
-int stor_intervals_of_leaf(vd_arena_t *arena, const stor_filter_t *leaf, bool multikey,
-                           stor_intervals_t *ret, bool *ret_found, vd_error_t *err)
+int stor_intervals_of_leaf(vd_arena_t *arena, const vd_collation_t *collation,
+                           const stor_filter_t *leaf, bool multikey, stor_intervals_t *ret,
+                           bool *ret_found, vd_error_t *err)
 {
     stor_intervals_t list = {.exact = true};
     int rc;
     *ret_found = false;
     if (leaf->kind == STOR_FILTER_ELEM_MATCH_VALUE)
-        rc = element_intervals(arena, leaf, &list, ret_found, err);
+        rc = element_intervals(arena, collation, leaf, &list, ret_found, err);
     else if (leaf->kind == STOR_FILTER_NOT || leaf->kind == STOR_FILTER_NOR)
-        rc = leaf->child_count == 1
-                 ? negated_leaf(arena, leaf->children[0], multikey, &list, ret_found, err)
-                 : VD_OK;
+        rc = leaf->child_count == 1 ? negated_leaf(arena, collation, leaf->children[0], multikey,
+                                                   &list, ret_found, err)
+                                    : VD_OK;
     else
-        rc = plain_leaf(arena, leaf, &list, ret_found, err);
+        rc = plain_leaf(arena, collation, leaf, &list, ret_found, err);
     if (rc == VD_OK && *ret_found) {
         normalize(&list);
         *ret = list;
@@ -654,10 +670,34 @@ static const char *value_text(vd_arena_t *arena, vd_value_t v)
     }
 }
 
-const char *stor_interval_text(vd_arena_t *arena, const stor_interval_t *i, bool turned)
+/* The sort key between the type and the end of a keycode. */
+static const char *sort_key_text(vd_arena_t *arena, vd_slice_t key)
+{
+    static const char digits[] = "0123456789abcdef";
+    vd_slice_t bytes = key.len < 3 ? VD_SLICE_NULL : vd_slice(key.data + 1, key.len - 3);
+    size_t shown = bytes.len < SORT_KEY_SHOWN ? bytes.len : SORT_KEY_SHOWN;
+    char *hex = vd_arena_alloc(arena, 2 * shown + 1);
+    for (size_t i = 0; i < shown; i++) {
+        hex[2 * i] = digits[bytes.data[i] >> 4];
+        hex[2 * i + 1] = digits[bytes.data[i] & 15];
+    }
+    hex[2 * shown] = 0;
+    return vd_arena_printf(arena, "CollationKey(0x%s%s)", hex, shown < bytes.len ? "..." : "");
+}
+
+static const char *end_text(vd_arena_t *arena, vd_value_t v, vd_slice_t key, bool collated)
+{
+    return collated && v.type == VD_BSON_STRING && vd_value_string(v).len > 0
+               ? sort_key_text(arena, key)
+               : value_text(arena, v);
+}
+
+const char *stor_interval_text(vd_arena_t *arena, const stor_interval_t *i, bool collated,
+                               bool turned)
 {
     char low = i->low_exclusive ? '(' : '[', high = i->high_exclusive ? ')' : ']';
-    const char *from = value_text(arena, i->low), *to = value_text(arena, i->high);
+    const char *from = end_text(arena, i->low, i->low_key, collated),
+               *to = end_text(arena, i->high, i->high_key, collated);
     if (!turned)
         return vd_arena_printf(arena, "%c%s, %s%c", low, from, to, high);
     return vd_arena_printf(arena, "%c%s, %s%c", i->high_exclusive ? '(' : '[', to, from,

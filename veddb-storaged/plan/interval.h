@@ -10,6 +10,7 @@
  * Threads: any.
  * Limits:  STOR_BOUNDS_RANGES_MAX intervals. */
 #pragma once
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/plan/bounds.h"
 
 typedef struct {
@@ -28,10 +29,11 @@ typedef struct {
 /* Everything; exact. */
 void stor_intervals_all(vd_arena_t *arena, stor_intervals_t *ret);
 /* *ret_found false: the leaf says nothing about keys. A leaf is what has a path, or NOT of one.
+ * collation: the one of the keys; where the operation's is another, strings are not found.
  * multikey: the path may lead through arrays in some document. */
-VD_MUST_CHECK int stor_intervals_of_leaf(vd_arena_t *arena, const stor_filter_t *leaf,
-                                         bool multikey, stor_intervals_t *ret, bool *ret_found,
-                                         vd_error_t *err);
+VD_MUST_CHECK int stor_intervals_of_leaf(vd_arena_t *arena, const vd_collation_t *collation,
+                                         const stor_filter_t *leaf, bool multikey,
+                                         stor_intervals_t *ret, bool *ret_found, vd_error_t *err);
 /* The point of one value, as it stands; not exact when its key was cut. */
 VD_MUST_CHECK int stor_intervals_point(vd_arena_t *arena, vd_value_t value, stor_intervals_t *ret,
                                        vd_error_t *err);
@@ -45,5 +47,7 @@ bool stor_intervals_are_points(const stor_intervals_t *intervals);
 bool stor_intervals_are_all(const stor_intervals_t *intervals);
 /* Every interval of a lies in one of b. */
 bool stor_intervals_within(const stor_intervals_t *a, const stor_intervals_t *b);
-/* "[5, inf.0]"; turned: as a scan meets it from its far end. */
-const char *stor_interval_text(vd_arena_t *arena, const stor_interval_t *interval, bool turned);
+/* "[5, inf.0]"; collated: strings show as their sort keys; turned: as a scan meets it from its far
+ * end. */
+const char *stor_interval_text(vd_arena_t *arena, const stor_interval_t *interval, bool collated,
+                               bool turned);

@@ -6,6 +6,7 @@
  * counts. */
 #include "libcommon/bson/compare.h"
 #include "veddb-storaged/plan/plan.h"
+#include "veddb-storaged/query/collation.h"
 
 static bool is_multikey(const stor_plan_index_t *index, uint32_t field)
 {
@@ -49,7 +50,7 @@ int stor_plan_order(const stor_plan_index_t *index, const stor_index_bounds_t *b
     int direction = 0;
     bool ranged = false; /* a field before was not walked by points */
     *ret_explode = 0;
-    if (def->has_wildcard || vd_collation_get() != NULL)
+    if (def->has_wildcard || !stor_collation_same(def->collation, vd_collation_get()))
         return 0;
     while (key < sort->count) {
         if (is_constant(index, bounds, sort->paths[key].text)) {

@@ -8,6 +8,7 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/compare.h"
 #include "veddb-storaged/engine/keycode.h"
+#include "veddb-storaged/query/collation.h"
 
 #include <math.h>
 
@@ -130,8 +131,8 @@ static int index_serves(const candidates_t *list, const stor_plan_index_t *index
     *ret_serves = !index->def->hidden;
     if (!*ret_serves || index->def->partial == NULL)
         return VD_OK;
-    return stor_filter_implies(list->planner->arena, list->filter, index->def->partial, ret_serves,
-                               err);
+    return stor_filter_implies(list->planner->arena, index->def->collation, list->filter,
+                               index->def->partial, ret_serves, err);
 }
 
 static bool note_path(vd_slice_t path, void *context)
@@ -285,7 +286,7 @@ static uint32_t distinct_codes(const candidates_t *list, const stor_plan_index_t
 {
     const stor_plan_query_t *query = list->planner->query;
     if (query->distinct == NULL || list->depth > 0 || index->def->has_wildcard ||
-        vd_collation_get() != NULL)
+        !stor_collation_same(index->def->collation, vd_collation_get()))
         return 0;
     for (uint32_t i = 0; i < index->def->field_count; i++)
         if (vd_slice_equal(index->def->fields[i].path, query->distinct->text) &&
@@ -361,7 +362,8 @@ static int add_indexes(candidates_t *list, vd_error_t *err)
         const stor_plan_index_t *index = &planner->facts->indexes[i];
         bool serves;
         uint32_t choices = 1;
-        if (planner->hinted != NULL && planner->hinted != index)
+        if ((planner->hinted != NULL && planner->hinted != index) ||
+            (planner->id_only && !stor_index_is_of_id(index->def)))
             continue;
         rc = index_serves(list, index, &serves, err);
         if (rc != VD_OK || !serves)
@@ -455,16 +457,17 @@ static int add_or(candidates_t *list, uint32_t conjunct, vd_error_t *err)
 static int collect(candidates_t *list, vd_error_t *err)
 {
     planner_t *planner = list->planner;
+    const stor_plan_query_t *query = planner->query;
     int rc = VD_OK;
     stor_predicates_of(planner->arena, list->filter, &list->predicates);
     if (planner->hinted == NULL)
         rc = add_collection(list, err);
-    if (rc == VD_OK && !planner->id_only)
+    if (rc == VD_OK && query->natural == 0)
         rc = add_indexes(list, err);
     for (uint32_t i = 0; i < list->predicates.conjunct_count && rc == VD_OK; i++) {
         const stor_filter_t *conjunct = list->predicates.conjuncts[i];
         if (conjunct->kind == STOR_FILTER_OR && list->depth < OR_DEPTH_MAX &&
-            conjunct->child_count <= STOR_PLAN_BRANCHES_MAX && planner->query->natural == 0)
+            conjunct->child_count <= STOR_PLAN_BRANCHES_MAX && query->natural == 0)
             rc = add_or(list, i, err);
     }
     return rc;
@@ -510,11 +513,16 @@ static int read_hint(planner_t *planner, vd_error_t *err)
         if (!def->hidden &&
             (hint.type == VD_BSON_STRING ? vd_slice_equal(def->name, vd_value_string(hint))
                                          : same_pattern(def->key, vd_value_document(hint)))) {
+            if (planner->hinted != NULL)
+                return vd_error_set(err, VD_ERR_INDEX_NOT_FOUND,
+                                    "Hint matched multiple indexes, must hint by index name. "
+                                    "Matched: %.*s and %.*s",
+                                    VD_SLICE_FMT(planner->hinted->def->name),
+                                    VD_SLICE_FMT(def->name));
             planner->hinted = &facts->indexes[i];
-            return VD_OK;
         }
     }
-    return planner->id_only ? VD_OK : bad_hint(err);
+    return planner->id_only || planner->hinted != NULL ? VD_OK : bad_hint(err);
 }
 
 /* ---- min and max ---- */
@@ -528,6 +536,18 @@ static bool names_match(const stor_index_def_t *def, vd_bson_t document)
         if (at == def->field_count || !vd_slice_equal(iter.name, def->fields[at++].path))
             return false;
     return at == def->field_count;
+}
+
+static bool has_strings(vd_bson_t document)
+{
+    bool strings = false;
+    vd_bson_iter_t iter;
+    if (document.len == 0)
+        return false;
+    vd_bson_iter_init(&iter, document);
+    while (vd_bson_iter_next(&iter))
+        strings |= vd_value_is_collatable(iter.value);
+    return strings;
 }
 
 static int add_between(candidates_t *list, vd_error_t *err)
@@ -546,6 +566,11 @@ static int add_between(candidates_t *list, vd_error_t *err)
         (query->max.len > 0 && !names_match(index->def, query->max)))
         return vd_error_set(err, VD_ERR_LOCATION(51174),
                             "The index chosen is not compatible with min/max");
+    if ((has_strings(query->min) || has_strings(query->max)) &&
+        !stor_collation_same(index->def->collation, vd_collation_get()))
+        return vd_error_set(err, VD_ERR_LOCATION(51174),
+                            "The index chosen is not compatible with min/max: it has another "
+                            "collation");
     stor_predicates_of(planner->arena, list->filter, &list->predicates);
     stor_index_bounds_t *bounds = VD_ARENA_NEW(planner->arena, stor_index_bounds_t);
     int rc = stor_index_bounds_between(planner->arena, index, query->min, query->max, bounds, err);
@@ -598,6 +623,10 @@ static const stor_plan_index_t *index_copy(vd_arena_t *arena, const stor_plan_in
     def->name = vd_arena_copy_slice(arena, def->name);
     def->key = (vd_bson_t){vd_arena_copy(arena, def->key.data, def->key.len), def->key.len};
     def->spec = def->wildcard_projection = VD_BSON_NONE;
+    def->collation = NULL; /* the index holds it */
+    def->collation_spec =
+        (vd_bson_t){vd_arena_copy(arena, def->collation_spec.data, def->collation_spec.len),
+                    def->collation_spec.len};
     def->partial = def->partial == NULL ? NULL : (const stor_filter_t *)copy; /* only whether */
     copy->def = def;
     copy->sample = NULL;
@@ -816,30 +845,50 @@ static uint64_t mix_bytes(uint64_t hash, vd_slice_t bytes)
     return mix(hash, bytes.len);
 }
 
-static uint64_t filter_shape(const stor_filter_t *filter, uint64_t hash)
+static uint64_t filter_shape(const stor_filter_t *filter, bool values, uint64_t hash)
 {
     hash = mix(hash, filter->kind);
     hash = mix_bytes(hash, filter->path.text);
-    if (filter->kind == STOR_FILTER_EQ || filter->kind == STOR_FILTER_IN) /* other bounds */
+    if (values && (filter->kind == STOR_FILTER_EQ || filter->kind == STOR_FILTER_IN))
+        /* other bounds */
         hash = mix(hash, filter->value.type == VD_BSON_NULL ||
                              filter->value.type == VD_BSON_ARRAY || filter->has_null);
     for (uint32_t i = 0; i < filter->child_count; i++)
-        hash = filter_shape(filter->children[i], hash);
+        hash = filter_shape(filter->children[i], values, hash);
     return mix(hash, 0xFF);
 }
 
-uint64_t stor_plan_shape(const stor_plan_query_t *query)
+static uint64_t query_shape(const stor_plan_query_t *query, bool values)
 {
-    uint64_t hash = filter_shape(query->filter, 0xcbf29ce484222325ull);
+    uint64_t hash = filter_shape(query->filter, values, 0xcbf29ce484222325ull);
     if (query->sort != NULL)
         for (uint32_t i = 0; i < query->sort->count; i++)
             hash = mix(mix_bytes(hash, query->sort->paths[i].text),
                        (uint64_t)(query->sort->directions[i] + 2));
-    if (query->needs != NULL && !query->needs->all)
-        for (uint32_t i = 0; i < query->needs->count; i++)
-            hash = mix_bytes(hash, query->needs->paths[i]);
+    return mix_bytes(hash, vd_slice(stor_collation_spec().data, stor_collation_spec().len));
+}
+
+static uint64_t needs_shape(const stor_needs_t *needs, uint64_t hash)
+{
+    if (needs != NULL && !needs->all)
+        for (uint32_t i = 0; i < needs->count; i++)
+            hash = mix_bytes(hash, needs->paths[i]);
+    return hash;
+}
+
+uint64_t stor_plan_shape(const stor_plan_query_t *query)
+{
+    uint64_t hash = needs_shape(query->needs, query_shape(query, true));
     if (query->distinct != NULL)
         hash = mix_bytes(hash, query->distinct->text);
     return mix(hash, (uint64_t)query->count_only | (uint64_t)(query->needs != NULL) << 1 |
                          (uint64_t)(query->most > 0) << 2);
+}
+
+uint64_t stor_plan_filter_shape(const stor_plan_query_t *query)
+{
+    uint64_t hash = query_shape(query, false);
+    if (query->distinct == NULL && !query->count_only)
+        hash = needs_shape(query->needs, hash);
+    return hash == 0 ? 1 : hash;
 }

@@ -107,6 +107,9 @@ const char *stor_plan_kind_name(stor_plan_kind_t kind);
 const char *stor_plan_summary(vd_arena_t *arena, const stor_plan_t *plan);
 /* What stays of a query when its values change: for the plan cache and explain's queryHash. */
 uint64_t stor_plan_shape(const stor_plan_query_t *query);
+/* The same for index filters: what is asked, whatever is made of the results and whichever values
+ * are null. Never 0. */
+uint64_t stor_plan_filter_shape(const stor_plan_query_t *query);
 
 /* ---- between the files of the room ---- */
 /* In which direction a scan of the index gives the order asked for: 1, -1, or 0: it does not.

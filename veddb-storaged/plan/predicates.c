@@ -3,6 +3,7 @@
 
 #include "libcommon/bson/compare.h"
 #include "veddb-storaged/plan/interval.h"
+#include "veddb-storaged/query/collation.h"
 
 typedef struct {
     vd_arena_t *arena;
@@ -226,12 +227,24 @@ static uint32_t types_of(const stor_filter_t *leaf)
     }
 }
 
-static int leaf_implies(vd_arena_t *arena, const stor_filter_t *leaf, const stor_filter_t *other,
-                        bool *ret_implies, vd_error_t *err)
+static bool has_strings(const stor_filter_t *leaf)
+{
+    bool strings = vd_value_is_collatable(leaf->value);
+    for (uint32_t i = 0; i < leaf->value_count; i++)
+        strings |= vd_value_is_collatable(leaf->values[i]);
+    for (uint32_t i = 0; i < leaf->child_count; i++)
+        strings |= has_strings(leaf->children[i]);
+    return strings;
+}
+
+static int leaf_implies(vd_arena_t *arena, const vd_collation_t *collation,
+                        const stor_filter_t *leaf, const stor_filter_t *other, bool *ret_implies,
+                        vd_error_t *err)
 {
     stor_intervals_t a, b;
     bool found_a, found_b = true;
-    *ret_implies = filter_same(leaf, other);
+    *ret_implies = filter_same(leaf, other) &&
+                   (stor_collation_same(collation, vd_collation_get()) || !has_strings(other));
     if (*ret_implies || leaf->kind == STOR_FILTER_NOT || leaf->kind == STOR_FILTER_NOR ||
         leaf->kind == STOR_FILTER_SIZE || !vd_slice_equal(leaf->path.text, other->path.text))
         return VD_OK;
@@ -239,7 +252,7 @@ static int leaf_implies(vd_arena_t *arena, const stor_filter_t *leaf, const stor
         *ret_implies = (types_of(leaf) & ~other->type_mask) == 0;
         return VD_OK;
     }
-    int rc = stor_intervals_of_leaf(arena, leaf, true, &a, &found_a, err);
+    int rc = stor_intervals_of_leaf(arena, collation, leaf, true, &a, &found_a, err);
     if (rc != VD_OK || !found_a)
         return rc;
     if (other->kind == STOR_FILTER_EXISTS) {
@@ -249,40 +262,45 @@ static int leaf_implies(vd_arena_t *arena, const stor_filter_t *leaf, const stor
     if (other->kind == STOR_FILTER_NOT || other->kind == STOR_FILTER_NOR ||
         leaf->kind == STOR_FILTER_ELEM_MATCH_VALUE)
         return VD_OK;
-    rc = stor_intervals_of_leaf(arena, other, true, &b, &found_b, err);
+    rc = stor_intervals_of_leaf(arena, collation, other, true, &b, &found_b, err);
     if (rc == VD_OK && found_b)
         *ret_implies = a.exact && b.exact && stor_intervals_within(&a, &b);
     return rc;
 }
 
-int stor_filter_implies(vd_arena_t *arena, const stor_filter_t *filter, const stor_filter_t *other,
-                        bool *ret_implies, vd_error_t *err)
+int stor_filter_implies(vd_arena_t *arena, const vd_collation_t *collation,
+                        const stor_filter_t *filter, const stor_filter_t *other, bool *ret_implies,
+                        vd_error_t *err)
 {
     int rc = VD_OK;
     *ret_implies = other->kind == STOR_FILTER_TRUE || filter->kind == STOR_FILTER_FALSE;
-    if (*ret_implies || vd_collation_get() != NULL) /* `other` is an index's: of bytes */
+    if (*ret_implies)
         return VD_OK;
     if (other->kind == STOR_FILTER_AND) {
         *ret_implies = true;
         for (uint32_t i = 0; i < other->child_count && rc == VD_OK && *ret_implies; i++)
-            rc = stor_filter_implies(arena, filter, other->children[i], ret_implies, err);
+            rc =
+                stor_filter_implies(arena, collation, filter, other->children[i], ret_implies, err);
         return rc;
     }
     if (filter->kind == STOR_FILTER_OR) {
         *ret_implies = true;
         for (uint32_t i = 0; i < filter->child_count && rc == VD_OK && *ret_implies; i++)
-            rc = stor_filter_implies(arena, filter->children[i], other, ret_implies, err);
+            rc =
+                stor_filter_implies(arena, collation, filter->children[i], other, ret_implies, err);
         return rc;
     }
     if (filter->kind == STOR_FILTER_AND) {
         for (uint32_t i = 0; i < filter->child_count && rc == VD_OK && !*ret_implies; i++)
-            rc = stor_filter_implies(arena, filter->children[i], other, ret_implies, err);
+            rc =
+                stor_filter_implies(arena, collation, filter->children[i], other, ret_implies, err);
         return rc;
     }
     if (other->kind == STOR_FILTER_OR) {
         for (uint32_t i = 0; i < other->child_count && rc == VD_OK && !*ret_implies; i++)
-            rc = stor_filter_implies(arena, filter, other->children[i], ret_implies, err);
+            rc =
+                stor_filter_implies(arena, collation, filter, other->children[i], ret_implies, err);
         return rc;
     }
-    return leaf_implies(arena, filter, other, ret_implies, err);
+    return leaf_implies(arena, collation, filter, other, ret_implies, err);
 }

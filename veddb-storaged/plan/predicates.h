@@ -6,6 +6,7 @@
  *          $elemMatch with the whole path. Tells also which paths a filter reads. Pure.
  * Owner:   arena; borrows the filter. */
 #pragma once
+#include "libcommon/bson/compare.h"
 #include "veddb-storaged/query/filter.h"
 
 #define STOR_PREDICATE_CONTEXTS_MAX 4
@@ -41,6 +42,6 @@ bool stor_path_has_position(vd_slice_t path);
 bool stor_filter_paths(const stor_filter_t *filter, bool (*visit)(vd_slice_t path, void *context),
                        void *context);
 /* The query's filter implies another: every document that matches it matches `other`, too. */
-VD_MUST_CHECK int stor_filter_implies(vd_arena_t *arena, const stor_filter_t *filter,
-                                      const stor_filter_t *other, bool *ret_implies,
-                                      vd_error_t *err);
+VD_MUST_CHECK int stor_filter_implies(vd_arena_t *arena, const vd_collation_t *collation,
+                                      const stor_filter_t *filter, const stor_filter_t *other,
+                                      bool *ret_implies, vd_error_t *err);

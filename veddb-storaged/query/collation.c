@@ -14,9 +14,9 @@
 #include <unicode/ustring.h>
 #include <unicode/uversion.h>
 
-#define LOCALE_MAX_BYTES 64
-#define HASH_PART_BYTES  256
-#define UTF16_ON_STACK   512
+#define LOCALE_MAX_BYTES  64
+#define UTF16_ON_STACK    512
+#define SORT_KEY_ON_STACK 1024
 
 typedef struct collation {
     vd_collation_t base;
@@ -46,42 +46,59 @@ static int compare(const vd_collation_t *collation, vd_slice_t a, vd_slice_t b)
     return order == UCOL_LESS ? -1 : order == UCOL_GREATER ? 1 : 0;
 }
 
+/* ucol_getSortKey with the string as UTF-16, which never has more units than UTF-8 has bytes. The
+ * key is NUL-terminated, without a NUL before. */
+static int sort_key(const vd_collation_t *collation, vd_slice_t string,
+                    void (*put)(void *context, const void *data, size_t len), void *context)
+{
+    const collation_t *c = (const collation_t *)collation;
+    UChar text_on_stack[UTF16_ON_STACK], *text = text_on_stack;
+    uint8_t key_on_stack[SORT_KEY_ON_STACK], *key = key_on_stack;
+    int32_t len = 0, room = UTF16_ON_STACK;
+    UErrorCode status = U_ZERO_ERROR;
+    if (string.len > UTF16_ON_STACK) {
+        text = malloc(sizeof *text * string.len);
+        room = (int32_t)string.len; /* of a document: far below 2^31 */
+    }
+    if (text != NULL)
+        (void)u_strFromUTF8WithSub(text, room, &len, (const char *)string.data, (int32_t)string.len,
+                                   0xfffd, NULL, &status);
+    int32_t size = text == NULL || U_FAILURE(status)
+                       ? 0
+                       : ucol_getSortKey(c->collator, text, len, key, SORT_KEY_ON_STACK);
+    if (size > SORT_KEY_ON_STACK) {
+        key = malloc((size_t)size);
+        size = key == NULL ? 0 : ucol_getSortKey(c->collator, text, len, key, size);
+    }
+    if (size > 0)
+        put(context, key, (size_t)size - 1);
+    if (text != text_on_stack)
+        free(text);
+    if (key != key_on_stack)
+        free(key);
+    return size > 0 ? VD_OK : VD_ERR_NO_MEMORY;
+}
+
+static void hash_part(void *context, const void *data, size_t len)
+{
+    uint64_t *h = context;
+    const uint8_t *bytes = data;
+    for (size_t i = 0; i < len; i++)
+        *h = (*h ^ bytes[i]) * 0x100000001b3u;
+}
+
 /* FNV-1a over the sort key, which is the same for strings that compare equal. */
 static uint64_t hash(const vd_collation_t *collation, uint64_t seed, vd_slice_t string)
 {
-    const collation_t *c = (const collation_t *)collation;
-    UChar on_stack[UTF16_ON_STACK], *text = on_stack;
     uint64_t h = seed ^ 0xcbf29ce484222325u;
-    int32_t len = 0;
-    UErrorCode status = U_ZERO_ERROR;
-    if (string.len > UTF16_ON_STACK) { /* UTF-16 never has more units than UTF-8 has bytes */
-        text = malloc(sizeof *text * string.len);
-        if (text == NULL)
-            return h;
-    }
-    (void)u_strFromUTF8WithSub(
-        text, (int32_t)(string.len > UTF16_ON_STACK ? string.len : UTF16_ON_STACK), &len,
-        (const char *)string.data, (int32_t)string.len, 0xfffd, NULL, &status);
-    UCharIterator iter;
-    uint32_t state[2] = {0, 0};
-    uint8_t part[HASH_PART_BYTES];
-    uiter_setString(&iter, text, len);
-    for (bool more = U_SUCCESS(status) || status == U_STRING_NOT_TERMINATED_WARNING; more;) {
-        status = U_ZERO_ERROR;
-        int32_t count = ucol_nextSortKeyPart(c->collator, &iter, state, part, sizeof part, &status);
-        for (int32_t i = 0; i < count && U_SUCCESS(status); i++)
-            h = (h ^ part[i]) * 0x100000001b3u;
-        more = U_SUCCESS(status) && count == (int32_t)sizeof part;
-    }
-    if (text != on_stack)
-        free(text);
+    (void)sort_key(collation, string, hash_part, &h); /* out of memory: they all hash alike */
     return h;
 }
 
 /* ---- the document ---- */
 
 typedef struct {
-    vd_slice_t locale, case_first, alternate, max_variable;
+    vd_slice_t locale, case_first, alternate, max_variable, version;
     int64_t strength;
     bool case_level, numeric_ordering, normalization, backwards;
     bool has_strength, has_case_level, has_numeric_ordering, has_normalization, has_backwards;
@@ -124,8 +141,8 @@ static int take_field(fields_t *fields, vd_slice_t name, vd_value_t v, vd_error_
         return take_string(name, v, &fields->alternate, err);
     if (vd_slice_is(name, "maxVariable"))
         return take_string(name, v, &fields->max_variable, err);
-    if (vd_slice_is(name, "version"))
-        return VD_OK; /* what listIndexes shows is given back */
+    if (vd_slice_is(name, "version")) /* what listIndexes shows is given back */
+        return take_string(name, v, &fields->version, err);
     if (vd_slice_is(name, "caseLevel"))
         return take_bool(name, v, &fields->case_level, &fields->has_case_level, err);
     if (vd_slice_is(name, "numericOrdering"))
@@ -319,7 +336,7 @@ static int collation_make(vd_bson_t asked, const fields_t *fields, collation_t *
                           vd_error_t *err)
 {
     collation_t *collation = vd_xalloc(sizeof *collation);
-    collation->base = (vd_collation_t){compare, hash};
+    collation->base = (vd_collation_t){compare, hash, sort_key};
     collation->arena = vd_arena_create();
     collation->asked =
         (vd_bson_t){vd_arena_copy(collation->arena, asked.data, asked.len), asked.len};
@@ -390,13 +407,9 @@ static void kept_add(collation_t *collation)
         collation_free(gone);
 }
 
-void stor_collation_end(void)
+static void give_back(void *taken)
 {
-    collation_t *collation = in_force;
-    if (collation == NULL)
-        return;
-    in_force = NULL;
-    (void)vd_collation_set(NULL);
+    collation_t *collation = taken;
     pthread_mutex_lock(&kept_lock);
     bool last = --collation->users == 0 && !collation->kept;
     pthread_mutex_unlock(&kept_lock);
@@ -404,10 +417,11 @@ void stor_collation_end(void)
         collation_free(collation);
 }
 
-int stor_collation_use(vd_bson_t spec, vd_error_t *err)
+/* One more user of it; NULL for the simple one. of_version: another version of ICU's is refused. */
+static int take(vd_bson_t spec, bool of_version, collation_t **ret_collation, vd_error_t *err)
 {
     fields_t fields = {0};
-    stor_collation_end();
+    *ret_collation = NULL;
     if (vd_bson_is_empty(spec))
         return VD_OK;
     collation_t *collation = kept_find(spec);
@@ -425,6 +439,37 @@ int stor_collation_use(vd_bson_t spec, vd_error_t *err)
             return rc;
         kept_add(collation);
     }
+    vd_value_t asked = vd_bson_get(spec, "version"), has = vd_bson_get(collation->spec, "version");
+    if (of_version && asked.type == VD_BSON_STRING && !vd_value_identical(asked, has)) {
+        int rc =
+            vd_error_set(err, VD_ERR_INCOMPATIBLE_COLLATION_VERSION,
+                         "Requested collation version %.*s but the only available collator "
+                         "version was %.*s",
+                         VD_SLICE_FMT(vd_value_string(asked)), VD_SLICE_FMT(vd_value_string(has)));
+        give_back(collation);
+        return rc;
+    }
+    *ret_collation = collation;
+    return VD_OK;
+}
+
+void stor_collation_end(void)
+{
+    collation_t *collation = in_force;
+    if (collation == NULL)
+        return;
+    in_force = NULL;
+    (void)vd_collation_set(NULL);
+    give_back(collation);
+}
+
+int stor_collation_use(vd_bson_t spec, vd_error_t *err)
+{
+    collation_t *collation;
+    stor_collation_end();
+    int rc = take(spec, true, &collation, err);
+    if (rc != VD_OK || collation == NULL)
+        return rc;
     in_force = collation;
     (void)vd_collation_set(&collation->base);
     return VD_OK;
@@ -435,15 +480,58 @@ vd_bson_t stor_collation_spec(void)
     return in_force == NULL ? VD_BSON_NONE : in_force->spec;
 }
 
-int stor_collation_simple_only(vd_bson_t spec, const char *of, vd_error_t *err)
+bool stor_collation_is(vd_bson_t whole)
 {
-    int rc = stor_collation_use(spec, err);
-    if (rc == VD_OK && in_force != NULL)
-        rc = vd_error_set(
-            err, VD_ERR_NOT_IMPLEMENTED,
-            "the default collation of %s can only be {locale: \"simple\"}; give others "
-            "with each operation",
-            of);
-    stor_collation_end();
-    return rc;
+    return in_force == NULL || whole.len == 0 ? in_force == NULL && whole.len == 0
+                                              : same(in_force->spec, whole);
+}
+
+/* ---- those that collections and indexes have ---- */
+
+int stor_collation_hold(vd_arena_t *arena, vd_bson_t spec, const vd_collation_t **ret_collation,
+                        vd_error_t *err)
+{
+    collation_t *collation;
+    *ret_collation = NULL;
+    int rc = take(spec, false, &collation, err);
+    if (rc != VD_OK || collation == NULL)
+        return rc;
+    vd_arena_on_reset(arena, give_back, collation);
+    *ret_collation = &collation->base;
+    return VD_OK;
+}
+
+vd_bson_t stor_collation_of(const vd_collation_t *collation)
+{
+    return collation == NULL ? VD_BSON_NONE : ((const collation_t *)collation)->spec;
+}
+
+bool stor_collation_version(vd_bson_t spec, char ret_version[STOR_COLLATION_VERSION_SIZE])
+{
+    collation_t *collation;
+    vd_error_t err = VD_ERROR_INIT;
+    if (take(spec, false, &collation, &err) != VD_OK || collation == NULL)
+        return false;
+    vd_slice_t version = vd_value_string(vd_bson_get(collation->spec, "version"));
+    (void)snprintf(ret_version, STOR_COLLATION_VERSION_SIZE, "%.*s", VD_SLICE_FMT(version));
+    give_back(collation);
+    return true;
+}
+
+bool stor_collation_same(const vd_collation_t *a, const vd_collation_t *b)
+{
+    return a == b || (a != NULL && b != NULL && same(stor_collation_of(a), stor_collation_of(b)));
+}
+
+int stor_collation_whole(vd_arena_t *arena, vd_bson_t spec, vd_bson_t *ret_spec, vd_error_t *err)
+{
+    collation_t *collation;
+    *ret_spec = VD_BSON_NONE;
+    int rc = take(spec, true, &collation, err);
+    if (rc != VD_OK || collation == NULL)
+        return rc;
+    *ret_spec = (vd_bson_t){vd_arena_copy(arena, collation->spec.data, collation->spec.len),
+                            collation->spec.len};
+    give_back(collation);
+    return VD_OK;
 }

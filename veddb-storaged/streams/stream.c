@@ -6,6 +6,7 @@
 #include "veddb-storaged/delta.h"
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/exec/query.h"
+#include "veddb-storaged/facts.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/streams/describe.h"
 #include "veddb-storaged/streams/names.h"
@@ -253,14 +254,12 @@ static int put_description(vd_bb_t *bb, const event_t *event)
     return rc;
 }
 
-static void put_id_index(vd_bb_t *bb)
+static void put_id_index(vd_bb_t *bb, vd_bson_t options)
 {
+    vd_value_t collation = vd_bson_get(options, "collation");
     vd_bb_begin_document(bb, "idIndex");
-    vd_bb_int32(bb, "v", 2);
-    vd_bb_begin_document(bb, "key");
-    vd_bb_int32(bb, "_id", 1);
-    vd_bb_close(bb);
-    vd_bb_cstr(bb, "name", "_id_");
+    stor_facts_id_index(bb, collation.type == VD_BSON_OBJECT ? vd_value_document(collation)
+                                                             : VD_BSON_NONE);
     vd_bb_close(bb);
 }
 
@@ -356,7 +355,7 @@ static void put_schema(vd_bb_t *bb, const event_t *event)
         }
     } else if (event->change.kind == STOR_CHANGE_CREATE) {
         vd_bb_begin_document(bb, "operationDescription");
-        put_id_index(bb);
+        put_id_index(bb, document_of(body, "options"));
         vd_bb_concat(bb, document_of(body, "options"));
         vd_bb_close(bb);
     } else if (event->change.kind == STOR_CHANGE_MODIFY) {

@@ -23,7 +23,9 @@ Test(collation, documents)
          "'numericOrdering': true, 'alternate': 'shifted', 'maxVariable': 'space', "
          "'normalization': true, 'backwards': true}",
          0},
-        {"{'locale': 'en', 'strength': 1.0, 'version': '57.1'}", 0},
+        {"{'locale': 'en', 'strength': 1.0, 'version': '57.1'}",
+         VD_ERR_INCOMPATIBLE_COLLATION_VERSION},
+        {"{'locale': 'en', 'version': 5}", VD_ERR_TYPE_MISMATCH},
         {"{'locale': ''}", VD_ERR_BAD_VALUE},
         {"{'locale': 'xx_never'}", VD_ERR_BAD_VALUE},
         {"{'locale': 'en-US'}", VD_ERR_BAD_VALUE},
@@ -181,13 +183,17 @@ static void *use_many(void *context)
 {
     vd_arena_t *arena = vd_arena_create();
     for (int i = 0; i < 400; i++) {
-        char json[100];
-        int which = (i * 7 + *(const int *)context) % 160;
+        char json[250];
+        int which = (i * 7 + *(const int *)context) % 128;
         (void)snprintf(json, sizeof json,
                        "{'locale': 'en', 'strength': %d, 'caseLevel': %s, 'numericOrdering': %s, "
-                       "'version': '%d'}",
+                       "'normalization': %s, 'backwards': %s, 'alternate': '%s', 'maxVariable': "
+                       "'%s', 'caseFirst': '%s'}",
                        which % 2 + 2, which % 4 < 2 ? "true" : "false",
-                       which % 8 < 4 ? "true" : "false", which);
+                       which % 8 < 4 ? "true" : "false", which % 16 < 8 ? "true" : "false",
+                       which % 32 < 16 ? "true" : "false",
+                       which % 64 < 32 ? "shifted" : "non-ignorable",
+                       which % 128 < 64 ? "space" : "punct", which < 128 ? "off" : "lower");
         if (stor_collation_use(query_json(arena, json), NULL) != VD_OK ||
             (vd_value_compare(vd_value_from_string(arena, VD_SLICE_LIT("a")),
                               vd_value_from_string(arena, VD_SLICE_LIT("A"))) == 0) !=
@@ -210,4 +216,88 @@ Test(collation, kept)
         cr_assert_eq(pthread_join(threads[i], &failed), 0);
         cr_assert_eq(failed, NULL);
     }
+}
+
+/* ---- those of collections and indexes ---- */
+
+static void key_put(void *context, const void *data, size_t len)
+{
+    cr_assert_eq(vd_buf_append(context, data, len), VD_OK);
+}
+
+/* Sort keys say what comparing says; without NUL; also of what is no UTF-8, is empty, is long. */
+Test(collation, sort_keys)
+{
+    static const char *const specs[] = {
+        "{'locale': 'en', 'strength': 1}",
+        "{'locale': 'en', 'strength': 2}",
+        "{'locale': 'de@collation=phonebook'}",
+        "{'locale': 'sv', 'strength': 4, 'alternate': 'shifted'}",
+        "{'locale': 'en', 'numericOrdering': true}",
+        "{'locale': 'fr_CA', 'backwards': true}",
+        "{'locale': 'ja', 'strength': 5}",
+        "{'locale': 'en', 'strength': 1, 'caseLevel': true}",
+    };
+    static const char alphabet[] = "aAbB -_1290\303\244\303\237e\314\201\001";
+    vd_arena_t *arena = vd_arena_create();
+    uint32_t seed = 12345;
+    for (size_t s = 0; s < VD_COUNT_OF(specs); s++) {
+        const vd_collation_t *collation;
+        cr_assert_eq(stor_collation_hold(arena, query_json(arena, specs[s]), &collation, NULL), 0);
+        vd_slice_t words[60];
+        vd_buf_t keys[60];
+        for (size_t i = 0; i < 60; i++) {
+            size_t len = i == 59 ? 5000 : i % 7;
+            uint8_t *text = vd_arena_alloc(arena, len + 1);
+            for (size_t k = 0; k < len; k++) {
+                seed = seed * 1664525u + 1013904223u;
+                text[k] = (uint8_t)alphabet[(seed >> 16) % (sizeof alphabet - 1)];
+            }
+            words[i] = vd_slice(text, len);
+            vd_buf_init(&keys[i], 1 << 20);
+            cr_assert_eq(collation->sort_key(collation, words[i], key_put, &keys[i]), VD_OK);
+            vd_slice_t key = vd_buf_slice(&keys[i]);
+            cr_assert(key.len == 0 || memchr(key.data, 0, key.len) == NULL);
+        }
+        for (size_t i = 0; i < 60; i++)
+            for (size_t k = 0; k < 60; k++) {
+                int asked = collation->compare(collation, words[i], words[k]);
+                int told = vd_slice_compare(vd_buf_slice(&keys[i]), vd_buf_slice(&keys[k]));
+                cr_assert_eq((asked > 0) - (asked < 0), (told > 0) - (told < 0), "%s: %zu %zu",
+                             specs[s], i, k);
+            }
+        for (size_t i = 0; i < 60; i++)
+            vd_buf_done(&keys[i]);
+    }
+    vd_arena_destroy(&arena);
+}
+
+Test(collation, held)
+{
+    vd_arena_t *arena = vd_arena_create(), *other = vd_arena_create();
+    const vd_collation_t *a, *b, *c, *none;
+    vd_bson_t whole;
+    vd_bson_t en = query_json(arena, "{'locale': 'en', 'strength': 2}");
+    cr_assert_eq(stor_collation_hold(arena, en, &a, NULL), VD_OK);
+    cr_assert_eq(stor_collation_whole(arena, en, &whole, NULL), VD_OK);
+    cr_assert_eq(stor_collation_hold(other, whole, &b, NULL), VD_OK);
+    cr_assert_eq(stor_collation_hold(arena, query_json(arena, "{'locale': 'en'}"), &c, NULL), 0);
+    cr_assert_eq(stor_collation_hold(arena, query_json(arena, "{'locale': 'simple'}"), &none, NULL),
+                 VD_OK);
+    cr_assert_eq(none, NULL);
+    cr_assert(stor_collation_same(a, b) && !stor_collation_same(a, c));
+    cr_assert(!stor_collation_same(a, NULL) && stor_collation_same(NULL, NULL));
+    /* of an older ICU: the one that there is; who stores it tells them apart */
+    vd_bson_t old = query_json(arena, "{'locale': 'en', 'strength': 2, 'version': '57.1'}");
+    const vd_collation_t *now;
+    cr_assert_eq(stor_collation_hold(arena, old, &now, NULL), VD_OK);
+    cr_assert(stor_collation_same(a, now));
+    cr_assert_eq(stor_collation_whole(arena, old, &whole, NULL),
+                 VD_ERR_INCOMPATIBLE_COLLATION_VERSION);
+    cr_assert_eq(stor_collation_use(en, NULL), VD_OK);
+    cr_assert(stor_collation_is(stor_collation_of(a)) && !stor_collation_is(VD_BSON_NONE));
+    stor_collation_end();
+    cr_assert(stor_collation_is(VD_BSON_NONE) && !stor_collation_is(stor_collation_of(a)));
+    vd_arena_destroy(&other);
+    vd_arena_destroy(&arena);
 }

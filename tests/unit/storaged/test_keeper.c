@@ -227,7 +227,7 @@ Test(keeper, a_start_that_fails_leaves_nothing)
     while (count < MAX && stor_session_open(reads->storage.engine, &sessions[count], NULL) == VD_OK)
         count++;
     cr_assert_lt(count, MAX);
-    for (int i = 0; i < 3; i++) { /* no session at all, then for the first threads only */
+    for (int i = 0; i < 4; i++) { /* no session at all, then for the first threads only */
         cr_assert_eq(stor_keeper_start(&reads->storage, NULL, NULL), VD_ERR_FULL);
         cr_assert_null(reads->storage.keeper);
         stor_session_close(&sessions[i]);

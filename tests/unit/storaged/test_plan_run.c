@@ -1,6 +1,8 @@
 /* tests/unit/storaged/test_plan_run.c — plans at work: what explain shows of each kind, what
  * happens when an index changes under a cursor, writes that move what they read, the plan cache. */
 #include "tests/unit/storaged/index_support.h"
+#include "veddb-storaged/exec/planner.h"
+#include "veddb-storaged/exec/sampling.h"
 
 #define OK(reads, command)                                                                         \
     cr_assert_eq(reads_run((reads), "db", (command)), VD_OK, "%s: %s", (command), reads_text(reads))
@@ -395,5 +397,245 @@ Test(plan_run, the_plan_cache)
          NULL},
     };
     READS_SCRIPT(reads, steps);
+    reads_close(reads);
+}
+
+/* ---- each candidate, run for a while ---- */
+
+Test(plan_run, all_plans_are_really_run)
+{
+    reads_t *reads = reads_open();
+    fill(reads, 0, 3000);
+    index_of(reads, "{'a': 1}", "'name': 'a'");
+    index_of(reads, "{'b': 1}", "'name': 'b'");
+    OK(reads, "{'explain': {'find': 'c', 'filter': {'a': 3, 'b': {'$lt': 100}}}, 'verbosity': "
+              "'allPlansExecution'}");
+    vd_bson_t all = vd_value_document(reads_at(reads, "executionStats.allPlansExecution"));
+    vd_bson_iter_t iter;
+    bool by_a = false, by_b = false;
+    uint32_t count = 0;
+    vd_bson_iter_init(&iter, all);
+    for (; vd_bson_iter_next(&iter); count++) {
+        vd_bson_t plan = vd_value_document(iter.value);
+        vd_value_t name =
+            vd_bson_get_path(plan, VD_SLICE_LIT("executionStages.inputStage.indexName"));
+        double keys = vd_value_as_double(vd_bson_get(plan, "totalKeysExamined"));
+        double documents = vd_value_as_double(vd_bson_get(plan, "totalDocsExamined"));
+        cr_assert_eq(vd_value_as_double(vd_bson_get(plan, "nReturned")), 10);
+        cr_assert_eq(
+            vd_value_as_double(vd_bson_get_path(plan, VD_SLICE_LIT("executionStages.nReturned"))),
+            10);
+        if (name.type == VD_BSON_STRING && vd_slice_is(vd_value_string(name), "a")) {
+            by_a = true;
+            cr_assert(keys == 300 && documents == 300, "%f %f", keys, documents);
+        } else if (name.type == VD_BSON_STRING && vd_slice_is(vd_value_string(name), "b")) {
+            by_b = true;
+            cr_assert(keys == 100 && documents == 100, "%f %f", keys, documents);
+            cr_assert_eq(count, 0, "the chosen one comes first");
+        } else {
+            cr_assert_eq(documents, 3000, "the whole collection");
+        }
+    }
+    cr_assert(by_a && by_b && count == 3, "%u", count);
+    /* bounded: a trial ends behind so many results, or so much work, and does not replace the run
+     */
+    OK(reads, "{'explain': {'find': 'c', 'filter': {'b': {'$gte': 0}, 'a': {'$gte': 0}}, 'sort': "
+              "{'a': 1}}, 'verbosity': 'allPlansExecution'}");
+    cr_assert_eq(vd_value_as_double(reads_at(reads, "executionStats.nReturned")), 3000);
+    vd_bson_iter_init(&iter,
+                      vd_value_document(reads_at(reads, "executionStats.allPlansExecution")));
+    while (vd_bson_iter_next(&iter))
+        cr_assert_leq(vd_value_as_double(vd_bson_get(vd_value_document(iter.value), "nReturned")),
+                      101);
+    OK(reads, "{'explain': {'find': 'c', 'filter': {'_id': 5}}, 'verbosity': "
+              "'allPlansExecution'}");
+    cr_assert(
+        vd_bson_is_empty(vd_value_document(reads_at(reads, "executionStats.allPlansExecution"))),
+        "there was only one");
+    reads_close(reads);
+}
+
+/* ---- index filters ---- */
+
+Test(plan_run, index_filters)
+{
+    reads_t *reads = reads_open();
+    fill(reads, 0, 600);
+    index_of(reads, "{'a': 1}", "'name': 'a'");
+    index_of(reads, "{'b': 1}", "'name': 'b'");
+#define EXPLAIN(filter, more) "{'explain': {'find': 'c', 'filter': " filter more "}}"
+    static const reads_step_t steps[] = {
+        {"db", EXPLAIN("{'a': 3, 'b': 3}", ""),
+         "{'queryPlanner.winningPlan.inputStage.indexName': 'b', 'queryPlanner.indexFilterSet': "
+         "false}",
+         0, NULL},
+        {"db", "{'planCacheListFilters': 'c'}", "{'filters': []}", 0, NULL},
+        {"db", "{'planCacheSetFilter': 'c', 'query': {'a': 1, 'b': 1}, 'indexes': [{'a': 1}]}",
+         NULL, 0, NULL},
+        {"db", EXPLAIN("{'a': 3, 'b': 9}", ""),
+         "{'queryPlanner.winningPlan.inputStage.indexName': 'a', 'queryPlanner.indexFilterSet': "
+         "true}",
+         0, NULL},
+        {"db", EXPLAIN("{'a': 3, 'b': 9}", ", 'hint': 'b'"),
+         "{'queryPlanner.winningPlan.inputStage.indexName': 'a'}", 0, NULL},
+        {"db", "{'explain': {'count': 'c', 'query': {'a': 3, 'b': 9}}}",
+         "{'queryPlanner.indexFilterSet': true}", 0, NULL},
+        {"db", EXPLAIN("{'a': 3, 'b': {'$gt': 9}}", ""), "{'queryPlanner.indexFilterSet': false}",
+         0, NULL},
+        {"db", EXPLAIN("{'a': 3, 'b': 9}", ", 'sort': {'c': 1}"),
+         "{'queryPlanner.indexFilterSet': false}", 0, NULL},
+        {"db", EXPLAIN("{'a': 3, 'b': 9}", ", 'collation': {'locale': 'en'}"),
+         "{'queryPlanner.indexFilterSet': false}", 0, NULL},
+        {"db", "{'planCacheSetFilter': 'c', 'query': {'a': 0, 'b': 0}, 'indexes': ['none']}", NULL,
+         0, NULL},
+        {"db", EXPLAIN("{'a': 3, 'b': 9}", ""),
+         "{'queryPlanner.winningPlan.stage': 'COLLSCAN', 'queryPlanner.indexFilterSet': true}", 0,
+         NULL},
+        {"db",
+         "{'planCacheSetFilter': 'c', 'query': {'a': 1}, 'sort': {'b': 1}, 'projection': "
+         "{'a': 1}, 'indexes': ['b', {'a': 1}]}",
+         NULL, 0, NULL},
+        {"db", "{'planCacheListFilters': 'c'}",
+         "{'filters': [{'query': {'a': 0, 'b': 0}, 'sort': {}, 'projection': {}, 'indexes': "
+         "['none']}, {'query': {'a': 1}, 'sort': {'b': 1}, 'projection': {'a': 1}, 'indexes': "
+         "['b', {'a': 1}]}]}",
+         0, NULL},
+        {"db", "{'planCacheClearFilters': 'c', 'query': {'a': 7, 'b': 8}}", NULL, 0, NULL},
+        {"db", EXPLAIN("{'a': 3, 'b': 3}", ""),
+         "{'queryPlanner.winningPlan.inputStage.indexName': 'b', 'queryPlanner.indexFilterSet': "
+         "false}",
+         0, NULL},
+        {"db", "{'planCacheClearFilters': 'c'}", NULL, 0, NULL},
+        {"db", "{'planCacheListFilters': 'c'}", "{'filters': []}", 0, NULL},
+        {"db", "{'planCacheListFilters': 'none'}", "{'filters': []}", 0, NULL},
+        {"db", "{'planCacheSetFilter': 'c', 'query': {'a': 1}}", NULL, VD_ERR_LOCATION(40414),
+         NULL},
+        {"db", "{'planCacheSetFilter': 'c', 'query': {'a': 1}, 'indexes': []}", NULL,
+         VD_ERR_BAD_VALUE, "required field indexes must contain at least one index"},
+        {"db", "{'planCacheSetFilter': 'c', 'query': {'a': 1}, 'indexes': [5]}", NULL,
+         VD_ERR_BAD_VALUE, "each item in indexes must be an object or string"},
+        {"db", "{'planCacheSetFilter': 'c', 'indexes': ['a']}", NULL, VD_ERR_BAD_VALUE, NULL},
+        {"db", "{'planCacheSetFilter': 'none', 'query': {'a': 1}, 'indexes': ['a']}", NULL,
+         VD_ERR_BAD_VALUE, "no such collection"},
+        {"db", "{'planCacheClearFilters': 'c', 'sort': {'a': 1}}", NULL, VD_ERR_BAD_VALUE, NULL},
+    };
+    READS_SCRIPT(reads, steps);
+    reads_close(reads);
+}
+
+/* ---- statistics: refreshed, kept, read back ---- */
+
+static bool known(reads_t *reads, int64_t *ret_documents, int64_t *ret_taken)
+{
+    stor_collection_t *c = index_hold(reads, "db", "c");
+    uint64_t id = c->id;
+    stor_catalog_release_all(&reads->request);
+    return stor_planner_statistics(reads->storage.planner, id, ret_documents, ret_taken);
+}
+
+static void refresh(reads_t *reads)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    reads_ok(stor_planner_refresh(&reads->storage, reads->session, NULL, &err), &err);
+}
+
+static void restart(reads_t *reads)
+{
+    reads_stop(reads);
+    stor_planner_destroy(&reads->storage.planner);
+    reads->storage.planner = stor_planner_create();
+    reads_start(reads, false);
+}
+
+Test(plan_run, statistics_outlive_a_restart, .timeout = 60)
+{
+    reads_t *reads = reads_open();
+    vd_error_t err = VD_ERROR_INIT;
+    int64_t documents = 0, taken = 0, again = 0;
+    reads_ok(stor_statistics_open(reads->storage.engine, &err), &err);
+    reads_ok(stor_statistics_open(reads->storage.engine, &err), &err); /* it is there */
+    fill(reads, 0, 100);
+    index_of(reads, "{'a': 1}", "'name': 'a'");
+    index_of(reads, "{'t': 1, 'b': -1}", "'name': 't'");
+    refresh(reads);
+    cr_assert_not(known(reads, &documents, &taken), "dives tell all about so few");
+    fill(reads, 100, 900);
+    refresh(reads);
+    cr_assert(known(reads, &documents, &taken));
+    cr_assert_eq(documents, 1000);
+    /* nothing has changed: neither taken nor lost */
+    refresh(reads);
+    cr_assert(known(reads, &documents, &again) && again == taken);
+    usleep(5000); /* what is taken anew has another time */
+    restart(reads);
+    cr_assert_not(known(reads, &documents, &again));
+    OK(reads, "{'explain': {'find': 'c', 'filter': {'a': 3, 'b': {'$gt': 5}}}}");
+    cr_assert(known(reads, &documents, &again), "by the first query that asks");
+    cr_assert_eq(again, taken, "not taken anew, but read back");
+    /* old ones serve queries until the background has new ones */
+    fill(reads, 1000, 2000);
+    refresh(reads);
+    cr_assert(known(reads, &documents, &again) && documents == 3000 && again > taken);
+    fill(reads, 3000, 3000);
+    OK(reads, "{'find': 'c', 'filter': {'a': 3, 'b': 5}}");
+    cr_assert(known(reads, &documents, &again) && documents == 3000);
+    refresh(reads);
+    cr_assert(known(reads, &documents, &again) && documents == 6000);
+    /* of another set of indexes they say nothing, also behind a restart */
+    restart(reads);
+    OK(reads, "{'dropIndexes': 'c', 'index': 'a'}");
+    refresh(reads);
+    cr_assert(known(reads, &documents, &taken) && taken > again);
+    OK(reads, "{'drop': 'c'}");
+    refresh(reads);
+    fill(reads, 0, 500);
+    index_of(reads, "{'a': 1}", "'name': 'a'");
+    cr_assert_not(known(reads, &documents, &again));
+    refresh(reads);
+    cr_assert(known(reads, &documents, &again) && documents == 500);
+    reads_close(reads);
+}
+
+/* A row that is damaged, or of another form, is as if there were none. */
+Test(plan_run, statistics_that_can_not_be_read, .timeout = 60)
+{
+    reads_t *reads = reads_open();
+    vd_error_t err = VD_ERROR_INIT;
+    int64_t documents = 0, taken = 0, again = 0;
+    reads_ok(stor_statistics_open(reads->storage.engine, &err), &err);
+    fill(reads, 0, 500);
+    index_of(reads, "{'a': 1, 'c': -1}", "'name': 'a'");
+    refresh(reads);
+    cr_assert(known(reads, &documents, &taken));
+    stor_collection_t *c = index_hold(reads, "db", "c");
+    uint8_t key[8];
+    vd_put_u64_be(key, c->id);
+    stor_catalog_release_all(&reads->request);
+    stor_cursor_t *cursor;
+    vd_slice_t value;
+    reads_ok(stor_txn_begin(reads->session, &err), &err);
+    reads_ok(stor_cursor_open(reads->session, "statistics", &cursor, &err), &err);
+    reads_ok(stor_cursor_search(cursor, vd_slice(key, 8), &value, &err), &err);
+    size_t len = value.len;
+    uint8_t *good = malloc(len), *bad = malloc(len);
+    memcpy(good, value.data, len);
+    stor_txn_rollback(reads->session);
+    for (size_t i = 0; i < 60; i++) {
+        size_t at = i * 7919 % len;
+        memcpy(bad, good, len);
+        bad[at] ^= (uint8_t)(1u << (i % 8));
+        reads_ok(stor_txn_begin(reads->session, &err), &err);
+        reads_ok(stor_cursor_open(reads->session, "statistics", &cursor, &err), &err);
+        reads_ok(stor_cursor_put(cursor, vd_slice(key, 8),
+                                 i % 5 == 4 ? vd_slice(good, at) : vd_slice(bad, len), &err),
+                 &err);
+        reads_ok(stor_txn_commit(reads->session, &err), &err);
+        stor_planner_destroy(&reads->storage.planner);
+        reads->storage.planner = stor_planner_create();
+        OK(reads, "{'find': 'c', 'filter': {'a': 3, 'b': {'$gt': 5}}}");
+        cr_assert(known(reads, &documents, &again), "read or taken anew");
+    }
+    free(good);
+    free(bad);
     reads_close(reads);
 }

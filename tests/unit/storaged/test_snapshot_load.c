@@ -431,7 +431,9 @@ Test(snapshot_load, under_writers, .timeout = 120)
         writer_t writers[WRITERS];
         cr_assert_eq(reads_run(a, "db", "{'create': 'a', 'validator': {'n': {'%exists': true}}}"),
                      VD_OK);
-        cr_assert_eq(reads_run(a, "db", "{'create': 'b'}"), VD_OK);
+        cr_assert_eq(reads_run(a, "db",
+                               "{'create': 'b', 'collation': {'locale': 'en', 'strength': 2}}"),
+                     VD_OK);
         cr_assert_eq(reads_run(a, "db", "{'create': 'gone'}"), VD_OK);
         cr_assert_eq(reads_run(a, "db", "{'drop': 'gone'}"), VD_OK);
         cr_assert_eq(reads_run(a, "db",
@@ -473,6 +475,8 @@ Test(snapshot_load, under_writers, .timeout = 120)
         /* indexes were made of what was loaded */
         cr_assert_eq(index_sound(b, "db", "a", "n"), sums_of(&b->storage, b->session, 1).documents);
         cr_assert_gt(index_sound(b, "db", "a", "w"), 0);
+        cr_assert_eq(index_sound(b, "db", "b", "_id_"),
+                     sums_of(&b->storage, b->session, 2).documents);
         journal_apply(b, &entries);
         for (uint64_t id = 1; id <= 2; id++) {
             stor_counters_row_t is = sums_of(&b->storage, b->session, id);
