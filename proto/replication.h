@@ -18,6 +18,7 @@ enum {
 #define VDP_SET_STATUS_MAX (128 * 1024)
 #define VDP_ENTRIES_MAX    (34 * 1024 * 1024) /* body of BATCH and APPLY: at least one entry fits */
 #define VDP_SIGNATURE_MAX  1024               /* RSA of 8192 bits */
+#define VDP_BUILDS_MAX     16                 /* index builds under way in a set */
 #define VDP_CHUNK_MAX      (34 * 1024 * 1024) /* of SNAPSHOT_CHUNK: 1 MB, or one larger record */
 
 typedef struct {
@@ -42,6 +43,7 @@ typedef struct {
     vd_slice_t leader; /* whom ROLE named last (the row "leader"); empty: not known */
     /* While loading: the copy that LOAD_BEGIN can go on with, and the node that gives it. */
     vd_slice_t load_snapshot, load_source;
+    vd_slice_t builds; /* index builds that are ready to be committed here: ids, u64 LE each */
 } vdp_replication_state_t;
 
 /* Answered when it is durable and, for less than primary, when no write is under way any more.
@@ -98,8 +100,11 @@ typedef struct {
  * `majority` is looked at by secondaries only: a primary counts by itself. */
 typedef struct {
     uint64_t term, majority;
+    /* Which index builds the members have ready: {u32 LE member, u32 LE count, ids u64 LE}. */
+    vd_slice_t builds;
 } vdp_replication_positions_t;
-#define VDP_POSITION_BYTES 32
+#define VDP_MEMBER_BUILDS_MAX (8 + 8 * VDP_BUILDS_MAX) /* bytes of one member's */
+#define VDP_POSITION_BYTES    32
 typedef struct {
     uint32_t member;
     bool up;

@@ -229,6 +229,8 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
         repl_pull_position(node, state->newest, state->durable);
     tell_role(node);
     node->positions_due = true;
+    if (state->builds_changed)
+        node->announce_due = true; /* the primary waits for it */
     repl_pull_tick(node);
 }
 
@@ -315,10 +317,12 @@ vdp_peer_status_t repl_own_status(repl_node_t *node)
                              .role = state->role,
                              .empty = state->empty,
                              .problem = vd_slice_str(pull->problem)};
+    own.builds = vd_slice(state->builds, state->builds_len);
     own.majority = repl_leads(node) ? node->majority : pull->majority;
     if (node->resync.state != REPL_RESYNC_NONE) {
         own.role = VDP_ROLE_RECOVERING;
         own.sync_source = node->resync.source;
+        own.builds = VD_SLICE_NULL;
         return own; /* no positions: what stands here is not a copy */
     }
     own.applied = primary || pull->applied == 0 ? state->newest : pull->applied;
@@ -352,7 +356,12 @@ static void peer_said(repl_node_t *node, repl_conn_t *conn, const vdp_peer_statu
         member->up_since_ms = now;
         node->positions_due = true;
     }
+    if (!vd_slice_equal(member->said.builds, said->builds))
+        node->positions_due = true;
     member->said = *said;
+    if (said->builds.len > 0)
+        memcpy(member->builds, said->builds.data, said->builds.len); /* bounded by the message */
+    member->said.builds = vd_slice(member->builds, said->builds.len);
     (void)snprintf(member->problem, sizeof member->problem, "%.*s", VD_SLICE_FMT(said->problem));
     member->said.problem = vd_slice_str(member->problem);
     member->heard = member->up = true;
@@ -636,10 +645,23 @@ static void rate_tick(void *context)
     repl_send_tick(context);
 }
 
+/* {member, count, ids}; nothing of a member that has none. */
+static size_t put_builds(uint8_t *at, const repl_member_t *member)
+{
+    vd_slice_t builds = member->said.builds;
+    if (builds.len == 0)
+        return 0;
+    vd_put_u32(at, member->id);
+    vd_put_u32(at + 4, (uint32_t)(builds.len / 8));
+    memcpy(at + 8, builds.data, builds.len / 8 * 8);
+    return 8 + builds.len / 8 * 8;
+}
+
 static void tell_positions(repl_node_t *node)
 {
     uint8_t records[REPL_MEMBERS_MAX * VDP_POSITION_BYTES];
-    size_t len = 0;
+    uint8_t builds[REPL_MEMBERS_MAX * VDP_MEMBER_BUILDS_MAX];
+    size_t len = 0, builds_len = 0;
     repl_lead_count(node);
     for (uint32_t i = 0; i < node->config->count; i++) {
         const repl_member_t *member = &node->members[i];
@@ -653,8 +675,11 @@ static void tell_positions(repl_node_t *node)
         }
         vdp_position_write(records + len, &position);
         len += VDP_POSITION_BYTES;
+        if (member->up)
+            builds_len += put_builds(builds + builds_len, member);
     }
-    vdp_replication_positions_t fields = {node->role.term, node->majority};
+    vdp_replication_positions_t fields = {node->role.term, node->majority,
+                                          vd_slice(builds, builds_len)};
     repl_storage_tell(node->storage, &vdp_replication_positions, &fields, vd_slice(records, len));
 }
 
@@ -671,7 +696,8 @@ static bool send_due(void *context)
     if (node->majority_due && repl_leads(node)) {
         repl_ship_majority(node);
     } else if (node->majority_due) {
-        vdp_replication_positions_t fields = {node->role.term, node->pull.majority};
+        vdp_replication_positions_t fields = {.term = node->role.term,
+                                              .majority = node->pull.majority};
         repl_storage_tell(node->storage, &vdp_replication_positions, &fields, VD_SLICE_NULL);
         told = true;
     }

@@ -13,6 +13,7 @@
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/defaults.h"
+#include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/replication/snapshot.h"
@@ -73,6 +74,12 @@ static void note(stor_keeper_t *keeper, work_t work, int rc, const vd_error_t *e
 
 /* ---- one pass ---- */
 
+/* A load fills collections beside the journal: what is kept is not what is there until it ends. */
+static bool is_loading(const stor_storage_t *storage)
+{
+    return storage->replication != NULL && stor_replication_role(storage) == VDP_ROLE_RECOVERING;
+}
+
 static void counters_fold(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t *session)
 {
     bool more = true;
@@ -114,6 +121,8 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
     if (expired > 0)
         vd_log(VD_LOG_INFO, "idle cursors closed", "cursors=%u", (unsigned)expired);
     stor_transactions_expire(storage);
+    if (storage->builds != NULL && !is_loading(storage))
+        stor_builds_resume(storage->builds);
     /* These write a little: not into the last of the disk, but as long as deletions may go on,
      * whose entries the journal keeps until they are folded. */
     if (stor_engine_free_allowed(storage->engine, NULL) == VD_OK) {
@@ -173,12 +182,6 @@ static bool is_due(const stor_collection_t *collection, const stor_storage_t *st
     if (last < storage->started_wall_ms)
         last = storage->started_wall_ms;
     return vd_wall_ms() - last >= (int64_t)storage->settings.scrub_period_ms;
-}
-
-/* A load fills collections beside the journal: what is kept is not what is there until it ends. */
-static bool is_loading(const stor_storage_t *storage)
-{
-    return storage->replication != NULL && stor_replication_role(storage) == VDP_ROLE_RECOVERING;
 }
 
 /* One round over all collections. */

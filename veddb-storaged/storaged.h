@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+typedef struct stor_builds stor_builds_t;
 typedef struct stor_catalog stor_catalog_t;
 typedef struct stor_journal stor_journal_t;
 typedef struct stor_sessions stor_sessions_t;
@@ -59,6 +60,7 @@ typedef struct stor_storage {
     stor_keys_t *keys;
     stor_engine_t *engine;
     stor_catalog_t *catalog;
+    stor_builds_t *builds; /* index/builds.h; the catalog's */
     stor_journal_t *journal;
     stor_sessions_t *sessions;
     stor_cursors_t *cursors;

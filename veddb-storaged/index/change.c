@@ -293,3 +293,20 @@ int stor_index_change(stor_session_t *session, const stor_collection_t *collecti
         vd_arena_rewind(arena, mark); /* else the error's details live there */
     return rc;
 }
+
+void stor_index_writer_pause(const stor_collection_t *collection)
+{
+    const stor_index_set_t *set = collection->indexes;
+    uint32_t most = 0;
+    for (uint32_t i = 0; set != NULL && i < set->count; i++) {
+        const stor_index_t *index = set->items[i];
+        if (VD_LIKELY(index->log == NULL || is_ready(index)))
+            continue;
+        uint32_t pause = atomic_load_explicit(&index->log->pause_us, memory_order_relaxed);
+        most = pause > most ? pause : most;
+    }
+    if (most == 0)
+        return;
+    struct timespec pause = {.tv_nsec = (long)most * 1000};
+    (void)nanosleep(&pause, NULL); /* waking early is fine */
+}

@@ -240,6 +240,8 @@ static int run_positions(stor_replication_link_t *link, stor_session_t *session,
         return vd_error_set(err, VD_ERR_PROTOCOL, "positions of %zu bytes", job->body.len);
     for (size_t i = 0; i < count; i++)
         vdp_position_read(job->body.data + i * VDP_POSITION_BYTES, &members[i]);
+    stor_positions_builds_note(link->storage->replication->positions, job->asked.positions.term,
+                               job->asked.positions.builds);
     stor_positions_note(link->storage->replication->positions, job->asked.positions.term,
                         job->asked.positions.majority, members, (uint32_t)count);
     return VD_OK;

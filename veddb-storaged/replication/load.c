@@ -743,7 +743,7 @@ static int indexes_make(stor_storage_t *storage, stor_session_t *session, const 
         if (storage->replication->apply != NULL)
             request->slot = stor_apply_slot(storage->replication->apply);
         rc = stor_catalog_indexes_adopt(request, c->what.id, c->index_ids, c->index_specs,
-                                        c->index_count, err);
+                                        c->index_building, c->index_count, err);
         vd_arena_reset(arena);
     }
     vd_arena_destroy(&arena);
