@@ -766,9 +766,15 @@ static int sweep(stor_catalog_t *catalog, stor_session_t *session, vd_error_t *e
     return rc;
 }
 
-static int find_catalog(const char *name, void *context)
+typedef struct {
+    bool catalog, guards;
+} found_t;
+
+static int find_tables(const char *name, void *context)
 {
-    *(bool *)context |= strcmp(name, STOR_CATALOG_TABLE) == 0;
+    found_t *found = context;
+    found->catalog |= strcmp(name, STOR_CATALOG_TABLE) == 0;
+    found->guards |= strcmp(name, STOR_INDEX_GUARDS_TABLE) == 0;
     return VD_OK;
 }
 
@@ -776,10 +782,12 @@ static int load(stor_catalog_t *catalog, vd_error_t *err)
 {
     stor_engine_t *engine = catalog->storage->engine;
     stor_session_t *session = NULL;
-    bool found = false;
-    int rc = stor_engine_tables(engine, find_catalog, &found, err);
-    if (rc == VD_OK && !found)
+    found_t found = {false, false};
+    int rc = stor_engine_tables(engine, find_tables, &found, err);
+    if (rc == VD_OK && !found.catalog)
         rc = stor_engine_table_create(engine, STOR_CATALOG_TABLE, false, err);
+    if (rc == VD_OK && !found.guards)
+        rc = stor_engine_table_create(engine, STOR_INDEX_GUARDS_TABLE, false, err);
     if (rc == VD_OK)
         rc = stor_session_open(engine, &session, err);
     if (rc == VD_OK)

@@ -126,8 +126,14 @@ static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
     const rows_t *rows = context;
     const stor_index_t *index = rows->indexes[0];
-    return stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
-                               index->def->spec, VD_BSON_NONE, err);
+    uint8_t payload[8];
+    int rc = stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
+                                 index->def->spec, VD_BSON_NONE, err);
+    if (rc != VD_OK || index->table_number == index->id)
+        return rc;
+    vd_put_u64(payload, rows->catalog->next_id); /* its table took a number */
+    return stor_catalog_meta_put(session, "next_id",
+                                 (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
 }
 
 /* ---- begin ---- */
@@ -574,21 +580,52 @@ static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_
     return VD_OK;
 }
 
+/* Entries of a unique index have another form. */
+static int modify_filled(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
+                         stor_index_t *old, stor_index_t *index, const stor_given_t *given,
+                         vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    int rc = stor_index_fill_alone(request, from, &index, 1, err);
+    if (rc != VD_OK) {
+        stor_catalog_unfence(catalog, from, false);
+        return rc;
+    }
+    (void)stor_index_reference(old); /* the set of `from` goes */
+    rc = modify_fenced(request, from, to, old, index, given, err);
+    if (rc == VD_OK)
+        stor_catalog_table_dropped(catalog, old->table);
+    stor_index_unreference(&old);
+    return rc;
+}
+
 static int modify_locked(stor_request_t *request, stor_collection_t *from, stor_index_t *old,
                          vd_bson_t spec, const stor_given_t *given, vd_error_t *err)
 {
+    stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *to = NULL;
     stor_index_t *index = NULL;
-    int rc = stor_index_make(old->id, old->table_number, spec, STOR_INDEX_READY, &index, err);
+    bool other_form = vd_value_as_flag(vd_bson_get(spec, "unique")) != old->def->unique;
+    if (atomic_load(&old->state) != STOR_INDEX_READY)
+        return vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "the index is being built");
+    int rc = stor_index_make(old->id, other_form ? catalog->next_id++ : old->table_number, spec,
+                             STOR_INDEX_READY, &index, err);
     if (rc != VD_OK)
         return rc;
-    rc = with_set(from, stor_index_set_replaced(from->indexes, index), &to, err);
+    if (other_form)
+        rc = stor_catalog_table_make(catalog, index->table, err);
+    if (rc == VD_OK)
+        rc = with_set(from, stor_index_set_replaced(from->indexes, index), &to, err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, from, err);
     if (rc == VD_OK)
-        rc = modify_fenced(request, from, to, old, index, given, err);
-    if (rc != VD_OK)
+        rc = other_form ? modify_filled(request, from, to, old, index, given, err)
+                        : modify_fenced(request, from, to, old, index, given, err);
+    if (rc != VD_OK) {
         stor_catalog_unreference(&to);
+        if (other_form)
+            stor_catalog_table_dropped(catalog, index->table);
+    }
     stor_index_unreference(&index);
     return rc;
 }

@@ -34,7 +34,8 @@ VD_MUST_CHECK int stor_catalog_indexes_abort(stor_request_t *request, uint64_t c
 /* Those of these ids that are there and ready. */
 VD_MUST_CHECK int stor_catalog_indexes_drop(stor_request_t *request, uint64_t collection_id,
                                             const uint64_t *ids, uint32_t count, vd_error_t *err);
-/* Another specification for the same entries (hidden, expireAfterSeconds ...). */
+/* Another specification (hidden, expireAfterSeconds, prepareUnique ...). One that becomes unique is
+ * filled anew meanwhile, behind the fence: VD_ERR_DUPLICATE_KEY when it can't be. */
 VD_MUST_CHECK int stor_catalog_index_modify(stor_request_t *request, uint64_t collection_id,
                                             uint64_t id, vd_bson_t spec, vd_error_t *err);
 /* A load: of those, the ones that are not here are filled from what the collection has, and are

@@ -35,6 +35,12 @@ stor_index_t *stor_index_set_named(const stor_index_set_t *set, vd_slice_t name)
 /* Two key patterns; numbers by value. */
 bool stor_index_same_key(vd_bson_t a, vd_bson_t b);
 
+/* ---- prepareUnique ---- */
+/* Entries of such an index have the _id in their keys, so two writers of one key would not
+ * conflict. Each puts the row of the key's bucket, too: key = index id u64 BE, bucket u16 BE; value
+ * = 0. */
+#define STOR_INDEX_GUARDS_TABLE "guards"
+
 /* ---- entries ---- */
 /* Key of the entry in the table: of a unique index the fields alone. */
 vd_slice_t stor_index_entry_key(vd_arena_t *arena, const stor_index_def_t *def, vd_slice_t fields,
