@@ -38,6 +38,11 @@ typedef struct {
     atomic_uint_fast64_t passes, sub_passes, deleted;
 } stor_ttl_counters_t;
 
+/* What the background checks have looked at, and found wrong: keeper.c. */
+typedef struct {
+    atomic_uint_fast64_t collections, collection_failures, indexes, index_failures;
+} stor_scrub_counters_t;
+
 typedef struct {
     uint64_t threads;            /* workers for quick operations */
     uint64_t cursor_idle_max_ms; /* storage.cursor_timeout */
@@ -73,6 +78,7 @@ typedef struct stor_storage {
     struct stor_waits *waits;        /* streams/waits.h; the inbox's; NULL in unit tests */
     stor_op_counters_t counters;
     stor_ttl_counters_t ttl;
+    stor_scrub_counters_t scrub;
     uint8_t boot_id[16]; /* new at each start */
     uint8_t set_id[12];  /* made at bootstrap, or copied with the data: by the functions below */
     uint64_t term;

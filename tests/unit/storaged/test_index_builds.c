@@ -3,6 +3,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/rand.h"
 #include "tests/unit/storaged/index_support.h"
+#include "veddb-storaged/scrub_indexes.h"
 
 #include <pthread.h>
 
@@ -220,6 +221,24 @@ static void *writer_run(void *context)
     return NULL;
 }
 
+/* What the background check says of the indexes. */
+static void scrubbed(reads_t *reads, bool sound)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    stor_session_t *session = NULL;
+    stor_scrub_indexes_t result = {0};
+    uint64_t id = index_hold(reads, "db", "c")->id;
+    stor_catalog_release_all(&reads->request);
+    reads_ok(stor_session_open(reads->storage.engine, &session, &err), &err);
+    reads_ok(stor_scrub_indexes(&reads->storage, session, id, 0, NULL, &result, &err), &err);
+    stor_session_close(&session);
+    cr_assert_gt(result.keys, 0);
+    cr_assert_gt(result.entries, 0);
+    cr_assert_eq(result.index_id == 0, sound, "%lld missing, %lld extra, %lld malformed",
+                 (long long)result.missing, (long long)result.extra, (long long)result.malformed);
+    cr_assert_eq(result.missing + result.extra + result.malformed == 0, sound);
+}
+
 Test(index_builds, beside_writers_that_never_stop, .timeout = 120)
 {
     reads_t *reads = reads_open();
@@ -229,6 +248,7 @@ Test(index_builds, beside_writers_that_never_stop, .timeout = 120)
         cr_assert_eq(pthread_create(&writers[i].thread, NULL, writer_run, &writers[i]), 0);
     for (int i = 0; i < 3; i++) {
         OK(reads, BUILD);
+        scrubbed(reads, true);
         if (i < 2)
             OK(reads, "{'dropIndexes': 'c', 'index': '*'}");
     }
@@ -578,8 +598,10 @@ Test(index_builds, damage_is_found_and_repaired, .timeout = 60)
     OK(reads, "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a'}]}");
     OK(reads, "{'validate': 'c'}");
     reads_expect(reads, "validate", "{'valid': true, 'keysPerIndex': {'_id_': 300, 'a': 300}}");
+    scrubbed(reads, true);
     for (int kind = 0; kind < 4; kind++) {
         damage(reads, "a", kind);
+        scrubbed(reads, false);
         OK(reads, "{'validate': 'c'}");
         reads_expect(reads, "validate",
                      "{'valid': false, 'indexDetails.a.valid': false, "
