@@ -116,6 +116,8 @@ static void ended_join(stor_builds_t *builds)
 
 void stor_builds_stop(stor_builds_t *builds)
 {
+    if (builds == NULL)
+        return;
     lock(builds);
     atomic_store(&builds->stop, true);
     for (stor_build_t *b = builds->first; b != NULL; b = b->next)

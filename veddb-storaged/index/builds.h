@@ -26,7 +26,7 @@ typedef struct stor_builds stor_builds_t;
 typedef struct stor_build stor_build_t;
 
 stor_builds_t *stor_builds_create(stor_storage_t *storage);
-/* Threads end at their next look; what was begun goes on after the next start. */
+/* Threads end at their next look; what was begun goes on after the next start. NULL is fine. */
 void stor_builds_stop(stor_builds_t *builds);
 void stor_builds_destroy(stor_builds_t **builds_p);
 
