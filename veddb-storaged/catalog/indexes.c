@@ -313,9 +313,11 @@ static void build_begin(stor_request_t *request, uint64_t collection_id,
 {
     vd_error_t err = VD_ERROR_INIT;
     if (stor_builds_begin(request->storage->builds, collection_id, indexes, count, ret_build,
-                          &err) != VD_OK)
-        vd_log(VD_LOG_WARN, "a build of indexes begins later", "collection=%llu code=%d",
-               (unsigned long long)collection_id, -err.code);
+                          &err) == VD_OK)
+        return;
+    stor_builds_unattended(request->storage->builds);
+    vd_log(VD_LOG_WARN, "a build of indexes begins later", "collection=%llu code=%d",
+           (unsigned long long)collection_id, -err.code);
 }
 
 static int begin_locked(stor_request_t *request, uint64_t collection_id, const vd_bson_t *specs,
@@ -756,6 +758,8 @@ static int started(stor_request_t *request, stor_collection_t *from, const liste
         take_place(catalog, from, to);
         if (given != NULL)
             build_begin(request, to->id, indexes, listed->count, NULL);
+        else
+            stor_builds_unattended(request->storage->builds);
     } else {
         if (fenced)
             stor_catalog_unfence(catalog, from, false);
@@ -813,6 +817,7 @@ static int built_commit(stor_request_t *request, stor_collection_t *from, const 
     vd_error_t step = VD_ERROR_INIT;
     rc = stor_builds_claim(builds, indexes[0]->log->build, &last.build, &step);
     if (rc == VD_ERR_NOT_FOUND) { /* the keeper would, a little later */
+        stor_builds_unattended(builds);
         stor_builds_resume(builds);
         rc = VD_ERR_AGAIN;
     }

@@ -50,6 +50,7 @@ struct stor_builds {
     pthread_cond_t changed;
     stor_build_t *first;
     atomic_bool stop;
+    atomic_bool unattended; /* there may be some that nobody works on */
 };
 
 /* ---- life ---- */
@@ -59,6 +60,7 @@ stor_builds_t *stor_builds_create(stor_storage_t *storage)
     stor_builds_t *builds = vd_xalloc(sizeof *builds);
     pthread_condattr_t attr;
     builds->storage = storage;
+    atomic_init(&builds->unattended, true);
     (void)pthread_mutex_init(&builds->lock, NULL);
     (void)pthread_condattr_init(&attr);
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -473,10 +475,17 @@ static bool is_known(stor_builds_t *builds, uint64_t id)
     return known;
 }
 
+void stor_builds_unattended(stor_builds_t *builds)
+{
+    atomic_store(&builds->unattended, true);
+}
+
 void stor_builds_resume(stor_builds_t *builds)
 {
     uint64_t id = 0;
     ended_join(builds);
+    if (!atomic_exchange(&builds->unattended, false))
+        return;
     for (stor_collection_t *c; (c = stor_catalog_next(builds->storage->catalog, id)) != NULL;
          stor_catalog_unreference(&c)) {
         const stor_index_set_t *set = c->indexes;
@@ -490,7 +499,9 @@ void stor_builds_resume(stor_builds_t *builds)
                 continue;
             uint32_t count = group(set, i, indexes);
             int rc = stor_builds_begin(builds, c->id, indexes, count, NULL, &err);
-            if (rc == VD_OK)
+            if (rc != VD_OK)
+                atomic_store(&builds->unattended, true);
+            else
                 vd_log(VD_LOG_INFO, "a build of indexes is begun anew",
                        "collection=%" PRIu64 " build=%" PRIu64 " indexes=%u", c->id,
                        index->log->build, count);

@@ -30,8 +30,10 @@ stor_builds_t *stor_builds_create(stor_storage_t *storage);
 void stor_builds_stop(stor_builds_t *builds);
 void stor_builds_destroy(stor_builds_t **builds_p);
 
-/* Those in the sets that nobody works on get a thread (after a start, a copy; keeper). */
+/* Those in the sets that nobody works on get a thread (after a start, a copy; keeper). Cheap when
+ * there are none, which is so unless unattended was called since. */
 void stor_builds_resume(stor_builds_t *builds);
+void stor_builds_unattended(stor_builds_t *builds);
 uint32_t stor_builds_count(stor_builds_t *builds);
 /* Ids of those that are ready here, at most `max`: told to the primary. */
 uint32_t stor_builds_ready(stor_builds_t *builds, uint64_t *ret_ids, uint32_t max);
