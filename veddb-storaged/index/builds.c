@@ -404,6 +404,8 @@ static void *build_run(void *context)
     stor_registry_remove(request);
     stor_session_close(&session);
     vd_free(request);
+    if (rc != VD_OK && !atomic_load(&builds->stop) && !is_gone(build))
+        atomic_store(&builds->unattended, true); /* no session: the keeper tries again */
     lock(builds);
     build->rc = rc;
     if (rc != VD_OK)
