@@ -29,6 +29,7 @@ typedef struct {
     uint32_t role;        /* VDP_ROLE_* of its storage */
     bool empty;
     vd_slice_t problem; /* why it does not get on, for people; empty: it does */
+    vd_slice_t builds;  /* as in STATE: index builds that are ready there */
 } vdp_peer_status_t;
 
 /* Begins a stream: ENTRIES with this request_id until a FAILURE or the end of the connection. */

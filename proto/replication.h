@@ -18,6 +18,7 @@ enum {
 #define VDP_SET_STATUS_MAX (128 * 1024)
 #define VDP_ENTRIES_MAX    (34 * 1024 * 1024) /* body of BATCH and APPLY: at least one entry fits */
 #define VDP_SIGNATURE_MAX  1024               /* RSA of 8192 bits */
+#define VDP_BUILDS_MAX     16                 /* index builds under way in a set */
 #define VDP_CHUNK_MAX      (34 * 1024 * 1024) /* of SNAPSHOT_CHUNK: 1 MB, or one larger record */
 
 typedef struct {
@@ -44,6 +45,7 @@ typedef struct {
     vd_slice_t load_snapshot, load_source;
     uint64_t floor; /* while loading: the newest that was here before, so no acknowledgement was of
                        anything above; 0: not known, or there was nothing */
+    vd_slice_t builds; /* index builds that are ready to be committed here: ids, u64 LE each */
 } vdp_replication_state_t;
 
 /* Answered when it is durable and, for less than primary, when no write is under way any more.
@@ -102,8 +104,11 @@ typedef struct {
     uint64_t term, majority;
     uint64_t lease_until_ms; /* of the host's monotonic clock: storage commits no write later, but
                                 for a newer one of these; UINT64_MAX: no end; 0: of a follower */
+    /* Which index builds the members have ready: {u32 LE member, u32 LE count, ids u64 LE}. */
+    vd_slice_t builds;
 } vdp_replication_positions_t;
-#define VDP_POSITION_BYTES 32
+#define VDP_MEMBER_BUILDS_MAX (8 + 8 * VDP_BUILDS_MAX) /* bytes of one member's */
+#define VDP_POSITION_BYTES    32
 typedef struct {
     uint32_t member;
     bool up;

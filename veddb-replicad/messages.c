@@ -58,10 +58,12 @@ vdp_peer_status_t repl_own_status(repl_node_t *node)
                              .role = state->role,
                              .empty = state->empty,
                              .problem = vd_slice_str(pull->problem)};
+    own.builds = vd_slice(state->builds, state->builds_len);
     own.majority = repl_leads(node) ? node->majority : pull->majority;
     if (node->resync.state != REPL_RESYNC_NONE) {
         own.role = VDP_ROLE_RECOVERING;
         own.sync_source = node->resync.source;
+        own.builds = VD_SLICE_NULL;
         return own; /* no positions: what stands here is not a copy */
     }
     own.applied = primary || pull->applied == 0 ? state->newest : pull->applied;
@@ -102,7 +104,12 @@ static void peer_said(repl_node_t *node, repl_conn_t *conn, const vdp_peer_statu
         member->up_since_ms = now;
         node->positions_due = true;
     }
+    if (!vd_slice_equal(member->said.builds, said->builds))
+        node->positions_due = true;
     member->said = *said;
+    if (said->builds.len > 0)
+        memcpy(member->builds, said->builds.data, said->builds.len); /* bounded by the message */
+    member->said.builds = vd_slice(member->builds, said->builds.len);
     (void)snprintf(member->problem, sizeof member->problem, "%.*s", VD_SLICE_FMT(said->problem));
     member->said.problem = vd_slice_str(member->problem);
     member->heard = member->up = true;

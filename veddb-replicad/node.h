@@ -25,8 +25,9 @@ typedef struct {
     uint32_t id;
     repl_link_t *link;      /* NULL: ourselves */
     bool heard, up;         /* up: heard within the lease */
-    vdp_peer_status_t said; /* its `problem` is the copy below */
+    vdp_peer_status_t said; /* its `problem` and `builds` are the copies below */
     char problem[VDP_PEER_PROBLEM_MAX + 1];
+    uint8_t builds[8 * VDP_BUILDS_MAX]; /* of `said`, too */
     uint64_t heard_ms, up_since_ms, ping_ms;
     bool streams;                         /* on a stream of ours: may be counted */
     uint64_t received, flushed, applied;  /* acknowledged there */

@@ -85,6 +85,8 @@ static void storage_state(void *context, bool attached, vd_bson_t doc)
         repl_pull_position(node, state->newest, state->durable);
     repl_tell_role(node);
     node->positions_due = true;
+    if (state->builds_changed)
+        node->announce_due = true; /* the primary waits for it */
     repl_pull_tick(node);
 }
 
@@ -180,10 +182,23 @@ static uint64_t lease_until(const repl_node_t *node)
     return node->role.forced ? UINT64_MAX : node->role.lease_until_ms;
 }
 
+/* {member, count, ids}; nothing of a member that has none. */
+static size_t put_builds(uint8_t *at, const repl_member_t *member)
+{
+    vd_slice_t builds = member->said.builds;
+    if (builds.len == 0)
+        return 0;
+    vd_put_u32(at, member->id);
+    vd_put_u32(at + 4, (uint32_t)(builds.len / 8));
+    memcpy(at + 8, builds.data, builds.len / 8 * 8);
+    return 8 + builds.len / 8 * 8;
+}
+
 static void tell_positions(repl_node_t *node)
 {
     uint8_t records[REPL_MEMBERS_MAX * VDP_POSITION_BYTES];
-    size_t len = 0;
+    uint8_t builds[REPL_MEMBERS_MAX * VDP_MEMBER_BUILDS_MAX];
+    size_t len = 0, builds_len = 0;
     repl_lead_count(node);
     for (uint32_t i = 0; i < node->config->count; i++) {
         const repl_member_t *member = &node->members[i];
@@ -197,9 +212,12 @@ static void tell_positions(repl_node_t *node)
         }
         vdp_position_write(records + len, &position);
         len += VDP_POSITION_BYTES;
+        if (member->up)
+            builds_len += put_builds(builds + builds_len, member);
     }
     node->told_lease_ms = lease_until(node);
-    vdp_replication_positions_t fields = {node->role.term, node->majority, node->told_lease_ms};
+    vdp_replication_positions_t fields = {node->role.term, node->majority, node->told_lease_ms,
+                                          vd_slice(builds, builds_len)};
     repl_storage_tell(node->storage, &vdp_replication_positions, &fields, vd_slice(records, len));
 }
 
@@ -217,7 +235,8 @@ static bool send_due(void *context)
     if (node->majority_due && repl_leads(node)) {
         repl_ship_majority(node);
     } else if (node->majority_due) {
-        vdp_replication_positions_t fields = {node->role.term, node->pull.majority, 0};
+        vdp_replication_positions_t fields = {.term = node->role.term,
+                                              .majority = node->pull.majority};
         repl_storage_tell(node->storage, &vdp_replication_positions, &fields, VD_SLICE_NULL);
         told = true;
     }

@@ -115,6 +115,11 @@ static void take_state(repl_storage_t *storage, const vdp_replication_state_t *f
     (void)snprintf(state->load_source, sizeof state->load_source, "%.*s",
                    VD_SLICE_FMT(fields->load_source));
     (void)snprintf(state->leader, sizeof state->leader, "%.*s", VD_SLICE_FMT(fields->leader));
+    state->builds_changed =
+        !vd_slice_equal(fields->builds, vd_slice(state->builds, state->builds_len));
+    state->builds_len = (uint32_t)fields->builds.len; /* bounded by the message */
+    if (state->builds_len > 0)
+        memcpy(state->builds, fields->builds.data, state->builds_len);
     vd_bson_t config = VD_BSON_NONE;
     vd_error_t err = VD_ERROR_INIT;
     if (body.len != 0) {

@@ -21,6 +21,9 @@ typedef struct {
     uint8_t load_snapshot[16];
     char load_source[VDP_NODE_NAME_MAX + 1];
     char leader[VDP_NODE_NAME_MAX + 1]; /* whom storage was told last; "" = not known */
+    uint8_t builds[8 * VDP_BUILDS_MAX]; /* index builds that are ready there */
+    uint32_t builds_len;
+    bool builds_changed; /* by the state that was told last */
 } repl_storage_state_t;
 
 typedef struct {

@@ -267,6 +267,8 @@ static bool change_ok(const stor_change_t *change, uint8_t own_type, size_t own_
     case STOR_CHANGE_CREATE_INDEXES:
     case STOR_CHANGE_DROP_INDEXES:
     case STOR_CHANGE_MODIFY_INDEX:
+    case STOR_CHANGE_START_INDEXES:
+    case STOR_CHANGE_ABORT_INDEXES:
         return own_type == 0 && own_len == 0 && is_document(change->body.data, change->body.len);
     }
     return false;

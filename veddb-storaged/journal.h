@@ -45,6 +45,11 @@ typedef enum {
     STOR_CHANGE_CREATE_INDEXES = 22,
     STOR_CHANGE_DROP_INDEXES = 23,
     STOR_CHANGE_MODIFY_INDEX = 24, /* the new spec; and before: spec */
+    /* A build begins; body: as CREATE_INDEXES, and building: {build: id, quorum, user}
+     * (index/index_private.h). It ends with CREATE_INDEXES or ABORT_INDEXES of the same ids. A
+     * CREATE_INDEXES without it is of an empty collection. */
+    STOR_CHANGE_START_INDEXES = 25,
+    STOR_CHANGE_ABORT_INDEXES = 26,
     /* Not in the journal of a node alone. */
     STOR_CHANGE_RESULT = 32, /* body: {key, value}: a row of the table "sessions" */
     STOR_CHANGE_NOOP = 33,   /* body: {msg}: carries time */
@@ -54,7 +59,7 @@ typedef enum {
 static inline bool stor_change_is_schema(stor_change_kind_t kind)
 {
     return (kind >= STOR_CHANGE_CREATE && kind <= STOR_CHANGE_MODIFY) ||
-           (kind >= STOR_CHANGE_CREATE_INDEXES && kind <= STOR_CHANGE_MODIFY_INDEX);
+           (kind >= STOR_CHANGE_CREATE_INDEXES && kind <= STOR_CHANGE_ABORT_INDEXES);
 }
 
 typedef struct {

@@ -14,10 +14,12 @@
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/defaults.h"
 #include "veddb-storaged/exec/planner.h"
+#include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/replication/snapshot.h"
 #include "veddb-storaged/scrub.h"
+#include "veddb-storaged/scrub_indexes.h"
 #include "veddb-storaged/sessions.h"
 #include "veddb-storaged/transactions.h"
 #include "veddb-storaged/ttl.h"
@@ -76,6 +78,12 @@ static void note(stor_keeper_t *keeper, work_t work, int rc, const vd_error_t *e
 
 /* ---- one pass ---- */
 
+/* A load fills collections beside the journal: what is kept is not what is there until it ends. */
+static bool is_loading(const stor_storage_t *storage)
+{
+    return storage->replication != NULL && stor_replication_role(storage) == VDP_ROLE_RECOVERING;
+}
+
 static void counters_fold(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t *session)
 {
     bool more = true;
@@ -117,6 +125,8 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
     if (expired > 0)
         vd_log(VD_LOG_INFO, "idle cursors closed", "cursors=%u", (unsigned)expired);
     stor_transactions_expire(storage);
+    if (storage->builds != NULL && !is_loading(storage))
+        stor_builds_resume(storage->builds);
     /* These write a little: not into the last of the disk, but as long as deletions may go on,
      * whose entries the journal keeps until they are folded. */
     if (stor_engine_free_allowed(storage->engine, NULL) == VD_OK) {
@@ -150,15 +160,18 @@ void stor_keeper_pass(stor_storage_t *storage, stor_session_t *session)
 
 /* ---- scrub ---- */
 
-static void scrub_told(stor_collection_t *collection, const stor_scrub_result_t *result)
+static void scrub_told(stor_storage_t *storage, stor_collection_t *collection,
+                       const stor_scrub_result_t *result)
 {
     char ns[VD_NAMESPACE_MAX_BYTES * 2 + 16];
     atomic_store(&collection->scrubbed_wall_ms, vd_wall_ms());
     if (result->inconclusive)
         return;
     atomic_fetch_add(&collection->scrubs, 1);
+    atomic_fetch_add(&storage->scrub.collections, 1);
     if (result->equal)
         return;
+    atomic_fetch_add(&storage->scrub.collection_failures, 1);
     atomic_fetch_add(&collection->scrub_failures, 1);
     vd_log(VD_LOG_ERROR, "a collection is not what it was kept to be",
            "ns=%s collection=%llu documents=%lld documents_kept=%lld bytes=%lld bytes_kept=%lld "
@@ -170,18 +183,39 @@ static void scrub_told(stor_collection_t *collection, const stor_scrub_result_t 
            (unsigned long long)result->hash_kept);
 }
 
+static void scrub_indexes_told(stor_storage_t *storage, stor_collection_t *collection,
+                               const stor_scrub_indexes_t *result)
+{
+    char ns[VD_NAMESPACE_MAX_BYTES * 2 + 16];
+    if (result->keys > 0 || result->entries > 0)
+        atomic_fetch_add(&storage->scrub.indexes, 1);
+    if (result->index_id == 0)
+        return;
+    atomic_fetch_add(&collection->scrub_failures, 1);
+    atomic_fetch_add(&storage->scrub.index_failures, 1);
+    vd_log(VD_LOG_ERROR, "an index is not what its documents say: validate with repair mends it",
+           "ns=%s collection=%llu index=%llu missing=%lld extra=%lld malformed=%lld",
+           vd_log_quote(vd_slice_str(collection->ns), ns, sizeof ns),
+           (unsigned long long)collection->id, (unsigned long long)result->index_id,
+           (long long)result->missing, (long long)result->extra, (long long)result->malformed);
+}
+
+static int scrub_indexes(stor_keeper_t *keeper, stor_collection_t *collection, vd_error_t *err)
+{
+    stor_scrub_indexes_t result;
+    int rc = stor_scrub_indexes(keeper->storage, keeper->scrub_session, collection->id,
+                                SCRUB_PAUSE_US, &keeper->stop, &result, err);
+    if (rc == VD_OK && !is_loading(keeper->storage))
+        scrub_indexes_told(keeper->storage, collection, &result);
+    return rc;
+}
+
 static bool is_due(const stor_collection_t *collection, const stor_storage_t *storage)
 {
     int64_t last = atomic_load(&collection->scrubbed_wall_ms);
     if (last < storage->started_wall_ms)
         last = storage->started_wall_ms;
     return vd_wall_ms() - last >= (int64_t)storage->settings.scrub_period_ms;
-}
-
-/* A load fills collections beside the journal: what is kept is not what is there until it ends. */
-static bool is_loading(const stor_storage_t *storage)
-{
-    return storage->replication != NULL && stor_replication_role(storage) == VDP_ROLE_RECOVERING;
 }
 
 /* One round over all collections. */
@@ -201,9 +235,11 @@ static void scrub_round(stor_keeper_t *keeper)
                                        &keeper->stop, &result, &err);
         if (is_loading(storage))
             continue; /* begun before the load: says nothing */
-        if (rc == VD_OK)
-            scrub_told(c, &result);
-        else if (rc != VD_ERR_INTERRUPTED)
+        if (rc == VD_OK) {
+            scrub_told(storage, c, &result);
+            rc = scrub_indexes(keeper, c, &err);
+        }
+        if (rc != VD_OK && rc != VD_ERR_INTERRUPTED)
             atomic_fetch_add(&c->scrub_failures, 1);
         if (rc != VD_ERR_INTERRUPTED)
             note(keeper, WORK_SCRUB, rc, &err);

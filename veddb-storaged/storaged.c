@@ -15,6 +15,7 @@
 #include "veddb-storaged/exec/sampling.h"
 #include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/inbox.h"
+#include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/pins.h"
 #include "veddb-storaged/replication/replication.h"
@@ -179,6 +180,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     /* While what they need is there. */
     (void)stor_transactions_kill(storage, VD_ERR_INTERRUPTED_AT_SHUTDOWN, NULL, NULL);
     stor_defaults_destroy(&storage->defaults);
+    stor_builds_stop(storage->builds);
     stor_replication_close(&storage->replication);
     stor_cursors_close(&storage->cursors);
     stor_planner_destroy(&storage->planner);

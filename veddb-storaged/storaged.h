@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+typedef struct stor_builds stor_builds_t;
 typedef struct stor_catalog stor_catalog_t;
 typedef struct stor_journal stor_journal_t;
 typedef struct stor_sessions stor_sessions_t;
@@ -37,6 +38,11 @@ typedef struct {
     atomic_uint_fast64_t passes, sub_passes, deleted;
 } stor_ttl_counters_t;
 
+/* What the background checks have looked at, and found wrong: keeper.c. */
+typedef struct {
+    atomic_uint_fast64_t collections, collection_failures, indexes, index_failures;
+} stor_scrub_counters_t;
+
 typedef struct {
     uint64_t threads;            /* workers for quick operations */
     uint64_t cursor_idle_max_ms; /* storage.cursor_timeout */
@@ -59,6 +65,7 @@ typedef struct stor_storage {
     stor_keys_t *keys;
     stor_engine_t *engine;
     stor_catalog_t *catalog;
+    stor_builds_t *builds; /* index/builds.h; the catalog's */
     stor_journal_t *journal;
     stor_sessions_t *sessions;
     stor_cursors_t *cursors;
@@ -72,6 +79,7 @@ typedef struct stor_storage {
     stor_versions_t *versions;       /* engine/versions.h; NULL: nothing that is read is kept */
     stor_op_counters_t counters;
     stor_ttl_counters_t ttl;
+    stor_scrub_counters_t scrub;
     uint8_t boot_id[16]; /* new at each start */
     uint8_t set_id[12];  /* made at bootstrap, or copied with the data: by the functions below */
     uint64_t term;

@@ -86,6 +86,8 @@ int stor_write_begin(stor_write_t *write, vd_error_t *err)
     write->hash_delta = 0;
     if (write->request->transaction != NULL)
         return statement_begin(write, err);
+    if (write->collection != NULL)
+        stor_index_writer_pause(write->collection);
     int rc = stor_request_space(write->request, err); /* a long command would fill the disk */
     if (rc == VD_OK)
         rc = stor_replication_request_enter(write->request, err);

@@ -36,6 +36,19 @@ static void read_documents(ycsb_t *ycsb, mongoc_collection_t *collection, int64_
     bson_destroy(opts);
 }
 
+static void look_up(ycsb_t *ycsb, mongoc_collection_t *collection, int64_t key)
+{
+    bson_error_t error;
+    const bson_t *doc;
+    bson_t *filter = BCON_NEW("group", BCON_INT32(ycsb_group(key)));
+    mongoc_cursor_t *cursor = mongoc_collection_find_with_opts(collection, filter, NULL, NULL);
+    while (mongoc_cursor_next(cursor, &doc))
+        continue;
+    note(ycsb, !mongoc_cursor_error(cursor, &error), &error);
+    mongoc_cursor_destroy(cursor);
+    bson_destroy(filter);
+}
+
 static void update_document(ycsb_t *ycsb, mongoc_collection_t *collection, int64_t key)
 {
     char text[32];
@@ -91,6 +104,9 @@ static void one_operation(ycsb_t *ycsb, mongoc_collection_t *collection)
         break;
     case YCSB_SCAN:
         read_documents(ycsb, collection, key, true);
+        break;
+    case YCSB_LOOKUP:
+        look_up(ycsb, collection, key);
         break;
     case YCSB_UPDATE:
         update_document(ycsb, collection, key);

@@ -1,9 +1,14 @@
 // indexes.test.mjs — secondary indexes by the stock driver: made, listed, dropped; unique keys raced for; a build under
-// writers that a SIGKILL ends; a set of three nodes that all have the same indexes.
+// writers that goes on after a SIGKILL; a set of three nodes that all have the same indexes, and what its members do when one of
+// them dies, another one leads, or the build is given up, in the middle of one.
 import assert from 'node:assert/strict';
 import {after, before, describe, test} from 'node:test';
 import {Cluster} from '../support/cluster.mjs';
 import {Node, sleep, until} from '../support/node.mjs';
+
+/** Names of the indexes that are being built, as this client's node says. */
+const building = async (c) => (await c.db.command({collStats: c.name})).indexBuilds;
+const names = async (c) => (await c.indexes()).map((x) => x.name);
 
 /** Every entry has its document, and every document its entries. */
 async function sound(collection, indexes) {
@@ -90,33 +95,69 @@ describe('one node', () => {
     await sound(c, 2);
   });
 
-  test('a build under writers, killed and made again', async () => {
+  test('an index becomes unique', async () => {
+    const c = of(client.db('idx'), 'conversion');
+    await c.insertMany([{_id: 1, k: 1}, {_id: 2, k: 1}, {_id: 3, k: 2}]);
+    await c.createIndex({k: 1});
+    const mod = (index, more = {}) => c.db.command({collMod: c.name, index: {keyPattern: {k: 1}, ...index}, ...more});
+    await assert.rejects(mod({unique: true}), {code: 72});
+    assert.equal((await mod({prepareUnique: true})).prepareUnique_new, true);
+    await assert.rejects(c.insertOne({k: 2}), (e) => e.code === 11000 && e.keyValue.k === 2);
+    await assert.rejects(mod({unique: true}, {dryRun: true}), (e) => {
+      assert.equal(e.codeName, 'CannotConvertIndexToUnique');
+      assert.deepEqual(e.errorResponse.violations, [{ids: [1, 2]}]);
+      return e.code === 359;
+    });
+    await c.deleteOne({_id: 2});
+    assert.equal((await mod({unique: true})).unique_new, true);
+    assert.deepEqual((await c.indexes())[1], {v: 2, key: {k: 1}, name: 'k_1', unique: true});
+    await assert.rejects(c.insertOne({k: 1}), {code: 11000});
+    await sound(c, 2);
+  });
+
+  test('no index of a collection with documents in a transaction', async () => {
+    const c = of(client.db('idx'), 'txn');
+    await c.insertOne({a: 1});
+    await client.withSession(async (session) => {
+      session.startTransaction();
+      await assert.rejects(c.createIndex({a: 1}, {session}), {code: 263});
+    });
+    assert.equal((await c.indexes()).length, 1);
+  });
+
+  test('a build under writers goes on after a kill', async () => {
     const c = of(client.db('idx'), 'big');
+    const specs = [{key: {a: 1}, unique: true}, {key: {t: 1, a: 1}}];
     for (let at = 0; at < 60000; at += 10000)
       await c.insertMany(Array.from({length: 10000}, (_, i) => ({_id: at + i, a: (at + i) * 7919 % 60013, t: [`x${i % 100}`, i % 10]})));
     let stopped = false, written = 0;
     const writer = async (w) => {
       for (let i = 0; !stopped; i++, written++) {
         const id = (i * 16 + w) * 31 % 60000;
-        await c.updateOne({_id: id}, {$set: {t: [`y${i % 50}`]}, $inc: {a: 60013}}, {upsert: true});
+        await c.updateOne({_id: id}, {$set: {t: [`y${i % 50}`], a: 1000000 + 4 * i + w}}, {upsert: true});
         if (i % 10 === 0) await c.deleteOne({_id: (id + 1) % 60000});
       }
     };
     const writers = Array.from({length: 4}, (_, w) => writer(w));
     try {
       for (let kill = 0; kill < 2; kill++) {
-        const build = c.createIndexes([{key: {a: 1}, unique: true}, {key: {t: 1, a: 1}}]).then(() => 'built', (e) => e);
-        await sleep(30 + 120 * kill);
+        const build = c.createIndexes(specs).then(() => 'built', (e) => e);
+        await until('a build is under way', async () => (await building(c)).length === 2 || (await c.indexes()).length === 3);
+        await sleep(200 * kill);
         await node.kill('storaged');
         await build;
         await node.whole();
         const before = written;
         await until('writers go on', async () => written > before + 50);
-        const names = (await c.indexes()).map((x) => x.name);
-        assert.ok(names.length === 1 || names.length === 3, `${names}`); // all of a command, or none
-        await sound(c, names.length);
+        await until('the build goes on by itself', async () => {
+          const all = await names(c);
+          assert.ok(all.length === 1 || all.length === 3, `${all}`); // all of a command, or none
+          return all.length === 3;
+        });
+        assert.equal((await c.db.command({createIndexes: c.name, indexes: specs.map((x) => ({...x, name: Object.entries(x.key).flat().join('_')}))})).note, 'all indexes already exist');
+        await sound(c, 3);
+        if (kill === 0) await c.dropIndexes();
       }
-      await c.createIndexes([{key: {a: 1}, unique: true}, {key: {t: 1, a: 1}}]);
       const before = written;
       await until('writers go on', async () => written > before + 50);
     } finally {
@@ -171,13 +212,91 @@ describe('three nodes', () => {
 
   test('the next primary keeps them up', async () => {
     const c = of(client.db('set2'), 'c');
-    await c.createIndex({k: 1}, {unique: true});
+    await c.createIndex({k: 1});
     await c.insertMany(Array.from({length: 1000}, (_, i) => ({_id: i, k: i})), {writeConcern: {w: 'majority'}});
-    const old = await set.primary();
-    await client.db('admin').command({replSetStepDown: 5, force: true}).catch(() => {});
-    await until('another primary', async () => (await set.primary()) !== old, 60000).catch(() => {});
+    await c.db.command({collMod: 'c', index: {name: 'k_1', prepareUnique: true}});
+    await c.db.command({collMod: 'c', index: {name: 'k_1', unique: true}});
+    const old = await set.primary(), next = (await set.secondaries())[0];
+    await set.vedctl(old, 'replication', 'promote', next);
+    assert.equal(await set.primary(), next);
     await c.insertMany(Array.from({length: 1000}, (_, i) => ({_id: 1000 + i, k: 1000 + i})), {writeConcern: {w: 'majority'}});
     await assert.rejects(c.insertOne({k: 5}), {code: 11000});
     await everywhere('set2', 'c', 2);
+  });
+
+  test('commitQuorum: what can be, and what can not', async () => {
+    const c = of(client.db('set3'), 'quorum');
+    await c.insertMany(Array.from({length: 500}, (_, i) => ({_id: i, a: i})));
+    for (const [i, commitQuorum] of [0, 1, 2, 3, 'majority', 'votingMembers'].entries()) {
+      const r = await c.db.command({createIndexes: 'quorum', indexes: [{key: {[`f${i}`]: 1}, name: `f${i}`}], commitQuorum});
+      assert.equal(r.commitQuorum, commitQuorum);
+    }
+    const wrong = (commitQuorum) => c.db.command({createIndexes: 'quorum', indexes: [{key: {x: 1}, name: 'x'}], commitQuorum});
+    await assert.rejects(wrong(4), {code: 278, codeName: 'UnsatisfiableCommitQuorum'});
+    await assert.rejects(wrong('nothing of the kind'), {code: 79});
+    await assert.rejects(wrong(-1), {code: 9});
+    await everywhere('set3', 'quorum', 7);
+  });
+
+  /** A build that waits for the third node, which is down; writes and reads of a majority go on beside it. */
+  async function waiting(c, key, work) {
+    await c.insertMany(Array.from({length: 3000}, (_, i) => ({_id: i, a: i, b: i % 7})));
+    const [down, up] = await set.secondaries();
+    await set.killNode(down);
+    const index = Object.entries(key).flat().join('_');
+    const build = c.createIndex(key, {commitQuorum: 3}).then(() => 'built', (e) => e);
+    const other = await set.client({node: up, driver: {readPreference: 'secondaryPreferred'}});
+    const there = of(other.db(c.db.databaseName), c.name);
+    for (const one of [c, there]) await until('a build is under way', async () => (await building(one)).includes(index));
+    for (let i = 0; i < 20; i++) await c.insertOne({_id: 5000 + i, a: -i, b: i}, {writeConcern: {w: 2}});
+    assert.deepEqual(await names(c), ['_id_']);
+    await work({down, up, there, index, build});
+    await other.close();
+  }
+
+  test('a build goes on under the next primary', async () => {
+    const c = of(client.db('set4'), 'c');
+    await waiting(c, {a: 1}, async ({down, up, there, index, build}) => {
+      await set.vedctl(await set.primary(), 'replication', 'promote', up);
+      assert.equal(await set.primary(60000, set.names.filter((n) => n !== down)), up);
+      assert.notEqual(await build, 'built'); // who asked hears that the primary is another one
+      await until('it is built by the new one', async () => (await building(there)).includes(index));
+      await c.insertOne({_id: 6000, a: 6000}, {writeConcern: {w: 2}});
+      await set.startNode(down);
+      await set.whole();
+      await until('the index is there', async () => (await names(c)).includes(index));
+    });
+    await everywhere('set4', 'c', 2);
+  });
+
+  test('a build goes on after the primary has died', async () => {
+    const c = of(client.db('set5'), 'c');
+    await waiting(c, {b: 1, a: -1}, async ({down, index, build}) => {
+      const primary = await set.primary(60000, set.names.filter((n) => n !== down));
+      await set.killWorker(primary, 'storaged');
+      await build;
+      await until('it is begun anew', async () => (await building(c).catch(() => [])).includes(index)); // it may not lead yet
+      await set.startNode(down);
+      await set.whole();
+      await until('the index is there', async () => (await names(c)).includes(index));
+    });
+    await everywhere('set5', 'c', 2);
+  });
+
+  test('dropIndexes, and drop, give a build up everywhere', async () => {
+    const c = of(client.db('set6'), 'c');
+    await waiting(c, {b: 1}, async ({down, there, index, build}) => {
+      await c.dropIndex(index);
+      assert.equal((await build).code, 276);
+      for (const one of [c, there]) await until('nothing is built', async () => (await building(one)).length === 0);
+      const again = c.createIndex({a: 1}, {commitQuorum: 3}).then(() => 'built', (e) => e);
+      await until('a build is under way', async () => (await building(c)).length === 1);
+      await c.drop();
+      assert.ok((await again).code > 0, `${await again}`);
+      await c.insertOne({_id: 1});
+      await set.startNode(down);
+      await set.whole();
+    });
+    await everywhere('set6', 'c', 1);
   });
 });

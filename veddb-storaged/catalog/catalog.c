@@ -6,6 +6,7 @@
 #include "veddb-storaged/catalog/catalog_private.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/catalog/rows.h"
+#include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/index/index_private.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/transactions.h"
@@ -797,9 +798,10 @@ static int sweep_table(const char *name, void *context)
         uint64_t id = strtoull(name + 2, NULL, 10);
         const stor_collection_t *of = vd_map_get(sweep->catalog->by_id, vd_key_u64(&id));
         orphan = of == NULL || !of->capped.is;
-    } else if (strncmp(name, "b-", 2) == 0 || strncmp(name, "r-", 2) == 0) {
-        orphan = true; /* of a build that did not end */
-    } else if (strncmp(name, "j-", 2) == 0 || strncmp(name, "i-", 2) == 0) {
+    } else if (strncmp(name, "r-", 2) == 0) {
+        orphan = true; /* of a build that begins anew */
+    } else if (strncmp(name, "j-", 2) == 0 || strncmp(name, "i-", 2) == 0 ||
+               strncmp(name, "b-", 2) == 0) {
         orphan = vd_map_get(sweep->named, vd_slice_str(name)) == NULL;
     }
     if (!orphan)
@@ -819,8 +821,12 @@ static int sweep_indexes(sweep_t *sweep)
     for (stor_collection_t *c; rc == VD_OK && (c = stor_catalog_next(sweep->catalog, id)) != NULL;
          stor_catalog_unreference(&c)) {
         id = c->id;
-        for (uint32_t i = 0; rc == VD_OK && c->indexes != NULL && i < c->indexes->count; i++)
-            rc = vd_map_put(sweep->named, vd_slice_str(c->indexes->items[i]->table), sweep, NULL);
+        for (uint32_t i = 0; rc == VD_OK && c->indexes != NULL && i < c->indexes->count; i++) {
+            const stor_index_t *index = c->indexes->items[i];
+            rc = vd_map_put(sweep->named, vd_slice_str(index->table), sweep, NULL);
+            if (rc == VD_OK && index->log != NULL)
+                rc = vd_map_put(sweep->named, vd_slice_str(index->log->table), sweep, NULL);
+        }
     }
     return rc;
 }
@@ -839,9 +845,15 @@ static int sweep(stor_catalog_t *catalog, stor_session_t *session, vd_error_t *e
     return rc;
 }
 
-static int find_catalog(const char *name, void *context)
+typedef struct {
+    bool catalog, guards;
+} found_t;
+
+static int find_tables(const char *name, void *context)
 {
-    *(bool *)context |= strcmp(name, STOR_CATALOG_TABLE) == 0;
+    found_t *found = context;
+    found->catalog |= strcmp(name, STOR_CATALOG_TABLE) == 0;
+    found->guards |= strcmp(name, STOR_INDEX_GUARDS_TABLE) == 0;
     return VD_OK;
 }
 
@@ -849,10 +861,12 @@ static int load(stor_catalog_t *catalog, vd_error_t *err)
 {
     stor_engine_t *engine = catalog->storage->engine;
     stor_session_t *session = NULL;
-    bool found = false;
-    int rc = stor_engine_tables(engine, find_catalog, &found, err);
-    if (rc == VD_OK && !found)
+    found_t found = {false, false};
+    int rc = stor_engine_tables(engine, find_tables, &found, err);
+    if (rc == VD_OK && !found.catalog)
         rc = stor_engine_table_create(engine, STOR_CATALOG_TABLE, false, err);
+    if (rc == VD_OK && !found.guards)
+        rc = stor_engine_table_create(engine, STOR_INDEX_GUARDS_TABLE, false, err);
     if (rc == VD_OK)
         rc = stor_session_open(engine, &session, err);
     if (rc == VD_OK)
@@ -884,6 +898,7 @@ int stor_catalog_open(stor_storage_t *storage, stor_catalog_t **ret_catalog, vd_
     pthread_mutex_init(&catalog->fence_lock, NULL);
     pthread_mutex_init(&catalog->dropped_lock, NULL);
     pthread_cond_init(&catalog->fence_changed, NULL);
+    storage->builds = stor_builds_create(storage);
     int rc = load(catalog, err);
     if (rc != VD_OK)
         stor_catalog_close(&catalog);
@@ -900,6 +915,7 @@ void stor_catalog_close(stor_catalog_t **catalog_p)
     size_t position = 0;
     vd_slice_t key;
     void *value;
+    stor_builds_destroy(&catalog->storage->builds);
     while (vd_map_next(catalog->by_id, &position, &key, &value)) {
         stor_collection_t *collection = value;
         stor_catalog_unreference(&collection);

@@ -208,7 +208,7 @@ static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
     int rc = stor_rows_collection_put(session, collection, err);
     if (rc == VD_OK && of_id != NULL)
         rc = stor_rows_index_put(session, collection->id, of_id->id, of_id->table_number,
-                                 of_id->def->spec, err);
+                                 of_id->def->spec, VD_BSON_NONE, err);
     next = collection->id >= next ? collection->id + 1 : next;
     if (of_id != NULL && of_id->id >= next)
         next = of_id->id + 1;

@@ -12,8 +12,7 @@
 
 #include <time.h>
 
-#define ABORT_TRIES_MAX 20 /* each waits as long as a fence may */
-#define CONFLICTS_MAX   1000
+#define CONFLICTS_MAX 1000
 
 static stor_collection_t *by_id(stor_catalog_t *catalog, uint64_t id)
 {
@@ -60,10 +59,10 @@ static void take_place(stor_catalog_t *catalog, stor_collection_t *from, stor_co
 
 /* ---- journal and rows ---- */
 
-/* {db, name, uuid, indexes: [{id, spec, before}]} */
+/* {db, name, uuid, indexes: [{id, spec, before}], building} */
 static int body_make(stor_request_t *request, const stor_collection_t *collection,
                      stor_index_t *const *indexes, uint32_t count, const stor_index_t *before,
-                     vd_bson_t *ret_body, vd_error_t *err)
+                     vd_bson_t building, vd_bson_t *ret_body, vd_error_t *err)
 {
     vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
     char buf[12];
@@ -81,6 +80,8 @@ static int body_make(stor_request_t *request, const stor_collection_t *collectio
         vd_bb_close(bb);
     }
     vd_bb_close(bb);
+    if (building.len > 0)
+        vd_bb_document(bb, "building", building);
     return vd_bb_finish(bb, ret_body, err);
 }
 
@@ -89,6 +90,7 @@ typedef struct {
     uint64_t collection_id;
     stor_index_t *const *indexes;
     uint32_t count;
+    vd_bson_t building; /* NONE: they are ready */
 } rows_t;
 
 static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
@@ -99,8 +101,8 @@ static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
     for (uint32_t i = 0; rc == VD_OK && i < rows->count; i++) {
         stor_index_t *index = rows->indexes[i];
         rc = stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
-                                 index->def->spec, err);
-        if (rc == VD_OK)
+                                 index->def->spec, rows->building, err);
+        if (rc == VD_OK && rows->building.len == 0)
             rc = stor_rows_index_state_put(session, index->id,
                                            (uint32_t)atomic_load(&index->multikey),
                                            atomic_load(&index->entries), err);
@@ -125,8 +127,14 @@ static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
     const rows_t *rows = context;
     const stor_index_t *index = rows->indexes[0];
-    return stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
-                               index->def->spec, err);
+    uint8_t payload[8];
+    int rc = stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
+                                 index->def->spec, VD_BSON_NONE, err);
+    if (rc != VD_OK || index->table_number == index->id)
+        return rc;
+    vd_put_u64(payload, rows->catalog->next_id); /* its table took a number */
+    return stor_catalog_meta_put(session, "next_id",
+                                 (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
 }
 
 /* ---- begin ---- */
@@ -142,13 +150,17 @@ static void tables_drop(stor_catalog_t *catalog, stor_index_t *const *indexes, u
 
 /* Objects and tables; on an error there is nothing. */
 static int indexes_make(stor_catalog_t *catalog, const vd_bson_t *specs, const uint64_t *ids,
-                        uint32_t count, stor_index_t **ret_indexes, vd_error_t *err)
+                        uint32_t count, vd_bson_t building, stor_index_t **ret_indexes,
+                        vd_error_t *err)
 {
     uint32_t made = 0;
     int rc = VD_OK;
     for (; rc == VD_OK && made < count; made++) {
         stor_index_t *index = NULL;
-        rc = stor_index_make(ids[made], ids[made], specs[made], STOR_INDEX_BUILDING, &index, err);
+        rc = building.len == 0 ? stor_index_make(ids[made], ids[made], specs[made],
+                                                 STOR_INDEX_BUILDING, &index, err)
+                               : stor_index_make_building(ids[made], ids[made], specs[made],
+                                                          building, &index, err);
         if (rc != VD_OK)
             break;
         ret_indexes[made] = index;
@@ -220,13 +232,13 @@ static int ready_commit(stor_request_t *request, stor_collection_t *collection,
                         stor_index_t *const *indexes, uint32_t count, bool journaled,
                         const stor_given_t *given, vd_error_t *err)
 {
-    rows_t rows = {request->storage->catalog, collection->id, indexes, count};
+    rows_t rows = {request->storage->catalog, collection->id, indexes, count, VD_BSON_NONE};
     stor_schema_change_t change = {.kind = STOR_CHANGE_CREATE_INDEXES,
                                    .collection_id = collection->id,
                                    .given = given,
                                    .rows = create_rows,
                                    .context = &rows};
-    int rc = body_make(request, collection, indexes, count, NULL, &change.body, err);
+    int rc = body_make(request, collection, indexes, count, NULL, VD_BSON_NONE, &change.body, err);
     if (rc == VD_OK)
         rc = VD_FAULT("index.before_commit", err);
     if (rc == VD_OK)
@@ -245,54 +257,122 @@ static void logs_drop(stor_catalog_t *catalog, stor_index_t *const *indexes, uin
         stor_catalog_table_dropped(catalog, indexes[i]->log->table);
 }
 
+/* {build, quorum, user} */
+static int building_make(stor_request_t *request, uint64_t build, vd_value_t quorum, vd_bson_t *ret,
+                         vd_error_t *err)
+{
+    vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
+    vd_bb_init_arena(bb, request->arena, 4096);
+    vd_bb_int64(bb, "build", (int64_t)build);
+    if (!vd_value_is_nullish(quorum))
+        vd_bb_value(bb, VD_SLICE_LIT("quorum"), quorum);
+    if (request->command.user.len > 0)
+        vd_bb_string(bb, "user", request->command.user);
+    return vd_bb_finish(bb, ret, err);
+}
+
+/* Behind the fence: rows that say that they are built, and an entry, another node's or our own. */
+static int start_commit(stor_request_t *request, stor_collection_t *collection,
+                        stor_index_t *const *indexes, uint32_t count, vd_bson_t building,
+                        const stor_given_t *given, vd_error_t *err)
+{
+    rows_t rows = {request->storage->catalog, collection->id, indexes, count, building};
+    stor_schema_change_t change = {.kind = STOR_CHANGE_START_INDEXES,
+                                   .collection_id = collection->id,
+                                   .given = given,
+                                   .rows = create_rows,
+                                   .context = &rows};
+    int rc = given != NULL ? VD_OK
+                           : body_make(request, collection, indexes, count, NULL, building,
+                                       &change.body, err);
+    if (rc == VD_OK)
+        rc = VD_FAULT("index.starting", err);
+    if (rc == VD_OK)
+        rc = stor_catalog_change_commit(request, &change, err);
+    return rc == VD_OK ? VD_FAULT("index.started", err) : rc;
+}
+
+/* A set that has them, in place of `from`'s; ready ones when nothing is in the collection. */
+static int begin_fenced(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
+                        stor_index_t *const *indexes, uint32_t count, vd_bson_t building,
+                        bool *ret_ready, vd_error_t *err)
+{
+    *ret_ready = is_empty(request->session, from);
+    int rc = *ret_ready ? ready_commit(request, from, indexes, count, true, NULL, err)
+                        : start_commit(request, from, indexes, count, building, NULL, err);
+    if (rc != VD_OK)
+        return rc;
+    take_place(request->storage->catalog, from, to);
+    if (*ret_ready)
+        logs_drop(request->storage->catalog, indexes, count);
+    return VD_OK;
+}
+
+/* Nobody works on it now; the keeper looks again. */
+static void build_begin(stor_request_t *request, uint64_t collection_id,
+                        stor_index_t *const *indexes, uint32_t count, stor_build_t **ret_build)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    if (stor_builds_begin(request->storage->builds, collection_id, indexes, count, ret_build,
+                          &err) == VD_OK)
+        return;
+    stor_builds_unattended(request->storage->builds);
+    vd_log(VD_LOG_WARN, "a build of indexes begins later", "collection=%llu code=%d",
+           (unsigned long long)collection_id, -err.code);
+}
+
 static int begin_locked(stor_request_t *request, uint64_t collection_id, const vd_bson_t *specs,
-                        uint32_t count, stor_index_t **ret_indexes, bool *ret_ready,
+                        uint32_t count, vd_value_t quorum, stor_build_t **ret_build,
                         vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *from = by_id(catalog, collection_id), *to = NULL;
+    stor_index_t *indexes[STOR_INDEXES_MAX];
     uint64_t ids[STOR_INDEXES_MAX];
+    vd_bson_t building;
     if (from == NULL)
         return not_there(err);
     int rc = begin_check(from, specs, count, err);
+    if (rc == VD_OK && stor_builds_count(request->storage->builds) >= VDP_BUILDS_MAX)
+        rc = vd_error_set(err, VD_ERR_AGAIN, "too many indexes are being built");
     if (rc != VD_OK)
         return rc;
     for (uint32_t i = 0; i < count; i++)
         ids[i] = catalog->next_id++;
-    rc = indexes_make(catalog, specs, ids, count, ret_indexes, err);
+    rc = building_make(request, ids[0], quorum, &building, err);
+    if (rc == VD_OK)
+        rc = indexes_make(catalog, specs, ids, count, building, indexes, err);
     if (rc != VD_OK)
         return rc;
-    rc = with_set(from, stor_index_set_with(from->indexes, ret_indexes, count), &to, err);
+    rc = with_set(from, stor_index_set_with(from->indexes, indexes, count), &to, err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, from, err);
-    bool fenced = rc == VD_OK;
-    *ret_ready = fenced && is_empty(request->session, from);
-    if (*ret_ready)
-        rc = ready_commit(request, from, ret_indexes, count, true, NULL, err);
+    bool fenced = rc == VD_OK, ready = false;
+    if (rc == VD_OK)
+        rc = begin_fenced(request, from, to, indexes, count, building, &ready, err);
     if (rc != VD_OK) {
         if (fenced)
             stor_catalog_unfence(catalog, from, false);
         stor_catalog_unreference(&to);
-        tables_drop(catalog, ret_indexes, count);
-        for (uint32_t i = 0; i < count; i++)
-            stor_index_unreference(&ret_indexes[i]);
-        return rc;
+        tables_drop(catalog, indexes, count);
+    } else if (!ready) {
+        build_begin(request, collection_id, indexes, count, ret_build);
     }
-    take_place(catalog, from, to);
-    if (*ret_ready)
-        logs_drop(catalog, ret_indexes, count);
-    return VD_OK;
+    for (uint32_t i = 0; i < count; i++)
+        stor_index_unreference(&indexes[i]);
+    return rc;
 }
 
 int stor_catalog_indexes_begin(stor_request_t *request, uint64_t collection_id,
-                               const vd_bson_t *specs, uint32_t count, stor_index_t **ret_indexes,
-                               bool *ret_ready, vd_error_t *err)
+                               const vd_bson_t *specs, uint32_t count, vd_value_t quorum,
+                               stor_build_t **ret_build, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     VD_ASSERT(count > 0 && count < STOR_INDEXES_MAX);
+    *ret_build = NULL;
     pthread_mutex_lock(&catalog->change_lock);
-    int rc = begin_locked(request, collection_id, specs, count, ret_indexes, ret_ready, err);
+    int rc = begin_locked(request, collection_id, specs, count, quorum, ret_build, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }
@@ -313,7 +393,7 @@ int stor_catalog_own_index(stor_request_t *request, stor_collection_t *collectio
     pthread_mutex_lock(&catalog->change_lock);
     for (uint32_t i = 0; i < count; i++)
         ids[i] = catalog->next_id++;
-    rc = indexes_make(catalog, specs, ids, count, indexes, err);
+    rc = indexes_make(catalog, specs, ids, count, VD_BSON_NONE, indexes, err);
     pthread_mutex_unlock(&catalog->change_lock);
     if (rc != VD_OK)
         return rc;
@@ -349,15 +429,14 @@ static bool has_all(const stor_collection_t *collection, stor_index_t *const *in
     return true;
 }
 
-static int commit_locked(stor_request_t *request, uint64_t collection_id,
+/* given: another node's entry, or NULL. */
+static int commit_locked(stor_request_t *request, stor_collection_t *from,
                          stor_index_t *const *indexes, uint32_t count,
                          int (*last)(void *context, vd_error_t *err), void *context,
-                         vd_error_t *err)
+                         const stor_given_t *given, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    stor_collection_t *from = by_id(catalog, collection_id), *to = NULL;
-    if (from == NULL || !has_all(from, indexes, count))
-        return not_there(err);
+    stor_collection_t *to = NULL;
     int rc = with_set(from, stor_index_set_reference(from->indexes), &to, err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, from, err);
@@ -367,7 +446,7 @@ static int commit_locked(stor_request_t *request, uint64_t collection_id,
     }
     rc = last(context, err);
     if (rc == VD_OK)
-        rc = ready_commit(request, from, indexes, count, true, NULL, err);
+        rc = ready_commit(request, from, indexes, count, true, given, err);
     if (rc != VD_OK) {
         stor_catalog_unfence(catalog, from, false);
         stor_catalog_unreference(&to);
@@ -386,42 +465,69 @@ int stor_catalog_indexes_commit(stor_request_t *request, uint64_t collection_id,
     stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     pthread_mutex_lock(&catalog->change_lock);
-    int rc = commit_locked(request, collection_id, indexes, count, last, context, err);
+    stor_collection_t *from = by_id(catalog, collection_id);
+    int rc = from == NULL || !has_all(from, indexes, count)
+                 ? not_there(err)
+                 : commit_locked(request, from, indexes, count, last, context, NULL, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }
 
-/* True when it is done with. */
-static bool abort_locked(stor_catalog_t *catalog, uint64_t collection_id,
-                         stor_index_t *const *indexes, uint32_t count)
+/* given: as above. Who builds them finds that they are gone. */
+static int abort_locked(stor_request_t *request, stor_collection_t *from,
+                        stor_index_t *const *indexes, uint32_t count, const stor_given_t *given,
+                        vd_error_t *err)
 {
-    stor_collection_t *from = by_id(catalog, collection_id), *to;
-    if (from == NULL || !has_all(from, indexes, count))
-        return true; /* went with the collection, and so did the tables */
-    if (with_set(from, stor_index_set_without(from->indexes, indexes, count), &to, NULL) != VD_OK)
-        return false;
-    if (!stor_catalog_fence_plain(catalog, from)) {
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_collection_t *to = NULL;
+    rows_t rows = {catalog, from->id, indexes, count, VD_BSON_NONE};
+    stor_schema_change_t change = {.kind = STOR_CHANGE_ABORT_INDEXES,
+                                   .collection_id = from->id,
+                                   .given = given,
+                                   .rows = drop_rows,
+                                   .context = &rows};
+    int rc = body_make(request, from, indexes, count, NULL, VD_BSON_NONE, &change.body, err);
+    if (rc == VD_OK)
+        rc = with_set(from, stor_index_set_without(from->indexes, indexes, count), &to, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_fence(request, from, err);
+    if (rc != VD_OK) {
         stor_catalog_unreference(&to);
-        return false;
+        return rc;
+    }
+    rc = stor_catalog_change_commit(request, &change, err);
+    if (rc != VD_OK) {
+        stor_catalog_unfence(catalog, from, false);
+        stor_catalog_unreference(&to);
+        return rc;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        int none = 0;
+        (void)atomic_compare_exchange_strong(&indexes[i]->log->cancelled, &none,
+                                             VD_ERR_INDEX_BUILD_ABORTED);
+        (void)stor_index_reference(indexes[i]); /* the set of `from` goes */
     }
     take_place(catalog, from, to);
     tables_drop(catalog, indexes, count);
-    return true;
+    for (uint32_t i = 0; i < count; i++) {
+        stor_index_t *index = indexes[i];
+        stor_index_unreference(&index);
+    }
+    return VD_OK;
 }
 
-void stor_catalog_indexes_abort(stor_catalog_t *catalog, uint64_t collection_id,
-                                stor_index_t *const *indexes, uint32_t count)
+int stor_catalog_indexes_abort(stor_request_t *request, uint64_t collection_id,
+                               stor_index_t *const *indexes, uint32_t count, vd_error_t *err)
 {
-    bool done = false;
-    for (int i = 0; !done && i < ABORT_TRIES_MAX; i++) {
-        pthread_mutex_lock(&catalog->change_lock);
-        done = abort_locked(catalog, collection_id, indexes, count);
-        pthread_mutex_unlock(&catalog->change_lock);
-    }
-    if (!done)
-        vd_log(VD_LOG_ERROR, "an index that was given up stays until the next start",
-               "collection=%llu index=%llu", (unsigned long long)collection_id,
-               (unsigned long long)indexes[0]->id);
+    stor_catalog_t *catalog = request->storage->catalog;
+    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
+    pthread_mutex_lock(&catalog->change_lock);
+    stor_collection_t *from = by_id(catalog, collection_id);
+    int rc = from == NULL || !has_all(from, indexes, count)
+                 ? VD_OK
+                 : abort_locked(request, from, indexes, count, NULL, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
 }
 
 /* ---- drop ---- */
@@ -431,13 +537,13 @@ static int drop_fenced(stor_request_t *request, stor_collection_t *from, stor_co
                        vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    rows_t rows = {catalog, from->id, indexes, count};
+    rows_t rows = {catalog, from->id, indexes, count, VD_BSON_NONE};
     stor_schema_change_t change = {.kind = STOR_CHANGE_DROP_INDEXES,
                                    .collection_id = from->id,
                                    .given = given,
                                    .rows = drop_rows,
                                    .context = &rows};
-    int rc = body_make(request, from, indexes, count, NULL, &change.body, err);
+    int rc = body_make(request, from, indexes, count, NULL, VD_BSON_NONE, &change.body, err);
     if (rc == VD_OK)
         rc = stor_catalog_change_commit(request, &change, err);
     if (rc != VD_OK) {
@@ -499,13 +605,13 @@ static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_
                          vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    rows_t rows = {catalog, from->id, &index, 1};
+    rows_t rows = {catalog, from->id, &index, 1, VD_BSON_NONE};
     stor_schema_change_t change = {.kind = STOR_CHANGE_MODIFY_INDEX,
                                    .collection_id = from->id,
                                    .given = given,
                                    .rows = modify_rows,
                                    .context = &rows};
-    int rc = body_make(request, from, &index, 1, old, &change.body, err);
+    int rc = body_make(request, from, &index, 1, old, VD_BSON_NONE, &change.body, err);
     if (rc == VD_OK)
         rc = stor_catalog_change_commit(request, &change, err);
     if (rc != VD_OK) {
@@ -518,21 +624,52 @@ static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_
     return VD_OK;
 }
 
+/* Entries of a unique index have another form. */
+static int modify_filled(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
+                         stor_index_t *old, stor_index_t *index, const stor_given_t *given,
+                         vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    int rc = stor_index_fill_alone(request, from, &index, 1, err);
+    if (rc != VD_OK) {
+        stor_catalog_unfence(catalog, from, false);
+        return rc;
+    }
+    (void)stor_index_reference(old); /* the set of `from` goes */
+    rc = modify_fenced(request, from, to, old, index, given, err);
+    if (rc == VD_OK)
+        stor_catalog_table_dropped(catalog, old->table);
+    stor_index_unreference(&old);
+    return rc;
+}
+
 static int modify_locked(stor_request_t *request, stor_collection_t *from, stor_index_t *old,
                          vd_bson_t spec, const stor_given_t *given, vd_error_t *err)
 {
+    stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *to = NULL;
     stor_index_t *index = NULL;
-    int rc = stor_index_make(old->id, old->table_number, spec, STOR_INDEX_READY, &index, err);
+    bool other_form = vd_value_as_flag(vd_bson_get(spec, "unique")) != old->def->unique;
+    if (atomic_load(&old->state) != STOR_INDEX_READY)
+        return vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "the index is being built");
+    int rc = stor_index_make(old->id, other_form ? catalog->next_id++ : old->table_number, spec,
+                             STOR_INDEX_READY, &index, err);
     if (rc != VD_OK)
         return rc;
-    rc = with_set(from, stor_index_set_replaced(from->indexes, index), &to, err);
+    if (other_form)
+        rc = stor_catalog_table_make(catalog, index->table, err);
+    if (rc == VD_OK)
+        rc = with_set(from, stor_index_set_replaced(from->indexes, index), &to, err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, from, err);
     if (rc == VD_OK)
-        rc = modify_fenced(request, from, to, old, index, given, err);
-    if (rc != VD_OK)
+        rc = other_form ? modify_filled(request, from, to, old, index, given, err)
+                        : modify_fenced(request, from, to, old, index, given, err);
+    if (rc != VD_OK) {
         stor_catalog_unreference(&to);
+        if (other_form)
+            stor_catalog_table_dropped(catalog, index->table);
+    }
     stor_index_unreference(&index);
     return rc;
 }
@@ -558,13 +695,16 @@ typedef struct {
     uint64_t ids[STOR_INDEXES_MAX];
     vd_bson_t specs[STOR_INDEXES_MAX];
     uint32_t count;
+    vd_bson_t building; /* of START_INDEXES */
 } listed_t;
 
 static int listed_read(vd_bson_t body, listed_t *ret, vd_error_t *err)
 {
     vd_value_t list = vd_bson_get(body, "indexes");
+    vd_value_t building = vd_bson_get(body, "building");
     vd_bson_iter_t iter;
     ret->count = 0;
+    ret->building = building.type == VD_BSON_OBJECT ? vd_value_document(building) : VD_BSON_NONE;
     bool ok = list.type == VD_BSON_ARRAY;
     if (ok)
         vd_bson_iter_init(&iter, vd_value_document(list));
@@ -599,7 +739,8 @@ static int filled_alone(stor_request_t *request, stor_collection_t *from, const 
     stor_catalog_t *catalog = request->storage->catalog;
     stor_index_t *indexes[STOR_INDEXES_MAX];
     stor_collection_t *to = NULL;
-    int rc = indexes_make(catalog, listed->specs, listed->ids, listed->count, indexes, err);
+    int rc = indexes_make(catalog, listed->specs, listed->ids, listed->count, VD_BSON_NONE, indexes,
+                          err);
     if (rc != VD_OK)
         return rc;
     rc = stor_index_fill_alone(request, from, indexes, listed->count, err);
@@ -633,18 +774,149 @@ static void ids_raise(stor_catalog_t *catalog, const listed_t *listed)
             catalog->next_id = listed->ids[i] + 1;
 }
 
-static int created_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
+/* What START_INDEXES or a copy begins. given NULL: no entry, and the keeper has it worked on. */
+static int started(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
+                   const stor_given_t *given, vd_error_t *err)
+{
+    stor_catalog_t *catalog = request->storage->catalog;
+    stor_index_t *indexes[STOR_INDEXES_MAX];
+    stor_collection_t *to = NULL;
+    int rc = indexes_make(catalog, listed->specs, listed->ids, listed->count, listed->building,
+                          indexes, err);
+    if (rc != VD_OK)
+        return rc;
+    rows_t rows = {catalog, from->id, indexes, listed->count, listed->building};
+    rc = with_set(from, stor_index_set_with(from->indexes, indexes, listed->count), &to, err);
+    bool fenced = false;
+    if (rc == VD_OK) {
+        rc = stor_catalog_fence(request, from, err);
+        fenced = rc == VD_OK;
+    }
+    if (rc == VD_OK)
+        rc = given != NULL
+                 ? start_commit(request, from, indexes, listed->count, listed->building, given, err)
+                 : rows_commit(request->session, &rows, err);
+    if (rc == VD_OK) {
+        take_place(catalog, from, to);
+        if (given != NULL)
+            build_begin(request, to->id, indexes, listed->count, NULL);
+        else
+            stor_builds_unattended(request->storage->builds);
+    } else {
+        if (fenced)
+            stor_catalog_unfence(catalog, from, false);
+        stor_catalog_unreference(&to);
+        tables_drop(catalog, indexes, listed->count);
+    }
+    for (uint32_t i = 0; i < listed->count; i++)
+        stor_index_unreference(&indexes[i]);
+    return rc;
+}
+
+static int started_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
                            const stor_given_t *given, vd_error_t *err)
 {
     for (uint32_t i = 0; i < listed->count; i++)
         if (stor_index_set_find(from->indexes, listed->ids[i]) != NULL)
             return diverged(from, listed->ids[i], "exists already", err);
     ids_raise(request->storage->catalog, listed);
+    return started(request, from, listed, given, err);
+}
+
+/* All of them are built here, or VD_ERR_DIVERGED. */
+static int built_find(stor_collection_t *from, const listed_t *listed, stor_index_t **ret,
+                      vd_error_t *err)
+{
+    for (uint32_t i = 0; i < listed->count; i++) {
+        ret[i] = stor_index_set_find(from->indexes, listed->ids[i]);
+        if (ret[i] == NULL || atomic_load(&ret[i]->state) != STOR_INDEX_BUILDING)
+            return diverged(from, listed->ids[i], "is not being built", err);
+    }
+    return VD_OK;
+}
+
+typedef struct {
+    stor_build_t *build;
+    stor_request_t *request;
+} last_t;
+
+static int last_of_build(void *context, vd_error_t *err)
+{
+    const last_t *last = context;
+    return stor_builds_last(last->build, last->request, err);
+}
+
+/* VD_ERR_AGAIN: the build here is not ready yet. */
+static int built_commit(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
+                        const stor_given_t *given, vd_error_t *err)
+{
+    stor_index_t *indexes[STOR_INDEXES_MAX];
+    last_t last = {NULL, request};
+    stor_builds_t *builds = request->storage->builds;
+    int rc = built_find(from, listed, indexes, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_error_t step = VD_ERROR_INIT;
+    rc = stor_builds_claim(builds, indexes[0]->log->build, &last.build, &step);
+    if (rc == VD_ERR_NOT_FOUND) { /* the keeper would, a little later */
+        stor_builds_unattended(builds);
+        stor_builds_resume(builds);
+        rc = VD_ERR_AGAIN;
+    }
+    if (rc != VD_OK)
+        return vd_error_set(err, rc, "%s", step.message);
+    rc = commit_locked(request, from, indexes, listed->count, last_of_build, &last, given, err);
+    stor_builds_release(last.build, rc == VD_OK);
+    return rc;
+}
+
+static int created_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
+                           const stor_given_t *given, vd_error_t *err)
+{
+    if (stor_index_set_find(from->indexes, listed->ids[0]) != NULL)
+        return built_commit(request, from, listed, given, err);
+    for (uint32_t i = 1; i < listed->count; i++)
+        if (stor_index_set_find(from->indexes, listed->ids[i]) != NULL)
+            return diverged(from, listed->ids[i], "exists already", err);
+    ids_raise(request->storage->catalog, listed);
     return filled_alone(request, from, listed, true, given, err);
 }
 
+static int aborted_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
+                           const stor_given_t *given, vd_error_t *err)
+{
+    stor_index_t *indexes[STOR_INDEXES_MAX];
+    int rc = built_find(from, listed, indexes, err);
+    return rc == VD_OK ? abort_locked(request, from, indexes, listed->count, given, err) : rc;
+}
+
+/* Those of one build, of the ones that are not here. */
+static int adopt_building(stor_request_t *request, uint64_t collection_id, const uint64_t *ids,
+                          const vd_bson_t *specs, const vd_bson_t *building, uint32_t count,
+                          vd_error_t *err)
+{
+    int rc = VD_OK;
+    for (uint32_t i = 0; rc == VD_OK && building != NULL && i < count; i++) {
+        /* Each round has another set: look anew. */
+        stor_collection_t *from = by_id(request->storage->catalog, collection_id);
+        listed_t listed = {.building = building[i]};
+        if (building[i].len == 0 || stor_index_set_find(from->indexes, ids[i]) != NULL)
+            continue;
+        for (uint32_t k = i; k < count; k++)
+            if (building[k].len == building[i].len &&
+                memcmp(building[k].data, building[i].data, building[i].len) == 0) {
+                listed.ids[listed.count] = ids[k];
+                listed.specs[listed.count++] = specs[k];
+            }
+        ids_raise(request->storage->catalog, &listed);
+        rc = started(request, from, &listed, NULL, err);
+    }
+    return rc;
+}
+
 int stor_catalog_indexes_adopt(stor_request_t *request, uint64_t collection_id, const uint64_t *ids,
-                               const vd_bson_t *specs, uint32_t count, vd_error_t *err)
+                               const vd_bson_t *specs, const vd_bson_t *building, uint32_t count,
+                               vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     listed_t listed = {.count = 0};
@@ -652,8 +924,9 @@ int stor_catalog_indexes_adopt(stor_request_t *request, uint64_t collection_id, 
     pthread_mutex_lock(&catalog->change_lock);
     stor_collection_t *from = by_id(catalog, collection_id);
     for (uint32_t i = 0; from != NULL && i < count && i < STOR_INDEXES_MAX; i++) {
-        if (stor_index_set_find(from->indexes, ids[i]) != NULL)
-            continue; /* of an earlier try */
+        if (stor_index_set_find(from->indexes, ids[i]) != NULL ||
+            (building != NULL && building[i].len > 0))
+            continue; /* of an earlier try, or below */
         listed.ids[listed.count] = ids[i];
         listed.specs[listed.count++] = specs[i];
     }
@@ -661,6 +934,8 @@ int stor_catalog_indexes_adopt(stor_request_t *request, uint64_t collection_id, 
     int rc = from == NULL        ? not_there(err)
              : listed.count == 0 ? VD_OK
                                  : filled_alone(request, from, &listed, false, NULL, err);
+    if (rc == VD_OK)
+        rc = adopt_building(request, collection_id, ids, specs, building, count, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }
@@ -674,7 +949,7 @@ static int refill_fenced(stor_request_t *request, stor_collection_t *from, stor_
                          stor_index_t *old, stor_index_t *index, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    rows_t rows = {catalog, from->id, &index, 1};
+    rows_t rows = {catalog, from->id, &index, 1, VD_BSON_NONE};
     int rc = stor_index_fill_alone(request, from, &index, 1, err);
     if (rc == VD_OK)
         rc = rows_commit(request->session, &rows, err);
@@ -751,6 +1026,10 @@ int stor_catalog_indexes_applied(stor_request_t *request, stor_change_kind_t kin
         return rc;
     if (kind == STOR_CHANGE_CREATE_INDEXES)
         return created_applied(request, collection, &listed, given, err);
+    if (kind == STOR_CHANGE_START_INDEXES)
+        return started_applied(request, collection, &listed, given, err);
+    if (kind == STOR_CHANGE_ABORT_INDEXES)
+        return aborted_applied(request, collection, &listed, given, err);
     if (kind == STOR_CHANGE_DROP_INDEXES)
         return dropped_applied(request, collection, &listed, given, err);
     stor_index_t *old = stor_index_set_find(collection->indexes, listed.ids[0]);
@@ -759,6 +1038,13 @@ int stor_catalog_indexes_applied(stor_request_t *request, stor_change_kind_t kin
 }
 
 /* ---- open ---- */
+
+/* A build begins anew: with empty tables. */
+static int building_renew(stor_catalog_t *catalog, stor_index_t *index, vd_error_t *err)
+{
+    int rc = stor_catalog_table_make(catalog, index->table, err);
+    return rc == VD_OK ? stor_catalog_table_make(catalog, index->log->table, err) : rc;
+}
 
 static int row_load(vd_bson_t row, void *context, vd_error_t *err)
 {
@@ -774,8 +1060,12 @@ static int row_load(vd_bson_t row, void *context, vd_error_t *err)
     stor_collection_t *collection = by_id(catalog, (uint64_t)collection_id);
     if (collection == NULL)
         return vd_error_set(err, VD_ERR_CORRUPT, "an index is of a collection that is not there");
-    int rc = stor_index_make((uint64_t)id, (uint64_t)table, vd_value_document(spec),
-                             STOR_INDEX_READY, &index, err);
+    vd_value_t building = vd_bson_get(row, "building");
+    int rc = building.type == VD_BSON_OBJECT
+                 ? stor_index_make_building((uint64_t)id, (uint64_t)table, vd_value_document(spec),
+                                            vd_value_document(building), &index, err)
+                 : stor_index_make((uint64_t)id, (uint64_t)table, vd_value_document(spec),
+                                   STOR_INDEX_READY, &index, err);
     if (rc != VD_OK)
         return vd_error_prefix(err, "loading an index from the catalog");
     vd_value_t icu = vd_bson_get(row, "icu");
@@ -803,6 +1093,8 @@ int stor_catalog_indexes_load(stor_catalog_t *catalog, stor_session_t *session, 
             uint32_t multikey = 0;
             int64_t entries = 0;
             rc = stor_rows_index_state_get(session, index->id, &multikey, &entries, err);
+            if (rc == VD_OK && atomic_load(&index->state) == STOR_INDEX_BUILDING)
+                rc = building_renew(catalog, index, err);
             atomic_store(&index->multikey, multikey);
             atomic_store(&index->entries, entries);
         }

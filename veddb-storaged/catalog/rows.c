@@ -285,7 +285,7 @@ static void index_key(uint64_t collection_id, uint64_t id, uint8_t key[17])
 }
 
 int stor_rows_index_put(stor_session_t *session, uint64_t collection_id, uint64_t id,
-                        uint64_t table, vd_bson_t spec, vd_error_t *err)
+                        uint64_t table, vd_bson_t spec, vd_bson_t building, vd_error_t *err)
 {
     vd_bb_t bb;
     vd_bson_t row;
@@ -300,6 +300,8 @@ int stor_rows_index_put(stor_session_t *session, uint64_t collection_id, uint64_
     if (collation.type == VD_BSON_OBJECT &&
         stor_collation_version(vd_value_document(collation), icu))
         vd_bb_cstr(&bb, "icu", icu);
+    if (building.len > 0)
+        vd_bb_document(&bb, "building", building);
     int rc = vd_bb_finish(&bb, &row, err);
     index_key(collection_id, id, key);
     if (rc == VD_OK)

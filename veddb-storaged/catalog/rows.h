@@ -29,9 +29,11 @@ VD_MUST_CHECK int stor_rows_counters_put(stor_session_t *session, uint64_t id,
                                          const stor_counters_row_t *row, vd_error_t *err);
 
 /* ---- indexes: key "x" + collection u64 BE + id u64 BE -> {id, collection, table, spec} ----
- * and icu: the version of ICU's that makes the keys now, of one with a collation. */
+ * and icu: the version of ICU's that makes the keys now, of one with a collation; and building
+ * (index_private.h): NONE, and missing in the row, when it is ready. */
 VD_MUST_CHECK int stor_rows_index_put(stor_session_t *session, uint64_t collection_id, uint64_t id,
-                                      uint64_t table, vd_bson_t spec, vd_error_t *err);
+                                      uint64_t table, vd_bson_t spec, vd_bson_t building,
+                                      vd_error_t *err);
 /* With what is kept beside it. */
 VD_MUST_CHECK int stor_rows_index_remove(stor_session_t *session, uint64_t collection_id,
                                          uint64_t id, vd_error_t *err);

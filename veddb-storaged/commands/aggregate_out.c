@@ -565,8 +565,7 @@ static int indexes_make(job_t *job, const target_t *target, vd_error_t *err)
 {
     stor_request_t *request = job->request;
     stor_collection_t *collection;
-    stor_index_t *indexes[STOR_INDEXES_MAX];
-    bool ready = false;
+    stor_build_t *build = NULL;
     if (target->count == 0)
         return VD_OK;
     int rc = stor_catalog_acquire(request, job->output->db, job->target, &collection, err);
@@ -574,15 +573,10 @@ static int indexes_make(job_t *job, const target_t *target, vd_error_t *err)
         return rc;
     uint64_t id = collection->id;
     stor_catalog_release(request, collection);
-    rc =
-        stor_catalog_indexes_begin(request, id, target->specs, target->count, indexes, &ready, err);
-    if (rc != VD_OK)
-        return rc;
-    for (uint32_t i = 0; i < target->count; i++)
-        stor_index_unreference(&indexes[i]);
-    return ready ? VD_OK
-                 : vd_error_set(err, VD_ERR_OPERATION_FAILED,
-                                "the temporary collection of $out was written by others");
+    rc = stor_catalog_indexes_begin(request, id, target->specs, target->count, VD_VALUE_MISSING,
+                                    &build, err);
+    /* Somebody else has written to it. */
+    return rc == VD_OK && build != NULL ? stor_builds_wait(request, &build, err) : rc;
 }
 
 static int run_out(job_t *job, vd_error_t *err)

@@ -5,6 +5,7 @@
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/commands/collection_options.h"
 #include "veddb-storaged/commands/index_spec.h"
+#include "veddb-storaged/commands/index_unique.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/view.h"
 
@@ -46,6 +47,13 @@ static int capped_check(coll_mod_args_t *args, bool capped, vd_error_t *err)
                               : rc;
 }
 
+static int no_dry_run(vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                        "dry run mode is only supported for the conversion of an index to unique, "
+                        "and for nothing else beside it");
+}
+
 static int kind_check(const stor_request_t *request, coll_mod_args_t *args, bool capped,
                       vd_error_t *err)
 {
@@ -62,16 +70,19 @@ static int kind_check(const stor_request_t *request, coll_mod_args_t *args, bool
     for (size_t i = 0; i < VD_COUNT_OF(options); i++)
         if (!vd_value_is_nullish(options[i].value))
             return vd_error_set(err, VD_ERR_INVALID_OPTIONS, "%s", options[i].message);
-    if (args->dry_run)
-        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
-                            "collMod: 'dryRun' is for the conversion of an index to unique");
+    if (args->dry_run &&
+        (args->index.data == NULL || !vd_value_is_nullish(args->validator) ||
+         !vd_value_is_nullish(args->capped_size) || !vd_value_is_nullish(args->capped_max) ||
+         args->options.level.data != NULL || args->options.action.data != NULL ||
+         args->options.cas.data != NULL || args->images.data != NULL))
+        return no_dry_run(err);
     int rc = capped_check(args, capped, err);
     return rc == VD_OK
                ? stor_collection_images_check(request, args->images, &args->options, "collMod", err)
                : rc;
 }
 
-/* ---- index: hidden, expireAfterSeconds ---- */
+/* ---- index: hidden, expireAfterSeconds, prepareUnique, unique ---- */
 
 typedef struct {
     vd_slice_t name;
@@ -103,10 +114,17 @@ static int id_change_check(const index_args_t *args, vd_error_t *err)
                    : vd_error_set(err, VD_ERR_BAD_VALUE, "Cannot make index non-unique");
     if (!vd_value_is_nullish(args->hidden))
         return vd_error_set(err, VD_ERR_BAD_VALUE, "can't hide _id index");
-    return vd_value_as_flag(args->prepare_unique)
-               ? vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                              "collMod: 'prepareUnique' is not built yet")
-               : VD_OK;
+    return VD_OK; /* it is unique: there is nothing to be prepared */
+}
+
+static int flag_check(vd_value_t v, const char *name, vd_error_t *err)
+{
+    if (vd_value_is_nullish(v) || v.type == VD_BSON_BOOL || vd_value_is_number(v))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                        "BSON field 'collMod.index.%s' is the wrong type '%s', expected types "
+                        "'[bool, long, int, decimal, double]'",
+                        name, vd_bson_type_name(v.type));
 }
 
 static int expire_check(const index_args_t *args, const stor_index_def_t *def, vd_error_t *err)
@@ -136,13 +154,17 @@ static int unique_check(const index_args_t *args, const stor_index_def_t *def, v
 {
     if (!vd_value_is_nullish(args->unique) && !vd_value_as_flag(args->unique))
         return vd_error_set(err, VD_ERR_BAD_VALUE, "Cannot make index non-unique");
-    if (vd_value_as_flag(args->unique) && !def->unique)
-        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                            "collMod: the conversion of an index to unique is not built yet");
-    return vd_value_as_flag(args->prepare_unique)
-               ? vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                              "collMod: 'prepareUnique' is not built yet")
-               : VD_OK;
+    if (vd_value_as_flag(args->unique) && !def->unique && !def->prepare_unique)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "Cannot make index unique with 'prepareUnique=false'. Run collMod to "
+                            "set it first.");
+    if (!vd_value_as_flag(args->prepare_unique))
+        return VD_OK;
+    for (uint32_t i = 0; i < def->field_count; i++)
+        if (def->fields[i].order == STOR_INDEX_HASHED || def->has_wildcard)
+            return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                                "an index with a hashed or wildcard field can't become unique");
+    return VD_OK;
 }
 
 /* What is asked for, and what it changes. */
@@ -150,9 +172,9 @@ typedef struct {
     index_args_t args;
     bool found; /* there is something to be changed */
     uint64_t collection_id, index_id;
-    bool expires, was_expiring, hides;
+    bool expires, was_expiring, hides, prepares, converts;
     int64_t expire_old, expire_new;
-    bool hidden_new;
+    bool hidden_new, prepare_new;
     vd_bson_t spec;
 } index_change_t;
 
@@ -165,12 +187,17 @@ static int spec_change(stor_request_t *request, const stor_index_def_t *def, ind
     vd_bson_iter_init(&iter, def->spec);
     while (vd_bson_iter_next(&iter))
         if (!(change->expires && vd_slice_is(iter.name, "expireAfterSeconds")) &&
-            !(change->hides && vd_slice_is(iter.name, "hidden")))
+            !(change->hides && vd_slice_is(iter.name, "hidden")) &&
+            !((change->prepares || change->converts) && vd_slice_is(iter.name, "prepareUnique")))
             vd_bb_value(bb, iter.name, iter.value);
     if (change->expires)
         vd_bb_int32(bb, "expireAfterSeconds", (int32_t)change->expire_new);
     if (change->hides && change->hidden_new)
         vd_bb_bool(bb, "hidden", true);
+    if (change->prepares && change->prepare_new && !change->converts)
+        vd_bb_bool(bb, "prepareUnique", true);
+    if (change->converts)
+        vd_bb_bool(bb, "unique", true);
     return vd_bb_finish(bb, &change->spec, err);
 }
 
@@ -179,6 +206,12 @@ static int index_look(stor_request_t *request, const stor_index_def_t *def, inde
 {
     const index_args_t *args = &change->args;
     int rc = expire_check(args, def, err);
+    if (rc == VD_OK)
+        rc = flag_check(args->hidden, "hidden", err);
+    if (rc == VD_OK)
+        rc = flag_check(args->unique, "unique", err);
+    if (rc == VD_OK)
+        rc = flag_check(args->prepare_unique, "prepareUnique", err);
     if (rc == VD_OK)
         rc = unique_check(args, def, err);
     if (rc != VD_OK)
@@ -193,7 +226,12 @@ static int index_look(stor_request_t *request, const stor_index_def_t *def, inde
         change->hidden_new = vd_value_as_flag(args->hidden);
         change->hides = change->hidden_new != def->hidden;
     }
-    change->found = change->expires || change->hides;
+    if (!vd_value_is_nullish(args->prepare_unique) && !def->unique) {
+        change->prepare_new = vd_value_as_flag(args->prepare_unique);
+        change->prepares = change->prepare_new != def->prepare_unique;
+    }
+    change->converts = vd_value_as_flag(args->unique) && !def->unique;
+    change->found = change->expires || change->hides || change->prepares || change->converts;
     return change->found ? spec_change(request, def, change, err) : VD_OK;
 }
 
@@ -263,6 +301,28 @@ static void index_reply(stor_request_t *request, const index_change_t *change)
         vd_bb_bool(bb, "hidden_old", !change->hidden_new);
         vd_bb_bool(bb, "hidden_new", change->hidden_new);
     }
+    if (change->prepares) {
+        vd_bb_bool(bb, "prepareUnique_old", !change->prepare_new);
+        vd_bb_bool(bb, "prepareUnique_new", change->prepare_new);
+    }
+    if (change->converts)
+        vd_bb_bool(bb, "unique_new", true);
+}
+
+/* Nobody gains a key that another document has since it was prepared: so one look is enough. */
+static int convert_check(stor_request_t *request, const coll_mod_args_t *args,
+                         index_change_t *change, vd_error_t *err)
+{
+    const index_args_t *index = &change->args;
+    if (args->dry_run &&
+        (vd_value_is_nullish(index->unique) || !vd_value_is_nullish(index->expire) ||
+         !vd_value_is_nullish(index->hidden) || !vd_value_is_nullish(index->prepare_unique)))
+        return no_dry_run(err);
+    int rc = change->converts
+                 ? stor_index_unique_check(request, change->collection_id, change->index_id, err)
+                 : VD_OK;
+    change->found &= !args->dry_run;
+    return rc;
 }
 
 /* ---- views ---- */
@@ -372,6 +432,8 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_collection_options_check(request, name, args.validator, &args.options, "collMod",
                                            err);
+    if (rc == VD_OK)
+        rc = convert_check(request, &args, &change, err);
     if (rc == VD_OK && change.found) {
         rc = stor_catalog_index_modify(request, change.collection_id, change.index_id, change.spec,
                                        err);

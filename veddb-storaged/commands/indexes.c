@@ -6,9 +6,11 @@
 #include "veddb-storaged/commands/read_common.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/facts.h"
-#include "veddb-storaged/index/build.h"
+#include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/index/index_private.h"
 #include "veddb-storaged/query/collation.h"
+#include "veddb-storaged/replication/positions.h"
+#include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/transactions.h"
 
 #include <time.h>
@@ -28,11 +30,9 @@ static const stor_arg_t create_table[] = {
     {"collectionUUID", STOR_ARG_REFUSED, 0, 0},
 };
 
-/* With one member every quorum that can be met is met. */
-static int quorum_check(vd_value_t v, vd_error_t *err)
+/* A node alone is a set of one. */
+static int quorum_alone(vd_value_t v, vd_error_t *err)
 {
-    if (v.type == VD_BSON_MISSING || v.type == VD_BSON_NULL)
-        return VD_OK;
     if (v.type == VD_BSON_STRING) {
         vd_slice_t mode = vd_value_string(v);
         return vd_slice_is(mode, "votingMembers") || vd_slice_is(mode, "majority")
@@ -42,17 +42,28 @@ static int quorum_check(vd_value_t v, vd_error_t *err)
                                   "configuration",
                                   VD_SLICE_FMT(mode));
     }
-    if (!vd_value_is_number(v))
+    return vd_value_as_double(v) <= 1
+               ? VD_OK
+               : vd_error_set(err, VD_ERR_UNSATISFIABLE_COMMIT_QUORUM,
+                              "Commit quorum cannot be satisfied with the current replica set "
+                              "configuration");
+}
+
+static int quorum_check(const stor_request_t *request, vd_value_t v, vd_error_t *err)
+{
+    const stor_storage_t *storage = request->storage;
+    if (v.type == VD_BSON_MISSING || v.type == VD_BSON_NULL)
+        return VD_OK;
+    if (v.type != VD_BSON_STRING && !vd_value_is_number(v))
         return vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
                             "commitQuorum has to be a number or a string");
-    double members = vd_value_as_double(v);
+    double members = v.type == VD_BSON_STRING ? 0 : vd_value_as_double(v);
     if (!(members >= 0 && members <= 50))
         return vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
                             "commitQuorum has to be a non-negative number and not greater than 50");
-    return members <= 1 ? VD_OK
-                        : vd_error_set(err, VD_ERR_LOCATION(278),
-                                       "Commit quorum cannot be satisfied with the current replica "
-                                       "set configuration");
+    return stor_replication_alone(storage) || storage->replication->positions == NULL
+               ? quorum_alone(v, err)
+               : stor_positions_quorum_check(storage->replication->positions, v, err);
 }
 
 /* What the command asks for, as it is kept. */
@@ -159,26 +170,20 @@ static int wait_a_bit(stor_request_t *request, vd_error_t *err)
     return stor_request_check(request, err);
 }
 
+/* VD_ERR_AGAIN: look anew. */
 static int missing_build(stor_request_t *request, uint64_t collection_id, const wanted_t *missing,
-                         vd_error_t *err)
+                         vd_value_t quorum, vd_error_t *err)
 {
-    stor_index_t *indexes[STOR_INDEXES_MAX];
-    bool ready = false;
+    stor_build_t *build = NULL;
     int rc = stor_catalog_indexes_begin(request, collection_id, missing->specs, missing->count,
-                                        indexes, &ready, err);
-    if (rc != VD_OK)
-        return rc;
-    if (!ready)
-        rc = stor_index_build(request, collection_id, indexes, missing->count, err);
-    for (uint32_t i = 0; i < missing->count; i++)
-        stor_index_unreference(&indexes[i]);
-    return rc;
+                                        quorum, &build, err);
+    return rc == VD_OK && build != NULL ? stor_builds_wait(request, &build, err) : rc;
 }
 
 static int create_all(stor_request_t *request, vd_slice_t name, const wanted_t *wanted,
-                      created_t *what, vd_error_t *err)
+                      vd_value_t quorum, created_t *what, vd_error_t *err)
 {
-    for (;;) {
+    for (bool first = true;; first = false) {
         stor_collection_t *collection;
         wanted_t missing;
         bool wait;
@@ -202,10 +207,11 @@ static int create_all(stor_request_t *request, vd_slice_t name, const wanted_t *
         stor_catalog_release(request, collection);
         if (rc != VD_OK || (missing.count == 0 && !wait))
             return rc;
-        if (missing.count > 0)
-            rc = missing_build(request, id, &missing, &step);
-        else
+        /* What is built by another command, or waits for its turn, is looked at again and again. */
+        if (!first || missing.count == 0)
             rc = wait_a_bit(request, &step);
+        if (rc == VD_OK && missing.count > 0)
+            rc = missing_build(request, id, &missing, quorum, &step);
         if (rc != VD_OK && rc != VD_ERR_AGAIN) {
             if (err != NULL)
                 vd_error_copy(&step, err);
@@ -244,9 +250,9 @@ int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = specs_check(request, &args, collation, &wanted, err);
     if (rc == VD_OK)
-        rc = quorum_check(args.commit_quorum, err);
+        rc = quorum_check(request, args.commit_quorum, err);
     if (rc == VD_OK)
-        rc = create_all(request, name, &wanted, &what, err);
+        rc = create_all(request, name, &wanted, args.commit_quorum, &what, err);
     if (rc != VD_OK)
         return rc;
     stor_request_depends_newest(request);

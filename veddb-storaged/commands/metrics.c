@@ -9,6 +9,7 @@
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/inbox.h"
+#include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
@@ -132,6 +133,16 @@ static int work_print(const stor_storage_t *storage, vd_buf_t *out)
         {"veddb_storage_requests_parked", true, "answers that wait for the disk", inbox.parked},
         {"veddb_storage_requests_queued", true, "commands that wait for a worker",
          inbox.queued_quick + inbox.queued_long},
+        {"veddb_storage_index_builds", true, "indexes that are being built",
+         storage->builds == NULL ? 0 : stor_builds_count(storage->builds)},
+        {"veddb_storage_scrubs_total", false, "collections compared with their count and hash",
+         atomic_load(&storage->scrub.collections)},
+        {"veddb_storage_scrub_failures_total", false, "of these, not what they were kept to be",
+         atomic_load(&storage->scrub.collection_failures)},
+        {"veddb_storage_index_scrubs_total", false, "collections compared with their indexes",
+         atomic_load(&storage->scrub.indexes)},
+        {"veddb_storage_index_scrub_failures_total", false, "of these, with a damaged index",
+         atomic_load(&storage->scrub.index_failures)},
         {"veddb_storage_documents_inserted_total", false, "documents stored",
          atomic_load(&c->documents_inserted)},
         {"veddb_storage_documents_updated_total", false, "documents changed",

@@ -261,13 +261,14 @@ static int pinned_visit(const stor_path_t *path, vd_value_t value, void *context
 static bool asks_for_it(const stor_update_plan_t *plan, const vd_error_t *err)
 {
     vd_bson_t details;
-    if (!vd_value_is_missing(stor_filter_id_equality(plan->filter)))
-        return true;
+    bool by_id = !vd_value_is_missing(stor_filter_id_equality(plan->filter));
     if (err == NULL || err->details.len == 0 || vd_bson_peek(err->details, &details, NULL) != VD_OK)
-        return false;
+        return by_id;
     vd_value_t key = vd_bson_get(details, "keyValue");
     if (key.type != VD_BSON_OBJECT)
-        return false;
+        return by_id;
+    if (by_id && vd_bson_get(vd_value_document(key), "_id").type != VD_BSON_MISSING)
+        return true; /* not of another unique key that its new document has */
     pinned_t pinned = {.key = vd_value_document(key)};
     return stor_filter_equalities(plan->filter, pinned_visit, &pinned) == VD_OK &&
            pinned.pinned > 0 && pinned.pinned == vd_bson_count(pinned.key);

@@ -17,15 +17,16 @@
 #include <stdio.h>
 #include <time.h>
 
-#define STRETCH_MS       20   /* of a snapshot */
-#define CLOCK_EVERY      64   /* documents between looks at the clock */
-#define PLAIN_MAX        4096 /* entries: up to it they are inserted as writes are */
-#define PLAIN_BATCH      1000
-#define DRAIN_BATCH      500
-#define DRAIN_PASSES_MAX 20
-#define DRAIN_LITTLE     2000 /* entries that may be left for the fence */
-#define CONTESTED_BYTES  (64u << 20)
-#define COMMIT_TRIES_MAX 20 /* each waits for the fence */
+#define STRETCH_MS         20   /* of a snapshot */
+#define CLOCK_EVERY        64   /* documents between looks at the clock */
+#define PLAIN_MAX          4096 /* entries: up to it they are inserted as writes are */
+#define PLAIN_BATCH        1000
+#define DRAIN_BATCH        500
+#define DRAIN_PASSES_MAX   40
+#define DRAIN_LITTLE       2000 /* entries that may be left for the fence */
+#define CONTESTED_BYTES    (64u << 20)
+#define DRAIN_PAUSE_MIN_US 250
+#define DRAIN_PAUSE_MAX_US 20000
 
 /* A key that two documents claimed: both (or more) of them. */
 typedef struct claim {
@@ -50,12 +51,14 @@ typedef struct {
     vd_arena_t *contested_arena;
 } part_t;
 
-typedef struct {
+typedef struct stor_index_build {
     stor_request_t *request;
     uint64_t collection_id;
     bool alone; /* nobody writes: no shares are taken, no log is read */
+    bool again; /* the tables hold what an earlier try left: they are not loaded in bulk */
+    bool caught_up;
     char table[32];
-    const char *ns; /* for messages; of a collection that is held or cannot go */
+    char ns[VD_NAMESPACE_MAX_BYTES + 2]; /* for messages */
     part_t *parts;
     uint32_t count;
     vd_arena_t *arena; /* of a document, a batch */
@@ -73,6 +76,11 @@ static int check(build_t *build, vd_error_t *err)
     }
     int rc = stor_request_space(build->request, err); /* it writes much */
     return rc == VD_OK ? stor_request_check(build->request, err) : rc;
+}
+
+static void ns_keep(build_t *build, const char *ns)
+{
+    (void)snprintf(build->ns, sizeof build->ns, "%s", ns);
 }
 
 static void told(build_t *build, const char *message, uint64_t done, uint64_t total)
@@ -188,8 +196,7 @@ static int stretch_shared(build_t *build, uint64_t *ret_documents, vd_error_t *e
     if (rc != VD_OK)
         return rc == VD_ERR_NAMESPACE_NOT_FOUND ? VD_ERR_INDEX_BUILD_ABORTED : rc;
     *ret_documents = (uint64_t)atomic_load(&collection->documents);
-    if (build->ns[0] == '\0')
-        build->ns = vd_arena_strdup(build->request->arena, collection->ns);
+    ns_keep(build, collection->ns);
     rc = stretch(build, err);
     stor_catalog_release(build->request, collection);
     return rc;
@@ -306,7 +313,7 @@ static int part_load(build_t *build, part_t *part, bool *bulked, vd_error_t *err
         return rc;
     vd_buf_init(&load.fields, 64 << 20);
     vd_buf_init(&load.id_key, 64 << 10);
-    if (stor_entry_sort_count(part->sort) > PLAIN_MAX) {
+    if (stor_entry_sort_count(part->sort) > PLAIN_MAX && !build->again) {
         rc = stor_bulk_open(stor_session_engine(session), part->index->table, &load.bulk, err);
         *bulked = true;
     }
@@ -609,38 +616,84 @@ static int contested_look(build_t *build, part_t *part, bool settle, vd_error_t 
 
 /* ---- catching up, and the end ---- */
 
-static int catch_up(build_t *build, vd_error_t *err)
+/* One pass over the log of each. *ret_most: entries taken of the longest. */
+static int pass_all(build_t *build, uint32_t *ret_most, vd_error_t *err)
 {
-    uint32_t before = UINT32_MAX;
-    for (int pass = 0; pass < DRAIN_PASSES_MAX; pass++) {
-        uint32_t most = 0;
-        for (uint32_t i = 0; i < build->count; i++) {
-            uint32_t taken;
-            int rc = pass_run(build, &build->parts[i], false, &taken, err);
-            if (rc != VD_OK)
-                return rc;
-            most = taken > most ? taken : most;
+    *ret_most = 0;
+    for (uint32_t i = 0; i < build->count; i++) {
+        uint32_t taken;
+        int rc = pass_run(build, &build->parts[i], false, &taken, err);
+        if (rc != VD_OK)
+            return rc;
+        *ret_most = taken > *ret_most ? taken : *ret_most;
+    }
+    return VD_OK;
+}
+
+static void slow_down(build_t *build, uint32_t pause_us)
+{
+    for (uint32_t i = 0; i < build->count; i++)
+        atomic_store_explicit(&build->parts[i].index->log->pause_us, pause_us,
+                              memory_order_relaxed);
+}
+
+/* Until little is left. Writers that are as fast as the passes wait before each write, longer with
+ * each pass that gains nothing on them: so the end is always near, and the fence stays closed
+ * for a short time. */
+static int passes(build_t *build, vd_error_t *err)
+{
+    uint32_t before = UINT32_MAX, most, pause_us = 0;
+    int rc = VD_OK;
+    for (int pass = 0; rc == VD_OK && pass < DRAIN_PASSES_MAX; pass++) {
+        rc = pass_all(build, &most, err);
+        if (rc != VD_OK || most < DRAIN_LITTLE)
+            break;
+        if (pass >= 2 && most / 2 >= before / 3) {
+            pause_us = pause_us == 0 ? DRAIN_PAUSE_MIN_US : 2 * pause_us;
+            pause_us = pause_us > DRAIN_PAUSE_MAX_US ? DRAIN_PAUSE_MAX_US : pause_us;
+            slow_down(build, pause_us);
         }
-        if (most < DRAIN_LITTLE || (pass >= 3 && most / 10 >= before / 11))
-            break; /* little is left, or it does not get less: writers are as fast */
         before = most;
     }
-    for (uint32_t i = 0; i < build->count; i++) {
+    if (pause_us > 0)
+        VD_DEBUG("writers were slowed down for a build of indexes", "pause_us=%u", pause_us);
+    return rc;
+}
+
+static int contested_early(build_t *build, vd_error_t *err)
+{
+    int rc = VD_OK;
+    for (uint32_t i = 0; rc == VD_OK && i < build->count; i++) {
         stor_collection_t *collection;
-        int rc = stor_catalog_acquire_id(build->request, build->collection_id, &collection, err);
+        if (build->parts[i].contested == NULL)
+            continue;
+        rc = stor_catalog_acquire_id(build->request, build->collection_id, &collection, err);
         if (rc != VD_OK)
             return rc;
-        build->ns = vd_arena_strdup(build->request->arena, collection->ns);
+        ns_keep(build, collection->ns);
         rc = contested_look(build, &build->parts[i], false, err);
         stor_catalog_release(build->request, collection);
-        if (rc != VD_OK)
-            return rc;
     }
+    return rc;
+}
+
+int stor_index_build_catch_up(stor_index_build_t *build, bool judge, vd_error_t *err)
+{
+    int rc = passes(build, err);
+    if (rc == VD_OK && judge)
+        rc = contested_early(build, err);
+    if (rc != VD_OK || build->caught_up)
+        return rc;
+    build->caught_up = true;
     return VD_FAULT("index.caught_up", err);
 }
 
-/* Behind the fence. */
-static int last_pass(void *context, vd_error_t *err)
+void stor_index_build_let_go(stor_index_build_t *build)
+{
+    slow_down(build, 0);
+}
+
+int stor_index_build_last(void *context, vd_error_t *err)
 {
     build_t *build = context;
     for (uint32_t i = 0; i < build->count; i++) {
@@ -663,7 +716,6 @@ static void build_init(build_t *build, stor_request_t *request, uint64_t collect
     *build = (build_t){.request = request, .collection_id = collection_id, .count = count};
     (void)snprintf(build->table, sizeof build->table, "c-%" PRIu64, collection_id);
     build->arena = vd_arena_create();
-    build->ns = "";
     vd_buf_init(&build->last, 64 << 10);
     build->parts = vd_xalloc(count * sizeof *build->parts);
     for (uint32_t i = 0; i < count; i++) {
@@ -690,26 +742,49 @@ static void build_done(build_t *build)
     told(build, NULL, 0, 0);
 }
 
-/* Somebody who holds on to the collection for long is no reason to throw the work away. */
-static int finish(build_t *build, stor_index_t *const *indexes, vd_error_t *err)
+stor_index_build_t *stor_index_build_create(stor_request_t *request, uint64_t collection_id,
+                                            stor_index_t *const *indexes, uint32_t count,
+                                            bool again)
 {
-    for (int tries = 1;; tries++) {
-        vd_error_t step = VD_ERROR_INIT;
-        int rc = catch_up(build, &step);
-        if (rc == VD_OK)
-            rc = stor_catalog_indexes_commit(build->request, build->collection_id, indexes,
-                                             build->count, last_pass, build, &step);
-        if (rc == VD_ERR_LOCK_TIMEOUT && tries < COMMIT_TRIES_MAX)
-            continue;
-        if (rc != VD_OK && err != NULL)
-            vd_error_copy(&step, err);
-        return rc;
-    }
+    build_t *build = vd_xalloc(sizeof *build);
+    build_init(build, request, collection_id, indexes, count);
+    build->again = again;
+    return build;
+}
+
+void stor_index_build_destroy(stor_index_build_t **build_p)
+{
+    if (*build_p == NULL)
+        return;
+    slow_down(*build_p, 0);
+    build_done(*build_p);
+    vd_free(*build_p);
+    *build_p = NULL;
+}
+
+int stor_index_build_run(stor_index_build_t *build, vd_error_t *err)
+{
+    int rc = VD_FAULT("index.begun", err);
+    if (rc == VD_OK)
+        rc = scan(build, err);
+    return rc == VD_OK ? load(build, err) : rc;
+}
+
+stor_request_t *stor_index_build_lend(stor_index_build_t *build, stor_request_t *request)
+{
+    stor_request_t *before = build->request;
+    build->request = request;
+    return before;
+}
+
+uint64_t stor_index_build_scanned(const stor_index_build_t *build)
+{
+    return build->scanned;
 }
 
 /* So many keys are claimed twice that they can't be remembered: most likely they are duplicates,
  * and one of them is told. */
-static int full_explain(build_t *build, int rc, vd_error_t *err)
+int stor_index_build_explain(stor_index_build_t *build, int rc, vd_error_t *err)
 {
     for (uint32_t i = 0; rc == VD_ERR_FULL && i < build->count; i++) {
         vd_error_t step = VD_ERROR_INIT;
@@ -723,37 +798,13 @@ static int full_explain(build_t *build, int rc, vd_error_t *err)
     return rc;
 }
 
-int stor_index_build(stor_request_t *request, uint64_t collection_id, stor_index_t *const *indexes,
-                     uint32_t count, vd_error_t *err)
-{
-    build_t build;
-    uint64_t started = vd_monotonic_ms();
-    build_init(&build, request, collection_id, indexes, count);
-    int rc = VD_FAULT("index.begun", err);
-    if (rc == VD_OK)
-        rc = scan(&build, err);
-    if (rc == VD_OK)
-        rc = load(&build, err);
-    if (rc == VD_OK)
-        rc = finish(&build, indexes, err);
-    rc = full_explain(&build, rc, err);
-    uint64_t scanned = build.scanned;
-    build_done(&build);
-    if (rc != VD_OK)
-        stor_catalog_indexes_abort(request->storage->catalog, collection_id, indexes, count);
-    vd_log(VD_LOG_INFO, rc == VD_OK ? "indexes built" : "a build of indexes was given up",
-           "collection=%" PRIu64 " indexes=%u documents=%" PRIu64 " ms=%" PRIu64 " code=%d",
-           collection_id, count, scanned, vd_monotonic_ms() - started, -rc);
-    return rc;
-}
-
 int stor_index_fill_alone(stor_request_t *request, const stor_collection_t *collection,
                           stor_index_t *const *indexes, uint32_t count, vd_error_t *err)
 {
     build_t build;
     build_init(&build, request, collection->id, indexes, count);
     build.alone = true;
-    build.ns = collection->ns;
+    ns_keep(&build, collection->ns);
     int rc = scan(&build, err);
     if (rc == VD_OK)
         rc = load(&build, err);

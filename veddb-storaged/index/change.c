@@ -3,6 +3,7 @@
  * First all keys are made and the unique ones are looked for; only then is anything changed: a
  * write that is refused leaves the transaction as it was. */
 #include "libcommon/base/clock.h"
+#include "libcommon/base/map.h"
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/index/index_private.h"
 
@@ -132,6 +133,9 @@ static int duplicate_check(const change_t *change, const stor_index_t *index, st
     return vd_error_set(err, rc, "%s", step.message);
 }
 
+static int prepared_look(const change_t *change, const stor_index_t *index, stor_cursor_t *cursor,
+                         const stor_index_key_t *key, vd_error_t *err);
+
 static int unique_look(const change_t *change, const stor_index_t *index, stor_cursor_t *cursor,
                        const stor_index_key_t *key, vd_error_t *err)
 {
@@ -162,9 +166,70 @@ static int unique_check(const change_t *change, const keys_t *keys, vd_error_t *
         if (cursor == NULL)
             rc = stor_cursor_open(change->session, keys->index->table, &cursor, err);
         if (rc == VD_OK)
-            rc = unique_look(change, keys->index, cursor, new, err);
+            rc = keys->index->def->unique ? unique_look(change, keys->index, cursor, new, err)
+                                          : prepared_look(change, keys->index, cursor, new, err);
     }
     return rc;
+}
+
+/* ---- prepareUnique ---- */
+
+static int guard_put(const change_t *change, const stor_index_t *index, vd_slice_t fields,
+                     vd_error_t *err)
+{
+    static const uint8_t none[1] = {0};
+    uint8_t key[10];
+    stor_cursor_t *guards;
+    vd_put_u64_be(key, index->id);
+    uint64_t hash = vd_hash(fields);
+    key[8] = (uint8_t)(hash >> 8), key[9] = (uint8_t)hash;
+    int rc = stor_cursor_open(change->session, STOR_INDEX_GUARDS_TABLE, &guards, err);
+    return rc == VD_OK ? stor_cursor_put(guards, vd_slice(key, sizeof key),
+                                         vd_slice(none, sizeof none), err)
+                       : rc;
+}
+
+/* An entry of another document with that key. VD_ERR_NOT_FOUND: there is none. */
+static int other_find(const change_t *change, const stor_index_t *index, stor_cursor_t *cursor,
+                      vd_slice_t fields, vd_slice_t *ret_key, vd_slice_t *ret_value,
+                      vd_error_t *err)
+{
+    vd_slice_t key, value;
+    stor_index_entry_t entry;
+    int rc = stor_cursor_seek(cursor, fields, true, &key, &value, err);
+    while (rc == VD_OK && vd_slice_starts_with(key, fields)) {
+        rc = stor_index_entry_read(index->def, key, value, &entry, err);
+        if (rc != VD_OK)
+            return rc;
+        if (vd_slice_equal(entry.fields, fields) && !vd_slice_equal(entry.id_key, change->id_key)) {
+            *ret_key = vd_arena_copy_slice(change->arena, key);
+            *ret_value = vd_arena_copy_slice(change->arena, value);
+            return VD_OK;
+        }
+        rc = stor_cursor_next(cursor, true, &key, &value, err);
+    }
+    return rc == VD_OK ? VD_ERR_NOT_FOUND : rc;
+}
+
+/* Who has put the guard knows that nobody has gained a key of its bucket since the snapshot;
+ * whether somebody has lost it, writing the entry again tells, as above. */
+static int prepared_look(const change_t *change, const stor_index_t *index, stor_cursor_t *cursor,
+                         const stor_index_key_t *key, vd_error_t *err)
+{
+    vd_slice_t at, value;
+    vd_error_t step = VD_ERROR_INIT;
+    int rc = guard_put(change, index, key->key, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = other_find(change, index, cursor, key->key, &at, &value, &step);
+    if (rc == VD_ERR_NOT_FOUND)
+        return VD_OK;
+    if (rc == VD_OK)
+        rc = stor_cursor_update(cursor, at, value, &step);
+    if (rc == VD_OK)
+        return stor_index_duplicate(change->arena, change->collection->ns, index->def, key->key,
+                                    key->type_bits, err);
+    return vd_error_set(err, rc == VD_ERR_NOT_FOUND ? VD_ERR_INTERNAL : rc, "%s", step.message);
 }
 
 /* ---- entries ---- */
@@ -268,7 +333,8 @@ static int set_change(const change_t *change, const stor_index_set_t *set, vd_bs
         rc = keys_make(change, &keys[i], before, after, err);
     }
     for (uint32_t i = 0; rc == VD_OK && i < set->count; i++)
-        if (set->items[i]->def->unique && is_ready(set->items[i]) && !change->given)
+        if ((set->items[i]->def->unique || set->items[i]->def->prepare_unique) &&
+            is_ready(set->items[i]) && !change->given)
             rc = unique_check(change, &keys[i], err);
     for (uint32_t i = 0; rc == VD_OK && i < set->count; i++)
         rc = is_ready(set->items[i]) ? entries_change(change, &keys[i], err)
@@ -292,4 +358,21 @@ int stor_index_change(stor_session_t *session, const stor_collection_t *collecti
     if (rc == VD_OK)
         vd_arena_rewind(arena, mark); /* else the error's details live there */
     return rc;
+}
+
+void stor_index_writer_pause(const stor_collection_t *collection)
+{
+    const stor_index_set_t *set = collection->indexes;
+    uint32_t most = 0;
+    for (uint32_t i = 0; set != NULL && i < set->count; i++) {
+        const stor_index_t *index = set->items[i];
+        if (VD_LIKELY(index->log == NULL || is_ready(index)))
+            continue;
+        uint32_t pause = atomic_load_explicit(&index->log->pause_us, memory_order_relaxed);
+        most = pause > most ? pause : most;
+    }
+    if (most == 0)
+        return;
+    struct timespec pause = {.tv_nsec = (long)most * 1000};
+    (void)nanosleep(&pause, NULL); /* waking early is fine */
 }

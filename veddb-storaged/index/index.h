@@ -64,6 +64,9 @@ VD_MUST_CHECK int stor_index_change(stor_session_t *session, const stor_collecti
                                     vd_arena_t *arena, vd_slice_t id_key, vd_bson_t before,
                                     vd_bson_t after, vd_error_t *err);
 
+/* Before a write's transaction begins: a short rest when a build can't keep up with the writers. */
+void stor_index_writer_pause(const stor_collection_t *collection);
+
 /* An entry, read apart. */
 typedef struct {
     vd_slice_t fields;    /* keycodes of the fields */

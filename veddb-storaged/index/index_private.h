@@ -11,6 +11,10 @@
 VD_MUST_CHECK int stor_index_make(uint64_t id, uint64_t table, vd_bson_t spec,
                                   stor_index_state_t state, stor_index_t **ret_index,
                                   vd_error_t *err);
+/* BUILDING, with what is kept of its build. */
+VD_MUST_CHECK int stor_index_make_building(uint64_t id, uint64_t table, vd_bson_t spec,
+                                           vd_bson_t building, stor_index_t **ret_index,
+                                           vd_error_t *err);
 stor_index_t *stor_index_reference(stor_index_t *index);
 void stor_index_unreference(stor_index_t **index_p);
 
@@ -30,6 +34,12 @@ stor_index_t *stor_index_set_named(const stor_index_set_t *set, vd_slice_t name)
 
 /* Two key patterns; numbers by value. */
 bool stor_index_same_key(vd_bson_t a, vd_bson_t b);
+
+/* ---- prepareUnique ---- */
+/* Entries of such an index have the _id in their keys, so two writers of one key would not
+ * conflict. Each puts the row of the key's bucket, too: key = index id u64 BE, bucket u16 BE; value
+ * = 0. */
+#define STOR_INDEX_GUARDS_TABLE "guards"
 
 /* ---- entries ---- */
 /* Key of the entry in the table: of a unique index the fields alone. */
@@ -70,6 +80,11 @@ typedef struct stor_index_log {
     uint64_t next;
     struct stor_index_log_writer *writers; /* transactions that have entries and have not ended */
     atomic_int cancelled;                  /* a code: who builds gives up */
+    atomic_uint pause_us;                  /* that a writer makes before its transaction */
+    uint64_t build; /* those of one build have the same: the first one's id */
+    /* {build: int64, quorum: value, user: string}, as it is kept; in the index's arena. quorum:
+     * as it was asked for, or missing; user: who asked. */
+    vd_bson_t building;
 } stor_index_log_t;
 enum { STOR_INDEX_LOG_REMOVE, STOR_INDEX_LOG_PUT };
 

@@ -85,6 +85,8 @@ int stor_index_def_parse(vd_arena_t *arena, vd_bson_t spec, const stor_index_def
     def->def.name = vd_value_string(name);
     def->def.unique =
         vd_value_as_flag(vd_bson_get(own, "unique")) || stor_index_is_of_id(&def->def);
+    def->def.prepare_unique =
+        !def->def.unique && vd_value_as_flag(vd_bson_get(own, "prepareUnique"));
     def->def.sparse = vd_value_as_flag(vd_bson_get(own, "sparse"));
     def->def.hidden = vd_value_as_flag(vd_bson_get(own, "hidden"));
     def->def.expire_after_seconds =

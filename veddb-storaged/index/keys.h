@@ -41,6 +41,7 @@ typedef struct {
     uint32_t field_count;
     const stor_index_field_t *fields;
     bool unique, sparse, hidden;
+    bool prepare_unique;             /* no document gains a key that another one has */
     bool has_wildcard;               /* one of the fields is */
     vd_bson_t wildcard_projection;   /* NONE = none */
     const stor_filter_t *partial;    /* NULL = none; means strings as `collation` has them */

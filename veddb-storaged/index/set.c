@@ -30,6 +30,22 @@ int stor_index_make(uint64_t id, uint64_t table, vd_bson_t spec, stor_index_stat
     return rc;
 }
 
+int stor_index_make_building(uint64_t id, uint64_t table, vd_bson_t spec, vd_bson_t building,
+                             stor_index_t **ret_index, vd_error_t *err)
+{
+    int64_t build = 0;
+    if (!vd_value_as_int64(vd_bson_get(building, "build"), &build) || build <= 0)
+        return vd_error_set(err, VD_ERR_CORRUPT, "what is kept of an index's build is malformed");
+    int rc = stor_index_make(id, table, spec, STOR_INDEX_BUILDING, ret_index, err);
+    if (rc != VD_OK)
+        return rc;
+    stor_index_t *index = *ret_index;
+    index->log->build = (uint64_t)build;
+    index->log->building =
+        (vd_bson_t){vd_arena_copy(index->arena, building.data, building.len), building.len};
+    return VD_OK;
+}
+
 stor_index_t *stor_index_reference(stor_index_t *index)
 {
     atomic_fetch_add(&index->references, 1);

@@ -209,6 +209,35 @@ static void put_id_index(vd_bb_t *bb, vd_bson_t options)
     vd_bb_close(bb);
 }
 
+/* One command a change, also of several indexes. */
+static void put_indexes(vd_bb_t *bb, stor_change_kind_t kind, vd_slice_t name, vd_bson_t body)
+{
+    vd_bson_t list = document_of(body, "indexes");
+    char buf[12];
+    vd_bb_string(bb,
+                 kind == STOR_CHANGE_START_INDEXES    ? "startIndexBuild"
+                 : kind == STOR_CHANGE_CREATE_INDEXES ? "commitIndexBuild"
+                 : kind == STOR_CHANGE_ABORT_INDEXES  ? "abortIndexBuild"
+                 : kind == STOR_CHANGE_DROP_INDEXES   ? "dropIndexes"
+                                                      : "collMod",
+                 name);
+    if (kind == STOR_CHANGE_MODIFY_INDEX) {
+        vd_bb_document(bb, "index", document_of(document_of(list, "0"), "spec"));
+        return;
+    }
+    vd_bb_begin_array(bb, kind == STOR_CHANGE_DROP_INDEXES ? "index" : "indexes");
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, list);
+    for (uint32_t i = 0; vd_bson_iter_next(&iter) && iter.value.type == VD_BSON_OBJECT; i++) {
+        vd_bson_t spec = document_of(vd_value_document(iter.value), "spec");
+        if (kind == STOR_CHANGE_DROP_INDEXES)
+            vd_bb_value(bb, vd_array_name(i, buf), vd_bson_get(spec, "name"));
+        else
+            vd_bb_value(bb, vd_array_name(i, buf), vd_value_from_document(spec));
+    }
+    vd_bb_close(bb);
+}
+
 static void put_command(vd_bb_t *bb, vd_arena_t *arena, const stor_change_t *change)
 {
     vd_bson_t body = change->body;
@@ -237,6 +266,13 @@ static void put_command(vd_bb_t *bb, vd_arena_t *arena, const stor_change_t *cha
     case STOR_CHANGE_MODIFY:
         vd_bb_string(bb, "collMod", name);
         vd_bb_concat(bb, document_of(body, "options"));
+        break;
+    case STOR_CHANGE_START_INDEXES:
+    case STOR_CHANGE_CREATE_INDEXES:
+    case STOR_CHANGE_ABORT_INDEXES:
+    case STOR_CHANGE_DROP_INDEXES:
+    case STOR_CHANGE_MODIFY_INDEX:
+        put_indexes(bb, change->kind, name, body);
         break;
     default:
         vd_bb_int32(bb, "dropDatabase", 1);

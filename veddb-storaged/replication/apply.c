@@ -24,6 +24,7 @@
 #define CONFLICTS_MAX   1000 /* in a row; each waits */
 #define CONFLICT_PAUSE  1000000
 #define VALUE_MAX_BYTES (VD_BSON_INTERNAL_MAX_BYTES + STOR_ENVELOPE_BYTES_MAX)
+#define BUILD_LOOK_MS   10
 
 typedef struct {
     vd_slice_t key, value;
@@ -35,7 +36,9 @@ struct stor_apply {
     stor_storage_t *storage;
     struct vd_daemon_slot *slot;
     int64_t due_ms;
-    vd_buf_t pending; /* framed entries of one timestamp that has more parts */
+    bool waits; /* for an index that is built here: the next entry is not applied yet */
+    vdp_replication_apply_t waiting; /* the batch that waits */
+    vd_buf_t pending;                /* framed entries of one timestamp that has more parts */
     uint64_t pending_timestamp;
     vd_arena_t *arena; /* of the piece under way */
     vd_buf_t value;
@@ -127,6 +130,11 @@ void stor_apply_position_set(stor_apply_t *apply, uint64_t position)
 int64_t stor_apply_due_ms(const stor_apply_t *apply)
 {
     return apply->due_ms;
+}
+
+bool stor_apply_waits(const stor_apply_t *apply)
+{
+    return apply->waits;
 }
 
 /* ---- what came ---- */
@@ -408,6 +416,8 @@ static int change_apply(piece_t *piece, uint64_t timestamp, const stor_change_t 
     case STOR_CHANGE_CREATE_INDEXES:
     case STOR_CHANGE_DROP_INDEXES:
     case STOR_CHANGE_MODIFY_INDEX:
+    case STOR_CHANGE_START_INDEXES:
+    case STOR_CHANGE_ABORT_INDEXES:
         break;
     }
     return malformed(err); /* a schema change among others */
@@ -597,19 +607,28 @@ static uint32_t ripe_count(stor_apply_t *apply, const item_t *items, uint32_t co
     return n;
 }
 
+/* again: the batch was looked at before, and stopped. */
 static int items_apply(stor_apply_t *apply, stor_session_t *session, const item_t *items,
-                       uint32_t count, vd_error_t *err)
+                       uint32_t count, bool again, vd_error_t *err)
 {
     uint64_t position = stor_apply_position(apply);
     uint32_t at = 0;
     while (at < count && items[at].entry.timestamp <= position)
         at++;
-    int rc = had_check(apply, session, items, at, err);
+    int rc = again ? VD_OK : had_check(apply, session, items, at, err);
     while (rc == VD_OK && at < count) {
         uint32_t n = piece_size(items + at, count - at);
         if (apply->slot != NULL)
             vd_daemon_beat(apply->slot, true);
-        rc = piece_apply(apply, session, items + at, n, err);
+        vd_error_t step = VD_ERROR_INIT;
+        rc = piece_apply(apply, session, items + at, n, &step);
+        if (rc == VD_ERR_AGAIN && items[at].schema) {
+            apply->waits = true;
+            apply->due_ms = vd_wall_ms() + BUILD_LOOK_MS;
+            return VD_OK;
+        }
+        if (rc != VD_OK && err != NULL)
+            vd_error_copy(&step, err);
         at += n;
     }
     return rc;
@@ -679,8 +698,15 @@ static int joined_apply(stor_apply_t *apply, stor_session_t *session, vd_arena_t
     while (batch->partial && whole > 0 && items[whole - 1].entry.timestamp == batch->last)
         whole--;
     uint32_t ripe = ripe_count(apply, items, whole, batch->delay_ms);
-    rc = items_apply(apply, session, items, ripe, err);
-    return rc == VD_OK && ripe == whole ? pending_keep(apply, items, whole, count, err) : rc;
+    const vdp_replication_apply_t *before = &apply->waiting;
+    bool again = apply->waits && before->term == batch->term && before->after == batch->after &&
+                 before->last == batch->last && before->count == batch->count;
+    apply->waits = false;
+    apply->waiting = *batch;
+    rc = items_apply(apply, session, items, ripe, again, err);
+    return rc == VD_OK && ripe == whole && !apply->waits
+               ? pending_keep(apply, items, whole, count, err)
+               : rc;
 }
 
 static uint32_t frames_count(vd_slice_t bytes)

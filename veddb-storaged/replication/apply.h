@@ -36,8 +36,12 @@ struct vd_daemon_slot *stor_apply_slot(const stor_apply_t *apply);
 VD_MUST_CHECK int stor_apply_batch(stor_apply_t *apply, stor_session_t *session,
                                    const vdp_replication_apply_t *batch, vd_slice_t entries,
                                    uint64_t *ret_applied, vd_error_t *err);
-/* Wall clock at which the entry that stopped the last batch is old enough. */
+/* Wall clock at which the entry that stopped the last batch is old enough, or is to be tried again.
+ */
 int64_t stor_apply_due_ms(const stor_apply_t *apply);
+/* The last batch was stopped by the end of an index build that is not ready here: the same batch is
+ * to be given again, also when it is partial. Other jobs may come between. */
+bool stor_apply_waits(const stor_apply_t *apply);
 /* Position; after a load it is set by the load. */
 uint64_t stor_apply_position(const stor_apply_t *apply);
 void stor_apply_position_set(stor_apply_t *apply, uint64_t position);

@@ -8,6 +8,7 @@
 #include "libcommon/base/mem.h"
 #include "proto/failure.h"
 #include "veddb-storaged/inbox.h"
+#include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/apply.h"
 #include "veddb-storaged/replication/link_private.h"
@@ -71,6 +72,19 @@ static void failure_send(stor_replication_link_t *link, uint64_t peer, uint64_t 
     message_send(link, peer, &vdp_failure, &failure, request_id, VD_SLICE_NULL);
 }
 
+static void builds_look(stor_replication_link_t *link, stor_link_told_t *told)
+{
+    stor_builds_t *builds = link->storage->builds;
+    told->build_count =
+        builds == NULL ? 0 : stor_builds_ready(builds, told->builds, VDP_BUILDS_MAX);
+}
+
+static bool builds_same(const stor_link_told_t *a, const stor_link_told_t *b)
+{
+    return a->build_count == b->build_count &&
+           memcmp(a->builds, b->builds, a->build_count * sizeof a->builds[0]) == 0;
+}
+
 void stor_link_state_send(stor_replication_link_t *link, const vdp_message_t *message,
                           uint64_t request_id)
 {
@@ -91,6 +105,11 @@ void stor_link_state_send(stor_replication_link_t *link, const vdp_message_t *me
         .ready = state.ready,
         .loading = state.loading,
         .generation = atomic_load(&link->storage->replication->config_generation)};
+    builds_look(link, &link->told);
+    uint8_t *builds = vd_arena_alloc(arena, sizeof link->told.builds);
+    for (uint32_t i = 0; i < link->told.build_count; i++)
+        vd_put_u64(builds + 8 * (size_t)i, link->told.builds[i]);
+    state.builds = vd_slice(builds, 8 * (size_t)link->told.build_count);
     message_send(link, link->peer, message, &state, request_id, vd_slice(config.data, config.len));
     vd_arena_destroy(&arena);
 }
@@ -304,9 +323,11 @@ static void state_look(stor_replication_link_t *link)
                             .ready = atomic_load(&link->storage->ready) &&
                                      !atomic_load(&link->storage->draining),
                             .loading = atomic_load(&link->loading)};
-    if (link->peer != 0 && (now.role != link->told.role || now.term != link->told.term ||
-                            now.generation != link->told.generation ||
-                            now.ready != link->told.ready || now.loading != link->told.loading))
+    builds_look(link, &now);
+    if (link->peer != 0 &&
+        (now.role != link->told.role || now.term != link->told.term ||
+         now.generation != link->told.generation || now.ready != link->told.ready ||
+         now.loading != link->told.loading || !builds_same(&now, &link->told)))
         stor_link_state_send(link, &vdp_replication_state, 0);
 }
 

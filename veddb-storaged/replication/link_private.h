@@ -99,6 +99,8 @@ typedef struct {
     uint32_t role, generation;
     uint64_t term;
     bool ready, loading;
+    uint64_t builds[VDP_BUILDS_MAX]; /* index builds that are ready */
+    uint32_t build_count;
 } stor_link_told_t;
 
 struct stor_replication_link {

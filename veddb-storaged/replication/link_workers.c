@@ -117,12 +117,14 @@ static stor_link_job_t *worker_take(stor_link_worker_t *worker)
     return job;
 }
 
-/* True: it is back at the head of its queue, since what is left of it is too young. */
+/* True: it is back at the head of its queue, since what is left of it is too young, or waits for an
+ * index that is still built here. */
 static bool apply_again(stor_link_worker_t *worker, stor_link_job_t *job)
 {
-    bool again = job->row->id == VDP_REPLICATION_APPLY && job->rc == VD_OK &&
-                 job->asked.apply.delay_ms > 0 && !job->asked.apply.partial &&
+    bool young = job->asked.apply.delay_ms > 0 && !job->asked.apply.partial &&
                  job->answer.applied.applied < job->asked.apply.last;
+    bool again = job->row->id == VDP_REPLICATION_APPLY && job->rc == VD_OK &&
+                 (young || stor_apply_waits(worker->link->storage->replication->apply));
     (void)pthread_mutex_lock(&worker->lock);
     worker->apply_due_ms = again ? stor_apply_due_ms(worker->link->storage->replication->apply) : 0;
     if (again)

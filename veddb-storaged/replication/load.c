@@ -766,7 +766,7 @@ static int indexes_make(stor_storage_t *storage, stor_session_t *session, const 
         if (rc != VD_OK || c->index_count == 0)
             continue;
         rc = stor_catalog_indexes_adopt(request, c->what.id, c->index_ids, c->index_specs,
-                                        c->index_count, err);
+                                        c->index_building, c->index_count, err);
         vd_arena_reset(arena);
     }
     vd_arena_destroy(&arena);

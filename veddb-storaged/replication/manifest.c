@@ -21,6 +21,8 @@ static void collection_write(vd_bb_t *bb, uint32_t position, const stor_manifest
             vd_bb_open_document(bb, vd_array_name(i, name));
             vd_bb_int64(bb, "id", (int64_t)c->index_ids[i]);
             vd_bb_document(bb, "spec", c->index_specs[i]);
+            if (c->index_building[i].len > 0)
+                vd_bb_document(bb, "building", c->index_building[i]);
             vd_bb_close(bb);
         }
         vd_bb_close(bb);
@@ -74,15 +76,20 @@ static int indexes_read(vd_bson_t from, vd_arena_t *arena, stor_manifest_collect
         return bad(err, "the indexes of a collection");
     ret->index_ids = VD_ARENA_ARRAY(arena, uint64_t, STOR_INDEXES_MAX);
     ret->index_specs = VD_ARENA_ARRAY(arena, vd_bson_t, STOR_INDEXES_MAX);
+    ret->index_building = VD_ARENA_ARRAY(arena, vd_bson_t, STOR_INDEXES_MAX);
     vd_bson_iter_init(&iter, vd_value_document(list));
     while (vd_bson_iter_next(&iter)) {
         int64_t id;
         if (iter.value.type != VD_BSON_OBJECT)
             return bad(err, "an index");
-        vd_value_t spec = vd_bson_get(vd_value_document(iter.value), "spec");
+        vd_value_t spec = vd_bson_get(vd_value_document(iter.value), "spec"),
+                   building = vd_bson_get(vd_value_document(iter.value), "building");
         if (!number(vd_value_document(iter.value), "id", &id) || id <= 0 ||
-            spec.type != VD_BSON_OBJECT)
+            spec.type != VD_BSON_OBJECT ||
+            (building.type != VD_BSON_OBJECT && building.type != VD_BSON_MISSING))
             return bad(err, "an index");
+        ret->index_building[ret->index_count] =
+            building.type == VD_BSON_OBJECT ? vd_value_document(building) : VD_BSON_NONE;
         ret->index_ids[ret->index_count] = (uint64_t)id;
         ret->index_specs[ret->index_count++] = vd_value_document(spec);
     }

@@ -2,8 +2,9 @@
  * LOAD_BEGIN.
  *
  * Form:    {config, term: int64, nextId: int64, collections: [{id: int64, db, name, uuid: binary 4,
- *          options, documents: int64, bytes: int64, hash: int64, indexes: [{id: int64, spec}]}]},
- *          ascending by id; indexes lacks when there is none (but the one on _id). The numbers
+ *          options, documents: int64, bytes: int64, hash: int64, indexes: [{id: int64, spec,
+ *          building}]}]}, ascending by id; indexes lacks when there is none (but the one on _id);
+ *          building (index/index_private.h) when it is not ready there. The numbers
  *          are those kept with the writes, exactly as of the snapshot's position: what the copy
  * must come to. Limits:  STOR_MANIFEST_MAX bytes. Pure. */
 #pragma once
@@ -17,7 +18,7 @@ typedef struct {
     stor_counters_row_t kept;
     uint32_t index_count;
     uint64_t *index_ids;
-    vd_bson_t *index_specs;
+    vd_bson_t *index_specs, *index_building; /* the latter: NONE of one that is ready */
 } stor_manifest_collection_t;
 
 typedef struct {

@@ -229,6 +229,32 @@ uint64_t stor_points_mode(const stor_points_t *points, uint32_t mode, uint64_t o
     return point == UINT64_MAX ? 0 : point;
 }
 
+stor_points_have_t stor_points_have(const stor_points_t *points,
+                                    const bool have[STOR_POINT_MEMBERS_MAX])
+{
+    uint32_t voters = 0;
+    stor_points_have_t ret = {.count = 0};
+    for (uint32_t i = 0; i < points->member_count; i++) {
+        ret.count += have[i];
+        voters += have[i] && points->members[i].votes;
+    }
+    ret.all_voters = voters >= stor_points_voters(points);
+    ret.majority = voters >= stor_points_majority_count(points);
+    return ret;
+}
+
+bool stor_points_mode_have(const stor_points_t *points, uint32_t mode,
+                           const bool have[STOR_POINT_MEMBERS_MAX])
+{
+    stor_points_t at = *points; /* borrows what the original owns */
+    at.first = 0;
+    for (uint32_t i = 0; i < at.member_count; i++) {
+        at.members[i].self = false;
+        at.members[i].flushed = have[i];
+    }
+    return stor_points_mode(&at, mode, 0) > 0;
+}
+
 bool stor_points_count_possible(const stor_points_t *points, int64_t n)
 {
     return n <= (int64_t)points->member_count;

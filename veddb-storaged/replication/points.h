@@ -54,6 +54,15 @@ uint32_t stor_points_majority_count(const stor_points_t *points);
 uint64_t stor_points_majority(const stor_points_t *points, uint64_t own);
 uint64_t stor_points_count(const stor_points_t *points, uint32_t n, uint64_t own);
 uint64_t stor_points_mode(const stor_points_t *points, uint32_t mode, uint64_t own);
+/* Which members have something that is not a position (an index build): member i of ours. */
+typedef struct {
+    bool all_voters, majority; /* of those that vote */
+    uint32_t count;            /* of all */
+} stor_points_have_t;
+stor_points_have_t stor_points_have(const stor_points_t *points,
+                                    const bool have[STOR_POINT_MEMBERS_MAX]);
+bool stor_points_mode_have(const stor_points_t *points, uint32_t mode,
+                           const bool have[STOR_POINT_MEMBERS_MAX]);
 /* Whether all members together could ever do it. */
 bool stor_points_count_possible(const stor_points_t *points, int64_t n);
 bool stor_points_mode_possible(const stor_points_t *points, uint32_t mode);

@@ -49,6 +49,9 @@ struct stor_positions {
     stor_points_t points;
     uint64_t own;             /* our durable point */
     uint64_t told_term, told; /* a secondary's */
+    uint8_t builds[STOR_POINT_MEMBERS_MAX * VDP_MEMBER_BUILDS_MAX];
+    size_t builds_len;
+    uint64_t builds_term;
     stor_waiters_t queues[QUEUES], deadlines;
     stor_positions_stats_t stats;
 
@@ -750,6 +753,88 @@ void stor_positions_stop(stor_positions_t *positions)
     (void)pthread_mutex_unlock(&positions->lock);
     fail_all(&all, VD_ERR_INTERRUPTED_AT_SHUTDOWN, "interrupted at shutdown");
     hand_on(positions, &all);
+}
+
+/* ---- index builds ---- */
+
+void stor_positions_builds_note(stor_positions_t *positions, uint64_t term, vd_slice_t builds)
+{
+    (void)pthread_mutex_lock(&positions->lock);
+    positions->builds_term = term;
+    positions->builds_len = builds.len <= sizeof positions->builds ? builds.len : 0;
+    if (positions->builds_len > 0)
+        memcpy(positions->builds, builds.data, positions->builds_len);
+    (void)pthread_mutex_unlock(&positions->lock);
+}
+
+/* Whether the record of `member` names the build. */
+static bool has_built(const stor_positions_t *positions, uint32_t member, uint64_t build)
+{
+    size_t at = 0;
+    while (positions->builds_len - at >= 8) {
+        const uint8_t *record = positions->builds + at;
+        uint32_t count = vd_get_u32(record + 4);
+        if (count > (positions->builds_len - at - 8) / 8)
+            return false;
+        for (uint32_t i = 0; vd_get_u32(record) == member && i < count; i++)
+            if (vd_get_u64(record + 8 + 8 * (size_t)i) == build)
+                return true;
+        at += 8 + 8 * (size_t)count;
+    }
+    return false;
+}
+
+void stor_positions_built(stor_positions_t *positions, uint64_t build, vd_value_t quorum,
+                          stor_positions_built_t *ret)
+{
+    bool have[STOR_POINT_MEMBERS_MAX] = {false};
+    const stor_points_t *points = &positions->points;
+    uint32_t mode;
+    int64_t count = 0;
+    (void)pthread_mutex_lock(&positions->lock);
+    bool fresh = positions->builds_term == stor_replication_term(positions->storage);
+    for (uint32_t i = 0; i < points->member_count; i++)
+        have[i] = points->members[i].self ||
+                  (fresh && has_built(positions, points->members[i].id, build));
+    stor_points_have_t is = stor_points_have(points, have);
+    *ret = (stor_positions_built_t){.all_voters = is.all_voters, .majority = is.majority};
+    if (vd_value_as_int64(quorum, &count))
+        ret->met = count <= (int64_t)is.count;
+    else if (quorum.type != VD_BSON_STRING || vd_slice_is(vd_value_string(quorum), "votingMembers"))
+        ret->met = is.all_voters;
+    else if (vd_slice_is(vd_value_string(quorum), "majority"))
+        ret->met = is.majority;
+    else /* one that was taken out of the configuration can't be waited for */
+        ret->met = !stor_points_mode_find(points, vd_value_string(quorum), &mode) ||
+                   stor_points_mode_have(points, mode, have);
+    (void)pthread_mutex_unlock(&positions->lock);
+}
+
+int stor_positions_quorum_check(stor_positions_t *positions, vd_value_t quorum, vd_error_t *err)
+{
+    int rc = VD_OK;
+    int64_t count = 0;
+    uint32_t mode;
+    bool named = quorum.type == VD_BSON_STRING;
+    vd_slice_t name = named ? vd_value_string(quorum) : VD_SLICE_NULL;
+    (void)pthread_mutex_lock(&positions->lock);
+    const stor_points_t *points = &positions->points;
+    bool possible = true;
+    if (named && !vd_slice_is(name, "votingMembers") && !vd_slice_is(name, "majority")) {
+        if (!stor_points_mode_find(points, name, &mode))
+            rc = vd_error_set(err, VD_ERR_UNKNOWN_REPL_WRITE_CONCERN, UNKNOWN_MODE,
+                              VD_SLICE_FMT(name));
+        else
+            possible = stor_points_mode_possible(points, mode);
+    } else if (!named && vd_value_as_int64(quorum, &count)) {
+        possible = stor_points_count_possible(points, count);
+    }
+    (void)pthread_mutex_unlock(&positions->lock);
+    if (rc == VD_OK && !possible)
+        rc = vd_error_set(err, VD_ERR_UNSATISFIABLE_COMMIT_QUORUM,
+                          "Commit quorum cannot be satisfied with the current replica set "
+                          "configuration");
+    return rc;
 }
 
 /* ---- life ---- */

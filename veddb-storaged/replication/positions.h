@@ -54,6 +54,20 @@ void stor_positions_forget(stor_positions_t *positions, stor_request_t *request)
 VD_MUST_CHECK int stor_positions_ask(stor_request_t *request, const vdp_replication_ask_t *ask,
                                      vd_slice_t body, vd_error_t *err);
 
+/* ---- index builds ---- */
+/* What POSITIONS says of them (proto/replication.h): replaces what was known. */
+void stor_positions_builds_note(stor_positions_t *positions, uint64_t term, vd_slice_t builds);
+typedef struct {
+    bool met;                  /* the quorum */
+    bool all_voters, majority; /* have the build ready; we do */
+} stor_positions_built_t;
+/* quorum: "votingMembers", "majority", a number, a mode's name. We have it ready. */
+void stor_positions_built(stor_positions_t *positions, uint64_t build, vd_value_t quorum,
+                          stor_positions_built_t *ret);
+/* VD_ERR_UNKNOWN_REPL_WRITE_CONCERN, VD_ERR_UNSATISFIABLE_COMMIT_QUORUM. */
+VD_MUST_CHECK int stor_positions_quorum_check(stor_positions_t *positions, vd_value_t quorum,
+                                              vd_error_t *err);
+
 typedef struct {
     uint64_t majority, own, first;
     uint64_t waiting[STOR_WAIT_ANSWER + 1]; /* by kind */

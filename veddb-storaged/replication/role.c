@@ -68,6 +68,8 @@ void stor_replication_request_leave(stor_request_t *request)
 static bool is_led(const stor_storage_t *storage)
 {
     const stor_replication_t *replication = storage->replication;
+    if (replication == NULL)
+        return true; /* a storage without a set */
     uint64_t until = atomic_load_explicit(&replication->lease_until_ms, memory_order_relaxed);
     return replication->alone || until == 0 || vd_monotonic_ms() < until;
 }

@@ -259,6 +259,10 @@ static const char *kind_name(stor_change_kind_t kind)
         return "dropIndexes";
     case STOR_CHANGE_MODIFY_INDEX:
         return "modifyIndex";
+    case STOR_CHANGE_START_INDEXES:
+        return "startIndexes";
+    case STOR_CHANGE_ABORT_INDEXES:
+        return "abortIndexes";
     default:
         return "other";
     }

@@ -208,7 +208,11 @@ static int index_list(vd_bson_t row, void *context, vd_error_t *err)
     if (c->index_count == 0) {
         c->index_ids = VD_ARENA_ARRAY(arena, uint64_t, STOR_INDEXES_MAX);
         c->index_specs = VD_ARENA_ARRAY(arena, vd_bson_t, STOR_INDEXES_MAX);
+        c->index_building = VD_ARENA_ARRAY(arena, vd_bson_t, STOR_INDEXES_MAX);
     }
+    vd_value_t building = vd_bson_get(own, "building");
+    c->index_building[c->index_count] =
+        building.type == VD_BSON_OBJECT ? vd_value_document(building) : VD_BSON_NONE;
     c->index_ids[c->index_count] = (uint64_t)id;
     c->index_specs[c->index_count++] = vd_value_document(spec);
     return VD_OK;

@@ -9,6 +9,7 @@
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/exec/planner.h"
+#include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/registry.h"
 #include "veddb-storaged/sessions.h"
@@ -135,6 +136,7 @@ READS_SUPPORT void reads_stop(reads_t *reads)
 {
     vd_error_t err = VD_ERROR_INIT;
     stor_storage_t *storage = &reads->storage;
+    stor_builds_stop(storage->builds);
     stor_cursors_close(&storage->cursors);
     stor_sessions_close(&storage->sessions);
     stor_session_close(&reads->session);

@@ -3,6 +3,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/rand.h"
 #include "tests/unit/storaged/index_support.h"
+#include "veddb-storaged/scrub_indexes.h"
 
 #include <pthread.h>
 
@@ -220,6 +221,24 @@ static void *writer_run(void *context)
     return NULL;
 }
 
+/* What the background check says of the indexes. */
+static void scrubbed(reads_t *reads, bool sound)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    stor_session_t *session = NULL;
+    stor_scrub_indexes_t result = {0};
+    uint64_t id = index_hold(reads, "db", "c")->id;
+    stor_catalog_release_all(&reads->request);
+    reads_ok(stor_session_open(reads->storage.engine, &session, &err), &err);
+    reads_ok(stor_scrub_indexes(&reads->storage, session, id, 0, NULL, &result, &err), &err);
+    stor_session_close(&session);
+    cr_assert_gt(result.keys, 0);
+    cr_assert_gt(result.entries, 0);
+    cr_assert_eq(result.index_id == 0, sound, "%lld missing, %lld extra, %lld malformed",
+                 (long long)result.missing, (long long)result.extra, (long long)result.malformed);
+    cr_assert_eq(result.missing + result.extra + result.malformed == 0, sound);
+}
+
 Test(index_builds, beside_writers_that_never_stop, .timeout = 120)
 {
     reads_t *reads = reads_open();
@@ -229,6 +248,7 @@ Test(index_builds, beside_writers_that_never_stop, .timeout = 120)
         cr_assert_eq(pthread_create(&writers[i].thread, NULL, writer_run, &writers[i]), 0);
     for (int i = 0; i < 3; i++) {
         OK(reads, BUILD);
+        scrubbed(reads, true);
         if (i < 2)
             OK(reads, "{'dropIndexes': 'c', 'index': '*'}");
     }
@@ -391,12 +411,22 @@ static int tables_count(const char *name, void *context)
 {
     int *counts = context;
     counts[0] += name[0] == 'i' && name[1] == '-';
-    counts[1] += (name[0] == 'b' || name[0] == 'r') && name[1] == '-';
+    counts[1] += name[0] == 'b' && name[1] == '-';
+    counts[2] += name[0] == 'r' && name[1] == '-';
     return VD_OK;
 }
 
+static void builds_wait(reads_t *reads)
+{
+    for (int i = 0; i < 30000 && stor_builds_count(reads->storage.builds) > 0; i++)
+        usleep(1000);
+    cr_assert_eq(stor_builds_count(reads->storage.builds), 0);
+}
+
+typedef enum { BEFORE, UNDER_WAY, READY } crash_t;
+
 /* Goes on in a copy of the folder as it is while the build waits there. */
-static void crash_at(const char *point, bool ready)
+static void crash_at(const char *point, crash_t state)
 {
     reads_t *reads = reads_open();
     beside_t build;
@@ -409,7 +439,7 @@ static void crash_at(const char *point, bool ready)
     arm(spec);
     beside_start(&build, reads, BUILD);
     reached(point);
-    if (!ready)
+    if (state == UNDER_WAY)
         scribble(reads, &rand, 5000, 50);
     stor_engine_flush_soon(reads->storage.engine);
     while (stor_engine_durable(reads->storage.engine) < stor_engine_newest(reads->storage.engine))
@@ -427,42 +457,108 @@ static void crash_at(const char *point, bool ready)
     cr_assert_eq(system(command), 0);
     reads_start(reads, false);
 
-    int counts[2] = {0, 0};
+    int counts[3] = {0, 0, 0};
     reads_ok(stor_engine_tables(reads->storage.engine, tables_count, counts, &err), &err);
-    cr_assert_eq(counts[0], ready ? 3 : 0, "%s: %d tables of indexes", point, counts[0]);
-    cr_assert_eq(counts[1], 0, "%s: %d tables of a build", point, counts[1]);
+    cr_assert_eq(counts[0], state == BEFORE ? 0 : 3, "%s: %d tables of indexes", point, counts[0]);
+    cr_assert_eq(counts[1], state == UNDER_WAY ? 3 : 0, "%s: %d logs of a build", point, counts[1]);
+    cr_assert_eq(counts[2], 0, "%s: %d runs of a build", point, counts[2]);
     OK(reads, "{'listIndexes': 'c'}");
-    if (!ready) {
+    if (state != READY)
         reads_expect(reads, point, "{'cursor.firstBatch.1': null}");
+    scribble(reads, &rand, 5000, 50); /* before anybody works on it, and beside it */
+    stor_builds_resume(reads->storage.builds);
+    if (state == UNDER_WAY) {
+        cr_assert_eq(stor_builds_count(reads->storage.builds), 1);
         scribble(reads, &rand, 5000, 50);
-        OK(reads, BUILD);
+        OK(reads, BUILD); /* who asks again waits for it */
+        reads_expect(reads, point, "{'note': null, 'numIndexesBefore': 1, 'numIndexesAfter': 4}");
     }
+    builds_wait(reads);
+    if (state == BEFORE)
+        OK(reads, BUILD);
     index_sound(reads, "db", "c", "a");
     index_sound(reads, "db", "c", "ba");
+    OK(reads, "{'validate': 'c'}");
+    reads_expect(reads, point, "{'valid': true, 'nIndexes': 4}");
+    /* and it stays */
+    reads_stop(reads);
+    reads_start(reads, false);
+    stor_builds_resume(reads->storage.builds);
+    cr_assert_eq(stor_builds_count(reads->storage.builds), 0);
     OK(reads, "{'validate': 'c'}");
     reads_expect(reads, point, "{'valid': true, 'nIndexes': 4}");
     reads_close(reads);
 }
 
-Test(index_builds, crash_when_begun, .timeout = 60)
+Test(index_builds, crash_before_it_begins, .timeout = 60)
 {
-    crash_at("index.begun", false);
+    crash_at("index.starting", BEFORE);
+}
+Test(index_builds, crash_when_started, .timeout = 60)
+{
+    crash_at("index.begun", UNDER_WAY);
 }
 Test(index_builds, crash_when_scanned, .timeout = 60)
 {
-    crash_at("index.scanned", false);
+    crash_at("index.scanned", UNDER_WAY);
 }
 Test(index_builds, crash_when_loaded, .timeout = 60)
 {
-    crash_at("index.loaded", false);
+    crash_at("index.loaded", UNDER_WAY);
 }
 Test(index_builds, crash_when_caught_up, .timeout = 60)
 {
-    crash_at("index.caught_up", false);
+    crash_at("index.caught_up", UNDER_WAY);
+}
+Test(index_builds, crash_when_ready, .timeout = 60)
+{
+    crash_at("index.ready", UNDER_WAY);
 }
 Test(index_builds, crash_when_committed, .timeout = 60)
 {
-    crash_at("index.after_commit", true);
+    crash_at("index.after_commit", READY);
+}
+
+/* A unique key that documents claim twice by the time a build that began before a crash ends. */
+Test(index_builds, resumed_and_given_up, .timeout = 60)
+{
+    reads_t *reads = reads_open();
+    beside_t build;
+    int counts[3] = {0, 0, 0};
+    vd_error_t err = VD_ERROR_INIT;
+    fill(reads, 0, 3000);
+    arm("index.begun=wait");
+    beside_start(&build, reads, BUILD);
+    reached("index.begun");
+    OK(reads, "{'insert': 'c', 'documents': [{'_id': 'x', 'a': 7}]}");
+    arm("index.scanned=wait");
+    vd_fault_disarm("index.begun");
+    reached("index.scanned");
+    stor_builds_t *builds = reads->storage.builds;
+    cr_assert_eq(stor_builds_count(builds), 1);
+    /* A stop in the middle, as at a shutdown. */
+    pthread_t stopper;
+    cr_assert_eq(
+        pthread_create(&stopper, NULL, (void *(*)(void *))(void (*)(void))stor_builds_stop, builds),
+        0);
+    vd_fault_disarm(NULL);
+    (void)pthread_join(stopper, NULL);
+    (void)beside_join(&build);
+    cr_assert_neq(build.rc, VD_OK);
+    reads_stop(reads);
+    reads_start(reads, false);
+    stor_builds_resume(reads->storage.builds);
+    builds_wait(reads);
+    OK(reads, "{'listIndexes': 'c'}");
+    reads_expect(reads, "given up", "{'cursor.firstBatch.1': null}");
+    stor_catalog_remove_dropped(reads->storage.catalog, reads->session);
+    reads_ok(stor_engine_tables(reads->storage.engine, tables_count, counts, &err), &err);
+    cr_assert_eq(counts[0] + counts[1] + counts[2], 0);
+    reads_stop(reads);
+    reads_start(reads, false);
+    stor_builds_resume(reads->storage.builds);
+    cr_assert_eq(stor_builds_count(reads->storage.builds), 0);
+    reads_close(reads);
 }
 
 /* ---- damage ---- */
@@ -502,8 +598,10 @@ Test(index_builds, damage_is_found_and_repaired, .timeout = 60)
     OK(reads, "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a'}]}");
     OK(reads, "{'validate': 'c'}");
     reads_expect(reads, "validate", "{'valid': true, 'keysPerIndex': {'_id_': 300, 'a': 300}}");
+    scrubbed(reads, true);
     for (int kind = 0; kind < 4; kind++) {
         damage(reads, "a", kind);
+        scrubbed(reads, false);
         OK(reads, "{'validate': 'c'}");
         reads_expect(reads, "validate",
                      "{'valid': false, 'indexDetails.a.valid': false, "

@@ -286,7 +286,7 @@ Test(ttl, coll_mod_hides)
         {"db", "{'collMod': 'c', 'index': {'name': 'ab', 'expireAfterSeconds': 1}}", NULL,
          VD_ERR_INVALID_OPTIONS, NULL},
         {"db", "{'collMod': 'c', 'index': {'name': 'a', 'unique': true}}", NULL,
-         VD_ERR_NOT_IMPLEMENTED, NULL},
+         VD_ERR_INVALID_OPTIONS, NULL},
         {"db", "{'aggregate': 'c', 'pipeline': [{'$indexStats': {}}], 'cursor': {}}",
          "{'cursor.firstBatch.1.name': 'a', 'cursor.firstBatch.1.accesses.ops': 0}", 0, NULL},
         {"db", "{'insert': 'c', 'documents': [{'a': 1}]}", NULL, 0, NULL},

@@ -37,11 +37,12 @@ static vd_value_t random_id(vd_rand_t *rand, vd_arena_t *arena)
 static stor_change_t random_change(vd_rand_t *rand, vd_arena_t *arena)
 {
     static const stor_change_kind_t kinds[] = {
-        STOR_CHANGE_INSERT,       STOR_CHANGE_REPLACE,     STOR_CHANGE_DELTA,
-        STOR_CHANGE_DELETE,       STOR_CHANGE_CREATE,      STOR_CHANGE_DROP,
-        STOR_CHANGE_RENAME,       STOR_CHANGE_MODIFY,      STOR_CHANGE_CONFIG,
-        STOR_CHANGE_RESULT,       STOR_CHANGE_NOOP,        STOR_CHANGE_CREATE_INDEXES,
-        STOR_CHANGE_DROP_INDEXES, STOR_CHANGE_MODIFY_INDEX};
+        STOR_CHANGE_INSERT,       STOR_CHANGE_REPLACE,      STOR_CHANGE_DELTA,
+        STOR_CHANGE_DELETE,       STOR_CHANGE_CREATE,       STOR_CHANGE_DROP,
+        STOR_CHANGE_RENAME,       STOR_CHANGE_MODIFY,       STOR_CHANGE_CONFIG,
+        STOR_CHANGE_RESULT,       STOR_CHANGE_NOOP,         STOR_CHANGE_CREATE_INDEXES,
+        STOR_CHANGE_DROP_INDEXES, STOR_CHANGE_MODIFY_INDEX, STOR_CHANGE_START_INDEXES,
+        STOR_CHANGE_ABORT_INDEXES};
     stor_change_t change = {
         .kind = kinds[vd_rand_below(rand, VD_COUNT_OF(kinds))],
         .statement = (int32_t)vd_rand_below(rand, 3) - 1,

@@ -3,6 +3,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/rand.h"
 #include "tests/unit/storaged/reads_support.h"
+#include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/index/index.h"
 #include "veddb-storaged/replication/apply.h"
 #include "veddb-storaged/replication/tail.h"
@@ -31,6 +32,7 @@ static void start(reads_t *reads, int role)
 
 static void stop(reads_t *reads)
 {
+    stor_builds_stop(reads->storage.builds);
     stor_replication_close(&reads->storage.replication);
 }
 
@@ -127,7 +129,10 @@ static int apply_some(reads_t *reads, recorded_t *recorded, uint32_t from, uint3
                                                     timestamp_at(recorded, to - 1)};
     vd_slice_t bytes = vd_slice(vd_buf_at(&recorded->frames, recorded->at[from]),
                                 recorded->at[to] - recorded->at[from]);
-    int rc = stor_apply_batch(apply, reads->session, &batch, bytes, &applied, err);
+    int rc;
+    while ((rc = stor_apply_batch(apply, reads->session, &batch, bytes, &applied, err)) == VD_OK &&
+           stor_apply_waits(apply))
+        usleep(1000);
     if (rc == VD_OK && !batch.partial && batch.last > after)
         cr_assert_geq(applied, batch.last);
     cr_assert_not(stor_txn_active(reads->session));
@@ -475,6 +480,91 @@ Test(apply, random_histories, .timeout = 240)
         restart(reads);
         is = fingerprint(reads);
         *strstr(is, "epoch") = *strstr(want, "epoch") = 0; /* storaged.c loads it */
+        same(is, want);
+        free(is), free(want);
+        stop(reads);
+        reads_close(reads);
+        recorded_done(&recorded);
+    }
+}
+
+/* Index of the first schema entry of that kind. */
+static uint32_t kind_find(recorded_t *recorded, stor_change_kind_t kind)
+{
+    for (uint32_t i = 0; i < recorded->count; i++) {
+        const uint8_t *frame = vd_buf_at(&recorded->frames, recorded->at[i]);
+        size_t head = STOR_JOURNAL_KEY_BYTES + 4;
+        stor_journal_entry_t entry;
+        stor_change_t change;
+        vd_error_t err = VD_ERROR_INIT;
+        reads_ok(stor_journal_decode(
+                     vd_slice(frame, STOR_JOURNAL_KEY_BYTES),
+                     vd_slice(frame + head, recorded->at[i + 1] - recorded->at[i] - head), &entry,
+                     &err),
+                 &err);
+        vd_slice_t changes = entry.changes;
+        if (stor_journal_change_next(&changes, &change, &err) == VD_OK && change.kind == kind)
+            return i;
+    }
+    cr_assert_fail("no entry of kind %d", (int)kind);
+    return 0;
+}
+
+/* The end of a build waits until it is ready here, and nothing else does; so does one after a
+ * restart; one that was given up is. */
+Test(apply, indexes_are_built_beside, .timeout = 120)
+{
+    for (int restarted = 0; restarted < 2; restarted++) {
+        vd_rand_t rand;
+        vd_error_t err = VD_ERROR_INIT;
+        vd_rand_seed(&rand, 1);
+        reads_t *reads = reads_open();
+        start(reads, VDP_ROLE_PRIMARY);
+        reads->flags |= VDP_COMMAND_INTERNAL;
+        for (int i = 0; i < 300; i++)
+            run(reads, 0, "db", "{'insert': 'c', 'documents': [{'_id': %d, 'a': %d}]}", i, i % 100);
+        run(reads, 0, "db",
+            "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a'}, {'key': {'b': 1, "
+            "'a': -1}, 'name': 'ba'}]}");
+        for (int i = 0; i < 50; i++)
+            run(reads, 0, "db", "{'insert': 'c', 'documents': [{'_id': %d, 'a': 5}]}", 1000 + i);
+        run(reads, 0, "db",
+            "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'u', 'unique': true}]}");
+        run(reads, 0, "db", "{'insert': 'c', 'documents': [{'_id': 'last', 'a': 5}]}");
+        recorded_t recorded = record(reads, &rand);
+        char *want = fingerprint(reads);
+        stop(reads);
+        reads_close(reads);
+
+        uint32_t begun = kind_find(&recorded, STOR_CHANGE_START_INDEXES);
+        uint32_t ended = kind_find(&recorded, STOR_CHANGE_CREATE_INDEXES);
+        cr_assert_lt(begun, ended);
+        (void)kind_find(&recorded, STOR_CHANGE_ABORT_INDEXES);
+        reads = reads_open();
+        start(reads, VDP_ROLE_SECONDARY);
+        reads_ok(vd_fault_arm("index.scanned=wait", &err), &err);
+        apply_ok(reads, &recorded, 0, ended);
+        cr_assert_eq(stor_builds_count(reads->storage.builds), 1);
+        stor_apply_t *apply = reads->storage.replication->apply;
+        uint64_t applied = 0, before = timestamp_at(&recorded, ended - 1);
+        vdp_replication_apply_t batch = {
+            .term = 1, .after = before, .last = timestamp_at(&recorded, ended + 10), .count = 11};
+        vd_slice_t bytes = vd_slice(vd_buf_at(&recorded.frames, recorded.at[ended]),
+                                    recorded.at[ended + 11] - recorded.at[ended]);
+        for (int i = 0; i < 3; i++) {
+            reads_ok(stor_apply_batch(apply, reads->session, &batch, bytes, &applied, &err), &err);
+            cr_assert(stor_apply_waits(apply));
+            cr_assert_eq(applied, before);
+        }
+        if (restarted == 1) {
+            durable_wait(reads);
+            vd_fault_disarm(NULL);
+            restart(reads);
+            stor_builds_resume(reads->storage.builds);
+        }
+        vd_fault_disarm(NULL);
+        apply_ok(reads, &recorded, ended, recorded.count);
+        char *is = fingerprint(reads);
         same(is, want);
         free(is), free(want);
         stop(reads);

@@ -47,6 +47,7 @@ static void node_start(reads_t *node, int role)
 
 static void node_stop(reads_t *node)
 {
+    stor_builds_stop(node->storage.builds);
     stor_snapshots_destroy(&node->storage.replication->snapshots);
     stor_replication_close(&node->storage.replication);
 }
@@ -665,6 +666,60 @@ Test(snapshot_load, dies_at_each_step, .timeout = 120)
         }
         node_close(b);
     }
+    transfer_free(transfer);
+}
+
+static void *build_run(void *context)
+{
+    cr_assert_eq(run_as(context, VDP_ROLE_PRIMARY, "db",
+                        "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a', "
+                        "'unique': true}, {'key': {'b': 1}, 'name': 'b'}]}"),
+                 VD_OK);
+    return NULL;
+}
+
+/* A copy that is taken while an index is built: the receiver builds it, too. */
+Test(snapshot_load, indexes_that_are_being_built, .timeout = 60)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    pthread_t thread;
+    stor_session_t *session = NULL;
+    transfer_t *transfer = transfer_new();
+    reads_t *a = node_open(VDP_ROLE_SECONDARY);
+    cr_assert_eq(run_as(a, VDP_ROLE_PRIMARY, "db",
+                        "{'insert': 'c', 'documents': [{'_id': 1, 'a': 1, 'b': [1, 2]}, {'_id': 2, "
+                        "'a': 2}]}"),
+                 VD_OK);
+    cr_assert_eq(run_as(a, VDP_ROLE_PRIMARY, "db",
+                        "{'createIndexes': 'c', 'indexes': [{'key': {'a': -1}, 'name': 'z'}]}"),
+                 VD_OK);
+    reads_ok(stor_session_open(a->storage.engine, &session, &err), &err);
+    reads_ok(vd_fault_arm("index.scanned=wait", &err), &err);
+    cr_assert_eq(pthread_create(&thread, NULL, build_run, a), 0);
+    for (int i = 0; i < 20000 && vd_fault_count("index.scanned") == 0; i++)
+        usleep(1000);
+    open_copy(a, session, transfer);
+    read_all(a, session, transfer);
+    vd_fault_disarm(NULL);
+    (void)pthread_join(thread, NULL);
+    stor_session_close(&session);
+    node_close(a);
+
+    reads_t *b = node_open(VDP_ROLE_RECOVERING);
+    load_all(b, transfer);
+    stor_engine_position_set(b->storage.engine, transfer->position);
+    atomic_store(&b->storage.replication->role, VDP_ROLE_PRIMARY);
+    cr_assert_eq(reads_run(b, "db", "{'collStats': 'c'}"), VD_OK, "%s", reads_text(b));
+    reads_expect(b, "collStats", "{'nindexes': 2, 'indexBuilds': ['a', 'b']}");
+    cr_assert_eq(reads_run(b, "db", "{'insert': 'c', 'documents': [{'_id': 3, 'a': 3}]}"), VD_OK);
+    stor_builds_resume(b->storage.builds);
+    for (int i = 0; i < 20000 && stor_builds_count(b->storage.builds) > 0; i++)
+        usleep(1000);
+    cr_assert_eq(reads_run(b, "db", "{'validate': 'c'}"), VD_OK);
+    reads_expect(b, "validate",
+                 "{'valid': true, 'nIndexes': 4, 'keysPerIndex': {'_id_': 3, 'z': 3, 'a': 3, 'b': "
+                 "4}}");
+    node_close(b);
     transfer_free(transfer);
 }
 
