@@ -50,6 +50,7 @@ typedef struct {
     uint8_t compressors[4];
     uint32_t compressor_count;
     bool test_faults;
+    bool audit; /* logins, refusals and administration are told to storage */
     char bootstrap_file[4001];
     char storage_path[256];
     char config_file_hint[256]; /* shown by getCmdLineOpts */
@@ -107,6 +108,8 @@ struct gate_thread {
     vd_list_t watchers;   /* hellos that wait for a change */
     vd_source_t *tick, *end_of_turn;
     uint32_t ticks;
+    uint64_t audit_second, audit_suppressed; /* audit.c */
+    uint32_t audit_refusals;
     bool room_made; /* memory was given back in this turn */
     bool stopping;
 };

@@ -86,6 +86,7 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
     settings->storage_wait_ms = (uint64_t)vd_config_number(config, "gateway.storage_wait");
     settings->held_max_bytes = (uint64_t)vd_config_number(config, "gateway.held_max");
     settings->session_timeout_ms = (uint64_t)vd_config_number(config, "storage.session_timeout");
+    settings->audit = vd_config_bool(config, "audit.enabled");
     settings->test_faults = vd_config_bool(config, "test.faults");
     (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", settings->storage_path,
                                 sizeof settings->storage_path);

@@ -51,6 +51,10 @@ typedef struct {
     const char *node_name; /* node.name: what the set's configuration calls us; NULL = "" */
     uint64_t
         lease_ms;    /* replication.lease: a primary without its replicad for so long steps down */
+    bool audit; /* the options below count */
+    const char *audit_filter;
+    bool audit_reads, audit_shed;
+    uint64_t audit_backlog_max_bytes;
     bool replicated; /* a replicad says what we are; else we are primary, alone */
 } stor_settings_t;
 
@@ -67,6 +71,8 @@ typedef struct stor_storage {
     stor_keeper_t *keeper;           /* NULL in unit tests */
     stor_inbox_t *inbox;             /* NULL in unit tests */
     stor_replication_t *replication; /* replication/replication.h */
+    struct stor_audit *audit;        /* audit/audit.h; NULL: nothing is audited */
+    struct stor_audit_link *audit_link; /* NULL in unit tests */
     struct stor_defaults *defaults;  /* defaults.h; NULL in unit tests */
     struct stor_waits *waits;        /* streams/waits.h; the inbox's; NULL in unit tests */
     stor_op_counters_t counters;

@@ -247,6 +247,7 @@ class Walk:
             if self.waiting['epoch'] != u32(p, 200):
                 self.wrong('a tombstone is of another key than the head behind it')
             self.tombstone, self.waiting = self.waiting, None
+        self.epoch = u32(p, 200)
         self.head, self.head_hash, self.closed = number, H(p), flags == 1
         self.heads[number] = self.head_hash
 
@@ -278,7 +279,9 @@ def verify(folder, second=None, keys=None, pinned=None, show=False):
     if first != 1 and not (stone and first <= stone['segment']):
         if not stone or (stone['segment'], stone['record'], stone['chain'], stone['head']) != (first - 1, records, chain, head):
             raise Wrong(f'segment {first}, byte 0: what came before is gone, and no tombstone says so')
-    copies = 0
+    if walk.epoch + 1 != len(entries):
+        raise Wrong(f'keys, entry {len(entries) - 1}: it has signed nothing')
+    copies = newest = 0
     if second:
         name = os.path.join(second, entries[0]['log'].hex() + '.heads')
         try:
@@ -300,6 +303,9 @@ def verify(folder, second=None, keys=None, pinned=None, show=False):
             if number not in walk.heads and not (stone and number <= stone['head']):
                 raise Wrong(f'{what}, head {number}: the log begins behind it, and no tombstone says so')
             copies += 1
+            newest = max(newest, number)
+        if newest < walk.head:
+            raise Wrong(f'second place, byte {len(data)}: it ends at head {newest}, the log at {walk.head}')
     return {'segments': f'{numbers[0]}-{numbers[-1]}', 'records': walk.records - walk.first_record, 'heads': len(walk.heads),
             'lastHead': walk.head, 'copies': copies, 'root': entries[0]['hash'].hex(), 'decrypted': keys is not None}
 

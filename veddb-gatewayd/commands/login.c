@@ -1,4 +1,5 @@
 /* veddb-gatewayd/commands/login.c — who is logged in on a connection. */
+#include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/commands/handlers.h"
 
 int gate_command_connection_status(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
@@ -29,6 +30,7 @@ int gate_command_connection_status(gate_request_t *request, vd_bb_t *reply, vd_e
 int gate_command_logout(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {
     (void)reply, (void)err; /* ok says it all */
+    gate_audit_logout(request);
     gate_conn_logout(request->conn);
     return VD_OK;
 }

@@ -3,6 +3,7 @@
 
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "veddb-gatewayd/audit.h"
 
 #include <stdio.h>
 
@@ -55,6 +56,12 @@ static int refuse(gate_conn_t *conn, vd_error_t *err)
     gate_limits_login_failed(conn->thread->gate->limits, &conn->address);
     vd_log(VD_LOG_WARN, "login refused", "conn=%llu client=%s user=%s db=%s",
            (unsigned long long)conn->id, conn->client, user, sasl == NULL ? "-" : sasl->db);
+    if (conn->request != NULL)
+        gate_audit_login(conn->request,
+                         sasl == NULL ? VD_SLICE_NULL
+                                      : vd_slice(sasl->scram.user, sasl->scram.user_len),
+                         vd_slice_str(sasl == NULL ? "" : sasl->db), "SCRAM-SHA-256",
+                         VD_ERR_AUTHENTICATION_FAILED);
     gate_sasl_destroy(&conn->sasl);
     vd_error_clear(err);
     return vd_error_set(err, VD_ERR_AUTHENTICATION_FAILED, "Authentication failed.");
@@ -234,6 +241,8 @@ static void log_in(gate_conn_t *conn)
     conn->user = sasl->user;
     sasl->user = NULL;
     atomic_fetch_add_explicit(&conn->thread->gate->stats.logins, 1, memory_order_relaxed);
+    if (conn->request != NULL)
+        gate_audit_login(conn->request, conn->user->name, conn->user->db, "SCRAM-SHA-256", VD_OK);
     VD_DEBUG("logged in", "conn=%llu client=%s user=%s", (unsigned long long)conn->id, conn->client,
              vd_log_quote(vd_slice_str(conn->user->name_at_db), user, sizeof user));
 }

@@ -367,6 +367,8 @@ static int retain(rot_log_t *log, vd_error_t *err)
     uint32_t count = 0;
     rot_start_t next = {0};
     const rot_seal_state_t *state = rot_seal_state(log->seal);
+    if (log->options.hold != NULL && atomic_load(log->options.hold))
+        return VD_OK; /* at the next cut */
     int rc = rot_segments_list(log->folder, &numbers, &count, err);
     uint64_t upto = rc == VD_OK ? past_retention(log, numbers, count, &next) : 0;
     if (rc == VD_OK && upto > state->tombstone) {
@@ -418,6 +420,8 @@ int rot_log_seal(rot_log_t *log, vd_error_t *err)
     if (rc == VD_OK && now_ms - log->key_ms > (int64_t)options->key_max_ms &&
         log->now.head.number >= rot_seal_state(log->seal)->key.first_head) {
         rc = rot_seal_hand_over(log->seal, err);
+        if (rc == VD_OK)
+            rc = head_write(log, 0, err); /* so that the loss of the new entry would be found */
         log->key_ms = now_ms;
         log->counts.hand_overs += rc == VD_OK;
     }
@@ -427,6 +431,11 @@ int rot_log_seal(rot_log_t *log, vd_error_t *err)
 bool rot_log_is_dirty(const rot_log_t *log)
 {
     return log->moved || log->now.records != log->sealed.records;
+}
+
+bool rot_log_has_records(const rot_log_t *log)
+{
+    return log->now.records != log->sealed.records;
 }
 
 /* ---- life ---- */
@@ -548,6 +557,8 @@ int rot_log_open(const rot_log_options_t *options, rot_log_t **ret_log, vd_error
     if (rc == VD_OK)
         rc = resume(log, &publics, err);
     rot_publics_done(&publics);
+    if (rc == VD_OK && rot_seal_state(log->seal)->key.first_head > log->now.head.number)
+        rc = head_write(log, 0, err); /* as behind a hand-over */
     if (rc == VD_OK)
         rc = retain(log, err); /* also what a crash left behind a tombstone */
     if (rc == VD_OK) {

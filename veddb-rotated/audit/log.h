@@ -13,6 +13,8 @@
 #pragma once
 #include "veddb-rotated/audit/seal.h"
 
+#include <stdatomic.h>
+
 #define ROT_DOCUMENT_MAX_BYTES (ROT_RECORD_MAX_BYTES - ROT_RECORD_HEAD_BYTES)
 
 typedef struct {
@@ -25,6 +27,7 @@ typedef struct {
     uint64_t retention_ms;       /* 0 = for ever */
     uint64_t retention_bytes;    /* 0 = without limit */
     uint64_t key_max_ms;         /* a sealing key signs for so long */
+    const atomic_bool *hold;     /* while true nothing is dropped: somebody reads; or NULL */
 } rot_log_options_t;
 
 typedef struct {
@@ -51,6 +54,8 @@ void rot_log_reached(rot_log_t *log, rot_positions_t positions);
 VD_MUST_CHECK int rot_log_seal(rot_log_t *log, vd_error_t *err);
 /* Whether there is anything that no head covers. */
 bool rot_log_is_dirty(const rot_log_t *log);
+/* Whether there are records that no head covers. */
+bool rot_log_has_records(const rot_log_t *log);
 /* Closes the segment now. */
 VD_MUST_CHECK int rot_log_cut(rot_log_t *log, vd_error_t *err);
 

@@ -324,7 +324,7 @@ static int frame_head(rot_walk_t *walk, vd_slice_t payload, vd_error_t *err)
     rot_hash(&now->head_hash, payload, VD_SLICE_NULL);
     walk->head_count++;
     if (walk->head != NULL)
-        walk->head(walk->context, &head, &now->head_hash);
+        walk->head(walk->context, &head, &now->head_hash, payload.data);
     return VD_OK;
 }
 
@@ -501,9 +501,12 @@ typedef struct {
     const rot_verify_options_t *options;
 } heads_t;
 
-static void head_note(void *context, const rot_head_t *head, const rot_hash_t *hash)
+static void head_note(void *context, const rot_head_t *head, const rot_hash_t *hash,
+                      const uint8_t *bytes)
 {
     heads_t *heads = context;
+    if (heads->options->head != NULL)
+        heads->options->head(heads->options->context, head, hash, bytes);
     if (heads->count == heads->max)
         heads->hashes = vd_xrealloc(heads->hashes, (heads->max = heads->max * 2 + 256) *
                                                        sizeof *heads->hashes);
@@ -531,6 +534,7 @@ static int copies_check(const rot_publics_t *publics, const char *place, const h
     if (rc != VD_OK)
         return rc;
     size_t len = vd_buf_len(&bytes);
+    uint64_t newest = 0;
     for (size_t at = 0; rc == VD_OK && at < len; at += ROT_HEAD_BYTES) {
         const uint8_t *p = vd_buf_at(&bytes, at);
         const char *what = NULL;
@@ -556,7 +560,12 @@ static int copies_check(const rot_publics_t *publics, const char *place, const h
                               at, head.number, what);
         else
             (*ret_copies)++;
+        newest = head.number > newest ? head.number : newest;
     }
+    if (rc == VD_OK && newest < last)
+        rc = vd_error_set(err, VD_ERR_CORRUPT,
+                          "second place, byte %zu: it ends at head %" PRIu64 ", the log at %" PRIu64,
+                          len, newest, last);
     vd_buf_done(&bytes);
     return rc;
 }
@@ -620,6 +629,9 @@ int rot_verify(const rot_verify_options_t *options, rot_verdict_t *ret_verdict, 
         rc = segments_walk(&walk, options, &verdict, err);
     if (rc == VD_OK)
         rc = beginning_check(&walk, err);
+    if (rc == VD_OK && options->limit_segment == 0 && walk.now.head.epoch + 1 != publics.count)
+        rc = vd_error_set(err, VD_ERR_CORRUPT, "keys, entry %u: it has signed nothing",
+                          publics.count - 1);
     if (rc == VD_OK && options->second_place != NULL && *options->second_place != '\0')
         rc = copies_check(&publics, options->second_place, &heads, walk.now.head.number,
                           walk.tombstone.head, &verdict.copies, err);

@@ -51,7 +51,8 @@ typedef struct {
     rot_data_keys_t keys;
     const char *folder;
     int (*record)(void *context, const rot_record_t *record, vd_error_t *err); /* or NULL */
-    void (*head)(void *context, const rot_head_t *head, const rot_hash_t *hash); /* or NULL */
+    void (*head)(void *context, const rot_head_t *head, const rot_hash_t *hash,
+                 const uint8_t bytes[ROT_HEAD_BYTES]); /* or NULL */
     void *context;
     rot_point_t now, sealed; /* sealed: behind the last head */
     rot_tombstone_t tombstone; /* the newest, sealed; segment 0: none */
@@ -87,6 +88,8 @@ typedef struct {
     /* Of a log that is being written: where its last head ends; 0: it was stopped. */
     uint64_t limit_segment, limit_offset;
     int (*record)(void *context, const rot_record_t *record, vd_error_t *err);
+    void (*head)(void *context, const rot_head_t *head, const rot_hash_t *hash,
+                 const uint8_t bytes[ROT_HEAD_BYTES]);
     void *context;
 } rot_verify_options_t;
 

@@ -154,7 +154,7 @@ static int stretch_begin(stor_local_scan_t *scan, stor_request_t *request, vd_er
 /* Takes a copy of the entry, and cuts it. */
 static int entry_take(stor_local_scan_t *scan, const stor_journal_entry_t *entry, vd_error_t *err)
 {
-    vd_slice_t *const parts[] = {&scan->entry.user, &scan->entry.lsid, &scan->entry.lsid_user,
+    vd_slice_t *const parts[] = {&scan->entry.user, &scan->entry.client, &scan->entry.lsid, &scan->entry.lsid_user,
                                  &scan->entry.changes};
     vd_arena_reset(scan->entry_arena);
     scan->entry = *entry;

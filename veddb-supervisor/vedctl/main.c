@@ -12,6 +12,7 @@ static const char usage[] =
     "  keys status [--json]      versions and states of the data keys\n"
     "  replication VERB ...      status, list, add, remove, promote, step-down, freeze, "
     "force-sync\n"
+    "  audit VERB ...            status, verify, tail, search, prove, explain\n"
     "  restart WORKER            drain, stop and start rotated, storaged, replicad or gatewayd; "
     "waits until it runs\n"
     "  drain                     finish what clients have in flight, then close the gateway\n"
@@ -36,6 +37,7 @@ static const struct {
     {"status", vedctl_status}, {"keys", vedctl_keys}, {"restart", vedctl_restart},
     {"drain", vedctl_drain},   {"stop", vedctl_stop}, {"log-level", vedctl_log_level},
     {"config", vedctl_config}, {"version", version},  {"replication", vedctl_replication},
+    {"audit", vedctl_audit},
 };
 
 /* The control socket that a configuration names. */

@@ -29,5 +29,6 @@ int vedctl_stop(const vedctl_t *ctl);
 int vedctl_restart(const vedctl_t *ctl);
 int vedctl_drain(const vedctl_t *ctl);
 int vedctl_log_level(const vedctl_t *ctl);
+int vedctl_audit(const vedctl_t *ctl);
 int vedctl_replication(const vedctl_t *ctl);
 int vedctl_config(const vedctl_t *ctl);
