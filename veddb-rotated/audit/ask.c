@@ -140,7 +140,7 @@ static int walk_from(state_t *state, uint64_t first, vd_error_t *err)
     rot_walk_t walk;
     uint64_t *numbers = NULL;
     uint32_t count = 0;
-    int rc = rot_publics_load(ask->folder, true, &publics, err);
+    int rc = rot_publics_load(ask->folder, true, false, &publics, err);
     if (rc != VD_OK)
         return rc;
     rc = rot_walk_init(&walk, ask->folder, &publics, ask->keys, err);
@@ -191,7 +191,7 @@ static int tail(state_t *state, vd_error_t *err)
     /* The last segment tells how many records there are; the one before it may be needed too. */
     rot_publics_t publics;
     rot_walk_t walk;
-    int rc = rot_publics_load(ask->folder, true, &publics, err);
+    int rc = rot_publics_load(ask->folder, true, false, &publics, err);
     if (rc != VD_OK)
         return rc;
     rc = rot_walk_init(&walk, ask->folder, &publics, ask->keys, err);

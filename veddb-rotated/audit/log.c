@@ -553,7 +553,7 @@ int rot_log_open(const rot_log_options_t *options, rot_log_t **ret_log, vd_error
     if (rc == VD_OK)
         rc = rot_seal_open(log->folder, options->active, options->keys, &log->seal, err);
     if (rc == VD_OK)
-        rc = rot_publics_load(log->folder, true, &publics, err);
+        rc = rot_publics_load(log->folder, true, false, &publics, err);
     if (rc == VD_OK)
         rc = resume(log, &publics, err);
     rot_publics_done(&publics);

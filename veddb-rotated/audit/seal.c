@@ -191,7 +191,7 @@ static int finish(rot_seal_t *seal, vd_error_t *err)
 {
     rot_seal_state_t *state = &seal->secret->state;
     rot_publics_t publics = {0};
-    int rc = rot_publics_load(seal->folder, false, &publics, err);
+    int rc = rot_publics_load(seal->folder, false, false, &publics, err);
     if (rc == VD_ERR_NOT_FOUND && state->head == 0 && state->epoch == 0) {
         vd_error_clear(err);
         rc = VD_OK;
@@ -319,7 +319,7 @@ int rot_seal_hand_over(rot_seal_t *seal, vd_error_t *err)
     if (rc == VD_OK)
         rc = VD_FAULT("audit.next_key_durable", err);
     if (rc == VD_OK)
-        rc = rot_publics_load(seal->folder, true, &publics, err);
+        rc = rot_publics_load(seal->folder, true, false, &publics, err);
     if (rc != VD_OK)
         return rc;
     rc = publish(seal, &publics, state->epoch + 1, &state->next, &state->key, err);

@@ -39,9 +39,11 @@ typedef struct {
     rot_hash_t last, root; /* hashes of the last entry and of the first */
     uint64_t good_bytes;
 } rot_publics_t;
-/* strict: a torn last entry is an error, else good_bytes tells where it begins. */
-VD_MUST_CHECK int rot_publics_load(const char *folder, bool strict, rot_publics_t *ret_publics,
-                                   vd_error_t *err);
+/* strict: a torn last entry is an error, else good_bytes tells where it begins. every: each signature
+ * is checked, else those of the last ROT_PUBLICS_QUICK entries (hashes always). */
+#define ROT_PUBLICS_QUICK 16
+VD_MUST_CHECK int rot_publics_load(const char *folder, bool strict, bool every,
+                                   rot_publics_t *ret_publics, vd_error_t *err);
 void rot_publics_done(rot_publics_t *publics);
 /* The epoch's key, if it may sign that head. */
 const uint8_t *rot_publics_key(const rot_publics_t *publics, uint32_t epoch, uint64_t head);
