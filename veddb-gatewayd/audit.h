@@ -1,7 +1,7 @@
 /* veddb-gatewayd/audit.h — events that the gateway sees: logins, refusals, administration.
  *
- * Duty:    notes an event on the request it belongs to; the request's reply then waits until storage
- *          has the event on its disk. An event that can't be kept turns the reply into an error; a
+ * Duty:    notes an event on the request it belongs to; the request's reply then waits until
+ * storage has the event on its disk. An event that can't be kept turns the reply into an error; a
  *          login is taken back then.
  * Owner:   the request's; an event under way outlives a client that leaves. Threads: the loop's.
  * Limits:  GATE_AUDIT_EVENTS_MAX events per request. Refusals beyond GATE_AUDIT_REFUSALS_MAX in a

@@ -4,8 +4,8 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
-#include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/access.h"
+#include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/faults.h"
 

@@ -23,7 +23,7 @@ typedef struct {
     vd_daemon_t *daemon;
     rot_keyring_t *keyring;
     vd_local_t *local;
-    rot_audit_t *audit; /* NULL: audit.enabled is false */
+    rot_audit_t *audit;  /* NULL: audit.enabled is false */
     uint64_t handed_out; /* KEYS_OPEN answered */
 } rotated_t;
 

@@ -1,8 +1,8 @@
 /* veddb-storaged/journal.c — entries, segments, readers.
  *
  * STOR_JOURNAL_FORMAT 1, little-endian:
- *   head:   u8 format, u8 flags (1 session, 2 user, 4 client), u16 zero, u32 count of changes, i64 wall clock
- *           ms, [session: 16 B lsid, 32 B digest of its user, i64 txnNumber], [u8 length, user],
+ *   head:   u8 format, u8 flags (1 session, 2 user, 4 client), u16 zero, u32 count of changes, i64
+ * wall clock ms, [session: 16 B lsid, 32 B digest of its user, i64 txnNumber], [u8 length, user],
  *           [u8 length, client]
  *   change: u8 kind, u8 type of _id, u16 length of _id if <= 0xfffe (else 0xffff and u32 behind),
  *           i32 statement, u64 collection, u64 previous version, i64 bytes delta, u64 hash delta,
@@ -333,7 +333,7 @@ typedef struct segment {
 struct stor_journal {
     stor_storage_t *storage;
     atomic_uint_fast64_t appended; /* bytes: stats */
-    pthread_rwlock_t lock; /* the list; appenders look only at `current` */
+    pthread_rwlock_t lock;         /* the list; appenders look only at `current` */
     segment_t *segments[SEGMENTS_MAX];
     uint32_t count;
     _Atomic(segment_t *) current;

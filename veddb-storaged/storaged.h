@@ -50,8 +50,8 @@ typedef struct {
     const char *data_folder;
     const char *node_name; /* node.name: what the set's configuration calls us; NULL = "" */
     uint64_t
-        lease_ms;    /* replication.lease: a primary without its replicad for so long steps down */
-    bool audit; /* the options below count */
+        lease_ms; /* replication.lease: a primary without its replicad for so long steps down */
+    bool audit;   /* the options below count */
     const char *audit_filter;
     bool audit_reads, audit_shed;
     uint64_t audit_backlog_max_bytes;
@@ -66,15 +66,15 @@ typedef struct stor_storage {
     stor_journal_t *journal;
     stor_sessions_t *sessions;
     stor_cursors_t *cursors;
-    struct stor_planner *planner;    /* exec/planner.h; NULL in some unit tests: no statistics */
-    struct stor_spill *spill;        /* exec/spill.h; NULL in unit tests: queries never spill */
-    stor_keeper_t *keeper;           /* NULL in unit tests */
-    stor_inbox_t *inbox;             /* NULL in unit tests */
-    stor_replication_t *replication; /* replication/replication.h */
-    struct stor_audit *audit;        /* audit/audit.h; NULL: nothing is audited */
+    struct stor_planner *planner;       /* exec/planner.h; NULL in some unit tests: no statistics */
+    struct stor_spill *spill;           /* exec/spill.h; NULL in unit tests: queries never spill */
+    stor_keeper_t *keeper;              /* NULL in unit tests */
+    stor_inbox_t *inbox;                /* NULL in unit tests */
+    stor_replication_t *replication;    /* replication/replication.h */
+    struct stor_audit *audit;           /* audit/audit.h; NULL: nothing is audited */
     struct stor_audit_link *audit_link; /* NULL in unit tests */
-    struct stor_defaults *defaults;  /* defaults.h; NULL in unit tests */
-    struct stor_waits *waits;        /* streams/waits.h; the inbox's; NULL in unit tests */
+    struct stor_defaults *defaults;     /* defaults.h; NULL in unit tests */
+    struct stor_waits *waits;           /* streams/waits.h; the inbox's; NULL in unit tests */
     stor_op_counters_t counters;
     stor_ttl_counters_t ttl;
     uint8_t boot_id[16]; /* new at each start */

@@ -1,6 +1,6 @@
 /* veddb-storaged/ttl.c — see ttl.h. */
-#include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/ttl.h"
+#include "veddb-storaged/audit/audit.h"
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/limits.h"

@@ -21,7 +21,7 @@
 #define SUP_NOTES_MAX      64
 #define SUP_NOTE_BYTES     512
 #define NOTES_PERIOD_MS    500
-#define ASK_WAIT_MS        30000        /* a hand-over waits for the follower */
+#define ASK_WAIT_MS        30000 /* a hand-over waits for the follower */
 
 _Static_assert(SUP_KIND_COUNT *(VD_STATUS_MAX_BYTES + STATUS_FRAME_MAX) + STATUS_FRAME_MAX <=
                    STATUS_JSON_MAX,
@@ -227,9 +227,8 @@ void sup_ops_note(sup_system_t *system, const char *atype, const char *format, .
     for (char *c = note + len; *c != '\0'; c++)
         if (*c == '\n')
             *c = ' ';
-    if (ops->note_timer == NULL &&
-        vd_loop_add_timer(system->loop, 1, NOTES_PERIOD_MS, notes_send, ops, &ops->note_timer,
-                          &err) != VD_OK)
+    if (ops->note_timer == NULL && vd_loop_add_timer(system->loop, 1, NOTES_PERIOD_MS, notes_send,
+                                                     ops, &ops->note_timer, &err) != VD_OK)
         notes_send(ops);
 }
 
@@ -428,9 +427,13 @@ static const struct {
     const char *verb;
     void (*run)(const request_t *request);
 } verbs[] = {
-    {"status", verb_status}, {"stop", verb_stop},           {"restart", verb_restart},
+    {"status", verb_status},
+    {"stop", verb_stop},
+    {"restart", verb_restart},
     {"audit", verb_audit},
-    {"drain", verb_drain},   {"log-level", verb_log_level}, {"replication", verb_replication},
+    {"drain", verb_drain},
+    {"log-level", verb_log_level},
+    {"replication", verb_replication},
 };
 
 /* Some of the argument, printable. */
@@ -463,7 +466,8 @@ static void ops_request(void *context, vd_local_client_t *client, vd_slice_t pac
         if (vd_slice_is(request.fields.verb, verbs[i].verb)) {
             if (verbs[i].run != verb_status && verbs[i].run != verb_audit)
                 sup_ops_note(request.ops->system, "operator", "%s %.200s uid %u", verbs[i].verb,
-                             argument_text(&request, argument), (unsigned)vd_local_client_uid(client));
+                             argument_text(&request, argument),
+                             (unsigned)vd_local_client_uid(client));
             verbs[i].run(&request);
             return;
         }

@@ -1,8 +1,8 @@
 /* tests/audit/tool.c — makes an audit log with everything in it, and verifies one: for mutate.py.
  *
  * audit_tool make FOLDER      FOLDER/keys/keyring, FOLDER/audit, FOLDER/second
- * audit_tool verify FOLDER    reads folders from standard input, one a line, and prints for each one
- *                             line: "good", or what is wrong; the keyring is FOLDER's */
+ * audit_tool verify FOLDER    reads folders from standard input, one a line, and prints for each
+ * one line: "good", or what is wrong; the keyring is FOLDER's */
 #include "libcommon/base/fault.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/bson/build.h"

@@ -72,8 +72,8 @@ static bool user_is(vd_bson_t event, const char *value)
         return false;
     vd_bson_iter_init(&iter, vd_value_document(users));
     while (vd_bson_iter_next(&iter)) {
-        vd_bson_t one = iter.value.type == VD_BSON_OBJECT ? vd_value_document(iter.value)
-                                                          : VD_BSON_NONE;
+        vd_bson_t one =
+            iter.value.type == VD_BSON_OBJECT ? vd_value_document(iter.value) : VD_BSON_NONE;
         vd_value_t user = vd_bson_get(one, "user");
         if (user.type == VD_BSON_STRING &&
             vd_slice_equal(vd_value_string(user), vd_slice(value, len)) &&
@@ -203,8 +203,9 @@ static int tail(state_t *state, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     state->from = last > count ? last - count + 1 : 1;
-    return list(state, in_segment >= count || ask->limit_segment == 1 ? ask->limit_segment
-                                                                      : ask->limit_segment - 1,
+    return list(state,
+                in_segment >= count || ask->limit_segment == 1 ? ask->limit_segment
+                                                               : ask->limit_segment - 1,
                 err);
 }
 
@@ -379,8 +380,9 @@ int rot_ask_run(const rot_ask_t *ask, vd_buf_t *out, vd_error_t *err)
             if (strcmp(ask->verb, verbs[i].verb) == 0)
                 rc = verbs[i].run(&state, err);
     if (rc != VD_OK)
-        (void)vd_error_set(err, rc, "the audit log knows no such question, or the answer is too "
-                                    "large"); /* where nothing better was said */
+        (void)vd_error_set(err, rc,
+                           "the audit log knows no such question, or the answer is too "
+                           "large"); /* where nothing better was said */
     vd_buf_done(&state.record);
     vd_free(state.leaves);
     vd_arena_destroy(&state.arena);

@@ -12,8 +12,8 @@
 #define ROT_ASK_BYTES_MAX   (150 * 1024)
 
 typedef struct {
-    char verb[16];        /* verify, tail, search, prove */
-    char argument[4096];  /* tail: count; prove: number; search: "name=value" lines */
+    char verb[16];       /* verify, tail, search, prove */
+    char argument[4096]; /* tail: count; prove: number; search: "name=value" lines */
     const char *folder, *second_place;
     rot_data_keys_t keys;
     uint64_t limit_segment, limit_offset; /* where the last head ends */

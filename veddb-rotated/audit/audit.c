@@ -151,11 +151,11 @@ static void message_send(rot_audit_t *audit, const vdp_message_t *message, const
     vd_buf_clear(&audit->item);
     int rc = vdp_encode(&audit->item, &envelope, message, fields, VD_SLICE_NULL, &err);
     if (rc == VD_OK)
-        rc = vd_link_send(audit->link, audit->peer, vd_buf_slice(&audit->item), VD_SLICE_NULL,
-                          &err);
+        rc =
+            vd_link_send(audit->link, audit->peer, vd_buf_slice(&audit->item), VD_SLICE_NULL, &err);
     if (rc != VD_OK && rc != VD_ERR_CLOSED)
-        vd_log(VD_LOG_WARN, "message to storage was not sent", "message=%s error=%d",
-               message->name, -rc);
+        vd_log(VD_LOG_WARN, "message to storage was not sent", "message=%s error=%d", message->name,
+               -rc);
 }
 
 static void pull(rot_audit_t *audit)
@@ -281,8 +281,8 @@ static int note_append(rot_audit_t *audit, const note_t *note, vd_error_t *err)
     vd_bb_int32(&bb, "result", 0);
     int rc = vd_bb_finish(&bb, &document, err);
     if (rc == VD_OK)
-        rc = rot_log_append(audit->log, ROT_SOURCE_LOG, 0, 0,
-                            vd_slice(document.data, document.len), err);
+        rc = rot_log_append(audit->log, ROT_SOURCE_LOG, 0, 0, vd_slice(document.data, document.len),
+                            err);
     vd_bb_done(&bb);
     return rc;
 }
@@ -335,7 +335,7 @@ static bool seal_due(const rot_audit_t *audit, uint64_t now_ms)
     if (!rot_log_is_dirty(audit->log))
         return false;
     return rot_log_has_records(audit->log) ? now_ms - audit->sealed_ms >= ROT_SEAL_MS
-                   : now_ms - audit->moved_ms >= IDLE_HEAD_MS;
+                                           : now_ms - audit->moved_ms >= IDLE_HEAD_MS;
 }
 
 static bool turn(void *context)

@@ -223,10 +223,9 @@ static int sign(uint8_t *bytes, size_t len, const uint8_t *private_key, vd_error
     size_t size = ROT_SIGNATURE_BYTES;
     EVP_PKEY *key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, private_key, 32);
     EVP_MD_CTX *context = EVP_MD_CTX_new();
-    bool good = key != NULL && context != NULL &&
-                EVP_DigestSignInit(context, NULL, NULL, NULL, key) == 1 &&
-                EVP_DigestSign(context, bytes + len, &size, bytes, len) == 1 &&
-                size == ROT_SIGNATURE_BYTES;
+    bool good =
+        key != NULL && context != NULL && EVP_DigestSignInit(context, NULL, NULL, NULL, key) == 1 &&
+        EVP_DigestSign(context, bytes + len, &size, bytes, len) == 1 && size == ROT_SIGNATURE_BYTES;
     EVP_MD_CTX_free(context);
     EVP_PKEY_free(key);
     return good ? VD_OK : vd_error_set(err, VD_ERR_ENCRYPTION, "the cipher library does not sign");

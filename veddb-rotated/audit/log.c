@@ -56,8 +56,7 @@ static int frame_write(rot_log_t *log, uint8_t type, size_t payload_len, vd_erro
     rot_hash_t chain;
     vd_put_u32(log->frame, (uint32_t)len);
     vd_put_u32(log->frame + 4, type);
-    rot_hash(&chain, vd_slice(&log->now.chain, sizeof log->now.chain),
-             vd_slice(log->frame, body));
+    rot_hash(&chain, vd_slice(&log->now.chain, sizeof log->now.chain), vd_slice(log->frame, body));
     memcpy(log->frame + body, &chain, sizeof chain);
     int rc = rot_file_write(log->fd, log->frame, len, log->now.offset, "segment", err);
     if (rc != VD_OK)
@@ -330,8 +329,8 @@ static uint64_t past_retention(const rot_log_t *log, const uint64_t *numbers, ui
         rot_start_t next;
         if (!start_read(log, numbers[i + 1], &next))
             break;
-        bool old = options->retention_ms != 0 &&
-                   now_ms - next.time_ms > (int64_t)options->retention_ms;
+        bool old =
+            options->retention_ms != 0 && now_ms - next.time_ms > (int64_t)options->retention_ms;
         bool many = options->retention_bytes != 0 && bytes > options->retention_bytes;
         if (!old && !many)
             break;
@@ -406,8 +405,8 @@ int rot_log_seal(rot_log_t *log, vd_error_t *err)
 {
     const rot_log_options_t *options = &log->options;
     int64_t now_ms = vd_wall_ms();
-    bool full = log->now.offset + vd_buf_len(&log->plain) + CLOSE_BYTES >
-                options->segment_max_bytes;
+    bool full =
+        log->now.offset + vd_buf_len(&log->plain) + CLOSE_BYTES > options->segment_max_bytes;
     bool old = options->segment_max_ms != 0 && log->now.tree.count > 0 &&
                now_ms - log->segment_ms > (int64_t)options->segment_max_ms;
     int rc = VD_OK;
@@ -523,8 +522,8 @@ static int resume(rot_log_t *log, const rot_publics_t *publics, vd_error_t *err)
         return gone(log, &first_torn, err);
     if (headless != 0)
         segment_forget(log, headless);
-    log->reached = (rot_positions_t){log->now.head.journal, log->now.head.journal_part,
-                                     log->now.head.events};
+    log->reached =
+        (rot_positions_t){log->now.head.journal, log->now.head.journal_part, log->now.head.events};
     if (!has_head)
         return segment_make(log, 1, err);
     if (log->now.closed)

@@ -18,16 +18,16 @@
 #define ROT_DOCUMENT_MAX_BYTES (ROT_RECORD_MAX_BYTES - ROT_RECORD_HEAD_BYTES)
 
 typedef struct {
-    const char *folder;          /* made when it is not there */
-    const char *second_place;    /* folder; empty: none */
-    rot_data_keys_t keys;        /* borrowed */
+    const char *folder;       /* made when it is not there */
+    const char *second_place; /* folder; empty: none */
+    rot_data_keys_t keys;     /* borrowed */
     const rot_data_key_t *active;
     uint64_t segment_max_bytes;
-    uint64_t segment_max_ms;     /* 0 = no limit */
-    uint64_t retention_ms;       /* 0 = for ever */
-    uint64_t retention_bytes;    /* 0 = without limit */
-    uint64_t key_max_ms;         /* a sealing key signs for so long */
-    const atomic_bool *hold;     /* while true nothing is dropped: somebody reads; or NULL */
+    uint64_t segment_max_ms;  /* 0 = no limit */
+    uint64_t retention_ms;    /* 0 = for ever */
+    uint64_t retention_bytes; /* 0 = without limit */
+    uint64_t key_max_ms;      /* a sealing key signs for so long */
+    const atomic_bool *hold;  /* while true nothing is dropped: somebody reads; or NULL */
 } rot_log_options_t;
 
 typedef struct {

@@ -166,8 +166,8 @@ static int publish(rot_seal_t *seal, const rot_publics_t *publics, uint32_t epoc
     if (fd < 0)
         return vd_error_set_errno(err, "can't open %s", path);
     rc = rot_file_write(fd, bytes, sizeof bytes, publics->good_bytes, "keys", err);
-    if (rc == VD_OK && (ftruncate(fd, (off_t)(publics->good_bytes + sizeof bytes)) != 0 ||
-                        fsync(fd) != 0))
+    if (rc == VD_OK &&
+        (ftruncate(fd, (off_t)(publics->good_bytes + sizeof bytes)) != 0 || fsync(fd) != 0))
         rc = vd_error_set_errno(err, "can't sync %s", path);
     (void)close(fd); /* synced */
     return rc == VD_OK ? rot_folder_sync(seal->folder, err) : rc;

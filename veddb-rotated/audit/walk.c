@@ -78,7 +78,8 @@ static const char *public_check(const rot_publics_t *publics, const rot_public_t
         return "it is of another log";
     if (before != NULL ? entry->first_head <= before->first_head : entry->first_head != 1)
         return "its first head is out of order";
-    if (signature && !rot_signed(bytes, ROT_PUBLIC_BYTES, before == NULL ? entry->key : before->key))
+    if (signature &&
+        !rot_signed(bytes, ROT_PUBLIC_BYTES, before == NULL ? entry->key : before->key))
         return "it is not signed by the key before";
     return NULL;
 }
@@ -156,8 +157,8 @@ int rot_segment_key_read(const char *folder, uint64_t number, rot_data_keys_t ke
     const uint8_t *id = rot_block_key_id(vd_buf_slice(&bytes));
     const rot_data_key_t *wrap = id == NULL ? NULL : rot_data_keys_find(&keys, id);
     if (id == NULL || vd_buf_len(&bytes) != sizeof plain + ROT_BLOCK_EXTRA_BYTES)
-        rc = vd_error_set(err, VD_ERR_CORRUPT, "%08" PRIu64 ".key: it is not a wrapped key",
-                          number);
+        rc =
+            vd_error_set(err, VD_ERR_CORRUPT, "%08" PRIu64 ".key: it is not a wrapped key", number);
     else if (wrap == NULL)
         rc = vd_error_set(err, VD_ERR_KEY_MISSING,
                           "%08" PRIu64 ".key: the keyring has no key of its id", number);
@@ -198,11 +199,10 @@ void rot_walk_done(rot_walk_t *walk)
 
 static int wrong(const rot_walk_t *walk, vd_error_t *err, const char *what)
 {
-    return vd_error_set(err, VD_ERR_CORRUPT,
-                        "segment %" PRIu64 ", byte %" PRIu64 ", behind record %" PRIu64
-                        " and head %" PRIu64 ": %s",
-                        walk->now.segment, walk->now.offset, walk->now.records,
-                        walk->now.head.number, what);
+    return vd_error_set(
+        err, VD_ERR_CORRUPT,
+        "segment %" PRIu64 ", byte %" PRIu64 ", behind record %" PRIu64 " and head %" PRIu64 ": %s",
+        walk->now.segment, walk->now.offset, walk->now.records, walk->now.head.number, what);
 }
 
 static int frame_start(rot_walk_t *walk, vd_slice_t payload, vd_error_t *err)
@@ -250,8 +250,7 @@ static int one_record(rot_walk_t *walk, vd_slice_t bytes, vd_error_t *err)
         .position = vd_get_u64(bytes.data + 52),
         .segment = now->segment,
         .bytes = bytes,
-        .document =
-            vd_slice(bytes.data + ROT_RECORD_HEAD_BYTES, bytes.len - ROT_RECORD_HEAD_BYTES),
+        .document = vd_slice(bytes.data + ROT_RECORD_HEAD_BYTES, bytes.len - ROT_RECORD_HEAD_BYTES),
     };
     if (memcmp(bytes.data + 4, &now->last_record, ROT_HASH_BYTES) != 0)
         return wrong(walk, err, "a record does not follow from the one before");
@@ -337,8 +336,7 @@ static int frame_tombstone(rot_walk_t *walk, vd_slice_t payload, vd_error_t *err
         memcmp(tombstone.log_id, walk->publics->entries[0].log_id, ROT_LOG_ID_BYTES) != 0 ||
         tombstone.segment >= walk->now.segment || tombstone.segment <= walk->tombstone.segment)
         return wrong(walk, err, "a tombstone is malformed");
-    const uint8_t *key =
-        rot_publics_key(walk->publics, tombstone.epoch, walk->now.head.number + 1);
+    const uint8_t *key = rot_publics_key(walk->publics, tombstone.epoch, walk->now.head.number + 1);
     if (key == NULL || !rot_signed(payload.data, payload.len, key))
         return wrong(walk, err, "the signature of a tombstone is wrong");
     walk->unsealed_tombstone = tombstone;
@@ -510,8 +508,8 @@ static void head_note(void *context, const rot_head_t *head, const rot_hash_t *h
     if (heads->options->head != NULL)
         heads->options->head(heads->options->context, head, hash, bytes);
     if (heads->count == heads->max)
-        heads->hashes = vd_xrealloc(heads->hashes, (heads->max = heads->max * 2 + 256) *
-                                                       sizeof *heads->hashes);
+        heads->hashes =
+            vd_xrealloc(heads->hashes, (heads->max = heads->max * 2 + 256) * sizeof *heads->hashes);
     if (heads->count == 0)
         heads->first = head->number;
     heads->hashes[heads->count++] = *hash;
@@ -565,9 +563,10 @@ static int copies_check(const rot_publics_t *publics, const char *place, const h
         newest = head.number > newest ? head.number : newest;
     }
     if (rc == VD_OK && newest < last)
-        rc = vd_error_set(err, VD_ERR_CORRUPT,
-                          "second place, byte %zu: it ends at head %" PRIu64 ", the log at %" PRIu64,
-                          len, newest, last);
+        rc =
+            vd_error_set(err, VD_ERR_CORRUPT,
+                         "second place, byte %zu: it ends at head %" PRIu64 ", the log at %" PRIu64,
+                         len, newest, last);
     vd_buf_done(&bytes);
     return rc;
 }

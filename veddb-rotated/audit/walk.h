@@ -4,7 +4,8 @@
  *          to search, to prove, and by the writer when it starts again. Names the place of what is
  *          wrong: file, byte, head or record.
  * Owner:   create/destroy. Threads: one; a log that is being written is read up to a head.
- * Errors:  VD_ERR_CORRUPT with the place, VD_ERR_KEY_MISSING, VD_ERR_IO, or what the callback gave. */
+ * Errors:  VD_ERR_CORRUPT with the place, VD_ERR_KEY_MISSING, VD_ERR_IO, or what the callback gave.
+ */
 #pragma once
 #include "veddb-rotated/audit/format.h"
 
@@ -39,8 +40,8 @@ typedef struct {
     rot_hash_t last, root; /* hashes of the last entry and of the first */
     uint64_t good_bytes;
 } rot_publics_t;
-/* strict: a torn last entry is an error, else good_bytes tells where it begins. every: each signature
- * is checked, else those of the last ROT_PUBLICS_QUICK entries (hashes always). */
+/* strict: a torn last entry is an error, else good_bytes tells where it begins. every: each
+ * signature is checked, else those of the last ROT_PUBLICS_QUICK entries (hashes always). */
 #define ROT_PUBLICS_QUICK 16
 VD_MUST_CHECK int rot_publics_load(const char *folder, bool strict, bool every,
                                    rot_publics_t *ret_publics, vd_error_t *err);
@@ -56,7 +57,7 @@ typedef struct {
     void (*head)(void *context, const rot_head_t *head, const rot_hash_t *hash,
                  const uint8_t bytes[ROT_HEAD_BYTES]); /* or NULL */
     void *context;
-    rot_point_t now, sealed; /* sealed: behind the last head */
+    rot_point_t now, sealed;   /* sealed: behind the last head */
     rot_tombstone_t tombstone; /* the newest, sealed; segment 0: none */
     rot_tombstone_t unsealed_tombstone;
     bool began;

@@ -23,7 +23,8 @@ static int filter_read(stor_audit_t *audit, const char *text, vd_error_t *err)
     if (parsed == NULL)
         return vd_error_set(err, VD_ERR_CONFIG, "audit.filter is no JSON document: %s",
                             why.message);
-    vd_slice_t copy = vd_arena_copy_slice(audit->arena, vd_slice(bson_get_data(parsed), parsed->len));
+    vd_slice_t copy =
+        vd_arena_copy_slice(audit->arena, vd_slice(bson_get_data(parsed), parsed->len));
     vd_bson_t filter = {copy.data, (uint32_t)copy.len};
     bson_destroy(parsed);
     int rc = vd_bson_validate(vd_slice(filter.data, filter.len), 0, VD_BSON_DEPTH_MAX, &wrong);
@@ -237,7 +238,8 @@ int stor_audit_allowed(stor_audit_t *audit, vd_error_t *err)
 
 static uint64_t pending_events(const stor_audit_t *audit)
 {
-    uint64_t committed = atomic_load(&audit->committed), sealed = atomic_load(&audit->sealed_events);
+    uint64_t committed = atomic_load(&audit->committed),
+             sealed = atomic_load(&audit->sealed_events);
     return committed > sealed ? committed - sealed : 0;
 }
 
@@ -321,6 +323,29 @@ int stor_audit_read(stor_request_t *request, int status, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_audit_event(audit, request->session, event, err);
     request->flush_all = rc == VD_OK;
+    return rc;
+}
+
+int stor_audit_restarted(stor_audit_t *audit, stor_session_t *session, uint64_t position,
+                         vd_error_t *err)
+{
+    vd_bb_t bb;
+    vd_bson_t event;
+    if (audit == NULL)
+        return VD_OK;
+    vd_bb_init(&bb, 4096);
+    stor_audit_begin(&bb, STOR_AUDIT_RESTART, vd_wall_ms(), VD_SLICE_NULL, VD_SLICE_NULL);
+    vd_bb_begin_document(&bb, "param");
+    vd_bb_timestamp(&bb, "position", position);
+    vd_bb_close(&bb);
+    vd_bb_int32(&bb, "result", 0);
+    int rc = vd_bb_finish(&bb, &event, err);
+    if (rc == VD_OK) { /* whatever the filter says, and however many wait */
+        (void)pthread_mutex_lock(&audit->lock);
+        rc = event_write(audit, session, event, err);
+        (void)pthread_mutex_unlock(&audit->lock);
+    }
+    vd_bb_done(&bb);
     return rc;
 }
 
@@ -415,15 +440,15 @@ void stor_audit_look(stor_audit_t *audit)
          half = over || bytes > max / 2 || events > STOR_AUDIT_EVENTS_MAX / 2;
     if (half != atomic_exchange(&audit->alarmed, half))
         vd_log(half ? VD_LOG_ERROR : VD_LOG_INFO,
-               half ? "much waits to be sealed by the audit log"
-                    : "the audit log has caught up",
+               half ? "much waits to be sealed by the audit log" : "the audit log has caught up",
                "bytes=%llu bytes_max=%llu events=%llu", (unsigned long long)bytes,
                (unsigned long long)max, (unsigned long long)events);
     if (over != atomic_exchange(&audit->over, over))
         vd_log(VD_LOG_ERROR,
-               !over                  ? "what is audited is accepted again"
-               : audit->options.shed ? "the audit log is too far behind: what is not sealed may be lost"
-                                      : "the audit log is too far behind: writes are refused",
+               !over ? "what is audited is accepted again"
+               : audit->options.shed
+                   ? "the audit log is too far behind: what is not sealed may be lost"
+                   : "the audit log is too far behind: writes are refused",
                "bytes=%llu events=%llu", (unsigned long long)bytes, (unsigned long long)events);
     atomic_store(&audit->refusing, over && !audit->options.shed);
 }
@@ -457,19 +482,43 @@ void stor_audit_attached(stor_audit_t *audit, bool attached)
 
 int stor_audit_explain(stor_audit_t *audit, vd_buf_t *out, vd_error_t *err)
 {
-    static const char *const atypes[] = {
-        "insert",          "update",           "replace",          "delete",
-        "createCollection", "dropCollection",  "renameCollection", "collMod",
-        "dropDatabase",    "createIndex",      "dropIndex",        "replSetReconfig",
-        "authenticate",    "logout",           "authCheck",        "createUser",
-        "updateUser",      "dropUser",         "dropAllUsersFromDatabase", "grantRolesToUser",
-        "revokeRolesFromUser", "createRole",   "updateRole",       "dropRole",
-        "dropAllRolesFromDatabase", "grantRolesToRole", "revokeRolesFromRole",
-        "grantPrivilegesToRole", "revokePrivilegesFromRole", "setParameter",
-        "startup",         "shutdown",         "workerEnded",      "operator"};
+    static const char *const atypes[] = {"insert",
+                                         "update",
+                                         "replace",
+                                         "delete",
+                                         "createCollection",
+                                         "dropCollection",
+                                         "renameCollection",
+                                         "collMod",
+                                         "dropDatabase",
+                                         "createIndex",
+                                         "dropIndex",
+                                         "replSetReconfig",
+                                         "authenticate",
+                                         "logout",
+                                         "authCheck",
+                                         "createUser",
+                                         "updateUser",
+                                         "dropUser",
+                                         "dropAllUsersFromDatabase",
+                                         "grantRolesToUser",
+                                         "revokeRolesFromUser",
+                                         "createRole",
+                                         "updateRole",
+                                         "dropRole",
+                                         "dropAllRolesFromDatabase",
+                                         "grantRolesToRole",
+                                         "revokeRolesFromRole",
+                                         "grantPrivilegesToRole",
+                                         "revokePrivilegesFromRole",
+                                         "setParameter",
+                                         "startup",
+                                         "shutdown",
+                                         "workerEnded",
+                                         "operator"};
     vd_arena_t *arena = vd_arena_create();
-    int rc = vd_buf_printf(out, "{\"reads\":%s,\"kinds\":[",
-                           audit->options.reads ? "true" : "false");
+    int rc =
+        vd_buf_printf(out, "{\"reads\":%s,\"kinds\":[", audit->options.reads ? "true" : "false");
     for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(atypes); i++) {
         vd_bb_t bb;
         vd_bson_t event;
@@ -483,8 +532,7 @@ int stor_audit_explain(stor_audit_t *audit, vd_buf_t *out, vd_error_t *err)
         rc = vd_bb_finish(&bb, &event, err);
         if (rc == VD_OK)
             rc = vd_buf_printf(out, "%s{\"atype\":\"%s\",\"kept\":%s}", i == 0 ? "" : ",",
-                               atypes[i],
-                               stor_audit_takes(audit, arena, event) ? "true" : "false");
+                               atypes[i], stor_audit_takes(audit, arena, event) ? "true" : "false");
     }
     vd_arena_destroy(&arena);
     return rc == VD_OK ? vd_buf_printf(out, "]}") : rc;

@@ -9,8 +9,8 @@
  * Table:   key u64 BE number; value a BSON document. Rows go once they are sealed. The meta row
  *          "audit" keeps the sealed positions.
  * Owner:   open/close by storaged.c; NULL where audit.enabled is false. The thread: link.c.
- * Threads: stor_audit_event any, with a session of its own; batch, sealed: the link's; the rest any.
- * Limits:  STOR_AUDIT_EVENTS_MAX events wait; an event STOR_AUDIT_EVENT_MAX_BYTES. */
+ * Threads: stor_audit_event any, with a session of its own; batch, sealed: the link's; the rest
+ * any. Limits:  STOR_AUDIT_EVENTS_MAX events wait; an event STOR_AUDIT_EVENT_MAX_BYTES. */
 #pragma once
 #include "proto/audit.h"
 #include "veddb-storaged/journal.h"
@@ -52,6 +52,11 @@ VD_MUST_CHECK int stor_audit_batch(stor_audit_t *audit, stor_session_t *session,
                                    vdp_audit_batch_t *ret_batch, vd_error_t *err);
 VD_MUST_CHECK int stor_audit_sealed(stor_audit_t *audit, stor_session_t *session,
                                     const vdp_audit_sealed_t *sealed, vd_error_t *err);
+/* A copy of another member takes the place of our data: the journal begins anew at `position`. An
+ * event of atype journalRestart, before that happens: the reader goes on there, also if it has been
+ * further. NULL is fine. */
+VD_MUST_CHECK int stor_audit_restarted(stor_audit_t *audit, stor_session_t *session,
+                                       uint64_t position, vd_error_t *err);
 /* The journal may not lose what is above. NULL: UINT64_MAX. */
 uint64_t stor_audit_keep_above(const stor_audit_t *audit);
 /* By the keeper: the bound, its alarm. */

@@ -6,6 +6,7 @@
 #include "veddb-storaged/query/match.h"
 
 #define STOR_AUDIT_TABLE            "audit"
+#define STOR_AUDIT_RESTART          "journalRestart"
 #define STOR_AUDIT_NAMES_MAX        4096
 #define STOR_AUDIT_MARKS            256
 #define STOR_AUDIT_RECORD_MAX_BYTES (512 * 1024)
@@ -30,8 +31,8 @@ struct stor_audit {
     /* the link's thread */
     uint64_t durable, mark, mark_flushes; /* of event numbers */
     uint64_t read_bytes;                  /* of the journal; counted as before_bytes is */
-    uint64_t before_bytes; /* that waited in the journal when we started */
-    uint64_t begin;        /* where the audit of this database began; 0: with it */
+    uint64_t before_bytes;                /* that waited in the journal when we started */
+    uint64_t begin;                       /* where the audit of this database began; 0: with it */
     stor_audit_mark_t marks[STOR_AUDIT_MARKS];
     uint32_t mark_count;
     vd_map_t *names; /* collection id -> "db.name" */

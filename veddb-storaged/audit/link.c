@@ -1,12 +1,12 @@
 /* veddb-storaged/audit/link.c — see audit.h: the thread that answers rotated.
  *
- * A pull waits for the next look, every LOOK_MS, so that what came meanwhile goes in one batch; when
- * the last batch said that there is more, it is answered at once. */
+ * A pull waits for the next look, every LOOK_MS, so that what came meanwhile goes in one batch;
+ * when the last batch said that there is more, it is answered at once. */
+#include "libcommon/runtime/link.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/daemon.h"
-#include "libcommon/runtime/link.h"
 #include "proto/failure.h"
 #include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/inbox.h"
@@ -40,8 +40,8 @@ static void message_send(stor_audit_link_t *link, const vdp_message_t *message, 
     if (rc == VD_OK)
         rc = vd_link_send(link->link, 0, vd_buf_slice(&link->item), body, &err);
     if (rc != VD_OK && rc != VD_ERR_CLOSED)
-        vd_log(VD_LOG_WARN, "message to rotated was not sent", "message=%s error=%d",
-               message->name, -rc);
+        vd_log(VD_LOG_WARN, "message to rotated was not sent", "message=%s error=%d", message->name,
+               -rc);
 }
 
 static void told(stor_audit_link_t *link, int rc, const vd_error_t *err)
@@ -67,8 +67,7 @@ static void look(stor_audit_link_t *link)
     if (rc != VD_OK) /* again at the next look */
         return;
     bool moved = batch.journal != link->pull.journal ||
-                 batch.journal_part != link->pull.journal_part ||
-                 batch.events != link->pull.events;
+                 batch.journal_part != link->pull.journal_part || batch.events != link->pull.events;
     if (!moved && vd_buf_len(&link->body) == 0 && vd_monotonic_ms() < link->until_ms)
         return;
     link->parked = false;

@@ -187,9 +187,8 @@ static void id_put(vd_bb_t *bb, uint32_t n, vd_value_t id)
 
 /* One record for the run of changes that begins with `change`, which is taken from `changes` as far
  * as the run goes. *ret_next: the change behind it; false: there is none. */
-static int write_record(stor_audit_t *audit, const stor_journal_entry_t *entry,
-                        vd_slice_t *changes, stor_change_t *change, bool *ret_more, vd_buf_t *body,
-                        vd_error_t *err)
+static int write_record(stor_audit_t *audit, const stor_journal_entry_t *entry, vd_slice_t *changes,
+                        stor_change_t *change, bool *ret_more, vd_buf_t *body, vd_error_t *err)
 {
     const char *atype = write_name(change->kind), *ns = name_get(audit, change->collection_id);
     uint64_t collection = change->collection_id;
@@ -343,7 +342,8 @@ static int journal_read(stor_audit_t *audit, stor_session_t *session, size_t cre
     stor_journal_reader_close(&reader);
     stor_txn_rollback(session);
     if (rc == VD_ERR_NOT_FOUND) {
-        audit->read_bytes = stats.appended + audit->before_bytes; /* exact again: all of it was seen */
+        audit->read_bytes =
+            stats.appended + audit->before_bytes; /* exact again: all of it was seen */
         rc = VD_OK;
     }
     if (rc == VD_ERR_CHANGE_STREAM_HISTORY_LOST)
@@ -367,6 +367,22 @@ static uint64_t events_durable(stor_audit_t *audit)
     if (audit->mark != 0)
         stor_engine_flush_soon(engine);
     return audit->durable;
+}
+
+/* An event that says where the journal goes on. */
+static void restart_follow(stor_audit_t *audit, vd_slice_t value, vdp_audit_batch_t *batch)
+{
+    vd_bson_t event = {value.data, (uint32_t)value.len};
+    vd_value_t atype = vd_bson_get(event, "atype"), param = vd_bson_get(event, "param");
+    if (atype.type != VD_BSON_STRING || param.type != VD_BSON_OBJECT ||
+        !vd_slice_is(vd_value_string(atype), STOR_AUDIT_RESTART))
+        return;
+    vd_value_t position = vd_bson_get(vd_value_document(param), "position");
+    if (position.type != VD_BSON_TIMESTAMP || vd_value_timestamp(position) >= batch->journal)
+        return; /* what is left out has a record of its own (journal_gap) */
+    batch->journal = vd_value_timestamp(position);
+    batch->journal_part = UINT32_MAX;
+    audit->mark_count = 0;
 }
 
 static int events_read(stor_audit_t *audit, stor_session_t *session, size_t credit,
@@ -395,6 +411,7 @@ static int events_read(stor_audit_t *audit, stor_session_t *session, size_t cred
         if (rc != VD_OK)
             break;
         batch->events = number;
+        restart_follow(audit, value, batch);
         rc = stor_cursor_next(cursor, true, &key, &value, &step);
     }
     batch->more = batch->more || batch->events < upto;
@@ -407,9 +424,8 @@ static int events_read(stor_audit_t *audit, stor_session_t *session, size_t cred
 int stor_audit_batch(stor_audit_t *audit, stor_session_t *session, const vdp_audit_pull_t *pull,
                      vd_buf_t *body, vdp_audit_batch_t *ret_batch, vd_error_t *err)
 {
-    vdp_audit_batch_t batch = {.journal = pull->journal,
-                               .journal_part = pull->journal_part,
-                               .events = pull->events};
+    vdp_audit_batch_t batch = {
+        .journal = pull->journal, .journal_part = pull->journal_part, .events = pull->events};
     size_t credit = pull->credit_bytes < 4096 ? 4096 : (size_t)pull->credit_bytes;
     marks_follow(audit, pull);
     if (batch.journal < audit->begin) { /* a new log: it begins where the audit of this data did */

@@ -17,7 +17,8 @@
 #define WANTED 60
 
 static char top[64], folder[128], second[128];
-static rot_data_key_t keys[1] = {{.id = "an id, 16 bytes", .key = "a key of thirty-two bytes in all"}};
+static rot_data_key_t keys[1] = {
+    {.id = "an id, 16 bytes", .key = "a key of thirty-two bytes in all"}};
 static const rot_data_keys_t all = {keys, 1};
 static rot_log_options_t options;
 static rot_log_t *log_;
@@ -66,8 +67,8 @@ static int append(uint64_t n)
     vd_bb_cstr(&bb, "atype", "insert");
     vd_bb_int64(&bb, "n", (int64_t)n);
     cr_assert_eq(vd_bb_finish(&bb, &document, NULL), VD_OK);
-    int rc = rot_log_append(log_, ROT_SOURCE_EVENTS, n, 0, vd_slice(document.data, document.len),
-                            &err);
+    int rc =
+        rot_log_append(log_, ROT_SOURCE_EVENTS, n, 0, vd_slice(document.data, document.len), &err);
     if (rc == VD_OK)
         rot_log_reached(log_, (rot_positions_t){.events = n});
     vd_bb_done(&bb);
@@ -128,9 +129,9 @@ static void verify(uint64_t first, uint64_t last)
 
 Test(audit_log, is_whole_after_a_fault_at_every_point, .timeout = 120)
 {
-    static const char *const points[] = {
-        "audit.write",          "audit.head_durable", "audit.segment_closed",
-        "audit.next_key_durable", "audit.handed_over", "audit.seal_half_erased"};
+    static const char *const points[] = {"audit.write",          "audit.head_durable",
+                                         "audit.segment_closed", "audit.next_key_durable",
+                                         "audit.handed_over",    "audit.seal_half_erased"};
     options.key_max_ms = 0; /* hands over as often as the clock moves */
     uint64_t upto = 0;
     for (size_t i = 0; i < VD_COUNT_OF(points); i++) {
