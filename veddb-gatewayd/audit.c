@@ -109,8 +109,7 @@ static bool refusal_fits(gate_thread_t *thread)
     return false;
 }
 
-void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db,
-                      const char *mechanism, int result)
+void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db, int result)
 {
     if (result != VD_OK && request->thread->gate->settings.audit && !refusal_fits(request->thread))
         return;
@@ -124,7 +123,7 @@ void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db,
     vd_bb_t *bb = event_begin(audit, "authenticate", result == VD_OK ? user : VD_SLICE_NULL, db);
     vd_bb_string(bb, "user", user);
     vd_bb_string(bb, "db", db);
-    vd_bb_cstr(bb, "mechanism", mechanism);
+    vd_bb_string(bb, "command", request->name);
     event_end(bb, result);
     audit->login = audit->login || result == VD_OK;
 }

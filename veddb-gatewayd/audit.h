@@ -14,8 +14,7 @@
 #define GATE_AUDIT_REFUSALS_MAX 50
 
 /* A login has ended: user as it was given. Does nothing where there is no audit, as the others. */
-void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db,
-                      const char *mechanism, int result);
+void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db, int result);
 void gate_audit_logout(gate_request_t *request);
 /* The command of the request has ended so: administration is noted, and what was not allowed. */
 void gate_audit_command(gate_request_t *request, int result);

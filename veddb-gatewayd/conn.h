@@ -8,6 +8,7 @@
 #pragma once
 #include "libcommon/base/buf.h"
 #include "veddb-gatewayd/gatewayd.h"
+#include "veddb-gatewayd/transport.h"
 
 #define GATE_AHEAD_MAX    (64 * 1024)
 #define GATE_APP_NAME_MAX 128
@@ -28,7 +29,7 @@ struct gate_conn {
     gate_thread_t *thread;
     uint64_t id;
     int fd;
-    SSL *ssl;
+    gate_transport_t io;
     vd_source_t *source;
     gate_conn_state_t state;
     unsigned events; /* what the loop watches for */
@@ -37,15 +38,19 @@ struct gate_conn {
     bool wants_room; /* paused until memory for its message is free */
     bool said_hello, end_seen, read_wants_write, metadata_seen;
     uint64_t opened_ms, active_ms, message_ms,
-        write_ms;            /* write_ms: last progress while a reply waits */
-    uint64_t held, held_out; /* of the thread's held_bytes: by the message, by `out` */
+        write_ms;                  /* write_ms: last progress while a reply waits */
+    uint64_t certificate_until_ms; /* 0: it showed none, or one that does not end soon */
+    uint64_t held, held_out;       /* of the thread's held_bytes: by the message, by `out` */
     gate_address_t address;
     char client[64]; /* "127.0.0.1:50000" */
     char server[64];
     vd_buf_t in, ahead, out;
     uint32_t need; /* length of the message in `in`, 0 = header not complete */
     gate_request_t *request;
-    gate_user_t *user; /* who is logged in */
+    gate_user_t *user;       /* who is logged in */
+    uint64_t login_until_ms; /* of a login by token; 0: it does not end by itself */
+    bool login_ended;        /* what it had in flight was interrupted */
+    bool oidc_begun;         /* it was told of the issuer; the token comes next */
     gate_sasl_t *sasl;
     char app[GATE_APP_NAME_MAX + 1];
 };
@@ -67,5 +72,12 @@ void gate_conn_request_done(gate_conn_t *conn);
 void gate_conn_tick(gate_conn_t *conn, uint64_t now_ms);
 /* Reads on after a pause. */
 void gate_conn_resume(gate_conn_t *conn);
+/* Certificates were read again: who would not be let in any more is closed. */
+void gate_conn_check_certificate(gate_conn_t *conn);
+/* The token of the login has expired: only a login is heard. */
+static inline bool gate_conn_login_expired(const gate_conn_t *conn, uint64_t now_ms)
+{
+    return conn->login_until_ms != 0 && now_ms >= conn->login_until_ms;
+}
 /* Ends the login; both are fine when there is none. */
 void gate_conn_logout(gate_conn_t *conn);

@@ -7,6 +7,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-gatewayd/bootstrap.h"
+#include "veddb-gatewayd/certificates.h"
 #include "veddb-gatewayd/commands/handlers.h"
 #include "veddb-gatewayd/faults.h"
 #include "veddb-gatewayd/http/http.h"
@@ -261,6 +262,9 @@ static void tick(void *context)
         gate_note_state(thread);
     if (++thread->ticks % TICKS_PER_SECOND != 0)
         return;
+    thread->refusals_noted = 0;
+    if (thread->index == 0)
+        gate_certificates_tick(thread->gate);
     VD_LIST_EACH(&thread->conns, node)
     {
         gate_conn_tick(VD_CONTAINER_OF(node, gate_conn_t, node), now);
@@ -503,6 +507,8 @@ int gate_create(const gate_settings_t *settings, const gate_events_t *events, ga
     gate->keys = gate_keys_create();
     int rc = vd_tls_create(&settings->tls, &gate->tls, err);
     if (rc == VD_OK)
+        rc = gate_oidc_create(&settings->oidc, &gate->oidc, err);
+    if (rc == VD_OK)
         rc = vd_worker_create("administration", 1, 1000, &gate->worker, err);
     if (rc != VD_OK) {
         gate_destroy(&gate);
@@ -609,6 +615,7 @@ void gate_destroy(gate_t **gate_p)
     gate_faults_destroy(&gate->faults);
     gate_limits_destroy(&gate->limits);
     vd_tls_destroy(&gate->tls);
+    gate_oidc_destroy(&gate->oidc);
     gate_keys_destroy(&gate->keys);
     gate_member_done(gate);
     (void)pthread_mutex_destroy(&gate->call_lock);

@@ -10,6 +10,7 @@
 #include "libcommon/runtime/metrics.h"
 #include "libcommon/runtime/tls.h"
 #include "libcommon/runtime/worker.h"
+#include "veddb-gatewayd/auth/oidc.h"
 #include "veddb-gatewayd/auth/users.h"
 #include "veddb-gatewayd/commands/table.h"
 #include "veddb-gatewayd/keys.h"
@@ -49,8 +50,9 @@ typedef struct {
     uint64_t session_timeout_ms; /* storage's */
     uint8_t compressors[4];
     uint32_t compressor_count;
-    bool test_faults;
+    bool test_faults, insecure_dev;
     bool audit; /* logins, refusals and administration are told to storage */
+    gate_oidc_settings_t oidc;
     char bootstrap_file[4001];
     char storage_path[256];
     char config_file_hint[256]; /* shown by getCmdLineOpts */
@@ -110,7 +112,8 @@ struct gate_thread {
     uint32_t ticks;
     uint64_t audit_second, audit_suppressed; /* audit.c */
     uint32_t audit_refusals;
-    bool room_made; /* memory was given back in this turn */
+    uint32_t refusals_noted; /* handshakes, in this second */
+    bool room_made;          /* memory was given back in this turn */
     bool stopping;
 };
 
@@ -118,10 +121,12 @@ struct gate {
     gate_settings_t settings;
     gate_events_t events;
     vd_tls_t *tls;
+    gate_oidc_t *oidc; /* NULL: no outside issuer */
     gate_limits_t *limits;
     gate_topology_t topology; /* what hello announces: member.h */
     gate_keys_t *keys;        /* that sign $clusterTime */
     vd_worker_t *worker;      /* one thread: administration is done one after the other */
+    _Atomic uint64_t certificate_warned_ms; /* monotonic; 0: not yet */
     gate_faults_t *faults;
     gate_listener_t *listener;
     gate_http_t *http;

@@ -13,6 +13,8 @@ static const char usage[] =
     "  replication VERB ...      status, list, add, remove, promote, step-down, freeze, "
     "force-sync\n"
     "  audit VERB ...            status, verify, tail, search, prove, explain\n"
+    "  reload certs              certificates, keys and lists of revoked ones are read again; "
+    "clients stay connected\n"
     "  restart WORKER            drain, stop and start rotated, storaged, replicad or gatewayd; "
     "waits until it runs\n"
     "  drain                     finish what clients have in flight, then close the gateway\n"
@@ -34,10 +36,10 @@ static const struct {
     const char *name;
     int (*run)(const vedctl_t *ctl);
 } verbs[] = {
-    {"status", vedctl_status}, {"keys", vedctl_keys}, {"restart", vedctl_restart},
-    {"drain", vedctl_drain},   {"stop", vedctl_stop}, {"log-level", vedctl_log_level},
-    {"config", vedctl_config}, {"version", version},  {"replication", vedctl_replication},
-    {"audit", vedctl_audit},
+    {"status", vedctl_status}, {"keys", vedctl_keys},     {"restart", vedctl_restart},
+    {"drain", vedctl_drain},   {"stop", vedctl_stop},     {"log-level", vedctl_log_level},
+    {"config", vedctl_config}, {"version", version},      {"replication", vedctl_replication},
+    {"audit", vedctl_audit},   {"reload", vedctl_reload},
 };
 
 /* The control socket that a configuration names. */
