@@ -169,6 +169,23 @@ static void keys_request(void *context, vd_local_client_t *client, vd_slice_t pa
 
 /* ---- life ---- */
 
+/* While there are privileges: later it is written as our own user. */
+static int audit_folder_make(const vd_config_t *config, const char *root, vd_error_t *err)
+{
+    char folder[PATH_MAX];
+    const struct passwd *user =
+        vd_config_bool(config, "node.users") ? getpwnam("veddb-rotated") : NULL;
+    if (!vd_config_bool(config, "audit.enabled"))
+        return VD_OK;
+    if (snprintf(folder, sizeof folder, "%s/audit", root) >= (int)sizeof folder)
+        return vd_error_set(err, VD_ERR_CONFIG, "node.folder is too long");
+    if (mkdir(folder, 0700) != 0 && errno != EEXIST)
+        return vd_error_set_errno(err, "can't make %s", folder);
+    if (user != NULL && geteuid() == 0 && chown(folder, user->pw_uid, user->pw_gid) != 0)
+        return vd_error_set_errno(err, "can't give %s to its user", folder);
+    return VD_OK;
+}
+
 static int rotated_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
 {
     const vd_config_t *config = vd_daemon_config(daemon);
@@ -185,6 +202,8 @@ static int rotated_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
         rc = vd_error_set_errno(err, "can't make node.folder %s", root);
     if (snprintf(folder, sizeof folder, "%s/keys", root) >= (int)sizeof folder)
         rc = vd_error_set(err, VD_ERR_CONFIG, "node.folder is too long");
+    if (rc == VD_OK)
+        rc = audit_folder_make(config, root, err);
     if (rc == VD_OK)
         rc = rot_kek_read(vd_config_string(config, "keys.kek_file"),
                           vd_config_string(config, "keys.kek_command"), kek, err);

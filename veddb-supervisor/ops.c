@@ -326,12 +326,12 @@ static void verb_audit(const request_t *request)
     static const char *const questions[] = {"status", "verify", "tail", "search", "prove"};
     sup_worker_t *workers = request->ops->system->workers;
     if (vd_slice_is(request->fields.argument, "explain")) {
-        ask_worker(request, &workers[SUP_KIND_STORAGED]);
+        ask_worker(request, &workers[SUP_KIND_STORAGED], request->fields.argument);
         return;
     }
     for (size_t i = 0; i < VD_COUNT_OF(questions); i++) {
         if (vd_slice_is(request->fields.argument, questions[i])) {
-            ask_worker(request, &workers[SUP_KIND_ROTATED]);
+            ask_worker(request, &workers[SUP_KIND_ROTATED], request->fields.argument);
             return;
         }
     }
