@@ -718,7 +718,7 @@ static void user_loaded(void *context, gate_user_t *user, const vd_error_t *err)
     }
     gate_conn_t *conn = request->conn;
     gate_user_drop(&conn->user);
-    if (user->known)
+    if (user->known && gate_user_may_come(user, conn->client, conn->server))
         conn->user = user;
     else
         gate_user_drop(&user); /* dropped meanwhile: nobody is logged in any more */
@@ -746,7 +746,7 @@ static bool user_is_current(gate_request_t *request)
         return false;
     }
     gate_user_drop(&request->conn->user);
-    if (fresh->known)
+    if (fresh->known && gate_user_may_come(fresh, request->conn->client, request->conn->server))
         request->conn->user = fresh;
     else
         gate_user_drop(&fresh);

@@ -45,7 +45,7 @@ static int take(gate_request_t *request, gate_user_t *user, vd_error_t *err)
     gate_conn_t *conn = request->conn;
     gate_external_t *login = request->state;
     int rc = VD_OK;
-    if (!user->known)
+    if (!user->known || !gate_user_may_come(user, conn->client, conn->server))
         rc = gate_login_refuse(conn, user->name, EXTERNAL, err);
     else if (conn->user != NULL && strcmp(conn->user->name_at_db, user->name_at_db) != 0)
         rc = vd_error_set(err, VD_ERR_PROTOCOL,

@@ -275,7 +275,8 @@ int gate_sasl_continue(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
         gate_sasl_destroy(&conn->sasl);
         return VD_OK;
     }
-    if (gate_scram_final(&sasl->scram, payload, sasl->out, &sasl->out_len, err) != VD_OK)
+    if (gate_scram_final(&sasl->scram, payload, sasl->out, &sasl->out_len, err) != VD_OK ||
+        !gate_user_may_come(sasl->user, conn->client, conn->server))
         return refuse(conn, err);
     if (conn->user != NULL && strcmp(conn->user->name_at_db, sasl->user->name_at_db) != 0) {
         gate_sasl_destroy(&conn->sasl);

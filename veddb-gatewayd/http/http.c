@@ -132,10 +132,38 @@ static bool may_monitor(const gate_user_t *user)
                                  VD_SLICE_NULL, VD_SLICE_NULL);
 }
 
+/* From where somebody came, and to which of our addresses. */
+typedef struct {
+    char client[64], server[64];
+} origin_t;
+
+static bool comes_from(const gate_user_t *user, const origin_t *origin)
+{
+    return gate_user_may_come(user, origin->client, origin->server);
+}
+
+static void read_origin(struct evhttp_request *request, origin_t *ret)
+{
+    struct evhttp_connection *conn = evhttp_request_get_connection(request);
+    struct sockaddr_storage own = {0};
+    socklen_t len = sizeof own;
+    char *host = NULL;
+    ev_uint16_t port = 0;
+    evhttp_connection_get_peer(conn, &host, &port);
+    (void)snprintf(ret->client, sizeof ret->client, "%s", host == NULL ? "" : host);
+    int fd = bufferevent_getfd(evhttp_connection_get_bufferevent(conn));
+    if (fd < 0 || getsockname(fd, (struct sockaddr *)&own, &len) != 0)
+        return;
+    const struct sockaddr_in *v4 = (const void *)&own;
+    const struct sockaddr_in6 *v6 = (const void *)&own;
+    const void *from = own.ss_family == AF_INET ? (const void *)&v4->sin_addr : &v6->sin6_addr;
+    (void)inet_ntop(own.ss_family, from, ret->server, sizeof ret->server);
+}
+
 typedef enum { LOGIN_GOOD, LOGIN_BAD, LOGIN_FORBIDDEN, LOGIN_LATER, LOGIN_THROTTLED } login_t;
 
 /* RFC 6750: a token of the outside issuer. Nothing of it is kept. */
-static login_t check_bearer(gate_http_t *http, const char *token)
+static login_t check_bearer(gate_http_t *http, const origin_t *origin, const char *token)
 {
     gate_oidc_login_t login;
     gate_user_t *user = NULL;
@@ -146,17 +174,19 @@ static login_t check_bearer(gate_http_t *http, const char *token)
     vd_arena_t *arena = vd_arena_create();
     login_t result = LOGIN_LATER;
     if (load_user(http, arena, vd_slice_str(login.user), "$external", &user, &err) == VD_OK)
-        result = !user->known ? LOGIN_BAD : may_monitor(user) ? LOGIN_GOOD : LOGIN_FORBIDDEN;
+        result = !user->known || !comes_from(user, origin) ? LOGIN_BAD
+                 : may_monitor(user)                       ? LOGIN_GOOD
+                                                           : LOGIN_FORBIDDEN;
     gate_user_drop(&user);
     vd_arena_destroy(&arena);
     return result;
 }
 
-static login_t check_login(gate_http_t *http, const char *header)
+static login_t check_login(gate_http_t *http, const origin_t *origin, const char *header)
 {
     if (strncasecmp(header, "Bearer ", 7) == 0)
-        return check_bearer(http, header + 7);
-    uint8_t text[1200], digest[32], salted[32 + sizeof text];
+        return check_bearer(http, origin, header + 7);
+    uint8_t text[1200], digest[32], salted[32 + sizeof text + sizeof *origin];
     uint32_t len = 0;
     if (strncasecmp(header, "Basic ", 6) != 0 ||
         !gate_base64_decode(vd_slice_str(header + 6), text, sizeof text, &len))
@@ -166,7 +196,8 @@ static login_t check_login(gate_http_t *http, const char *header)
         return LOGIN_BAD;
     memcpy(salted, http->gate->instance, 16);
     memcpy(salted + 16, text, len);
-    (void)SHA256(salted, 16 + len, digest);
+    memcpy(salted + 16 + len, origin, sizeof *origin);
+    (void)SHA256(salted, 16 + len + sizeof *origin, digest);
     vd_wipe(salted, sizeof salted);
     if (is_current(http, digest)) {
         vd_wipe(text, sizeof text);
@@ -182,9 +213,9 @@ static login_t check_login(gate_http_t *http, const char *header)
     if (name.len == 0 || name.len > GATE_SCRAM_NAME_MAX)
         result = LOGIN_BAD;
     else if (load_user(http, arena, name, "admin", &user, &err) == VD_OK)
-        result = !password_matches(user, password) ? LOGIN_BAD
-                 : may_monitor(user)               ? LOGIN_GOOD
-                                                   : LOGIN_FORBIDDEN;
+        result = !password_matches(user, password) || !comes_from(user, origin) ? LOGIN_BAD
+                 : may_monitor(user)                                            ? LOGIN_GOOD
+                                                                                : LOGIN_FORBIDDEN;
     if (result == LOGIN_GOOD) {
         memcpy(http->last_login, digest, sizeof digest);
         http->last_epoch = epoch, http->last_ms = vd_monotonic_ms(), http->last_known = true;
@@ -375,6 +406,7 @@ typedef struct {
     struct evhttp_request *request;
     const page_t *page;
     gate_address_t address;
+    origin_t origin;
     char *header; /* Authorization */
     login_t login;
     int rc;
@@ -397,7 +429,7 @@ static void job_run(void *context)
     if (gate_limits_login_wait_ms(limits, &job->address) != 0)
         job->login = LOGIN_THROTTLED;
     else
-        job->login = check_login(http, job->header);
+        job->login = check_login(http, &job->origin, job->header);
     if (job->login == LOGIN_BAD)
         gate_limits_login_failed(limits, &job->address);
     if (job->login == LOGIN_GOOD)
@@ -444,6 +476,7 @@ static void page(gate_http_t *http, struct evhttp_request *request, const page_t
     job->request = request;
     job->page = what;
     job->address = address;
+    read_origin(request, &job->origin);
     job->header = vd_xstrdup(header);
     job->login = LOGIN_LATER;
     vd_buf_init(&job->out, 4u << 20);
