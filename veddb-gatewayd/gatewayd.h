@@ -53,6 +53,7 @@ typedef struct {
     uint8_t compressors[4];
     uint32_t compressor_count;
     bool test_faults, insecure_dev;
+    bool audit; /* logins, refusals and administration are told to storage */
     gate_oidc_settings_t oidc;
     char bootstrap_file[4001];
     char storage_path[256], versions_path[256];
@@ -113,6 +114,8 @@ struct gate_thread {
     vd_list_t watchers;   /* hellos that wait for a change */
     vd_source_t *tick, *end_of_turn;
     uint32_t ticks;
+    uint64_t audit_second, audit_suppressed; /* audit.c */
+    uint32_t audit_refusals;
     uint32_t refusals_noted; /* handshakes, in this second */
     bool room_made;          /* memory was given back in this turn */
     bool stopping;

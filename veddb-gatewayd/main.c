@@ -65,12 +65,15 @@ static int read_compressors(const char *list, gate_settings_t *settings, vd_erro
     return VD_OK;
 }
 
-/* A small part of the node's memory at most: most of that is storage's. */
+/* A small part of the node's memory at most: most of that is storage's. None where every read is
+ * audited: storage does that. */
 static uint64_t result_cache_bytes(const vd_config_t *config)
 {
     uint64_t wanted = (uint64_t)vd_config_number(config, "gateway.result_cache");
     uint64_t node = (uint64_t)vd_config_number(config, "node.memory");
     uint64_t most = (node == 0 ? vd_machine_memory_bytes() / 2 : node) / RESULT_CACHE_PART;
+    if (vd_config_bool(config, "audit.enabled") && vd_config_bool(config, "audit.reads"))
+        return 0;
     return wanted < most ? wanted : most;
 }
 
@@ -100,6 +103,7 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
     settings->storage_wait_ms = (uint64_t)vd_config_number(config, "gateway.storage_wait");
     settings->held_max_bytes = (uint64_t)vd_config_number(config, "gateway.held_max");
     settings->session_timeout_ms = (uint64_t)vd_config_number(config, "storage.session_timeout");
+    settings->audit = vd_config_bool(config, "audit.enabled");
     gate_oidc_settings_t *oidc = &settings->oidc;
     copy(oidc->issuer, sizeof oidc->issuer, vd_config_string(config, "oidc.issuer"));
     copy(oidc->audience, sizeof oidc->audience, vd_config_string(config, "oidc.audience"));

@@ -5,6 +5,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "veddb-gatewayd/access.h"
+#include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/faults.h"
 
@@ -55,6 +56,7 @@ static void request_free(gate_request_t *request)
 static void request_give(gate_request_t *request)
 {
     gate_thread_t *thread = request->thread;
+    gate_audit_drop(request);
     vd_loop_remove(&request->timer);
     vd_list_remove(&request->node);
     if (request->unpacked != NULL)
@@ -178,6 +180,8 @@ static vd_slice_t add_fault(gate_request_t *request, vd_slice_t document)
 
 void gate_request_finish_raw(gate_request_t *request, vd_slice_t document)
 {
+    if (gate_audit_hold(request, document))
+        return;
     /* A write that fails closes the connection, which must not abandon the request under our feet.
      */
     if (request->conn != NULL)
@@ -211,6 +215,7 @@ static void fail(gate_request_t *request, const vd_error_t *err)
     gate_reply_times_t times = gate_times(request->thread);
     vd_bson_t document;
     vd_bb_t bb;
+    gate_audit_command(request, err->code);
     atomic_fetch_add_explicit(&request->thread->gate->stats.asserts_user, 1, memory_order_relaxed);
     vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
     unsigned labels = gate_reply_labels(err->code, request->facts);
@@ -262,6 +267,7 @@ void gate_request_finish(gate_request_t *request, int rc, const vd_error_t *err)
     }
     gate_reply_times_t times = gate_times(request->thread);
     vd_bson_t document;
+    gate_audit_command(request, VD_OK);
     gate_reply_ok(&request->reply, &times);
     if (vd_bb_finish(&request->reply, &document, &own) != VD_OK) {
         fail(request, &own);
@@ -370,6 +376,7 @@ static void storage_answered(void *context, const gate_answer_t *answer)
     }
     if (request->cache_key != NULL && answer->reply->status == VD_OK)
         gate_cache_put(request->thread->cache, request->cache_key, answer->reply, answer->body);
+    gate_audit_command(request, (int)answer->reply->status);
     finish_bounded(request, add_facts(request, (int)answer->reply->status, answer->body));
 }
 

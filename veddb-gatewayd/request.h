@@ -19,6 +19,8 @@ typedef struct {
     vd_bson_t write_concern_error; /* document, or empty */
 } gate_fault_t;
 
+typedef struct gate_audit gate_audit_t; /* audit.h */
+
 struct gate_request {
     vd_node_t node; /* pool, or watchers of the topology */
     gate_thread_t *thread;
@@ -51,6 +53,7 @@ struct gate_request {
     int worker_rc;
     vd_error_t worker_error;
     gate_fault_t fault;
+    struct gate_audit *audit; /* audit.h; NULL: nothing noted */
     vd_buf_t taken; /* the client's bytes, when the connection went before the worker was done */
     uint64_t held;  /* of the thread's held_bytes, by `taken` and `unpacked` */
     uint8_t *unpacked;

@@ -7,6 +7,7 @@
 #include "libcommon/runtime/sandbox.h"
 #include "proto/failure.h"
 #include "proto/keys.h"
+#include "veddb-rotated/audit/audit.h"
 #include "veddb-rotated/keyring.h"
 
 #include <errno.h>
@@ -22,6 +23,7 @@ typedef struct {
     vd_daemon_t *daemon;
     rot_keyring_t *keyring;
     vd_local_t *local;
+    rot_audit_t *audit;  /* NULL: audit.enabled is false */
     uint64_t handed_out; /* KEYS_OPEN answered */
 } rotated_t;
 
@@ -77,6 +79,8 @@ static void keys_open(rotated_t *rotated, vd_local_client_t *client, const vdp_e
     int rc = vdp_decode(&vdp_keys_open, rest, &open, &none, &err);
     if (rc == VD_OK)
         rc = first_key(rotated, open.bootstrap, &err);
+    if (rc == VD_OK && rotated->audit != NULL)
+        rc = rot_audit_start(rotated->audit, rotated->keyring, &err);
     if (rc == VD_OK)
         rc = vd_secret_alloc(size, &secret, &err);
     if (rc != VD_OK) {
@@ -120,7 +124,12 @@ static int print_status(const rotated_t *rotated, vd_buf_t *out)
                            i == 0 ? "" : ",", key->version, id, rot_key_state_name(key->state),
                            (long long)key->created_ms, (long long)key->changed_ms);
     }
-    return rc == VD_OK ? vd_buf_printf(out, "]}") : rc;
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, "],\"audit\":");
+    if (rc == VD_OK)
+        rc = rotated->audit == NULL ? vd_buf_printf(out, "null")
+                                    : rot_audit_status(rotated->audit, out);
+    return rc == VD_OK ? vd_buf_printf(out, "}") : rc;
 }
 
 static void keys_status(rotated_t *rotated, vd_local_client_t *client, const vdp_envelope_t *asked)
@@ -160,6 +169,23 @@ static void keys_request(void *context, vd_local_client_t *client, vd_slice_t pa
 
 /* ---- life ---- */
 
+/* While there are privileges: later it is written as our own user. */
+static int audit_folder_make(const vd_config_t *config, const char *root, vd_error_t *err)
+{
+    char folder[PATH_MAX];
+    const struct passwd *user =
+        vd_config_bool(config, "node.users") ? getpwnam("veddb-rotated") : NULL;
+    if (!vd_config_bool(config, "audit.enabled"))
+        return VD_OK;
+    if (snprintf(folder, sizeof folder, "%s/audit", root) >= (int)sizeof folder)
+        return vd_error_set(err, VD_ERR_CONFIG, "node.folder is too long");
+    if (mkdir(folder, 0700) != 0 && errno != EEXIST)
+        return vd_error_set_errno(err, "can't make %s", folder);
+    if (user != NULL && geteuid() == 0 && chown(folder, user->pw_uid, user->pw_gid) != 0)
+        return vd_error_set_errno(err, "can't give %s to its user", folder);
+    return VD_OK;
+}
+
 static int rotated_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
 {
     const vd_config_t *config = vd_daemon_config(daemon);
@@ -176,6 +202,8 @@ static int rotated_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
         rc = vd_error_set_errno(err, "can't make node.folder %s", root);
     if (snprintf(folder, sizeof folder, "%s/keys", root) >= (int)sizeof folder)
         rc = vd_error_set(err, VD_ERR_CONFIG, "node.folder is too long");
+    if (rc == VD_OK)
+        rc = audit_folder_make(config, root, err);
     if (rc == VD_OK)
         rc = rot_kek_read(vd_config_string(config, "keys.kek_file"),
                           vd_config_string(config, "keys.kek_command"), kek, err);
@@ -200,7 +228,14 @@ static int rotated_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
     const struct passwd *storage = getpwnam("veddb-storaged");
     if (storage != NULL)
         options.allowed_uid = storage->pw_uid; /* where each process runs under its own user */
-    int rc = vd_local_listen(vd_daemon_loop(daemon), &options, &rotated->local, err);
+    int rc = VD_OK;
+    if (vd_config_bool(vd_daemon_config(daemon), "audit.enabled")) {
+        rc = rot_audit_create(daemon, &rotated->audit, err);
+        if (rc == VD_OK)
+            rc = rot_audit_start(rotated->audit, rotated->keyring, err);
+    }
+    if (rc == VD_OK)
+        rc = vd_local_listen(vd_daemon_loop(daemon), &options, &rotated->local, err);
     if (rc == VD_OK) {
         char detail[64];
         uint32_t keys = rot_keyring_count(rotated->keyring);
@@ -224,6 +259,7 @@ static void rotated_stop(vd_daemon_t *daemon, void *state)
     (void)daemon; /* its parts go with it */
     rotated_t *rotated = state;
     vd_local_close(&rotated->local);
+    rot_audit_destroy(&rotated->audit);
     rot_keyring_close(&rotated->keyring);
     vd_free(rotated);
 }
@@ -232,6 +268,21 @@ static int rotated_status(vd_daemon_t *daemon, void *state, vd_buf_t *out)
 {
     (void)daemon; /* state has all */
     return print_status(state, out);
+}
+
+static void rotated_ask(vd_daemon_t *daemon, void *state, uint64_t ticket, vd_slice_t verb,
+                        vd_slice_t argument, vd_slice_t argument2)
+{
+    rotated_t *rotated = state;
+    char both[4096]; /* lines: the supervisor cuts at the first line feed */
+    int len = snprintf(both, sizeof both, "%.*s%s%.*s", VD_SLICE_FMT(argument),
+                       argument2.len > 0 ? "\n" : "", VD_SLICE_FMT(argument2));
+    argument = vd_slice(both, len < (int)sizeof both ? (size_t)len : sizeof both - 1);
+    if (rotated->audit == NULL)
+        vd_daemon_answer(daemon, ticket, VD_ERR_ILLEGAL_OPERATION,
+                         "there is no audit log: audit.enabled is false", VD_SLICE_NULL);
+    else
+        rot_audit_ask(rotated->audit, ticket, verb, argument);
 }
 
 const vd_program_t rot_program = {
@@ -244,4 +295,5 @@ const vd_program_t rot_program = {
     .drain = rotated_drain,
     .stop = rotated_stop,
     .status = rotated_status,
+    .ask = rotated_ask,
 };

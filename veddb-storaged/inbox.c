@@ -317,7 +317,8 @@ static void park(stor_inbox_t *inbox, stor_request_t *request)
     }
     reply_encode(request);
     atomic_fetch_add_explicit(&inbox->parked, 1, memory_order_relaxed);
-    if (stor_engine_flush_wait(inbox->storage->engine, request->depends_on, &request->flush)) {
+    uint64_t depends_on = request->flush_all ? UINT64_MAX : request->depends_on;
+    if (stor_engine_flush_wait(inbox->storage->engine, depends_on, &request->flush)) {
         if (VD_UNLIKELY(request->wait.kind != STOR_WAIT_NOTHING))
             concern(inbox, request);
         else

@@ -1,8 +1,9 @@
 /* veddb-storaged/journal.c — entries, segments, readers.
  *
  * STOR_JOURNAL_FORMAT 1, little-endian:
- *   head:   u8 format, u8 flags (1 session, 2 user), u16 zero, u32 count of changes, i64 wall clock
- *           ms, [session: 16 B lsid, 32 B digest of its user, i64 txnNumber], [u8 length, user]
+ *   head:   u8 format, u8 flags (1 session, 2 user, 4 client), u16 zero, u32 count of changes, i64
+ * wall clock ms, [session: 16 B lsid, 32 B digest of its user, i64 txnNumber], [u8 length, user],
+ *           [u8 length, client]
  *   change: u8 kind, u8 type of _id, u16 length of _id if <= 0xfffe (else 0xffff and u32 behind),
  *           i32 statement, u64 collection, u64 previous version, i64 bytes delta, u64 hash delta,
  *           u32 length of body, _id, body
@@ -20,6 +21,7 @@
 #define FORMAT            1
 #define FLAG_SESSION      1
 #define FLAG_USER         2
+#define FLAG_CLIENT       4
 #define HEAD_BYTES        16
 #define CHANGE_BYTES      44
 #define KEY_BYTES         STOR_JOURNAL_KEY_BYTES
@@ -39,13 +41,16 @@ int stor_journal_begin(vd_buf_t *buf, const stor_request_t *request, int64_t wal
     bool session = request != NULL && request->txn_number >= 0 && command->lsid.len == 16;
     bool user = command->user.len > 0;
     size_t user_len = command->user.len > 255 ? 255 : command->user.len;
+    size_t client_len = command->client.len > 255 ? 255 : command->client.len;
     uint8_t *at;
-    size_t len = HEAD_BYTES + (session ? 56 : 0) + (user ? 1 + user_len : 0);
+    size_t len = HEAD_BYTES + (session ? 56 : 0) + (user ? 1 + user_len : 0) +
+                 (client_len > 0 ? 1 + client_len : 0);
     if (vd_buf_reserve(buf, len, &at) != VD_OK)
         return vd_error_set(err, VD_ERR_FULL, "a journal entry is too large");
     memset(at, 0, len);
     at[0] = FORMAT;
-    at[1] = (session ? FLAG_SESSION : 0) | (user ? FLAG_USER : 0);
+    at[1] = (uint8_t)((session ? FLAG_SESSION : 0) | (user ? FLAG_USER : 0) |
+                      (client_len > 0 ? FLAG_CLIENT : 0));
     vd_put_u64(at + 8, (uint64_t)wall_ms);
     uint8_t *p = at + HEAD_BYTES;
     if (session) {
@@ -58,6 +63,11 @@ int stor_journal_begin(vd_buf_t *buf, const stor_request_t *request, int64_t wal
     if (user) {
         *p = (uint8_t)user_len;
         memcpy(p + 1, command->user.data, user_len);
+        p += 1 + user_len;
+    }
+    if (client_len > 0) {
+        *p = (uint8_t)client_len;
+        memcpy(p + 1, command->client.data, client_len);
     }
     vd_buf_commit(buf, len);
     return VD_OK;
@@ -148,7 +158,7 @@ int stor_journal_decode(vd_slice_t key, vd_slice_t value, stor_journal_entry_t *
                         vd_error_t *err)
 {
     if (key.len != KEY_BYTES || value.len < HEAD_BYTES || value.data[0] != FORMAT ||
-        (value.data[1] & ~(FLAG_SESSION | FLAG_USER)) != 0 || value.data[2] != 0 ||
+        (value.data[1] & ~(FLAG_SESSION | FLAG_USER | FLAG_CLIENT)) != 0 || value.data[2] != 0 ||
         value.data[3] != 0)
         return bad_entry(err);
     uint8_t flags = value.data[1];
@@ -173,6 +183,12 @@ int stor_journal_decode(vd_slice_t key, vd_slice_t value, stor_journal_entry_t *
         if (end - p < 1 || end - p < 1 + *p)
             return bad_entry(err);
         entry.user = vd_slice(p + 1, *p);
+        p += 1 + *p;
+    }
+    if ((flags & FLAG_CLIENT) != 0) {
+        if (end - p < 1 || end - p < 1 + *p)
+            return bad_entry(err);
+        entry.client = vd_slice(p + 1, *p);
         p += 1 + *p;
     }
     entry.changes = vd_slice(p, (size_t)(end - p));
@@ -318,7 +334,8 @@ typedef struct segment {
 
 struct stor_journal {
     stor_storage_t *storage;
-    pthread_rwlock_t lock; /* the list; appenders look only at `current` */
+    atomic_uint_fast64_t appended; /* bytes: stats */
+    pthread_rwlock_t lock;         /* the list; appenders look only at `current` */
     segment_t *segments[SEGMENTS_MAX];
     uint32_t count;
     _Atomic(segment_t *) current;
@@ -454,6 +471,8 @@ int stor_journal_append_raw(stor_journal_t *journal, stor_session_t *session, vd
     if (rc == VD_OK) {
         atomic_fetch_add_explicit(&segment->bytes, value.len + KEY_BYTES + 8, memory_order_relaxed);
         atomic_fetch_add_explicit(&segment->entries, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&journal->appended, value.len + KEY_BYTES + 8,
+                                  memory_order_relaxed);
     }
     return rc;
 }
@@ -536,6 +555,17 @@ static uint64_t total_bytes(const stor_journal_t *journal)
     return bytes;
 }
 
+uint64_t stor_journal_bytes_above(stor_journal_t *journal, uint64_t timestamp)
+{
+    uint64_t bytes = 0;
+    pthread_rwlock_rdlock(&journal->lock);
+    for (uint32_t i = 0; i < journal->count; i++) /* the first two may reach into the third */
+        if (i + 2 >= journal->count || journal->segments[i + 2]->first > timestamp)
+            bytes += atomic_load_explicit(&journal->segments[i]->bytes, memory_order_relaxed);
+    pthread_rwlock_unlock(&journal->lock);
+    return bytes;
+}
+
 /* Seconds never run ahead of the clock by more than a full counter allows. */
 static uint64_t above_all_drawn(const stor_journal_t *journal)
 {
@@ -612,6 +642,7 @@ void stor_journal_stats(stor_journal_t *journal, stor_journal_stats_t *ret_stats
     for (uint32_t i = 0; i < journal->count; i++)
         ret_stats->entries +=
             atomic_load_explicit(&journal->segments[i]->entries, memory_order_relaxed);
+    ret_stats->appended = atomic_load_explicit(&journal->appended, memory_order_relaxed);
     ret_stats->oldest = journal->dropped_below;
     ret_stats->newest_segment = journal->segments[journal->count - 1]->number;
     pthread_rwlock_unlock(&journal->lock);

@@ -79,6 +79,7 @@ typedef struct {
     uint32_t part;
     int64_t wall_ms;
     vd_slice_t user;            /* "name@db" or empty */
+    vd_slice_t client;          /* "address:port" or empty */
     vd_slice_t lsid, lsid_user; /* empty without a session */
     int64_t txn_number;         /* -1 */
     uint32_t change_count;
@@ -121,6 +122,8 @@ VD_MUST_CHECK int stor_journal_note(stor_storage_t *storage, stor_session_t *ses
  * open transaction, or in one of its own. */
 VD_MUST_CHECK int stor_journal_before(stor_journal_t *journal, stor_session_t *session,
                                       uint64_t upto, uint64_t *ret_timestamp, vd_error_t *err);
+/* Bytes of the segments that may hold entries above; more than there are, by up to one segment. */
+uint64_t stor_journal_bytes_above(stor_journal_t *journal, uint64_t timestamp);
 /* Cuts a new segment and drops old ones when due; never one that holds entries above keep_above
  * (what a reader of kind `must` still needs). */
 VD_MUST_CHECK int stor_journal_maintain(stor_journal_t *journal, stor_session_t *session,
@@ -162,5 +165,6 @@ void stor_journal_reader_raw(const stor_journal_reader_t *reader, vd_slice_t *re
 
 typedef struct {
     uint64_t segments, bytes, entries, oldest, newest_segment;
+    uint64_t appended; /* bytes, since the start */
 } stor_journal_stats_t;
 void stor_journal_stats(stor_journal_t *journal, stor_journal_stats_t *ret_stats);

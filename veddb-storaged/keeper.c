@@ -9,6 +9,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/daemon.h"
+#include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/cursors.h"
@@ -143,6 +144,11 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
         stor_snapshots_expire(storage->replication->snapshots);
         uint64_t copied = stor_snapshots_keep_above(storage->replication->snapshots);
         keep_above = copied < keep_above ? copied : keep_above;
+    }
+    if (storage->audit != NULL) {
+        stor_audit_look(storage->audit);
+        uint64_t sealed = stor_audit_keep_above(storage->audit);
+        keep_above = sealed < keep_above ? sealed : keep_above;
     }
     int rc = stor_journal_maintain(storage->journal, session, keep_above, &err);
     note(keeper, WORK_JOURNAL, rc, &err);

@@ -9,6 +9,7 @@
 #include "proto/failure.h"
 #include "proto/keys.h"
 #include "proto/versions.h"
+#include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/keeper.h"
 #include "veddb-storaged/replication/replication.h"
@@ -166,6 +167,11 @@ static stor_settings_t settings_read(state_t *state)
         .lease_ms = (uint64_t)vd_config_number(config, "replication.lease"),
         .address = state->address,
         .data_folder = state->folder,
+        .audit = vd_config_bool(config, "audit.enabled"),
+        .audit_filter = vd_config_string(config, "audit.filter"),
+        .audit_reads = vd_config_bool(config, "audit.reads"),
+        .audit_shed = strcmp(vd_config_string(config, "audit.on_full"), "shed") == 0,
+        .audit_backlog_max_bytes = (uint64_t)vd_config_number(config, "audit.backlog_max"),
         .replicated = vd_config_number(config, "replication.port") != 0,
     };
 }
@@ -233,6 +239,13 @@ static int start(vd_daemon_t *daemon, void *context, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_keeper_start(state->storage, daemon, err);
     if (rc == VD_OK) {
+        if (settings.audit) {
+            (void)vd_daemon_socket_path(daemon, "storage-rotated", "audit", path, sizeof path);
+            rc = stor_audit_link_start(state->storage, daemon, path, &state->storage->audit_link,
+                                       err);
+        }
+    }
+    if (rc == VD_OK) {
         atomic_store(&state->storage->ready, true);
         (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", path, sizeof path);
         rc = stor_inbox_start(state->storage, daemon, path, err);
@@ -275,6 +288,7 @@ static void stop(vd_daemon_t *daemon, void *context)
         stor_replication_stop(state->storage); /* first: requests may wait for replicad */
         stor_inbox_stop(&state->storage->inbox);
         stor_keeper_stop(&state->storage->keeper);
+        stor_audit_link_stop(&state->storage->audit_link);
     }
     if (stor_storage_close(&state->storage, &err) != VD_OK) {
         char text[VD_ERROR_MESSAGE_SIZE + 64];
@@ -313,6 +327,27 @@ static int status(vd_daemon_t *daemon, void *context, vd_buf_t *out)
         (unsigned long long)stats.reserve_bytes, stats.reserve_reached ? "true" : "false");
 }
 
+static void ask(vd_daemon_t *daemon, void *context, uint64_t ticket, vd_slice_t verb,
+                vd_slice_t argument, vd_slice_t argument2)
+{
+    state_t *state = context;
+    vd_error_t err = VD_ERROR_INIT;
+    vd_buf_t json;
+    (void)argument, (void)argument2; /* no question has one */
+    vd_buf_init(&json, VD_STATUS_MAX_BYTES);
+    int rc = VD_OK;
+    if (!vd_slice_is(verb, "explain"))
+        rc = vd_error_set(&err, VD_ERR_COMMAND_NOT_FOUND, "storage knows no such question");
+    else if (state->storage == NULL || state->storage->audit == NULL)
+        rc = vd_error_set(&err, VD_ERR_ILLEGAL_OPERATION,
+                          "there is no audit log: audit.enabled is false");
+    else
+        rc = stor_audit_explain(state->storage->audit, &json, &err);
+    vd_daemon_answer(daemon, ticket, rc, err.message,
+                     rc == VD_OK ? vd_buf_slice(&json) : VD_SLICE_NULL);
+    vd_buf_done(&json);
+}
+
 int main(int argc, char **argv)
 {
     static const vd_program_t program = {
@@ -325,6 +360,7 @@ int main(int argc, char **argv)
         .drain = drain,
         .stop = stop,
         .status = status,
+        .ask = ask,
     };
     stor_engine_warm_up();
     return vd_daemon_main(&program, argc, argv);

@@ -7,6 +7,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/runtime/daemon.h"
 #include "veddb-storaged/args.h"
+#include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/metrics.h"
@@ -426,6 +427,10 @@ static int admission_check(stor_request_t *request, vd_error_t *err)
          request->write_concern.w > 1))
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Command does not support writeConcern: %s", request->entry->name);
+    if ((flags & (STOR_COMMAND_WRITES | STOR_COMMAND_MAY_WRITE)) != 0)
+        rc = stor_audit_allowed(storage->audit, err);
+    if (rc != VD_OK)
+        return rc;
     /* One with a number may have been done already: that is looked up first (write_common.c). */
     if ((flags & STOR_COMMAND_WRITES) != 0 && request->txn_number < 0 &&
         (flags & STOR_COMMAND_ENDS_TRANSACTION) == 0)
@@ -707,6 +712,11 @@ static int begin(stor_request_t *request, vd_error_t *err)
     return rc == VD_OK ? stor_pin_enter(request, err) : rc;
 }
 
+static bool storage_audits_reads(const stor_request_t *request)
+{
+    return request->storage->audit != NULL && request->storage->settings.audit_reads;
+}
+
 void stor_request_run(stor_request_t *request, stor_session_t *session)
 {
     vd_error_t err = VD_ERROR_INIT;
@@ -742,6 +752,8 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
         stor_request_depends(request, stor_txn_snapshot_newest(session));
         stor_txn_rollback(session);
     }
+    if (VD_UNLIKELY(storage_audits_reads(request)) && stor_audit_read(request, rc, &err) != VD_OK)
+        rc = err.code;
     stor_replication_request_leave(request);
     stor_sessions_write_end(request);
     note_reads(request);

@@ -125,6 +125,7 @@ struct stor_request {
     int status; /* VD_OK or the top-level error's code */
     uint32_t reply_flags;
     uint64_t depends_on;     /* the reply waits until this is durable */
+    bool flush_all;          /* and until all that was committed before is (events of the audit) */
     uint64_t operation_time; /* of a write; 0: depends_on or the visible point */
     int64_t cursor_id;       /* open after this reply */
     vd_slice_t cursor_ns, resume;

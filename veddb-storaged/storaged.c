@@ -7,6 +7,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
+#include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/catalog/renew.h"
 #include "veddb-storaged/cursors.h"
@@ -23,7 +24,7 @@
 #include "veddb-storaged/transactions.h"
 
 #define FIRST_TERM     1
-#define OTHER_SESSIONS 32 /* keeper, scrub, opening, catalog changes, validate */
+#define OTHER_SESSIONS 34 /* audit, keeper, scrub, opening, catalog changes, validate */
 
 void stor_storage_set_id(stor_storage_t *storage, uint8_t ret_id[12])
 {
@@ -93,6 +94,14 @@ static int parts_open(stor_storage_t *storage, vd_error_t *err)
     if (rc == VD_OK)
         rc = stor_replication_open(storage, !storage->settings.replicated, &storage->replication,
                                    err);
+    if (rc == VD_OK && storage->settings.audit) {
+        const stor_settings_t *settings = &storage->settings;
+        stor_audit_options_t options = {.filter = settings->audit_filter,
+                                        .reads = settings->audit_reads,
+                                        .shed = settings->audit_shed,
+                                        .backlog_max_bytes = settings->audit_backlog_max_bytes};
+        rc = stor_audit_open(storage, &options, &storage->audit, err);
+    }
     if (rc == VD_OK) {
         storage->defaults = stor_defaults_create();
         rc = stor_defaults_load(storage, session, err);
@@ -181,6 +190,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     (void)stor_transactions_kill(storage, VD_ERR_INTERRUPTED_AT_SHUTDOWN, NULL, NULL);
     stor_defaults_destroy(&storage->defaults);
     stor_builds_stop(storage->builds);
+    stor_audit_close(&storage->audit);
     stor_replication_close(&storage->replication);
     stor_cursors_close(&storage->cursors);
     stor_planner_destroy(&storage->planner);

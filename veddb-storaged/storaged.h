@@ -56,7 +56,11 @@ typedef struct {
     const char *data_folder;
     const char *node_name; /* node.name: what the set's configuration calls us; NULL = "" */
     uint64_t
-        lease_ms;    /* replication.lease: a primary without its replicad for so long steps down */
+        lease_ms; /* replication.lease: a primary without its replicad for so long steps down */
+    bool audit;   /* the options below count */
+    const char *audit_filter;
+    bool audit_reads, audit_shed;
+    uint64_t audit_backlog_max_bytes;
     bool replicated; /* a replicad says what we are; else we are primary, alone */
 } stor_settings_t;
 
@@ -69,14 +73,16 @@ typedef struct stor_storage {
     stor_journal_t *journal;
     stor_sessions_t *sessions;
     stor_cursors_t *cursors;
-    struct stor_planner *planner;    /* exec/planner.h; NULL in some unit tests: no statistics */
-    struct stor_spill *spill;        /* exec/spill.h; NULL in unit tests: queries never spill */
-    stor_keeper_t *keeper;           /* NULL in unit tests */
-    stor_inbox_t *inbox;             /* NULL in unit tests */
-    stor_replication_t *replication; /* replication/replication.h */
-    struct stor_defaults *defaults;  /* defaults.h; NULL in unit tests */
-    struct stor_waits *waits;        /* streams/waits.h; the inbox's; NULL in unit tests */
-    stor_versions_t *versions;       /* engine/versions.h; NULL: nothing that is read is kept */
+    struct stor_planner *planner;       /* exec/planner.h; NULL in some unit tests: no statistics */
+    struct stor_spill *spill;           /* exec/spill.h; NULL in unit tests: queries never spill */
+    stor_keeper_t *keeper;              /* NULL in unit tests */
+    stor_inbox_t *inbox;                /* NULL in unit tests */
+    stor_replication_t *replication;    /* replication/replication.h */
+    struct stor_audit *audit;           /* audit/audit.h; NULL: nothing is audited */
+    struct stor_audit_link *audit_link; /* NULL in unit tests */
+    struct stor_defaults *defaults;     /* defaults.h; NULL in unit tests */
+    struct stor_waits *waits;           /* streams/waits.h; the inbox's; NULL in unit tests */
+    stor_versions_t *versions;          /* engine/versions.h; NULL: nothing that is read is kept */
     stor_op_counters_t counters;
     stor_ttl_counters_t ttl;
     stor_scrub_counters_t scrub;

@@ -1,5 +1,6 @@
 /* veddb-storaged/ttl.c — see ttl.h. */
 #include "veddb-storaged/ttl.h"
+#include "veddb-storaged/audit/audit.h"
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/limits.h"
@@ -189,7 +190,7 @@ int stor_ttl_pass(stor_storage_t *storage, stor_session_t *session, const atomic
     uint64_t id = 0;
     int rc = VD_OK;
     *ret_more = false;
-    if (is_over(&ttl))
+    if (is_over(&ttl) || stor_audit_allowed(storage->audit, NULL) != VD_OK)
         return VD_OK;
     ttl.arena = vd_arena_create();
     ttl.request = vd_xalloc(sizeof *ttl.request);

@@ -9,6 +9,7 @@
 #include "veddb-supervisor/control.h"
 #include "veddb-supervisor/status.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,7 +18,10 @@
 #define STATUS_JSON_MAX    (180 * 1024) /* as proto/operator.md bounds a reply */
 #define STATUS_FRAME_MAX   3072         /* of it, around each worker's part */
 #define ASKS_MAX           16           /* operators' questions under way at workers */
-#define ASK_WAIT_MS        30000        /* a hand-over waits for the follower */
+#define SUP_NOTES_MAX      64
+#define SUP_NOTE_BYTES     512
+#define NOTES_PERIOD_MS    500
+#define ASK_WAIT_MS        30000 /* a hand-over waits for the follower */
 
 _Static_assert(SUP_KIND_COUNT *(VD_STATUS_MAX_BYTES + STATUS_FRAME_MAX) + STATUS_FRAME_MAX <=
                    STATUS_JSON_MAX,
@@ -46,6 +50,11 @@ struct sup_ops {
     } waiting[STATUS_CLIENTS_MAX];
     uint64_t ask_id; /* of the newest question; begins at a number that no earlier start has used */
     ask_t asks[ASKS_MAX];
+    /* For the audit log: kept until rotated has them. */
+    char notes[SUP_NOTES_MAX][SUP_NOTE_BYTES];
+    size_t note_count;
+    uint64_t note_ask; /* the question that carries the first; 0 = none */
+    vd_source_t *note_timer;
 };
 
 typedef struct {
@@ -185,9 +194,65 @@ static void ask_timeout(void *context)
     ask_end(ask, VD_ERR_EXCEEDED_TIME_LIMIT, message, VD_SLICE_NULL);
 }
 
+/* ---- notes for the audit log ---- */
+
+static void notes_send(void *context)
+{
+    sup_ops_t *ops = context;
+    sup_worker_t *rotated = &ops->system->workers[SUP_KIND_ROTATED];
+    if (ops->note_ask != 0 || ops->note_count == 0)
+        return;
+    if (sup_control_ask(rotated, ops->ask_id + 1, ASK_WAIT_MS, VD_SLICE_LIT("note"),
+                        vd_slice_str(ops->notes[0]), VD_SLICE_NULL))
+        ops->note_ask = ++ops->ask_id;
+}
+
+void sup_ops_note(sup_system_t *system, const char *atype, const char *format, ...)
+{
+    sup_ops_t *ops = system->ops;
+    vd_error_t err = VD_ERROR_INIT;
+    va_list args;
+    if (ops == NULL || !vd_config_bool(system->config, "audit.enabled"))
+        return;
+    if (ops->note_count == SUP_NOTES_MAX) {
+        vd_log(VD_LOG_WARN, "a note for the audit log is lost: rotated takes none", "atype=%s",
+               atype);
+        return;
+    }
+    char *note = ops->notes[ops->note_count++];
+    int len = snprintf(note, SUP_NOTE_BYTES, "%s\t", atype);
+    va_start(args, format);
+    (void)vsnprintf(note + len, (size_t)(SUP_NOTE_BYTES - len), format, args);
+    va_end(args);
+    for (char *c = note + len; *c != '\0'; c++)
+        if (*c == '\n')
+            *c = ' ';
+    if (ops->note_timer == NULL && vd_loop_add_timer(system->loop, 1, NOTES_PERIOD_MS, notes_send,
+                                                     ops, &ops->note_timer, &err) != VD_OK)
+        notes_send(ops);
+}
+
+/* Told, or rotated keeps no audit log. */
+static void note_answered(sup_ops_t *ops, int code)
+{
+    ops->note_ask = 0;
+    if (code == VD_OK || code == VD_ERR_ILLEGAL_OPERATION) {
+        ops->note_count--;
+        memmove(ops->notes[0], ops->notes[1], ops->note_count * sizeof ops->notes[0]);
+    }
+    if (ops->note_count == 0)
+        vd_loop_remove(&ops->note_timer);
+    else if (code == VD_OK)
+        notes_send(ops);
+}
+
 bool sup_ops_answered(sup_worker_t *worker, uint64_t request_id, int code, const char *message,
                       vd_slice_t json)
 {
+    if (request_id != 0 && request_id == worker->system->ops->note_ask) {
+        note_answered(worker->system->ops, code);
+        return true;
+    }
     for (size_t i = 0; request_id != 0 && i < ASKS_MAX; i++) {
         ask_t *ask = &worker->system->ops->asks[i];
         if (ask->id != request_id || ask->worker != worker)
@@ -204,6 +269,8 @@ void sup_ops_worker_gone(sup_worker_t *worker)
     (void)snprintf(message, sizeof message,
                    "%s ended before it answered: whether it was done is not known",
                    worker->kind->name);
+    if (worker == &worker->system->workers[SUP_KIND_ROTATED])
+        worker->system->ops->note_ask = 0; /* told again */
     for (size_t i = 0; i < ASKS_MAX; i++) {
         ask_t *ask = &worker->system->ops->asks[i];
         if (ask->id != 0 && ask->worker == worker)
@@ -251,6 +318,25 @@ static void ask_worker(const request_t *request, sup_worker_t *worker, vd_slice_
     if (vd_loop_add_timer(ops->system->loop, ASK_WAIT_MS, 0, ask_timeout, ask, &ask->timer, &err) !=
         VD_OK)
         ask_end(ask, err.code, err.message, VD_SLICE_NULL); /* its answer will find nobody */
+}
+
+/* The operator's argument says what: the filter is storage's to explain, the log is rotated's. */
+static void verb_audit(const request_t *request)
+{
+    static const char *const questions[] = {"status", "verify", "tail", "search", "prove"};
+    sup_worker_t *workers = request->ops->system->workers;
+    if (vd_slice_is(request->fields.argument, "explain")) {
+        ask_worker(request, &workers[SUP_KIND_STORAGED], request->fields.argument);
+        return;
+    }
+    for (size_t i = 0; i < VD_COUNT_OF(questions); i++) {
+        if (vd_slice_is(request->fields.argument, questions[i])) {
+            ask_worker(request, &workers[SUP_KIND_ROTATED], request->fields.argument);
+            return;
+        }
+    }
+    reply(request->client, request->request_id, VD_ERR_COMMAND_NOT_FOUND,
+          "the audit log is asked for status, verify, tail, search, prove, explain", VD_SLICE_NULL);
 }
 
 static void verb_replication(const request_t *request)
@@ -355,10 +441,27 @@ static const struct {
     const char *verb;
     void (*run)(const request_t *request);
 } verbs[] = {
-    {"status", verb_status}, {"stop", verb_stop},           {"restart", verb_restart},
-    {"drain", verb_drain},   {"log-level", verb_log_level}, {"replication", verb_replication},
+    {"status", verb_status},
+    {"stop", verb_stop},
+    {"restart", verb_restart},
+    {"audit", verb_audit},
+    {"drain", verb_drain},
+    {"log-level", verb_log_level},
+    {"replication", verb_replication},
     {"reload", verb_reload},
 };
+
+/* Some of the argument, printable. */
+static const char *argument_text(const request_t *request, char text[128])
+{
+    size_t len = request->fields.argument.len < 127 ? request->fields.argument.len : 127;
+    for (size_t i = 0; i < len; i++) {
+        uint8_t c = request->fields.argument.data[i];
+        text[i] = c >= ' ' && c < 127 ? (char)c : '?';
+    }
+    text[len] = '\0';
+    return text;
+}
 
 static void ops_request(void *context, vd_local_client_t *client, vd_slice_t packet)
 {
@@ -366,6 +469,7 @@ static void ops_request(void *context, vd_local_client_t *client, vd_slice_t pac
     vdp_envelope_t envelope = {0};
     vd_slice_t rest, body;
     request_t request = {.ops = context, .client = client};
+    char argument[128];
     int rc = vdp_decode_envelope(packet, &envelope, &rest, &err);
     if (rc == VD_OK && envelope.id != VDP_OPERATOR_REQUEST)
         rc = vd_error_set(&err, VD_ERR_PROTOCOL, "message %u is not for the control socket",
@@ -375,6 +479,10 @@ static void ops_request(void *context, vd_local_client_t *client, vd_slice_t pac
     request.request_id = envelope.request_id;
     for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(verbs); i++) {
         if (vd_slice_is(request.fields.verb, verbs[i].verb)) {
+            if (verbs[i].run != verb_status && verbs[i].run != verb_audit)
+                sup_ops_note(request.ops->system, "operator", "%s %.200s uid %u", verbs[i].verb,
+                             argument_text(&request, argument),
+                             (unsigned)vd_local_client_uid(client));
             verbs[i].run(&request);
             return;
         }
@@ -417,6 +525,7 @@ void sup_ops_close(sup_ops_t **ops_p)
     if (ops == NULL)
         return;
     vd_loop_remove(&ops->gather_timer);
+    vd_loop_remove(&ops->note_timer);
     for (size_t i = 0; i < ops->waiting_count; i++)
         vd_local_drop(ops->waiting[i].client);
     for (size_t i = 0; i < ASKS_MAX; i++) {

@@ -15,5 +15,8 @@ void sup_ops_status_failed(sup_worker_t *worker, const char *why);
  * number: it is no question of an operator, or its time was over. */
 bool sup_ops_answered(sup_worker_t *worker, uint64_t request_id, int code, const char *message,
                       vd_slice_t json);
+/* Something for the audit log: kept, at most 64 of them, until rotated has sealed it. Does nothing
+ * where there is no audit. */
+void sup_ops_note(sup_system_t *system, const char *atype, const char *format, ...) VD_PRINTF(3, 4);
 /* It is not connected any more: what it was asked will not be answered. */
 void sup_ops_worker_gone(sup_worker_t *worker);

@@ -101,6 +101,8 @@ static void worker_act(sup_worker_t *worker, sup_action_t action)
         worker_kill(worker);
         break;
     case SUP_ACTION_NOTE_READY:
+        sup_ops_note(worker->system, "workerStarted", "%s pid %d", worker->kind->name,
+                     (int)worker->pid);
         worker->ready_since_ms = vd_monotonic_ms();
         vd_log(VD_LOG_INFO, "worker ready", "worker=%s took_ms=%llu", worker->kind->name,
                (unsigned long long)(worker->ready_since_ms - worker->state_since_ms));
@@ -150,6 +152,7 @@ void sup_worker_died(sup_worker_t *worker, const char *how, bool structural)
     vd_buf_clear(&worker->status);
     if (worker->system->ops != NULL)
         sup_ops_worker_gone(worker);
+    sup_ops_note(worker->system, "workerEnded", "%s %s", worker->kind->name, how);
     char quoted[300];
     if (!wanted_back) {
         vd_log(VD_LOG_INFO, "worker ended", "worker=%s how=%s", worker->kind->name,

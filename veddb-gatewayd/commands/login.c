@@ -2,6 +2,7 @@
 #include "veddb-gatewayd/commands/login.h"
 
 #include "libcommon/base/log.h"
+#include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/certificates.h"
 #include "veddb-gatewayd/commands/handlers.h"
 
@@ -15,6 +16,8 @@ void gate_login_take(gate_conn_t *conn, gate_user_t *user, uint64_t left_s)
     conn->login_until_ms = left_s == 0 ? 0 : vd_loop_now_ms(conn->thread->loop) + left_s * 1000;
     conn->login_ended = conn->oidc_begun = false;
     atomic_fetch_add_explicit(&conn->thread->gate->stats.logins, 1, memory_order_relaxed);
+    if (conn->request != NULL)
+        gate_audit_login(conn->request, user->name, user->db, VD_OK);
     VD_DEBUG("logged in", "conn=%llu client=%s user=%s", (unsigned long long)conn->id, conn->client,
              vd_log_quote(vd_slice_str(user->name_at_db), name, sizeof name));
 }
@@ -26,6 +29,8 @@ int gate_login_refuse(gate_conn_t *conn, vd_slice_t name, const char *db, vd_err
         (void)vd_log_quote(name, user, sizeof user);
     atomic_fetch_add_explicit(&conn->thread->gate->stats.logins_failed, 1, memory_order_relaxed);
     gate_limits_login_failed(conn->thread->gate->limits, &conn->address);
+    if (conn->request != NULL)
+        gate_audit_login(conn->request, name, vd_slice_str(db), VD_ERR_AUTHENTICATION_FAILED);
     vd_log(VD_LOG_WARN, "login refused", "conn=%llu client=%s user=%s db=%s",
            (unsigned long long)conn->id, conn->client, user, db);
     vd_error_clear(err);
@@ -161,6 +166,7 @@ int gate_command_rotate_certificates(gate_request_t *request, vd_bb_t *reply, vd
 int gate_command_logout(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {
     (void)reply, (void)err; /* ok says it all */
+    gate_audit_logout(request);
     gate_conn_logout(request->conn);
     return VD_OK;
 }

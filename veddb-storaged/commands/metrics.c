@@ -4,8 +4,10 @@
  * The command is the gateway's own: users have no row for it in the gateway's table. */
 #include "veddb-storaged/commands/metrics.h"
 
+#include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/metrics.h"
+#include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/inbox.h"
@@ -109,6 +111,33 @@ static int engine_print(const stor_storage_t *storage, vd_buf_t *out)
         {"veddb_storage_blocks_opened_total", false, "blocks decrypted", keys.opened_blocks},
         {"veddb_storage_blocks_failed_total", false, "blocks that could not be decrypted",
          keys.failed},
+    };
+    return rows_print(out, rows, VD_COUNT_OF(rows));
+}
+
+static int audit_print(const stor_storage_t *storage, vd_buf_t *out)
+{
+    stor_audit_stats_t a = {0};
+    if (storage->audit == NULL)
+        return VD_OK;
+    stor_audit_stats(storage->audit, &a);
+    int64_t ago_ms = a.sealed_wall_ms == 0 ? 0 : vd_wall_ms() - a.sealed_wall_ms;
+    bool waits = a.backlog_bytes > 0 || a.pending_events > 0;
+    const row_t rows[] = {
+        {"veddb_audit_events_total", false, "events written", a.events},
+        {"veddb_audit_records_total", false, "records handed over to be sealed", a.records},
+        {"veddb_audit_filtered_total", false, "left out by audit.filter", a.filtered},
+        {"veddb_audit_head", true, "number of the last signed head", a.head},
+        {"veddb_audit_pending_events", true, "events that wait to be sealed", a.pending_events},
+        {"veddb_audit_backlog_bytes", true, "journal that waits to be sealed", a.backlog_bytes},
+        {"veddb_audit_lag_seconds", true, "since the last head, while something waits",
+         waits && ago_ms > 0 ? (uint64_t)ago_ms / 1000 : 0},
+        {"veddb_audit_refused_total", false, "refused because it could not be audited", a.refused},
+        {"veddb_audit_shed_total", false, "events that went unaudited (audit.on_full: shed)",
+         a.shed},
+        {"veddb_audit_gaps_total", false, "gaps in what was audited", a.gaps},
+        {"veddb_audit_refusing", true, "1: what is audited is refused", a.refusing},
+        {"veddb_audit_attached", true, "1: rotated takes what is to be sealed", a.attached},
     };
     return rows_print(out, rows, VD_COUNT_OF(rows));
 }
@@ -277,6 +306,8 @@ int stor_run_metrics(stor_request_t *request, vd_error_t *err)
     int rc = engine_print(request->storage, &out);
     if (rc == VD_OK)
         rc = work_print(request->storage, &out);
+    if (rc == VD_OK)
+        rc = audit_print(request->storage, &out);
     if (rc == VD_OK)
         rc = replication_print(request->storage, &out);
     if (rc == VD_OK)

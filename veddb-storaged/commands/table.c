@@ -60,6 +60,8 @@ const stor_command_t stor_commands[] = {
      stor_command_append_oplog_note, NULL},
     {"setDefaultRWConcern", STOR_COMMAND_WRITES | STOR_COMMAND_ADMIN_ONLY,
      stor_command_set_default_rw_concern, NULL},
+    {"_vdAudit", STOR_COMMAND_DIAGNOSTIC | STOR_COMMAND_ADMIN_ONLY, stor_command_audit_events,
+     NULL},
     {"getDefaultRWConcern", STOR_COMMAND_DIAGNOSTIC | STOR_COMMAND_ADMIN_ONLY,
      stor_command_get_default_rw_concern, NULL},
 

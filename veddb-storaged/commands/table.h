@@ -73,6 +73,7 @@ STOR_HANDLER(repl_set_refused);
 STOR_HANDLER(append_oplog_note);
 STOR_HANDLER(set_default_rw_concern); /* defaults.c */
 STOR_HANDLER(get_default_rw_concern);
+STOR_HANDLER(audit_events); /* audit.c */
 /* reads (their rows stand in reads.def, one line per command: STOR_READ_ROW(name, flags, handler,
  * point)) */
 #define STOR_READ_ROW(name, flags, handler, point)                                                 \

@@ -154,8 +154,8 @@ static int stretch_begin(stor_local_scan_t *scan, stor_request_t *request, vd_er
 /* Takes a copy of the entry, and cuts it. */
 static int entry_take(stor_local_scan_t *scan, const stor_journal_entry_t *entry, vd_error_t *err)
 {
-    vd_slice_t *const parts[] = {&scan->entry.user, &scan->entry.lsid, &scan->entry.lsid_user,
-                                 &scan->entry.changes};
+    vd_slice_t *const parts[] = {&scan->entry.user, &scan->entry.client, &scan->entry.lsid,
+                                 &scan->entry.lsid_user, &scan->entry.changes};
     vd_arena_reset(scan->entry_arena);
     scan->entry = *entry;
     for (size_t i = 0; i < VD_COUNT_OF(parts); i++)

@@ -13,6 +13,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/capped.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/catalog/indexes.h"
@@ -374,6 +375,8 @@ static int everything_drop(stor_storage_t *storage, stor_session_t *session, sto
         rc = stor_catalog_clear(storage->catalog, session, err);
     if (rc == VD_OK)
         rc = in_transaction(session, position_rows, load, err);
+    if (rc == VD_OK)
+        rc = stor_audit_restarted(storage->audit, session, load->position, err);
     if (rc == VD_OK)
         rc = stor_journal_restart(storage->journal, session, load->position, err);
     if (rc == VD_OK)

@@ -12,6 +12,7 @@ static const char usage[] =
     "  keys status [--json]      versions and states of the data keys\n"
     "  replication VERB ...      status, list, add, remove, promote, step-down, freeze, "
     "force-sync\n"
+    "  audit VERB ...            status, verify, tail, search, prove, explain\n"
     "  reload certs              certificates, keys and lists of revoked ones are read again; "
     "clients stay connected\n"
     "  restart WORKER            drain, stop and start rotated, storaged, replicad or gatewayd; "
@@ -35,10 +36,10 @@ static const struct {
     const char *name;
     int (*run)(const vedctl_t *ctl);
 } verbs[] = {
-    {"status", vedctl_status}, {"keys", vedctl_keys}, {"restart", vedctl_restart},
-    {"drain", vedctl_drain},   {"stop", vedctl_stop}, {"log-level", vedctl_log_level},
-    {"config", vedctl_config}, {"version", version},  {"replication", vedctl_replication},
-    {"reload", vedctl_reload},
+    {"status", vedctl_status}, {"keys", vedctl_keys},     {"restart", vedctl_restart},
+    {"drain", vedctl_drain},   {"stop", vedctl_stop},     {"log-level", vedctl_log_level},
+    {"config", vedctl_config}, {"version", version},      {"replication", vedctl_replication},
+    {"audit", vedctl_audit},   {"reload", vedctl_reload},
 };
 
 /* The control socket that a configuration names. */

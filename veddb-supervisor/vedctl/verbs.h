@@ -30,5 +30,6 @@ int vedctl_restart(const vedctl_t *ctl);
 int vedctl_reload(const vedctl_t *ctl);
 int vedctl_drain(const vedctl_t *ctl);
 int vedctl_log_level(const vedctl_t *ctl);
+int vedctl_audit(const vedctl_t *ctl);
 int vedctl_replication(const vedctl_t *ctl);
 int vedctl_config(const vedctl_t *ctl);

@@ -1,5 +1,6 @@
 /* tests/unit/proto/test_codec.c — every message: its golden bytes, both ways; and what a hostile
  * or newer writer may send. */
+#include "proto/audit.h"
 #include "proto/codec.h"
 #include "proto/control.h"
 #include "proto/failure.h"
@@ -94,6 +95,10 @@ static const vdp_message_t *const all[] = {
     &vdp_peer_snapshot_read,
     &vdp_peer_snapshot_chunk,
     &vdp_peer_snapshot_close,
+    &vdp_audit_attach,
+    &vdp_audit_pull,
+    &vdp_audit_batch,
+    &vdp_audit_sealed,
     &vdp_failure,
 };
 

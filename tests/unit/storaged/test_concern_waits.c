@@ -173,7 +173,7 @@ Test(concern_waits, every_command_by_role)
             }
     /* Those that must be there in every state, by name. */
     static const char *const always[] = {"serverStatus", "replSetGetStatus", "killOp",
-                                         "veddbMetrics"};
+                                         "veddbMetrics", "_vdAudit"};
     atomic_store(&reads->storage.replication->role, VDP_ROLE_RECOVERING);
     for (size_t i = 0; i < VD_COUNT_OF(always); i++) {
         vd_error_t err = VD_ERROR_INIT;

@@ -29,6 +29,7 @@ static vd_loop_t *loop;
 static vd_config_t *config;
 static sup_system_t *node; /* in watch mode: it starts nobody */
 static scripted_t workers[SUP_KIND_COUNT];
+static char noted[256]; /* the newest note */
 static char asked[256]; /* the newest question: "verb|argument|argument2" */
 static uint64_t asked_id;
 
@@ -63,9 +64,11 @@ static void question_asked(scripted_t *worker, uint64_t request_id, vd_slice_t r
     vdp_control_ask_t ask;
     vdp_failure_t failure = {.code = VD_ERR_BAD_VALUE, .message = VD_SLICE_LIT("not that")};
     cr_assert_eq(vdp_decode(&vdp_control_ask, rest, &ask, NULL, NULL), VD_OK);
-    (void)snprintf(asked, sizeof asked, "%.*s|%.*s|%.*s", VD_SLICE_FMT(ask.verb),
+    bool note = vd_slice_is(ask.verb, "note"); /* for the audit log: no operator's question */
+    (void)snprintf(note ? noted : asked, sizeof asked, "%.*s|%.*s|%.*s", VD_SLICE_FMT(ask.verb),
                    VD_SLICE_FMT(ask.argument), VD_SLICE_FMT(ask.argument2));
-    asked_id = request_id;
+    if (!note)
+        asked_id = request_id;
     memset(json, ' ', sizeof json);
     json[0] = '{', json[worker->bytes - 1] = '}';
     vdp_control_answer_t answer = {.message = VD_SLICE_LIT("done so")};
@@ -302,6 +305,7 @@ Test(control, a_question_reaches_replicad_and_its_answer_the_operator)
         cr_expect_eq(asker.json.len, 100);
         vd_buf_done(&asker.answer);
     }
+    cr_expect_eq(strncmp(noted, "note|operator\treplication promote", 33), 0, "%s", noted);
 }
 
 Test(control, what_replicad_refuses_is_said_in_its_words)

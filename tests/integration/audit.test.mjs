@@ -1,0 +1,172 @@
+// The sealed audit log: what users do is in it, also over kills of those who keep it; nothing twice, nothing missing; both verifiers
+// agree; what was changed on the disk is found.
+import assert from 'node:assert/strict';
+import {execFileSync, spawnSync} from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import {after, before, test} from 'node:test';
+import {Node, codeOf, until} from '../support/node.mjs';
+
+const verifier = path.resolve(import.meta.dirname, '../audit/verify.py');
+let node, client, second;
+
+before(async () => {
+  second = fs.mkdtempSync(path.join(os.tmpdir(), 'vd-second-'));
+  node = await Node.start({set: ['audit.segment_size=65536', 'audit.key_age=1s', `audit.second_place=${second}`]});
+  client = await node.client();
+});
+
+after(async () => {
+  await client?.close();
+  await node?.stop();
+  fs.rmSync(second, {recursive: true, force: true});
+});
+
+const ask = async (...args) => JSON.parse((await node.vedctl('--json', 'audit', ...args)).stdout);
+/** The sealed records of these conditions, once there are at least `count`. */
+async function records(count, ...conditions) {
+  return await until(`${count} records of ${conditions}`, async () => {
+    try {
+      const found = (await ask('search', ...conditions, 'limit=1000')).records;
+      return found.length >= count && found;
+    } catch {
+      return false; // rotated starts, or another question is being answered
+    }
+  });
+}
+
+test('writes and deletes: who, from where, what, but not content', async () => {
+  const c = client.db('shop').collection('orders');
+  await c.insertOne({_id: 'o1', card: 'canary-4929'});
+  await c.updateOne({_id: 'o1'}, {$set: {card: 'canary-5500'}});
+  await c.replaceOne({_id: 'o1'}, {card: 'canary-6011'});
+  await c.deleteOne({_id: 'o1'});
+  await c.insertMany(Array.from({length: 300}, (_, i) => ({_id: i})));
+  for (const atype of ['insert', 'update', 'replace', 'delete']) {
+    const [r] = await records(1, `atype=${atype}`, 'ns=shop.orders', 'text=o1');
+    assert.deepEqual(r.event.param.ids, ['o1']);
+    assert.deepEqual(r.event.users, [{user: node.info.username, db: 'admin'}]);
+    assert.equal(r.event.remote.ip, '127.0.0.1');
+    assert.ok(r.event.param.version.$timestamp.t > 0);
+    assert.ok(!JSON.stringify(r).includes('canary'));
+  }
+  const many = await records(1, 'atype=insert', 'ns=shop.orders', 'text=299');
+  assert.equal(many.flatMap((r) => r.event.param.ids).length, 300);
+});
+
+test('logins, good and bad, refusals, users', async () => {
+  await client.db('shop').command({createUser: 'reader', pwd: 'canary-password', roles: ['read']});
+  const url = new URL(node.uri.replace('mongodb:', 'http:'));
+  url.username = 'reader';
+  url.password = 'canary-password';
+  const uri = url.href.replace('http:', 'mongodb:') + '&authSource=shop';
+  const reader = await node.client({uri});
+  assert.equal(await codeOf(() => reader.db('shop').collection('orders').insertOne({})), 13);
+  await reader.close();
+  assert.equal(await codeOf(() => node.client({uri: uri.replace('canary-password', 'canary-wrong')})), 18);
+  const [made] = await records(1, 'atype=createUser');
+  assert.equal(made.event.param.name, 'reader');
+  assert.deepEqual(made.event.users, [{user: node.info.username, db: 'admin'}]);
+  await records(1, 'atype=authenticate', 'user=reader@shop', 'result=0');
+  const [bad] = await records(1, 'atype=authenticate', 'result=18');
+  assert.equal(bad.event.param.user, 'reader');
+  const [refused] = await records(1, 'atype=authCheck', 'user=reader@shop', 'result=13');
+  assert.equal(refused.event.param.command, 'insert');
+  assert.deepEqual((await ask('search', 'text=canary')).records, []);
+});
+
+test('rotated and storage die in the middle: no write is missing, none is there twice', async () => {
+  const c = client.db('shop').collection('kept');
+  let stop = false;
+  let n = 0;
+  const acknowledged = new Set();
+  const writer = (async () => {
+    while (!stop) {
+      const id = n++;
+      try {
+        await c.insertOne({_id: id});
+        acknowledged.add(id);
+      } catch (e) {
+        if (e.code === 11000) acknowledged.add(id);
+      }
+    }
+  })();
+  for (const worker of ['rotated', 'storaged', 'rotated', 'rotated', 'storaged', 'gatewayd']) {
+    const enough = acknowledged.size + 50;
+    await until('writes go on', () => acknowledged.size >= enough);
+    await node.kill(worker);
+    await node.whole();
+  }
+  stop = true;
+  await writer;
+  const last = Math.max(...acknowledged);
+  await records(1, 'ns=shop.kept', `text=[ ${last} ]`);
+  await records(6, 'atype=workerEnded');
+  await client.close();
+  await node.down();
+  const printed = execFileSync('python3', [verifier, path.join(node.dir, 'data/audit'), '--kek', path.join(node.dir, 'kek'), '--second', second, '--print'], {
+    maxBuffer: 1 << 28,
+  });
+  const lines = printed.toString().trim().split('\n').map((l) => JSON.parse(l));
+  const verdict = lines.pop();
+  assert.equal(verdict.records, lines.length);
+  const {BSON} = await import('mongodb');
+  const seen = new Map();
+  for (const line of lines) {
+    const event = BSON.deserialize(Buffer.from(line.bson, 'hex'));
+    assert.notEqual(event.atype, 'auditGap');
+    if (event.param?.ns === 'shop.kept' && event.atype === 'insert')
+      for (const id of event.param.ids) seen.set(id, (seen.get(id) ?? 0) + 1);
+  }
+  for (const id of acknowledged) assert.equal(seen.get(id), 1, `the insert of ${id} is there ${seen.get(id)} times`);
+  await node.up();
+  client = await node.client();
+  assert.equal(await client.db('shop').collection('kept').countDocuments(), seen.size);
+});
+
+test('verify, prove, explain; segments and sealing keys have changed', async () => {
+  const verdict = await until('an answer', async () => {
+    try {
+      return await ask('verify');
+    } catch {
+      return false;
+    }
+  });
+  assert.equal(verdict.good, true);
+  assert.ok(verdict.lastSegment > 1, 'segments were cut');
+  assert.ok(verdict.copies > 0);
+  assert.ok(fs.statSync(path.join(node.dir, 'data/audit/keys')).size >= 2 * 176);
+  const proof = await ask('prove', '5');
+  assert.equal(proof.number, 5);
+  assert.ok(proof.siblings.length > 0);
+  assert.ok((await ask('explain')).kinds.every((k) => k.kept));
+});
+
+test('a log that was changed is found, and one that was cut is refused', async () => {
+  await client.close();
+  client = null;
+  await node.down();
+  const folder = path.join(node.dir, 'data/audit');
+  const file = path.join(folder, '00000001.seg');
+  const good = fs.readFileSync(file);
+  const bad = Buffer.from(good);
+  bad[3000] ^= 4;
+  fs.writeFileSync(file, bad);
+  const run = spawnSync('python3', [verifier, folder, '--second', second]);
+  assert.equal(run.status, 1);
+  assert.match(run.stdout.toString(), /WRONG: segment 1, byte/);
+  await node.up();
+  await assert.rejects(ask('verify'), /segment 1, byte/);
+  await node.down();
+  fs.writeFileSync(file, good);
+  const segments = fs.readdirSync(folder).filter((f) => f.endsWith('.seg')).sort();
+  const newest = path.join(folder, segments.at(-1));
+  const whole = fs.readFileSync(newest);
+  fs.writeFileSync(newest, whole.subarray(0, whole.length - 500));
+  await assert.rejects(node.up());
+  assert.match(fs.readFileSync(path.join(node.dir, 'log'), 'utf8'), /it was cut or changed/);
+  fs.writeFileSync(newest, whole);
+  await node.up();
+  assert.equal((await ask('verify')).good, true);
+});

@@ -1,0 +1,276 @@
+/* veddb-gatewayd/audit.c — see audit.h. */
+#include "veddb-gatewayd/audit.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/limits.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+
+#include <stdlib.h>
+
+#define COMMAND_MAX_BYTES (256 * 1024)
+#define ROLES_MAX_BYTES   (32 * 1024)
+
+struct gate_audit {
+    gate_flight_t flight;
+    gate_request_t *request; /* NULL: its client has left */
+    gate_thread_t *thread;
+    vd_bb_t bb; /* the command that carries the events */
+    uint32_t count;
+    bool sent, done, login;
+    uint8_t *body; /* a section: kind 0 and the command */
+    vd_slice_t document;
+};
+
+static void audit_free(gate_audit_t *audit)
+{
+    vd_bb_done(&audit->bb);
+    vd_free(audit->body);
+    vd_free(audit);
+}
+
+/* ---- notes ---- */
+
+static gate_audit_t *audit_get(gate_request_t *request)
+{
+    gate_audit_t *audit = request->audit;
+    if (!request->thread->gate->settings.audit || request->conn == NULL)
+        return NULL;
+    if (audit == NULL) {
+        audit = request->audit = vd_xalloc(sizeof *audit);
+        audit->request = request;
+        audit->thread = request->thread;
+        vd_bb_init(&audit->bb, COMMAND_MAX_BYTES);
+        vd_bb_int32(&audit->bb, "_vdAudit", 1);
+        vd_bb_begin_array(&audit->bb, "events");
+    }
+    return audit->sent || audit->count == GATE_AUDIT_EVENTS_MAX ? NULL : audit;
+}
+
+static void put_user(vd_bb_t *bb, vd_slice_t user, vd_slice_t db)
+{
+    vd_bb_begin_array(bb, "users");
+    if (user.len > 0) {
+        vd_bb_begin_document(bb, "0");
+        vd_bb_string(bb, "user", user);
+        vd_bb_string(bb, "db", db);
+        vd_bb_close(bb);
+    }
+    vd_bb_close(bb);
+}
+
+static void put_remote(vd_bb_t *bb, const char *client)
+{
+    const char *colon = strrchr(client, ':');
+    size_t len = colon == NULL ? strlen(client) : (size_t)(colon - client);
+    vd_bb_begin_document(bb, "remote");
+    vd_bb_string(bb, "ip", vd_slice(client, len));
+    vd_bb_int32(bb, "port", colon == NULL ? 0 : (int32_t)strtol(colon + 1, NULL, 10));
+    vd_bb_close(bb);
+}
+
+/* Opens the next event up to its param; the caller fills that, then event_end. */
+static vd_bb_t *event_begin(gate_audit_t *audit, const char *atype, vd_slice_t user, vd_slice_t db)
+{
+    vd_bb_t *bb = &audit->bb;
+    const gate_conn_t *conn = audit->request->conn;
+    char name[12];
+    vd_bb_open_document(bb, vd_array_name(audit->count++, name));
+    vd_bb_cstr(bb, "atype", atype);
+    vd_bb_date(bb, "ts", vd_wall_ms());
+    put_user(bb, user, db);
+    put_remote(bb, conn->client);
+    vd_bb_begin_document(bb, "param");
+    if (audit->thread->audit_suppressed > 0) {
+        vd_bb_int64(bb, "suppressed", (int64_t)audit->thread->audit_suppressed);
+        audit->thread->audit_suppressed = 0;
+    }
+    return bb;
+}
+
+static void event_end(vd_bb_t *bb, int result)
+{
+    vd_bb_close(bb);
+    vd_bb_int32(bb, "result", -result);
+    vd_bb_close(bb);
+}
+
+/* Whether one more refusal of this second has a record of its own. */
+static bool refusal_fits(gate_thread_t *thread)
+{
+    uint64_t second = vd_loop_now_ms(thread->loop) / 1000;
+    if (thread->audit_second != second) {
+        thread->audit_second = second;
+        thread->audit_refusals = 0;
+    }
+    if (thread->audit_refusals++ < GATE_AUDIT_REFUSALS_MAX)
+        return true;
+    thread->audit_suppressed++;
+    return false;
+}
+
+void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db, int result)
+{
+    if (result != VD_OK && request->thread->gate->settings.audit && !refusal_fits(request->thread))
+        return;
+    gate_audit_t *audit = audit_get(request);
+    if (audit == NULL)
+        return;
+    if (user.len > 256)
+        user.len = 256;
+    if (!vd_utf8_valid(user))
+        user = VD_SLICE_LIT("(not UTF-8)");
+    vd_bb_t *bb = event_begin(audit, "authenticate", result == VD_OK ? user : VD_SLICE_NULL, db);
+    vd_bb_string(bb, "user", user);
+    vd_bb_string(bb, "db", db);
+    vd_bb_string(bb, "command", request->name);
+    event_end(bb, result);
+    audit->login = audit->login || result == VD_OK;
+}
+
+static void who(const gate_request_t *request, vd_slice_t *ret_user, vd_slice_t *ret_db)
+{
+    const gate_user_t *user = request->conn->user;
+    *ret_user = user == NULL ? VD_SLICE_NULL : user->name;
+    *ret_db = user == NULL ? VD_SLICE_NULL : user->db;
+}
+
+void gate_audit_logout(gate_request_t *request)
+{
+    vd_slice_t user, db;
+    gate_audit_t *audit = request->conn->user == NULL ? NULL : audit_get(request);
+    if (audit == NULL)
+        return;
+    who(request, &user, &db);
+    event_end(event_begin(audit, "logout", user, db), VD_OK);
+}
+
+/* What of a command may stand in the log: what it is done to, roles; no password, no content. */
+static void put_param(vd_bb_t *bb, const gate_request_t *request)
+{
+    vd_bson_t body = gate_request_body(request);
+    vd_value_t first = request->first, roles = vd_bson_get(body, "roles"),
+               to = vd_bson_get(body, "to");
+    vd_bb_cstr(bb, "command", request->command->name);
+    vd_bb_string(bb, "db", request->db);
+    if (first.type == VD_BSON_STRING && first.len < 1024)
+        vd_bb_value(bb, VD_SLICE_LIT("name"), first);
+    if (to.type == VD_BSON_STRING && to.len < 1024)
+        vd_bb_value(bb, VD_SLICE_LIT("to"), to);
+    if (roles.type == VD_BSON_ARRAY && roles.len < ROLES_MAX_BYTES &&
+        vd_bson_validate(vd_slice(roles.data, roles.len), 0, VD_BSON_DEPTH_MAX, NULL) == VD_OK)
+        vd_bb_value(bb, VD_SLICE_LIT("roles"), roles);
+    if ((request->command->flags & GATE_COLLECTION_ARGUMENT) != 0 && first.type == VD_BSON_STRING &&
+        first.len < 1024) {
+        vd_slice_t name = vd_value_string(first);
+        char *ns = vd_arena_printf(request->arena, "%.*s.%.*s", VD_SLICE_FMT(request->db),
+                                   VD_SLICE_FMT(name));
+        vd_bb_cstr(bb, "ns", ns);
+    }
+}
+
+void gate_audit_command(gate_request_t *request, int result)
+{
+    const gate_command_t *command = request->command;
+    if (!request->thread->gate->settings.audit || request->conn == NULL || command == NULL ||
+        request->db.len == 0)
+        return;
+    bool refused = result == VD_ERR_UNAUTHORIZED;
+    bool sasl = command->check == GATE_CHECK_OPEN; /* logins note themselves */
+    if (!refused && ((command->flags & GATE_AUDITED) == 0 || sasl))
+        return;
+    if (refused && !refusal_fits(request->thread))
+        return;
+    gate_audit_t *audit = audit_get(request);
+    vd_slice_t user, db;
+    if (audit == NULL)
+        return;
+    who(request, &user, &db);
+    vd_bb_t *bb = event_begin(audit, refused ? "authCheck" : command->name, user, db);
+    put_param(bb, request);
+    event_end(bb, result);
+}
+
+/* ---- on the way to storage ---- */
+
+static void answered(void *context, const gate_answer_t *answer)
+{
+    gate_audit_t *audit = context;
+    gate_request_t *request = audit->request;
+    vd_error_t err = VD_ERROR_INIT;
+    if (request == NULL) {
+        audit_free(audit);
+        return;
+    }
+    audit->done = true;
+    int rc = answer->rc != VD_OK ? answer->rc : (int)answer->reply->status;
+    if (rc == VD_OK) {
+        gate_request_finish_raw(request, audit->document);
+        return;
+    }
+    (void)vd_error_set(&err, answer->rc != VD_OK ? rc : VD_ERR_AUDIT_FULL,
+                       "the audit log did not take what it must have of this command: %s",
+                       answer->rc != VD_OK && answer->err != NULL ? answer->err->message
+                                                                  : "see the log of storage");
+    if (audit->login && request->conn != NULL)
+        gate_user_drop(&request->conn->user);
+    gate_request_finish(request, rc, &err);
+}
+
+static int send_events(gate_audit_t *audit, vd_error_t *err)
+{
+    vd_bson_t command;
+    vd_bb_close(&audit->bb);
+    vd_bb_cstr(&audit->bb, "$db", "admin");
+    int rc = vd_bb_finish(&audit->bb, &command, err);
+    if (rc != VD_OK)
+        return rc;
+    audit->body = vd_xalloc(command.len + 1);
+    memcpy(audit->body + 1, command.data, command.len);
+    audit->flight = (gate_flight_t){.resend = true, /* an event twice is no gap */
+                                    .body = vd_slice(audit->body, command.len + 1),
+                                    .done = answered,
+                                    .context = audit};
+    audit->flight.command = (vdp_operation_command_t){.name = VD_SLICE_LIT("_vdAudit"),
+                                                      .db = VD_SLICE_LIT("admin"),
+                                                      .flags = VDP_COMMAND_INTERNAL,
+                                                      .user = VD_SLICE_LIT(GATE_SYSTEM_USER),
+                                                      .txn_number = -1};
+    return gate_upstream_send(audit->thread->upstream, &audit->flight, err);
+}
+
+bool gate_audit_hold(gate_request_t *request, vd_slice_t document)
+{
+    gate_audit_t *audit = request->audit;
+    vd_error_t err = VD_ERROR_INIT;
+    if (audit == NULL || audit->done || audit->count == 0 || request->conn == NULL)
+        return false;
+    VD_ASSERT(!audit->sent);
+    audit->sent = true;
+    audit->document = vd_arena_copy_slice(request->arena, document);
+    if (send_events(audit, &err) == VD_OK)
+        return true;
+    audit->done = true;
+    if (audit->login)
+        gate_user_drop(&request->conn->user);
+    gate_request_finish(request, err.code, &err); /* comes back here, done */
+    return true;
+}
+
+void gate_audit_drop(gate_request_t *request)
+{
+    gate_audit_t *audit = request->audit;
+    request->audit = NULL;
+    if (audit == NULL)
+        return;
+    audit->request = NULL;
+    if (!audit->sent && audit->count > 0) { /* the client has left before its reply */
+        vd_error_t err = VD_ERROR_INIT;
+        audit->sent = true;
+        if (!audit->thread->stopping && send_events(audit, &err) == VD_OK)
+            return;
+        vd_log(VD_LOG_WARN, "an audit event could not be kept", "error=\"%s\"", err.message);
+    }
+    if (!audit->sent || audit->done || audit->flight.id == 0)
+        audit_free(audit);
+}

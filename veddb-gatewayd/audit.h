@@ -1,0 +1,24 @@
+/* veddb-gatewayd/audit.h — events that the gateway sees: logins, refusals, administration.
+ *
+ * Duty:    notes an event on the request it belongs to; the request's reply then waits until
+ * storage has the event on its disk. An event that can't be kept turns the reply into an error; a
+ *          login is taken back then.
+ * Owner:   the request's; an event under way outlives a client that leaves. Threads: the loop's.
+ * Limits:  GATE_AUDIT_EVENTS_MAX events per request. Refusals beyond GATE_AUDIT_REFUSALS_MAX in a
+ *          second and thread are counted, and the next event of the thread says how many
+ *          (`suppressed`): so an attack can't fill the disk. */
+#pragma once
+#include "veddb-gatewayd/request.h"
+
+#define GATE_AUDIT_EVENTS_MAX   4
+#define GATE_AUDIT_REFUSALS_MAX 50
+
+/* A login has ended: user as it was given. Does nothing where there is no audit, as the others. */
+void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db, int result);
+void gate_audit_logout(gate_request_t *request);
+/* The command of the request has ended so: administration is noted, and what was not allowed. */
+void gate_audit_command(gate_request_t *request, int result);
+/* True: the reply is kept and gate_request_finish_raw comes again. */
+bool gate_audit_hold(gate_request_t *request, vd_slice_t document);
+/* The request goes, or its client does. */
+void gate_audit_drop(gate_request_t *request);

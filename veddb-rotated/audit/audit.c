@@ -1,0 +1,592 @@
+/* veddb-rotated/audit/audit.c — see audit.h.
+ *
+ * The thread's states: no log (a write failed, or it is not open yet); a log and no storage; a pull
+ * under way. One pull at a time; its batch is appended at once, and a head follows by the clock. */
+#include "veddb-rotated/audit/audit.h"
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
+#include "libcommon/bson/build.h"
+#include "libcommon/runtime/link.h"
+#include "libcommon/runtime/sandbox.h"
+#include "proto/audit.h"
+#include "proto/failure.h"
+#include "veddb-rotated/audit/ask.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define TICK_MS      100
+#define REOPEN_MS    1000
+#define CREDIT_BYTES (512u * 1024)
+#define PULL_WAIT_MS 2000
+#define IDLE_HEAD_MS 5000 /* positions that moved without records get a head after so long */
+
+typedef struct {
+    uint64_t ticket;
+    char text[1024]; /* "name\tdetail" */
+    bool sealed;
+} note_t;
+
+struct rot_audit {
+    vd_daemon_t *daemon;
+    char folder[PATH_MAX - 64], second_place[PATH_MAX - 64], socket[PATH_MAX];
+    rot_log_options_t options;
+    rot_data_key_t *keys; /* locked */
+    uint32_t key_count;
+    bool started;
+    pthread_t thread;
+    vd_loop_t *loop;
+    vd_daemon_slot_t *slot;
+    /* the thread's */
+    vd_link_t *link;
+    vd_source_t *timer, *step;
+    rot_log_t *log;
+    uint64_t peer, pull_id, pulled; /* pulled: id of the one under way, 0 = none */
+    uint64_t sealed_ms, reopen_ms, moved_ms;
+    rot_positions_t told;
+    bool was_open;
+    vd_buf_t item;
+    /* shared */
+    pthread_mutex_t lock;
+    note_t notes[ROT_NOTES_MAX];
+    uint32_t note_count;
+    struct {
+        uint64_t segment, offset, head, records, journal, events, failures, batches, pulled_bytes;
+        int64_t sealed_wall_ms;
+        uint32_t epoch;
+        bool open, attached;
+        char problem[256];
+        rot_log_counts_t counts;
+    } shown;
+    pthread_t asker;
+    atomic_bool asking, ask_done;
+    bool asker_started;
+    rot_ask_t ask;
+    uint64_t ask_ticket;
+    vd_buf_t ask_out;
+    vd_error_t ask_error;
+    int ask_rc;
+};
+
+/* ---- what others see ---- */
+
+static void show(rot_audit_t *audit)
+{
+    (void)pthread_mutex_lock(&audit->lock);
+    audit->shown.open = audit->log != NULL;
+    audit->shown.attached = audit->peer != 0;
+    if (audit->log != NULL) {
+        const rot_point_t *sealed = rot_log_sealed(audit->log);
+        audit->shown.segment = sealed->segment;
+        audit->shown.offset = sealed->offset;
+        audit->shown.head = sealed->head.number;
+        audit->shown.records = sealed->records;
+        audit->shown.journal = sealed->head.journal;
+        audit->shown.events = sealed->head.events;
+        audit->shown.sealed_wall_ms = sealed->head.time_ms;
+        audit->shown.epoch = rot_log_epoch(audit->log);
+        audit->shown.problem[0] = '\0';
+        rot_log_counts(audit->log, &audit->shown.counts);
+    }
+    (void)pthread_mutex_unlock(&audit->lock);
+}
+
+/* ---- the log ---- */
+
+static bool is_final(int rc)
+{
+    return rc == VD_ERR_CORRUPT || rc == VD_ERR_KEY_MISSING || rc == VD_ERR_KEY_WRONG ||
+           rc == VD_ERR_UNSUPPORTED_FORMAT;
+}
+
+static void log_broke(rot_audit_t *audit, const vd_error_t *err)
+{
+    char text[VD_ERROR_MESSAGE_SIZE + 64];
+    (void)pthread_mutex_lock(&audit->lock);
+    bool told = audit->shown.problem[0] != '\0';
+    (void)snprintf(audit->shown.problem, sizeof audit->shown.problem, "%.250s", err->message);
+    audit->shown.failures++;
+    (void)pthread_mutex_unlock(&audit->lock);
+    if (!told)
+        vd_log(VD_LOG_ERROR, "the audit log can't be written", "error=%s",
+               vd_log_quote(vd_slice_str(err->message), text, sizeof text));
+    rot_log_close(&audit->log);
+    audit->pulled = 0; /* its batch is pulled again */
+    audit->reopen_ms = vd_monotonic_ms() + REOPEN_MS;
+    show(audit);
+}
+
+static void log_open(rot_audit_t *audit)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    int rc = rot_log_open(&audit->options, &audit->log, &err);
+    if (rc == VD_OK) {
+        const rot_point_t *sealed = rot_log_sealed(audit->log);
+        vd_log(VD_LOG_INFO, audit->was_open ? "the audit log is open again" : "audit log open",
+               "segment=%" PRIu64 " head=%" PRIu64 " records=%" PRIu64, sealed->segment,
+               sealed->head.number, sealed->records);
+        audit->was_open = true;
+        audit->sealed_ms = vd_monotonic_ms();
+        show(audit);
+    } else if (is_final(rc)) {
+        vd_daemon_fatal(audit->daemon, true, &err);
+    } else {
+        log_broke(audit, &err);
+    }
+}
+
+/* ---- messages ---- */
+
+static void message_send(rot_audit_t *audit, const vdp_message_t *message, const void *fields,
+                         uint64_t request_id)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    vdp_envelope_t envelope = {.id = message->id, .request_id = request_id};
+    vd_buf_clear(&audit->item);
+    int rc = vdp_encode(&audit->item, &envelope, message, fields, VD_SLICE_NULL, &err);
+    if (rc == VD_OK)
+        rc =
+            vd_link_send(audit->link, audit->peer, vd_buf_slice(&audit->item), VD_SLICE_NULL, &err);
+    if (rc != VD_OK && rc != VD_ERR_CLOSED)
+        vd_log(VD_LOG_WARN, "message to storage was not sent", "message=%s error=%d", message->name,
+               -rc);
+}
+
+static void pull(rot_audit_t *audit)
+{
+    if (audit->peer == 0 || audit->log == NULL || audit->pulled != 0)
+        return;
+    rot_positions_t at = rot_log_reached_positions(audit->log);
+    vdp_audit_pull_t fields = {.journal = at.journal,
+                               .journal_part = at.journal_part,
+                               .events = at.events,
+                               .credit_bytes = CREDIT_BYTES,
+                               .wait_ms = PULL_WAIT_MS};
+    audit->pulled = ++audit->pull_id;
+    message_send(audit, &vdp_audit_pull, &fields, audit->pulled);
+}
+
+static void sealed_tell(rot_audit_t *audit)
+{
+    if (audit->peer == 0 || audit->log == NULL)
+        return;
+    rot_positions_t at = rot_log_sealed_positions(audit->log);
+    if (memcmp(&at, &audit->told, sizeof at) == 0)
+        return;
+    audit->told = at;
+    vdp_audit_sealed_t fields = {.journal = at.journal,
+                                 .journal_part = at.journal_part,
+                                 .events = at.events,
+                                 .head = rot_log_sealed(audit->log)->head.number};
+    message_send(audit, &vdp_audit_sealed, &fields, 0);
+}
+
+static int records_append(rot_audit_t *audit, vd_slice_t body, vd_error_t *err)
+{
+    int rc = VD_OK;
+    while (rc == VD_OK && body.len > 0) {
+        uint32_t len = 0;
+        if (body.len >= VDP_AUDIT_RECORD_HEAD_BYTES + 5)
+            len = vd_get_u32(body.data + VDP_AUDIT_RECORD_HEAD_BYTES);
+        if (len < 5 || len > body.len - VDP_AUDIT_RECORD_HEAD_BYTES ||
+            len > ROT_DOCUMENT_MAX_BYTES || body.data[0] < ROT_SOURCE_JOURNAL ||
+            body.data[0] > ROT_SOURCE_EVENTS)
+            return vd_error_set(err, VD_ERR_PROTOCOL, "storage sent a malformed audit record");
+        rc = rot_log_append(audit->log, body.data[0], vd_get_u64(body.data + 8),
+                            vd_get_u32(body.data + 4),
+                            vd_slice(body.data + VDP_AUDIT_RECORD_HEAD_BYTES, len), err);
+        size_t all = VDP_AUDIT_RECORD_HEAD_BYTES + (size_t)len;
+        body = vd_slice(body.data + all, body.len - all);
+    }
+    return rc;
+}
+
+static int batch_take(rot_audit_t *audit, vd_slice_t rest, vd_error_t *err)
+{
+    vdp_audit_batch_t batch = {0};
+    vd_slice_t body;
+    int rc = vdp_decode(&vdp_audit_batch, rest, &batch, &body, err);
+    if (rc != VD_OK || audit->log == NULL)
+        return rc;
+    rot_positions_t reached = {batch.journal, batch.journal_part, batch.events};
+    rc = records_append(audit, body, err);
+    if (rc != VD_OK)
+        return rc;
+    if (!rot_log_is_dirty(audit->log))
+        audit->moved_ms = vd_monotonic_ms();
+    rot_log_reached(audit->log, reached);
+    (void)pthread_mutex_lock(&audit->lock);
+    audit->shown.batches++;
+    audit->shown.pulled_bytes += body.len;
+    (void)pthread_mutex_unlock(&audit->lock);
+    return VD_OK;
+}
+
+static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
+{
+    rot_audit_t *audit = context;
+    vd_error_t err = VD_ERROR_INIT;
+    vdp_envelope_t envelope = {0};
+    vd_slice_t rest;
+    int rc = vdp_decode_envelope(item, &envelope, &rest, &err);
+    if (rc == VD_OK && envelope.id == VDP_AUDIT_ATTACH) {
+        audit->peer = peer;
+        audit->pulled = 0;
+        memset(&audit->told, 0xff, sizeof audit->told);
+        sealed_tell(audit);
+    } else if (rc == VD_OK && peer == audit->peer && envelope.request_id == audit->pulled &&
+               audit->pulled != 0) {
+        audit->pulled = 0;
+        if (envelope.id == VDP_AUDIT_BATCH)
+            rc = batch_take(audit, rest, &err);
+        else
+            rc = vd_error_set(&err, VD_ERR_PROTOCOL, "storage answers a pull with message %u",
+                              envelope.id);
+    }
+    if (rc == VD_ERR_PROTOCOL)
+        vd_log(VD_LOG_ERROR, "message of storage refused", "error=\"%s\"", err.message);
+    else if (rc != VD_OK)
+        log_broke(audit, &err);
+}
+
+static void peer_changed(void *context, uint64_t peer, bool up)
+{
+    rot_audit_t *audit = context;
+    if (up || peer != audit->peer)
+        return;
+    audit->peer = 0;
+    audit->pulled = 0;
+}
+
+/* ---- notes of the supervisor ---- */
+
+static int note_append(rot_audit_t *audit, const note_t *note, vd_error_t *err)
+{
+    vd_bb_t bb;
+    vd_bson_t document;
+    const char *tab = strchr(note->text, '\t');
+    size_t name = tab == NULL ? strlen(note->text) : (size_t)(tab - note->text);
+    vd_bb_init(&bb, 8192);
+    vd_bb_string(&bb, "atype", vd_slice(note->text, name));
+    vd_bb_date(&bb, "ts", vd_wall_ms());
+    vd_bb_begin_document(&bb, "param");
+    vd_bb_cstr(&bb, "detail", tab == NULL ? "" : tab + 1);
+    vd_bb_close(&bb);
+    vd_bb_int32(&bb, "result", 0);
+    int rc = vd_bb_finish(&bb, &document, err);
+    if (rc == VD_OK)
+        rc = rot_log_append(audit->log, ROT_SOURCE_LOG, 0, 0, vd_slice(document.data, document.len),
+                            err);
+    vd_bb_done(&bb);
+    return rc;
+}
+
+typedef struct {
+    rot_audit_t *audit;
+    uint64_t ticket;
+} answered_t;
+
+static void note_answer(void *context)
+{
+    answered_t *answered = context;
+    vd_daemon_answer(answered->audit->daemon, answered->ticket, VD_OK, "", VD_SLICE_NULL);
+    vd_free(answered);
+}
+
+/* Those that came are appended, sealed and answered. */
+static int notes_take(rot_audit_t *audit, vd_error_t *err)
+{
+    note_t taken[8];
+    int rc = VD_OK;
+    for (uint32_t n = 1; rc == VD_OK && n > 0;) {
+        (void)pthread_mutex_lock(&audit->lock);
+        n = audit->note_count < VD_COUNT_OF(taken) ? audit->note_count : VD_COUNT_OF(taken);
+        memcpy(taken, audit->notes, n * sizeof taken[0]);
+        (void)pthread_mutex_unlock(&audit->lock);
+        for (uint32_t i = 0; rc == VD_OK && i < n; i++)
+            rc = note_append(audit, &taken[i], err);
+        if (rc == VD_OK && n > 0)
+            rc = rot_log_seal(audit->log, err);
+        if (rc != VD_OK)
+            break;
+        (void)pthread_mutex_lock(&audit->lock);
+        audit->note_count -= n;
+        memmove(audit->notes, audit->notes + n, audit->note_count * sizeof audit->notes[0]);
+        (void)pthread_mutex_unlock(&audit->lock);
+        for (uint32_t i = 0; i < n; i++) {
+            answered_t *answered = vd_xalloc(sizeof *answered);
+            *answered = (answered_t){audit, taken[i].ticket};
+            vd_loop_post(vd_daemon_loop(audit->daemon), note_answer, answered);
+        }
+    }
+    return rc;
+}
+
+/* ---- the thread ---- */
+
+static bool seal_due(const rot_audit_t *audit, uint64_t now_ms)
+{
+    if (!rot_log_is_dirty(audit->log))
+        return false;
+    return rot_log_has_records(audit->log) ? now_ms - audit->sealed_ms >= ROT_SEAL_MS
+                                           : now_ms - audit->moved_ms >= IDLE_HEAD_MS;
+}
+
+static bool turn(void *context)
+{
+    rot_audit_t *audit = context;
+    vd_error_t err = VD_ERROR_INIT;
+    uint64_t now_ms = vd_monotonic_ms();
+    vd_daemon_beat(audit->slot, true);
+    if (audit->log == NULL && now_ms >= audit->reopen_ms)
+        log_open(audit);
+    if (audit->log != NULL) {
+        int rc = notes_take(audit, &err);
+        if (rc == VD_OK && seal_due(audit, now_ms)) {
+            rc = rot_log_seal(audit->log, &err);
+            audit->sealed_ms = now_ms;
+        }
+        if (rc != VD_OK) {
+            log_broke(audit, &err);
+        } else {
+            sealed_tell(audit);
+            pull(audit);
+            show(audit);
+        }
+    }
+    vd_daemon_beat(audit->slot, false);
+    return false;
+}
+
+static void tick(void *context)
+{
+    (void)context; /* the turn that this begins does it */
+}
+
+static void *run(void *context)
+{
+    rot_audit_t *audit = context;
+    vd_error_t err = VD_ERROR_INIT;
+    sigset_t all_signals;
+    (void)sigfillset(&all_signals);
+    (void)pthread_sigmask(SIG_SETMASK, &all_signals, NULL); /* the main loop takes them */
+    vd_link_options_t options = {
+        .path = audit->socket,
+        .bind = true,
+        .socket_mode = 0660, /* the folder lets in only ourselves and storage's group */
+        .item_max_bytes = VDP_AUDIT_BODY_MAX_BYTES + 4096,
+        .item = item_arrived,
+        .peer_changed = peer_changed,
+        .context = audit,
+    };
+    int rc = vd_link_open(audit->loop, &options, &audit->link, &err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_end_of_turn(audit->loop, VD_LINK_STEP_ORDER + 50, turn, audit,
+                                     &audit->step, &err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_timer(audit->loop, 1, TICK_MS, tick, audit, &audit->timer, &err);
+    if (rc == VD_OK)
+        rc = vd_loop_run(audit->loop, &err);
+    if (rc != VD_OK)
+        vd_daemon_fatal(audit->daemon, false, &err);
+    rot_log_close(&audit->log); /* seals */
+    vd_loop_remove(&audit->step);
+    vd_loop_remove(&audit->timer);
+    vd_link_close(&audit->link);
+    return NULL;
+}
+
+/* ---- life ---- */
+
+int rot_audit_create(vd_daemon_t *daemon, rot_audit_t **ret_audit, vd_error_t *err)
+{
+    const vd_config_t *config = vd_daemon_config(daemon);
+    rot_audit_t *audit = vd_xalloc(sizeof *audit);
+    void *keys = NULL;
+    audit->daemon = daemon;
+    (void)snprintf(audit->folder, sizeof audit->folder, "%.4000s/audit",
+                   vd_config_string(config, "node.folder"));
+    (void)snprintf(audit->second_place, sizeof audit->second_place, "%s",
+                   vd_config_string(config, "audit.second_place"));
+    (void)pthread_mutex_init(&audit->lock, NULL);
+    vd_buf_init(&audit->item, 64 * 1024);
+    vd_buf_init(&audit->ask_out, ROT_ASK_BYTES_MAX);
+    audit->options = (rot_log_options_t){
+        .folder = audit->folder,
+        .second_place = audit->second_place,
+        .segment_max_bytes = (uint64_t)vd_config_number(config, "audit.segment_size"),
+        .segment_max_ms = (uint64_t)vd_config_number(config, "audit.segment_age"),
+        .retention_ms = (uint64_t)vd_config_number(config, "audit.retention"),
+        .retention_bytes = (uint64_t)vd_config_number(config, "audit.retention_size"),
+        .key_max_ms = (uint64_t)vd_config_number(config, "audit.key_age"),
+        .hold = &audit->asking,
+    };
+    int rc = vd_secret_alloc(ROT_KEYS_MAX * sizeof(rot_data_key_t), &keys, err);
+    audit->keys = keys;
+    if (rc != VD_OK)
+        rot_audit_destroy(&audit);
+    else
+        *ret_audit = audit;
+    return rc;
+}
+
+int rot_audit_start(rot_audit_t *audit, const rot_keyring_t *keyring, vd_error_t *err)
+{
+    if (audit->started || rot_keyring_count(keyring) == 0)
+        return VD_OK;
+    for (uint32_t i = 0; i < rot_keyring_count(keyring); i++) {
+        const rot_key_t *key = rot_keyring_at(keyring, i);
+        if (key->state == ROT_KEY_DESTROYED)
+            continue;
+        rot_data_key_t *copy = &audit->keys[audit->key_count++];
+        memcpy(copy->id, key->id, sizeof copy->id);
+        memcpy(copy->key, key->key, sizeof copy->key);
+        if (key->state == ROT_KEY_ACTIVE)
+            audit->options.active = copy;
+    }
+    audit->options.keys = (rot_data_keys_t){audit->keys, audit->key_count};
+    (void)vd_daemon_socket_path(audit->daemon, "storage-rotated", "audit", audit->socket,
+                                sizeof audit->socket);
+    audit->slot = vd_daemon_slot(audit->daemon, "audit");
+    int rc = vd_loop_create(&audit->loop, err);
+    if (rc != VD_OK)
+        return rc;
+    if (pthread_create(&audit->thread, NULL, run, audit) != 0)
+        return vd_error_set(err, VD_ERR_INTERNAL, "the audit thread can't be started");
+    (void)pthread_setname_np(audit->thread, "audit");
+    audit->started = true;
+    return VD_OK;
+}
+
+void rot_audit_destroy(rot_audit_t **audit_p)
+{
+    rot_audit_t *audit = *audit_p;
+    if (audit == NULL)
+        return;
+    if (audit->asker_started)
+        (void)pthread_join(audit->asker, NULL);
+    if (audit->started) {
+        vd_loop_stop(audit->loop);
+        (void)pthread_join(audit->thread, NULL);
+    }
+    vd_loop_destroy(&audit->loop);
+    if (audit->keys != NULL)
+        vd_secret_free(audit->keys, ROT_KEYS_MAX * sizeof(rot_data_key_t));
+    vd_buf_done(&audit->item);
+    vd_buf_done(&audit->ask_out);
+    (void)pthread_mutex_destroy(&audit->lock);
+    vd_free(audit);
+    *audit_p = NULL;
+}
+
+/* ---- questions ---- */
+
+static void ask_answer(void *context)
+{
+    rot_audit_t *audit = context;
+    (void)pthread_join(audit->asker, NULL);
+    audit->asker_started = false;
+    atomic_store(&audit->asking, false);
+    vd_daemon_answer(audit->daemon, audit->ask_ticket, audit->ask_rc, audit->ask_error.message,
+                     audit->ask_rc == VD_OK ? vd_buf_slice(&audit->ask_out) : VD_SLICE_NULL);
+}
+
+static void *ask_run(void *context)
+{
+    rot_audit_t *audit = context;
+    sigset_t all_signals;
+    (void)sigfillset(&all_signals);
+    (void)pthread_sigmask(SIG_SETMASK, &all_signals, NULL); /* the main loop takes them */
+    vd_error_clear(&audit->ask_error);
+    audit->ask_rc = rot_ask_run(&audit->ask, &audit->ask_out, &audit->ask_error);
+    vd_loop_post(vd_daemon_loop(audit->daemon), ask_answer, audit);
+    return NULL;
+}
+
+static void refuse(rot_audit_t *audit, uint64_t ticket, int code, const char *message)
+{
+    vd_daemon_answer(audit->daemon, ticket, code, message, VD_SLICE_NULL);
+}
+
+static void note_add(rot_audit_t *audit, uint64_t ticket, vd_slice_t text)
+{
+    bool full;
+    (void)pthread_mutex_lock(&audit->lock);
+    full = audit->note_count == ROT_NOTES_MAX;
+    if (!full) {
+        note_t *note = &audit->notes[audit->note_count++];
+        note->ticket = ticket;
+        (void)snprintf(note->text, sizeof note->text, "%.*s", VD_SLICE_FMT(text));
+    }
+    (void)pthread_mutex_unlock(&audit->lock);
+    if (full)
+        refuse(audit, ticket, VD_ERR_FULL, "too many notes wait for the audit log");
+    else if (audit->started)
+        vd_loop_wake(audit->loop);
+}
+
+void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slice_t argument)
+{
+    rot_ask_t *ask = &audit->ask;
+    if (vd_slice_is(verb, "note")) {
+        note_add(audit, ticket, argument);
+        return;
+    }
+    if (vd_slice_is(verb, "status")) {
+        vd_buf_t json;
+        vd_buf_init(&json, 8192);
+        int rc = rot_audit_status(audit, &json);
+        vd_daemon_answer(audit->daemon, ticket, rc, "", vd_buf_slice(&json));
+        vd_buf_done(&json);
+        return;
+    }
+    if (atomic_load(&audit->asking)) {
+        refuse(audit, ticket, VD_ERR_OBJECT_IS_BUSY, "another question is being answered");
+        return;
+    }
+    (void)snprintf(ask->verb, sizeof ask->verb, "%.*s", (int)(verb.len < 15 ? verb.len : 15),
+                   (const char *)verb.data);
+    (void)snprintf(ask->argument, sizeof ask->argument, "%.*s", VD_SLICE_FMT(argument));
+    ask->folder = audit->folder;
+    ask->second_place = audit->second_place;
+    ask->keys = audit->options.keys;
+    atomic_store(&audit->asking, true);
+    (void)pthread_mutex_lock(&audit->lock);
+    ask->limit_segment = audit->shown.segment;
+    ask->limit_offset = audit->shown.offset;
+    (void)pthread_mutex_unlock(&audit->lock);
+    audit->ask_ticket = ticket;
+    vd_buf_clear(&audit->ask_out);
+    if (pthread_create(&audit->asker, NULL, ask_run, audit) != 0) {
+        atomic_store(&audit->asking, false);
+        refuse(audit, ticket, VD_ERR_INTERNAL, "a thread can't be started");
+        return;
+    }
+    audit->asker_started = true;
+}
+
+int rot_audit_status(rot_audit_t *audit, vd_buf_t *out)
+{
+    char problem[600];
+    (void)pthread_mutex_lock(&audit->lock);
+    int rc = vd_buf_printf(
+        out,
+        "{\"open\":%s,\"attached\":%s,\"segment\":%" PRIu64 ",\"offset\":%" PRIu64
+        ",\"head\":%" PRIu64 ",\"records\":%" PRIu64 ",\"journal\":%" PRIu64 ",\"events\":%" PRIu64
+        ",\"sealed_ms\":%" PRId64 ",\"epoch\":%u,\"failures\":%" PRIu64 ",\"batches\":%" PRIu64
+        ",\"dropped_segments\":%" PRIu64 ",\"copies_failed\":%" PRIu64 ",\"problem\":%s}",
+        audit->shown.open ? "true" : "false", audit->shown.attached ? "true" : "false",
+        audit->shown.segment, audit->shown.offset, audit->shown.head, audit->shown.records,
+        audit->shown.journal, audit->shown.events, audit->shown.sealed_wall_ms, audit->shown.epoch,
+        audit->shown.failures, audit->shown.batches, audit->shown.counts.segments_dropped,
+        audit->shown.counts.copies_failed,
+        vd_log_quote(vd_slice_str(audit->shown.problem), problem, sizeof problem));
+    (void)pthread_mutex_unlock(&audit->lock);
+    return rc;
+}

@@ -1,0 +1,28 @@
+/* veddb-rotated/audit/audit.h — the audit log at work: its thread, the link to storage, what the
+ * operator asks.
+ *
+ * Duty:    pulls from storage, appends, seals every ROT_SEAL_MS while there is something, tells
+ *          storage what is sealed. A log that can't be written is opened again every second; one
+ *          that was cut or changed ends the process (an operator must act). Notes what the
+ *          supervisor tells (starts, ends, deaths of workers, operators' commands).
+ * Owner:   create/destroy by rotated.c. Threads: all calls from the main thread; one thread of its
+ *          own, and one for a question at a time.
+ * Limits:  ROT_NOTES_MAX notes wait. */
+#pragma once
+#include "libcommon/runtime/daemon.h"
+#include "veddb-rotated/audit/log.h"
+#include "veddb-rotated/keyring.h"
+
+#define ROT_SEAL_MS   400
+#define ROT_NOTES_MAX 64
+
+typedef struct rot_audit rot_audit_t;
+VD_MUST_CHECK int rot_audit_create(vd_daemon_t *daemon, rot_audit_t **ret_audit, vd_error_t *err);
+/* Once the keyring has a key; does nothing when it has been started. */
+VD_MUST_CHECK int rot_audit_start(rot_audit_t *audit, const rot_keyring_t *keyring,
+                                  vd_error_t *err);
+void rot_audit_destroy(rot_audit_t **audit_p);
+/* Answers the ticket by vd_daemon_answer, now or later. */
+void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slice_t argument);
+/* Appends one JSON object. */
+VD_MUST_CHECK int rot_audit_status(rot_audit_t *audit, vd_buf_t *out);
