@@ -11,6 +11,7 @@
 #include "veddb-storaged/pins.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/registry.h"
+#include "veddb-storaged/streams/stream.h"
 #include "veddb-storaged/transactions.h"
 
 #define CURSOR_IN_USE    12051
@@ -354,7 +355,8 @@ static bool await_more(stor_request_t *request, stor_client_cursor_t *cursor)
     if (!request->may_await || cursor->class->awaits == NULL ||
         vd_monotonic_us() >= request->await_until_us)
         return false;
-    request->await_seen = cursor->class->awaits(cursor->state);
+    request->await_stream = cursor->class->awaits(cursor->state);
+    request->await_seen = stor_stream_scanned(request->await_stream);
     request->await_cursor = cursor;
     request->awaiting = true;
     return true;

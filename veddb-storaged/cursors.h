@@ -43,9 +43,9 @@ typedef struct {
     void (*close)(void *state); /* may be NULL; the arena goes afterwards */
     /* Fields that stand behind the batch; may be NULL. */
     void (*tail)(void *state, vd_bb_t *bb);
-    /* awaitData: a getMore that finds nothing waits, without a worker, until the majority point has
-     * passed this place or its time (maxTimeMS, else a second) is over. NULL: it does not wait. */
-    uint64_t (*awaits)(void *state);
+    /* awaitData: a getMore that finds nothing waits, without a worker, until there may be something
+     * for this stream or its time (maxTimeMS, else a second) is over. NULL: it does not wait. */
+    struct stor_stream *(*awaits)(void *state);
     bool change_stream;
 } stor_cursor_class_t;
 

@@ -153,6 +153,7 @@ struct stor_request {
     void *await_cursor;  /* cursors.c */
     uint32_t await_size; /* batchSize */
     uint64_t await_until_us, await_seen;
+    struct stor_stream *await_stream; /* what it waits for */
 
     uint32_t held_count;
     stor_collection_t *held[STOR_REQUEST_HELD_MAX];

@@ -163,6 +163,31 @@ static int work_print(const stor_storage_t *storage, vd_buf_t *out)
     return rows_print(out, rows, VD_COUNT_OF(rows));
 }
 
+static int streams_print(const stor_storage_t *storage, vd_buf_t *out)
+{
+    const stor_stream_counters_t *s = &storage->streams;
+    const row_t rows[] = {
+        {"veddb_streams_open", true, "change streams open", atomic_load(&s->open)},
+        {"veddb_streams_parked", true, "getMores of streams that wait, without a worker",
+         atomic_load(&s->parked)},
+        {"veddb_streams_events_delivered_total", false, "events given to clients",
+         atomic_load(&s->delivered)},
+        {"veddb_streams_events_filtered_total", false, "events that a $match kept from being built",
+         atomic_load(&s->filtered)},
+        {"veddb_streams_events_split_total", false, "events told in fragments",
+         atomic_load(&s->split)},
+        {"veddb_streams_entries_read_total", false, "journal entries that streams read",
+         atomic_load(&s->entries)},
+        {"veddb_streams_entries_watched_total", false,
+         "journal entries read once for all that wait", atomic_load(&s->watched)},
+        {"veddb_streams_wakes_total", false, "waits ended because something came for the stream",
+         atomic_load(&s->wakes)},
+        {"veddb_streams_expired_total", false,
+         "streams that ended because the journal was cut (286)", atomic_load(&s->expired)},
+    };
+    return rows_print(out, rows, VD_COUNT_OF(rows));
+}
+
 static int replication_print(const stor_storage_t *storage, vd_buf_t *out)
 {
     stor_positions_stats_t s;
@@ -266,6 +291,8 @@ int stor_run_metrics(stor_request_t *request, vd_error_t *err)
     int rc = engine_print(request->storage, &out);
     if (rc == VD_OK)
         rc = work_print(request->storage, &out);
+    if (rc == VD_OK)
+        rc = streams_print(request->storage, &out);
     if (rc == VD_OK)
         rc = replication_print(request->storage, &out);
     if (rc == VD_OK)
