@@ -35,7 +35,8 @@ struct stor_waits {
     stor_request_t *parked; /* under lock: not yet taken */
     bool moved, stop;       /* under lock */
     bool pressing;          /* under lock: one of the parked can't wait for the next pass */
-    uint64_t until_us;      /* under lock: the thread sleeps so long; 0: it is awake */
+    bool idle;              /* under lock: the thread has nobody to look after */
+    uint64_t until_us;      /* under lock: it sleeps so long; 0: it is awake */
     atomic_uint_fast64_t count;
 
     /* the thread's */
@@ -119,6 +120,7 @@ static void wait_for_cause(stor_waits_t *waits)
 {
     waits->until_us = next_look_us(waits);
     waits->pressing = waits->parked != NULL;
+    waits->idle = !anybody(waits);
     while (!waits->moved && !waits->stop && !waits->more && !waits->pressing &&
            vd_monotonic_us() < waits->until_us) {
         if (waits->until_us == UINT64_MAX) {
@@ -305,7 +307,7 @@ void stor_waits_park(stor_waits_t *waits, stor_request_t *request)
     atomic_fetch_add(&waits->storage->streams.parked, 1);
     /* What moved since the stream looked, before it was counted, was told to nobody. */
     waits->moved |= stor_replication_majority(waits->storage) > request->await_seen;
-    waits->pressing |= request->await_until_us < waits->until_us;
+    waits->pressing |= waits->idle || request->await_until_us < waits->until_us;
     if (waits->moved || waits->pressing)
         (void)pthread_cond_signal(&waits->wake);
     (void)pthread_mutex_unlock(&waits->lock);

@@ -327,9 +327,7 @@ Test(streams, every_token_resumes)
     for (uint64_t seed = 1; seed <= 8; seed++) {
         vd_rand_seed(&rand, 100 + seed);
         vd_arena_t *arena = vd_arena_create();
-        stor_stream_spec_t spec = random_spec(&rand, stor_engine_newest(reads->storage.engine) + 1),
-                           other;
-        other = random_spec(&rand, 0);
+        stor_stream_spec_t spec = random_spec(&rand, stor_engine_newest(reads->storage.engine) + 1);
         history(reads, &rand, 120);
         const told_t *all = told_by(reads, arena, &spec, NULL, NULL, 0);
         for (uint32_t i = 0; i < all->count; i++) {
