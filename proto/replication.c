@@ -91,6 +91,7 @@ static const vdp_field_t replication_answer_fields[] = {
 };
 static const vdp_field_t replication_find_fields[] = {
     VDP_FIELD(VDP_BOOL, vdp_replication_find_t, sample, 0),
+    VDP_FIELD(VDP_BOOL, vdp_replication_find_t, count, 0),
 };
 static const vdp_field_t replication_found_fields[] = {
     VDP_FIELD(VDP_U64, vdp_replication_found_t, timestamp, 0),

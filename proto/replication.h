@@ -133,9 +133,13 @@ typedef struct {
 } vdp_replication_answer_t;
 
 /* Body: u64 LE timestamps, newest first. FOUND: the first that our journal holds; 0 = none. With an
- * empty body in `sample`: our own newest ones, at growing distances (body of FOUND). */
+ * empty body in `sample`: our own newest ones, at growing distances (body of FOUND). With `count`:
+ * how many entries our journal has above each (body of FOUND: u64 LE each, with
+ * VDP_COUNT_AT_LEAST when there may be more). */
+#define VDP_COUNT_AT_LEAST (UINT64_C(1) << 63)
+#define VDP_COUNTS_MAX     192
 typedef struct {
-    bool sample;
+    bool sample, count;
 } vdp_replication_find_t;
 typedef struct {
     uint64_t timestamp;

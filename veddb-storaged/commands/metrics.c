@@ -223,10 +223,10 @@ static int replication_print(const stor_storage_t *storage, vd_buf_t *out)
 static int member_print(vd_bson_t member, vd_arena_t *arena, vd_buf_t *out)
 {
     static const struct {
-        const char *field, *stage;
-    } lags[] = {{"lagReceivedSeconds", "received"},
-                {"lagFlushedSeconds", "flushed"},
-                {"lagAppliedSeconds", "applied"}};
+        const char *field, *entries, *stage;
+    } lags[] = {{"lagReceivedSeconds", "lagReceivedEntries", "received"},
+                {"lagFlushedSeconds", "lagFlushedEntries", "flushed"},
+                {"lagAppliedSeconds", "lagAppliedEntries", "applied"}};
     vd_value_t own = vd_bson_get(member, "veddb"), health = vd_bson_get(member, "health");
     int64_t bytes = 0;
     if (own.type != VD_BSON_OBJECT)
@@ -241,6 +241,13 @@ static int member_print(vd_bson_t member, vd_arena_t *arena, vd_buf_t *out)
                            "veddb_replication_member_lag_bytes{member=%s} %lld\n",
                            name, up, name, (long long)bytes);
     for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(lags); i++) {
+        int64_t entries;
+        if (vd_value_as_int64(vd_bson_get(shown, lags[i].entries), &entries))
+            rc = vd_buf_printf(
+                out, "veddb_replication_member_lag_entries{member=%s,stage=\"%s\"} %lld\n", name,
+                lags[i].stage, (long long)entries);
+        if (rc != VD_OK)
+            break;
         vd_value_t lag = vd_bson_get(shown, lags[i].field);
         rc = vd_buf_printf(
             out, "veddb_replication_member_lag_seconds{member=%s,stage=\"%s\"} %.3f\n", name,
@@ -270,7 +277,10 @@ static int members_print(stor_request_t *request, vd_buf_t *out)
         "# HELP veddb_replication_member_lag_bytes sent to it and not yet acknowledged\n"
         "# TYPE veddb_replication_member_lag_bytes gauge\n"
         "# HELP veddb_replication_member_lag_seconds how long it has not been level\n"
-        "# TYPE veddb_replication_member_lag_seconds gauge\n",
+        "# TYPE veddb_replication_member_lag_seconds gauge\n"
+        "# HELP veddb_replication_member_lag_entries journal entries it has yet to take; on the "
+        "primary\n"
+        "# TYPE veddb_replication_member_lag_entries gauge\n",
         (long long)rollbacks);
     if (rc != VD_OK || members.type != VD_BSON_ARRAY)
         return rc;

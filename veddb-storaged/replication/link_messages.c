@@ -245,12 +245,30 @@ static int run_positions(stor_replication_link_t *link, stor_session_t *session,
     return VD_OK;
 }
 
+static int run_count(stor_replication_link_t *link, stor_session_t *session, stor_link_job_t *job,
+                     vd_error_t *err)
+{
+    stor_journal_count_t counts[VDP_COUNTS_MAX];
+    uint32_t count = (uint32_t)(job->body.len / 8);
+    if (job->body.len % 8 != 0 || job->body.len / 8 > VDP_COUNTS_MAX)
+        return vd_error_set(err, VD_ERR_PROTOCOL, "a count for %zu bytes", job->body.len);
+    for (uint32_t i = 0; i < count; i++)
+        counts[i] = (stor_journal_count_t){.above = vd_get_u64(job->body.data + (size_t)i * 8)};
+    int rc = stor_journal_count(link->storage->journal, session, counts, count, err);
+    for (uint32_t i = 0; rc == VD_OK && i < count; i++)
+        rc = vd_buf_append_u64(&job->out,
+                               counts[i].entries | (counts[i].exact ? 0 : VDP_COUNT_AT_LEAST));
+    return rc;
+}
+
 static int run_find(stor_replication_link_t *link, stor_session_t *session, stor_link_job_t *job,
                     vd_error_t *err)
 {
     stor_tail_t *tail = link->storage->replication->tail;
     uint64_t timestamps[FOUND_MAX];
     uint32_t count = 0;
+    if (job->asked.find.count)
+        return run_count(link, session, job, err);
     if (job->asked.find.sample && job->body.len == 0) {
         int rc = stor_tail_sample(tail, session, timestamps, FOUND_MAX, &count, err);
         for (uint32_t i = 0; rc == VD_OK && i < count; i++)
