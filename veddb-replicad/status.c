@@ -50,10 +50,10 @@ static void entries_counted(void *context, const repl_answer_t *answer)
 {
     counted_t *counted = context;
     repl_node_t *node = counted->node;
-    vdp_replication_found_t found = {0};
+    vdp_replication_counted_t said = {0};
     vd_slice_t body;
     node->counting = false;
-    int rc = repl_answer_take(answer, &vdp_replication_found, &found, &body, NULL);
+    int rc = repl_answer_take(answer, &vdp_replication_counted, &said, &body, NULL);
     if (rc != VD_OK || !repl_leads(node) || body.len != (size_t)counted->count * REPL_STAGES * 8)
         entries_forget(node);
     for (uint32_t i = 0; rc == VD_OK && repl_leads(node) && i < counted->count; i++) {
@@ -74,7 +74,7 @@ static void entries_counted(void *context, const repl_answer_t *answer)
 static void entries_ask(repl_node_t *node)
 {
     uint8_t body[REPL_MEMBERS_MAX * REPL_STAGES * 8];
-    vdp_replication_find_t find = {.count = true};
+    vdp_replication_count_t count = {0};
     _Static_assert(REPL_MEMBERS_MAX * REPL_STAGES <= VDP_COUNTS_MAX, "one question for all");
     if (!repl_leads(node) || !repl_state(node)->attached) {
         entries_forget(node);
@@ -98,7 +98,7 @@ static void entries_ask(repl_node_t *node)
         counted->members[counted->count++] = member->id;
     }
     node->counting = true;
-    (void)repl_storage_ask(node->storage, &vdp_replication_find, &find,
+    (void)repl_storage_ask(node->storage, &vdp_replication_count, &count,
                            vd_slice(body, (size_t)counted->count * REPL_STAGES * 8), 10000,
                            entries_counted, counted);
 }

@@ -254,6 +254,7 @@ static int run_count(stor_replication_link_t *link, stor_session_t *session, sto
         return vd_error_set(err, VD_ERR_PROTOCOL, "a count for %zu bytes", job->body.len);
     for (uint32_t i = 0; i < count; i++)
         counts[i] = (stor_journal_count_t){.above = vd_get_u64(job->body.data + (size_t)i * 8)};
+    job->answer.counted.newest = stor_engine_visible(link->storage->engine);
     int rc = stor_journal_count(link->storage->journal, session, counts, count, err);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++)
         rc = vd_buf_append_u64(&job->out,
@@ -267,8 +268,6 @@ static int run_find(stor_replication_link_t *link, stor_session_t *session, stor
     stor_tail_t *tail = link->storage->replication->tail;
     uint64_t timestamps[FOUND_MAX];
     uint32_t count = 0;
-    if (job->asked.find.count)
-        return run_count(link, session, job, err);
     if (job->asked.find.sample && job->body.len == 0) {
         int rc = stor_tail_sample(tail, session, timestamps, FOUND_MAX, &count, err);
         for (uint32_t i = 0; rc == VD_OK && i < count; i++)
@@ -373,6 +372,10 @@ static const stor_link_row_t rows[] = {
      .message = &vdp_replication_find,
      .answer = &vdp_replication_found,
      .run = run_find},
+    {.id = VDP_REPLICATION_COUNT,
+     .message = &vdp_replication_count,
+     .answer = &vdp_replication_counted,
+     .run = run_count},
     {.id = VDP_REPLICATION_ROLLBACK,
      .message = &vdp_replication_rollback,
      .answer = &vdp_replication_rolled_back,
