@@ -283,15 +283,13 @@ test('what comes is looked at once: streams of other collections and filtered on
   await c.insertOne({_id: 'first'});
   const waits = {maxAwaitTimeMS: 600000};
   for (let i = 0; i < 100; i++) {
-    streams.push(await open(db.collection(`asleep${i % 10}`).watch([], waits)));
-    streams.push(await open(c.watch([{$match: {'documentKey._id': `none${i}`}}], waits)));
-    streams.push(await open(client.db(`asleep${i % 10}`).watch([], waits)));
+    streams.push(db.collection(`asleep${i % 10}`).watch([], waits));
+    streams.push(c.watch([{$match: {'documentKey._id': `none${i}`}}], waits));
+    streams.push(client.db(`asleep${i % 10}`).watch([], waits));
   }
   const waiting = streams.map((s) => s.next());
-  await until('all wait', async () => (await figures()).parked === 300);
-  await c.insertOne({_id: 'settle'}); // whoever was parked before the watch began has looked now
-  await until('all wait', async () => (await figures()).parked === 300);
-  await until('nobody is woken any more', async () => {
+  await until('all wait', async () => (await figures()).parked === 300, 60000);
+  await until('nobody is woken any more', // whoever was parked before the watch began looks once async () => {
     const {wakes} = await figures();
     await c.insertOne({});
     await sleep(300);
