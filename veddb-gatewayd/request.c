@@ -845,6 +845,13 @@ static void authorize(gate_request_t *request)
     if (command->check != GATE_CHECK_OPEN && !user_is_current(request))
         return;
     const gate_user_t *user = request->conn->user;
+    if (command->check != GATE_CHECK_OPEN && user != NULL &&
+        gate_conn_login_expired(request->conn, vd_loop_now_ms(request->thread->loop))) {
+        (void)vd_error_set(&err, VD_ERR_REAUTHENTICATION_REQUIRED,
+                           "The token of this connection's login has expired");
+        fail(request, &err);
+        return;
+    }
     int rc = gate_access_check(command, request->db, &request->message.sections,
                                user == NULL ? NULL : &user->principal, &request->grant, &err);
     if (rc == VD_OK)

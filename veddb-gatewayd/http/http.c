@@ -85,15 +85,15 @@ static bool is_current(gate_http_t *http, const uint8_t digest[32])
            vd_equal_constant_time(http->last_login, digest, 32);
 }
 
-static int load_user(gate_http_t *http, vd_arena_t *arena, vd_slice_t name, gate_user_t **ret_user,
-                     vd_error_t *err)
+static int load_user(gate_http_t *http, vd_arena_t *arena, vd_slice_t name, const char *db,
+                     gate_user_t **ret_user, vd_error_t *err)
 {
     gate_t *gate = http->gate;
     vd_bson_t filter, *documents, *roles;
     uint32_t count, role_count;
     vd_bb_t bb;
     vd_bb_init_arena(&bb, arena, 4096);
-    vd_bb_cstr(&bb, "_id", vd_arena_printf(arena, "admin.%.*s", VD_SLICE_FMT(name)));
+    vd_bb_cstr(&bb, "_id", vd_arena_printf(arena, "%s.%.*s", db, VD_SLICE_FMT(name)));
     int rc = vd_bb_finish(&bb, &filter, err);
     if (rc == VD_OK)
         rc = gate_internal_find_within(gate, "system.users", filter, LOGIN_WAIT_MS, arena,
@@ -107,8 +107,8 @@ static int load_user(gate_http_t *http, vd_arena_t *arena, vd_slice_t name, gate
     for (uint32_t i = 0; i < role_count && rc == VD_OK; i++)
         rc = gate_role_parse(arena, roles[i], &set.items[i], err);
     if (rc == VD_OK)
-        rc = gate_user_make(name, VD_SLICE_LIT("admin"), count == 0 ? VD_BSON_NONE : documents[0],
-                            &set, gate->fake_secret, ret_user, err);
+        rc = gate_user_make(name, vd_slice_str(db), count == 0 ? VD_BSON_NONE : documents[0], &set,
+                            gate->fake_secret, ret_user, err);
     return rc;
 }
 
@@ -134,8 +134,28 @@ static bool may_monitor(const gate_user_t *user)
 
 typedef enum { LOGIN_GOOD, LOGIN_BAD, LOGIN_FORBIDDEN, LOGIN_LATER, LOGIN_THROTTLED } login_t;
 
+/* RFC 6750: a token of the outside issuer. Nothing of it is kept. */
+static login_t check_bearer(gate_http_t *http, const char *token)
+{
+    gate_oidc_login_t login;
+    gate_user_t *user = NULL;
+    vd_error_t err = VD_ERROR_INIT;
+    if (http->gate->oidc == NULL ||
+        gate_oidc_verify(http->gate->oidc, vd_slice_str(token), &login, &err) != VD_OK)
+        return LOGIN_BAD;
+    vd_arena_t *arena = vd_arena_create();
+    login_t result = LOGIN_LATER;
+    if (load_user(http, arena, vd_slice_str(login.user), "$external", &user, &err) == VD_OK)
+        result = !user->known ? LOGIN_BAD : may_monitor(user) ? LOGIN_GOOD : LOGIN_FORBIDDEN;
+    gate_user_drop(&user);
+    vd_arena_destroy(&arena);
+    return result;
+}
+
 static login_t check_login(gate_http_t *http, const char *header)
 {
+    if (strncasecmp(header, "Bearer ", 7) == 0)
+        return check_bearer(http, header + 7);
     uint8_t text[1200], digest[32], salted[32 + sizeof text];
     uint32_t len = 0;
     if (strncasecmp(header, "Basic ", 6) != 0 ||
@@ -161,7 +181,7 @@ static login_t check_login(gate_http_t *http, const char *header)
     uint64_t epoch = atomic_load(&http->gate->auth_epoch);
     if (name.len == 0 || name.len > GATE_SCRAM_NAME_MAX)
         result = LOGIN_BAD;
-    else if (load_user(http, arena, name, &user, &err) == VD_OK)
+    else if (load_user(http, arena, name, "admin", &user, &err) == VD_OK)
         result = !password_matches(user, password) ? LOGIN_BAD
                  : may_monitor(user)               ? LOGIN_GOOD
                                                    : LOGIN_FORBIDDEN;
