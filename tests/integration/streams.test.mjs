@@ -331,18 +331,19 @@ async function ticks() {
 test('500 streams wait without a worker, cost next to nothing, and one write wakes them all', async () => {
   const c = db.collection('many');
   await c.insertOne({_id: 0});
-  const streams = await Promise.all(Array.from({length: 500}, () => open(c.watch([], {maxAwaitTimeMS: 5000}))));
+  const parked = async () => (await db.admin().command({serverStatus: 1})).metrics.changeStreams.parked;
+  // Longer than the test: only a wake brings the event.
+  const streams = Array.from({length: 500}, () => c.watch([], {maxAwaitTimeMS: 600000}));
   const waiting = streams.map((s) => s.next());
+  await until('all wait', async () => (await parked()) >= 500, 120000);
   await sleep(1500);
   const before = await ticks();
   await sleep(2000);
   const used = (await ticks()) - before;
   assert.ok(used <= 20, `${used} ticks in 2 s with all idle`);
   await c.findOne({_id: 0});
-  const began = Date.now();
   await c.insertOne({_id: 1});
   const events = await Promise.all(waiting);
-  assert.ok(Date.now() - began < 5000, `${Date.now() - began} ms`);
   assert.ok(events.every((e) => e.documentKey._id === 1));
   await Promise.all(streams.map((s) => s.close()));
 });
@@ -392,11 +393,12 @@ test('storage is killed in the middle of a load: no event missing, none twice, i
     }
   })();
   for (let k = 0; k < 3; k++) {
-    await sleep(700);
+    const from = written.length;
+    await until('writes go on', () => written.length >= from + 40, 60000);
     await node.kill('storaged');
     await node.whole();
   }
-  await sleep(500);
+  await until('writes go on', () => written.length >= 150, 60000);
   stop = true;
   await writing;
   await c.insertOne({_id: 'last'});
