@@ -99,6 +99,12 @@ static const vdp_field_t replication_find_fields[] = {
 static const vdp_field_t replication_found_fields[] = {
     VDP_FIELD(VDP_U64, vdp_replication_found_t, timestamp, 0),
 };
+static const vdp_field_t replication_count_fields[] = {
+    VDP_FIELD(VDP_U64, vdp_replication_count_t, unused, 0),
+};
+static const vdp_field_t replication_counted_fields[] = {
+    VDP_FIELD(VDP_U64, vdp_replication_counted_t, newest, 0),
+};
 static const vdp_field_t replication_rollback_fields[] = {
     VDP_FIELD(VDP_U64, vdp_replication_rollback_t, to, 0),
 };
@@ -195,6 +201,10 @@ MESSAGE(REPLICATION_FIND, replication_find, vdp_replication_find_t, replication_
         FIND_MAX_BYTES);
 MESSAGE(REPLICATION_FOUND, replication_found, vdp_replication_found_t, replication_found_fields,
         FIND_MAX_BYTES);
+MESSAGE(REPLICATION_COUNT, replication_count, vdp_replication_count_t, replication_count_fields,
+        8 * VDP_COUNTS_MAX);
+MESSAGE(REPLICATION_COUNTED, replication_counted, vdp_replication_counted_t,
+        replication_counted_fields, 8 * VDP_COUNTS_MAX);
 MESSAGE(REPLICATION_ROLLBACK, replication_rollback, vdp_replication_rollback_t,
         replication_rollback_fields, 0);
 MESSAGE(REPLICATION_ROLLED_BACK, replication_rolled_back, vdp_replication_rolled_back_t,

@@ -151,6 +151,17 @@ typedef struct {
     uint64_t timestamp;
 } vdp_replication_found_t;
 
+/* Body: u64 LE timestamps. COUNTED: how many entries our journal has above each (body: u64 LE each,
+ * with VDP_COUNT_AT_LEAST when there may be more). */
+#define VDP_COUNT_AT_LEAST (UINT64_C(1) << 63)
+#define VDP_COUNTS_MAX     192
+typedef struct {
+    uint64_t unused;
+} vdp_replication_count_t;
+typedef struct {
+    uint64_t newest; /* visible point when they were counted */
+} vdp_replication_counted_t;
+
 /* To a recovering node: what was journaled above `to` is saved in the recovery folder, one BSON
  * file a collection; then the node counts as empty. */
 typedef struct {
@@ -222,6 +233,7 @@ extern const vdp_message_t vdp_replication_attach, vdp_replication_attached, vdp
     vdp_replication_batch, vdp_replication_apply, vdp_replication_applied,
     vdp_replication_positions, vdp_replication_config, vdp_replication_config_set,
     vdp_replication_status, vdp_replication_ask, vdp_replication_answer, vdp_replication_find,
-    vdp_replication_found, vdp_replication_rollback, vdp_replication_rolled_back, vdp_snapshot_open,
-    vdp_snapshot_opened, vdp_snapshot_read, vdp_snapshot_chunk, vdp_snapshot_close, vdp_load_begin,
-    vdp_load_state, vdp_load_chunk, vdp_load_chunk_done, vdp_load_end, vdp_load_ended;
+    vdp_replication_found, vdp_replication_rollback, vdp_replication_rolled_back,
+    vdp_replication_count, vdp_replication_counted, vdp_snapshot_open, vdp_snapshot_opened,
+    vdp_snapshot_read, vdp_snapshot_chunk, vdp_snapshot_close, vdp_load_begin, vdp_load_state,
+    vdp_load_chunk, vdp_load_chunk_done, vdp_load_end, vdp_load_ended;

@@ -20,6 +20,13 @@
 #define REPL_APPLIES_MAX 4 /* APPLY under way */
 #define REPL_CHUNKS_MAX  6 /* chunks asked for, or at storage */
 
+/* How many entries of our journal it has yet to receive, flush, apply; as storage counted last. */
+typedef enum { REPL_RECEIVED, REPL_FLUSHED, REPL_APPLIED, REPL_STAGES } repl_stage_t;
+typedef struct {
+    bool known, at_least; /* at_least: there are more, which are being counted */
+    uint64_t behind[REPL_STAGES];
+} repl_entries_t;
+
 /* Beside the configuration's member of the same index. */
 typedef struct {
     uint32_t id;
@@ -32,6 +39,7 @@ typedef struct {
     bool streams;                         /* on a stream of ours: may be counted */
     uint64_t received, flushed, applied;  /* acknowledged there */
     uint64_t bytes_behind, fence_request; /* of FENCE that waits for its FENCED */
+    repl_entries_t entries;               /* status.c */
     repl_conn_t *fence_conn;
 } repl_member_t;
 
@@ -127,6 +135,7 @@ typedef struct repl_node {
     bool positions_due, majority_due, announce_due, topology_due, again;
     int64_t topology_version;
     uint64_t status_at_ms, rollbacks;
+    bool counting; /* status.c: storage is asked for entries */
     char rollback_folder[512];
     uint64_t rolled_back_documents;
 } repl_node_t;

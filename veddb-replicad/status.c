@@ -32,6 +32,77 @@ static figures_t figures_of(repl_node_t *node, const repl_member_t *member)
     return f;
 }
 
+/* ---- entries that members are behind: only who leads has them all ---- */
+
+static void entries_forget(repl_node_t *node)
+{
+    for (uint32_t i = 0; i < node->config->count; i++)
+        node->members[i].entries = (repl_entries_t){0};
+}
+
+typedef struct {
+    repl_node_t *node;
+    uint32_t count;
+    uint32_t members[REPL_MEMBERS_MAX];
+} counted_t;
+
+static void entries_counted(void *context, const repl_answer_t *answer)
+{
+    counted_t *counted = context;
+    repl_node_t *node = counted->node;
+    vdp_replication_counted_t said = {0};
+    vd_slice_t body;
+    node->counting = false;
+    int rc = repl_answer_take(answer, &vdp_replication_counted, &said, &body, NULL);
+    if (rc != VD_OK || !repl_leads(node) || body.len != (size_t)counted->count * REPL_STAGES * 8)
+        entries_forget(node);
+    for (uint32_t i = 0; rc == VD_OK && repl_leads(node) && i < counted->count; i++) {
+        repl_member_t *member = repl_member_by_id(node, counted->members[i]);
+        if (member == NULL || body.len < (size_t)(i + 1) * REPL_STAGES * 8)
+            continue;
+        repl_entries_t entries = {.known = true};
+        for (uint32_t stage = 0; stage < REPL_STAGES; stage++) {
+            uint64_t n = vd_get_u64(body.data + (size_t)(i * REPL_STAGES + stage) * 8);
+            entries.at_least |= (n & VDP_COUNT_AT_LEAST) != 0;
+            entries.behind[stage] = n & ~VDP_COUNT_AT_LEAST;
+        }
+        member->entries = entries;
+    }
+    vd_free(counted);
+}
+
+static void entries_ask(repl_node_t *node)
+{
+    uint8_t body[REPL_MEMBERS_MAX * REPL_STAGES * 8];
+    vdp_replication_count_t count = {0};
+    _Static_assert(REPL_MEMBERS_MAX * REPL_STAGES <= VDP_COUNTS_MAX, "one question for all");
+    if (!repl_leads(node) || !repl_state(node)->attached) {
+        entries_forget(node);
+        return;
+    }
+    if (node->counting)
+        return;
+    counted_t *counted = vd_xalloc(sizeof *counted);
+    counted->node = node;
+    for (uint32_t i = 0; i < node->config->count; i++) {
+        repl_member_t *member = &node->members[i];
+        figures_t f = figures_of(node, member);
+        if (f.received == 0 || f.flushed == 0 || f.applied == 0) {
+            member->entries = (repl_entries_t){0};
+            continue;
+        }
+        uint8_t *at = body + (size_t)counted->count * REPL_STAGES * 8;
+        vd_put_u64(at, f.received);
+        vd_put_u64(at + 8, f.flushed);
+        vd_put_u64(at + 16, f.applied);
+        counted->members[counted->count++] = member->id;
+    }
+    node->counting = true;
+    (void)repl_storage_ask(node->storage, &vdp_replication_count, &count,
+                           vd_slice(body, (size_t)counted->count * REPL_STAGES * 8), 10000,
+                           entries_counted, counted);
+}
+
 static uint64_t newest_known(repl_node_t *node)
 {
     uint64_t newest = repl_state(node)->newest;
@@ -120,6 +191,14 @@ static int put_member(repl_node_t *node, uint32_t i, uint64_t newest, vd_buf_t *
             (unsigned long long)(f.self || !member->heard ? 0 : repl_now(node) - member->heard_ms),
             config->votes, config->priority, config->hidden ? "true" : "false",
             (long long)config->delay_secs, (long long)f.config_version);
+    if (rc == VD_OK && member->entries.known)
+        rc = vd_buf_printf(out,
+                           ",\"lagEntries\":%llu,\"lagReceivedEntries\":%llu,"
+                           "\"lagFlushedEntries\":%llu,\"lagEntriesAtLeast\":%s",
+                           (unsigned long long)member->entries.behind[REPL_APPLIED],
+                           (unsigned long long)member->entries.behind[REPL_RECEIVED],
+                           (unsigned long long)member->entries.behind[REPL_FLUSHED],
+                           member->entries.at_least ? "true" : "false");
     put_named(out, "syncSource", repl_member_name(node, f.sync_source), &rc);
     put_named(out, "problem", f.problem, &rc);
     if (member->link != NULL)
@@ -317,6 +396,12 @@ static void put_status_member(repl_node_t *node, uint32_t i, uint64_t newest, vd
     vd_bb_double(bb, "lagFlushedSeconds", lag_seconds(node, newest, f.flushed));
     vd_bb_double(bb, "lagAppliedSeconds", lag_seconds(node, newest, f.applied));
     vd_bb_int64(bb, "lagBytes", (int64_t)f.bytes);
+    if (member->entries.known) {
+        vd_bb_int64(bb, "lagReceivedEntries", (int64_t)member->entries.behind[REPL_RECEIVED]);
+        vd_bb_int64(bb, "lagFlushedEntries", (int64_t)member->entries.behind[REPL_FLUSHED]);
+        vd_bb_int64(bb, "lagAppliedEntries", (int64_t)member->entries.behind[REPL_APPLIED]);
+        vd_bb_bool(bb, "lagEntriesAtLeast", member->entries.at_least);
+    }
     vd_bb_close(bb);
     vd_bb_close(bb);
 }
@@ -359,6 +444,7 @@ void repl_status_tell(repl_node_t *node)
     else
         vd_log(VD_LOG_ERROR, "the status can't be made", "error=%d", err.code);
     vd_bb_done(&bb);
+    entries_ask(node); /* for the next time */
 }
 
 /* ---- storage: what hello shows ---- */

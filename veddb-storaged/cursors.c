@@ -11,6 +11,7 @@
 #include "veddb-storaged/pins.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/registry.h"
+#include "veddb-storaged/streams/stream.h"
 #include "veddb-storaged/transactions.h"
 
 #define CURSOR_IN_USE    12051
@@ -351,11 +352,13 @@ static int await_begin(stor_request_t *request, const stor_client_cursor_t *curs
 /* Nothing has come, and there is time left: the request waits, and the cursor stays pinned. */
 static bool await_more(stor_request_t *request, stor_client_cursor_t *cursor)
 {
-    if (!request->may_await || cursor->class->awaits == NULL ||
+    const stor_cursor_class_t *class = cursor->class;
+    if (!request->may_await || (class->awaits == NULL && class->awaits_visible == NULL) ||
         vd_monotonic_us() >= request->await_until_us)
         return false;
-    request->await_seen = cursor->class->awaits(cursor->state);
-    request->await_visible = cursor->class->awaits_visible;
+    request->await_stream = class->awaits == NULL ? NULL : class->awaits(cursor->state);
+    request->await_seen = class->awaits == NULL ? class->awaits_visible(cursor->state)
+                                                : stor_stream_scanned(request->await_stream);
     request->await_cursor = cursor;
     request->awaiting = true;
     return true;
@@ -603,7 +606,7 @@ void stor_cursors_visit(stor_cursors_t *cursors,
             .documents = cursor->documents,
             .no_timeout = cursor->no_timeout,
             .tailable = cursor->class->tailable,
-            .awaits = cursor->class->awaits != NULL,
+            .awaits = cursor->class->awaits != NULL || cursor->class->awaits_visible != NULL,
         };
         visit(&info, context);
     }

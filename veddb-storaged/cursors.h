@@ -43,11 +43,12 @@ typedef struct {
     void (*close)(void *state); /* may be NULL; the arena goes afterwards */
     /* Fields that stand behind the batch; may be NULL. */
     void (*tail)(void *state, vd_bb_t *bb);
-    /* awaitData: a getMore that finds nothing waits, without a worker, until the majority point has
-     * passed this place or its time (maxTimeMS, else a second) is over. NULL: it does not wait. */
-    uint64_t (*awaits)(void *state);
-    bool tailable;       /* for those who ask what is open */
-    bool awaits_visible; /* what is visible here, instead of the majority point */
+    /* awaitData: a getMore that finds nothing waits, without a worker, until there may be something
+     * for this stream or its time (maxTimeMS, else a second) is over. NULL: it does not wait. */
+    struct stor_stream *(*awaits)(void *state);
+    /* The same of a tailable cursor: until what is visible here has passed this place. */
+    uint64_t (*awaits_visible)(void *state);
+    bool tailable; /* for those who ask what is open */
     bool change_stream;
 } stor_cursor_class_t;
 

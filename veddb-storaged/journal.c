@@ -15,6 +15,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/tally.h"
 
 #include <stdio.h>
 
@@ -30,6 +31,8 @@
 #define SEGMENTS_WANTED   16 /* of journal_max */
 #define SEGMENT_MIN_BYTES (8u << 20)
 #define CUT_PAUSE_MS      5000
+#define LEARN_ENTRIES     50000 /* read to be counted, at a time */
+#define LEARN_BYTES       (32u << 20)
 
 /* ---- entries ---- */
 
@@ -343,6 +346,7 @@ struct stor_journal {
     uint64_t cut_at;               /* above every timestamp drawn before the current one was made */
     uint64_t cut_ms;
     uint64_t dropped_below; /* entries at or below may be gone */
+    stor_tally_t *tally;
     segment_t *dead; /* dropped while open: the structs stay until close, as readers may look */
 };
 
@@ -423,6 +427,9 @@ int stor_journal_open(stor_storage_t *storage, stor_journal_t **ret_journal, vd_
     if (rc == VD_OK) {
         journal->dropped_below = oldest_sure(journal);
         journal->cut_ms = vd_monotonic_ms();
+        uint64_t newest = 0;
+        rc = stor_journal_before(journal, session, UINT64_MAX, &newest, err);
+        journal->tally = stor_tally_create(newest, STOR_TALLY_BLOCKS);
     }
     stor_session_close(&session);
     if (rc != VD_OK)
@@ -444,6 +451,7 @@ void stor_journal_close(stor_journal_t **journal_p)
         journal->dead = dead->next_dead;
         vd_free(dead);
     }
+    stor_tally_destroy(&journal->tally);
     pthread_rwlock_destroy(&journal->lock);
     pthread_mutex_destroy(&journal->maintain_lock);
     vd_free(journal);
@@ -455,6 +463,19 @@ static void entry_key(uint64_t timestamp, uint32_t part, uint8_t key[KEY_BYTES])
     vd_put_u64_be(key, timestamp);
     key[8] = (uint8_t)(part >> 24), key[9] = (uint8_t)(part >> 16);
     key[10] = (uint8_t)(part >> 8), key[11] = (uint8_t)part;
+}
+
+typedef struct {
+    stor_tally_t *tally;
+    uint64_t timestamp;
+} noted_t;
+
+static void append_ended(bool committed, void *context)
+{
+    const noted_t *noted = context;
+    if (committed)
+        stor_tally_note(noted->tally, noted->timestamp);
+    vd_free(context);
 }
 
 int stor_journal_append_raw(stor_journal_t *journal, stor_session_t *session, vd_slice_t key,
@@ -473,6 +494,9 @@ int stor_journal_append_raw(stor_journal_t *journal, stor_session_t *session, vd
         atomic_fetch_add_explicit(&segment->entries, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&journal->appended, value.len + KEY_BYTES + 8,
                                   memory_order_relaxed);
+        noted_t *noted = vd_xalloc(sizeof *noted);
+        *noted = (noted_t){journal->tally, vd_get_u64_be(key.data)};
+        stor_txn_on_end(session, append_ended, noted);
     }
     return rc;
 }
@@ -629,6 +653,7 @@ int stor_journal_restart(stor_journal_t *journal, stor_session_t *session, uint6
         rc = drop_first(journal, session, err);
     journal->cut_at = 0;
     journal->cut_ms = vd_monotonic_ms();
+    stor_tally_restart(journal->tally, position);
     pthread_mutex_unlock(&journal->maintain_lock);
     return rc;
 }
@@ -993,5 +1018,50 @@ int stor_journal_before(stor_journal_t *journal, stor_session_t *session, uint64
         stor_txn_rollback(session);
     if (rc == VD_OK)
         *ret_timestamp = greatest;
+    return rc;
+}
+
+/* ---- counting ---- */
+
+/* Some of what the tally does not know is read, so that after a while it does. In a transaction. */
+static int count_learn(stor_journal_t *journal, stor_session_t *session, uint64_t above,
+                       vd_error_t *err)
+{
+    uint64_t after, upto, bytes = 0;
+    stor_journal_entry_t entry;
+    pthread_rwlock_rdlock(&journal->lock);
+    uint64_t dropped_below = journal->dropped_below;
+    pthread_rwlock_unlock(&journal->lock);
+    if (above < dropped_below || !stor_tally_wants(journal->tally, above, &after, &upto))
+        return VD_OK;
+    stor_journal_reader_t *reader = stor_journal_reader_open(journal, session, after);
+    stor_journal_reader_begin(reader);
+    int rc = VD_OK;
+    for (uint32_t n = 0; n < LEARN_ENTRIES && bytes < LEARN_BYTES; n++) {
+        rc = stor_journal_reader_next(reader, upto, &entry, err);
+        if (rc != VD_OK)
+            break;
+        bytes += entry.changes.len;
+        stor_tally_learn(journal->tally, entry.timestamp);
+    }
+    stor_journal_reader_close(&reader);
+    if (rc == VD_ERR_NOT_FOUND)
+        stor_tally_learnt(journal->tally);
+    return rc == VD_ERR_NOT_FOUND || rc == VD_ERR_CHANGE_STREAM_HISTORY_LOST ? VD_OK : rc;
+}
+
+int stor_journal_count(stor_journal_t *journal, stor_session_t *session,
+                       stor_journal_count_t *counts, uint32_t count, vd_error_t *err)
+{
+    uint64_t lowest = UINT64_MAX;
+    for (uint32_t i = 0; i < count; i++)
+        lowest = counts[i].above < lowest ? counts[i].above : lowest;
+    int rc = stor_txn_begin(session, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = count_learn(journal, session, lowest, err);
+    stor_txn_rollback(session);
+    for (uint32_t i = 0; rc == VD_OK && i < count; i++)
+        counts[i].exact = stor_tally_above(journal->tally, counts[i].above, &counts[i].entries);
     return rc;
 }

@@ -141,6 +141,17 @@ VD_MUST_CHECK int stor_journal_newest(stor_session_t *session, uint64_t *ret_tim
 VD_MUST_CHECK int stor_journal_holds(stor_session_t *session, uint64_t timestamp, bool *ret_holds,
                                      vd_error_t *err);
 
+/* How many entries there are above a timestamp (parts of one are one). What was committed since the
+ * start is known; what is older is read once, a piece with each call, and until then (or for a
+ * place that the journal no longer holds) there are at least so many. In no transaction. */
+typedef struct {
+    uint64_t above;
+    uint64_t entries;
+    bool exact;
+} stor_journal_count_t;
+VD_MUST_CHECK int stor_journal_count(stor_journal_t *journal, stor_session_t *session,
+                                     stor_journal_count_t *counts, uint32_t count, vd_error_t *err);
+
 typedef struct stor_journal_reader stor_journal_reader_t;
 /* From the first entry above `after`. */
 stor_journal_reader_t *stor_journal_reader_open(stor_journal_t *journal, stor_session_t *session,

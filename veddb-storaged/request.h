@@ -155,7 +155,7 @@ struct stor_request {
     void *await_cursor;  /* cursors.c */
     uint32_t await_size; /* batchSize */
     uint64_t await_until_us, await_seen;
-    bool await_visible; /* it waits for what is visible here, not for the majority point */
+    struct stor_stream *await_stream; /* what it waits for; NULL: what becomes visible here */
 
     uint32_t held_count;
     stor_collection_t *held[STOR_REQUEST_HELD_MAX];

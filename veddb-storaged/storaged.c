@@ -24,7 +24,7 @@
 #include "veddb-storaged/transactions.h"
 
 #define FIRST_TERM     1
-#define OTHER_SESSIONS 34 /* audit, keeper, scrub, opening, catalog changes, validate */
+#define OTHER_SESSIONS 36 /* audit, keeper, scrub, opening, catalog changes, validate, streams */
 
 void stor_storage_set_id(stor_storage_t *storage, uint8_t ret_id[12])
 {

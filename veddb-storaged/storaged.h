@@ -42,6 +42,11 @@ typedef struct {
 typedef struct {
     atomic_uint_fast64_t collections, collection_failures, indexes, index_failures;
 } stor_scrub_counters_t;
+/* Change streams: streams/. entries: of the journal, read by streams; watched: the same, read by
+ * waits for all that wait; filtered: events that a pushed filter kept from being built. */
+typedef struct {
+    atomic_uint_fast64_t open, parked, delivered, entries, filtered, split, expired, wakes, watched;
+} stor_stream_counters_t;
 
 typedef struct {
     uint64_t threads;            /* workers for quick operations */
@@ -86,6 +91,7 @@ typedef struct stor_storage {
     stor_op_counters_t counters;
     stor_ttl_counters_t ttl;
     stor_scrub_counters_t scrub;
+    stor_stream_counters_t streams;
     uint8_t boot_id[16]; /* new at each start */
     uint8_t set_id[12];  /* made at bootstrap, or copied with the data: by the functions below */
     uint64_t term;

@@ -229,6 +229,10 @@ static int stream_fill(void *state, stor_request_t *request, stor_batch_t *batch
         vd_bson_t document;
         rc = stor_pipeline_next(aggregate->pipeline, request, &document, err);
         aggregate->held_back = false;
+        if (rc == VD_OK && document.len > VD_BSON_INTERNAL_MAX_BYTES)
+            rc = vd_error_set(err, VD_ERR_BSON_OBJECT_TOO_LARGE,
+                              "BSONObj size: %u (0x%X) is invalid. Size must be between 0 and %d",
+                              document.len, document.len, VD_BSON_INTERNAL_MAX_BYTES);
         if (rc == VD_OK)
             rc = token_check(aggregate, document, err);
         if (rc == VD_OK && !stor_batch_add(batch, document)) {
@@ -239,6 +243,8 @@ static int stream_fill(void *state, stor_request_t *request, stor_batch_t *batch
         if (rc == VD_OK || rc == VD_ERR_NOT_FOUND)
             aggregate->token = *stor_stream_at(aggregate->stream);
     }
+    atomic_fetch_add_explicit(&request->storage->streams.delivered, batch->count,
+                              memory_order_relaxed);
     *ret_done =
         !aggregate->held_back && stor_stream_ended(aggregate->stream) && rc == VD_ERR_NOT_FOUND;
     stor_pipeline_release(aggregate->pipeline);
@@ -254,9 +260,9 @@ static void stream_tail(void *state, vd_bb_t *bb)
     vd_bb_close(bb);
 }
 
-static uint64_t stream_awaits(void *state)
+static stor_stream_t *stream_awaits(void *state)
 {
-    return stor_stream_scanned(((aggregate_t *)state)->stream);
+    return ((aggregate_t *)state)->stream;
 }
 
 static const stor_cursor_class_t stream_class = {.fill = stream_fill,

@@ -129,7 +129,7 @@ static uint64_t tail_awaits(void *state)
 
 static const stor_cursor_class_t tail_class = {.fill = tail_fill, .tailable = true};
 static const stor_cursor_class_t await_class = {
-    .fill = tail_fill, .awaits = tail_awaits, .awaits_visible = true, .tailable = true};
+    .fill = tail_fill, .awaits_visible = tail_awaits, .tailable = true};
 
 int stor_tail_open(stor_request_t *request, const stor_tail_options_t *options,
                    const stor_query_spec_t *spec, vd_bson_t body, vd_arena_t **arena_p,

@@ -203,6 +203,31 @@ static int work_print(const stor_storage_t *storage, vd_buf_t *out)
     return rows_print(out, rows, VD_COUNT_OF(rows));
 }
 
+static int streams_print(const stor_storage_t *storage, vd_buf_t *out)
+{
+    const stor_stream_counters_t *s = &storage->streams;
+    const row_t rows[] = {
+        {"veddb_streams_open", true, "change streams open", atomic_load(&s->open)},
+        {"veddb_streams_parked", true, "getMores of streams that wait, without a worker",
+         atomic_load(&s->parked)},
+        {"veddb_streams_events_delivered_total", false, "events given to clients",
+         atomic_load(&s->delivered)},
+        {"veddb_streams_events_filtered_total", false, "events that a $match kept from being built",
+         atomic_load(&s->filtered)},
+        {"veddb_streams_events_split_total", false, "events told in fragments",
+         atomic_load(&s->split)},
+        {"veddb_streams_entries_read_total", false, "journal entries that streams read",
+         atomic_load(&s->entries)},
+        {"veddb_streams_entries_watched_total", false,
+         "journal entries read once for all that wait", atomic_load(&s->watched)},
+        {"veddb_streams_wakes_total", false, "waits ended because something came for the stream",
+         atomic_load(&s->wakes)},
+        {"veddb_streams_expired_total", false,
+         "streams that ended because the journal was cut (286)", atomic_load(&s->expired)},
+    };
+    return rows_print(out, rows, VD_COUNT_OF(rows));
+}
+
 static int replication_print(const stor_storage_t *storage, vd_buf_t *out)
 {
     stor_positions_stats_t s;
@@ -238,10 +263,10 @@ static int replication_print(const stor_storage_t *storage, vd_buf_t *out)
 static int member_print(vd_bson_t member, vd_arena_t *arena, vd_buf_t *out)
 {
     static const struct {
-        const char *field, *stage;
-    } lags[] = {{"lagReceivedSeconds", "received"},
-                {"lagFlushedSeconds", "flushed"},
-                {"lagAppliedSeconds", "applied"}};
+        const char *field, *entries, *stage;
+    } lags[] = {{"lagReceivedSeconds", "lagReceivedEntries", "received"},
+                {"lagFlushedSeconds", "lagFlushedEntries", "flushed"},
+                {"lagAppliedSeconds", "lagAppliedEntries", "applied"}};
     vd_value_t own = vd_bson_get(member, "veddb"), health = vd_bson_get(member, "health");
     int64_t bytes = 0;
     if (own.type != VD_BSON_OBJECT)
@@ -256,6 +281,13 @@ static int member_print(vd_bson_t member, vd_arena_t *arena, vd_buf_t *out)
                            "veddb_replication_member_lag_bytes{member=%s} %lld\n",
                            name, up, name, (long long)bytes);
     for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(lags); i++) {
+        int64_t entries;
+        if (vd_value_as_int64(vd_bson_get(shown, lags[i].entries), &entries))
+            rc = vd_buf_printf(
+                out, "veddb_replication_member_lag_entries{member=%s,stage=\"%s\"} %lld\n", name,
+                lags[i].stage, (long long)entries);
+        if (rc != VD_OK)
+            break;
         vd_value_t lag = vd_bson_get(shown, lags[i].field);
         rc = vd_buf_printf(
             out, "veddb_replication_member_lag_seconds{member=%s,stage=\"%s\"} %.3f\n", name,
@@ -285,7 +317,10 @@ static int members_print(stor_request_t *request, vd_buf_t *out)
         "# HELP veddb_replication_member_lag_bytes sent to it and not yet acknowledged\n"
         "# TYPE veddb_replication_member_lag_bytes gauge\n"
         "# HELP veddb_replication_member_lag_seconds how long it has not been level\n"
-        "# TYPE veddb_replication_member_lag_seconds gauge\n",
+        "# TYPE veddb_replication_member_lag_seconds gauge\n"
+        "# HELP veddb_replication_member_lag_entries journal entries it has yet to take; on the "
+        "primary\n"
+        "# TYPE veddb_replication_member_lag_entries gauge\n",
         (long long)rollbacks);
     if (rc != VD_OK || members.type != VD_BSON_ARRAY)
         return rc;
@@ -308,6 +343,8 @@ int stor_run_metrics(stor_request_t *request, vd_error_t *err)
         rc = work_print(request->storage, &out);
     if (rc == VD_OK)
         rc = audit_print(request->storage, &out);
+    if (rc == VD_OK)
+        rc = streams_print(request->storage, &out);
     if (rc == VD_OK)
         rc = replication_print(request->storage, &out);
     if (rc == VD_OK)

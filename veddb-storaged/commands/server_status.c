@@ -104,6 +104,18 @@ static void metrics(status_t *status)
     put(bb, "passes", status->storage->ttl.passes);
     put(bb, "subPasses", status->storage->ttl.sub_passes);
     vd_bb_close(bb);
+    const stor_stream_counters_t *s = &status->storage->streams;
+    vd_bb_begin_document(bb, "changeStreams");
+    put(bb, "largeEventsSplit", s->split);
+    put(bb, "open", s->open);
+    put(bb, "parked", s->parked);
+    put(bb, "eventsDelivered", s->delivered);
+    put(bb, "eventsFiltered", s->filtered);
+    put(bb, "entriesRead", s->entries);
+    put(bb, "entriesWatched", s->watched);
+    put(bb, "wakes", s->wakes);
+    put(bb, "expired", s->expired);
+    vd_bb_close(bb);
     vd_bb_begin_document(bb, "queryExecutor");
     put(bb, "scanned", c->keys_examined);
     put(bb, "scannedObjects", c->documents_examined);

@@ -66,6 +66,7 @@ static const stor_stage_class_t *const classes[] = {
     &stor_stage_current_op,
     &stor_stage_index_stats,
     &stor_stage_change_stream,
+    &stor_stage_split_event,
     &stor_stage_lookup,
     &stor_stage_graph_lookup,
     &stor_stage_union_with,
@@ -88,7 +89,6 @@ static const stor_stage_class_t *const classes[] = {
  * for a typing error. */
 static const char *const not_built[] = {
     "$geoNear",
-    "$changeStreamSplitLargeEvent",
     "$shardedDataDistribution",
     "$listSampledQueries",
     "$queryStats",
@@ -133,15 +133,11 @@ static int check_inside(const stor_pipeline_context_t *context, const stor_stage
 
 static bool in_transaction_ok(const stor_stage_class_t *class)
 {
-    static const stor_stage_class_t *const refused[] = {&stor_stage_change_stream,
-                                                        &stor_stage_coll_stats,
-                                                        &stor_stage_index_stats,
-                                                        &stor_stage_current_op,
-                                                        &stor_stage_out,
-                                                        &stor_stage_merge,
-                                                        &stor_stage_list_sessions,
-                                                        &stor_stage_list_local_sessions,
-                                                        &stor_stage_plan_cache_stats};
+    static const stor_stage_class_t *const refused[] = {
+        &stor_stage_change_stream,   &stor_stage_split_event,   &stor_stage_coll_stats,
+        &stor_stage_index_stats,     &stor_stage_current_op,    &stor_stage_out,
+        &stor_stage_merge,           &stor_stage_list_sessions, &stor_stage_list_local_sessions,
+        &stor_stage_plan_cache_stats};
     for (size_t i = 0; i < VD_COUNT_OF(refused); i++)
         if (class == refused[i])
             return false;
@@ -190,15 +186,25 @@ int stor_pipeline_stream_open(stor_pipeline_t *pipeline, stor_request_t *request
     *ret_stream = NULL;
     if (!stor_pipeline_is_stream(pipeline))
         return VD_OK;
-    return stor_stage_change_stream_open(pipeline->stages[0], request, ret_stream, err);
+    const stor_filter_t **filters =
+        VD_ARENA_ARRAY(request->arena, const stor_filter_t *, pipeline->stage_count);
+    uint32_t count = 0;
+    while (count + 1 < pipeline->stage_count &&
+           pipeline->stages[count + 1]->class == &stor_stage_match) {
+        filters[count] = stor_stage_match_filter(pipeline->stages[count + 1]);
+        count++;
+    }
+    return stor_stage_change_stream_open(pipeline->stages[0], request, filters, count, ret_stream,
+                                         err);
 }
 
 /* Only stages that choose events or shape each by itself. */
 static int check_behind_stream(const stor_pipeline_t *pipeline, vd_error_t *err)
 {
     static const stor_stage_class_t *const allowed[] = {
-        &stor_stage_match, &stor_stage_project,      &stor_stage_add_fields,  &stor_stage_set,
-        &stor_stage_unset, &stor_stage_replace_root, &stor_stage_replace_with};
+        &stor_stage_match,        &stor_stage_project, &stor_stage_add_fields,
+        &stor_stage_set,          &stor_stage_unset,   &stor_stage_replace_root,
+        &stor_stage_replace_with, &stor_stage_redact,  &stor_stage_split_event};
     for (uint32_t i = 1; i < pipeline->stage_count; i++) {
         bool ok = false;
         for (size_t k = 0; k < VD_COUNT_OF(allowed); k++)
@@ -208,6 +214,24 @@ static int check_behind_stream(const stor_pipeline_t *pipeline, vd_error_t *err)
                                 "%s is not permitted in a $changeStream pipeline",
                                 pipeline->stages[i]->class->name);
     }
+    if (stor_stage_change_stream_in_fragments(pipeline->stages[0]) &&
+        pipeline->stages[pipeline->stage_count - 1]->class != &stor_stage_split_event)
+        return vd_error_set(err, VD_ERR_CHANGE_STREAM_FATAL_ERROR,
+                            "To resume from a split event, the $changeStream pipeline must include "
+                            "a $changeStreamSplitLargeEvent stage");
+    return VD_OK;
+}
+
+static int check_split(const stor_pipeline_t *pipeline, uint32_t at, vd_error_t *err)
+{
+    if (!stor_pipeline_is_stream(pipeline))
+        return vd_error_set(err, VD_ERR_ILLEGAL_OPERATION,
+                            "%s can only be used in a $changeStream pipeline",
+                            stor_stage_split_event.name);
+    if (at + 1 < pipeline->stage_count)
+        return vd_error_set(err, VD_ERR_LOCATION(7182802),
+                            "%s must be the last stage in the pipeline",
+                            stor_stage_split_event.name);
     return VD_OK;
 }
 
@@ -216,6 +240,9 @@ static int check_places(const stor_pipeline_context_t *context, const stor_pipel
 {
     for (uint32_t i = 0; i < pipeline->stage_count; i++) {
         const stor_stage_class_t *class = pipeline->stages[i]->class;
+        int rc = class == &stor_stage_split_event ? check_split(pipeline, i, err) : VD_OK;
+        if (rc != VD_OK)
+            return rc;
         if (class->first_only && i > 0)
             return vd_error_set(err, VD_ERR_LOCATION(40602),
                                 "%s is only valid as the first stage in a pipeline", class->name);

@@ -1,7 +1,7 @@
 /* veddb-storaged/pipeline/stage_change_stream.c — $changeStream: the stage in front of a stream.
  * "Not found" means nothing more now: the stages behind it may be pulled again later. */
 #include "veddb-storaged/pipeline/stages.h"
-#include "veddb-storaged/streams/stream.h"
+#include "veddb-storaged/streams/push.h"
 
 typedef struct {
     stor_stage_t stage;
@@ -37,13 +37,26 @@ static void change_stream_close(stor_stage_t *stage)
 }
 
 int stor_stage_change_stream_open(stor_stage_t *stage, stor_request_t *request,
+                                  const stor_filter_t *const *filters, uint32_t count,
                                   stor_stream_t **ret_stream, vd_error_t *err)
 {
     change_stream_t *self = (change_stream_t *)stage;
-    int rc = stor_stream_open(self->arena, request, &self->spec, &self->stream, err);
+    int rc = stor_stream_open(self->arena, request, &self->spec,
+                              stor_push_make(self->arena, filters, count), &self->stream, err);
     if (rc == VD_OK)
         *ret_stream = self->stream;
     return rc;
+}
+
+stor_stream_t *stor_stage_change_stream_of(const stor_stage_t *stage)
+{
+    return ((const change_stream_t *)stage)->stream;
+}
+
+bool stor_stage_change_stream_in_fragments(const stor_stage_t *stage)
+{
+    const stor_stream_spec_t *spec = &((const change_stream_t *)stage)->spec;
+    return spec->has_token && spec->token.fragment != 0;
 }
 
 const stor_stage_class_t stor_stage_change_stream = {

@@ -10,7 +10,7 @@ extern const stor_stage_class_t stor_stage_project, stor_stage_add_fields, stor_
 extern const stor_stage_class_t stor_stage_group, stor_stage_count, stor_stage_sort_by_count,
     stor_stage_unwind;
 extern const stor_stage_class_t stor_stage_documents, stor_stage_coll_stats, stor_stage_current_op,
-    stor_stage_index_stats, stor_stage_change_stream;
+    stor_stage_index_stats, stor_stage_change_stream, stor_stage_split_event;
 extern const stor_stage_class_t stor_stage_lookup, stor_stage_graph_lookup, stor_stage_union_with,
     stor_stage_facet, stor_stage_bucket, stor_stage_sample, stor_stage_redact;
 extern const stor_stage_class_t stor_stage_list_sessions, stor_stage_list_local_sessions;
@@ -56,10 +56,14 @@ VD_MUST_CHECK int stor_pipeline_narrow(const stor_pipeline_context_t *context,
 stor_stage_t *stor_stage_match_new(const stor_pipeline_context_t *context, stor_filter_t *filter);
 void stor_stage_cut_set(stor_stage_t *stage, int64_t count);
 
-/* Begins the stream of a $changeStream stage. */
+/* Begins the stream of a $changeStream stage. filters: of the $match stages right behind it. */
 struct stor_stream;
 VD_MUST_CHECK int stor_stage_change_stream_open(stor_stage_t *stage, stor_request_t *request,
+                                                const stor_filter_t *const *filters, uint32_t count,
                                                 struct stor_stream **ret_stream, vd_error_t *err);
+struct stor_stream *stor_stage_change_stream_of(const stor_stage_t *stage); /* NULL: not begun */
+/* It is to go on behind a fragment of a split event. */
+bool stor_stage_change_stream_in_fragments(const stor_stage_t *stage);
 
 /* Before a stage runs a pipeline of its own: those before it give engine resources back, so that no
  * snapshot of theirs stands open meanwhile. What they gave last must be copied. */

@@ -255,6 +255,23 @@ static int run_positions(stor_replication_link_t *link, stor_session_t *session,
     return VD_OK;
 }
 
+static int run_count(stor_replication_link_t *link, stor_session_t *session, stor_link_job_t *job,
+                     vd_error_t *err)
+{
+    stor_journal_count_t counts[VDP_COUNTS_MAX];
+    uint32_t count = (uint32_t)(job->body.len / 8);
+    if (job->body.len % 8 != 0 || job->body.len / 8 > VDP_COUNTS_MAX)
+        return vd_error_set(err, VD_ERR_PROTOCOL, "a count for %zu bytes", job->body.len);
+    for (uint32_t i = 0; i < count; i++)
+        counts[i] = (stor_journal_count_t){.above = vd_get_u64(job->body.data + (size_t)i * 8)};
+    job->answer.counted.newest = stor_engine_visible(link->storage->engine);
+    int rc = stor_journal_count(link->storage->journal, session, counts, count, err);
+    for (uint32_t i = 0; rc == VD_OK && i < count; i++)
+        rc = vd_buf_append_u64(&job->out,
+                               counts[i].entries | (counts[i].exact ? 0 : VDP_COUNT_AT_LEAST));
+    return rc;
+}
+
 static int run_find(stor_replication_link_t *link, stor_session_t *session, stor_link_job_t *job,
                     vd_error_t *err)
 {
@@ -365,6 +382,10 @@ static const stor_link_row_t rows[] = {
      .message = &vdp_replication_find,
      .answer = &vdp_replication_found,
      .run = run_find},
+    {.id = VDP_REPLICATION_COUNT,
+     .message = &vdp_replication_count,
+     .answer = &vdp_replication_counted,
+     .run = run_count},
     {.id = VDP_REPLICATION_ROLLBACK,
      .message = &vdp_replication_rollback,
      .answer = &vdp_replication_rolled_back,

@@ -37,6 +37,7 @@ typedef union {
     vdp_replication_status_t status;
     vdp_replication_answer_t answer;
     vdp_replication_find_t find;
+    vdp_replication_count_t count;
     vdp_replication_rollback_t rollback;
     vdp_snapshot_open_t open;
     vdp_snapshot_read_t read;
@@ -53,6 +54,7 @@ typedef union {
     vdp_replication_applied_t applied;
     vdp_replication_config_set_t config_set;
     vdp_replication_found_t found;
+    vdp_replication_counted_t counted;
     vdp_replication_rolled_back_t rolled_back;
     vdp_snapshot_opened_t opened;
     vdp_snapshot_chunk_t chunk;

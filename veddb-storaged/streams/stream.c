@@ -2,17 +2,14 @@
 #include "veddb-storaged/streams/stream.h"
 
 #include "libcommon/base/mem.h"
-#include "veddb-storaged/catalog/catalog.h"
-#include "veddb-storaged/delta.h"
-#include "veddb-storaged/envelope.h"
-#include "veddb-storaged/exec/query.h"
-#include "veddb-storaged/facts.h"
 #include "veddb-storaged/replication/replication.h"
-#include "veddb-storaged/streams/describe.h"
-#include "veddb-storaged/streams/names.h"
+#include "veddb-storaged/streams/event.h"
+#include "veddb-storaged/streams/push.h"
 
 struct stor_stream {
+    stor_storage_t *storage;
     stor_stream_spec_t spec;
+    const stor_push_t *push; /* NULL: no filter */
     vd_map_t *names;
     vd_arena_t *scratch; /* of the event last given */
     stor_token_t at;
@@ -34,21 +31,9 @@ struct stor_stream {
     vd_bson_t image; /* of the change that comes */
 };
 
-/* One change on its way to become an event. */
-typedef struct {
-    stor_stream_t *stream;
-    stor_request_t *request;
-    stor_change_t change;
-    stor_token_t token;
-    const char *type;
-    vd_slice_t db, name; /* name empty: a database's event */
-    const uint8_t *uuid; /* NULL = none */
-    vd_bson_t image;
-    vd_error_t *err;
-} event_t;
-
-static int lost(vd_error_t *err)
+static int lost(stor_request_t *request, vd_error_t *err)
 {
+    atomic_fetch_add_explicit(&request->storage->streams.expired, 1, memory_order_relaxed);
     return vd_error_set(err, VD_ERR_CHANGE_STREAM_HISTORY_LOST,
                         "Resume of change stream was not possible, as the resume point may no "
                         "longer be in the oplog.");
@@ -64,20 +49,22 @@ static int not_found(vd_error_t *err, const stor_token_t *token)
 }
 
 int stor_stream_open(vd_arena_t *arena, stor_request_t *request, const stor_stream_spec_t *spec,
-                     stor_stream_t **ret_stream, vd_error_t *err)
+                     const stor_push_t *push, stor_stream_t **ret_stream, vd_error_t *err)
 {
     stor_stream_t *stream = VD_ARENA_NEW(arena, stor_stream_t);
     stor_journal_stats_t stats;
+    stream->storage = request->storage;
     stream->spec = *spec;
+    stream->push = push;
     uint64_t first = spec->has_token         ? spec->token.timestamp
                      : spec->start_time != 0 ? spec->start_time
                                              : stor_engine_newest(request->storage->engine) + 1;
     stream->scanned = first == 0 ? 0 : first - 1;
-    stream->at = stor_token_mark(first);
+    stream->at = spec->has_token ? spec->token : stor_token_mark(first);
     stream->seeking = spec->has_token && spec->token.event;
     stor_journal_stats(request->storage->journal, &stats);
     if (stream->scanned < stats.oldest)
-        return lost(err);
+        return lost(request, err);
     int rc = stor_txn_begin(request->session, err);
     if (rc != VD_OK)
         return rc;
@@ -86,6 +73,7 @@ int stor_stream_open(vd_arena_t *arena, stor_request_t *request, const stor_stre
     if (rc != VD_OK)
         return rc;
     stream->scratch = vd_arena_create();
+    atomic_fetch_add(&request->storage->streams.open, 1);
     *ret_stream = stream;
     return VD_OK;
 }
@@ -108,6 +96,7 @@ void stor_stream_close(stor_stream_t **stream_p)
         return;
     stor_names_free(&stream->names);
     vd_arena_destroy(&stream->scratch);
+    atomic_fetch_sub(&stream->storage->streams.open, 1);
     *stream_p = NULL;
 }
 
@@ -116,9 +105,40 @@ bool stor_stream_ended(const stor_stream_t *stream)
     return stream->ended;
 }
 
+void stor_stream_fragment(stor_stream_t *stream, uint8_t fragment)
+{
+    stream->at.fragment = fragment;
+}
+
+const stor_token_t *stor_stream_token(const stor_stream_t *stream)
+{
+    return stream->spec.has_token ? &stream->spec.token : NULL;
+}
+
 const stor_token_t *stor_stream_at(const stor_stream_t *stream)
 {
     return &stream->at;
+}
+
+const stor_stream_spec_t *stor_stream_spec(const stor_stream_t *stream)
+{
+    return &stream->spec;
+}
+
+const stor_push_t *stor_stream_push(const stor_stream_t *stream)
+{
+    return stream->push;
+}
+
+bool stor_stream_seeking(const stor_stream_t *stream)
+{
+    return stream->seeking;
+}
+
+void stor_stream_looked(stor_stream_t *stream, uint64_t upto)
+{
+    if (!stream->seeking && upto > stream->scanned)
+        stream->scanned = upto;
 }
 
 uint64_t stor_stream_scanned(const stor_stream_t *stream)
@@ -126,396 +146,14 @@ uint64_t stor_stream_scanned(const stor_stream_t *stream)
     return stream->scanned;
 }
 
-/* ---- events ---- */
-
-static void put_ns(vd_bb_t *bb, const char *field, vd_slice_t db, vd_slice_t name)
-{
-    vd_bb_begin_document(bb, field);
-    vd_bb_string(bb, "db", db);
-    if (name.len > 0)
-        vd_bb_string(bb, "coll", name);
-    vd_bb_close(bb);
-}
-
-static void put_head(vd_bb_t *bb, const stor_token_t *token, const char *type)
-{
-    char digits[STOR_TOKEN_DIGITS + 1];
-    stor_token_write(token, digits);
-    vd_bb_begin_document(bb, "_id");
-    vd_bb_cstr(bb, "_data", digits);
-    vd_bb_close(bb);
-    vd_bb_cstr(bb, "operationType", type);
-    vd_bb_timestamp(bb, "clusterTime", token->timestamp);
-}
-
-/* The document as it is now; *ret_found false: it is no more. */
-static int lookup(const event_t *event, vd_bson_t *ret_document, bool *ret_found)
-{
-    stor_request_t *request = event->request;
-    stor_collection_t *collection =
-        stor_catalog_reference(request->storage->catalog, event->change.collection_id);
-    vd_error_t step = VD_ERROR_INIT;
-    stor_cursor_t *cursor;
-    vd_slice_t key, value;
-    uint64_t version = 0;
-    *ret_found = false;
-    if (collection == NULL)
-        return VD_OK;
-    int rc = stor_id_key(event->stream->scratch, event->change.id, &key, &step);
-    if (rc == VD_OK)
-        rc = stor_cursor_open(request->session, collection->table, &cursor, &step);
-    if (rc == VD_OK)
-        rc = stor_cursor_search(cursor, key, &value, &step);
-    if (rc == VD_OK)
-        rc = stor_envelope_read(value, ret_document, &version, &step);
-    if (rc == VD_OK) {
-        ret_document->data =
-            vd_arena_copy(event->stream->scratch, ret_document->data, ret_document->len);
-        *ret_found = true;
-        stor_request_depends(request, version);
-    }
-    stor_catalog_unreference(&collection);
-    if (rc == VD_OK || rc == VD_ERR_NOT_FOUND)
-        return VD_OK;
-    if (event->err != NULL)
-        vd_error_copy(&step, event->err);
-    return rc;
-}
-
-static int image_missing(const event_t *event, const char *which)
-{
-    char digits[STOR_TOKEN_DIGITS + 1];
-    stor_token_write(&event->token, digits);
-    return vd_error_set(event->err, VD_ERR_NO_MATCHING_DOCUMENT,
-                        "Change stream was configured to require a %s for all update, delete and "
-                        "replace events, but the %s was not found for event: {_data: \"%s\"}",
-                        which, which, digits);
-}
-
-static int put_before(vd_bb_t *bb, const event_t *event)
-{
-    stor_image_t wanted = event->stream->spec.before;
-    if (wanted == STOR_IMAGE_NONE || event->change.kind == STOR_CHANGE_INSERT)
-        return VD_OK;
-    if (event->image.data != NULL)
-        vd_bb_document(bb, "fullDocumentBeforeChange", event->image);
-    else if (wanted == STOR_IMAGE_REQUIRED)
-        return image_missing(event, "pre-image");
-    else
-        vd_bb_null(bb, "fullDocumentBeforeChange");
-    return VD_OK;
-}
-
-static int put_after(vd_bb_t *bb, const event_t *event)
-{
-    stor_image_t wanted = event->stream->spec.after;
-    bool update =
-        event->change.kind == STOR_CHANGE_DELTA || event->change.kind == STOR_CHANGE_UPDATE_WHOLE;
-    vd_bson_t document = VD_BSON_NONE;
-    bool found = false;
-    int rc = VD_OK;
-    if (!update || wanted == STOR_IMAGE_NONE)
-        return VD_OK;
-    if (wanted == STOR_IMAGE_LOOKUP) {
-        rc = lookup(event, &document, &found);
-    } else if (event->image.data != NULL) {
-        found = true;
-        document = event->change.body;
-        if (event->change.kind == STOR_CHANGE_DELTA)
-            rc = stor_delta_apply(event->stream->scratch, event->image, event->change.body,
-                                  &document, event->err);
-    } else if (wanted == STOR_IMAGE_REQUIRED) {
-        return image_missing(event, "post-image");
-    }
-    if (rc != VD_OK)
-        return rc;
-    if (found)
-        vd_bb_document(bb, "fullDocument", document);
-    else
-        vd_bb_null(bb, "fullDocument");
-    return VD_OK;
-}
-
-static int put_description(vd_bb_t *bb, const event_t *event)
-{
-    const stor_stream_t *stream = event->stream;
-    vd_bson_t description;
-    int rc;
-    if (event->change.kind == STOR_CHANGE_DELTA)
-        rc = stor_describe_delta(stream->scratch, event->change.body, stream->spec.expanded,
-                                 &description, event->err);
-    else if (event->change.kind == STOR_CHANGE_UPDATE_WHOLE)
-        rc = stor_describe_whole(stream->scratch, event->change.body, stream->spec.expanded,
-                                 &description, event->err);
-    else
-        return VD_OK;
-    if (rc == VD_OK)
-        vd_bb_document(bb, "updateDescription", description);
-    return rc;
-}
-
-static void put_id_index(vd_bb_t *bb, vd_bson_t options)
-{
-    vd_value_t collation = vd_bson_get(options, "collation");
-    vd_bb_begin_document(bb, "idIndex");
-    stor_facts_id_index(bb, collation.type == VD_BSON_OBJECT ? vd_value_document(collation)
-                                                             : VD_BSON_NONE);
-    vd_bb_close(bb);
-}
-
-static vd_bson_t document_of(vd_bson_t body, const char *field)
-{
-    vd_value_t v = vd_bson_get(body, field);
-    return v.type == VD_BSON_OBJECT ? vd_value_document(v) : VD_BSON_NONE;
-}
-
-/* Options that collMod changed, and what they were. */
-static void put_modify(vd_bb_t *bb, const event_t *event)
-{
-    vd_bson_t now = document_of(event->change.body, "options");
-    vd_bson_t before = document_of(event->change.body, "before");
-    vd_bson_iter_t iter;
-    vd_bb_begin_document(bb, "operationDescription");
-    vd_bson_iter_init(&iter, now);
-    while (vd_bson_iter_next(&iter)) {
-        vd_value_t old = vd_bson_get_slice(before, iter.name);
-        if (old.type != iter.value.type || old.len != iter.value.len ||
-            memcmp(old.data, iter.value.data, old.len) != 0)
-            vd_bb_value(bb, iter.name, iter.value);
-    }
-    vd_bb_close(bb);
-    vd_bb_begin_document(bb, "stateBeforeChange");
-    vd_bb_begin_document(bb, "collectionOptions");
-    vd_bb_binary(bb, "uuid", 4, vd_slice(event->uuid, 16));
-    vd_bb_concat(bb, before);
-    vd_bb_close(bb);
-    vd_bb_close(bb);
-}
-
-/* {indexes: [specification ...]} */
-static void put_indexes(vd_bb_t *bb, vd_bson_t body)
-{
-    vd_value_t list = vd_bson_get(body, "indexes");
-    char buf[12];
-    uint32_t at = 0;
-    vd_bb_begin_document(bb, "operationDescription");
-    vd_bb_begin_array(bb, "indexes");
-    if (list.type == VD_BSON_ARRAY) {
-        vd_bson_iter_t iter;
-        vd_bson_iter_init(&iter, vd_value_document(list));
-        while (vd_bson_iter_next(&iter))
-            if (iter.value.type == VD_BSON_OBJECT)
-                vd_bb_value(bb, vd_array_name(at++, buf),
-                            vd_bson_get(vd_value_document(iter.value), "spec"));
-    }
-    vd_bb_close(bb);
-    vd_bb_close(bb);
-}
-
-/* Of an index: {index: {name, what changed}}, and what it was. */
-static void put_index_modify(vd_bb_t *bb, vd_bson_t body)
-{
-    static const char *const fields[] = {"expireAfterSeconds", "hidden"};
-    vd_value_t list = vd_bson_get(body, "indexes");
-    vd_bson_t item = VD_BSON_NONE;
-    vd_value_t first;
-    if (list.type == VD_BSON_ARRAY && vd_bson_first(vd_value_document(list), NULL, &first) &&
-        first.type == VD_BSON_OBJECT)
-        item = vd_value_document(first);
-    vd_bson_t now = document_of(item, "spec"), before = document_of(item, "before");
-    for (int old = 0; old < 2; old++) {
-        vd_bb_begin_document(bb, old ? "stateBeforeChange" : "operationDescription");
-        vd_bb_begin_document(bb, old ? "indexOptions" : "index");
-        if (!old)
-            vd_bb_value(bb, VD_SLICE_LIT("name"), vd_bson_get(now, "name"));
-        for (size_t i = 0; i < VD_COUNT_OF(fields); i++) {
-            vd_value_t a = vd_bson_get(now, fields[i]), b = vd_bson_get(before, fields[i]);
-            bool same = a.type == b.type && a.len == b.len &&
-                        (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
-            if (!same)
-                vd_bb_value(bb, vd_slice_str(fields[i]), old ? b : a);
-        }
-        vd_bb_close(bb);
-        vd_bb_close(bb);
-    }
-}
-
-static void put_schema(vd_bb_t *bb, const event_t *event)
-{
-    vd_bson_t body = event->change.body;
-    if (event->change.kind == STOR_CHANGE_RENAME) {
-        vd_value_t db = vd_bson_get(body, "toDb"), name = vd_bson_get(body, "toName");
-        vd_slice_t to_db = vd_value_string(db), to_name = vd_value_string(name);
-        put_ns(bb, "to", to_db, to_name);
-        if (event->stream->spec.expanded) {
-            vd_bb_begin_document(bb, "operationDescription");
-            put_ns(bb, "to", to_db, to_name);
-            vd_bb_value(bb, VD_SLICE_LIT("dropTarget"), vd_bson_get(body, "droppedUuid"));
-            vd_bb_close(bb);
-        }
-    } else if (event->change.kind == STOR_CHANGE_CREATE) {
-        vd_bb_begin_document(bb, "operationDescription");
-        put_id_index(bb, document_of(body, "options"));
-        vd_bb_concat(bb, document_of(body, "options"));
-        vd_bb_close(bb);
-    } else if (event->change.kind == STOR_CHANGE_MODIFY) {
-        put_modify(bb, event);
-    } else if (event->change.kind == STOR_CHANGE_CREATE_INDEXES ||
-               event->change.kind == STOR_CHANGE_DROP_INDEXES) {
-        put_indexes(bb, body);
-    } else if (event->change.kind == STOR_CHANGE_MODIFY_INDEX) {
-        put_index_modify(bb, body);
-    }
-}
-
-/* Of a multi-document one: the changes of retryable writes have statement ids. */
-static void put_transaction(vd_bb_t *bb, const event_t *event)
-{
-    const stor_journal_entry_t *entry = &event->stream->entry;
-    if (entry->txn_number < 0 || entry->lsid.len != 16 || event->change.statement >= 0)
-        return;
-    vd_bb_int64(bb, "txnNumber", entry->txn_number);
-    vd_bb_begin_document(bb, "lsid");
-    vd_bb_binary(bb, "id", 4, entry->lsid);
-    vd_bb_binary(bb, "uid", 0, entry->lsid_user);
-    vd_bb_close(bb);
-}
-
-static int event_build(const event_t *event, vd_bson_t *ret_event)
-{
-    stor_stream_t *stream = event->stream;
-    stor_change_kind_t kind = event->change.kind;
-    bool schema = kind >= STOR_CHANGE_CREATE;
-    vd_bb_t *bb = vd_arena_alloc(stream->scratch, sizeof *bb);
-    vd_bb_init_arena(bb, stream->scratch, 3 * VD_BSON_INTERNAL_MAX_BYTES);
-    put_head(bb, &event->token, event->type);
-    if (stream->spec.expanded && event->uuid != NULL)
-        vd_bb_binary(bb, "collectionUUID", 4, vd_slice(event->uuid, 16));
-    vd_bb_date(bb, "wallTime", stream->entry.wall_ms);
-    put_transaction(bb, event);
-    if (kind == STOR_CHANGE_INSERT || kind == STOR_CHANGE_REPLACE)
-        vd_bb_document(bb, "fullDocument", event->change.body);
-    put_ns(bb, "ns", event->db, event->name);
-    int rc = VD_OK;
-    if (schema) {
-        put_schema(bb, event);
-    } else {
-        vd_bb_begin_document(bb, "documentKey");
-        vd_bb_value(bb, VD_SLICE_LIT("_id"), event->change.id);
-        vd_bb_close(bb);
-        rc = put_description(bb, event);
-        if (rc == VD_OK)
-            rc = put_before(bb, event);
-        if (rc == VD_OK)
-            rc = put_after(bb, event);
-    }
-    return rc == VD_OK ? vd_bb_finish(bb, ret_event, event->err) : rc;
-}
-
 static int invalidate_build(stor_stream_t *stream, vd_bson_t *ret_event, vd_error_t *err)
 {
-    vd_bb_t *bb = vd_arena_alloc(stream->scratch, sizeof *bb);
-    vd_bb_init_arena(bb, stream->scratch, 4096);
     stream->at.invalidate = true;
-    put_head(bb, &stream->at, "invalidate");
-    vd_bb_date(bb, "wallTime", stream->invalidate_wall_ms);
+    stream->at.fragment = 0;
     stream->invalidate = false;
     stream->ended = true;
-    return vd_bb_finish(bb, ret_event, err);
-}
-
-/* ---- which changes are events of this stream ---- */
-
-static const char *document_type(stor_change_kind_t kind)
-{
-    switch (kind) {
-    case STOR_CHANGE_INSERT:
-        return "insert";
-    case STOR_CHANGE_REPLACE:
-        return "replace";
-    case STOR_CHANGE_DELTA:
-    case STOR_CHANGE_UPDATE_WHOLE:
-        return "update";
-    case STOR_CHANGE_DELETE:
-        return "delete";
-    default:
-        return NULL;
-    }
-}
-
-static bool schema_names(event_t *event)
-{
-    vd_value_t db = vd_bson_get(event->change.body, "db");
-    vd_value_t name = vd_bson_get(event->change.body, "name");
-    vd_value_t uuid = vd_bson_get(event->change.body, "uuid");
-    if (db.type != VD_BSON_STRING)
-        return false;
-    event->db = vd_value_string(db);
-    event->name = name.type == VD_BSON_STRING ? vd_value_string(name) : VD_SLICE_NULL;
-    if (uuid.type == VD_BSON_BINARY && vd_value_binary(uuid, NULL).len == 16)
-        event->uuid = vd_value_binary(uuid, NULL).data;
-    return true;
-}
-
-static bool schema_covered(event_t *event)
-{
-    const stor_stream_spec_t *spec = &event->stream->spec;
-    vd_bson_t body = event->change.body;
-    if (!schema_names(event))
-        return false;
-    bool covered = stor_stream_covers(spec, event->db, event->name);
-    switch (event->change.kind) {
-    case STOR_CHANGE_CREATE:
-        event->type = "create";
-        return covered && spec->expanded && event->uuid != NULL;
-    case STOR_CHANGE_MODIFY:
-        event->type = "modify";
-        return covered && spec->expanded && event->uuid != NULL;
-    case STOR_CHANGE_CREATE_INDEXES:
-        event->type = "createIndexes";
-        return covered && spec->expanded && event->uuid != NULL;
-    case STOR_CHANGE_DROP_INDEXES:
-        event->type = "dropIndexes";
-        return covered && spec->expanded && event->uuid != NULL;
-    case STOR_CHANGE_MODIFY_INDEX:
-        event->type = "modify";
-        return covered && spec->expanded && event->uuid != NULL;
-    case STOR_CHANGE_DROP:
-        event->type = "drop";
-        return covered;
-    case STOR_CHANGE_RENAME: {
-        vd_value_t db = vd_bson_get(body, "toDb"), name = vd_bson_get(body, "toName");
-        event->type = "rename";
-        return db.type == VD_BSON_STRING && name.type == VD_BSON_STRING &&
-               (covered || stor_stream_covers(spec, vd_value_string(db), vd_value_string(name)));
-    }
-    case STOR_CHANGE_DROP_DATABASE:
-        event->type = "dropDatabase";
-        return spec->kind != STOR_STREAM_COLLECTION && covered;
-    default:
-        return false;
-    }
-}
-
-static bool covered(event_t *event)
-{
-    uint64_t id = event->change.collection_id;
-    event->type = document_type(event->change.kind);
-    if (event->type == NULL)
-        return event->change.kind >= STOR_CHANGE_CREATE && schema_covered(event);
-    const stor_stream_name_t *name = vd_map_get(event->stream->names, vd_key_u64(&id));
-    if (name == NULL)
-        return false;
-    event->db = name->db, event->name = name->name, event->uuid = name->uuid;
-    return true;
-}
-
-static bool invalidates(const event_t *event)
-{
-    stor_stream_kind_t kind = event->stream->spec.kind;
-    return (kind == STOR_STREAM_COLLECTION &&
-            (event->change.kind == STOR_CHANGE_DROP || event->change.kind == STOR_CHANGE_RENAME)) ||
-           (kind == STOR_STREAM_DATABASE && event->change.kind == STOR_CHANGE_DROP_DATABASE);
+    return stor_event_invalidate(stream->scratch, &stream->at, stream->invalidate_wall_ms,
+                                 ret_event, err);
 }
 
 /* ---- reading ---- */
@@ -548,27 +186,34 @@ static int caught_up(stor_stream_t *stream, vd_error_t *err)
     return VD_ERR_NOT_FOUND;
 }
 
-/* The next change: *ret_found false: none now. */
-static int change_next(event_t *event, bool *ret_found)
+/* The next entry; VD_ERR_NOT_FOUND: none now. */
+static int entry_next(stor_stream_t *stream, stor_request_t *request, vd_error_t *err)
 {
-    stor_stream_t *stream = event->stream;
+    int rc = stor_journal_reader_next(stream->reader, stream->upto, &stream->entry, err);
+    if (rc == VD_ERR_CHANGE_STREAM_HISTORY_LOST)
+        return lost(request, err);
+    if (rc != VD_OK)
+        return rc;
+    atomic_fetch_add_explicit(&request->storage->streams.entries, 1, memory_order_relaxed);
+    stream->inside = true;
+    stream->changes = stream->entry.changes;
+    stream->number = 0;
+    stream->image = VD_BSON_NONE;
+    stream->scanned = stream->entry.timestamp - 1;
+    return VD_OK;
+}
+
+/* The next change: *ret_found false: none now. */
+static int change_next(stor_stream_t *stream, stor_event_t *event, bool *ret_found)
+{
     *ret_found = false;
     for (;;) {
         vd_error_t step = VD_ERROR_INIT;
         int rc = VD_OK;
         if (!stream->inside) {
-            rc = stor_journal_reader_next(stream->reader, stream->upto, &stream->entry, &step);
+            rc = entry_next(stream, event->request, &step);
             if (rc == VD_ERR_NOT_FOUND)
                 return VD_OK;
-            if (rc == VD_ERR_CHANGE_STREAM_HISTORY_LOST)
-                return lost(event->err);
-            if (rc == VD_OK) {
-                stream->inside = true;
-                stream->changes = stream->entry.changes;
-                stream->number = 0;
-                stream->image = VD_BSON_NONE;
-                stream->scanned = stream->entry.timestamp - 1;
-            }
         }
         if (rc == VD_OK)
             rc = stor_request_check(event->request, &step);
@@ -598,28 +243,37 @@ static int change_next(event_t *event, bool *ret_found)
     }
 }
 
-/* While the token's event is looked for. VD_OK: it is this one, or is still to come. */
-static int seek(event_t *event)
+/* The stream is now behind this event. */
+static void passed(stor_stream_t *stream, const stor_event_t *event)
 {
-    stor_stream_t *stream = event->stream;
-    stor_token_t wanted = stream->spec.token;
+    stream->at = event->token;
+    stream->invalidate = stor_event_invalidates(event);
+    stream->invalidate_wall_ms = stream->entry.wall_ms;
+}
+
+/* While the token's event is looked for. VD_OK: it is this one, or is still to come. *ret_again:
+ * one of its fragments was asked for, so that it is given once more. */
+static int seek(stor_stream_t *stream, const stor_event_t *event, bool *ret_again)
+{
+    const stor_token_t *token = &stream->spec.token;
+    stor_token_t wanted = *token;
     wanted.invalidate = false;
+    wanted.fragment = 0;
     int order = stor_token_compare(&event->token, &wanted);
     if (order < 0)
         return VD_OK;
     if (order > 0 || event->token.about != wanted.about ||
-        (stream->spec.token.invalidate && !invalidates(event)))
-        return not_found(event->err, &stream->spec.token);
+        (token->invalidate && !stor_event_invalidates(event)))
+        return not_found(event->err, token);
     stream->seeking = false;
-    stream->at = stream->spec.token;
-    if (invalidates(event) && !stream->spec.token.invalidate) {
-        stream->invalidate = true;
-        stream->invalidate_wall_ms = stream->entry.wall_ms;
-    }
+    *ret_again = token->fragment != 0;
+    passed(stream, event);
+    stream->at = *token;
+    stream->invalidate = stream->invalidate && !token->invalidate;
     return VD_OK;
 }
 
-static void about(event_t *event)
+static void about(stor_event_t *event)
 {
     vd_slice_t uuid = event->uuid != NULL ? vd_slice(event->uuid, 16) : event->db;
     vd_slice_t key = event->change.kind < STOR_CHANGE_CREATE
@@ -628,28 +282,42 @@ static void about(event_t *event)
     event->token.about = stor_token_about(uuid, key);
 }
 
-/* One change: *ret_given: it became an event. */
-static int step(event_t *event, bool *ret_given, vd_bson_t *ret_event)
+/* One that the stream covers and is not behind: is built, unless the filter says that it would be
+ * dropped. */
+static int give(stor_stream_t *stream, const stor_event_t *event, bool *ret_given,
+                vd_bson_t *ret_event)
 {
-    stor_stream_t *stream = event->stream;
+    if (stor_push_excludes(stream->push, event)) {
+        atomic_fetch_add_explicit(&event->request->storage->streams.filtered, 1,
+                                  memory_order_relaxed);
+        passed(stream, event);
+        return VD_OK;
+    }
+    int rc = stor_event_build(event, ret_event);
+    if (rc == VD_OK) {
+        *ret_given = true;
+        passed(stream, event);
+    }
+    return rc;
+}
+
+/* One change: *ret_given: it became an event. */
+static int step(stor_stream_t *stream, stor_event_t *event, bool *ret_given, vd_bson_t *ret_event)
+{
     stor_token_t at = stream->at;
-    bool is_covered = covered(event);
+    bool again = false;
     int rc = VD_OK;
     at.invalidate = false;
+    at.fragment = 0;
     *ret_given = false;
-    if (is_covered) {
+    if (stor_event_covered(event, stream->names)) {
+        bool seeking = stream->seeking;
         about(event);
-        if (stream->seeking) {
-            rc = seek(event);
-        } else if (!at.event || stor_token_compare(&event->token, &at) > 0) {
-            rc = event_build(event, ret_event);
-            if (rc == VD_OK) {
-                *ret_given = true;
-                stream->at = event->token;
-                stream->invalidate = invalidates(event);
-                stream->invalidate_wall_ms = stream->entry.wall_ms;
-            }
-        }
+        if (seeking)
+            rc = seek(stream, event, &again);
+        if (rc == VD_OK &&
+            (again || (!seeking && (!at.event || stor_token_compare(&event->token, &at) > 0))))
+            rc = give(stream, event, ret_given, ret_event);
     }
     if (rc == VD_OK && event->change.kind >= STOR_CHANGE_CREATE)
         rc = stor_names_change(&stream->spec, stream->names, &event->change, false, event->err);
@@ -666,15 +334,19 @@ int stor_stream_next(stor_stream_t *stream, stor_request_t *request, vd_bson_t *
     if (rc == VD_OK && stream->session == NULL)
         rc = batch_begin(stream, request, err);
     while (rc == VD_OK) {
-        event_t event = {.stream = stream, .request = request, .err = err};
+        stor_event_t event = {.spec = &stream->spec,
+                              .scratch = stream->scratch,
+                              .request = request,
+                              .entry = &stream->entry,
+                              .err = err};
         bool found, given;
         if (stream->invalidate)
             return invalidate_build(stream, ret_event, err);
-        rc = change_next(&event, &found);
+        rc = change_next(stream, &event, &found);
         if (rc == VD_OK && !found)
             return caught_up(stream, err);
         if (rc == VD_OK)
-            rc = step(&event, &given, ret_event);
+            rc = step(stream, &event, &given, ret_event);
         if (rc == VD_OK && given)
             return VD_OK;
     }

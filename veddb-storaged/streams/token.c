@@ -1,7 +1,7 @@
 /* veddb-storaged/streams/token.c — see token.h.
  *
  * Bytes, big-endian: u8 version, u64 timestamp, u8 kind (0 mark, 0x80 event), u32 part, u32 number,
- * u8 invalidate, u8 zero, u64 about, u32 crc32c of all before. */
+ * u8 invalidate, u8 fragment, u64 about, u32 crc32c of all before. */
 #include "veddb-storaged/streams/token.h"
 
 #include "veddb-storaged/engine/crc32c.h"
@@ -36,6 +36,7 @@ static void bytes_make(const stor_token_t *token, uint8_t bytes[STOR_TOKEN_BYTES
     put_u32(bytes + 10, token->part);
     put_u32(bytes + 14, token->number);
     bytes[18] = token->invalidate;
+    bytes[19] = token->fragment;
     vd_put_u64_be(bytes + 20, token->about);
     put_u32(bytes + 28, stor_crc32c(0, bytes, 28));
 }
@@ -83,6 +84,7 @@ int stor_token_read(vd_bson_t document, stor_token_t *ret_token, vd_error_t *err
     stor_token_t token = {.timestamp = vd_get_u64_be(bytes + 1),
                           .event = bytes[9] == KIND_EVENT,
                           .invalidate = bytes[18] != 0,
+                          .fragment = bytes[19],
                           .part = get_u32(bytes + 10),
                           .number = get_u32(bytes + 14),
                           .about = vd_get_u64_be(bytes + 20)};

@@ -2,11 +2,10 @@
  *
  * Duty:    {_data: 64 hexadecimal digits} to and from a position. The digits sort as the events do:
  *          version, timestamp, kind (a mark sorts before the events of its timestamp), part and
- *          number of the change, and whether it is the invalidation that follows an event. Behind
- *          that stand a digest of what the event is about (so that another stream's token is
- *          noticed) and a checksum. Nothing of one node is in it: every member of a set makes the
- *          same one.
- * Threads: any; pure. */
+ *          number of the change, whether it is the invalidation that follows an event, and which
+ *          fragment of a split event. Behind that stand a digest of what the event is about (so
+ * that another stream's token is noticed) and a checksum. Nothing of one node is in it: every
+ * member of a set makes the same one. Threads: any; pure. */
 #pragma once
 #include "libcommon/bson/build.h"
 
@@ -15,8 +14,9 @@
 
 typedef struct {
     uint64_t timestamp;
-    bool event;      /* false: a mark, "everything below this timestamp" */
-    bool invalidate; /* the invalidation behind that event */
+    bool event;       /* false: a mark, "everything below this timestamp" */
+    bool invalidate;  /* the invalidation behind that event */
+    uint8_t fragment; /* of a split event, from 1; 0: the whole */
     uint32_t part, number;
     uint64_t about; /* stor_token_about */
 } stor_token_t;

@@ -1,17 +1,21 @@
 /* veddb-storaged/streams/waits.h — getMores that wait for something to come (awaitData).
  *
- * Duty:    holds requests that have nothing to tell, without a worker, until the majority point (of
- *          tailable cursors: what is visible here) has passed what their cursor has seen, their
- * time is over, they were killed, or storage drains; then gives them back to the workers, all of a
- * pass together. Between passes it rests a little, the longer the more it woke, so that many
- * streams under a heavy load share one look at the journal instead of having one for each flush.
- * Owner:   the inbox starts and stops it.
- * Limits:  the inbox's requests in flight. Killed ones are noticed within STOR_WAITS_LOOK_MS.
- * Threads: park and moved: any; one thread of its own. */
+ * Duty:    holds requests that have nothing to tell, without a worker, until there may be something
+ *          for their stream above what it has seen and below the majority point (for a tailable
+ *          cursor: something visible here above what it has seen), their time is over, they were
+ *          killed, or storage drains; then gives them back to the workers, all of a
+ *          pass together. What has come is looked at once for all of them (watch.h): a stream of
+ *          another collection, or whose filter drops what came, goes on waiting and costs nothing.
+ *          Between passes it rests a little, the longer the more it woke, so that many streams
+ * under a heavy load share one look at the journal instead of having one for each flush. Owner: the
+ * inbox starts and stops it. Limits:  the inbox's requests in flight. Killed ones are noticed
+ * within STOR_WAITS_LOOK_MS, the end of a wait within STOR_WAITS_DUE_MS. Threads: park and moved:
+ * any; one thread of its own, with an engine session. */
 #pragma once
 #include "veddb-storaged/request.h"
 
 #define STOR_WAITS_LOOK_MS 100
+#define STOR_WAITS_DUE_MS  10
 
 typedef struct stor_waits stor_waits_t;
 

@@ -87,27 +87,40 @@ static int64_t newest_of(const bson_t *members)
     return newest;
 }
 
+/* Entries that it has yet to apply; "+": and more, which are being counted. */
+static const char *entries_of(const bson_t *member, char buf[VEDCTL_TEXT_SIZE])
+{
+    bson_iter_t iter;
+    if (!bson_iter_init_find(&iter, member, "lagEntries"))
+        return "-";
+    (void)snprintf(buf, VEDCTL_TEXT_SIZE, "%" PRId64 "/%" PRId64 "/%" PRId64 "%s",
+                   vedctl_number(member, "lagReceivedEntries"),
+                   vedctl_number(member, "lagFlushedEntries"), vedctl_number(member, "lagEntries"),
+                   vedctl_flag(member, "lagEntriesAtLeast") ? "+" : "");
+    return buf;
+}
+
 static void print_status_members(const bson_t *doc, const bson_t *members)
 {
     bson_iter_t iter;
     bson_t member;
     int64_t newest = newest_of(members);
-    printf("%-14s %-10s %-4s %9s %9s %9s %9s %10s  %s\n", "member", "state", "up", "received",
-           "flushed", "applied", "behind", "to apply", "host");
+    printf("%-14s %-10s %-4s %9s %9s %9s %9s %10s %15s  %s\n", "member", "state", "up", "received",
+           "flushed", "applied", "behind", "to apply", "entries r/f/a", "host");
     bson_iter_init(&iter, members);
     while (vedctl_next(&iter, &member)) {
         char received[VEDCTL_TEXT_SIZE], flushed[VEDCTL_TEXT_SIZE], applied[VEDCTL_TEXT_SIZE],
-            size[VEDCTL_TEXT_SIZE], lag[VEDCTL_TEXT_SIZE] = "-";
+            size[VEDCTL_TEXT_SIZE], entries[VEDCTL_TEXT_SIZE], lag[VEDCTL_TEXT_SIZE] = "-";
         bool known = vedctl_number(&member, "applied") != 0;
         if (known)
             (void)snprintf(lag, sizeof lag, "%.1fs", vedctl_real(&member, "lagSeconds"));
-        printf("%-14s %-10s %-4s %9s %9s %9s %9s %10s  %s%s\n", vedctl_text(&member, "name"),
+        printf("%-14s %-10s %-4s %9s %9s %9s %9s %10s %15s  %s%s\n", vedctl_text(&member, "name"),
                vedctl_text(&member, "state"), vedctl_flag(&member, "up") ? "yes" : "no",
                behind(newest, vedctl_number(&member, "received"), received),
                behind(newest, vedctl_number(&member, "flushed"), flushed),
                behind(newest, vedctl_number(&member, "applied"), applied), lag,
                known ? vedctl_size(vedctl_number(&member, "lagBytes"), size) : "-",
-               vedctl_text(&member, "host"),
+               entries_of(&member, entries), vedctl_text(&member, "host"),
                strcmp(vedctl_text(&member, "name"), vedctl_text(doc, "node")) == 0 ? "  (asked)"
                                                                                    : "");
         if (*vedctl_text(&member, "problem") != '\0')

@@ -64,6 +64,8 @@ static const vdp_message_t *const all[] = {
     &vdp_replication_found,
     &vdp_replication_rollback,
     &vdp_replication_rolled_back,
+    &vdp_replication_count,
+    &vdp_replication_counted,
     &vdp_snapshot_open,
     &vdp_snapshot_opened,
     &vdp_snapshot_read,

@@ -37,6 +37,7 @@ static struct {
         vdp_replication_applied_t applied;
         vdp_replication_config_set_t config_set;
         vdp_replication_found_t found;
+        vdp_replication_counted_t counted;
         vdp_replication_ask_t ask;
     } last;
     uint64_t ask_id;
@@ -48,7 +49,8 @@ static const vdp_message_t *message_of(uint32_t id)
 {
     static const vdp_message_t *const all[] = {&vdp_replication_role_set, &vdp_replication_batch,
                                                &vdp_replication_applied,
-                                               &vdp_replication_config_set, &vdp_replication_found};
+                                               &vdp_replication_config_set, &vdp_replication_found,
+                                               &vdp_replication_counted};
     for (size_t i = 0; i < VD_COUNT_OF(all); i++)
         if (all[i]->id == id)
             return all[i];
@@ -390,6 +392,14 @@ Test(replication_link, tail_waits_for_the_disk)
     cr_assert_eq(call(&vdp_replication_find, &find, vd_slice(known, 16)), VD_OK);
     cr_assert_eq(t.last.found.timestamp, first);
     cr_assert_eq(call(&vdp_replication_find, &find, vd_slice(known, 15)), VD_ERR_PROTOCOL);
+    vdp_replication_count_t count = {0};
+    vd_put_u64(known, second);
+    cr_assert_eq(call(&vdp_replication_count, &count, vd_slice(known, 16)), VD_OK);
+    cr_assert_eq(vd_buf_len(&t.body), 16);
+    cr_assert_eq(vd_get_u64(vd_buf_at(&t.body, 0)), 0);
+    cr_assert_eq(vd_get_u64(vd_buf_at(&t.body, 8)), 1);
+    cr_assert_geq(t.last.counted.newest, second);
+    cr_assert_eq(call(&vdp_replication_count, &count, vd_slice(known, 15)), VD_ERR_PROTOCOL);
     tear_down();
 }
 
