@@ -663,10 +663,8 @@ static void note_reads(stor_request_t *request)
         (request->entry->flags & STOR_COMMAND_READS) == 0)
         return;
     uint64_t us = vd_monotonic_us() - request->started_us;
-    for (uint32_t i = 0; i < request->held_count; i++) {
-        atomic_fetch_add_explicit(&request->held[i]->reads, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&request->held[i]->read_us, us, memory_order_relaxed);
-    }
+    for (uint32_t i = 0; i < request->held_count; i++)
+        stor_metrics_traffic(request->entry, request->held[i], us);
 }
 
 static void counters_add(stor_request_t *request)

@@ -162,7 +162,7 @@ const other = {
   }, [{k: {a: 5}}]),
   $sampleRate: go('{$match: {$sampleRate: 1}}', async (ctx) => (await fresh(ctx, [{_id: 1}, {_id: 2}])).aggregate([{$match: {$sampleRate: 1}}, {$count: 'n'}]).toArray(), [{n: 2}]),
   $binarySize: E([{$binarySize: '$bin'}, 3], [{$binarySize: '$s'}, 13]),
-  $bsonSize: E([{$bsonSize: '$o'}, 29], [{$bsonSize: '$n'}, null]),
+  $bsonSize: E([{$bsonSize: '$o'}, 27], [{$bsonSize: '$n'}, null]),
   $function: E([{$function: {body: 'function(a) { return a + 1; }', args: ['$i'], lang: 'js'}}, F(8)]),
   $toHashedIndexKey: E([{$toHashedIndexKey: 'abc'}, (got) => assert.equal(got._bsontype, 'Long')], [{$toHashedIndexKey: '$n'}, (got) => assert.equal(got._bsontype, 'Long')]),
 };

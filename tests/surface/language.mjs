@@ -135,7 +135,7 @@ const cursor = {
   let: all(find({filter: {$expr: {$eq: ['$a', '$$want']}}, let: {want: 2}}, [2, 5, 8]), find({filter: {$expr: {$eq: ['$a', '$$none']}}}, code(17276))),
   allowDiskUse: all(find({filter: {a: 2}, sort: {_id: 1}, allowDiskUse: true}, [2, 5, 8]), find({allowDiskUse: 'x'}, code(14))),
   min: all(find({min: {a: 2, _id: 5}, hint: {a: 1, _id: 1}}, [5, 8]), find({min: {a: 2}}, code(51173))),
-  max: all(find({max: {a: 0, _id: 4}, hint: {a: 1, _id: 1}}, [0, 3]), find({min: {a: 2, _id: 1}, max: {a: 1, _id: 1}, hint: {a: 1, _id: 1}}, code(2))),
+  max: all(find({max: {a: 0, _id: 4}, hint: {a: 1, _id: 1}}, [0, 3]), find({min: {a: 2, _id: 1}, max: {a: 1, _id: 1}, hint: {a: 1, _id: 1}}, code(51175))),
   returnKey: find({filter: {a: 2}, returnKey: true, hint: 'a_1__id_1', limit: 1}, [{a: 2, _id: 2}], (r) => r.cursor.firstBatch),
   showRecordId: find({filter: {_id: 2}, showRecordId: true}, (n) => assert.ok(n), (r) => '$recordId' in r.cursor.firstBatch[0]),
   tailable: all(

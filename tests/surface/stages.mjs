@@ -61,7 +61,7 @@ const stage = {
   $facet: S([{$facet: {n: [{$count: 'c'}], none: [{$match: {_id: 9}}]}}, [{n: [{c: 4}], none: []}]], [{$facet: {a: [{$out: 'x'}]}}, code(40600)]),
   $bucket: S(
     [{$bucket: {groupBy: '$n', boundaries: [0, 3, 6], default: 'other', output: {c: {$sum: 1}}}}, [{_id: 0, c: 1}, {_id: 3, c: 2}, {_id: 'other', c: 1}]],
-    [{$bucket: {groupBy: '$n', boundaries: [0, 3]}}, code(7157300)],
+    [{$bucket: {groupBy: '$n', boundaries: [0, 3]}}, code(40066)],
     [{$bucket: {groupBy: '$n', boundaries: [3, 0], default: 9}}, code(40194)],
   ),
   $sortByCount: S([[{$match: {_id: {$lt: 4}}}, {$sortByCount: '$k'}], [{_id: 'a', count: 2}, {_id: 'b', count: 1}]]),
@@ -92,7 +92,7 @@ const stage = {
   ]),
   $bucketAuto: S([[{$match: {n: {$ne: null}}}, {$bucketAuto: {groupBy: '$n', buckets: 2}}], [{_id: {min: 1, max: 5}, count: 2}, {_id: {min: 5, max: 5}, count: 1}]], [{$bucketAuto: {groupBy: '$n', buckets: 0}}, code(40243)]),
   $collStats: S([{$collStats: {count: {}}}, some({ns: 'string', count: 'Int32', localTime: 'date'})], [{$collStats: {storageStats: {}}}, some({'storageStats.size': 'Int32', 'storageStats.nindexes': 'Int32'})]),
-  $indexStats: S([{$indexStats: {}}, some({name: 'string', key: 'object', 'accesses.ops': 'Long', 'accesses.since': 'date'})]),
+  $indexStats: S([{$indexStats: {}}, some({name: 'string', key: 'object', 'accesses.ops': 'Long', 'accesses.since': 'date', spec: 'object'})]),
   $documents: all(onDb('db', [{$documents: [{a: 1}, {a: 2}]}, {$match: {a: 2}}], [{a: 2}]), onDb('db', [{$documents: [1]}], code(40228))),
   $redact: S([[{$match: {_id: {$lt: 3}}}, {$redact: {$cond: [{$eq: ['$k', 'a']}, '$$KEEP', '$$PRUNE']}}, {$project: {_id: 1}}], [{_id: 1}]]),
   $densify: S(
@@ -108,7 +108,7 @@ const stage = {
     await c.createIndexes([{key: {a: 1}}, {key: {b: 1}}]);
     for (let i = 0; i < 3; i++) await c.find({a: 1, b: i}).toArray();
     return c.aggregate([{$planCacheStats: {}}]).toArray();
-  }, some({planCacheKey: 'string', isActive: 'boolean', works: 'Long', timeOfCreation: 'date', 'createdFromQuery.query': 'object'})),
+  }, some({planCacheKey: 'string', isActive: 'boolean', works: 'number', timeOfCreation: 'date', cachedPlan: 'object'})),
   $changeStreamSplitLargeEvent: watched([{$changeStreamSplitLargeEvent: {}}], (c) => c.insertOne({_id: 1}), has({operationType: 'insert'})),
   $shardedDataDistribution: onDb('admin', [{$shardedDataDistribution: {}}], code(6789101, 6789102, 20)),
   $listSampledQueries: onDb('admin', [{$listSampledQueries: {}}], []),
@@ -140,7 +140,7 @@ const accumulators = {
   $last: G([{$last: '$n'}, null], [{$last: '$n'}, 5, three]),
   $push: G([{$push: '$n'}, [3, 1, 5, null, 'text']], [{$push: {i: '$_id'}}, [{i: 1}, {i: 2}, {i: 3}], three]),
   $addToSet: G([{$addToSet: {$gt: ['$n', 2]}}, (got) => assert.deepEqual([...got].sort(), [false, true])]),
-  $count: G([{$count: {}}, 6], [{$count: {a: 1}}, code(15957, 2)]),
+  $count: G([{$count: {}}, 6], [{$count: {a: 1}}, code(14)]),
   $mergeObjects: G([{$mergeObjects: '$o'}, {x: 1, y: 2}], [{$mergeObjects: '$n'}, code(40400)]),
   $stdDevPop: G([{$stdDevPop: '$n'}, near(1.632993161855452)]),
   $stdDevSamp: G([{$stdDevSamp: '$n'}, near(2)], [{$stdDevSamp: '$n'}, null, {_id: 1}]),
@@ -167,12 +167,12 @@ const W = (...cases) => cases.map(([fn, want, sortBy = {_id: 1}]) => ({
 }));
 const two = {documents: [-1, 'current']};
 const windows = {
-  $rank: W([{$rank: {}}, [2, 3, 1, 5, 3].map(L), {n: 1}]),
-  $denseRank: W([{$denseRank: {}}, [2, 3, 1, 4, 3].map(L), {n: 1}]),
-  $documentNumber: W([{$documentNumber: {}}, [5, 4, 3, 2, 1].map(L), {_id: -1}]),
+  $rank: W([{$rank: {}}, [2, 3, 1, 5, 3], {n: 1}]),
+  $denseRank: W([{$denseRank: {}}, [2, 3, 1, 4, 3], {n: 1}]),
+  $documentNumber: W([{$documentNumber: {}}, [5, 4, 3, 2, 1], {_id: -1}]),
   $shift: W([{$shift: {output: '$n', by: 1, default: 'end'}}, [20, null, 40, 20, 'end']]),
   $derivative: W([{$derivative: {input: '$m'}, window: two}, [null, F(4), F(4), F(4), F(4)]]),
-  $integral: W([{$integral: {input: '$m'}, window: {documents: ['unbounded', 'current']}}, [0, 3, 10, 21, 36].map(F)]),
+  $integral: W([{$integral: {input: '$m'}, window: {documents: ['unbounded', 'current']}}, [I(0), ...[3, 10, 21, 36].map(F)]]),
   $expMovingAvg: W([{$expMovingAvg: {input: '$m', alpha: 0.5}}, [1, 3, 6, 9.5, 13.25].map(F)]),
   $covariancePop: W([{$covariancePop: ['$_id', '$m'], window: {documents: ['unbounded', 'unbounded']}}, [8, 8, 8, 8, 8].map(F)]),
   $covarianceSamp: W([{$covarianceSamp: ['$_id', '$m'], window: {documents: ['unbounded', 'unbounded']}}, [10, 10, 10, 10, 10].map(F)]),
@@ -191,7 +191,7 @@ const variables = {
   $$DESCEND: V([{$redact: {$cond: [{$eq: ['$keep', false]}, '$$PRUNE', '$$DESCEND']}}, [{_id: 1, n: 2, o: {p: {keep: true}}}]]),
   $$CLUSTER_TIME: V([{$project: {r: {$type: '$$CLUSTER_TIME'}}}, [{_id: 1, r: 'timestamp'}]]),
   $$USER_ROLES: V([{$project: {r: {$in: ['root', '$$USER_ROLES.role']}}}, [{_id: 1, r: true}]]),
-  $$SEARCH_META: V([{$project: {r: {$type: '$$SEARCH_META'}}}, code(6347902, 6347903, 17276, 31082)]),
+  $$SEARCH_META: V([{$project: {r: {$type: '$$SEARCH_META'}}}, [{_id: 1, r: 'missing'}]]),
 };
 
 export default {

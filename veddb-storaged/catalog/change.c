@@ -512,14 +512,6 @@ static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
     return stor_rows_collection_put(session, context, err);
 }
 
-static void traffic_move(stor_collection_t *to, stor_collection_t *from)
-{
-    atomic_store(&to->reads, atomic_load(&from->reads));
-    atomic_store(&to->writes, atomic_load(&from->writes));
-    atomic_store(&to->read_us, atomic_load(&from->read_us));
-    atomic_store(&to->write_us, atomic_load(&from->write_us));
-}
-
 static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
                          const given_t *given, vd_error_t *err)
 {
@@ -535,7 +527,7 @@ static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_
         stor_catalog_unfence(catalog, from, false);
         return rc;
     }
-    traffic_move(to, from);
+    stor_collection_traffic_move(to, from);
     stor_catalog_replace(catalog, from, to, NULL);
     return VD_OK;
 }

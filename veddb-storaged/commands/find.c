@@ -109,7 +109,7 @@ static const stor_cursor_class_t find_class = {.fill = find_fill, .close = find_
 
 /* One record by its _id: no cursor, no arena of its own. *ret_done false: not of that kind. */
 static int find_point(stor_request_t *request, const find_args_t *args,
-                      const stor_query_spec_t *spec, const stor_collection_t *collection,
+                      const stor_query_spec_t *spec, stor_collection_t *collection,
                       bool *ret_done, vd_error_t *err)
 {
     vd_value_t id = stor_filter_id_equality(spec->filter);
@@ -149,6 +149,7 @@ static int find_point(stor_request_t *request, const find_args_t *args,
     if (rc != VD_OK && rc != VD_ERR_NOT_FOUND)
         return rc;
     stor_read_plan_summary(request, "IDHACK");
+    atomic_fetch_add_explicit(&collection->id_accesses, 1, memory_order_relaxed);
     *ret_done = true;
     stor_batch_begin(&batch, request, true, 0);
     if (document.data != NULL)
