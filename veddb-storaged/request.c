@@ -291,6 +291,8 @@ int stor_request_prepare(stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_COMMAND_NOT_FOUND, "no such command: '%.*s'",
                             VD_SLICE_FMT(request->command.name));
     request->variables.now_ms = vd_wall_ms();
+    if (request->storage->engine != NULL)
+        request->variables.cluster_time = stor_engine_newest(request->storage->engine);
     request->txn_number = request->command.txn_number;
     if (request->command.max_time_ms != 0) {
         request->deadline_us = request->arrived_us + request->command.max_time_ms * 1000ull;
