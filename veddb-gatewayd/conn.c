@@ -15,18 +15,18 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/err.h>
 #include <stdio.h>
 #include <unistd.h>
 
-#define TURN_BYTES_MAX   (256 * 1024) /* read from one connection before others have their turn */
-#define KEEP_BYTES       (16 * 1024)  /* buffers of a busy connection stay allocated up to here */
-#define BUFFER_IDLE_MS   3000
-#define MESSAGE_STALL_MS 30000 /* a message begun and not going on */
-#define WRITE_STALL_MS   60000
-#define FULL_STALL_MS    5000 /* the same while memory is short */
-#define PACKED_BYTES     8    /* of OP_COMPRESSED behind the header: code, and size unpacked */
-#define UNKNOWN_IDLE_MS  (10 * 60 * 1000) /* nobody logged in, nothing said */
+#define TURN_BYTES_MAX     (256 * 1024) /* read from one connection before others have their turn */
+#define KEEP_BYTES         (16 * 1024)  /* buffers of a busy connection stay allocated up to here */
+#define BUFFER_IDLE_MS     3000
+#define MESSAGE_STALL_MS   30000 /* a message begun and not going on */
+#define WRITE_STALL_MS     60000
+#define FULL_STALL_MS      5000 /* the same while memory is short */
+#define PACKED_BYTES       8    /* of OP_COMPRESSED behind the header: code, and size unpacked */
+#define UNKNOWN_IDLE_MS    (10 * 60 * 1000) /* nobody logged in, nothing said */
+#define REFUSALS_NOTED_MAX 20               /* lines a second and thread */
 
 static void pump(gate_conn_t *conn, bool readable);
 
@@ -90,12 +90,9 @@ bool gate_conn_has_room(const gate_conn_t *conn, uint64_t bytes)
 static void flush_out(gate_conn_t *conn)
 {
     while (vd_buf_len(&conn->out) != 0) {
-        vd_slice_t left = vd_buf_slice(&conn->out);
-        ERR_clear_error();
-        int n = SSL_write(conn->ssl, left.data, left.len > INT32_MAX ? INT32_MAX : (int)left.len);
+        int n = gate_transport_write(&conn->io, vd_buf_slice(&conn->out));
         if (n <= 0) {
-            int why = SSL_get_error(conn->ssl, n);
-            if (why != SSL_ERROR_WANT_WRITE && why != SSL_ERROR_WANT_READ)
+            if (n != GATE_IO_WANT_WRITE && n != GATE_IO_WANT_READ)
                 gate_conn_close(conn, "write failed");
             return;
         }
@@ -115,12 +112,9 @@ void gate_conn_write(gate_conn_t *conn, vd_slice_t bytes)
     atomic_fetch_add_explicit(&conn->thread->gate->stats.bytes_out, bytes.len,
                               memory_order_relaxed);
     while (bytes.len != 0 && vd_buf_len(&conn->out) == 0) {
-        ERR_clear_error();
-        int n =
-            SSL_write(conn->ssl, bytes.data, bytes.len > INT32_MAX ? INT32_MAX : (int)bytes.len);
+        int n = gate_transport_write(&conn->io, bytes);
         if (n <= 0) {
-            int why = SSL_get_error(conn->ssl, n);
-            if (why == SSL_ERROR_WANT_WRITE || why == SSL_ERROR_WANT_READ)
+            if (n == GATE_IO_WANT_WRITE || n == GATE_IO_WANT_READ)
                 break;
             gate_conn_close(conn, "write failed");
             return;
@@ -261,14 +255,12 @@ static bool read_once(gate_conn_t *conn, size_t *budget)
             return false;
         }
     }
-    ERR_clear_error();
-    int n = SSL_read(conn->ssl, space, room > INT32_MAX ? INT32_MAX : (int)room);
+    int n = gate_transport_read(&conn->io, space, room);
     if (n <= 0) {
-        int why = SSL_get_error(conn->ssl, n);
-        conn->read_wants_write = why == SSL_ERROR_WANT_WRITE;
-        if (why == SSL_ERROR_ZERO_RETURN || (why == SSL_ERROR_SYSCALL && errno == 0))
+        conn->read_wants_write = n == GATE_IO_WANT_WRITE;
+        if (n == GATE_IO_END)
             end_of_stream(conn);
-        else if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE)
+        else if (n == GATE_IO_FAILED)
             gate_conn_close(conn, NULL);
         return false;
     }
@@ -290,7 +282,7 @@ static bool read_once(gate_conn_t *conn, size_t *budget)
     }
     if (conn->state != GATE_CONN_OPEN)
         return false; /* the message ended the connection */
-    return SSL_has_pending(conn->ssl) != 0 || (size_t)n == room;
+    return gate_transport_pending(&conn->io) || (size_t)n == room;
 }
 
 static void pump(gate_conn_t *conn, bool readable)
@@ -315,7 +307,7 @@ static void pump(gate_conn_t *conn, bool readable)
         }
         bool can_read = vd_buf_len(&conn->out) == 0 && vd_buf_len(&conn->ahead) < GATE_AHEAD_MAX &&
                         !vd_node_linked(&conn->paused_node);
-        if (!can_read || !(readable || SSL_has_pending(conn->ssl)))
+        if (!can_read || !(readable || gate_transport_pending(&conn->io)))
             break;
         if (!read_once(conn, &budget))
             readable = false;
@@ -329,7 +321,7 @@ static void pump(gate_conn_t *conn, bool readable)
     conn->pumping = false;
     update_events(conn);
     /* What OpenSSL has taken from the socket wakes nobody: come back in the next turn. */
-    if (conn->state == GATE_CONN_OPEN && budget == 0 && SSL_has_pending(conn->ssl) != 0 &&
+    if (conn->state == GATE_CONN_OPEN && budget == 0 && gate_transport_pending(&conn->io) &&
         !vd_node_linked(&conn->paused_node) && conn->request == NULL)
         vd_list_push_back(&conn->thread->paused, &conn->paused_node);
 }
@@ -364,23 +356,36 @@ void gate_conn_request_done(gate_conn_t *conn)
 
 /* ---- life ---- */
 
+/* One line for each refusal, but not more than a flood of them may fill. */
+static void note_refused(gate_conn_t *conn)
+{
+    char why[200], quoted[256];
+    gate_thread_t *thread = conn->thread;
+    atomic_fetch_add_explicit(&thread->gate->stats.handshakes_failed, 1, memory_order_relaxed);
+    if (++thread->refusals_noted > REFUSALS_NOTED_MAX)
+        return;
+    (void)gate_transport_failure(&conn->io, why, sizeof why);
+    vd_log(VD_LOG_WARN, "TLS handshake refused", "conn=%llu client=%s reason=%s",
+           (unsigned long long)conn->id, conn->client,
+           vd_log_quote(vd_slice_str(why), quoted, sizeof quoted));
+}
+
 static void handshake(gate_conn_t *conn)
 {
-    ERR_clear_error();
-    int n = SSL_do_handshake(conn->ssl);
-    if (n == 1) {
+    int rc = gate_transport_handshake(&conn->io);
+    if (rc == 0) {
+        int64_t left_s = conn->io.ssl == NULL ? INT64_MAX : vd_tls_peer_expires_in_s(conn->io.ssl);
+        if (left_s < INT32_MAX)
+            conn->certificate_until_ms =
+                vd_loop_now_ms(conn->thread->loop) + (uint64_t)(left_s > 0 ? left_s : 0) * 1000 + 1;
         conn->state = GATE_CONN_OPEN;
-        SSL_set_read_ahead(conn->ssl, 1); /* one read for a record's head and body */
         pump(conn, true);
         return;
     }
-    int why = SSL_get_error(conn->ssl, n);
-    conn->read_wants_write = why == SSL_ERROR_WANT_WRITE;
-    if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) {
-        atomic_fetch_add_explicit(&conn->thread->gate->stats.handshakes_failed, 1,
-                                  memory_order_relaxed);
-        VD_DEBUG("TLS handshake failed", "conn=%llu reason=%s", (unsigned long long)conn->id,
-                 ERR_reason_error_string(ERR_peek_error()));
+    conn->read_wants_write = rc == GATE_IO_WANT_WRITE;
+    if (rc != GATE_IO_WANT_READ && rc != GATE_IO_WANT_WRITE) {
+        if (rc == GATE_IO_FAILED)
+            note_refused(conn);
         gate_conn_close(conn, NULL);
         return;
     }
@@ -450,7 +455,7 @@ void gate_conn_open(gate_thread_t *thread, int fd, const gate_address_t *address
     int one = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* only slower without */
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-    if (vd_tls_ssl_new(gate->tls, fd, &conn->ssl, &err) != VD_OK) {
+    if (gate_transport_open(&conn->io, fd, gate->tls, gate->settings.insecure_dev, &err) != VD_OK) {
         gate_conn_close(conn, err.message);
         return;
     }
@@ -484,15 +489,7 @@ void gate_conn_close(gate_conn_t *conn, const char *why)
         gate_upstream_connection_closed(thread->upstream, conn->id);
     gate_conn_logout(conn);
     vd_loop_remove(&conn->source);
-    if (conn->ssl != NULL) {
-        if (polite) {
-            ERR_clear_error();
-            (void)SSL_shutdown(conn->ssl); /* tells the client if the socket takes it; nobody waits
-                                              for its answer */
-        }
-        SSL_free(conn->ssl);
-        conn->ssl = NULL;
-    }
+    gate_transport_close(&conn->io, polite);
     (void)close(conn->fd);
     release(conn);
     vd_buf_done(&conn->in);
@@ -504,6 +501,14 @@ void gate_conn_close(gate_conn_t *conn, const char *why)
     vd_list_push_back(&thread->dead, &conn->node);
     gate_limits_leave(thread->gate->limits, &conn->address);
     atomic_fetch_sub(&thread->gate->stats.connections_current, 1);
+}
+
+void gate_conn_check_certificate(gate_conn_t *conn)
+{
+    if (conn->state != GATE_CONN_DEAD && conn->io.ssl != NULL &&
+        SSL_is_init_finished(conn->io.ssl) &&
+        !vd_tls_still_trusts(conn->thread->gate->tls, conn->io.ssl))
+        gate_conn_close(conn, "the client's certificate is not accepted any more");
 }
 
 void gate_conn_close_softly(gate_conn_t *conn, const char *why)
@@ -525,6 +530,10 @@ void gate_conn_tick(gate_conn_t *conn, uint64_t now_ms)
     uint64_t idle_ms = now_ms > conn->active_ms ? now_ms - conn->active_ms : 0;
     if (!young && (conn->state == GATE_CONN_HANDSHAKE || !conn->said_hello)) {
         gate_conn_close(conn, "handshake took too long");
+        return;
+    }
+    if (conn->certificate_until_ms != 0 && now_ms > conn->certificate_until_ms) {
+        gate_conn_close(conn, "the client's certificate has expired");
         return;
     }
     if (conn->sasl != NULL &&

@@ -8,6 +8,7 @@
 #pragma once
 #include "libcommon/base/buf.h"
 #include "veddb-gatewayd/gatewayd.h"
+#include "veddb-gatewayd/transport.h"
 
 #define GATE_AHEAD_MAX    (64 * 1024)
 #define GATE_APP_NAME_MAX 128
@@ -28,7 +29,7 @@ struct gate_conn {
     gate_thread_t *thread;
     uint64_t id;
     int fd;
-    SSL *ssl;
+    gate_transport_t io;
     vd_source_t *source;
     gate_conn_state_t state;
     unsigned events; /* what the loop watches for */
@@ -37,8 +38,9 @@ struct gate_conn {
     bool wants_room; /* paused until memory for its message is free */
     bool said_hello, end_seen, read_wants_write, metadata_seen;
     uint64_t opened_ms, active_ms, message_ms,
-        write_ms;            /* write_ms: last progress while a reply waits */
-    uint64_t held, held_out; /* of the thread's held_bytes: by the message, by `out` */
+        write_ms;                  /* write_ms: last progress while a reply waits */
+    uint64_t certificate_until_ms; /* 0: it showed none, or one that does not end soon */
+    uint64_t held, held_out;       /* of the thread's held_bytes: by the message, by `out` */
     gate_address_t address;
     char client[64]; /* "127.0.0.1:50000" */
     char server[64];
@@ -67,5 +69,7 @@ void gate_conn_request_done(gate_conn_t *conn);
 void gate_conn_tick(gate_conn_t *conn, uint64_t now_ms);
 /* Reads on after a pause. */
 void gate_conn_resume(gate_conn_t *conn);
+/* Certificates were read again: who would not be let in any more is closed. */
+void gate_conn_check_certificate(gate_conn_t *conn);
 /* Ends the login; both are fine when there is none. */
 void gate_conn_logout(gate_conn_t *conn);

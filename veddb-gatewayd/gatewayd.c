@@ -7,6 +7,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-gatewayd/bootstrap.h"
+#include "veddb-gatewayd/certificates.h"
 #include "veddb-gatewayd/commands/handlers.h"
 #include "veddb-gatewayd/faults.h"
 #include "veddb-gatewayd/http/http.h"
@@ -261,6 +262,9 @@ static void tick(void *context)
         gate_note_state(thread);
     if (++thread->ticks % TICKS_PER_SECOND != 0)
         return;
+    thread->refusals_noted = 0;
+    if (thread->index == 0)
+        gate_certificates_tick(thread->gate);
     VD_LIST_EACH(&thread->conns, node)
     {
         gate_conn_tick(VD_CONTAINER_OF(node, gate_conn_t, node), now);

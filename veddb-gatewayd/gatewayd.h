@@ -49,7 +49,7 @@ typedef struct {
     uint64_t session_timeout_ms; /* storage's */
     uint8_t compressors[4];
     uint32_t compressor_count;
-    bool test_faults;
+    bool test_faults, insecure_dev;
     char bootstrap_file[4001];
     char storage_path[256];
     char config_file_hint[256]; /* shown by getCmdLineOpts */
@@ -107,7 +107,8 @@ struct gate_thread {
     vd_list_t watchers;   /* hellos that wait for a change */
     vd_source_t *tick, *end_of_turn;
     uint32_t ticks;
-    bool room_made; /* memory was given back in this turn */
+    uint32_t refusals_noted; /* handshakes, in this second */
+    bool room_made;          /* memory was given back in this turn */
     bool stopping;
 };
 
@@ -119,6 +120,7 @@ struct gate {
     gate_topology_t topology; /* what hello announces: member.h */
     gate_keys_t *keys;        /* that sign $clusterTime */
     vd_worker_t *worker;      /* one thread: administration is done one after the other */
+    _Atomic uint64_t certificate_warned_ms; /* monotonic; 0: not yet */
     gate_faults_t *faults;
     gate_listener_t *listener;
     gate_http_t *http;

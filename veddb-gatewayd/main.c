@@ -2,6 +2,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/daemon.h"
+#include "veddb-gatewayd/certificates.h"
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/gatewayd.h"
 
@@ -86,14 +87,22 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
     settings->storage_wait_ms = (uint64_t)vd_config_number(config, "gateway.storage_wait");
     settings->held_max_bytes = (uint64_t)vd_config_number(config, "gateway.held_max");
     settings->session_timeout_ms = (uint64_t)vd_config_number(config, "storage.session_timeout");
+    settings->insecure_dev = vd_config_bool(config, "tls.insecure_dev");
     settings->test_faults = vd_config_bool(config, "test.faults");
     (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", settings->storage_path,
                                 sizeof settings->storage_path);
     const char *verify = vd_config_string(config, "tls.client_certificates");
+    if (settings->insecure_dev)
+        vd_log(VD_LOG_WARN,
+               "tls.insecure_dev: CLIENTS MAY CONNECT WITHOUT TLS, passwords' proofs and "
+               "documents go in the clear; for development on this machine only",
+               "listen=%s", settings->listen);
     settings->tls = (vd_tls_options_t){
         .certificate_file = vd_config_string(config, "tls.certificate_file"),
         .key_file = vd_config_string(config, "tls.key_file"),
         .ca_file = vd_config_string(config, "tls.ca_file"),
+        .crl_file = vd_config_string(config, "tls.crl_file"),
+        .suites = vd_config_string(config, "tls.suites"),
         .server = true,
         .verify = strcmp(verify, "required") == 0   ? 2
                   : strcmp(verify, "optional") == 0 ? 1
@@ -155,6 +164,33 @@ static int status(vd_daemon_t *daemon, void *context, vd_buf_t *out)
     return gate_status(state->gate, out);
 }
 
+typedef struct {
+    vd_daemon_t *daemon;
+    uint64_t ticket;
+} question_t;
+
+static void reloaded(void *context, int code, const char *message)
+{
+    question_t *question = context;
+    vd_daemon_answer(question->daemon, question->ticket, code, message, VD_SLICE_NULL);
+    vd_free(question);
+}
+
+static void ask(vd_daemon_t *daemon, void *context, uint64_t ticket, vd_slice_t verb,
+                vd_slice_t argument, vd_slice_t argument2)
+{
+    (void)argument, (void)argument2; /* none is needed */
+    state_t *state = context;
+    if (!vd_slice_is(verb, "reload")) {
+        vd_daemon_answer(daemon, ticket, VD_ERR_COMMAND_NOT_FOUND, "gatewayd knows no such verb",
+                         VD_SLICE_NULL);
+        return;
+    }
+    question_t *question = vd_xalloc(sizeof *question);
+    *question = (question_t){daemon, ticket};
+    gate_certificates_ask(state->gate, vd_daemon_loop(daemon), reloaded, question);
+}
+
 int main(int argc, char **argv)
 {
     static const vd_program_t program = {
@@ -167,6 +203,7 @@ int main(int argc, char **argv)
         .drain = drain,
         .stop = stop,
         .status = status,
+        .ask = ask,
     };
     return vd_daemon_main(&program, argc, argv);
 }

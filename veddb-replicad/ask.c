@@ -6,21 +6,27 @@
 #include <bson/bson.h>
 #include <stdlib.h>
 
-#define HOPS_MAX    2
-#define ADD_WAIT_MS 10000
-#define PASS_MS     28000 /* the supervisor waits for 30 s */
+#define HOPS_MAX       2
+#define ADD_WAIT_MS    10000
+#define CHANGE_WAIT_MS 20000 /* for the configuration before, and then for the new one */
+#define LOOK_MS        20
+#define PASS_MS        28000 /* the supervisor waits for 30 s */
 
 typedef struct {
     vd_node_t node;
     repl_node_t *owner;
     repl_asker_t asker;
     uint64_t ticket, deadline_ms;
+    vd_source_t *timer;
+    /* a change of the configuration */
+    repl_config_t *next;
+    int64_t base_version, base_term; /* of the one that `next` was made from */
+    uint64_t journaled_at;
+    bool force;
+    char done_text[400];
     /* add */
     repl_link_t *link;
-    vd_source_t *timer;
     bson_t *options;
-    repl_config_t *next;
-    char done_text[400];
 } ticket_t;
 
 static void say(const repl_asker_t *asker, int code, const char *message, vd_slice_t body)
@@ -117,7 +123,42 @@ static void pass_to(repl_node_t *node, const repl_asker_t *asker, uint32_t membe
     (void)repl_conn_ask(conn, &vdp_peer_ask, &passed_on, body, false, PASS_MS, passed, ticket);
 }
 
-/* ---- the configuration is changed: at the primary ---- */
+/* ---- the configuration is changed: at the primary ----
+ *
+ * As replSetReconfig of MongoDB: a change waits until the configuration before it is on a majority,
+ * and is answered when it is there itself; both within CHANGE_WAIT_MS or the command's maxTimeMS.
+ * One that lets in a member is answered at once: its vote may come only with its copy. */
+
+static void committed_look(void *context)
+{
+    ticket_t *ticket = context;
+    repl_node_t *node = ticket->owner;
+    if (node->majority >= ticket->journaled_at)
+        ticket_end(ticket, VD_OK, ticket->done_text);
+    else if (!repl_leads(node))
+        ticket_end(ticket, VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE,
+                   "this node stopped leading before the new configuration was on a majority");
+    else if (repl_now(node) >= ticket->deadline_ms)
+        ticket_end(ticket, VD_ERR_CURRENT_CONFIG_NOT_COMMITTED_YET,
+                   "the new configuration is in force, but not on a majority of its votes yet");
+}
+
+static void look_again(ticket_t *ticket, void (*look)(void *context))
+{
+    vd_error_t err = VD_ERROR_INIT;
+    if (vd_loop_add_timer(ticket->owner->loop, LOOK_MS, LOOK_MS, look, ticket, &ticket->timer,
+                          &err) != VD_OK)
+        ticket_end(ticket, err.code, err.message);
+}
+
+static bool grows(const ticket_t *ticket)
+{
+    const repl_config_t *next = ticket->next, *before = ticket->owner->config;
+    for (uint32_t i = 0; i < next->count; i++)
+        if (repl_config_by_id(before, next->members[i].id) == NULL)
+            return true;
+    return false;
+}
 
 static void config_set(void *context, const repl_answer_t *answer)
 {
@@ -125,6 +166,7 @@ static void config_set(void *context, const repl_answer_t *answer)
     repl_node_t *node = ticket->owner;
     vd_error_t err = VD_ERROR_INIT;
     vdp_replication_config_set_t set;
+    bool lets_in = grows(ticket);
     node->config_under_way = false;
     if (repl_answer_take(answer, &vdp_replication_config_set, &set, NULL, &err) != VD_OK) {
         ticket_end(ticket, err.code, err.message);
@@ -138,8 +180,11 @@ static void config_set(void *context, const repl_answer_t *answer)
         repl_adopt(node, doc, &err) != VD_OK)
         vd_log(VD_LOG_ERROR, "the new configuration is not adopted", "error=%d", err.code);
     vd_bb_done(&bb);
-    node->config_at = set.timestamp;
-    ticket_end(ticket, VD_OK, ticket->done_text);
+    node->config_at = ticket->journaled_at = set.timestamp;
+    if (ticket->force || lets_in)
+        ticket_end(ticket, VD_OK, ticket->done_text);
+    else
+        look_again(ticket, committed_look);
 }
 
 /* The present one is on a majority, and so is an entry of our term: else two changes of which
@@ -165,12 +210,25 @@ static bool is_answering(repl_node_t *node, const ticket_t *ticket)
     return 2 * heard > votes;
 }
 
-static int config_hand_over(ticket_t *ticket, bool force, vd_error_t *err)
+/* What a change waits for, before anything is said of the change itself. */
+static bool must_wait(const ticket_t *ticket)
+{
+    const repl_node_t *node = ticket->owner;
+    return repl_leads(node) && !ticket->force && !node->role.forced &&
+           (node->stored_version != node->config->version || !is_committed(node)) &&
+           repl_now(node) < ticket->deadline_ms;
+}
+
+static int config_hand_over(ticket_t *ticket, vd_error_t *err)
 {
     repl_node_t *node = ticket->owner;
     repl_config_t *next = ticket->next;
+    bool force = ticket->force;
     vd_bb_t bb;
     vd_bson_t doc;
+    if (node->config->version != ticket->base_version || node->config->term != ticket->base_term)
+        return vd_error_set(err, VD_ERR_CONFIGURATION_IN_PROGRESS,
+                            "the configuration was changed by another meanwhile");
     next->version = node->config->version + 1;
     next->term = (int64_t)node->role.term;
     if (node->config_under_way)
@@ -215,15 +273,33 @@ static ticket_t *ticket_for_change(repl_node_t *node, const repl_asker_t *asker)
     ticket_t *ticket = ticket_new(node, asker);
     ticket->next = vd_xalloc(sizeof *ticket->next);
     *ticket->next = *node->config;
+    ticket->deadline_ms = repl_now(node) + CHANGE_WAIT_MS;
     return ticket;
 }
 
+static void change_look(void *context)
+{
+    ticket_t *ticket = context;
+    vd_error_t err = VD_ERROR_INIT;
+    if (must_wait(ticket))
+        return;
+    vd_loop_remove(&ticket->timer);
+    if (config_hand_over(ticket, &err) != VD_OK)
+        ticket_end(ticket, err.code, err.message);
+}
+
+/* `next` was made, or could not be (rc, err). */
 static void change(ticket_t *ticket, int rc, bool force, vd_error_t *err)
 {
-    if (rc == VD_OK)
-        rc = config_hand_over(ticket, force, err);
+    ticket->force = force;
+    ticket->base_version = ticket->owner->config->version;
+    ticket->base_term = ticket->owner->config->term;
     if (rc != VD_OK)
         ticket_end(ticket, err->code, err->message);
+    else if (must_wait(ticket))
+        look_again(ticket, change_look);
+    else
+        change_look(ticket);
 }
 
 /* ---- add: the new node is asked who it is ---- */
@@ -326,6 +402,10 @@ static void verb_reconfig(repl_node_t *node, const repl_asker_t *asker, const vd
         vd_bson_t doc = {body.data, (uint32_t)body.len};
         vd_value_t wrapped = vd_bson_get(doc, "replSetReconfig"); /* the command as a whole */
         if (wrapped.type == VD_BSON_OBJECT) {
+            int64_t limit;
+            if (vd_value_as_int64(vd_bson_get(doc, "maxTimeMS"), &limit) && limit > 0 &&
+                limit < CHANGE_WAIT_MS)
+                ticket->deadline_ms = repl_now(node) + (uint64_t)limit;
             force = force || vd_value_as_flag(vd_bson_get(doc, "force"));
             doc = vd_value_document(wrapped);
         }

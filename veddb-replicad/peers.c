@@ -892,6 +892,7 @@ int repl_peers_create(vd_loop_t *loop, const repl_peers_options_t *options,
     vd_tls_options_t tls = {.certificate_file = options->certificate_file,
                             .key_file = options->key_file,
                             .ca_file = options->ca_file,
+                            .crl_file = options->crl_file,
                             .verify = 2,
                             .tls13_only = true};
     int rc = vd_tls_create(&tls, &peers->client, err);
@@ -942,6 +943,53 @@ void repl_peers_destroy(repl_peers_t **peers_p)
     vd_tls_destroy(&peers->server);
     vd_tls_destroy(&peers->client);
     vd_free(peers);
+}
+
+typedef struct {
+    repl_peers_t *peers;
+    void (*done)(void *context, int code, const char *message);
+    void *context;
+    vd_error_t err;
+} reload_t;
+
+static void reload_run(void *context)
+{
+    reload_t *reload = context;
+    if (vd_tls_reload(reload->peers->server, &reload->err) == VD_OK &&
+        vd_tls_reload(reload->peers->client, &reload->err) == VD_OK)
+        vd_error_clear(&reload->err);
+}
+
+static void reload_done(void *context)
+{
+    reload_t *reload = context;
+    repl_peers_t *peers = reload->peers;
+    int code = reload->err.code;
+    if (code == VD_OK) {
+        vd_log(VD_LOG_INFO, "certificates were read again", "expires_in_days=%lld",
+               (long long)(vd_tls_expires_in_s(peers->server) / 86400));
+        VD_LIST_EACH(&peers->conns, node)
+        {
+            repl_conn_t *conn = VD_CONTAINER_OF(node, repl_conn_t, node);
+            vd_tls_t *tls = conn->link != NULL ? peers->client : peers->server;
+            if ((conn->state == GREETING || conn->state == OPEN) &&
+                !vd_tls_still_trusts(tls, conn->ssl))
+                die(conn, "the node's certificate is not accepted any more");
+        }
+    }
+    reload->done(reload->context, code,
+                 code == VD_OK ? "certificates were read again" : reload->err.message);
+    vd_free(reload);
+}
+
+void repl_peers_reload(repl_peers_t *peers,
+                       void (*done)(void *context, int code, const char *message), void *context)
+{
+    reload_t *reload = vd_xalloc(sizeof *reload);
+    *reload = (reload_t){peers, done, context, VD_ERROR_INIT};
+    if (vd_worker_put(peers->resolver, peers->loop, reload_run, reload_done, reload,
+                      &reload->err) != VD_OK)
+        reload_done(reload);
 }
 
 int64_t repl_peers_certificate_expires_in_s(repl_peers_t *peers)

@@ -34,7 +34,7 @@ typedef struct {
 } repl_greeting_t;
 
 typedef struct {
-    const char *certificate_file, *key_file, *ca_file;
+    const char *certificate_file, *key_file, *ca_file, *crl_file;
     int listen_fd;       /* taken */
     uint64_t timeout_ms; /* silent for so long: closed */
     size_t out_max_bytes;
@@ -54,6 +54,10 @@ VD_MUST_CHECK int repl_peers_create(vd_loop_t *loop, const repl_peers_options_t 
                                     repl_peers_t **ret_peers, vd_error_t *err);
 void repl_peers_destroy(repl_peers_t **peers_p);
 int64_t repl_peers_certificate_expires_in_s(repl_peers_t *peers);
+/* Reads certificates, key and revocations again, off the loop; done() on the loop, once. Nodes that
+ * would not be let in any more are hung up. */
+void repl_peers_reload(repl_peers_t *peers,
+                       void (*done)(void *context, int code, const char *message), void *context);
 
 /* address: host:port. The same address twice gives the same link; each needs a hang-up. */
 repl_link_t *repl_peers_dial(repl_peers_t *peers, const char *address);

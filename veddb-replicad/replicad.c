@@ -868,6 +868,7 @@ static int replicad_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
         .certificate_file = vd_config_string(config, "replication.certificate_file"),
         .key_file = vd_config_string(config, "replication.key_file"),
         .ca_file = vd_config_string(config, "replication.ca_file"),
+        .crl_file = vd_config_string(config, "replication.crl_file"),
         .listen_fd = fd,
         .timeout_ms = 2 * node->lease_ms,
         .out_max_bytes = node->buffer_bytes + 2 * (size_t)VDP_ENTRIES_MAX,
@@ -952,11 +953,21 @@ static void daemon_answer(void *context, int code, const char *message, vd_slice
     vd_free(ask);
 }
 
+static void daemon_reloaded(void *context, int code, const char *message)
+{
+    daemon_answer(context, code, message, VD_SLICE_NULL);
+}
+
 static void replicad_ask(vd_daemon_t *daemon, void *state, uint64_t ticket, vd_slice_t verb,
                          vd_slice_t argument, vd_slice_t argument2)
 {
     daemon_ask_t *ask = vd_xalloc(sizeof *ask);
     *ask = (daemon_ask_t){daemon, ticket};
+    repl_node_t *node = state;
+    if (vd_slice_is(verb, "reload") && node->peers != NULL) {
+        repl_peers_reload(node->peers, daemon_reloaded, ask);
+        return;
+    }
     repl_asker_t asker = {.done = daemon_answer, .context = ask};
     repl_ask(state, &asker, verb, argument, argument2, VD_SLICE_NULL);
 }

@@ -44,27 +44,13 @@ static int lock_node(const vd_config_t *config, vd_error_t *err)
     return VD_OK; /* held until the process ends */
 }
 
-/* The test switches must never meet a network. */
-static int check_test_switches(const vd_config_t *config, vd_error_t *err)
-{
-    const char *address = vd_config_string(config, "gateway.listen");
-    bool loopback = strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0 ||
-                    strcmp(address, "localhost") == 0;
-    if (vd_config_bool(config, "test.faults") && !loopback)
-        return vd_error_set(err, VD_ERR_CONFIG,
-                            "test.faults is refused unless gateway.listen is a loopback address");
-    return VD_OK;
-}
-
 static int run(const vd_config_t *config, int *ret_exit_code, vd_error_t *err)
 {
     static const int signals[] = {SIGTERM, SIGINT};
     vd_loop_t *loop = NULL;
     sup_system_t *system = NULL;
     vd_source_t *sources[VD_COUNT_OF(signals)] = {NULL};
-    int rc = check_test_switches(config, err);
-    if (rc == VD_OK)
-        rc = lock_node(config, err);
+    int rc = lock_node(config, err);
     if (rc == VD_OK)
         rc = vd_sandbox_basic(0, err);
     if (rc == VD_OK)

@@ -219,9 +219,8 @@ static ask_t *free_ask(sup_ops_t *ops)
     return NULL;
 }
 
-/* The operator's argument is the worker's verb, argument2 its two arguments with a line feed
- * between them. */
-static void ask_worker(const request_t *request, sup_worker_t *worker)
+/* The operator's argument2 is the worker's two arguments with a line feed between them. */
+static void ask_worker(const request_t *request, sup_worker_t *worker, vd_slice_t verb)
 {
     sup_ops_t *ops = request->ops;
     vd_slice_t first = request->fields.argument2, second = VD_SLICE_NULL;
@@ -241,8 +240,7 @@ static void ask_worker(const request_t *request, sup_worker_t *worker)
     }
     *ask = (ask_t){
         .ops = ops, .worker = worker, .client = request->client, .request_id = request->request_id};
-    if (!sup_control_ask(worker, ops->ask_id + 1, ASK_WAIT_MS, request->fields.argument, first,
-                         second)) {
+    if (!sup_control_ask(worker, ops->ask_id + 1, ASK_WAIT_MS, verb, first, second)) {
         (void)snprintf(message, sizeof message, "%s does not run at present: see vedctl status",
                        worker->kind->name);
         reply(request->client, request->request_id, VD_ERR_CLOSED, message, VD_SLICE_NULL);
@@ -259,7 +257,7 @@ static void verb_replication(const request_t *request)
 {
     sup_worker_t *worker = &request->ops->system->workers[SUP_KIND_REPLICAD];
     if (worker->joins)
-        ask_worker(request, worker);
+        ask_worker(request, worker, request->fields.argument);
     else
         reply(request->client, request->request_id, VD_ERR_NO_REPLICATION_ENABLED,
               "this node stays alone: replication.port is not set", VD_SLICE_NULL);
@@ -293,6 +291,22 @@ static void verb_stop(const request_t *request)
 {
     reply(request->client, request->request_id, VD_OK, "stopping", VD_SLICE_NULL);
     sup_system_stop(request->ops->system, "asked by an operator", VD_EXIT_OK);
+}
+
+/* What the workers that speak TLS read from files: argument names one of them. */
+static void verb_reload(const request_t *request)
+{
+    sup_worker_t *worker = named_worker(request);
+    if (worker == NULL)
+        return;
+    int kind = (int)(worker - request->ops->system->workers);
+    if (kind != SUP_KIND_GATEWAYD && kind != SUP_KIND_REPLICAD) {
+        reply(request->client, request->request_id, VD_ERR_BAD_VALUE,
+              "gatewayd and replicad have certificates", VD_SLICE_NULL);
+        return;
+    }
+    vd_log(VD_LOG_INFO, "reload asked by an operator", "worker=%s", worker->kind->name);
+    ask_worker(request, worker, VD_SLICE_LIT("reload"));
 }
 
 static void verb_restart(const request_t *request)
@@ -343,6 +357,7 @@ static const struct {
 } verbs[] = {
     {"status", verb_status}, {"stop", verb_stop},           {"restart", verb_restart},
     {"drain", verb_drain},   {"log-level", verb_log_level}, {"replication", verb_replication},
+    {"reload", verb_reload},
 };
 
 static void ops_request(void *context, vd_local_client_t *client, vd_slice_t packet)

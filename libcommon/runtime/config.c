@@ -456,6 +456,18 @@ static bool is_set(const vd_config_t *config, const char *name)
     return vd_config_string(config, name)[0] != '\0';
 }
 
+/* What makes a node unsafe must never meet a network. */
+static int check_switches(const vd_config_t *config, const char *listen, vd_error_t *err)
+{
+    static const char *const switches[] = {"test.faults", "tls.insecure_dev"};
+    bool loopback = is_loopback(vd_config_string(config, listen));
+    for (size_t i = 0; i < VD_COUNT_OF(switches); i++)
+        if (vd_config_bool(config, switches[i]) && !loopback)
+            return vd_error_set(err, VD_ERR_CONFIG, "%s is refused unless %s is on loopback",
+                                switches[i], listen);
+    return VD_OK;
+}
+
 static int check_replication(const vd_config_t *config, vd_error_t *err)
 {
     static const char *const needed[] = {"replication.certificate_file", "replication.key_file",
@@ -487,18 +499,14 @@ static int check_replication(const vd_config_t *config, vd_error_t *err)
                             "replication.listen %s is no address that others can reach: set "
                             "replication.address",
                             listen);
-    if (vd_config_bool(config, "test.faults") && !is_loopback(listen))
-        return vd_error_set(err, VD_ERR_CONFIG,
-                            "test.faults is refused unless replication.listen is on loopback");
-    return VD_OK;
+    return check_switches(config, "replication.listen", err);
 }
 
 static int check_relations(const vd_config_t *config, vd_error_t *err)
 {
-    if (vd_config_bool(config, "test.faults") &&
-        !is_loopback(vd_config_string(config, "gateway.listen")))
-        return vd_error_set(err, VD_ERR_CONFIG,
-                            "test.faults is refused unless gateway.listen is on loopback");
+    int rc = check_switches(config, "gateway.listen", err);
+    if (rc != VD_OK)
+        return rc;
     if (vd_config_string(config, "test.fault_points")[0] != '\0' &&
         !vd_config_bool(config, "test.faults"))
         return vd_error_set(err, VD_ERR_CONFIG, "test.fault_points needs test.faults");

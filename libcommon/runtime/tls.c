@@ -12,16 +12,21 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char suites_12[] = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
-                                "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
-                                "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
-static const char suites_13[] =
-    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+/* In the order of our preference. Those of TLS 1.3 begin with TLS_. */
+static const char *const suites[] = {
+    "TLS_AES_128_GCM_SHA256",       "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",  "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",  "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+};
+#define SUITES_TEXT_MAX 512
 static const char groups[] = "X25519:P-256:P-384";
 static const unsigned char session_context[] = "veddb";
 
 struct vd_tls {
-    char *certificate_file, *key_file, *ca_file, *expected_name;
+    char *certificate_file, *key_file, *ca_file, *crl_file, *expected_name;
+    char suites_12[SUITES_TEXT_MAX], suites_13[SUITES_TEXT_MAX]; /* either may be empty */
     bool server, tls13_only;
     int verify;
     pthread_mutex_t mutex; /* over the two below */
@@ -81,6 +86,35 @@ cleanup:
     return rc;
 }
 
+/* Valid now, and made for what we use it for. */
+static int check_own(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
+{
+    X509 *certificate = SSL_CTX_get0_certificate(context);
+    const char *file = tls->certificate_file;
+    if (X509_cmp_current_time(X509_get0_notBefore(certificate)) > 0)
+        return vd_error_set(err, VD_ERR_CONFIG, "certificate %s is not valid yet", file);
+    if (X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0)
+        return vd_error_set(err, VD_ERR_CONFIG, "certificate %s has expired", file);
+    int purpose = tls->server ? X509_PURPOSE_SSL_SERVER : X509_PURPOSE_SSL_CLIENT;
+    if (X509_check_purpose(certificate, purpose, 0) != 1)
+        return vd_error_set(err, VD_ERR_CONFIG, "certificate %s is not made for a TLS %s", file,
+                            tls->server ? "server" : "client");
+    return VD_OK;
+}
+
+static int load_crl(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
+{
+    X509_STORE *store = SSL_CTX_get_cert_store(context);
+    X509_LOOKUP *lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
+    if (lookup == NULL || X509_load_crl_file(lookup, tls->crl_file, X509_FILETYPE_PEM) < 1 ||
+        X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK) != 1) {
+        int rc = tls_error(err, VD_ERR_CONFIG, "list of revoked certificates");
+        (void)vd_error_prefix(err, "%s", tls->crl_file);
+        return rc;
+    }
+    return VD_OK;
+}
+
 static int load_files(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
 {
     int rc = VD_OK;
@@ -99,6 +133,9 @@ static int load_files(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
                                 "private key %s doesn't belong to certificate %s", tls->key_file,
                                 tls->certificate_file);
         }
+        rc = check_own(tls, context, err);
+        if (rc != VD_OK)
+            return rc;
     }
     if (!is_set(tls->ca_file))
         return VD_OK;
@@ -109,17 +146,49 @@ static int load_files(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
     }
     if (tls->server && tls->verify > 0)
         SSL_CTX_set_client_CA_list(context, SSL_load_client_CA_file(tls->ca_file));
+    return is_set(tls->crl_file) ? load_crl(tls, context, err) : VD_OK;
+}
+
+/* The policy's suites, or those of them that the list names: there is no way to add a weaker one.
+ */
+static int choose_suites(vd_tls_t *tls, const char *list, vd_error_t *err)
+{
+    bool chosen[VD_COUNT_OF(suites)] = {false};
+    bool all = !is_set(list);
+    for (const char *at = list; !all && *at != '\0';) {
+        size_t len = strcspn(at, ","), i = 0;
+        while (i < VD_COUNT_OF(suites) &&
+               (strlen(suites[i]) != len || strncmp(suites[i], at, len) != 0))
+            i++;
+        if (i == VD_COUNT_OF(suites))
+            return vd_error_set(err, VD_ERR_CONFIG,
+                                "tls.suites: %.*s is not one of those that are offered",
+                                (int)(len < 64 ? len : 64), at);
+        chosen[i] = true;
+        at += len;
+        at += *at == ',';
+    }
+    for (size_t i = 0; i < VD_COUNT_OF(suites); i++) {
+        char *text = strncmp(suites[i], "TLS_", 4) == 0 ? tls->suites_13 : tls->suites_12;
+        size_t len = strlen(text);
+        if (all || chosen[i])
+            (void)snprintf(text + len, SUITES_TEXT_MAX - len, "%s%s", len == 0 ? "" : ":",
+                           suites[i]);
+    }
+    if (tls->suites_13[0] == '\0')
+        return vd_error_set(err, VD_ERR_CONFIG, "tls.suites must keep one of TLS 1.3");
     return VD_OK;
 }
 
 static int set_policy(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
 {
     SSL_CTX_set_security_level(context, 2);
-    int version = tls->tls13_only ? TLS1_3_VERSION : TLS1_2_VERSION;
+    bool only_13 = tls->tls13_only || tls->suites_12[0] == '\0';
+    int version = only_13 ? TLS1_3_VERSION : TLS1_2_VERSION;
     if (SSL_CTX_set_min_proto_version(context, version) != 1 ||
         SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) != 1 ||
-        SSL_CTX_set_cipher_list(context, suites_12) != 1 ||
-        SSL_CTX_set_ciphersuites(context, suites_13) != 1 ||
+        (!only_13 && SSL_CTX_set_cipher_list(context, tls->suites_12) != 1) ||
+        SSL_CTX_set_ciphersuites(context, tls->suites_13) != 1 ||
         SSL_CTX_set1_groups_list(context, groups) != 1)
         return tls_error(err, VD_ERR_INTERNAL, "TLS policy");
     SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
@@ -172,16 +241,22 @@ int vd_tls_create(const vd_tls_options_t *options, vd_tls_t **ret_tls, vd_error_
         return vd_error_set(err, VD_ERR_CONFIG, "a certificate and its private key go together");
     if (options->verify > 0 && !is_set(options->ca_file))
         return vd_error_set(err, VD_ERR_CONFIG, "verifying certificates needs tls.ca_file");
+    if (is_set(options->crl_file) && options->verify == 0)
+        return vd_error_set(err, VD_ERR_CONFIG,
+                            "tls.crl_file is of no use while no certificate is asked for");
     vd_tls_t *tls = vd_xalloc(sizeof *tls);
     tls->certificate_file = copy_text(options->certificate_file);
     tls->key_file = copy_text(options->key_file);
     tls->ca_file = copy_text(options->ca_file);
+    tls->crl_file = copy_text(options->crl_file);
     tls->expected_name = copy_text(options->expected_name);
     tls->server = options->server;
     tls->tls13_only = options->tls13_only;
     tls->verify = options->verify;
     (void)pthread_mutex_init(&tls->mutex, NULL);
-    int rc = make_context(tls, &tls->current, err);
+    int rc = choose_suites(tls, options->suites, err);
+    if (rc == VD_OK)
+        rc = make_context(tls, &tls->current, err);
     if (rc != VD_OK) {
         vd_tls_destroy(&tls);
         return rc;
@@ -202,6 +277,7 @@ void vd_tls_destroy(vd_tls_t **tls_p)
     vd_free(tls->certificate_file);
     vd_free(tls->key_file);
     vd_free(tls->ca_file);
+    vd_free(tls->crl_file);
     vd_free(tls->expected_name);
     vd_free(tls);
 }
@@ -262,17 +338,65 @@ int vd_tls_ssl_new(vd_tls_t *tls, int fd, SSL **ret_ssl, vd_error_t *err)
     return VD_OK;
 }
 
+static int64_t expires_in_s(const X509 *certificate)
+{
+    int days = 0, seconds = 0;
+    if (certificate == NULL ||
+        ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(certificate)) != 1)
+        return INT64_MAX; /* no certificate: nothing expires */
+    return (int64_t)days * 86400 + seconds;
+}
+
 int64_t vd_tls_expires_in_s(vd_tls_t *tls)
 {
     VD_ASSERT(tls != NULL);
 
     (void)pthread_mutex_lock(&tls->mutex);
-    const X509 *certificate = SSL_CTX_get0_certificate(tls->current);
-    int days = 0, seconds = 0;
-    int64_t left = INT64_MAX; /* no certificate: nothing expires */
-    if (certificate != NULL &&
-        ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(certificate)) == 1)
-        left = (int64_t)days * 86400 + seconds;
+    int64_t left = expires_in_s(SSL_CTX_get0_certificate(tls->current));
     (void)pthread_mutex_unlock(&tls->mutex);
     return left;
+}
+
+int64_t vd_tls_peer_expires_in_s(SSL *ssl)
+{
+    return expires_in_s(SSL_get0_peer_certificate(ssl));
+}
+
+bool vd_tls_still_trusts(vd_tls_t *tls, SSL *ssl)
+{
+    VD_ASSERT(tls != NULL && ssl != NULL);
+
+    X509 *certificate = SSL_get0_peer_certificate(ssl);
+    if (certificate == NULL)
+        return true;
+    (void)pthread_mutex_lock(&tls->mutex);
+    SSL_CTX *context = tls->current;
+    (void)SSL_CTX_up_ref(context);
+    (void)pthread_mutex_unlock(&tls->mutex);
+    X509_STORE_CTX *check = X509_STORE_CTX_new();
+    bool good = check != NULL &&
+                X509_STORE_CTX_init(check, SSL_CTX_get_cert_store(context), certificate,
+                                    SSL_get_peer_cert_chain(ssl)) == 1 &&
+                X509_STORE_CTX_set_default(check, tls->server ? "ssl_client" : "ssl_server") == 1;
+    if (good)
+        X509_VERIFY_PARAM_set_auth_level(X509_STORE_CTX_get0_param(check),
+                                         SSL_CTX_get_security_level(context));
+    good = good && X509_verify_cert(check) == 1;
+    X509_STORE_CTX_free(check);
+    SSL_CTX_free(context);
+    ERR_clear_error();
+    return good;
+}
+
+const char *vd_tls_failure(const SSL *ssl, char *buf, size_t size)
+{
+    unsigned long reason = ERR_peek_last_error();
+    const char *text = reason == 0 ? NULL : ERR_reason_error_string(reason);
+    long verified = SSL_get_verify_result(ssl);
+    if (verified != X509_V_OK && ERR_GET_REASON(reason) == SSL_R_CERTIFICATE_VERIFY_FAILED)
+        (void)snprintf(buf, size, "certificate refused: %s",
+                       X509_verify_cert_error_string(verified));
+    else
+        (void)snprintf(buf, size, "%s", text == NULL ? "the connection ended" : text);
+    return buf;
 }

@@ -1,10 +1,14 @@
 /* libcommon/runtime/tls.h — one TLS policy for every listener and every client: versions, suites,
- * chains, names, reload.
+ * chains, names, revocation, reload.
  *
  * Policy:  TLS 1.2 and 1.3; 1.2 with ECDHE + AEAD only; TLS 1.3 suites explicit; no renegotiation,
  *          no compression, session tickets on (fewer full handshakes);
  *          SSL_MODE_ENABLE_PARTIAL_WRITE | ACCEPT_MOVING_WRITE_BUFFER | RELEASE_BUFFERS; security
- *          level 2; private key files must not be readable by group or others.
+ *          level 2 (no RSA below 2048 bits, no SHA-1); private key files must not be readable by
+ *          group or others. Our own certificate must be valid now and made for what it is used
+ *          for: else create and reload refuse it, by name. Of peers' chains OpenSSL checks
+ *          signatures, dates, purpose, names and, with crl_file, that the certificate is not on
+ *          its issuer's list; a list that is missing or out of date refuses (RFC 5280, 6.3).
  * Owner:   contexts are reference counted by OpenSSL: a reload swaps the pointer, live connections
  *          keep theirs.
  * Threads: reload by one; ssl_new by any. */
@@ -18,6 +22,8 @@ typedef struct vd_tls vd_tls_t;
 typedef struct {
     /* PEM; ca_file may be empty when no peer is verified */
     const char *certificate_file, *key_file, *ca_file;
+    const char *crl_file; /* PEM, of the authorities in ca_file; empty: nothing is revoked */
+    const char *suites;   /* with commas: fewer than the policy's; empty: all of them */
     bool server;
     int verify; /* 0 none, 1 if shown, 2 required */
     bool tls13_only;
@@ -36,3 +42,11 @@ VD_MUST_CHECK int vd_tls_ssl_new(vd_tls_t *tls, int fd, SSL **ret_ssl, vd_error_
 SSL_CTX *vd_tls_context(vd_tls_t *tls);
 /* Seconds until our certificate expires. */
 int64_t vd_tls_expires_in_s(vd_tls_t *tls);
+/* Seconds until the certificate that the peer has shown expires; INT64_MAX: it has shown none. */
+int64_t vd_tls_peer_expires_in_s(SSL *ssl);
+/* Whether the peer's certificate would be accepted anew by what is in force now; true: also when it
+ * has shown none. For open connections after a reload. */
+bool vd_tls_still_trusts(vd_tls_t *tls, SSL *ssl);
+/* Why a handshake failed, for a log line: the certificate's fault by name, else OpenSSL's reason.
+ * Right after the failure, on the same thread. */
+const char *vd_tls_failure(const SSL *ssl, char *buf, size_t size);

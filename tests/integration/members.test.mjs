@@ -111,6 +111,14 @@ test('every loop thread of the gateway follows the role', {timeout: 120000}, asy
   await Promise.all(many.map((one) => one.close()));
 });
 
+test('certificates of nodes are read again while the set goes on', {timeout: 60000}, async () => {
+  const c = client.db('defaults').collection('reload');
+  for (const name of set.names) {
+    assert.match((await set.vedctl(name, 'reload', 'certs')).stdout, /read again[^]*read again/);
+    await c.insertOne({_id: name}, {writeConcern: {w: 3, wtimeoutMS: 30000}});
+  }
+});
+
 test('replSetFreeze is for secondaries', async () => {
   await assert.rejects(admin.command({replSetFreeze: 10}), {code: 95, codeName: 'NotSecondary'});
   const one = await set.client({node: (await set.secondaries())[0]});
@@ -119,16 +127,29 @@ test('replSetFreeze is for secondaries', async () => {
   await one.close();
 });
 
+test('a reconfiguration waits for the one before it, and is on a majority when it is answered', {timeout: 60000}, async () => {
+  const primary = await set.primary();
+  for (let i = 0; i < 8; i++) {
+    const {config} = await admin.command({replSetGetConfig: 1});
+    Object.assign(config.members.find((m) => set.nameOf(m.host) !== primary), {tags: {round: String(i)}});
+    config.version++;
+    assert.equal((await admin.command({replSetReconfig: config, maxTimeMS: 30000})).ok, 1);
+    const known = await Promise.all(set.names.map((name) => set.status(name)));
+    assert.ok(known.filter((s) => s?.configVersion >= config.version).length >= 2, JSON.stringify(known.map((s) => s?.configVersion)));
+    await assert.rejects(admin.command({replSetReconfig: config}), {code: 103}, 'the same version again');
+  }
+});
+
 test('a hidden member is in no hello, and counts for the majority; a delayed one keeps its delay', {timeout: 180000}, async () => {
   const primary = await set.primary();
   const [hidden, delayed] = set.names.filter((n) => n !== primary);
   await reconfigure({[hidden]: {hidden: true, priority: 0}});
   await reconfigure({[delayed]: {priority: 0, secondaryDelaySecs: DELAY}});
-  for (const name of set.names) {
-    const {hosts, passives} = await hello(name);
-    assert.deepEqual(hosts, [set.node(primary).host], `hosts of ${name}`);
-    assert.deepEqual(passives, [set.node(delayed).host], `passives of ${name}`);
-  }
+  for (const name of set.names)
+    await until(`hosts of ${name}`, async () => { // the new configuration is on a majority, and comes to the third
+      const {hosts, passives} = await hello(name);
+      return JSON.stringify([hosts, passives]) === JSON.stringify([[set.node(primary).host], [set.node(delayed).host]]);
+    });
   const own = await hello(hidden);
   assert.equal(own.hidden, true);
   assert.equal(own.secondary, true);

@@ -7,6 +7,7 @@
 #include "libcommon/base/log.h"
 #include "veddb-gatewayd/commands/handlers.h"
 #include "veddb-gatewayd/commands/sasl.h"
+#include "veddb-gatewayd/commands/x509.h"
 #include "veddb-gatewayd/compress.h"
 
 #define AWAIT_MAX_MS (60ull * 60 * 1000)
@@ -343,6 +344,7 @@ static void speculated(gate_request_t *request)
 {
     write_hello(request);
     gate_sasl_speculated(request, &request->reply);
+    gate_x509_speculated(request, &request->reply);
     gate_request_finish(request, VD_OK, NULL);
 }
 
@@ -366,7 +368,9 @@ int gate_command_hello(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
         return GATE_LATER;
     }
     if (speculative.type == VD_BSON_OBJECT && request->conn->user == NULL) {
-        gate_sasl_speculate(request, vd_value_document(speculative), speculated);
+        vd_bson_t login = vd_value_document(speculative);
+        if (!gate_x509_speculate(request, login, speculated))
+            gate_sasl_speculate(request, login, speculated);
         return GATE_LATER;
     }
     write_hello(request);

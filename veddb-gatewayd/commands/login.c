@@ -1,5 +1,32 @@
-/* veddb-gatewayd/commands/login.c — who is logged in on a connection. */
+/* veddb-gatewayd/commands/login.c — who is logged in on a connection. See login.h. */
+#include "veddb-gatewayd/commands/login.h"
+
+#include "libcommon/base/log.h"
+#include "veddb-gatewayd/certificates.h"
 #include "veddb-gatewayd/commands/handlers.h"
+
+void gate_login_take(gate_conn_t *conn, gate_user_t *user)
+{
+    char name[256];
+    gate_user_drop(&conn->user);
+    conn->user = user;
+    atomic_fetch_add_explicit(&conn->thread->gate->stats.logins, 1, memory_order_relaxed);
+    VD_DEBUG("logged in", "conn=%llu client=%s user=%s", (unsigned long long)conn->id, conn->client,
+             vd_log_quote(vd_slice_str(user->name_at_db), name, sizeof name));
+}
+
+int gate_login_refuse(gate_conn_t *conn, vd_slice_t name, const char *db, vd_error_t *err)
+{
+    char user[256] = "-";
+    if (name.len != 0)
+        (void)vd_log_quote(name, user, sizeof user);
+    atomic_fetch_add_explicit(&conn->thread->gate->stats.logins_failed, 1, memory_order_relaxed);
+    gate_limits_login_failed(conn->thread->gate->limits, &conn->address);
+    vd_log(VD_LOG_WARN, "login refused", "conn=%llu client=%s user=%s db=%s",
+           (unsigned long long)conn->id, conn->client, user, db);
+    vd_error_clear(err);
+    return vd_error_set(err, VD_ERR_AUTHENTICATION_FAILED, "Authentication failed.");
+}
 
 int gate_command_connection_status(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {
@@ -24,6 +51,12 @@ int gate_command_connection_status(gate_request_t *request, vd_bb_t *reply, vd_e
     }
     vd_bb_close(reply);
     return VD_OK;
+}
+
+int gate_command_rotate_certificates(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
+{
+    (void)reply; /* ok says it all */
+    return gate_certificates_reload(request->thread->gate, err);
 }
 
 int gate_command_logout(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)

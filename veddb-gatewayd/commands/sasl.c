@@ -1,10 +1,8 @@
 /* veddb-gatewayd/commands/sasl.c — see sasl.h. */
 #include "veddb-gatewayd/commands/sasl.h"
 
-#include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
-
-#include <stdio.h>
+#include "veddb-gatewayd/commands/login.h"
 
 typedef enum { SASL_START, SASL_CHALLENGED, SASL_PROVEN } sasl_state_t;
 
@@ -43,21 +41,14 @@ static void write_step(const gate_sasl_t *sasl, bool done, vd_bb_t *reply)
     vd_bb_binary(reply, "payload", 0, vd_slice(sasl->out, sasl->out_len));
 }
 
-/* One refusal for every reason: nothing is told apart by it. */
 static int refuse(gate_conn_t *conn, vd_error_t *err)
 {
-    gate_sasl_t *sasl = conn->sasl;
-    gate_stats_t *stats = &conn->thread->gate->stats;
-    char user[256] = "-";
-    if (sasl != NULL && sasl->scram.user_len != 0)
-        (void)vd_log_quote(vd_slice(sasl->scram.user, sasl->scram.user_len), user, sizeof user);
-    atomic_fetch_add_explicit(&stats->logins_failed, 1, memory_order_relaxed);
-    gate_limits_login_failed(conn->thread->gate->limits, &conn->address);
-    vd_log(VD_LOG_WARN, "login refused", "conn=%llu client=%s user=%s db=%s",
-           (unsigned long long)conn->id, conn->client, user, sasl == NULL ? "-" : sasl->db);
+    const gate_sasl_t *sasl = conn->sasl;
+    vd_slice_t name =
+        sasl == NULL ? VD_SLICE_NULL : vd_slice(sasl->scram.user, sasl->scram.user_len);
+    int rc = gate_login_refuse(conn, name, sasl == NULL ? "-" : sasl->db, err);
     gate_sasl_destroy(&conn->sasl);
-    vd_error_clear(err);
-    return vd_error_set(err, VD_ERR_AUTHENTICATION_FAILED, "Authentication failed.");
+    return rc;
 }
 
 static int payload_read(vd_value_t v, vd_slice_t *ret, uint8_t *space, uint32_t max,
@@ -228,14 +219,8 @@ void gate_sasl_speculated(gate_request_t *request, vd_bb_t *reply)
 
 static void log_in(gate_conn_t *conn)
 {
-    gate_sasl_t *sasl = conn->sasl;
-    char user[256];
-    gate_user_drop(&conn->user);
-    conn->user = sasl->user;
-    sasl->user = NULL;
-    atomic_fetch_add_explicit(&conn->thread->gate->stats.logins, 1, memory_order_relaxed);
-    VD_DEBUG("logged in", "conn=%llu client=%s user=%s", (unsigned long long)conn->id, conn->client,
-             vd_log_quote(vd_slice_str(conn->user->name_at_db), user, sizeof user));
+    gate_login_take(conn, conn->sasl->user);
+    conn->sasl->user = NULL;
 }
 
 int gate_sasl_continue(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)

@@ -4,6 +4,7 @@
 #include "libcommon/base/map.h"
 #include "veddb-gatewayd/commands/handlers.h"
 #include "veddb-gatewayd/commands/sasl.h"
+#include "veddb-gatewayd/commands/x509.h"
 #include "veddb-gatewayd/faults.h"
 
 #include <pthread.h>
@@ -54,8 +55,8 @@ const gate_command_t gate_commands[] = {
          "ends the login of this connection"),
     HERE("connectionStatus", NULL, OPEN, NONE, 0, gate_command_connection_status,
          "who is logged in on this connection"),
-    {"authenticate", NULL, GATE_RUN_REFUSED, GATE_CHECK_OPEN, NONE, 0, NULL,
-     "Use saslStart with SCRAM-SHA-256", VD_ERR_MECHANISM_UNAVAILABLE},
+    HERE("authenticate", NULL, OPEN, NONE, GATE_NO_COMPRESS | GATE_LEGACY | V1 | AUDIT,
+         gate_x509_authenticate, "logs in by the client's certificate"),
     REFUSED("getnonce", COMMAND_NOT_FOUND, "no such command: 'getnonce'"),
 
     /* What the gateway knows itself. */
@@ -86,6 +87,8 @@ const gate_command_t gate_commands[] = {
          gate_command_repl_set_get_config, "configuration of the replica set"),
     HERE("serverStatus", NULL, CLUSTER, A(serverStatus), READ, gate_command_server_status,
          "figures of the whole node"),
+    WORKER("rotateCertificates", CLUSTER, A(rotateCertificates), ADMIN | AUDIT | GATE_SECONDARY_OK,
+           gate_command_rotate_certificates, "reads the certificates again"),
     HERE("invalidateUserCache", NULL, CLUSTER, A(invalidateUserCache), ADMIN,
          gate_command_invalidate_user_cache, "forgets cached users"),
     HERE("configureFailPoint", NULL, LOGIN, NONE, ADMIN | GATE_TEST_ONLY, gate_faults_configure,
@@ -225,8 +228,6 @@ const gate_command_t gate_commands[] = {
     REFUSED("bulkWrite", COMMAND_NOT_FOUND, "no such command: 'bulkWrite'"),
     REFUSED("logRotate", COMMAND_NOT_SUPPORTED,
             "Logs go to standard error and are rotated by whoever gathers them"),
-    REFUSED("rotateCertificates", COMMAND_NOT_SUPPORTED,
-            "Certificates are read again when the gateway is restarted"),
     REFUSED("cloneCollectionAsCapped", COMMAND_NOT_SUPPORTED,
             "cloneCollectionAsCapped is not offered"),
     REFUSED("filemd5", COMMAND_NOT_SUPPORTED, "filemd5 is not offered"),

@@ -33,13 +33,23 @@ int gate_credentials_document(vd_arena_t *arena, vd_slice_t password, vd_bson_t 
     return vd_bb_finish(&bb, ret_document, err);
 }
 
+/* Of a user whose identity others vouch for. */
+static int external_document(vd_arena_t *arena, vd_bson_t *ret_document, vd_error_t *err)
+{
+    vd_bb_t bb;
+    vd_bb_init_arena(&bb, arena, 64);
+    vd_bb_bool(&bb, "external", true);
+    return vd_bb_finish(&bb, ret_document, err);
+}
+
 int gate_user_document(vd_arena_t *arena, vd_slice_t user, vd_slice_t db, vd_slice_t password,
                        vd_bson_t custom_data, const gate_role_ref_t *roles, uint32_t role_count,
                        vd_bson_t *ret_document, vd_error_t *err)
 {
     vd_bson_t credentials;
     uint8_t id[16];
-    int rc = gate_credentials_document(arena, password, &credentials, err);
+    int rc = password.len == 0 ? external_document(arena, &credentials, err)
+                               : gate_credentials_document(arena, password, &credentials, err);
     if (rc != VD_OK)
         return rc;
     vd_rand_secret(id, sizeof id);

@@ -7,7 +7,8 @@
 
 #define GATE_ADMIN_WAIT_MS 30000
 
-/* {_id, userId, user, db, credentials, customData?, roles}; derives the keys of the password. */
+/* {_id, userId, user, db, credentials, customData?, roles}; derives the keys of the password;
+ * without one the user logs in by certificate. */
 VD_MUST_CHECK int gate_user_document(vd_arena_t *arena, vd_slice_t user, vd_slice_t db,
                                      vd_slice_t password, vd_bson_t custom_data,
                                      const gate_role_ref_t *roles, uint32_t role_count,

@@ -14,9 +14,6 @@ static int check_database(gate_request_t *request, vd_error_t *err)
 {
     if (vd_slice_is(request->db, "local"))
         return vd_error_set(err, VD_ERR_BAD_VALUE, "Cannot create users in the local database");
-    if (vd_slice_is(request->db, "$external"))
-        return vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED,
-                            "Users of $external are not offered");
     return VD_OK;
 }
 
@@ -72,7 +69,7 @@ int gate_command_create_user(gate_request_t *request, vd_bb_t *reply, vd_error_t
         "pwd", "customData", "roles", "digestPassword", "mechanisms", "authenticationRestrictions",
         NULL};
     vd_bson_t body = gate_request_body(request), document;
-    vd_slice_t name, password;
+    vd_slice_t name, password = VD_SLICE_NULL;
     gate_role_ref_t *roles;
     uint32_t role_count;
     gate_role_set_t set;
@@ -83,11 +80,15 @@ int gate_command_create_user(gate_request_t *request, vd_bb_t *reply, vd_error_t
         rc = check_database(request, err);
     if (rc == VD_OK)
         rc = check_options(request, err);
-    if (rc == VD_OK && vd_value_is_missing(vd_bson_get(body, "pwd")))
+    bool external = vd_slice_is(request->db, "$external"); /* by certificate, not by password */
+    if (rc == VD_OK && external && !vd_value_is_missing(vd_bson_get(body, "pwd")))
+        rc = vd_error_set(err, VD_ERR_BAD_VALUE,
+                          "Cannot set the password for users defined on the '$external' database");
+    if (rc == VD_OK && !external && vd_value_is_missing(vd_bson_get(body, "pwd")))
         rc = vd_error_set(err, VD_ERR_BAD_VALUE,
                           "Must provide a 'pwd' field for all user documents, except those with "
                           "'$external' as the user's source db");
-    if (rc == VD_OK)
+    if (rc == VD_OK && !external)
         rc = read_password(request, &password, err);
     if (rc == VD_OK)
         rc = gate_admin_roles(request, &set, err);
@@ -129,6 +130,9 @@ int gate_command_update_user(gate_request_t *request, vd_bb_t *reply, vd_error_t
         rc = gate_admin_name(request, "User", &name, err);
     if (rc == VD_OK)
         rc = check_options(request, err);
+    if (rc == VD_OK && vd_slice_is(request->db, "$external") && !vd_value_is_missing(pwd))
+        rc = vd_error_set(err, VD_ERR_BAD_VALUE,
+                          "Cannot set the password for users defined on the '$external' database");
     if (rc == VD_OK && vd_value_is_missing(custom) && vd_value_is_missing(list) &&
         vd_value_is_missing(pwd))
         rc = vd_error_set(err, VD_ERR_BAD_VALUE,

@@ -99,6 +99,19 @@ int vedctl_restart(const vedctl_t *ctl)
     return VD_EXIT_FAILURE;
 }
 
+int vedctl_reload(const vedctl_t *ctl)
+{
+    if (ctl->argc != 1 || strcmp(ctl->argv[0], "certs") != 0)
+        return usage("reload certs");
+    int64_t starts = 0;
+    bool running = false;
+    int rc = vedctl_ask(ctl, "reload", "gatewayd", "", NULL);
+    if (rc == VD_OK &&
+        worker_state(ctl, "replicad", &starts, &running)) /* it is none of a node alone */
+        rc = vedctl_ask(ctl, "reload", "replicad", "", NULL);
+    return rc == VD_OK ? VD_EXIT_OK : VD_EXIT_FAILURE;
+}
+
 int vedctl_drain(const vedctl_t *ctl)
 {
     if (ctl->argc != 0)

@@ -12,6 +12,8 @@ static const char usage[] =
     "  keys status [--json]      versions and states of the data keys\n"
     "  replication VERB ...      status, list, add, remove, promote, step-down, freeze, "
     "force-sync\n"
+    "  reload certs              certificates, keys and lists of revoked ones are read again; "
+    "clients stay connected\n"
     "  restart WORKER            drain, stop and start rotated, storaged, replicad or gatewayd; "
     "waits until it runs\n"
     "  drain                     finish what clients have in flight, then close the gateway\n"
@@ -36,6 +38,7 @@ static const struct {
     {"status", vedctl_status}, {"keys", vedctl_keys}, {"restart", vedctl_restart},
     {"drain", vedctl_drain},   {"stop", vedctl_stop}, {"log-level", vedctl_log_level},
     {"config", vedctl_config}, {"version", version},  {"replication", vedctl_replication},
+    {"reload", vedctl_reload},
 };
 
 /* The control socket that a configuration names. */

@@ -208,11 +208,11 @@ Test(admin, users_that_are_refused)
         const char *db, *name, *password, *role, *role_db;
         int code;
     } cases[] = {
-        {"test", "", "p", "read", NULL, 2},         {"local", "u", "p", "read", NULL, 2},
-        {"$external", "u", "p", "read", NULL, 115}, {"test", "u", NULL, "read", NULL, 2},
-        {"test", "u", "", "read", NULL, 2},         {"test", "u", "p", "nosuch", NULL, 31},
-        {"test", "u", "p", "root", NULL, 31},       {"test", "u", "p", "__system", "admin", 31},
-        {"test", "u", "p", NULL, NULL, 0},          {"test", "v", "p", "root", "admin", 0},
+        {"test", "", "p", "read", NULL, 2},       {"local", "u", "p", "read", NULL, 2},
+        {"$external", "u", "p", "read", NULL, 2}, {"test", "u", NULL, "read", NULL, 2},
+        {"test", "u", "", "read", NULL, 2},       {"test", "u", "p", "nosuch", NULL, 31},
+        {"test", "u", "p", "root", NULL, 31},     {"test", "u", "p", "__system", "admin", 31},
+        {"test", "u", "p", NULL, NULL, 0},        {"test", "v", "p", "root", "admin", 0},
     };
     start();
     for (size_t i = 0; i < VD_COUNT_OF(cases); i++)

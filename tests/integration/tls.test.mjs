@@ -1,0 +1,287 @@
+// tls.test.mjs — the transport seen from outside: which certificates, versions and suites get in, X.509 logins, certificates read
+// again under open connections, and the one switch that lets clients in without TLS.
+import assert from 'node:assert/strict';
+import {execFileSync} from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import {after, before, describe, test} from 'node:test';
+import tls from 'node:tls';
+import {MongoClient} from 'mongodb';
+import {Node, bin, until} from '../support/node.mjs';
+
+const openssl = (...args) => execFileSync('openssl', args, {stdio: ['ignore', 'pipe', 'pipe']});
+
+/** A small authority in a folder: certificates and lists of revoked ones. */
+class Authority {
+  constructor(folder, name) {
+    this.folder = folder;
+    fs.mkdirSync(folder, {recursive: true, mode: 0o700});
+    this.file = (f) => path.join(folder, f);
+    openssl('ecparam', '-name', 'prime256v1', '-genkey', '-noout', '-out', this.file('ca.key'));
+    openssl('req', '-x509', '-new', '-key', this.file('ca.key'), '-sha256', '-days', '30', '-subj', `/O=Test/CN=${name}`,
+      '-addext', 'basicConstraints=critical,CA:TRUE', '-addext', 'keyUsage=critical,keyCertSign,cRLSign', '-out', this.file('ca.pem'));
+    fs.writeFileSync(this.file('index'), '');
+    fs.writeFileSync(this.file('serial'), '1000\n');
+    fs.writeFileSync(this.file('crlnumber'), '01\n');
+    fs.writeFileSync(this.file('conf'), `[ca]\ndefault_ca=d\n[d]\ndatabase=${this.file('index')}\nserial=${this.file('serial')}\ncrlnumber=${this.file('crlnumber')}
+new_certs_dir=${folder}\ncertificate=${this.file('ca.pem')}\nprivate_key=${this.file('ca.key')}\ndefault_md=sha256\ndefault_days=10\ndefault_crl_days=5\npolicy=p\nunique_subject=no\nx509_extensions=x
+[p]\norganizationName=optional\norganizationalUnitName=optional\ncommonName=supplied\n[x]\nbasicConstraints=CA:FALSE\n`);
+  }
+
+  /** Returns {cert, key}: files. */
+  issue(name, {subject = `/O=Test/OU=people/CN=${name}`, usage = 'clientAuth', names = 'IP:127.0.0.1,DNS:localhost', dates = []} = {}) {
+    const [key, csr, cert, ext] = ['key', 'csr', 'pem', 'ext'].map((e) => this.file(`${name}.${e}`));
+    fs.rmSync(cert, {force: true});
+    openssl('ecparam', '-name', 'prime256v1', '-genkey', '-noout', '-out', key);
+    fs.chmodSync(key, 0o600);
+    openssl('req', '-new', '-key', key, '-subj', subject, '-out', csr);
+    fs.writeFileSync(ext, `basicConstraints=CA:FALSE\nextendedKeyUsage=${usage}\nsubjectAltName=${names}\n`);
+    openssl('ca', '-batch', '-notext', '-config', this.file('conf'), '-in', csr, '-out', cert, '-extfile', ext, ...dates);
+    return {cert, key};
+  }
+
+  revoke(name) {
+    openssl('ca', '-config', this.file('conf'), '-revoke', this.file(`${name}.pem`));
+    this.list();
+  }
+
+  list() {
+    openssl('ca', '-config', this.file('conf'), '-gencrl', '-out', this.file('crl.pem'));
+  }
+}
+
+let dir, ca, other, server, node, client;
+
+before(async () => {
+  node = new Node();
+  dir = node.dir = fs.mkdtempSync('/tmp/vd-tls-');
+  ca = new Authority(path.join(dir, 'authority'), 'authority');
+  other = new Authority(path.join(dir, 'other'), 'other');
+  ca.list();
+  server = ca.issue('server', {usage: 'serverAuth'});
+  node.set = [`tls.certificate_file=${server.cert}`, `tls.key_file=${server.key}`, `tls.ca_file=${ca.file('ca.pem')}`, `tls.crl_file=${ca.file('crl.pem')}`,
+    'tls.client_certificates=optional', 'gateway.login_rate=100000'];
+  await node.up();
+  client = await connect();
+});
+after(async () => {
+  await client?.close();
+  await node?.stop();
+});
+
+const caFile = () => ca.file('ca.pem');
+const uriOf = (user, {cert, key} = {}, extra = '') => `mongodb://${user}127.0.0.1:${node.port}/?tls=true&tlsCAFile=${caFile()}&directConnection=true&serverSelectionTimeoutMS=4000${extra}`;
+const pemOf = ({cert, key}) => {
+  const file = `${cert}.both`;
+  fs.writeFileSync(file, fs.readFileSync(cert, 'utf8') + fs.readFileSync(key, 'utf8'), {mode: 0o600});
+  return file;
+};
+const connect = async (shown) => await new MongoClient(uriOf(`admin:${node.info.password}@`), shown ? {tlsCertificateKeyFile: pemOf(shown)} : {}).connect();
+const x509 = async (shown, options = {}) => await new MongoClient(uriOf('', {}, '&authMechanism=MONGODB-X509'), {...(shown ? {tlsCertificateKeyFile: pemOf(shown)} : {}), ...options}).connect();
+
+/** A bare TLS connection; resolves to '' when the server keeps it, else to what the client was told. */
+const shake = (options = {}) => new Promise((resolve) => {
+  const socket = tls.connect({host: '127.0.0.1', port: node.port, ca: fs.readFileSync(caFile()), servername: 'localhost', ...options});
+  let timer;
+  const end = (told) => {
+    clearTimeout(timer);
+    socket.destroy();
+    resolve(told);
+  };
+  socket.on('secureConnect', () => timer = setTimeout(() => end(''), 300)); // TLS 1.3 refuses a client after its side is through
+  socket.on('error', (e) => end(e.reason ?? e.code ?? e.message));
+  socket.on('close', () => end('closed'));
+});
+const shown = ({cert, key}) => ({cert: fs.readFileSync(cert), key: fs.readFileSync(key)});
+/** Lines of the log that are new since the last call. */
+let seen = 0;
+const newLines = () => {
+  const all = node.log(), added = all.slice(seen);
+  seen = all.length;
+  return added;
+};
+
+describe('certificates of clients', () => {
+  test('each fault is refused with its own message, on both sides', async () => {
+    const date = (days) => new Date(Date.now() + days * 86400000).toISOString().replace(/[-:T]/g, '').slice(2, 14) + 'Z';
+    assert.equal(await shake(), '');
+    assert.equal(await shake(shown(ca.issue('good'))), '');
+    const revoked = ca.issue('gone');
+    ca.revoke('gone');
+    await node.vedctl('reload', 'certs');
+    const cases = [
+      [ca.issue('expired', {dates: ['-startdate', date(-9), '-enddate', date(-1)]}), /certificate has expired/, /expired/i],
+      [ca.issue('early', {dates: ['-startdate', date(2), '-enddate', date(9)]}), /certificate is not yet valid/, /bad certificate|alert/i],
+      [other.issue('foreign'), /unable to get local issuer certificate|unable to verify the first certificate/, /unknown ca/i],
+      [revoked, /certificate revoked/, /revoked/i],
+      [ca.issue('usage', {usage: 'serverAuth'}), /unsuitable certificate purpose/, /unsupported certificate/i],
+    ];
+    for (const [faulty, logged, told] of cases) {
+      newLines();
+      const said = await shake(shown(faulty));
+      assert.match(said, told, faulty.cert);
+      await until(`a line for ${faulty.cert}: ${logged}`, () => logged.test(node.log().slice(seen)));
+    }
+  });
+
+  test('old versions, weak suites and renegotiation are not offered', async () => {
+    const low = {minVersion: 'TLSv1', ciphers: 'ALL:@SECLEVEL=0'};
+    for (const maxVersion of ['TLSv1', 'TLSv1.1']) assert.match(await shake({...low, maxVersion}), /version|alert/i, maxVersion);
+    for (const ciphers of ['ECDHE-ECDSA-AES128-SHA256:@SECLEVEL=0', 'AES128-GCM-SHA256:@SECLEVEL=0', 'DHE-RSA-AES128-GCM-SHA256:@SECLEVEL=0'])
+      assert.match(await shake({maxVersion: 'TLSv1.2', ciphers}), /handshake failure/i, ciphers);
+    assert.match(newLines(), /TLS handshake refused.*unsupported protocol/);
+    assert.equal(await shake({maxVersion: 'TLSv1.2'}), '');
+    const told = await new Promise((resolve) => {
+      const socket = tls.connect({host: '127.0.0.1', port: node.port, ca: fs.readFileSync(caFile()), servername: 'localhost', maxVersion: 'TLSv1.2'}, () => {
+        if (!socket.renegotiate({}, (e) => e && resolve(e.reason ?? e.code ?? e.message))) resolve('not begun');
+      });
+      socket.on('error', (e) => resolve(e.reason ?? e.code ?? e.message));
+    });
+    assert.match(told, /renegotiation/i);
+  });
+
+  test('what speaks no TLS is refused, in the log by name', async () => {
+    newLines();
+    await assert.rejects(new MongoClient(uriOf('').replace('tls=true', 'tls=false').replace(/&tlsCAFile=[^&]*/, ''), {serverSelectionTimeoutMS: 1000}).connect());
+    assert.match(newLines(), /TLS handshake refused.*(wrong version number|http request|packet length)/);
+  });
+});
+
+describe('MONGODB-X509', () => {
+  const ALICE = 'CN=alice,OU=people,O=Test';
+
+  test('a user of $external is the subject of a certificate', async () => {
+    const external = client.db('$external');
+    await assert.rejects(external.command({createUser: ALICE, pwd: 'secret', roles: []}), {code: 2});
+    await external.command({createUser: ALICE, roles: [{role: 'readWrite', db: 'shop'}]});
+    const {users} = await external.command({usersInfo: ALICE});
+    assert.deepEqual([users[0].user, users[0].db, users[0].mechanisms], [ALICE, '$external', ['external']]);
+    await assert.rejects(external.command({updateUser: ALICE, pwd: 'secret'}), {code: 2});
+
+    const alice = await x509(ca.issue('alice'));
+    assert.deepEqual((await alice.db('admin').command({connectionStatus: 1})).authInfo.authenticatedUsers, [{user: ALICE, db: '$external'}]);
+    await alice.db('shop').collection('c').insertOne({_id: 1});
+    await assert.rejects(alice.db('other').collection('c').insertOne({_id: 1}), {code: 13});
+    await alice.close();
+    // The name that a client claims must be that of its certificate.
+    const claims = await new MongoClient(uriOf(`${encodeURIComponent(ALICE)}@`, {}, '&authMechanism=MONGODB-X509'), {tlsCertificateKeyFile: pemOf(ca.issue('alice'))}).connect();
+    await claims.close();
+  });
+
+  test('nobody else gets in', async () => {
+    const bob = ca.issue('bob');
+    await assert.rejects(x509(bob), {code: 18, codeName: 'AuthenticationFailed'});
+    await assert.rejects(x509(undefined), {code: 18});
+    await assert.rejects(new MongoClient(uriOf(`${encodeURIComponent(ALICE)}@`, {}, '&authMechanism=MONGODB-X509'), {tlsCertificateKeyFile: pemOf(bob)}).connect(), {code: 18});
+    // Not with a password either: there is none.
+    await assert.rejects(new MongoClient(uriOf(`${encodeURIComponent(ALICE)}:x@`, {}, '&authMechanism=SCRAM-SHA-256&authSource=$external')).connect());
+    const raw = await x509(ca.issue('alice'));
+    await assert.rejects(raw.db('admin').command({authenticate: 1, mechanism: 'MONGODB-X509'}), {code: 17});
+    await assert.rejects(raw.db('$external').command({authenticate: 1, mechanism: 'MONGODB-CR'}), {code: 334});
+    await raw.close();
+  });
+
+  test('a certificate that is revoked ends what it opened', async () => {
+    const cert = ca.issue('carol');
+    await client.db('$external').command({createUser: 'CN=carol,OU=people,O=Test', roles: [{role: 'read', db: 'shop'}]});
+    const carol = await x509(cert, {maxPoolSize: 1});
+    await carol.db('shop').collection('c').findOne();
+    ca.revoke('carol');
+    await node.vedctl('reload', 'certs');
+    await assert.rejects(carol.db('shop').collection('c').findOne());
+    await carol.close();
+    assert.match(newLines(), /the client's certificate is not accepted any more/);
+    await client.db('admin').command({ping: 1}); // others stay
+  });
+
+  test('a certificate that expires ends what it opened', async () => {
+    const soon = new Date(Date.now() + 4000).toISOString().replace(/[-:T]/g, '').slice(2, 14) + 'Z';
+    const cert = ca.issue('alice', {dates: ['-enddate', soon]});
+    const alice = await x509(cert, {maxPoolSize: 1, retryReads: false});
+    await alice.db('shop').collection('c').findOne();
+    await until('the connection ends', async () => {
+      try {
+        await alice.db('shop').collection('c').findOne();
+        return false;
+      } catch {
+        return true;
+      }
+    });
+    await alice.close();
+    assert.match(node.log(), /certificate has expired/);
+  });
+});
+
+describe('reload', () => {
+  const serial = () => new Promise((resolve, reject) => {
+    const socket = tls.connect({host: '127.0.0.1', port: node.port, ca: fs.readFileSync(caFile()), servername: 'localhost'}, () => {
+      resolve(socket.getPeerCertificate().serialNumber);
+      socket.destroy();
+    });
+    socket.on('error', reject);
+  });
+
+  test('new connections get the new certificate, open ones stay; what can\'t be used is refused and named', async () => {
+    const closed = [];
+    const watched = await new MongoClient(uriOf(`admin:${node.info.password}@`), {maxPoolSize: 1}).connect();
+    await watched.db('admin').command({ping: 1});
+    watched.on('connectionClosed', (e) => closed.push(e));
+    const before = await serial();
+    server = ca.issue('server', {usage: 'serverAuth'});
+    assert.equal(await serial(), before, 'files alone change nothing');
+    const {stdout} = await node.vedctl('reload', 'certs');
+    assert.match(stdout, /read again/);
+    assert.notEqual(await serial(), before);
+    const now = await serial();
+    await watched.db('admin').command({ping: 1});
+    assert.equal(closed.length, 0);
+    await watched.close();
+
+    fs.writeFileSync(server.cert, 'no certificate');
+    await assert.rejects(node.vedctl('reload', 'certs'), (e) => e.code === 1 && e.stderr.includes(server.cert));
+    server = ca.issue('server', {usage: 'clientAuth'});
+    await assert.rejects(node.vedctl('reload', 'certs'), (e) => e.code === 1 && /not made for a TLS server/.test(e.stderr));
+    assert.equal(await serial(), now, 'what was in force stays');
+    server = ca.issue('server', {usage: 'serverAuth', dates: ['-enddate', new Date(Date.now() + 86400000).toISOString().replace(/[-:T]/g, '').slice(2, 14) + 'Z']});
+    // The same on the wire; one that ends soon is announced.
+    assert.equal((await client.db('admin').command({rotateCertificates: 1})).ok, 1);
+    assert.notEqual(await serial(), now);
+    await until('the warning', () => /the server certificate expires soon.*expires_in_hours=2[34]/.test(node.log()));
+    await client.db('admin').command({createUser: 'plain', pwd: 'plain-secret', roles: ['readWriteAnyDatabase']});
+    const plain = await new MongoClient(uriOf('plain:plain-secret@')).connect();
+    await assert.rejects(plain.db('admin').command({rotateCertificates: 1}), {code: 13});
+    await plain.close();
+  });
+});
+
+describe('a node that must not start', () => {
+  const check = (...sets) => {
+    try {
+      execFileSync(path.join(bin, 'vedctl'), ['--config', node.info.configFile, 'config', 'check', ...sets.map((s) => `--${s}`)], {stdio: 'pipe'});
+      return '';
+    } catch (e) {
+      return e.stderr.toString();
+    }
+  };
+
+  test('tls.insecure_dev is for loopback only', () => {
+    assert.equal(check('tls.insecure_dev=true'), '');
+    assert.match(check('tls.insecure_dev=true', 'gateway.listen=0.0.0.0'), /tls.insecure_dev is refused unless gateway.listen is on loopback/);
+  });
+
+  test('with tls.insecure_dev clients come with TLS and without, and the log is loud', async () => {
+    const dev = await Node.start({set: ['tls.insecure_dev=true']});
+    try {
+      const plain = await new MongoClient(`mongodb://admin:${dev.info.password}@127.0.0.1:${dev.port}/?directConnection=true`).connect();
+      await plain.db('d').collection('c').insertMany(Array.from({length: 100}, (_, i) => ({_id: i, text: 'x'.repeat(100000)})));
+      assert.equal((await plain.db('d').collection('c').find().toArray()).length, 100);
+      await plain.close();
+      const secure = await dev.client();
+      assert.equal(await secure.db('d').collection('c').countDocuments(), 100);
+      await secure.close();
+      assert.match(dev.log(), /level=warn.*CLIENTS MAY CONNECT WITHOUT TLS/);
+    } finally {
+      await dev.stop();
+    }
+  });
+});
