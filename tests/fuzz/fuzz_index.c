@@ -1,6 +1,6 @@
-/* tests/fuzz/fuzz_index.c — an index {key, partialFilterExpression, sparse, ...} and a document, one
- * behind the other: the keys that the document gives are sorted and distinct, read back, and written
- * again they are the same bytes; each value of a plain index is in the order of its key. */
+/* tests/fuzz/fuzz_index.c — an index {key, partialFilterExpression, sparse, ...} and a document,
+ * one behind the other: the keys that the document gives are sorted and distinct, read back, and
+ * written again they are the same bytes; each value of a plain index is in the order of its key. */
 #include "libcommon/bson/build.h"
 #include "libcommon/bson/compare.h"
 #include "tests/fuzz/fuzz.h"
@@ -15,8 +15,8 @@ static bool spec_fits(vd_bson_t spec)
     if (key.type != VD_BSON_OBJECT)
         return false;
     for (vd_bson_iter_init(&iter, vd_value_document(key)); vd_bson_iter_next(&iter);) {
-        bool hashed = iter.value.type == VD_BSON_STRING &&
-                      vd_slice_is(vd_value_string(iter.value), "hashed");
+        bool hashed =
+            iter.value.type == VD_BSON_STRING && vd_slice_is(vd_value_string(iter.value), "hashed");
         bool wildcard = memmem(iter.name.data, iter.name.len, "$", 1) != NULL;
         special += hashed || wildcard;
         if ((!hashed && iter.value.type != VD_BSON_INT32) || iter.name.len == 0 ||
@@ -37,8 +37,8 @@ static void key_check(vd_arena_t *arena, const stor_index_def_t *def, const stor
     vd_slice_t rest = key->key, bits = key->type_bits;
     uint32_t count = def->field_count + (def->has_wildcard ? 1 : 0);
     for (uint32_t i = 0; i < count; i++) {
-        bool descending =
-            i < def->field_count && def->fields[i].order == STOR_INDEX_DESCENDING, exact = false;
+        bool descending = i < def->field_count && def->fields[i].order == STOR_INDEX_DESCENDING,
+             exact = false;
         vd_slice_t before = rest, skipped = rest;
         vd_value_t value;
         int rc = stor_keycode_decode(arena, &rest, &bits, descending, &value, NULL);

@@ -1,5 +1,5 @@
-/* tests/fuzz/fuzz_pipeline.c — a pipeline (an array of stages) and an array of documents, one behind
- * the other: parse, run over $documents, and run again: whole documents, the same ones.
+/* tests/fuzz/fuzz_pipeline.c — a pipeline (an array of stages) and an array of documents, one
+ * behind the other: parse, run over $documents, and run again: whole documents, the same ones.
  *
  * Only stages that need nothing but what comes to them; $densify, which may make half a million
  * documents, stands at the end alone. */
@@ -14,9 +14,9 @@
 #define RESULTS_MAX   500
 
 static const char *const stages_known[] = {
-    "$match",       "$project", "$addFields", "$set",    "$unset",      "$replaceRoot",
-    "$replaceWith", "$unwind",  "$group",     "$sort",   "$limit",      "$skip",
-    "$count",       "$bucket",  "$facet",     "$redact", "$bucketAuto", "$sortByCount",
+    "$match",       "$project", "$addFields",      "$set",    "$unset",      "$replaceRoot",
+    "$replaceWith", "$unwind",  "$group",          "$sort",   "$limit",      "$skip",
+    "$count",       "$bucket",  "$facet",          "$redact", "$bucketAuto", "$sortByCount",
     "$fill",        "$densify", "$setWindowFields"};
 
 static bool contains(vd_bson_t bytes, const char *word)
@@ -137,9 +137,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         bool by_chance = contains(stages, "$rand") || contains(stages, "$sampleRate");
         VD_ASSERT(by_chance || (first->count == again->count && first->ended == again->ended));
         for (uint32_t i = 0; !by_chance && i < first->count; i++)
-            VD_ASSERT(first->results[i].len == again->results[i].len &&
-                      memcmp(first->results[i].data, again->results[i].data,
-                             first->results[i].len) == 0);
+            VD_ASSERT(
+                first->results[i].len == again->results[i].len &&
+                memcmp(first->results[i].data, again->results[i].data, first->results[i].len) == 0);
     }
     vd_arena_destroy(&arena);
     return 0;

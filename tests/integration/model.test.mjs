@@ -6,7 +6,7 @@ import {World} from '../model/world.mjs';
 
 const seconds = Number(process.env.VD_MODEL_SECONDS ?? 0);
 const WORLDS = 4, ROUNDS = 2, OPERATIONS = seconds ? 200 : 60; // of each world in each round
-let node, client;
+let node, client, transient = 0;
 before(async () => {
   node = await Node.start();
   client = await node.client();
@@ -29,6 +29,7 @@ async function play(seed, kill) {
     await Promise.all(worlds.map((w) => w.check()));
   }
   await db.dropDatabase();
+  transient += worlds.reduce((n, w) => n + (w.transient ?? 0), 0);
   return WORLDS * ROUNDS * OPERATIONS;
 }
 
@@ -37,5 +38,5 @@ test('arrays and the server do the same', {timeout: (seconds + 600) * 1000}, asy
   let operations = 0, seed = first;
   do operations += await play(seed++, seconds > 0);
   while (Date.now() < end);
-  console.log(`# ${operations} operations, seeds ${first} to ${seed - 1}`);
+  console.log(`# ${operations} operations, seeds ${first} to ${seed - 1}; ${transient} transactions ended by the server`);
 });

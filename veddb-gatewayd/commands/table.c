@@ -243,8 +243,9 @@ const gate_command_t gate_commands[] = {
             "Parameters are set in the configuration: deploy/config/veddb.yaml lists them"),
     REFUSED("getClusterParameter", COMMAND_NOT_SUPPORTED,
             "Parameters are set in the configuration: getCmdLineOpts shows it"),
-    REFUSED("compact", COMMAND_NOT_SUPPORTED,
-            "compact is not offered: space that is free in a collection is used again by its writes"),
+    REFUSED(
+        "compact", COMMAND_NOT_SUPPORTED,
+        "compact is not offered: space that is free in a collection is used again by its writes"),
     REFUSED("lockInfo", COMMAND_NOT_SUPPORTED,
             "lockInfo is not offered: there are no locks to tell of; currentOp shows what runs"),
     REFUSED("validateDBMetadata", COMMAND_NOT_SUPPORTED, "validateDBMetadata is not offered"),

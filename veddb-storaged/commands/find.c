@@ -109,8 +109,8 @@ static const stor_cursor_class_t find_class = {.fill = find_fill, .close = find_
 
 /* One record by its _id: no cursor, no arena of its own. *ret_done false: not of that kind. */
 static int find_point(stor_request_t *request, const find_args_t *args,
-                      const stor_query_spec_t *spec, stor_collection_t *collection,
-                      bool *ret_done, vd_error_t *err)
+                      const stor_query_spec_t *spec, stor_collection_t *collection, bool *ret_done,
+                      vd_error_t *err)
 {
     vd_value_t id = stor_filter_id_equality(spec->filter);
     if (vd_value_is_missing(id) || id.type == VD_BSON_OBJECT || spec->skip > 0 ||

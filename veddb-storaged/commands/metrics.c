@@ -77,11 +77,11 @@ void stor_metrics_latencies(stor_latencies_t *ret)
         const stor_command_t *entry = &stor_commands[i];
         bool data = (entry->flags & STOR_COMMAND_TRANSACTION) != 0;
         stor_latency_t *latency =
-            (entry->flags & STOR_COMMAND_ENDS_TRANSACTION) != 0                 ? &ret->transactions
-            : data && (entry->flags & STOR_COMMAND_RETRYABLE) != 0              ? &ret->writes
-            : (data || entry->run == stor_run_count) &&
-                    (entry->flags & STOR_COMMAND_READS) != 0                    ? &ret->reads
-                                                                                : &ret->commands;
+            (entry->flags & STOR_COMMAND_ENDS_TRANSACTION) != 0    ? &ret->transactions
+            : data && (entry->flags & STOR_COMMAND_RETRYABLE) != 0 ? &ret->writes
+            : (data || entry->run == stor_run_count) && (entry->flags & STOR_COMMAND_READS) != 0
+                ? &ret->reads
+                : &ret->commands;
         latency->operations += vd_metric_value(figures[i].latency);
         latency->us += vd_metric_sum_us(figures[i].latency);
     }
