@@ -157,10 +157,14 @@ static void latency_of(vd_bb_t *bb, const char *name, uint64_t us, uint64_t oper
 
 void stor_facts_latency(vd_bb_t *bb, const stor_collection_t *collection)
 {
-    latency_of(bb, "reads", collection == NULL ? 0 : collection->read_us,
-               collection == NULL ? 0 : collection->reads);
-    latency_of(bb, "writes", collection == NULL ? 0 : collection->write_us,
-               collection == NULL ? 0 : collection->writes);
+    uint64_t us[2] = {0}, operations[2] = {0};
+    for (int i = 0; collection != NULL && i < STOR_TRAFFIC_COUNT; i++) {
+        bool writes = i > STOR_TRAFFIC_READ_COMMAND;
+        us[writes] += atomic_load(&collection->traffic[i].us);
+        operations[writes] += atomic_load(&collection->traffic[i].operations);
+    }
+    latency_of(bb, "reads", us[0], operations[0]);
+    latency_of(bb, "writes", us[1], operations[1]);
     latency_of(bb, "commands", 0, 0);
     latency_of(bb, "transactions", 0, 0);
 }

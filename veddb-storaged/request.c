@@ -292,6 +292,8 @@ int stor_request_prepare(stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_COMMAND_NOT_FOUND, "no such command: '%.*s'",
                             VD_SLICE_FMT(request->command.name));
     request->variables.now_ms = vd_wall_ms();
+    if (request->storage->engine != NULL)
+        request->variables.cluster_time = stor_engine_newest(request->storage->engine);
     request->txn_number = request->command.txn_number;
     if (request->command.max_time_ms != 0) {
         request->deadline_us = request->arrived_us + request->command.max_time_ms * 1000ull;
@@ -668,10 +670,8 @@ static void note_reads(stor_request_t *request)
         (request->entry->flags & STOR_COMMAND_READS) == 0)
         return;
     uint64_t us = vd_monotonic_us() - request->started_us;
-    for (uint32_t i = 0; i < request->held_count; i++) {
-        atomic_fetch_add_explicit(&request->held[i]->reads, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&request->held[i]->read_us, us, memory_order_relaxed);
-    }
+    for (uint32_t i = 0; i < request->held_count; i++)
+        stor_metrics_traffic(request->entry, request->held[i], us);
 }
 
 static void counters_add(stor_request_t *request)

@@ -157,6 +157,15 @@ uint64_t vd_metric_value(const vd_metric_t *metric)
     return total;
 }
 
+uint64_t vd_metric_sum_us(const vd_metric_t *metric)
+{
+    VD_ASSERT_SLOW(metric->kind == HISTOGRAM);
+    uint64_t total = 0;
+    for (unsigned i = 0; i < SHARDS; i++)
+        total += atomic_load_explicit(&metric->cells[i].sum_us, memory_order_relaxed);
+    return total;
+}
+
 static uint64_t sum_buckets(const vd_metric_t *metric, uint64_t counts[BUCKETS])
 {
     uint64_t total = 0;

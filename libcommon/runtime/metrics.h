@@ -19,6 +19,7 @@ void vd_metric_add(vd_metric_t *metric, uint64_t n);
 void vd_metric_set(vd_metric_t *metric, int64_t value);
 void vd_metric_observe_us(vd_metric_t *metric, uint64_t us);
 uint64_t vd_metric_value(const vd_metric_t *metric);
+uint64_t vd_metric_sum_us(const vd_metric_t *metric); /* of a histogram */
 /* Approximate quantile of a histogram in microseconds. */
 uint64_t vd_metric_quantile_us(const vd_metric_t *metric, double q);
 VD_MUST_CHECK int vd_metrics_print(vd_buf_t *out);

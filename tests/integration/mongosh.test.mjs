@@ -408,7 +408,7 @@ test('the server: status, replica set, operations, host, log, parameters', async
   for (const name of ['fsyncLock', 'profile2']) refused(s, name, /not built/, 238);
   refused(s, 'logLevel', /logComponentVerbosity/);
   refused(s, 'setParameter', /unrecognized parameter \[foo\]/, 72);
-  refused(s, 'reIndex', /no such command/, 59);
+  refused(s, 'reIndex', /standalone/, 20);
 });
 
 test('sessions, concerns, retryable writes', async () => {

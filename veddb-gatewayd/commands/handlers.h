@@ -14,6 +14,7 @@ int gate_command_build_info(gate_request_t *request, vd_bb_t *reply, vd_error_t 
 int gate_command_host_info(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_get_parameter(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_set_parameter(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
+int gate_command_set_fcv(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_get_cmd_line_opts(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_get_log(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_list_commands(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);

@@ -144,6 +144,19 @@ static void put_log_verbosity(const gate_t *gate, const char *name, vd_bb_t *rep
     vd_bb_close(reply);
 }
 
+static void put_log_level(const gate_t *gate, const char *name, vd_bb_t *reply)
+{
+    (void)gate; /* the level is the process's */
+    vd_bb_int32(reply, name, vd_log_level() == VD_LOG_DEBUG ? 1 : 0);
+}
+
+/* One line per event: there is nothing to leave out. */
+static void put_quiet(const gate_t *gate, const char *name, vd_bb_t *reply)
+{
+    (void)gate; /* one value */
+    vd_bb_bool(reply, name, false);
+}
+
 static const struct {
     const char *name;
     void (*put)(const gate_t *gate, const char *name, vd_bb_t *reply);
@@ -154,6 +167,8 @@ static const struct {
     {"featureCompatibilityVersion", put_fcv},
     {"localLogicalSessionTimeoutMinutes", put_session_timeout},
     {"logComponentVerbosity", put_log_verbosity},
+    {"logLevel", put_log_level},
+    {"quiet", put_quiet},
     {"scramSHA256IterationCount", put_iterations},
     {"sslMode", put_tls_mode},
     {"tlsMode", put_tls_mode},
@@ -180,7 +195,7 @@ int gate_command_get_parameter(gate_request_t *request, vd_bb_t *reply, vd_error
         }
         vd_bb_begin_document(reply, parameters[i].name);
         parameters[i].put(request->thread->gate, "value", reply);
-        vd_bb_bool(reply, "settableAtRuntime", false);
+        vd_bb_bool(reply, "settableAtRuntime", parameters[i].put == put_log_level);
         vd_bb_bool(reply, "settableAtStartup", false);
         vd_bb_close(reply);
     }
@@ -189,15 +204,28 @@ int gate_command_get_parameter(gate_request_t *request, vd_bb_t *reply, vd_error
     return VD_OK;
 }
 
+/* The gateway's own level: vedctl's log-level sets those of all programs. */
+static int set_log_level(vd_value_t value, vd_bb_t *reply, vd_error_t *err)
+{
+    int64_t level;
+    if (!vd_value_as_int64(value, &level) || level < 0 || level > 5)
+        return vd_error_set(err, VD_ERR_BAD_VALUE,
+                            "Invalid value for parameter logLevel: it is from 0 to 5");
+    put_log_level(NULL, "was", reply);
+    vd_log_set_level(level == 0 ? VD_LOG_INFO : VD_LOG_DEBUG);
+    return VD_OK;
+}
+
 int gate_command_set_parameter(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {
-    (void)reply; /* always refused */
     vd_bson_iter_t each;
     vd_bson_iter_init(&each, gate_request_body(request));
     (void)vd_bson_iter_next(&each); /* the command itself */
     if (!vd_bson_iter_next(&each) || each.name.data[0] == '$')
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "no option found to set, use help:true to see options ");
+    if (vd_slice_is(each.name, "logLevel"))
+        return set_log_level(each.value, reply, err);
     for (size_t i = 0; i < VD_COUNT_OF(parameters); i++) {
         if (vd_slice_is(each.name, parameters[i].name))
             return vd_error_set(err, VD_ERR_ILLEGAL_OPERATION,
@@ -207,6 +235,25 @@ int gate_command_set_parameter(gate_request_t *request, vd_bb_t *reply, vd_error
         err, VD_ERR_INVALID_OPTIONS,
         "attempted to set unrecognized parameter [%.*s], use help:true to see options ",
         (int)(each.name.len < 100 ? each.name.len : 100), each.name.data);
+}
+
+int gate_command_set_fcv(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
+{
+    (void)reply; /* nothing to tell */
+    if (request->first.type != VD_BSON_STRING)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field 'setFeatureCompatibilityVersion."
+                            "setFeatureCompatibilityVersion' is the wrong type, expected 'string'");
+    if (!vd_slice_is(vd_value_string(request->first), "7.0"))
+        return vd_error_set(err, VD_ERR_LOCATION(4926900),
+                            "Invalid feature compatibility version value; expected '7.0'");
+    if (!vd_value_as_flag(vd_bson_get(gate_request_body(request), "confirm")))
+        return vd_error_set(
+            err, VD_ERR_LOCATION(7369100),
+            "Once you have upgraded to 7.0, you will not be able to downgrade FCV and binary "
+            "version without support assistance. Please re-run this command with 'confirm: true' "
+            "to acknowledge this and continue with the FCV upgrade.");
+    return VD_OK;
 }
 
 int gate_command_get_cmd_line_opts(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)

@@ -94,6 +94,7 @@ int stor_collection_make(uint64_t id, vd_slice_t db, vd_slice_t name, const uint
     collection->name = vd_slice(collection->ns + db.len + 1, name.len);
     memcpy(collection->uuid, uuid, 16);
     collection->is_auth = stor_name_is_auth(db, name);
+    collection->since_wall_ms = vd_wall_ms();
     atomic_store(&collection->references, 1);
     int rc = options_set(collection, options, err);
     if (rc != VD_OK)
@@ -101,6 +102,16 @@ int stor_collection_make(uint64_t id, vd_slice_t db, vd_slice_t name, const uint
     else
         *ret_collection = collection;
     return rc;
+}
+
+void stor_collection_traffic_move(stor_collection_t *to, stor_collection_t *from)
+{
+    for (size_t i = 0; i < STOR_TRAFFIC_COUNT; i++) {
+        atomic_store(&to->traffic[i].operations, atomic_load(&from->traffic[i].operations));
+        atomic_store(&to->traffic[i].us, atomic_load(&from->traffic[i].us));
+    }
+    atomic_store(&to->id_accesses, atomic_load(&from->id_accesses));
+    to->since_wall_ms = from->since_wall_ms;
 }
 
 void stor_catalog_unreference(stor_collection_t **collection_p)

@@ -44,6 +44,21 @@ typedef struct {
     uint64_t first;       /* under the lock: no place below it is taken */
 } stor_collection_capped_t;
 
+/* What an operation is to $collStats and top; the first three read. */
+typedef enum {
+    STOR_TRAFFIC_QUERY,
+    STOR_TRAFFIC_GETMORE,
+    STOR_TRAFFIC_READ_COMMAND,
+    STOR_TRAFFIC_INSERT,
+    STOR_TRAFFIC_UPDATE,
+    STOR_TRAFFIC_REMOVE,
+    STOR_TRAFFIC_WRITE_COMMAND,
+    STOR_TRAFFIC_COUNT,
+} stor_traffic_kind_t;
+typedef struct {
+    atomic_uint_fast64_t operations, us;
+} stor_traffic_t;
+
 struct stor_collection {
     /* Never change while the object lives (renaming and modifying make a new one). */
     uint64_t id;
@@ -71,8 +86,9 @@ struct stor_collection {
     /* Exact as of the commits that have happened; see counters.c. */
     atomic_int_fast64_t documents, bytes;
     atomic_uint_fast64_t hash;
-    /* Latency and traffic, for $collStats and top. */
-    atomic_uint_fast64_t reads, writes, read_us, write_us;
+    stor_traffic_t traffic[STOR_TRAFFIC_COUNT]; /* latency, for $collStats and top */
+    atomic_uint_fast64_t id_accesses;           /* $indexStats: plans that used _id */
+    int64_t since_wall_ms;                      /* $indexStats: counting since */
     atomic_uint_fast64_t scrubs, scrub_failures;
     atomic_int_fast64_t scrubbed_wall_ms;
     /* The fence (catalog.c). */
@@ -109,6 +125,8 @@ VD_MUST_CHECK int stor_catalog_collation_use(stor_request_t *request, vd_slice_t
 bool stor_catalog_view(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db, vd_slice_t name,
                        vd_slice_t *ret_on, vd_bson_t *ret_pipeline, vd_bson_t *ret_collation);
 void stor_catalog_release_all(stor_request_t *request);
+/* A new object of the same collection goes on counting. */
+void stor_collection_traffic_move(stor_collection_t *to, stor_collection_t *from);
 /* Gives one share back: of those that transactions keep between requests. */
 void stor_catalog_share_end(stor_catalog_t *catalog, stor_collection_t *collection);
 

@@ -624,8 +624,11 @@ static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_
 
 stor_catalog_state_t stor_catalog_state(const stor_collection_t *collection)
 {
+    uint64_t writes = 0;
+    for (int kind = STOR_TRAFFIC_INSERT; kind < STOR_TRAFFIC_COUNT; kind++)
+        writes += atomic_load(&collection->traffic[kind].operations);
     return (stor_catalog_state_t){atomic_load(&collection->documents),
-                                  atomic_load(&collection->hash), atomic_load(&collection->writes)};
+                                  atomic_load(&collection->hash), writes};
 }
 
 /* Behind the fence: a command that wrote was counted before it let go. */
@@ -733,14 +736,6 @@ static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
     return stor_rows_collection_put(session, context, err);
 }
 
-static void traffic_move(stor_collection_t *to, stor_collection_t *from)
-{
-    atomic_store(&to->reads, atomic_load(&from->reads));
-    atomic_store(&to->writes, atomic_load(&from->writes));
-    atomic_store(&to->read_us, atomic_load(&from->read_us));
-    atomic_store(&to->write_us, atomic_load(&from->write_us));
-}
-
 static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_collection_t *to,
                          const given_t *given, vd_error_t *err)
 {
@@ -756,7 +751,7 @@ static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_
         stor_catalog_unfence(catalog, from, false);
         return rc;
     }
-    traffic_move(to, from);
+    stor_collection_traffic_move(to, from);
     stor_catalog_replace(catalog, from, to, NULL);
     return VD_OK;
 }

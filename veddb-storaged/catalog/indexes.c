@@ -43,17 +43,9 @@ static int with_set(stor_collection_t *from, stor_index_set_t *set, stor_collect
     return VD_OK;
 }
 
-static void traffic_move(stor_collection_t *to, stor_collection_t *from)
-{
-    atomic_store(&to->reads, atomic_load(&from->reads));
-    atomic_store(&to->writes, atomic_load(&from->writes));
-    atomic_store(&to->read_us, atomic_load(&from->read_us));
-    atomic_store(&to->write_us, atomic_load(&from->write_us));
-}
-
 static void take_place(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to)
 {
-    traffic_move(to, from);
+    stor_collection_traffic_move(to, from);
     stor_catalog_replace(catalog, from, to, NULL);
 }
 

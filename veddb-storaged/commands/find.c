@@ -119,8 +119,8 @@ static void version_see(stor_request_t *request, const stor_collection_t *collec
 
 /* One record by its _id: no cursor, no arena of its own. *ret_done false: not of that kind. */
 static int find_point(stor_request_t *request, const find_args_t *args,
-                      const stor_query_spec_t *spec, const stor_collection_t *collection,
-                      bool *ret_done, vd_error_t *err)
+                      const stor_query_spec_t *spec, stor_collection_t *collection, bool *ret_done,
+                      vd_error_t *err)
 {
     vd_value_t id = stor_filter_id_equality(spec->filter);
     if (vd_value_is_missing(id) || id.type == VD_BSON_OBJECT || spec->skip > 0 ||
@@ -161,6 +161,7 @@ static int find_point(stor_request_t *request, const find_args_t *args,
     if (rc != VD_OK && rc != VD_ERR_NOT_FOUND)
         return rc;
     stor_read_plan_summary(request, "IDHACK");
+    atomic_fetch_add_explicit(&collection->id_accesses, 1, memory_order_relaxed);
     *ret_done = true;
     stor_batch_begin(&batch, request, true, 0);
     if (document.data != NULL)

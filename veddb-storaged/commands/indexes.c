@@ -152,8 +152,8 @@ static void reply_created(stor_request_t *request, const create_args_t *args, co
     vd_bb_t *bb = &request->reply;
     vd_bb_int32(bb, "numIndexesBefore", (int32_t)what->before);
     vd_bb_int32(bb, "numIndexesAfter", (int32_t)what->after);
-    if (what->created)
-        vd_bb_bool(bb, "createdCollectionAutomatically", true);
+    if (what->created || what->before != what->after)
+        vd_bb_bool(bb, "createdCollectionAutomatically", what->created);
     if (vd_value_is_nullish(args->commit_quorum))
         vd_bb_cstr(bb, "commitQuorum", "votingMembers");
     else

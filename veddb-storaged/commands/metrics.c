@@ -52,6 +52,44 @@ void stor_metrics_observe(const stor_command_t *entry, uint64_t us, bool failed)
         vd_metric_add(figures[i].errors, 1);
 }
 
+void stor_metrics_traffic(const stor_command_t *entry, stor_collection_t *collection, uint64_t us)
+{
+    stor_traffic_kind_t kind = (entry->flags & STOR_COMMAND_WRITES) != 0
+                                   ? STOR_TRAFFIC_WRITE_COMMAND
+                                   : STOR_TRAFFIC_READ_COMMAND;
+    if (entry->run == stor_run_find)
+        kind = STOR_TRAFFIC_QUERY;
+    else if (entry->run == stor_run_get_more)
+        kind = STOR_TRAFFIC_GETMORE;
+    else if (entry->run == stor_command_insert)
+        kind = STOR_TRAFFIC_INSERT;
+    else if (entry->run == stor_command_update)
+        kind = STOR_TRAFFIC_UPDATE;
+    else if (entry->run == stor_command_delete)
+        kind = STOR_TRAFFIC_REMOVE;
+    stor_traffic_t *traffic = &collection->traffic[kind];
+    atomic_fetch_add_explicit(&traffic->operations, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&traffic->us, us, memory_order_relaxed);
+}
+
+void stor_metrics_latencies(stor_latencies_t *ret)
+{
+    (void)pthread_once(&once, build); /* can't fail for a static once */
+    *ret = (stor_latencies_t){0};
+    for (size_t i = 0; i < stor_command_count; i++) {
+        const stor_command_t *entry = &stor_commands[i];
+        bool data = (entry->flags & STOR_COMMAND_TRANSACTION) != 0;
+        stor_latency_t *latency =
+            (entry->flags & STOR_COMMAND_ENDS_TRANSACTION) != 0    ? &ret->transactions
+            : data && (entry->flags & STOR_COMMAND_RETRYABLE) != 0 ? &ret->writes
+            : (data || entry->run == stor_run_count) && (entry->flags & STOR_COMMAND_READS) != 0
+                ? &ret->reads
+                : &ret->commands;
+        latency->operations += vd_metric_value(figures[i].latency);
+        latency->us += vd_metric_sum_us(figures[i].latency);
+    }
+}
+
 /* ---- the page ---- */
 
 typedef struct {

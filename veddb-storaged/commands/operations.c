@@ -96,6 +96,29 @@ static void append_time(vd_bb_t *bb, const char *name, uint64_t us, uint64_t cou
     vd_bb_close(bb);
 }
 
+static void append_top(vd_bb_t *bb, const stor_collection_t *collection)
+{
+    uint64_t us[STOR_TRAFFIC_COUNT], count[STOR_TRAFFIC_COUNT], sum_us[2] = {0}, sum[2] = {0};
+    for (int i = 0; i < STOR_TRAFFIC_COUNT; i++) {
+        us[i] = atomic_load(&collection->traffic[i].us);
+        count[i] = atomic_load(&collection->traffic[i].operations);
+        sum_us[i > STOR_TRAFFIC_READ_COMMAND] += us[i];
+        sum[i > STOR_TRAFFIC_READ_COMMAND] += count[i];
+    }
+    vd_bb_begin_document(bb, collection->ns);
+    append_time(bb, "total", sum_us[0] + sum_us[1], sum[0] + sum[1]);
+    append_time(bb, "readLock", sum_us[0], sum[0]);
+    append_time(bb, "writeLock", sum_us[1], sum[1]);
+    append_time(bb, "queries", us[STOR_TRAFFIC_QUERY], count[STOR_TRAFFIC_QUERY]);
+    append_time(bb, "getmore", us[STOR_TRAFFIC_GETMORE], count[STOR_TRAFFIC_GETMORE]);
+    append_time(bb, "insert", us[STOR_TRAFFIC_INSERT], count[STOR_TRAFFIC_INSERT]);
+    append_time(bb, "update", us[STOR_TRAFFIC_UPDATE], count[STOR_TRAFFIC_UPDATE]);
+    append_time(bb, "remove", us[STOR_TRAFFIC_REMOVE], count[STOR_TRAFFIC_REMOVE]);
+    append_time(bb, "commands", us[STOR_TRAFFIC_READ_COMMAND] + us[STOR_TRAFFIC_WRITE_COMMAND],
+                count[STOR_TRAFFIC_READ_COMMAND] + count[STOR_TRAFFIC_WRITE_COMMAND]);
+    vd_bb_close(bb);
+}
+
 int stor_run_top(stor_request_t *request, vd_error_t *err)
 {
     static const stor_arg_t table[] = {{"unused", STOR_ARG_REFUSED, 0, 0}};
@@ -116,13 +139,7 @@ int stor_run_top(stor_request_t *request, vd_error_t *err)
             stor_catalog_unreference(&collection);
             continue;
         }
-        uint64_t reads = collection->reads, writes = collection->writes;
-        uint64_t read_us = collection->read_us, write_us = collection->write_us;
-        vd_bb_begin_document(bb, collection->ns);
-        append_time(bb, "total", read_us + write_us, reads + writes);
-        append_time(bb, "readLock", read_us, reads);
-        append_time(bb, "writeLock", write_us, writes);
-        vd_bb_close(bb);
+        append_top(bb, collection);
         stor_catalog_unreference(&collection);
     }
     vd_bb_close(bb);

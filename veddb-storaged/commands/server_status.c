@@ -1,7 +1,7 @@
 /* veddb-storaged/commands/server_status.c — serverStatus: the sections that storage knows, under
  * MongoDB's names. Connections and network are the gateway's, which puts its own sections in. */
 #include "libcommon/base/clock.h"
-#include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/commands/metrics.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/facts.h"
@@ -45,6 +45,26 @@ static void counters_replicated(status_t *status)
                                         "delete", "getmore", "command"};
     for (size_t i = 0; i < VD_COUNT_OF(names); i++)
         put(status->bb, names[i], 0);
+}
+
+static void latencies(status_t *status)
+{
+    stor_latencies_t all;
+    stor_metrics_latencies(&all);
+    const struct {
+        const char *name;
+        const stor_latency_t *latency;
+    } rows[] = {{"reads", &all.reads},
+                {"writes", &all.writes},
+                {"commands", &all.commands},
+                {"transactions", &all.transactions}};
+    for (size_t i = 0; i < VD_COUNT_OF(rows); i++) {
+        vd_bb_begin_document(status->bb, rows[i].name);
+        put(status->bb, "latency", rows[i].latency->us);
+        put(status->bb, "ops", rows[i].latency->operations);
+        put(status->bb, "queryableEncryptionLatencyMicros", 0);
+        vd_bb_close(status->bb);
+    }
 }
 
 /* A failed assertion ends the process, so that these stay 0 as long as it lives. */
@@ -316,6 +336,7 @@ static const struct {
     {"asserts", asserts},
     {"globalLock", global_lock},
     {"logicalSessionRecordCache", session_cache},
+    {"opLatencies", latencies},
     {"opcounters", counters},
     {"opcountersRepl", counters_replicated},
     {"repl", replication},

@@ -3,6 +3,7 @@
 
 #include "libcommon/base/clock.h"
 #include "veddb-storaged/catalog/names.h"
+#include "veddb-storaged/commands/metrics.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/query/collation.h"
@@ -33,8 +34,7 @@ void stor_writes_done(stor_writes_t *writes)
     stor_collection_t *collection = writes->collection;
     if (collection != NULL) {
         uint64_t us = vd_monotonic_us() - writes->request->started_us;
-        atomic_fetch_add_explicit(&collection->writes, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&collection->write_us, us, memory_order_relaxed);
+        stor_metrics_traffic(writes->request->entry, collection, us);
     }
     stor_write_done(&writes->write);
     vd_bb_done(&writes->errors);
@@ -859,6 +859,7 @@ static int each(stor_writes_t *writes, const stor_targets_spec_t *spec,
         return rc;
     if (key.len > 0 && !stor_read_hints_index(spec->hint)) {
         stor_read_plan_summary(writes->request, stor_plan_kind_name(STOR_PLAN_IDHACK));
+        atomic_fetch_add_explicit(&writes->collection->id_accesses, 1, memory_order_relaxed);
         return stor_writes_key(writes, spec, key, change, context, ret_tally, err);
     }
     targets_t targets = {.writes = writes, .spec = spec, .change = change, .context = context};

@@ -881,14 +881,16 @@ static void decode_elements(decoder_t *d, bool array, unsigned depth)
                 name = vd_arena_copy_slice(d->bb->arena, name);
             type = get_u8(&d->in);
         } else if (names) {
+            /* Without a NUL the rest is the last name: zeroes at the end aren't stored. */
             const uint8_t *nul = d->bits.len == 0 ? NULL : memchr(d->bits.data, 0, d->bits.len);
             if (nul == NULL) {
-                fail(&d->in);
-                return;
+                name = d->bits.len == 0 ? VD_SLICE_LIT("") : d->bits;
+                d->bits = VD_SLICE_NULL;
+            } else {
+                size_t len = (size_t)(nul - d->bits.data);
+                name = vd_slice(d->bits.data, len);
+                d->bits = vd_slice(nul + 1, d->bits.len - len - 1);
             }
-            size_t len = (size_t)(nul - d->bits.data);
-            name = vd_slice(d->bits.data, len);
-            d->bits = vd_slice(nul + 1, d->bits.len - len - 1);
         }
         decode_value(d, type, name, depth + 1);
     }

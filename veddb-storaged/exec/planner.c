@@ -360,7 +360,7 @@ static bool cache_find(stor_planner_t *planner, uint64_t collection_id, uint64_t
     return found;
 }
 
-static const stor_collection_t *held(const stor_request_t *request, uint64_t id)
+static stor_collection_t *held(const stor_request_t *request, uint64_t id)
 {
     for (uint32_t i = 0; i < request->held_count; i++)
         if (request->held[i]->id == id)
@@ -397,8 +397,10 @@ static void facts_of(vd_arena_t *arena, const stor_collection_t *collection,
                                .sample = statistics == NULL ? NULL : &statistics->sample};
 }
 
-static void count_accesses(const stor_collection_t *collection, const stor_plan_node_t *node)
+static void count_accesses(stor_collection_t *collection, const stor_plan_node_t *node)
 {
+    if (node->kind == STOR_PLAN_IDHACK || node->kind == STOR_PLAN_ID_RANGE)
+        atomic_fetch_add_explicit(&collection->id_accesses, 1, memory_order_relaxed);
     if (node->index != NULL)
         for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++)
             if (collection->indexes->items[i]->id == node->index->id)
@@ -416,7 +418,7 @@ int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_que
                       stor_plans_t *rejected, vd_error_t *err)
 {
     stor_planner_t *planner = request->storage->planner;
-    const stor_collection_t *collection = held(request, spec->collection_id);
+    stor_collection_t *collection = held(request, spec->collection_id);
     stor_collection_t *acquired = NULL;
     stor_plan_query_t query;
     stor_plan_facts_t facts;

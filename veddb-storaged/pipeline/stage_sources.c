@@ -247,12 +247,11 @@ const stor_stage_class_t stor_stage_coll_stats = {.name = "$collStats",
                                                   .first_only = true,
                                                   .not_inside = STOR_INSIDE_FACET};
 
-/* ---- $indexStats: how often the one on _id was used is not counted, so its `accesses` is not
- * shown
- * ---- */
+/* ---- $indexStats ---- */
 
 static int index_stats_one(source_t *source, const stor_request_t *request,
-                           const stor_index_t *index, vd_bson_t *ret_document, vd_error_t *err)
+                           const stor_collection_t *collection, const stor_index_t *index,
+                           vd_bson_t *ret_document, vd_error_t *err)
 {
     char host[STOR_FACTS_HOST_SIZE];
     vd_bb_t bb;
@@ -267,12 +266,11 @@ static int index_stats_one(source_t *source, const stor_request_t *request,
         vd_bb_document(&bb, "key", index->def->key);
     }
     vd_bb_string(&bb, "host", stor_facts_host(request->storage, host));
-    if (index != NULL) {
-        vd_bb_begin_document(&bb, "accesses");
-        vd_bb_int64(&bb, "ops", (int64_t)atomic_load(&index->accesses));
-        vd_bb_date(&bb, "since", index->since_wall_ms);
-        vd_bb_close(&bb);
-    }
+    vd_bb_begin_document(&bb, "accesses");
+    vd_bb_int64(&bb, "ops",
+                (int64_t)atomic_load(index == NULL ? &collection->id_accesses : &index->accesses));
+    vd_bb_date(&bb, "since", index == NULL ? collection->since_wall_ms : index->since_wall_ms);
+    vd_bb_close(&bb);
     vd_bb_begin_document(&bb, "spec");
     if (index == NULL)
         stor_facts_id_index(&bb, VD_BSON_NONE);
@@ -295,7 +293,7 @@ static int index_stats_make(source_t *source, stor_request_t *request, vd_error_
     uint32_t count = plain + (set == NULL ? 0 : set->count);
     source->documents = VD_ARENA_ARRAY(source->arena, vd_bson_t, count);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++)
-        rc = index_stats_one(source, request, i < plain ? NULL : set->items[i - plain],
+        rc = index_stats_one(source, request, collection, i < plain ? NULL : set->items[i - plain],
                              &source->documents[i], err);
     source->count = count;
     return rc;

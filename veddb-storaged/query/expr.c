@@ -220,12 +220,10 @@ static int eval_cluster_time(const stor_expr_t *expr, stor_expr_env_t *env, vd_v
 static int eval_user_roles(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t *ret,
                            vd_error_t *err)
 {
-    static const uint8_t empty[5] = {5, 0, 0, 0, 0};
-    vd_bson_t roles = {empty, sizeof empty};
-    if (env->variables != NULL && env->variables->user_roles.data != NULL)
-        roles = env->variables->user_roles;
-    return stor_expr_walk(env->arena, vd_value_from_array(roles), expr->names, expr->name_count,
-                          ret, err);
+    if (env->variables == NULL || env->variables->user_roles.data == NULL)
+        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "$$USER_ROLES is not built");
+    return stor_expr_walk(env->arena, vd_value_from_array(env->variables->user_roles), expr->names,
+                          expr->name_count, ret, err);
 }
 
 int stor_expr_eval_into(const stor_expr_t *expr, stor_expr_env_t *env, vd_bb_t *bb, vd_slice_t name,

@@ -394,12 +394,13 @@ static int eval_to_string(const stor_expr_t *expr, stor_expr_env_t *env, vd_valu
         return expr->args[3] == NULL ? VD_OK : stor_expr_arg(expr, 3, env, ret, err);
     if (null || format.type == VD_BSON_NULL)
         return VD_OK;
+    bool utc = zone.rules == NULL && zone.offset_s == 0; /* another zone's time is not "Z" */
+    vd_slice_t form = format.type == VD_BSON_STRING ? vd_value_string(format)
+                      : utc                         ? VD_SLICE_LIT("%Y-%m-%dT%H:%M:%S.%LZ")
+                                                    : VD_SLICE_LIT("%Y-%m-%dT%H:%M:%S.%L");
     rc = stor_expr_to_date(v, &ms, err);
     if (rc == VD_OK)
-        rc = stor_date_format(env->arena,
-                              format.type == VD_BSON_STRING ? vd_value_string(format)
-                                                            : VD_SLICE_LIT("%Y-%m-%dT%H:%M:%S.%LZ"),
-                              ms, &zone, &text, err);
+        rc = stor_date_format(env->arena, form, ms, &zone, &text, err);
     if (rc == VD_OK)
         *ret = vd_value_from_string(env->arena, text);
     return rc;

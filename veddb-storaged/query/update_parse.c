@@ -683,9 +683,10 @@ int stor_update_parse(vd_arena_t *arena, const stor_update_options_t *options,
     stor_update_t *update = VD_ARENA_NEW(arena, stor_update_t);
     update->variables = options->variables;
     update->now_ms = options->variables != NULL ? options->variables->now_ms : vd_wall_ms();
+    uint64_t second = (uint64_t)(update->now_ms / 1000) << 32;
     update->now_ts = options->variables != NULL ? options->variables->cluster_time : 0;
-    if (update->now_ts == 0)
-        update->now_ts = (uint64_t)(update->now_ms / 1000) << 32 | 1;
+    if (update->now_ts < second) /* the newest write may be long ago */
+        update->now_ts = second | 1;
 
     bool filters = options->array_filters.data != NULL;
     int rc;
