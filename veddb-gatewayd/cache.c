@@ -16,6 +16,8 @@
 #define BUCKETS_MIN     1024
 #define PER_ENTRY_BYTES 48 /* of the allocator and the buckets */
 #define ASKED_PLACES    (1u << 16)
+#define WINDOW          2048u /* look-ups between two judgements */
+#define WORTH_PART      3     /* less than one hit in so many is not worth it */
 
 typedef struct entry {
     vd_node_t node; /* oldest first */
@@ -42,6 +44,8 @@ struct gate_cache {
     vd_list_t entries;
     session_t *sessions;
     uint16_t *asked; /* marks of keys that were asked for and not kept */
+    uint32_t window_asked, window_hits;
+    bool resting; /* too few hits: only a sample of the keys is kept and looked for */
 };
 
 static void add(_Atomic uint64_t *counter)
@@ -179,6 +183,23 @@ static bool is_asked_again(gate_cache_t *cache, uint64_t hash)
     return again;
 }
 
+/* Reads that seldom hit cost more by the smaller batches to storage than they save: the cache rests
+ * then, and watches one key in sixteen for better times. */
+static bool is_left_out(const gate_cache_t *cache, uint64_t hash)
+{
+    return cache->resting && hash >> 60 != 0;
+}
+
+static void judge(gate_cache_t *cache, bool hit)
+{
+    cache->window_asked++;
+    cache->window_hits += hit;
+    if (cache->window_asked < WINDOW)
+        return;
+    cache->resting = cache->window_hits * WORTH_PART < cache->window_asked;
+    cache->window_asked = cache->window_hits = 0;
+}
+
 /* ---- sessions ---- */
 
 /* False: storage must hear of this session, and will by the request that is let through now. */
@@ -245,7 +266,10 @@ vd_slice_t gate_cache_find(gate_cache_t *cache, const gate_cache_question_t *que
         question->key->after_cluster_time > question->newest)
         goto miss;
     uint64_t hash = vd_hash(vd_slice(question->key->bytes, question->key->len));
+    if (is_left_out(cache, hash))
+        goto miss;
     entry_t **place = place_of(cache, hash, question->key), *entry = *place;
+    judge(cache, entry != NULL);
     if (entry == NULL)
         goto miss;
     if (!is_true(cache, entry->epoch, entry->slot, entry->version)) {
@@ -281,6 +305,8 @@ void gate_cache_put(gate_cache_t *cache, const gate_cache_key_t *key,
     if (bytes > cache->options.bytes_max)
         return;
     uint64_t hash = vd_hash(vd_slice(key->bytes, key->len));
+    if (is_left_out(cache, hash))
+        return;
     entry_t **place = place_of(cache, hash, key);
     if (*place != NULL)
         drop(cache, place);

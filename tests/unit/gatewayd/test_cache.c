@@ -386,6 +386,26 @@ Test(cache, memory_is_bounded_and_the_hot_stay)
     place_done(&place);
 }
 
+Test(cache, rests_while_nothing_is_read_twice)
+{
+    enum { MANY = 10000, HOT = 500 };
+    place_t place;
+    place_open(&place, 64 << 20);
+    const gate_cache_stats_t *stats = gate_cache_stats(place.cache);
+    for (int32_t i = 0; i < MANY; i++) {
+        cr_assert_not(has(&place, i));
+        put(&place, i, (uint32_t)i, 100);
+    }
+    cr_assert_lt(stats->entries, MANY / 2, "it has kept %llu", (unsigned long long)stats->entries);
+    for (int round = 0; round < 200; round++)
+        for (int32_t i = 0; i < HOT; i++)
+            if (!has(&place, MANY + i))
+                put(&place, MANY + i, (uint32_t)i, 100);
+    for (int32_t i = 0; i < HOT; i++)
+        cr_assert(has(&place, MANY + i), "it is awake again: %d", i);
+    place_done(&place);
+}
+
 Test(cache, switched_off)
 {
     gate_cache_options_t options = {"/nowhere", 0, 1000};

@@ -18,7 +18,7 @@ static const gate_jwt_policy_t policy = {"https://issuer.example", "veddb", "sub
 
 static char *url(const void *bytes, size_t len)
 {
-    char *text = calloc(1, 4 * ((len + 2) / 3) + 1);
+    char *text = calloc(1, 4 * ((len + 2) / 3) + 8);
     int n = EVP_EncodeBlock((unsigned char *)text, bytes, (int)len);
     while (n > 0 && text[n - 1] == '=')
         text[--n] = 0;
