@@ -434,6 +434,13 @@ static bool is_own_name(const question_t *q, vd_value_t v)
            vd_slice_equal(q->db, q->who->db);
 }
 
+/* From where somebody may log in: a right of its own. */
+static bool may_restrict(const question_t *q, vd_bson_t body)
+{
+    return vd_value_is_missing(vd_bson_get(body, "authenticationRestrictions")) ||
+           on_database(q, GATE_ACTION_setAuthenticationRestriction, q->db);
+}
+
 static bool may_update_user(const question_t *q)
 {
     vd_bson_t body = q->sections->body;
@@ -449,8 +456,7 @@ static bool may_update_user(const question_t *q)
         !on_database(q, GATE_ACTION_changeCustomData, q->db) &&
         !(own && on_database(q, GATE_ACTION_changeOwnCustomData, q->db)))
         return false;
-    if (!vd_value_is_missing(vd_bson_get(body, "authenticationRestrictions")) &&
-        !on_database(q, GATE_ACTION_setAuthenticationRestriction, q->db))
+    if (!may_restrict(q, body))
         return false;
     /* Setting the list may take roles away, too. */
     return vd_value_is_missing(roles) || (on_database(q, GATE_ACTION_revokeRole, q->db) &&
@@ -605,7 +611,7 @@ static bool allowed(const question_t *q, gate_access_grant_t *grant)
                (reads && on_collection(q, GATE_ACTION_find, q->db, VD_SLICE_LIT("system.profile")));
     }
     case GATE_CHECK_CREATE_USER:
-        return on_database(q, action, q->db) &&
+        return on_database(q, action, q->db) && may_restrict(q, body) &&
                on_role_databases(q, vd_bson_get(body, "roles"), GATE_ACTION_grantRole);
     case GATE_CHECK_UPDATE_USER:
         return may_update_user(q);
@@ -613,11 +619,11 @@ static bool allowed(const question_t *q, gate_access_grant_t *grant)
     case GATE_CHECK_REVOKE_ROLES:
         return on_role_databases(q, vd_bson_get(body, "roles"), action);
     case GATE_CHECK_CREATE_ROLE:
-        return on_database(q, action, q->db) &&
+        return on_database(q, action, q->db) && may_restrict(q, body) &&
                on_role_databases(q, vd_bson_get(body, "roles"), GATE_ACTION_grantRole) &&
                on_privilege_databases(q, vd_bson_get(body, "privileges"), GATE_ACTION_grantRole);
     case GATE_CHECK_UPDATE_ROLE:
-        return on_database(q, GATE_ACTION_revokeRole, q->db) &&
+        return on_database(q, GATE_ACTION_revokeRole, q->db) && may_restrict(q, body) &&
                on_role_databases(q, vd_bson_get(body, "roles"), GATE_ACTION_grantRole) &&
                on_privilege_databases(q, vd_bson_get(body, "privileges"), GATE_ACTION_grantRole);
     case GATE_CHECK_GRANT_PRIVILEGES:

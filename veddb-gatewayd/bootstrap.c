@@ -168,8 +168,9 @@ int gate_bootstrap(gate_t *gate, vd_error_t *err)
         goto cleanup;
     static const gate_role_ref_t root = {{(const uint8_t *)"root", 4},
                                          {(const uint8_t *)"admin", 5}};
-    rc = gate_user_document(arena, vd_slice_str(user), VD_SLICE_LIT("admin"),
-                            vd_slice_str(password), VD_BSON_NONE, &root, 1, &document, err);
+    rc =
+        gate_user_document(arena, vd_slice_str(user), VD_SLICE_LIT("admin"), vd_slice_str(password),
+                           VD_BSON_NONE, VD_VALUE_MISSING, &root, 1, &document, err);
     if (rc != VD_OK)
         goto cleanup;
     vd_bb_init_arena(&bb, arena, 64 * 1024);

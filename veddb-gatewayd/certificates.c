@@ -22,6 +22,8 @@ static void check_conns(void *context)
 int gate_certificates_reload(gate_t *gate, vd_error_t *err)
 {
     int rc = vd_tls_reload(gate->tls, err);
+    if (rc == VD_OK && gate->oidc != NULL)
+        rc = gate_oidc_reload(gate->oidc, err);
     if (rc != VD_OK)
         return rc;
     vd_log(VD_LOG_INFO, "certificates were read again", "expires_in_days=%lld",

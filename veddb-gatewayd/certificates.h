@@ -6,8 +6,8 @@
 #pragma once
 #include "veddb-gatewayd/gatewayd.h"
 
-/* New connections, of drivers and of HTTPS, get the new certificate. Open ones stay, but for
- * clients whose own certificate would be refused now. */
+/* Also the keys of the issuer of tokens. New connections, of drivers and of HTTPS, get the new
+ * certificate. Open ones stay, but for clients whose own certificate would be refused now. */
 VD_MUST_CHECK int gate_certificates_reload(gate_t *gate, vd_error_t *err);
 /* The operator's question: done() on the loop that asked, once. */
 void gate_certificates_ask(gate_t *gate, vd_loop_t *loop,

@@ -468,6 +468,8 @@ void gate_conn_logout(gate_conn_t *conn)
 {
     gate_sasl_destroy(&conn->sasl);
     gate_user_drop(&conn->user);
+    conn->login_until_ms = 0;
+    conn->login_ended = conn->oidc_begun = false;
 }
 
 void gate_conn_close(gate_conn_t *conn, const char *why)
@@ -531,6 +533,11 @@ void gate_conn_tick(gate_conn_t *conn, uint64_t now_ms)
     if (!young && (conn->state == GATE_CONN_HANDSHAKE || !conn->said_hello)) {
         gate_conn_close(conn, "handshake took too long");
         return;
+    }
+    if (gate_conn_login_expired(conn, now_ms) && !conn->login_ended) {
+        conn->login_ended = true;
+        if (conn->request != NULL && conn->forwarded)
+            gate_upstream_connection_closed(conn->thread->upstream, conn->id);
     }
     if (conn->certificate_until_ms != 0 && now_ms > conn->certificate_until_ms) {
         gate_conn_close(conn, "the client's certificate has expired");

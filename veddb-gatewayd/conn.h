@@ -47,7 +47,10 @@ struct gate_conn {
     vd_buf_t in, ahead, out;
     uint32_t need; /* length of the message in `in`, 0 = header not complete */
     gate_request_t *request;
-    gate_user_t *user; /* who is logged in */
+    gate_user_t *user;       /* who is logged in */
+    uint64_t login_until_ms; /* of a login by token; 0: it does not end by itself */
+    bool login_ended;        /* what it had in flight was interrupted */
+    bool oidc_begun;         /* it was told of the issuer; the token comes next */
     gate_sasl_t *sasl;
     char app[GATE_APP_NAME_MAX + 1];
 };
@@ -71,5 +74,10 @@ void gate_conn_tick(gate_conn_t *conn, uint64_t now_ms);
 void gate_conn_resume(gate_conn_t *conn);
 /* Certificates were read again: who would not be let in any more is closed. */
 void gate_conn_check_certificate(gate_conn_t *conn);
+/* The token of the login has expired: only a login is heard. */
+static inline bool gate_conn_login_expired(const gate_conn_t *conn, uint64_t now_ms)
+{
+    return conn->login_until_ms != 0 && now_ms >= conn->login_until_ms;
+}
 /* Ends the login; both are fine when there is none. */
 void gate_conn_logout(gate_conn_t *conn);

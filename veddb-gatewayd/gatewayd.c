@@ -507,6 +507,8 @@ int gate_create(const gate_settings_t *settings, const gate_events_t *events, ga
     gate->keys = gate_keys_create();
     int rc = vd_tls_create(&settings->tls, &gate->tls, err);
     if (rc == VD_OK)
+        rc = gate_oidc_create(&settings->oidc, &gate->oidc, err);
+    if (rc == VD_OK)
         rc = vd_worker_create("administration", 1, 1000, &gate->worker, err);
     if (rc != VD_OK) {
         gate_destroy(&gate);
@@ -613,6 +615,7 @@ void gate_destroy(gate_t **gate_p)
     gate_faults_destroy(&gate->faults);
     gate_limits_destroy(&gate->limits);
     vd_tls_destroy(&gate->tls);
+    gate_oidc_destroy(&gate->oidc);
     gate_keys_destroy(&gate->keys);
     gate_member_done(gate);
     (void)pthread_mutex_destroy(&gate->call_lock);

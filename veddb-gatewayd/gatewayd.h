@@ -10,6 +10,7 @@
 #include "libcommon/runtime/metrics.h"
 #include "libcommon/runtime/tls.h"
 #include "libcommon/runtime/worker.h"
+#include "veddb-gatewayd/auth/oidc.h"
 #include "veddb-gatewayd/auth/users.h"
 #include "veddb-gatewayd/commands/table.h"
 #include "veddb-gatewayd/keys.h"
@@ -50,6 +51,7 @@ typedef struct {
     uint8_t compressors[4];
     uint32_t compressor_count;
     bool test_faults, insecure_dev;
+    gate_oidc_settings_t oidc;
     char bootstrap_file[4001];
     char storage_path[256];
     char config_file_hint[256]; /* shown by getCmdLineOpts */
@@ -116,6 +118,7 @@ struct gate {
     gate_settings_t settings;
     gate_events_t events;
     vd_tls_t *tls;
+    gate_oidc_t *oidc; /* NULL: no outside issuer */
     gate_limits_t *limits;
     gate_topology_t topology; /* what hello announces: member.h */
     gate_keys_t *keys;        /* that sign $clusterTime */

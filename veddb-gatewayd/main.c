@@ -87,6 +87,14 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
     settings->storage_wait_ms = (uint64_t)vd_config_number(config, "gateway.storage_wait");
     settings->held_max_bytes = (uint64_t)vd_config_number(config, "gateway.held_max");
     settings->session_timeout_ms = (uint64_t)vd_config_number(config, "storage.session_timeout");
+    gate_oidc_settings_t *oidc = &settings->oidc;
+    copy(oidc->issuer, sizeof oidc->issuer, vd_config_string(config, "oidc.issuer"));
+    copy(oidc->audience, sizeof oidc->audience, vd_config_string(config, "oidc.audience"));
+    copy(oidc->jwks_file, sizeof oidc->jwks_file, vd_config_string(config, "oidc.jwks_file"));
+    copy(oidc->principal_claim, sizeof oidc->principal_claim,
+         vd_config_string(config, "oidc.principal_claim"));
+    copy(oidc->name_prefix, sizeof oidc->name_prefix, vd_config_string(config, "oidc.name_prefix"));
+    copy(oidc->client_id, sizeof oidc->client_id, vd_config_string(config, "oidc.client_id"));
     settings->insecure_dev = vd_config_bool(config, "tls.insecure_dev");
     settings->test_faults = vd_config_bool(config, "test.faults");
     (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", settings->storage_path,

@@ -711,7 +711,7 @@ static void user_loaded(void *context, gate_user_t *user, const vd_error_t *err)
     }
     gate_conn_t *conn = request->conn;
     gate_user_drop(&conn->user);
-    if (user->known)
+    if (user->known && gate_user_may_come(user, conn->client, conn->server))
         conn->user = user;
     else
         gate_user_drop(&user); /* dropped meanwhile: nobody is logged in any more */
@@ -739,7 +739,7 @@ static bool user_is_current(gate_request_t *request)
         return false;
     }
     gate_user_drop(&request->conn->user);
-    if (fresh->known)
+    if (fresh->known && gate_user_may_come(fresh, request->conn->client, request->conn->server))
         request->conn->user = fresh;
     else
         gate_user_drop(&fresh);
@@ -845,6 +845,13 @@ static void authorize(gate_request_t *request)
     if (command->check != GATE_CHECK_OPEN && !user_is_current(request))
         return;
     const gate_user_t *user = request->conn->user;
+    if (command->check != GATE_CHECK_OPEN && user != NULL &&
+        gate_conn_login_expired(request->conn, vd_loop_now_ms(request->thread->loop))) {
+        (void)vd_error_set(&err, VD_ERR_REAUTHENTICATION_REQUIRED,
+                           "The token of this connection's login has expired");
+        fail(request, &err);
+        return;
+    }
     int rc = gate_access_check(command, request->db, &request->message.sections,
                                user == NULL ? NULL : &user->principal, &request->grant, &err);
     if (rc == VD_OK)

@@ -436,7 +436,10 @@ int gate_role_parse(vd_arena_t *arena, vd_bson_t document, gate_role_t *ret_role
                                    &ret_role->privileges, err);
     if (rc != VD_OK)
         return rc;
-    vd_value_t roles = vd_bson_get(document, "roles");
+    vd_value_t roles = vd_bson_get(document, "roles"),
+               restrictions = vd_bson_get(document, "authenticationRestrictions");
+    if (restrictions.type == VD_BSON_ARRAY)
+        ret_role->restrictions = vd_value_document(restrictions);
     if (vd_value_is_missing(roles))
         return VD_OK;
     return gate_role_refs_parse(arena, roles, ret_role->name.db, &ret_role->roles,

@@ -75,6 +75,7 @@ typedef struct {
     gate_privileges_t privileges;
     gate_role_ref_t *roles;
     uint32_t role_count;
+    vd_bson_t restrictions; /* array: auth/restrictions.h; may be empty */
     bool mark;
 } gate_role_t;
 

@@ -7,6 +7,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/map.h"
 #include "libcommon/base/mem.h"
+#include "veddb-gatewayd/auth/restrictions.h"
 #include "veddb-gatewayd/gatewayd.h"
 
 #include <openssl/sha.h>
@@ -96,6 +97,24 @@ static int read_credentials(vd_bson_t document, gate_scram_credentials_t *ret, v
     return VD_OK;
 }
 
+/* The arrays that are not empty, copied. */
+static void gather_restrictions(gate_user_t *user, vd_bson_t document, const gate_role_set_t *roles)
+{
+    const gate_principal_t *principal = &user->principal;
+    vd_value_t own = vd_bson_get(document, "authenticationRestrictions");
+    user->restrictions = VD_ARENA_ARRAY(user->arena, vd_bson_t, principal->role_count + 1);
+    for (uint32_t i = 0; i <= principal->role_count; i++) {
+        const gate_role_t *role =
+            i == principal->role_count ? NULL : gate_role_find(roles, principal->roles[i]);
+        vd_bson_t array = role != NULL ? role->restrictions : VD_BSON_NONE;
+        if (i == principal->role_count && own.type == VD_BSON_ARRAY)
+            array = vd_value_document(own);
+        if (array.data != NULL && !vd_bson_is_empty(array))
+            user->restrictions[user->restriction_count++] =
+                (vd_bson_t){vd_arena_copy(user->arena, array.data, array.len), array.len};
+    }
+}
+
 int gate_user_make(vd_slice_t name, vd_slice_t db, vd_bson_t document, const gate_role_set_t *roles,
                    const uint8_t fake_secret[32], gate_user_t **ret_user, vd_error_t *err)
 {
@@ -127,6 +146,7 @@ int gate_user_make(vd_slice_t name, vd_slice_t db, vd_bson_t document, const gat
         /* Every logged-in user may change nothing of others by this: names are the user's own. */
         user->principal =
             (gate_principal_t){user->name, user->db, &user->privileges, all, all_count};
+        gather_restrictions(user, own, roles);
         /* Slices of custom roles point into the set, which may be dropped before this user: keep
          * copies. */
         for (uint32_t i = 0; i < user->privileges.count; i++) {
@@ -144,6 +164,14 @@ cleanup:
     if (user != NULL)
         vd_arena_destroy(&arena);
     return rc;
+}
+
+bool gate_user_may_come(const gate_user_t *user, const char *client, const char *server)
+{
+    for (uint32_t i = 0; i < user->restriction_count; i++)
+        if (!gate_restrictions_allow(user->restrictions[i], client, server))
+            return false;
+    return true;
 }
 
 gate_users_t *gate_users_create(gate_thread_t *thread)

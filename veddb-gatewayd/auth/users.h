@@ -25,6 +25,8 @@ typedef struct {
     gate_scram_credentials_t credentials;
     gate_principal_t principal;
     gate_privileges_t privileges;
+    vd_bson_t *restrictions; /* arrays: the user's own and those of the roles */
+    uint32_t restriction_count;
     gate_role_ref_t *direct; /* granted roles */
     uint32_t direct_count;
     vd_arena_t *arena;
@@ -40,6 +42,8 @@ int gate_users_get(gate_users_t *users, vd_slice_t name, vd_slice_t db,
                    void *context, gate_user_t **ret_user, vd_error_t *err);
 /* Calls back nobody with that context any more. */
 void gate_users_forget(gate_users_t *users, void *context);
+/* From there to here; for somebody unknown true. */
+bool gate_user_may_come(const gate_user_t *user, const char *client, const char *server);
 void gate_user_hold(gate_user_t *user);
 void gate_user_drop(gate_user_t **user_p);
 /* Everything that is cached is out of date: of this thread. */

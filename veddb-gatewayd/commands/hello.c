@@ -6,6 +6,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "veddb-gatewayd/commands/handlers.h"
+#include "veddb-gatewayd/commands/login.h"
 #include "veddb-gatewayd/commands/sasl.h"
 #include "veddb-gatewayd/commands/x509.h"
 #include "veddb-gatewayd/compress.h"
@@ -344,7 +345,7 @@ static void speculated(gate_request_t *request)
 {
     write_hello(request);
     gate_sasl_speculated(request, &request->reply);
-    gate_x509_speculated(request, &request->reply);
+    gate_login_put_speculated(request, &request->reply);
     gate_request_finish(request, VD_OK, NULL);
 }
 

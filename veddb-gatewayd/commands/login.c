@@ -5,11 +5,15 @@
 #include "veddb-gatewayd/certificates.h"
 #include "veddb-gatewayd/commands/handlers.h"
 
-void gate_login_take(gate_conn_t *conn, gate_user_t *user)
+#define EXTERNAL "$external"
+
+void gate_login_take(gate_conn_t *conn, gate_user_t *user, uint64_t left_s)
 {
     char name[256];
     gate_user_drop(&conn->user);
     conn->user = user;
+    conn->login_until_ms = left_s == 0 ? 0 : vd_loop_now_ms(conn->thread->loop) + left_s * 1000;
+    conn->login_ended = conn->oidc_begun = false;
     atomic_fetch_add_explicit(&conn->thread->gate->stats.logins, 1, memory_order_relaxed);
     VD_DEBUG("logged in", "conn=%llu client=%s user=%s", (unsigned long long)conn->id, conn->client,
              vd_log_quote(vd_slice_str(user->name_at_db), name, sizeof name));
@@ -27,6 +31,101 @@ int gate_login_refuse(gate_conn_t *conn, vd_slice_t name, const char *db, vd_err
     vd_error_clear(err);
     return vd_error_set(err, VD_ERR_AUTHENTICATION_FAILED, "Authentication failed.");
 }
+
+/* ---- users of $external ---- */
+
+/* The user is known, or is not. */
+static int take(gate_request_t *request, gate_user_t *user, vd_error_t *err)
+{
+    gate_conn_t *conn = request->conn;
+    gate_external_t *login = request->state;
+    int rc = VD_OK;
+    if (!user->known || !gate_user_may_come(user, conn->client, conn->server))
+        rc = gate_login_refuse(conn, user->name, EXTERNAL, err);
+    else if (conn->user != NULL && strcmp(conn->user->name_at_db, user->name_at_db) != 0)
+        rc = vd_error_set(err, VD_ERR_PROTOCOL,
+                          "Each client connection may only be authenticated once. Previously "
+                          "authenticated as: %s",
+                          conn->user->name_at_db);
+    if (rc != VD_OK) {
+        gate_user_drop(&user);
+        return rc;
+    }
+    gate_login_take(conn, user, login->left_s);
+    login->logged_in = true;
+    return VD_OK;
+}
+
+static void end(gate_request_t *request, int rc, const vd_error_t *err)
+{
+    const gate_external_t *login = request->state;
+    request->waiting_user = false;
+    if (login->speculated != NULL) {
+        login->speculated(request);
+        return;
+    }
+    if (rc == VD_OK)
+        login->put(request, &request->reply);
+    gate_request_finish(request, rc, err);
+}
+
+static void user_loaded(void *context, gate_user_t *user, const vd_error_t *failure)
+{
+    gate_request_t *request = context;
+    vd_error_t err = VD_ERROR_INIT;
+    if (user == NULL) {
+        end(request, failure->code, failure);
+        return;
+    }
+    int rc = take(request, user, &err);
+    end(request, rc, &err);
+}
+
+static void load(gate_request_t *request)
+{
+    const gate_external_t *login = request->state;
+    vd_error_t err = VD_ERROR_INIT;
+    gate_user_t *user = NULL;
+    request->waiting_user = true;
+    int rc = gate_users_get(request->thread->users, login->name, VD_SLICE_LIT(EXTERNAL),
+                            user_loaded, request, &user, &err);
+    if (rc == GATE_LATER)
+        return;
+    if (rc == VD_OK)
+        rc = take(request, user, &err);
+    end(request, rc, &err);
+}
+
+int gate_login_external(gate_request_t *request, const gate_external_t *login, vd_error_t *err)
+{
+    gate_external_t *own = VD_ARENA_NEW(request->arena, gate_external_t);
+    *own = *login;
+    request->state = own;
+    int64_t wait =
+        gate_limits_login_wait_ms(request->thread->gate->limits, &request->conn->address);
+    /* A speculation does not wait: the driver will come back with a plain login, which does. */
+    if (login->speculated != NULL && wait != 0)
+        end(request, VD_OK, NULL);
+    else if (wait < 0)
+        return gate_login_refuse(request->conn, login->name, EXTERNAL, err);
+    else if (wait > 0)
+        return gate_request_park(request, (uint64_t)wait, load, err);
+    else
+        load(request);
+    return VD_OK;
+}
+
+void gate_login_put_speculated(gate_request_t *request, vd_bb_t *reply)
+{
+    const gate_external_t *login = request->state;
+    if (login == NULL || !login->logged_in)
+        return;
+    vd_bb_begin_document(reply, "speculativeAuthenticate");
+    login->put(request, reply);
+    vd_bb_close(reply);
+}
+
+/* ---- who is it ---- */
 
 int gate_command_connection_status(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {

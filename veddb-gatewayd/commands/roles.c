@@ -1,5 +1,6 @@
 /* veddb-gatewayd/commands/roles.c — createRole, updateRole, dropRole, grants, rolesInfo. On the
  * worker: reads and writes admin.system.roles by internal commands. */
+#include "veddb-gatewayd/auth/restrictions.h"
 #include "veddb-gatewayd/commands/admin.h"
 
 #define ROLES "system.roles"
@@ -84,11 +85,15 @@ static int check_cycles(gate_request_t *request, const gate_role_set_t *set, vd_
 static int check_restrictions(gate_request_t *request, vd_error_t *err)
 {
     vd_value_t restrictions = vd_bson_get(gate_request_body(request), "authenticationRestrictions");
-    if (!vd_value_is_missing(restrictions) &&
-        (restrictions.type != VD_BSON_ARRAY || !vd_bson_is_empty(vd_value_document(restrictions))))
-        return vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED,
-                            "authenticationRestrictions are not offered");
-    return VD_OK;
+    return vd_value_is_missing(restrictions) ? VD_OK : gate_restrictions_check(restrictions, err);
+}
+
+/* Those that the command gives, if it does. */
+static void store_restrictions(gate_request_t *request, vd_bb_t *bb)
+{
+    vd_value_t restrictions = vd_bson_get(gate_request_body(request), "authenticationRestrictions");
+    if (!vd_value_is_missing(restrictions))
+        vd_bb_value(bb, VD_SLICE_LIT("authenticationRestrictions"), restrictions);
 }
 
 int gate_command_create_role(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
@@ -127,6 +132,7 @@ int gate_command_create_role(gate_request_t *request, vd_bb_t *reply, vd_error_t
     vd_bb_string(&bb, "db", request->db);
     gate_privileges_print(&privileges, "privileges", &bb);
     gate_role_refs_print(roles, count, "roles", &bb);
+    store_restrictions(request, &bb);
     rc = vd_bb_finish(&bb, &document, err);
     if (rc == VD_OK)
         rc = gate_admin_insert(request, ROLES, document, err);
@@ -150,6 +156,7 @@ static int store(gate_request_t *request, vd_slice_t name, const gate_privileges
         gate_privileges_print(privileges, "privileges", &bb);
     if (roles != NULL)
         gate_role_refs_print(roles, count, "roles", &bb);
+    store_restrictions(request, &bb);
     int rc = vd_bb_finish(&bb, &document, err);
     if (rc == VD_OK)
         rc = gate_admin_set(request, ROLES, gate_admin_id(request, request->db, name), document,
@@ -174,7 +181,8 @@ int gate_command_update_role(gate_request_t *request, vd_bb_t *reply, vd_error_t
     int rc = begin(request, fields, true, &name, &set, NULL, err);
     if (rc == VD_OK)
         rc = check_restrictions(request, err);
-    if (rc == VD_OK && !has_privileges && !has_roles)
+    if (rc == VD_OK && !has_privileges && !has_roles &&
+        vd_value_is_missing(vd_bson_get(body, "authenticationRestrictions")))
         rc = vd_error_set(err, VD_ERR_BAD_VALUE,
                           "Must specify at least one field to update in updateRole");
     if (rc == VD_OK)
@@ -345,6 +353,17 @@ static void put_role(gate_request_t *request, const gate_role_set_t *set, gate_r
     vd_bb_bool(reply, "isBuiltin", builtin);
     gate_roles_resolve(set, roles, role_count, &all, &reached, &reached_count);
     gate_role_refs_print(reached, reached_count, "inheritedRoles", reply);
+    if (vd_value_as_flag(
+            vd_bson_get(gate_request_body(request), "showAuthenticationRestrictions"))) {
+        vd_bb_begin_array(reply, "authenticationRestrictions");
+        if (role != NULL && role->restrictions.data != NULL) {
+            vd_bson_iter_t each;
+            vd_bson_iter_init(&each, role->restrictions);
+            while (vd_bson_iter_next(&each))
+                vd_bb_value(reply, each.name, each.value);
+        }
+        vd_bb_close(reply);
+    }
     if (vd_value_truthy(show)) {
         if (builtin)
             gate_role_builtin_privileges(ref, &own);

@@ -3,6 +3,7 @@
 
 #include "libcommon/base/mem.h"
 #include "veddb-gatewayd/commands/login.h"
+#include "veddb-gatewayd/commands/oidc.h"
 
 typedef enum { SASL_START, SASL_CHALLENGED, SASL_PROVEN } sasl_state_t;
 
@@ -173,9 +174,27 @@ static int take_turn(gate_request_t *request, vd_error_t *err)
     return VD_OK;
 }
 
+/* Its payload when `document` begins a login by token, in the database $external. */
+static bool is_oidc(vd_bson_t document, vd_slice_t db, vd_slice_t *ret_payload)
+{
+    vd_value_t mechanism = vd_bson_get(document, "mechanism"),
+               payload = vd_bson_get(document, "payload");
+    if (mechanism.type != VD_BSON_STRING ||
+        !vd_slice_is(vd_value_string(mechanism), "MONGODB-OIDC") ||
+        payload.type != VD_BSON_BINARY || !vd_slice_is(db, "$external"))
+        return false;
+    *ret_payload = vd_value_binary(payload, NULL);
+    return true;
+}
+
 int gate_sasl_start(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {
     (void)reply; /* written when the user is known */
+    vd_slice_t payload;
+    if (is_oidc(gate_request_body(request), request->db, &payload)) {
+        gate_sasl_destroy(&request->conn->sasl);
+        return gate_oidc_start(request, payload, err);
+    }
     int rc = begin(request, gate_request_body(request), request->db, err);
     if (rc == VD_OK)
         rc = take_turn(request, err);
@@ -189,6 +208,12 @@ void gate_sasl_speculate(gate_request_t *request, vd_bson_t document,
     vd_value_t db = vd_bson_get(document, "db");
     vd_slice_t name;
     vd_value_t first;
+    vd_slice_t payload;
+    if (db.type == VD_BSON_STRING && is_oidc(document, vd_value_string(db), &payload)) {
+        if (!gate_oidc_speculate(request, payload, done))
+            done(request);
+        return;
+    }
     bool fits = vd_bson_first(document, &name, &first) && vd_slice_is(name, "saslStart") &&
                 db.type == VD_BSON_STRING && request->thread->state.attached;
     if (!fits || begin(request, document, vd_value_string(db), &ignored) != VD_OK) {
@@ -219,7 +244,7 @@ void gate_sasl_speculated(gate_request_t *request, vd_bb_t *reply)
 
 static void log_in(gate_conn_t *conn)
 {
-    gate_login_take(conn, conn->sasl->user);
+    gate_login_take(conn, conn->sasl->user, 0);
     conn->sasl->user = NULL;
 }
 
@@ -231,6 +256,9 @@ int gate_sasl_continue(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
     uint8_t space[GATE_SCRAM_MESSAGE_MAX];
     vd_slice_t payload;
     int64_t id = 0;
+    if (conn->oidc_begun && sasl == NULL && vd_bson_get(body, "payload").type == VD_BSON_BINARY)
+        return gate_oidc_continue(request, vd_value_binary(vd_bson_get(body, "payload"), NULL),
+                                  err);
     if (sasl == NULL || sasl->state == SASL_START)
         return vd_error_set(err, VD_ERR_PROTOCOL, "No SASL session state found");
     if (!vd_value_as_int64(vd_bson_get(body, "conversationId"), &id) || id != 1)
@@ -247,7 +275,8 @@ int gate_sasl_continue(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
         gate_sasl_destroy(&conn->sasl);
         return VD_OK;
     }
-    if (gate_scram_final(&sasl->scram, payload, sasl->out, &sasl->out_len, err) != VD_OK)
+    if (gate_scram_final(&sasl->scram, payload, sasl->out, &sasl->out_len, err) != VD_OK ||
+        !gate_user_may_come(sasl->user, conn->client, conn->server))
         return refuse(conn, err);
     if (conn->user != NULL && strcmp(conn->user->name_at_db, sasl->user->name_at_db) != 0) {
         gate_sasl_destroy(&conn->sasl);

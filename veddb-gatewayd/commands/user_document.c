@@ -43,8 +43,8 @@ static int external_document(vd_arena_t *arena, vd_bson_t *ret_document, vd_erro
 }
 
 int gate_user_document(vd_arena_t *arena, vd_slice_t user, vd_slice_t db, vd_slice_t password,
-                       vd_bson_t custom_data, const gate_role_ref_t *roles, uint32_t role_count,
-                       vd_bson_t *ret_document, vd_error_t *err)
+                       vd_bson_t custom_data, vd_value_t restrictions, const gate_role_ref_t *roles,
+                       uint32_t role_count, vd_bson_t *ret_document, vd_error_t *err)
 {
     vd_bson_t credentials;
     uint8_t id[16];
@@ -64,6 +64,8 @@ int gate_user_document(vd_arena_t *arena, vd_slice_t user, vd_slice_t db, vd_sli
     vd_bb_document(&bb, "credentials", credentials);
     if (custom_data.data != NULL)
         vd_bb_document(&bb, "customData", custom_data);
+    if (!vd_value_is_missing(restrictions))
+        vd_bb_value(&bb, VD_SLICE_LIT("authenticationRestrictions"), restrictions);
     gate_role_refs_print(roles, role_count, "roles", &bb);
     return vd_bb_finish(&bb, ret_document, err);
 }

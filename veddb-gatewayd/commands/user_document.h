@@ -11,8 +11,8 @@
  * without one the user logs in by certificate. */
 VD_MUST_CHECK int gate_user_document(vd_arena_t *arena, vd_slice_t user, vd_slice_t db,
                                      vd_slice_t password, vd_bson_t custom_data,
-                                     const gate_role_ref_t *roles, uint32_t role_count,
-                                     vd_bson_t *ret_document, vd_error_t *err);
+                                     vd_value_t restrictions, const gate_role_ref_t *roles,
+                                     uint32_t role_count, vd_bson_t *ret_document, vd_error_t *err);
 /* {"SCRAM-SHA-256": {iterationCount, salt, storedKey, serverKey}} */
 VD_MUST_CHECK int gate_credentials_document(vd_arena_t *arena, vd_slice_t password,
                                             vd_bson_t *ret_document, vd_error_t *err);

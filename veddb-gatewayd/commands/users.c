@@ -1,5 +1,6 @@
 /* veddb-gatewayd/commands/users.c — createUser, updateUser, dropUser, grants, usersInfo. On the
  * worker: reads and writes admin.system.users by internal commands. */
+#include "veddb-gatewayd/auth/restrictions.h"
 #include "veddb-gatewayd/commands/admin.h"
 
 #define USERS "system.users"
@@ -37,10 +38,9 @@ static int check_options(gate_request_t *request, vd_error_t *err)
                                     "mechanisms may only name SCRAM-SHA-256");
         }
     }
-    if (!vd_value_is_missing(restrictions) &&
-        (restrictions.type != VD_BSON_ARRAY || !vd_bson_is_empty(vd_value_document(restrictions))))
-        return vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED,
-                            "authenticationRestrictions are not offered");
+    int rc = vd_value_is_missing(restrictions) ? VD_OK : gate_restrictions_check(restrictions, err);
+    if (rc != VD_OK)
+        return rc;
     if (!vd_value_is_missing(custom) && custom.type != VD_BSON_OBJECT)
         return vd_error_set(err, VD_ERR_TYPE_MISMATCH, "customData must be an object");
     if (!vd_value_is_missing(digest) && !vd_value_truthy(digest))
@@ -100,7 +100,8 @@ int gate_command_create_user(gate_request_t *request, vd_bb_t *reply, vd_error_t
     gate_refs_add(request->arena, &roles, &role_count, NULL, 0); /* drops doubles */
     rc = gate_user_document(request->arena, name, request->db, password,
                             vd_value_is_missing(custom) ? VD_BSON_NONE : vd_value_document(custom),
-                            roles, role_count, &document, err);
+                            vd_bson_get(body, "authenticationRestrictions"), roles, role_count,
+                            &document, err);
     if (rc != VD_OK)
         return rc;
     rc = gate_admin_insert(request, USERS, document, err);
@@ -124,7 +125,8 @@ int gate_command_update_user(gate_request_t *request, vd_bb_t *reply, vd_error_t
     uint32_t role_count = 0;
     gate_role_set_t set;
     vd_value_t custom = vd_bson_get(body, "customData"), list = vd_bson_get(body, "roles"),
-               pwd = vd_bson_get(body, "pwd");
+               pwd = vd_bson_get(body, "pwd"),
+               restrictions = vd_bson_get(body, "authenticationRestrictions");
     int rc = gate_admin_fields(request, fields, err);
     if (rc == VD_OK)
         rc = gate_admin_name(request, "User", &name, err);
@@ -134,7 +136,7 @@ int gate_command_update_user(gate_request_t *request, vd_bb_t *reply, vd_error_t
         rc = vd_error_set(err, VD_ERR_BAD_VALUE,
                           "Cannot set the password for users defined on the '$external' database");
     if (rc == VD_OK && vd_value_is_missing(custom) && vd_value_is_missing(list) &&
-        vd_value_is_missing(pwd))
+        vd_value_is_missing(pwd) && vd_value_is_missing(restrictions))
         rc = vd_error_set(err, VD_ERR_BAD_VALUE,
                           "Must specify at least one field to update in updateUser");
     if (rc == VD_OK)
@@ -156,6 +158,8 @@ int gate_command_update_user(gate_request_t *request, vd_bb_t *reply, vd_error_t
     }
     if (!vd_value_is_missing(custom))
         vd_bb_document(&bb, "customData", vd_value_document(custom));
+    if (!vd_value_is_missing(restrictions))
+        vd_bb_value(&bb, VD_SLICE_LIT("authenticationRestrictions"), restrictions);
     if (!vd_value_is_missing(list)) {
         gate_refs_add(request->arena, &roles, &role_count, NULL, 0); /* drops doubles */
         gate_role_refs_print(roles, role_count, "roles", &bb);
@@ -318,6 +322,44 @@ static int info_filter(gate_request_t *request, vd_bson_t *ret_filter, vd_error_
     return rc != VD_OK ? rc : vd_bb_finish(&bb, ret_filter, err);
 }
 
+/* The user's own, and with those of all roles an array of arrays. */
+static void put_restrictions(gate_request_t *request, const gate_role_set_t *set,
+                             const gate_role_ref_t *roles, uint32_t count, vd_bson_t document,
+                             vd_bb_t *reply)
+{
+    vd_value_t own = vd_bson_get(document, "authenticationRestrictions");
+    bool has_own = own.type == VD_BSON_ARRAY;
+    char key[12];
+    uint32_t n = 0;
+    if (vd_value_as_flag(
+            vd_bson_get(gate_request_body(request), "showAuthenticationRestrictions")) ||
+        has_own) {
+        if (has_own)
+            vd_bb_value(reply, VD_SLICE_LIT("authenticationRestrictions"), own);
+        else {
+            vd_bb_begin_array(reply, "authenticationRestrictions");
+            vd_bb_close(reply);
+        }
+    }
+    if (roles == NULL)
+        return;
+    vd_bb_begin_array(reply, "inheritedAuthenticationRestrictions");
+    if (has_own && !vd_bson_is_empty(vd_value_document(own)))
+        vd_bb_value(reply, vd_array_name(n++, key), own);
+    for (uint32_t i = 0; i < count; i++) {
+        const gate_role_t *role = gate_role_find(set, roles[i]);
+        if (role == NULL || role->restrictions.data == NULL || vd_bson_is_empty(role->restrictions))
+            continue;
+        vd_bb_open_array(reply, vd_array_name(n++, key));
+        vd_bson_iter_t each;
+        vd_bson_iter_init(&each, role->restrictions);
+        while (vd_bson_iter_next(&each))
+            vd_bb_value(reply, each.name, each.value);
+        vd_bb_close(reply);
+    }
+    vd_bb_close(reply);
+}
+
 static int put_user(gate_request_t *request, vd_bson_t document, const gate_role_set_t *set,
                     vd_slice_t key, vd_bb_t *reply, vd_error_t *err)
 {
@@ -335,6 +377,8 @@ static int put_user(gate_request_t *request, vd_bson_t document, const gate_role
             !vd_value_as_flag(vd_bson_get(body, "showCredentials")))
             continue;
         if (vd_slice_is(each.name, "customData") && !show_custom)
+            continue;
+        if (vd_slice_is(each.name, "authenticationRestrictions"))
             continue;
         vd_bb_value(reply, each.name, each.value);
     }
@@ -356,13 +400,10 @@ static int put_user(gate_request_t *request, vd_bson_t document, const gate_role
             gate_roles_resolve(set, refs, count, &privileges, &all, &all_count);
             gate_role_refs_print(all, all_count, "inheritedRoles", reply);
             gate_privileges_print(&privileges, "inheritedPrivileges", reply);
-            vd_bb_begin_array(reply, "inheritedAuthenticationRestrictions");
-            vd_bb_close(reply);
+            put_restrictions(request, set, all, all_count, document, reply);
         }
-    }
-    if (vd_value_as_flag(vd_bson_get(body, "showAuthenticationRestrictions"))) {
-        vd_bb_begin_array(reply, "authenticationRestrictions");
-        vd_bb_close(reply);
+    } else if (vd_value_as_flag(vd_bson_get(body, "showAuthenticationRestrictions"))) {
+        put_restrictions(request, set, NULL, 0, document, reply);
     }
     vd_bb_close(reply);
     return rc;

@@ -8,9 +8,7 @@
 #include "veddb-gatewayd/request.h"
 
 int gate_x509_authenticate(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
-/* False: `document` is no login of this kind. Else done() is called exactly once, at once or later;
- * failures are silent, as MongoDB's. */
+/* False: `document` is no login of this kind, or none that can succeed. Else done() is called
+ * exactly once, at once or later; failures are silent, as MongoDB's. */
 bool gate_x509_speculate(gate_request_t *request, vd_bson_t document,
                          void (*done)(gate_request_t *request));
-/* Writes {dbname, user} when the speculation was a login. */
-void gate_x509_speculated(gate_request_t *request, vd_bb_t *reply);

@@ -85,15 +85,15 @@ static bool is_current(gate_http_t *http, const uint8_t digest[32])
            vd_equal_constant_time(http->last_login, digest, 32);
 }
 
-static int load_user(gate_http_t *http, vd_arena_t *arena, vd_slice_t name, gate_user_t **ret_user,
-                     vd_error_t *err)
+static int load_user(gate_http_t *http, vd_arena_t *arena, vd_slice_t name, const char *db,
+                     gate_user_t **ret_user, vd_error_t *err)
 {
     gate_t *gate = http->gate;
     vd_bson_t filter, *documents, *roles;
     uint32_t count, role_count;
     vd_bb_t bb;
     vd_bb_init_arena(&bb, arena, 4096);
-    vd_bb_cstr(&bb, "_id", vd_arena_printf(arena, "admin.%.*s", VD_SLICE_FMT(name)));
+    vd_bb_cstr(&bb, "_id", vd_arena_printf(arena, "%s.%.*s", db, VD_SLICE_FMT(name)));
     int rc = vd_bb_finish(&bb, &filter, err);
     if (rc == VD_OK)
         rc = gate_internal_find_within(gate, "system.users", filter, LOGIN_WAIT_MS, arena,
@@ -107,8 +107,8 @@ static int load_user(gate_http_t *http, vd_arena_t *arena, vd_slice_t name, gate
     for (uint32_t i = 0; i < role_count && rc == VD_OK; i++)
         rc = gate_role_parse(arena, roles[i], &set.items[i], err);
     if (rc == VD_OK)
-        rc = gate_user_make(name, VD_SLICE_LIT("admin"), count == 0 ? VD_BSON_NONE : documents[0],
-                            &set, gate->fake_secret, ret_user, err);
+        rc = gate_user_make(name, vd_slice_str(db), count == 0 ? VD_BSON_NONE : documents[0], &set,
+                            gate->fake_secret, ret_user, err);
     return rc;
 }
 
@@ -132,11 +132,61 @@ static bool may_monitor(const gate_user_t *user)
                                  VD_SLICE_NULL, VD_SLICE_NULL);
 }
 
+/* From where somebody came, and to which of our addresses. */
+typedef struct {
+    char client[64], server[64];
+} origin_t;
+
+static bool comes_from(const gate_user_t *user, const origin_t *origin)
+{
+    return gate_user_may_come(user, origin->client, origin->server);
+}
+
+static void read_origin(struct evhttp_request *request, origin_t *ret)
+{
+    struct evhttp_connection *conn = evhttp_request_get_connection(request);
+    struct sockaddr_storage own = {0};
+    socklen_t len = sizeof own;
+    char *host = NULL;
+    ev_uint16_t port = 0;
+    evhttp_connection_get_peer(conn, &host, &port);
+    (void)snprintf(ret->client, sizeof ret->client, "%s", host == NULL ? "" : host);
+    int fd = bufferevent_getfd(evhttp_connection_get_bufferevent(conn));
+    if (fd < 0 || getsockname(fd, (struct sockaddr *)&own, &len) != 0)
+        return;
+    const struct sockaddr_in *v4 = (const void *)&own;
+    const struct sockaddr_in6 *v6 = (const void *)&own;
+    const void *from = own.ss_family == AF_INET ? (const void *)&v4->sin_addr : &v6->sin6_addr;
+    (void)inet_ntop(own.ss_family, from, ret->server, sizeof ret->server);
+}
+
 typedef enum { LOGIN_GOOD, LOGIN_BAD, LOGIN_FORBIDDEN, LOGIN_LATER, LOGIN_THROTTLED } login_t;
 
-static login_t check_login(gate_http_t *http, const char *header)
+/* RFC 6750: a token of the outside issuer. Nothing of it is kept. */
+static login_t check_bearer(gate_http_t *http, const origin_t *origin, const char *token)
 {
-    uint8_t text[1200], digest[32], salted[32 + sizeof text];
+    gate_oidc_login_t login;
+    gate_user_t *user = NULL;
+    vd_error_t err = VD_ERROR_INIT;
+    if (http->gate->oidc == NULL ||
+        gate_oidc_verify(http->gate->oidc, vd_slice_str(token), &login, &err) != VD_OK)
+        return LOGIN_BAD;
+    vd_arena_t *arena = vd_arena_create();
+    login_t result = LOGIN_LATER;
+    if (load_user(http, arena, vd_slice_str(login.user), "$external", &user, &err) == VD_OK)
+        result = !user->known || !comes_from(user, origin) ? LOGIN_BAD
+                 : may_monitor(user)                       ? LOGIN_GOOD
+                                                           : LOGIN_FORBIDDEN;
+    gate_user_drop(&user);
+    vd_arena_destroy(&arena);
+    return result;
+}
+
+static login_t check_login(gate_http_t *http, const origin_t *origin, const char *header)
+{
+    if (strncasecmp(header, "Bearer ", 7) == 0)
+        return check_bearer(http, origin, header + 7);
+    uint8_t text[1200], digest[32], salted[32 + sizeof text + sizeof *origin];
     uint32_t len = 0;
     if (strncasecmp(header, "Basic ", 6) != 0 ||
         !gate_base64_decode(vd_slice_str(header + 6), text, sizeof text, &len))
@@ -146,7 +196,8 @@ static login_t check_login(gate_http_t *http, const char *header)
         return LOGIN_BAD;
     memcpy(salted, http->gate->instance, 16);
     memcpy(salted + 16, text, len);
-    (void)SHA256(salted, 16 + len, digest);
+    memcpy(salted + 16 + len, origin, sizeof *origin);
+    (void)SHA256(salted, 16 + len + sizeof *origin, digest);
     vd_wipe(salted, sizeof salted);
     if (is_current(http, digest)) {
         vd_wipe(text, sizeof text);
@@ -161,10 +212,10 @@ static login_t check_login(gate_http_t *http, const char *header)
     uint64_t epoch = atomic_load(&http->gate->auth_epoch);
     if (name.len == 0 || name.len > GATE_SCRAM_NAME_MAX)
         result = LOGIN_BAD;
-    else if (load_user(http, arena, name, &user, &err) == VD_OK)
-        result = !password_matches(user, password) ? LOGIN_BAD
-                 : may_monitor(user)               ? LOGIN_GOOD
-                                                   : LOGIN_FORBIDDEN;
+    else if (load_user(http, arena, name, "admin", &user, &err) == VD_OK)
+        result = !password_matches(user, password) || !comes_from(user, origin) ? LOGIN_BAD
+                 : may_monitor(user)                                            ? LOGIN_GOOD
+                                                                                : LOGIN_FORBIDDEN;
     if (result == LOGIN_GOOD) {
         memcpy(http->last_login, digest, sizeof digest);
         http->last_epoch = epoch, http->last_ms = vd_monotonic_ms(), http->last_known = true;
@@ -355,6 +406,7 @@ typedef struct {
     struct evhttp_request *request;
     const page_t *page;
     gate_address_t address;
+    origin_t origin;
     char *header; /* Authorization */
     login_t login;
     int rc;
@@ -377,7 +429,7 @@ static void job_run(void *context)
     if (gate_limits_login_wait_ms(limits, &job->address) != 0)
         job->login = LOGIN_THROTTLED;
     else
-        job->login = check_login(http, job->header);
+        job->login = check_login(http, &job->origin, job->header);
     if (job->login == LOGIN_BAD)
         gate_limits_login_failed(limits, &job->address);
     if (job->login == LOGIN_GOOD)
@@ -424,6 +476,7 @@ static void page(gate_http_t *http, struct evhttp_request *request, const page_t
     job->request = request;
     job->page = what;
     job->address = address;
+    read_origin(request, &job->origin);
     job->header = vd_xstrdup(header);
     job->login = LOGIN_LATER;
     vd_buf_init(&job->out, 4u << 20);

@@ -240,9 +240,10 @@ Test(admin, users_that_are_refused)
     put_roles(bb, NULL, NULL);
     vd_bb_begin_array(bb, "authenticationRestrictions");
     vd_bb_begin_document(bb, "0");
+    vd_bb_cstr(bb, "clientSource", "nowhere");
     vd_bb_close(bb);
     vd_bb_close(bb);
-    cr_expect_eq(run("test"), 115);
+    cr_expect_eq(run("test"), 12);
     (void)begin("updateUser", "u");
     cr_expect_eq(run("test"), 2);
     bb = begin("updateUser", "nobody");
