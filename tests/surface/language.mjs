@@ -112,7 +112,7 @@ const find = (fields, want, pick = (r) => r.cursor.firstBatch.map((d) => d._id))
   },
 }];
 const cursor = {
-  filter: all(find({filter: {a: 2}}, [2, 5, 8]), find({filter: 1}, code(14))),
+  filter: all(find({filter: {a: 2}}, [2, 5, 8]), command({find: 'nothing', filter: {_id: 1}}, (r) => assert.deepEqual(r.cursor.firstBatch, [])), find({filter: 1}, code(14))),
   projection: all(find({projection: {a: 1, _id: 0}, limit: 2}, [{a: 0}, {a: 1}], (r) => r.cursor.firstBatch), find({projection: {a: 1, s: 0}}, code(31254))),
   sort: all(find({sort: {a: -1, _id: -1}, limit: 4}, [8, 5, 2, 7]), find({sort: {a: 5}}, code(15975))),
   limit: all(find({sort: {_id: 1}, limit: 3}, [0, 1, 2]), find({limit: -1}, code(51024))),

@@ -161,7 +161,8 @@ static int find_point(stor_request_t *request, const find_args_t *args,
     if (rc != VD_OK && rc != VD_ERR_NOT_FOUND)
         return rc;
     stor_read_plan_summary(request, "IDHACK");
-    atomic_fetch_add_explicit(&collection->id_accesses, 1, memory_order_relaxed);
+    if (collection != NULL)
+        atomic_fetch_add_explicit(&collection->id_accesses, 1, memory_order_relaxed);
     *ret_done = true;
     stor_batch_begin(&batch, request, true, 0);
     if (document.data != NULL)

@@ -859,7 +859,8 @@ static int each(stor_writes_t *writes, const stor_targets_spec_t *spec,
         return rc;
     if (key.len > 0 && !stor_read_hints_index(spec->hint)) {
         stor_read_plan_summary(writes->request, stor_plan_kind_name(STOR_PLAN_IDHACK));
-        atomic_fetch_add_explicit(&writes->collection->id_accesses, 1, memory_order_relaxed);
+        if (writes->collection != NULL)
+            atomic_fetch_add_explicit(&writes->collection->id_accesses, 1, memory_order_relaxed);
         return stor_writes_key(writes, spec, key, change, context, ret_tally, err);
     }
     targets_t targets = {.writes = writes, .spec = spec, .change = change, .context = context};
