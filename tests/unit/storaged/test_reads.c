@@ -68,6 +68,7 @@ Test(reads, find)
          0},
         {"geo", "{'find': 'cities', 'filter': {'_id': 9999}}", "{'cursor.firstBatch': []}", 0},
         {"geo", "{'find': 'none', 'filter': {}}", "{'cursor.firstBatch': [], 'cursor.id': 0}", 0},
+        {"geo", "{'find': 'none', 'filter': {'_id': 5}}", "{'cursor.firstBatch': []}", 0},
         {"geo",
          "{'find': 'cities', 'sort': {'n': -1}, 'limit': 2, 'projection': {'_id': 0, 'n': 1}}",
          "{'cursor.firstBatch': [{'n': 299}, {'n': 298}], 'cursor.id': 0}", 0},
