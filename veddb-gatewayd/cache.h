@@ -6,9 +6,10 @@
  *          the caller has asked gate_access_check, for every request.
  * Owner:   a loop thread; one for each. NULL: switched off, and every function takes it.
  * Limits:  bytes_max for entries and their bookkeeping; the least used go first (second chance),
- * and only for a key that was asked for before. While less than a third of the look-ups hit, only
- * a sixteenth of the keys is kept and looked for, until that is better. A reply above GATE_CACHE_REPLY_MAX_BYTES is not
- * kept. Sessions: GATE_CACHE_SESSIONS are remembered. */
+ *          and only for a key that was asked for before. While less than a third of the look-ups
+ *          hit, only a sixteenth of the keys is kept and looked for, until that is better. A reply
+ *          above GATE_CACHE_REPLY_MAX_BYTES is not kept. Sessions: GATE_CACHE_SESSIONS are
+ *          remembered. */
 #pragma once
 #include "proto/operation.h"
 #include "veddb-gatewayd/cache_key.h"

@@ -520,6 +520,14 @@ static bool shares_keep(stor_request_t *request)
     return true;
 }
 
+/* Those in collections that go with the transaction. */
+static void own_shares_give(stor_request_t *request)
+{
+    for (uint32_t i = request->held_count; i-- > 0;)
+        if (stor_transaction_own(request, VD_SLICE_NULL, request->held[i]->id) != NULL)
+            stor_catalog_release(request, request->held[i]);
+}
+
 static void worker_session_back(stor_request_t *request)
 {
     request->session = request->worker_session;
@@ -539,6 +547,8 @@ void stor_transaction_leave(stor_request_t *request, int rc)
     worker_session_back(request);
     atomic_fetch_sub(&all->active_count, 1);
     bool over = rc != VD_OK || t->failed || !shares_keep(request);
+    if (over)
+        own_shares_give(request);
     lock(all);
     t->active = false;
     t->active_us += vd_monotonic_us() - t->statement_us;
