@@ -331,11 +331,16 @@ static void deadline_of(stor_request_t *request, const stor_client_cursor_t *cur
     }
 }
 
+static bool may_wait(const stor_cursor_class_t *class)
+{
+    return class->awaits != NULL || class->awaits_visible != NULL;
+}
+
 /* maxTimeMS of a getMore says how long to wait for data, not how long it may run. */
 static int await_begin(stor_request_t *request, const stor_client_cursor_t *cursor, vd_error_t *err)
 {
     uint64_t wait_ms = request->command.max_time_ms;
-    if (cursor->class->awaits == NULL) {
+    if (!may_wait(cursor->class)) {
         if (wait_ms > 0)
             return vd_error_set(err, VD_ERR_BAD_VALUE,
                                 "cannot set maxTimeMS on getMore command for a non-awaitData "
@@ -353,8 +358,7 @@ static int await_begin(stor_request_t *request, const stor_client_cursor_t *curs
 static bool await_more(stor_request_t *request, stor_client_cursor_t *cursor)
 {
     const stor_cursor_class_t *class = cursor->class;
-    if (!request->may_await || (class->awaits == NULL && class->awaits_visible == NULL) ||
-        vd_monotonic_us() >= request->await_until_us)
+    if (!request->may_await || !may_wait(class) || vd_monotonic_us() >= request->await_until_us)
         return false;
     request->await_stream = class->awaits == NULL ? NULL : class->awaits(cursor->state);
     request->await_seen = class->awaits == NULL ? class->awaits_visible(cursor->state)
@@ -606,7 +610,7 @@ void stor_cursors_visit(stor_cursors_t *cursors,
             .documents = cursor->documents,
             .no_timeout = cursor->no_timeout,
             .tailable = cursor->class->tailable,
-            .awaits = cursor->class->awaits != NULL || cursor->class->awaits_visible != NULL,
+            .awaits = may_wait(cursor->class),
         };
         visit(&info, context);
     }

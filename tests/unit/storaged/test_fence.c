@@ -295,11 +295,13 @@ Test(fence, malformed_rows_are_refused)
         reads_ok(stor_cursor_put(cursor, key, vd_slice(row.data, row.len), &err), &err);
         reads_ok(stor_txn_commit(reads->session, &err), &err);
         stor_catalog_t *second = NULL;
+        struct stor_builds *builds = reads->storage.builds; /* each catalog makes its own */
         int rc = stor_catalog_open(&reads->storage, &second, &err);
         bool good = i + 1 == VD_COUNT_OF(rows);
         cr_assert_eq(rc, good ? VD_OK : VD_ERR_CORRUPT, "%s: %d %s", rows[i], rc, err.message);
         vd_error_clear(&err);
         stor_catalog_close(&second);
+        reads->storage.builds = builds;
     }
     reads_close(reads);
 }
