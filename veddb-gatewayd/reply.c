@@ -81,6 +81,11 @@ unsigned gate_reply_labels(int code, unsigned facts)
                                                                       : 0;
 }
 
+unsigned gate_reply_cursor_labels(int code)
+{
+    return is_retryable(code) ? VD_LABEL_RESUMABLE_CHANGE_STREAM : 0;
+}
+
 void gate_reply_label_array(vd_bb_t *bb, unsigned labels)
 {
     static const struct {

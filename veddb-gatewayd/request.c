@@ -219,6 +219,8 @@ static void fail(gate_request_t *request, const vd_error_t *err)
     atomic_fetch_add_explicit(&request->thread->gate->stats.asserts_user, 1, memory_order_relaxed);
     vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
     unsigned labels = gate_reply_labels(err->code, request->facts);
+    if (request->command != NULL && strcmp(request->command->name, "getMore") == 0)
+        labels |= gate_reply_cursor_labels(err->code);
     bool state_change = gate_reply_is_state_change(err->code);
     if (request->fault.active && request->fault.has_labels) {
         gate_reply_error(&bb, err, 0, &times);

@@ -259,9 +259,9 @@ static int id_index_make(stor_request_t *request, stor_collection_t *collection,
     vd_bb_init_arena(bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
     stor_facts_id_index(bb, stor_collation_of(collection->collation));
     int rc = vd_bb_finish(bb, &spec, err);
-    return rc == VD_OK ? id_index_add(request, collection, request->storage->catalog->next_id++,
-                                      spec, err)
-                       : rc;
+    return rc == VD_OK
+               ? id_index_add(request, collection, request->storage->catalog->next_id++, spec, err)
+               : rc;
 }
 
 static int create_body(stor_request_t *request, const stor_collection_t *collection,
@@ -277,9 +277,9 @@ static int create_body(stor_request_t *request, const stor_collection_t *collect
     vd_bb_int64(bb, "id", (int64_t)index->id);
     vd_bb_document(bb, "spec", index->def->spec);
     rc = vd_bb_finish(bb, &about, err);
-    return rc == VD_OK ? body_extend(request, ret_body, "idIndex", vd_value_from_document(about),
-                                     err)
-                       : rc;
+    return rc == VD_OK
+               ? body_extend(request, ret_body, "idIndex", vd_value_from_document(about), err)
+               : rc;
 }
 
 /* An object and its tables, which nobody knows yet. */

@@ -17,8 +17,8 @@ typedef struct {
     vd_slice_t cas;           /* off, optional, required; empty = not given */
     bool has_images, images;  /* changeStreamPreAndPostImages */
     bool capped;
-    int64_t size, max; /* of a capped one; 0 = not given */
-    vd_bson_t collation;      /* whole; NONE = simple. collMod can't change it */
+    int64_t size, max;   /* of a capped one; 0 = not given */
+    vd_bson_t collation; /* whole; NONE = simple. collMod can't change it */
 } stor_collection_options_t;
 
 /* validator: MISSING, or what stands in the body. */

@@ -13,7 +13,7 @@
 /* As MongoDB: a reply has more in it than the event. */
 #define EVENT_MAX_BYTES (VD_BSON_INTERNAL_MAX_BYTES - 8 * 1024)
 #define FIELDS_MAX      100000
-#define FRAGMENTS_MAX UINT8_MAX
+#define FRAGMENTS_MAX   UINT8_MAX
 
 typedef struct {
     vd_slice_t name;

@@ -36,6 +36,9 @@ Test(reply, labels)
         cr_expect_eq(gate_reply_labels(code, GATE_REPLY_COMMIT), cases[i].commit, "%d", code);
         cr_expect_eq(gate_reply_labels(code, GATE_REPLY_ABORT), cases[i].abort, "%d", code);
     }
+    cr_expect_eq(gate_reply_cursor_labels(VD_ERR_NOT_PRIMARY_OR_SECONDARY),
+                 VD_LABEL_RESUMABLE_CHANGE_STREAM);
+    cr_expect_eq(gate_reply_cursor_labels(VD_ERR_UNAUTHORIZED), 0);
     cr_expect_eq(gate_reply_labels(VD_ERR_NO_SUCH_TRANSACTION,
                                    GATE_REPLY_COMMIT | GATE_REPLY_CONCERN_FAILED),
                  0, "a deposed primary may say so");

@@ -47,10 +47,9 @@ static struct {
 
 static const vdp_message_t *message_of(uint32_t id)
 {
-    static const vdp_message_t *const all[] = {&vdp_replication_role_set, &vdp_replication_batch,
-                                               &vdp_replication_applied,
-                                               &vdp_replication_config_set, &vdp_replication_found,
-                                               &vdp_replication_counted};
+    static const vdp_message_t *const all[] = {
+        &vdp_replication_role_set,   &vdp_replication_batch, &vdp_replication_applied,
+        &vdp_replication_config_set, &vdp_replication_found, &vdp_replication_counted};
     for (size_t i = 0; i < VD_COUNT_OF(all); i++)
         if (all[i]->id == id)
             return all[i];

@@ -432,9 +432,9 @@ Test(snapshot_load, under_writers, .timeout = 120)
         writer_t writers[WRITERS];
         cr_assert_eq(reads_run(a, "db", "{'create': 'a', 'validator': {'n': {'%exists': true}}}"),
                      VD_OK);
-        cr_assert_eq(reads_run(a, "db",
-                               "{'create': 'b', 'collation': {'locale': 'en', 'strength': 2}}"),
-                     VD_OK);
+        cr_assert_eq(
+            reads_run(a, "db", "{'create': 'b', 'collation': {'locale': 'en', 'strength': 2}}"),
+            VD_OK);
         cr_assert_eq(reads_run(a, "db", "{'create': 'gone'}"), VD_OK);
         cr_assert_eq(reads_run(a, "db", "{'drop': 'gone'}"), VD_OK);
         cr_assert_eq(reads_run(a, "db",
