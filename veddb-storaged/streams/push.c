@@ -74,11 +74,9 @@ static const stor_filter_t *inner(vd_arena_t *arena, const stor_filter_t *filter
 static node_t *node_make(vd_arena_t *arena, const stor_filter_t *filter)
 {
     node_t *node = VD_ARENA_NEW(arena, node_t);
-    node->kind = filter->kind;
+    node->kind = filter->kind == STOR_FILTER_NOT ? STOR_FILTER_NOR : filter->kind; /* of one */
     switch (filter->kind) {
     case STOR_FILTER_NOT:
-        node->kind = STOR_FILTER_NOR; /* of one */
-        /* fall through */
     case STOR_FILTER_AND:
     case STOR_FILTER_OR:
     case STOR_FILTER_NOR:
