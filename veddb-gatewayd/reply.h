@@ -17,8 +17,9 @@ enum {                                      /* what is known about the request t
 
 /* Labels (VD_LABEL_*) that are true for this code. */
 unsigned gate_reply_labels(int code, unsigned facts);
-/* Of a getMore that never came to storage, or whose answer is lost: a change stream may go on where
- * it was. Whether the cursor is one is not known here; drivers look at the label for those alone.
+/* Of a getMore that never came to storage, was refused there, or whose answer is lost: a change
+ * stream may go on where it was. Whether the cursor is one is not known here; drivers look at the
+ * label for those alone.
  */
 unsigned gate_reply_cursor_labels(int code);
 /* The member has changed its role, or is going away: such errors carry topologyVersion. */

@@ -210,6 +210,12 @@ bool gate_request_stream(gate_request_t *request)
     return true;
 }
 
+static unsigned labels_of(const gate_request_t *request, int code, unsigned facts)
+{
+    bool more = request->command != NULL && strcmp(request->command->name, "getMore") == 0;
+    return gate_reply_labels(code, facts) | (more ? gate_reply_cursor_labels(code) : 0);
+}
+
 static void fail(gate_request_t *request, const vd_error_t *err)
 {
     gate_reply_times_t times = gate_times(request->thread);
@@ -218,9 +224,7 @@ static void fail(gate_request_t *request, const vd_error_t *err)
     gate_audit_command(request, err->code);
     atomic_fetch_add_explicit(&request->thread->gate->stats.asserts_user, 1, memory_order_relaxed);
     vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
-    unsigned labels = gate_reply_labels(err->code, request->facts);
-    if (request->command != NULL && strcmp(request->command->name, "getMore") == 0)
-        labels |= gate_reply_cursor_labels(err->code);
+    unsigned labels = labels_of(request, err->code, request->facts);
     bool state_change = gate_reply_is_state_change(err->code);
     if (request->fault.active && request->fault.has_labels) {
         gate_reply_error(&bb, err, 0, &times);
@@ -319,7 +323,7 @@ static vd_slice_t add_facts(gate_request_t *request, int status, vd_slice_t docu
     unsigned labels = 0;
     unsigned facts = request->facts | (concern != VD_OK ? GATE_REPLY_CONCERN_FAILED : 0);
     if (status != VD_OK)
-        labels |= gate_reply_labels(status, facts);
+        labels |= labels_of(request, status, facts);
     if (concern != VD_OK)
         labels |= gate_reply_labels(concern, facts);
     if (labels != 0 && !vd_value_is_missing(vd_bson_get(body, "errorLabels")))
