@@ -145,6 +145,12 @@ void gate_audit_logout(gate_request_t *request)
     event_end(event_begin(audit, "logout", user, db), VD_OK);
 }
 
+/* A name that storage takes: what is none must not cost the event. */
+static bool is_name(vd_value_t v)
+{
+    return v.type == VD_BSON_STRING && v.len < 1024 && vd_utf8_valid(vd_value_string(v));
+}
+
 /* What of a command may stand in the log: what it is done to, roles; no password, no content. */
 static void put_param(vd_bb_t *bb, const gate_request_t *request)
 {
@@ -152,19 +158,20 @@ static void put_param(vd_bb_t *bb, const gate_request_t *request)
     vd_value_t first = request->first, roles = vd_bson_get(body, "roles"),
                to = vd_bson_get(body, "to");
     vd_bb_cstr(bb, "command", request->command->name);
-    vd_bb_string(bb, "db", request->db);
-    if (first.type == VD_BSON_STRING && first.len < 1024)
+    vd_slice_t db = vd_utf8_valid(request->db) ? request->db : VD_SLICE_LIT("(not UTF-8)");
+    vd_bb_string(bb, "db", db);
+    if (is_name(first))
         vd_bb_value(bb, VD_SLICE_LIT("name"), first);
-    if (to.type == VD_BSON_STRING && to.len < 1024)
+    if (is_name(to))
         vd_bb_value(bb, VD_SLICE_LIT("to"), to);
     if (roles.type == VD_BSON_ARRAY && roles.len < ROLES_MAX_BYTES &&
-        vd_bson_validate(vd_slice(roles.data, roles.len), 0, VD_BSON_DEPTH_MAX, NULL) == VD_OK)
+        vd_bson_validate(vd_slice(roles.data, roles.len), VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX,
+                         NULL) == VD_OK)
         vd_bb_value(bb, VD_SLICE_LIT("roles"), roles);
-    if ((request->command->flags & GATE_COLLECTION_ARGUMENT) != 0 && first.type == VD_BSON_STRING &&
-        first.len < 1024) {
+    if ((request->command->flags & GATE_COLLECTION_ARGUMENT) != 0 && is_name(first)) {
         vd_slice_t name = vd_value_string(first);
-        char *ns = vd_arena_printf(request->arena, "%.*s.%.*s", VD_SLICE_FMT(request->db),
-                                   VD_SLICE_FMT(name));
+        char *ns =
+            vd_arena_printf(request->arena, "%.*s.%.*s", VD_SLICE_FMT(db), VD_SLICE_FMT(name));
         vd_bb_cstr(bb, "ns", ns);
     }
 }
