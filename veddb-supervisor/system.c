@@ -408,8 +408,6 @@ int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t *
             rc = sup_control_open(&system->workers[i], err);
     if (rc == VD_OK)
         rc = sup_ops_open(system, &system->ops, err);
-    if (rc == VD_OK && system->users)
-        rc = sup_give_up_privileges(err);
     if (rc == VD_OK)
         rc = vd_loop_add_timer(loop, 1, 0, timer_fired, system, &system->timer, err);
     if (rc == VD_OK)
