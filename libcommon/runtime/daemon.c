@@ -469,6 +469,17 @@ static int on_log_level(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_
 }
 
 /* The ticket is the question's number: nothing is kept here, however many are asked. */
+/* A path below the run folder as this process reaches it. */
+static const char *reachable(const vd_daemon_t *daemon, const char *path, char *buf, size_t size)
+{
+    const char *folder = vd_config_string(daemon->config, "node.run_folder");
+    size_t len = strlen(folder);
+    if (path == NULL || strncmp(path, folder, len) != 0 || path[len] != '/')
+        return path;
+    (void)snprintf(buf, size, "%s%s", vd_daemon_folder(daemon, "node.run_folder"), path + len);
+    return buf;
+}
+
 static int on_ask(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
                   vd_error_t *err)
 {
@@ -478,8 +489,10 @@ static int on_ask(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_
     if (rc != VD_OK)
         return rc;
     if (vd_slice_is(ask.verb, "misbehave") && vd_config_bool(daemon->config, "test.faults")) {
-        char message[256];
-        rc = vd_misbehave(ask.argument, ask.argument2, message, sizeof message);
+        char message[256], path[512], buf[512];
+        (void)snprintf(path, sizeof path, "%.*s", VD_SLICE_FMT(ask.argument2));
+        rc = vd_misbehave(ask.argument, reachable(daemon, path, buf, sizeof buf), message,
+                          sizeof message);
         vd_daemon_answer(daemon, envelope->request_id, rc, message, VD_SLICE_NULL);
         return VD_OK;
     }
@@ -711,16 +724,9 @@ static int wait_for_link(vd_daemon_t *daemon, uint64_t wait_ms, vd_error_t *err)
     return daemon->link == NULL ? VD_OK : vd_loop_turn(daemon->loop, 0, err); /* hello leaves */
 }
 
-/* The control socket is below the run folder. */
 static const char *control_path(const vd_daemon_t *daemon, char *buf, size_t size)
 {
-    const char *path = getenv("VEDDB_CONTROL_SOCKET");
-    const char *folder = vd_config_string(daemon->config, "node.run_folder");
-    size_t len = strlen(folder);
-    if (path == NULL || strncmp(path, folder, len) != 0 || path[len] != '/')
-        return path;
-    (void)snprintf(buf, size, "%s%s", vd_daemon_folder(daemon, "node.run_folder"), path + len);
-    return buf;
+    return reachable(daemon, getenv("VEDDB_CONTROL_SOCKET"), buf, size);
 }
 
 static int open_control(vd_daemon_t *daemon, vd_error_t *err)

@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict';
 import {execFileSync, spawnSync} from 'node:child_process';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import {after, before, describe, test} from 'node:test';
-import {Node, bin, until} from '../support/node.mjs';
+import {Node, bin, dev, until} from '../support/node.mjs';
 
 const root = process.getuid() === 0;
 const sanitized = bin.includes('asan');
@@ -143,6 +144,39 @@ describe('a worker that was taken over', {skip: sanitized && 'there is no filter
     await isRefused('storaged', 'open', set('data/audit/seal'));
     await isRefused('rotated', 'open', set('data/data/WiredTiger.wt'));
     assert.ok(!fs.existsSync('/tmp/veddb-jail-test'));
+  });
+});
+
+describe('links carry what their peer may say, and nothing else', () => {
+  const socket = (name) => path.join(fs.readFileSync(set('run_folder'), 'utf8').trim(), name);
+
+  test('gatewayd asks storage for keys', async () => {
+    // As the worker reaches it: its user may be unable to come to the folder by name.
+    assert.match(await said('gatewayd', 'key', socket('storage-gateway/operation')), /Operation not permitted|Input\/output error/);
+    await until('it is refused and told', () => /message of a gateway refused.*(not for storage|before ATTACH)/.test(node.log()));
+  });
+
+  test('replicad names a principal, executes, opens what is not its own', async () => {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vd-'));
+    const single = new Node();
+    try {
+      execFileSync(dev, ['up', '--dir', dir, '--nodes', '1', '--set', 'test.faults=true'], {env: {...process.env, VD_TEST_BIN: bin}, stdio: 'pipe'});
+      const [info] = JSON.parse(fs.readFileSync(path.join(dir, 'connection.json'))).nodes;
+      single.info = info;
+      const misbehave = (...args) => spawnSync(path.join(bin, 'vedctl'), ['--socket', info.controlSocket, 'misbehave', 'replicad', ...args], {encoding: 'utf8'});
+      const run = path.dirname(info.controlSocket);
+      assert.match(misbehave('principal', `${run}/storage-replicad/replication`).stderr, /Operation not permitted/);
+      assert.match(single.log(), /message of replicad refused.*not for storage/);
+      assert.match(misbehave('open', `${info.folder}/data/data/WiredTiger.wt`).stderr, /Permission denied/);
+      if (!sanitized) {
+        misbehave('exec');
+        await until('it is dead of it', () => /worker ended.*worker=replicad how="signal 31/.test(single.log()));
+        await single.whole();
+      }
+    } finally {
+      execFileSync(dev, ['down', '--dir', dir], {stdio: 'pipe'});
+      fs.rmSync(dir, {recursive: true, force: true});
+    }
   });
 });
 
