@@ -3,9 +3,9 @@
 
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/files.h"
 #include "veddb-gatewayd/commands/user_document.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -123,7 +123,7 @@ int gate_bootstrap_parse(vd_slice_t text, char *ret_user, size_t user_size, char
 
 static int read_file(const char *path, vd_buf_t *out, vd_error_t *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), rc = VD_OK;
+    int fd = vd_files_open(path), rc = VD_OK;
     struct stat about;
     uint8_t *space;
     if (fd < 0 || fstat(fd, &about) != 0) {

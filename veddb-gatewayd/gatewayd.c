@@ -6,6 +6,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
+#include "libcommon/runtime/files.h"
 #include "veddb-gatewayd/bootstrap.h"
 #include "veddb-gatewayd/certificates.h"
 #include "veddb-gatewayd/commands/handlers.h"
@@ -357,6 +358,7 @@ static int thread_start(gate_t *gate, uint32_t index, vd_loop_t *loop, vd_error_
     /* Signals are for the main thread. */
     sigset_t all, before;
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS); /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int why = pthread_create(&thread->pthread, NULL, thread_main, thread);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -472,7 +474,7 @@ int gate_internal_call(gate_t *gate, gate_call_t kind, vd_slice_t db, vd_bson_t 
 static void make_fake_secret(gate_t *gate)
 {
     uint8_t bytes[8192];
-    int fd = open(gate->settings.tls.key_file, O_RDONLY | O_CLOEXEC);
+    int fd = vd_files_open(gate->settings.tls.key_file);
     ssize_t n = fd < 0 ? -1 : read(fd, bytes, sizeof bytes);
     if (fd >= 0)
         (void)close(fd);

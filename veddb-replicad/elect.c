@@ -331,6 +331,7 @@ static int thread_start(repl_elect_t *elect, vd_error_t *err)
 {
     sigset_t all, before; /* signals are for the main thread */
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS); /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int why = pthread_create(&elect->thread, NULL, thread_main, elect);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);

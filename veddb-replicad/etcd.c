@@ -6,6 +6,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/files.h"
 #include "veddb-replicad/json.h"
 
 #include <curl/curl.h>
@@ -18,12 +19,13 @@
 #define ATTEMPT_MIN_MS  100
 #define KEY_MAX         (REPL_ETCD_NAME_MAX + 32)
 #define VALUE_MAX       1024
+#define PEM_BYTES_MAX   (1u << 20)
 #define BASE64_MAX(len) (((len) + 2) / 3 * 4 + 1)
 
 struct repl_etcd {
     char endpoints[REPL_ETCD_ENDPOINTS_MAX][REPL_ETCD_URL_MAX];
     uint32_t endpoint_count, current;
-    char *ca_file, *certificate_file, *key_file;
+    vd_buf_t ca, certificate, key; /* PEM; the key is wiped */
     uint64_t timeout_ms;
     char leader_key[BASE64_MAX(KEY_MAX)], term_key[BASE64_MAX(KEY_MAX)];
     char range_from[BASE64_MAX(KEY_MAX)], range_end[BASE64_MAX(KEY_MAX)]; /* both keys */
@@ -114,6 +116,13 @@ static size_t news_arrived(char *bytes, size_t size, size_t count, void *context
     return size * count;
 }
 
+/* Bytes that live as long as the handle; an empty one is not set. */
+static bool set_pem(CURL *handle, CURLoption option, const vd_buf_t *pem)
+{
+    struct curl_blob blob = {pem->data + pem->start, vd_buf_len(pem), CURL_BLOB_NOCOPY};
+    return blob.len == 0 || curl_easy_setopt(handle, option, &blob) == CURLE_OK;
+}
+
 static bool set_policy(repl_etcd_t *etcd, CURL *handle)
 {
     return curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
@@ -127,10 +136,11 @@ static bool set_policy(repl_etcd_t *etcd, CURL *handle)
            curl_easy_setopt(handle, CURLOPT_SSL_VERIFYPEER, 1L) == CURLE_OK &&
            curl_easy_setopt(handle, CURLOPT_SSL_VERIFYHOST, 2L) == CURLE_OK &&
            /* Only this authority: not those of the machine. */
-           curl_easy_setopt(handle, CURLOPT_CAINFO, etcd->ca_file) == CURLE_OK &&
+           curl_easy_setopt(handle, CURLOPT_CAINFO, NULL) == CURLE_OK &&
            curl_easy_setopt(handle, CURLOPT_CAPATH, NULL) == CURLE_OK &&
-           curl_easy_setopt(handle, CURLOPT_SSLCERT, etcd->certificate_file) == CURLE_OK &&
-           curl_easy_setopt(handle, CURLOPT_SSLKEY, etcd->key_file) == CURLE_OK &&
+           set_pem(handle, CURLOPT_CAINFO_BLOB, &etcd->ca) &&
+           set_pem(handle, CURLOPT_SSLCERT_BLOB, &etcd->certificate) &&
+           set_pem(handle, CURLOPT_SSLKEY_BLOB, &etcd->key) &&
            curl_easy_setopt(handle, CURLOPT_TCP_NODELAY, 1L) == CURLE_OK &&
            curl_easy_setopt(handle, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK &&
            curl_easy_setopt(handle, CURLOPT_HTTPHEADER, etcd->headers) == CURLE_OK &&
@@ -156,6 +166,22 @@ static int open_handles(repl_etcd_t *etcd, vd_error_t *err)
     return good ? VD_OK : vd_error_set(err, VD_ERR_INTERNAL, "libcurl can't be set up");
 }
 
+static int pem_read(const char *path, vd_buf_t *out, vd_error_t *err)
+{
+    vd_buf_init(out, PEM_BYTES_MAX);
+    return path == NULL || path[0] == '\0' ? VD_OK : vd_files_read(path, out, err);
+}
+
+static int read_files(repl_etcd_t *etcd, const repl_etcd_options_t *options, vd_error_t *err)
+{
+    int rc = pem_read(options->ca_file, &etcd->ca, err);
+    if (rc == VD_OK)
+        rc = pem_read(options->certificate_file, &etcd->certificate, err);
+    if (rc == VD_OK)
+        rc = pem_read(options->key_file, &etcd->key, err);
+    return rc;
+}
+
 static void make_keys(repl_etcd_t *etcd, const char *set_name)
 {
     char key[KEY_MAX];
@@ -179,13 +205,12 @@ int repl_etcd_create(const repl_etcd_options_t *options, repl_etcd_t **ret_etcd,
         return vd_error_set(err, VD_ERR_CONFIG, "the set's name has 1 to %d bytes",
                             REPL_ETCD_NAME_MAX);
     repl_etcd_t *etcd = vd_xalloc(sizeof *etcd);
-    etcd->ca_file = vd_xstrdup(options->ca_file);
-    etcd->certificate_file = vd_xstrdup(options->certificate_file);
-    etcd->key_file = vd_xstrdup(options->key_file);
     etcd->timeout_ms = options->timeout_ms;
     vd_buf_init(&etcd->answer, REPL_ETCD_ANSWER_MAX);
     make_keys(etcd, options->set_name);
     int rc = read_endpoints(etcd, options->endpoints, err);
+    if (rc == VD_OK)
+        rc = read_files(etcd, options, err);
     if (rc == VD_OK)
         rc = open_handles(etcd, err);
     if (rc != VD_OK) {
@@ -215,9 +240,11 @@ void repl_etcd_destroy(repl_etcd_t **etcd_p)
         (void)curl_multi_cleanup(etcd->multi); /* nothing is added any more */
     curl_slist_free_all(etcd->headers);
     vd_buf_done(&etcd->answer);
-    vd_free(etcd->ca_file);
-    vd_free(etcd->certificate_file);
-    vd_free(etcd->key_file);
+    vd_buf_done(&etcd->ca);
+    vd_buf_done(&etcd->certificate);
+    if (etcd->key.data != NULL)
+        vd_wipe(etcd->key.data, etcd->key.cap);
+    vd_buf_done(&etcd->key);
     vd_free(etcd);
     *etcd_p = NULL;
 }

@@ -2,6 +2,7 @@
 #include "veddb-rotated/kek.h"
 
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/files.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -94,7 +95,7 @@ static int read_all(int fd, int wait_ms, uint8_t *text, size_t *ret_len, vd_erro
 
 static int read_file(const char *file, uint8_t *text, size_t *ret_len, vd_error_t *err)
 {
-    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int fd = vd_files_open(file);
     if (fd < 0)
         return errno == ENOENT
                    ? vd_error_set(err, VD_ERR_KEY_MISSING, "keys.kek_file %s is not there", file)

@@ -12,10 +12,8 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define KEYS_OPENED_ENTRY_BYTES (ROT_KEY_ID_BYTES + ROT_KEY_BYTES + 1 + 4)
 
@@ -170,20 +168,19 @@ static void keys_request(void *context, vd_local_client_t *client, vd_slice_t pa
 /* ---- life ---- */
 
 /* While there are privileges: later it is written as our own user. */
-static int audit_folder_make(const vd_config_t *config, const char *root, vd_error_t *err)
+static int folders_make(vd_daemon_t *daemon, char *keys, size_t size, vd_error_t *err)
 {
-    char folder[PATH_MAX];
-    const struct passwd *user =
-        vd_config_bool(config, "node.users") ? getpwnam("veddb-rotated") : NULL;
-    if (!vd_config_bool(config, "audit.enabled"))
-        return VD_OK;
-    if (snprintf(folder, sizeof folder, "%s/audit", root) >= (int)sizeof folder)
+    char audit[PATH_MAX];
+    const char *root = vd_daemon_folder(daemon, "node.folder");
+    if (snprintf(keys, size, "%s/keys", root) >= (int)size ||
+        snprintf(audit, sizeof audit, "%s/audit", root) >= (int)sizeof audit)
         return vd_error_set(err, VD_ERR_CONFIG, "node.folder is too long");
-    if (mkdir(folder, 0700) != 0 && errno != EEXIST)
-        return vd_error_set_errno(err, "can't make %s", folder);
-    if (user != NULL && geteuid() == 0 && chown(folder, user->pw_uid, user->pw_gid) != 0)
-        return vd_error_set_errno(err, "can't give %s to its user", folder);
-    return VD_OK;
+    if (mkdir(root, 0711) != 0 && errno != EEXIST)
+        return vd_error_set_errno(err, "can't make node.folder %s", root);
+    int rc = vd_daemon_make_folder(daemon, keys, err);
+    if (rc == VD_OK && vd_config_bool(vd_daemon_config(daemon), "audit.enabled"))
+        rc = vd_daemon_make_folder(daemon, audit, err);
+    return rc;
 }
 
 static int rotated_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
@@ -197,13 +194,7 @@ static int rotated_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     char folder[PATH_MAX];
-    const char *root = vd_config_string(config, "node.folder");
-    if (mkdir(root, 0700) != 0 && errno != EEXIST)
-        rc = vd_error_set_errno(err, "can't make node.folder %s", root);
-    if (snprintf(folder, sizeof folder, "%s/keys", root) >= (int)sizeof folder)
-        rc = vd_error_set(err, VD_ERR_CONFIG, "node.folder is too long");
-    if (rc == VD_OK)
-        rc = audit_folder_make(config, root, err);
+    rc = folders_make(daemon, folder, sizeof folder, err);
     if (rc == VD_OK)
         rc = rot_kek_read(vd_config_string(config, "keys.kek_file"),
                           vd_config_string(config, "keys.kek_command"), kek, err);
@@ -225,9 +216,9 @@ static int rotated_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
         .request = keys_request,
         .context = rotated,
     };
-    const struct passwd *storage = getpwnam("veddb-storaged");
-    if (storage != NULL)
-        options.allowed_uid = storage->pw_uid; /* where each process runs under its own user */
+    int64_t storage = vd_daemon_uid_of(daemon, "veddb-storaged");
+    if (storage >= 0)
+        options.allowed_uid = (uid_t)storage;
     int rc = VD_OK;
     if (vd_config_bool(vd_daemon_config(daemon), "audit.enabled")) {
         rc = rot_audit_create(daemon, &rotated->audit, err);

@@ -16,7 +16,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -81,11 +80,10 @@ static int answer_read(stor_keys_t *keys, vd_slice_t packet, vd_error_t *err)
 }
 
 /* The user as whom the key holder must run. */
-static int64_t holder_uid(const vd_config_t *config)
+static int64_t holder_uid(const vd_daemon_t *daemon)
 {
-    const struct passwd *user = getpwnam("veddb-rotated");
-    return vd_config_bool(config, "node.users") && user != NULL ? (int64_t)user->pw_uid
-                                                                : (int64_t)geteuid();
+    int64_t uid = vd_daemon_uid_of(daemon, "veddb-rotated");
+    return uid >= 0 ? uid : (int64_t)geteuid();
 }
 
 static int keys_ask(state_t *state, bool bootstrap, vd_error_t *err)
@@ -100,7 +98,7 @@ static int keys_ask(state_t *state, bool bootstrap, vd_error_t *err)
     int rc = vdp_encode(&ask, &envelope, &vdp_keys_open, &open, VD_SLICE_NULL, err);
     if (rc == VD_OK)
         rc = vd_local_call(path, vd_buf_slice(&ask), KEYS_CALL_MS,
-                           holder_uid(vd_daemon_config(state->daemon)), &reply, err);
+                           holder_uid(state->daemon), &reply, err);
     if (rc == VD_OK)
         rc = answer_read(state->keys, vd_buf_slice(&reply), err);
     vd_wipe(reply.data, reply.cap);
@@ -188,29 +186,18 @@ static uint64_t cache_bytes(const vd_config_t *config)
 
 /* ---- life ---- */
 
-static int folder_make(const char *path, const struct passwd *user, vd_error_t *err)
-{
-    if (mkdir(path, 0700) != 0 && errno != EEXIST)
-        return vd_error_set_errno(err, "can't make folder %s", path);
-    if (user != NULL && geteuid() == 0 && chown(path, user->pw_uid, user->pw_gid) != 0)
-        return vd_error_set_errno(err, "can't give folder %s to its user", path);
-    return VD_OK;
-}
-
 static int prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
 {
-    const vd_config_t *config = vd_daemon_config(daemon);
-    const char *root = vd_config_string(config, "node.folder");
+    const char *root = vd_daemon_folder(daemon, "node.folder");
     state_t *state = vd_xalloc(sizeof *state);
     *state_p = state;
     state->daemon = daemon;
     state->keys = stor_keys_create();
     if (snprintf(state->folder, sizeof state->folder, "%s/data", root) >= (int)sizeof state->folder)
         return vd_error_set(err, VD_ERR_CONFIG, "node.folder is too long");
-    const struct passwd *user =
-        vd_config_bool(config, "node.users") ? getpwnam("veddb-storaged") : NULL;
-    int rc = folder_make(root, NULL, err);
-    return rc == VD_OK ? folder_make(state->folder, user, err) : rc;
+    if (mkdir(root, 0711) != 0 && errno != EEXIST)
+        return vd_error_set_errno(err, "can't make folder %s", root);
+    return vd_daemon_make_folder(daemon, state->folder, err);
 }
 
 static int start(vd_daemon_t *daemon, void *context, vd_error_t *err)

@@ -2,6 +2,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/runtime/daemon.h"
 #include "libcommon/runtime/sandbox.h"
+#include "veddb-supervisor/folders.h"
 #include "veddb-supervisor/system.h"
 
 #include <errno.h>
@@ -57,6 +58,8 @@ static int run(const vd_config_t *config, int *ret_exit_code, vd_error_t *err)
         rc = vd_loop_create(&loop, err);
     if (rc == VD_OK)
         rc = sup_system_create(loop, config, &system, err);
+    if (rc == VD_OK && system->users)
+        rc = sup_give_up_privileges(err); /* folders are given, ports are open */
     for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(signals); i++)
         rc = vd_loop_add_signal(loop, signals[i], on_signal, system, &sources[i], err);
     if (rc == VD_OK)

@@ -395,6 +395,19 @@ static void verb_reload(const request_t *request)
     ask_worker(request, worker, VD_SLICE_LIT("reload"));
 }
 
+/* For tests of what a taken worker may do; nothing without test.faults. */
+static void verb_misbehave(const request_t *request)
+{
+    sup_worker_t *worker = named_worker(request);
+    if (worker == NULL)
+        return;
+    if (vd_config_bool(request->ops->system->config, "test.faults"))
+        ask_worker(request, worker, VD_SLICE_LIT("misbehave"));
+    else
+        reply(request->client, request->request_id, VD_ERR_ILLEGAL_OPERATION,
+              "misbehave needs test.faults", VD_SLICE_NULL);
+}
+
 static void verb_restart(const request_t *request)
 {
     sup_worker_t *worker = named_worker(request);
@@ -449,6 +462,7 @@ static const struct {
     {"log-level", verb_log_level},
     {"replication", verb_replication},
     {"reload", verb_reload},
+    {"misbehave", verb_misbehave},
 };
 
 /* Some of the argument, printable. */

@@ -6,6 +6,7 @@
 #include "veddb-supervisor/spawn.h"
 
 #include "libcommon/base/mem.h"
+#include "veddb-supervisor/folders.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -13,7 +14,6 @@
 #include <limits.h>
 #include <linux/close_range.h>
 #include <netinet/in.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,8 +25,10 @@
 #include <unistd.h>
 
 #define LISTEN_BACKLOG  4096
-#define FIRST_PASSED    3 /* configuration; listeners follow */
-#define ENVIRONMENT_MAX 16
+#define FIRST_PASSED    3 /* configuration; others follow */
+#define FIRST_FREE      64
+#define PASSED_MAX      (SUP_LISTENERS_MAX + 6)
+#define ENVIRONMENT_MAX 24
 
 /* ---- listeners ---- */
 
@@ -80,74 +82,6 @@ int sup_listen(const sup_listening_t *what, const vd_config_t *config, sup_liste
     return VD_OK;
 }
 
-/* ---- folders ---- */
-
-static int user_ids(const char *program, uid_t *ret_uid, gid_t *ret_gid, vd_error_t *err)
-{
-    const struct passwd *user = getpwnam(program);
-    if (user == NULL)
-        return vd_error_set(err, VD_ERR_CONFIG, "node.users is set, but there is no user %s",
-                            program);
-    *ret_uid = user->pw_uid, *ret_gid = user->pw_gid;
-    return VD_OK;
-}
-
-static int make_folder(const char *path, mode_t mode, uid_t uid, gid_t gid, vd_error_t *err)
-{
-    struct stat st;
-    if (mkdir(path, 0700) != 0 && errno != EEXIST)
-        return vd_error_set_errno(err, "can't make folder %s", path);
-    if (lstat(path, &st) != 0 || !S_ISDIR(st.st_mode))
-        return vd_error_set(err, VD_ERR_CONFIG, "%s is not a folder", path);
-    if (st.st_uid != geteuid() && geteuid() != 0)
-        return vd_error_set(err, VD_ERR_CONFIG, "folder %s belongs to somebody else (uid %u)", path,
-                            (unsigned)st.st_uid);
-    if ((st.st_uid != uid || st.st_gid != gid) && chown(path, uid, gid) != 0)
-        return vd_error_set_errno(err, "can't give folder %s to its user", path);
-    return chmod(path, mode) == 0
-               ? VD_OK
-               : vd_error_set_errno(err, "can't set the mode of folder %s", path);
-}
-
-static int make_pair(const char *run_folder, const char *name, bool users, const char *binder,
-                     const char *connector, vd_error_t *err)
-{
-    char path[PATH_MAX];
-    uid_t uid = geteuid(), other_uid = 0;
-    gid_t gid = getegid(), other_gid = 0;
-    int rc = VD_OK;
-    if (users && binder != NULL)
-        rc = user_ids(binder, &uid, &gid, err);
-    if (rc == VD_OK && users)
-        rc = user_ids(connector, &other_uid, &other_gid, err);
-    if (rc != VD_OK)
-        return rc;
-    (void)snprintf(path, sizeof path, "%s/%s", run_folder, name);
-    /* set-group-id: sockets made in it belong to the connector's group. */
-    return users ? make_folder(path, 02750, uid, other_gid, err)
-                 : make_folder(path, 0700, uid, gid, err);
-}
-
-int sup_make_folders(const vd_config_t *config, vd_error_t *err)
-{
-    const char *run_folder = vd_config_string(config, "node.run_folder");
-    bool users = vd_config_bool(config, "node.users");
-    int rc = make_folder(run_folder, users ? 0711 : 0700, geteuid(), getegid(), err);
-    for (size_t i = 0; rc == VD_OK && i < sup_pair_count; i++)
-        if (sup_kind_joins(sup_pairs[i].binder, config) &&
-            sup_kind_joins(sup_pairs[i].connector, config))
-            rc = make_pair(run_folder, sup_pairs[i].folder, users,
-                           sup_kinds[sup_pairs[i].binder].program,
-                           sup_kinds[sup_pairs[i].connector].program, err);
-    for (int i = 0; rc == VD_OK && i < SUP_KIND_COUNT; i++) {
-        char name[64];
-        (void)snprintf(name, sizeof name, "supervisor-%s", sup_kinds[i].name);
-        if (sup_kind_joins((sup_kind_id_t)i, config))
-            rc = make_pair(run_folder, name, users, NULL, sup_kinds[i].program, err);
-    }
-    return rc;
-}
-
 /* ---- spawn ---- */
 
 static int config_file(const sup_spawn_t *spawn, int *ret_fd, vd_error_t *err)
@@ -173,17 +107,32 @@ static int config_file(const sup_spawn_t *spawn, int *ret_fd, vd_error_t *err)
     return rc;
 }
 
-/* The program that stands in our own folder: an installation and a build tree alike. */
-static int program_path(const char *program, char path[PATH_MAX], vd_error_t *err)
+/* The program that stands in our own folder: an installation and a build tree alike. The user that
+ * runs it may be unable to come there: it is run by its descriptor. */
+static int program_open(const sup_spawn_t *spawn, char path[PATH_MAX], int *ret_fd, vd_error_t *err)
 {
     char self[PATH_MAX - 64];
+    struct stat st;
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n <= 0)
         return vd_error_set_errno(err, "can't find our own program");
     self[n] = '\0';
     *(strrchr(self, '/') + 1) = '\0';
-    (void)snprintf(path, PATH_MAX, "%s%s", self, program);
-    return access(path, X_OK) == 0 ? VD_OK : vd_error_set_errno(err, "can't run %s", path);
+    (void)snprintf(path, PATH_MAX, "%s%s", self, spawn->kind->program);
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) != 0 || access(path, X_OK) != 0) {
+        int rc = vd_error_set_errno(err, "can't run %s", path);
+        if (fd >= 0)
+            (void)close(fd); /* useless */
+        return rc;
+    }
+    if (spawn->users && (st.st_mode & S_IXOTH) == 0) {
+        (void)close(fd); /* useless */
+        return vd_error_set(err, VD_ERR_CONFIG, "%s can't be run by other users (mode %03o)", path,
+                            (unsigned)(st.st_mode & 0777));
+    }
+    *ret_fd = fd;
+    return VD_OK;
 }
 
 typedef struct {
@@ -217,18 +166,59 @@ static size_t own_listeners(const sup_spawn_t *spawn, const sup_listener_t *own[
     return count;
 }
 
+/* A descriptor that the child finds by VEDDB_FD_<name>. */
+typedef struct {
+    char name[24];
+    int fd;
+    bool ours; /* to be closed here */
+} passed_t;
+
+typedef struct {
+    passed_t at[PASSED_MAX];
+    int count;
+} passing_t;
+
+static void pass(passing_t *passing, const char *name, int fd, bool ours)
+{
+    VD_ASSERT(passing->count < PASSED_MAX);
+    passed_t *passed = &passing->at[passing->count++];
+    (void)snprintf(passed->name, sizeof passed->name, "%s", name);
+    passed->fd = fd;
+    passed->ours = ours;
+}
+
+/* Folders that the child's user may be unable to reach by name. */
+static void pass_folders(passing_t *passing, const sup_spawn_t *spawn)
+{
+    static const struct {
+        const char *option, *name, *letters;
+    } folders[] = {
+        {"node.folder", "FOLDER", "rt"},
+        {"node.run_folder", "RUN", "rtpg"},
+        {"audit.second_place", "SECOND", "r"},
+    };
+    for (size_t i = 0; spawn->users && i < VD_COUNT_OF(folders); i++) {
+        if (strchr(folders[i].letters, spawn->kind->letter) == NULL)
+            continue;
+        int fd = open(vd_config_string(spawn->config, folders[i].option),
+                      O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0)
+            pass(passing, folders[i].name, fd, true);
+    }
+}
+
 static void environment_make(environment_t *environment, const sup_spawn_t *spawn,
-                             const sup_listener_t *const *own, size_t own_count)
+                             const passing_t *passing)
 {
     environment_add(environment, "PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     environment_add(environment, "VEDDB_CONTROL_SOCKET", spawn->control_path);
     environment_add_number(environment, "VEDDB_GENERATION", spawn->generation);
     environment_add_number(environment, "VEDDB_PARENT_PID", (uint64_t)getpid());
     environment_add_number(environment, "VEDDB_CONFIG_FD", FIRST_PASSED);
-    for (size_t i = 0; i < own_count; i++) {
+    for (int i = 1; i < passing->count; i++) {
         char name[64];
-        (void)snprintf(name, sizeof name, "VEDDB_FD_%s", own[i]->what->name);
-        environment_add_number(environment, name, FIRST_PASSED + 1 + i);
+        (void)snprintf(name, sizeof name, "VEDDB_FD_%s", passing->at[i].name);
+        environment_add_number(environment, name, FIRST_PASSED + (uint64_t)i);
     }
     /* What a person sets to look inside a program under test. */
     static const char *const passed[] = {"ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS",
@@ -240,12 +230,12 @@ static void environment_make(environment_t *environment, const sup_spawn_t *spaw
 
 /* Between fork and exec. The descriptors to pass are first moved out of the way, then to their
  * places. */
-static _Noreturn void child_main(const char *path, char *const *argv, char *const *environment,
-                                 const int *fds, int fd_count, bool users, uid_t uid, gid_t gid,
+static _Noreturn void child_main(int program, char *const *argv, char *const *environment,
+                                 const passing_t *passing, bool users, uid_t uid, gid_t gid,
                                  pid_t parent)
 {
     sigset_t none;
-    int moved[1 + SUP_LISTENERS_MAX];
+    int moved[PASSED_MAX];
     sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     for (int i = 1; i < NSIG; i++)
@@ -253,22 +243,25 @@ static _Noreturn void child_main(const char *path, char *const *argv, char *cons
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(1);
-    for (int i = 0; i < fd_count; i++) {
-        moved[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 64);
+    program = fcntl(program, F_DUPFD_CLOEXEC, FIRST_FREE);
+    if (program < 0)
+        _exit(126);
+    for (int i = 0; i < passing->count; i++) {
+        moved[i] = fcntl(passing->at[i].fd, F_DUPFD_CLOEXEC, FIRST_FREE);
         if (moved[i] < 0)
             _exit(126);
     }
-    for (int i = 0; i < fd_count; i++)
+    for (int i = 0; i < passing->count; i++)
         if (dup2(moved[i], FIRST_PASSED + i) < 0)
             _exit(126);
-    (void)syscall(SYS_close_range, FIRST_PASSED + fd_count, ~0u,
-                  0); /* belt and braces: all are close-on-exec */
+    (void)syscall(SYS_close_range, FIRST_PASSED + passing->count, ~0u,
+                  CLOSE_RANGE_CLOEXEC); /* belt and braces: all are close-on-exec */
     if (users &&
         (syscall(SYS_setgroups, 0, NULL) != 0 || syscall(SYS_setresgid, gid, gid, gid) != 0 ||
          syscall(SYS_setresuid, uid, uid, uid) != 0))
         _exit(126);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a change of user clears it */
-    execve(path, argv, environment);
+    (void)syscall(SYS_execveat, program, "", argv, environment, AT_EMPTY_PATH);
     _exit(127);
 }
 
@@ -277,31 +270,42 @@ int sup_spawn(const sup_spawn_t *spawn, pid_t *ret_pid, vd_error_t *err)
     char path[PATH_MAX];
     uid_t uid = 0;
     gid_t gid = 0;
-    int fds[1 + SUP_LISTENERS_MAX], fd_count = 1;
+    int config = -1, program = -1;
     const sup_listener_t *own[SUP_LISTENERS_MAX];
     size_t own_count = own_listeners(spawn, own);
 
-    int rc = program_path(spawn->kind->program, path, err);
+    int rc = program_open(spawn, path, &program, err);
     if (rc == VD_OK && spawn->users)
-        rc = user_ids(spawn->kind->program, &uid, &gid, err);
+        rc = sup_user_ids(spawn->kind->program, &uid, &gid, err);
     if (rc == VD_OK)
-        rc = config_file(spawn, &fds[0], err);
-    if (rc != VD_OK)
+        rc = config_file(spawn, &config, err);
+    if (rc != VD_OK) {
+        if (program >= 0)
+            (void)close(program); /* not run */
         return rc;
+    }
+    passing_t passing = {0};
+    pass(&passing, "CONFIG", config, true);
     for (size_t i = 0; i < own_count; i++)
-        fds[fd_count++] = own[i]->fd;
+        pass(&passing, own[i]->what->name, own[i]->fd, false);
+    pass(&passing, "FILES", spawn->files, false);
+    pass(&passing, "LAST_WORD", spawn->last_word, false);
+    pass_folders(&passing, spawn);
 
     environment_t environment = {0};
-    environment_make(&environment, spawn, own, own_count);
+    environment_make(&environment, spawn, &passing);
     char *argv[] = {path, NULL};
     pid_t parent = getpid(), pid = fork();
     if (pid == 0)
-        child_main(path, argv, environment.words, fds, fd_count, spawn->users, uid, gid, parent);
+        child_main(program, argv, environment.words, &passing, spawn->users, uid, gid, parent);
     if (pid < 0)
         rc = vd_error_set_errno(err, "can't fork %s", spawn->kind->program);
     else
         *ret_pid = pid;
-    (void)close(fds[0]); /* the child has its own */
+    (void)close(program); /* the child has its own of all these */
+    for (int i = 0; i < passing.count; i++)
+        if (passing.at[i].ours)
+            (void)close(passing.at[i].fd);
     for (size_t i = 0; i < environment.count; i++)
         vd_free(environment.words[i]);
     return rc;

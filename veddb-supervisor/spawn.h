@@ -1,4 +1,4 @@
-/* veddb-supervisor/spawn.h — fork, exec, descriptors, listeners, folders. Mechanism only, no
+/* veddb-supervisor/spawn.h — fork, exec, descriptors, listeners. Mechanism only, no
  * decisions. */
 #pragma once
 #include "libcommon/runtime/config.h"
@@ -17,20 +17,18 @@ typedef struct {
 VD_MUST_CHECK int sup_listen(const sup_listening_t *what, const vd_config_t *config,
                              sup_listener_t *ret_listener, vd_error_t *err);
 
-/* Makes <run_folder> and the private folders of all pairs and of the control links of the kinds
- * that join. node.users: each owned by its binder, reachable for its connector. */
-VD_MUST_CHECK int sup_make_folders(const vd_config_t *config, vd_error_t *err);
-
 typedef struct {
     const sup_kind_t *kind;
     const vd_config_t *config;
     const char *control_path; /* control link of this kind */
     uint64_t generation;
     bool users;
+    int files;     /* the child's end of files.h */
+    int last_word; /* libcommon/runtime/sandbox.h */
     const sup_listener_t *listeners; /* of all kinds: the child gets its own */
     size_t listener_count;
 } sup_spawn_t;
 
 /* Starts the program that stands beside our own. The child holds: 0-2, its configuration (a sealed
- * memory file), and its listeners. */
+ * memory file), its listeners, and what VEDDB_FD_* name. */
 VD_MUST_CHECK int sup_spawn(const sup_spawn_t *spawn, pid_t *ret_pid, vd_error_t *err);

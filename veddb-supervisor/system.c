@@ -6,7 +6,10 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "libcommon/runtime/daemon.h"
+#include "libcommon/runtime/sandbox.h"
 #include "veddb-supervisor/control.h"
+#include "veddb-supervisor/files.h"
+#include "veddb-supervisor/folders.h"
 #include "veddb-supervisor/ops.h"
 
 #include <signal.h>
@@ -20,14 +23,17 @@
 static void worker_ended(void *context, pid_t pid, int how, int code)
 {
     sup_worker_t *worker = context;
-    char text[128];
-    if (how == CLD_EXITED)
+    char text[160], call[64] = "";
+    if (how != CLD_EXITED && code == SIGSYS && vd_last_word_take(worker->last_word, call, sizeof call))
+        (void)snprintf(text, sizeof text, "signal %d (%s): %s", code, strsignal(code), call);
+    else if (how == CLD_EXITED)
         (void)snprintf(text, sizeof text, "exit code %d", code);
     else
         (void)snprintf(text, sizeof text, "signal %d (%s)%s", code, strsignal(code),
                        how == CLD_DUMPED ? ", core dumped" : "");
     VD_DEBUG("worker reaped", "worker=%s worker_pid=%d", worker->kind->name, (int)pid);
     vd_loop_remove(&worker->child);
+    sup_files_close(worker);
     worker->pid = 0;
     sup_worker_died(worker, text, how == CLD_EXITED && code == VD_EXIT_STRUCTURAL);
 }
@@ -44,16 +50,25 @@ static void worker_spawn(sup_worker_t *worker)
     if (system->watch)
         return;
     char path[128];
+    int files = -1;
+    int rc = sup_files_open(worker, &files, &err);
+    if (rc == VD_OK && worker->last_word == 0)
+        rc = vd_last_word_make(&worker->last_word, &err);
     sup_spawn_t spawn = {
         .kind = worker->kind,
         .config = system->config,
         .control_path = sup_control_path(system, worker->kind, path, sizeof path),
         .generation = worker->generation,
         .users = system->users,
+        .files = files,
+        .last_word = worker->last_word,
         .listeners = system->listeners,
         .listener_count = system->listener_count,
     };
-    int rc = sup_spawn(&spawn, &worker->pid, &err);
+    if (rc == VD_OK)
+        rc = sup_spawn(&spawn, &worker->pid, &err);
+    if (files >= 0)
+        (void)close(files); /* the child has its own */
     if (rc == VD_OK)
         rc = vd_loop_add_child(system->loop, worker->pid, worker_ended, worker, &worker->child,
                                &err);
@@ -365,7 +380,6 @@ int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t *
     system->loop = loop;
     system->config = config;
     system->watch = strcmp(vd_config_string(config, "supervisor.mode"), "watch") == 0;
-    system->users = vd_config_bool(config, "node.users");
     system->started_ms = vd_monotonic_ms();
     /* Generations never repeat, also not over restarts of the supervisor itself. */
     vd_rand_secret(&system->generation_next, sizeof system->generation_next);
@@ -384,7 +398,9 @@ int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t *
             sup_worker_event(worker,
                              SUP_EVENT_WANT); /* a hello of the first turn is heard already */
     }
-    int rc = sup_make_folders(config, err);
+    int rc = sup_users_choose(config, &system->users, err);
+    if (rc == VD_OK)
+        rc = sup_make_folders(config, system->users, !system->watch, err);
     if (rc == VD_OK && !system->watch)
         rc = open_listeners(system, err);
     for (int i = 0; rc == VD_OK && i < SUP_KIND_COUNT; i++)
@@ -414,6 +430,9 @@ void sup_system_destroy(sup_system_t **system_p)
     sup_ops_close(&system->ops);
     for (int i = 0; i < SUP_KIND_COUNT; i++) {
         vd_loop_remove(&system->workers[i].child);
+        sup_files_close(&system->workers[i]);
+        if (system->workers[i].last_word > 0)
+            (void)close(system->workers[i].last_word);
         vd_link_close(&system->workers[i].link);
         vd_buf_done(&system->workers[i].status);
     }

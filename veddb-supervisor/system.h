@@ -41,6 +41,9 @@ typedef struct {
     uint64_t busy_ms_max;
     pid_t pid; /* 0: none, or not ours to signal (watch mode) */
     vd_source_t *child;
+    vd_source_t *files_source; /* files.h; NULL: closed */
+    int files_fd;
+    int last_word; /* where it notes which system call it died of; 0 = none yet */
     vd_link_t *link;
     uint64_t peer; /* on the link; 0 = not connected */
     bool structural;

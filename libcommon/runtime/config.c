@@ -465,6 +465,9 @@ static int check_switches(const vd_config_t *config, const char *listen, vd_erro
         if (vd_config_bool(config, switches[i]) && !loopback)
             return vd_error_set(err, VD_ERR_CONFIG, "%s is refused unless %s is on loopback",
                                 switches[i], listen);
+    if (strcmp(vd_config_string(config, "test.syscalls"), "enforce") != 0 && !loopback)
+        return vd_error_set(err, VD_ERR_CONFIG, "test.syscalls is refused unless %s is on loopback",
+                            listen);
     return VD_OK;
 }
 

@@ -9,7 +9,9 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/files.h"
 #include "libcommon/runtime/link.h"
+#include "libcommon/runtime/misbehave.h"
 #include "libcommon/runtime/sandbox.h"
 #include "proto/control.h"
 #include "proto/failure.h"
@@ -18,11 +20,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <pwd.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -42,8 +46,19 @@ struct vd_daemon_slot {
 
 typedef enum { STATE_STARTING, STATE_RUNNING, STATE_DRAINING, STATE_DRAINED } state_t;
 
+/* Folders that the supervisor passes as descriptors. */
+static const struct {
+    const char *option, *name;
+} passed_folders[] = {
+    {"node.folder", "FOLDER"},
+    {"node.run_folder", "RUN"},
+    {"audit.second_place", "SECOND"},
+};
+
 struct vd_daemon {
     const vd_program_t *program;
+    bool users; /* see vd_daemon_users */
+    char passed[VD_COUNT_OF(passed_folders)][32]; /* as paths; empty: by its own */
     void *state; /* the program's */
     vd_config_t *config;
     vd_loop_t *loop;
@@ -454,6 +469,17 @@ static int on_log_level(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_
 }
 
 /* The ticket is the question's number: nothing is kept here, however many are asked. */
+/* A path below the run folder as this process reaches it. */
+static const char *reachable(const vd_daemon_t *daemon, const char *path, char *buf, size_t size)
+{
+    const char *folder = vd_config_string(daemon->config, "node.run_folder");
+    size_t len = strlen(folder);
+    if (path == NULL || strncmp(path, folder, len) != 0 || path[len] != '/')
+        return path;
+    (void)snprintf(buf, size, "%s%s", vd_daemon_folder(daemon, "node.run_folder"), path + len);
+    return buf;
+}
+
 static int on_ask(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
                   vd_error_t *err)
 {
@@ -462,6 +488,14 @@ static int on_ask(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_
     int rc = vdp_decode(&vdp_control_ask, rest, &ask, NULL, err);
     if (rc != VD_OK)
         return rc;
+    if (vd_slice_is(ask.verb, "misbehave") && vd_config_bool(daemon->config, "test.faults")) {
+        char message[256], path[512], buf[512];
+        (void)snprintf(path, sizeof path, "%.*s", VD_SLICE_FMT(ask.argument2));
+        rc = vd_misbehave(ask.argument, reachable(daemon, path, buf, sizeof buf), message,
+                          sizeof message);
+        vd_daemon_answer(daemon, envelope->request_id, rc, message, VD_SLICE_NULL);
+        return VD_OK;
+    }
     if (daemon->program->ask != NULL && daemon->state != NULL) {
         daemon->program->ask(daemon, daemon->state, envelope->request_id, ask.verb, ask.argument,
                              ask.argument2);
@@ -690,9 +724,15 @@ static int wait_for_link(vd_daemon_t *daemon, uint64_t wait_ms, vd_error_t *err)
     return daemon->link == NULL ? VD_OK : vd_loop_turn(daemon->loop, 0, err); /* hello leaves */
 }
 
+static const char *control_path(const vd_daemon_t *daemon, char *buf, size_t size)
+{
+    return reachable(daemon, getenv("VEDDB_CONTROL_SOCKET"), buf, size);
+}
+
 static int open_control(vd_daemon_t *daemon, vd_error_t *err)
 {
-    const char *path = getenv("VEDDB_CONTROL_SOCKET");
+    char buf[256];
+    const char *path = control_path(daemon, buf, sizeof buf);
     if (daemon->parent_pid == 0)
         daemon->main_slot = vd_daemon_slot(daemon, "main");
     if (path == NULL || path[0] == '\0')
@@ -736,18 +776,179 @@ static void wake_politely(void)
     (void)sched_setscheduler(0, SCHED_BATCH, &none); /* refused: it is a wish */
 }
 
+/* Root serves nobody, unless somebody says so loudly. */
+static int choose_user(vd_daemon_t *daemon, vd_error_t *err)
+{
+    const vd_config_t *config = daemon->config;
+    const char *program = daemon->program->program;
+    bool users = vd_config_bool(config, "node.users"),
+         allow_root = vd_config_bool(config, "node.allow_root");
+    const struct passwd *own = getpwnam(program);
+    if (geteuid() != 0) {
+        daemon->users = own != NULL && own->pw_uid == geteuid();
+        return VD_OK;
+    }
+    daemon->users = users && !allow_root;
+    if (allow_root)
+        vd_log(VD_LOG_WARN,
+               "node.allow_root: THIS PROGRAM RUNS AS ROOT; who takes it over has the machine",
+               "program=%s", program);
+    else if (!users)
+        return vd_error_set(err, VD_ERR_CONFIG,
+                            "%s is not run as root: node.users is off, and node.allow_root too",
+                            program);
+    else if (own == NULL)
+        return vd_error_set(err, VD_ERR_CONFIG,
+                            "%s is not run as root, and there is no user %s: systemd-sysusers "
+                            "makes it from deploy/sysusers.d/veddb.conf",
+                            program, program);
+    return VD_OK;
+}
+
+static void take_folders(vd_daemon_t *daemon)
+{
+    for (size_t i = 0; i < VD_COUNT_OF(passed_folders); i++) {
+        int fd = vd_daemon_passed_fd(daemon, passed_folders[i].name);
+        if (fd < 0)
+            continue;
+        if (access(vd_config_string(daemon->config, passed_folders[i].option), X_OK) == 0)
+            (void)close(fd); /* not needed */
+        else
+            (void)snprintf(daemon->passed[i], sizeof daemon->passed[i], "/proc/self/fd/%d", fd);
+    }
+}
+
+/* What every program reads: its libraries, the machine, names and addresses, itself. */
+static const vd_view_t common_view[] = {
+    {"/usr", false},
+    {"/lib", false},
+    {"/lib64", false},
+    {"/proc", false},
+    {"/sys/devices/system/cpu", false},
+    {"/sys/fs/cgroup", false},
+    {"/dev/null", true},
+    {"/dev/urandom", false},
+    {"/etc/passwd", false},
+    {"/etc/group", false},
+    {"/etc/nsswitch.conf", false},
+    {"/etc/hosts", false},
+    {"/etc/host.conf", false},
+    {"/etc/resolv.conf", false},
+    {"/etc/gai.conf", false},
+    {"/etc/services", false},
+    {"/etc/localtime", false},
+    {"/etc/ld.so.cache", false},
+    {"/etc/ssl/openssl.cnf", false},
+};
+
+/* What only one sees. Sockets between two: the other's folder, too, to connect. */
+static const struct {
+    char letter;
+    const char *option, *below;
+    bool write;
+} own_view[] = {
+    {'r', "node.folder", "keys", true},
+    {'r', "node.folder", "audit", true},
+    {'r', "audit.second_place", "", true},
+    {'r', "node.run_folder", "storage-rotated", true},
+    {'r', "node.run_folder", "supervisor-rotated", false},
+    {'t', "node.folder", "data", true},
+    {'t', "node.run_folder", "storage-rotated", true},
+    {'t', "node.run_folder", "storage-replicad", true},
+    {'t', "node.run_folder", "storage-gateway", true},
+    {'t', "node.run_folder", "supervisor-storaged", false},
+    {'p', "node.run_folder", "storage-replicad", false},
+    {'p', "node.run_folder", "supervisor-replicad", false},
+    {'g', "node.run_folder", "storage-gateway", false},
+    {'g', "node.run_folder", "supervisor-gatewayd", false},
+};
+
+#define VIEW_MAX 64
+
+/* Alone nobody opens files for us (files.h), and they may be replaced: their folders are seen. */
+static size_t add_files(const vd_daemon_t *daemon, vd_view_t *view, char (*paths)[512], size_t count)
+{
+    for (size_t i = 0; i < vd_option_count && count < VIEW_MAX; i++) {
+        const vd_option_t *option = &vd_options[i];
+        size_t len = strlen(option->name);
+        if (option->type != VD_OPTION_PATH || len < 5 ||
+            strcmp(option->name + len - 5, "_file") != 0 ||
+            strchr(option->programs, daemon->program->letter) == NULL)
+            continue;
+        (void)snprintf(paths[count], sizeof paths[count], "%s",
+                       vd_config_string(daemon->config, option->name));
+        char *slash = strrchr(paths[count], '/');
+        if (slash == NULL)
+            continue;
+        slash[slash == paths[count]] = '\0';
+        view[count] = (vd_view_t){paths[count], false};
+        count++;
+    }
+    return count;
+}
+
+static int limit_view(vd_daemon_t *daemon, vd_error_t *err)
+{
+    vd_view_t view[VIEW_MAX];
+    char(*paths)[512] = vd_xalloc(sizeof *paths * VIEW_MAX);
+    size_t count = VD_COUNT_OF(common_view);
+    bool in_force = false;
+    memcpy(view, common_view, sizeof common_view);
+    for (size_t i = 0; i < VD_COUNT_OF(own_view); i++) {
+        if (own_view[i].letter != daemon->program->letter)
+            continue;
+        const char *folder = vd_daemon_folder(daemon, own_view[i].option);
+        if (folder[0] == '\0')
+            continue;
+        (void)snprintf(paths[count], sizeof paths[count], "%s/%s", folder, own_view[i].below);
+        view[count] = (vd_view_t){paths[count], own_view[i].write};
+        count++;
+    }
+    if (vd_daemon_passed_fd(daemon, "FILES") < 0)
+        count = add_files(daemon, view, paths, count);
+    int rc = vd_sandbox_view(view, count, &in_force, err);
+    vd_free(paths);
+    if (rc == VD_OK && !in_force)
+        vd_log(VD_LOG_WARN, "THIS KERNEL HAS NO LANDLOCK: the view of the file system is limited "
+                            "by users and modes only",
+               "program=%s", daemon->program->program);
+    return rc;
+}
+
+static int limit_calls(vd_daemon_t *daemon, vd_error_t *err)
+{
+    const char *mode = vd_config_string(daemon->config, "test.syscalls");
+    vd_calls_t calls = {
+        .program = daemon->program->program,
+        .letter = daemon->program->letter,
+        .network = daemon->program->network,
+        .mode = strcmp(mode, "note") == 0       ? VD_CALLS_NOTE
+                : strcmp(mode, "note_all") == 0 ? VD_CALLS_NOTE_ALL
+                                                : VD_CALLS_ENFORCE,
+        .last_word = vd_last_word_map(vd_daemon_passed_fd(daemon, "LAST_WORD")),
+    };
+    return vd_sandbox_calls(&calls, err);
+}
+
 static int bring_up(vd_daemon_t *daemon, vd_error_t *err)
 {
     const vd_program_t *program = daemon->program;
-    int rc = vd_loop_create(&daemon->loop, err);
+    int rc = choose_user(daemon, err);
+    if (rc != VD_OK)
+        return rc;
+    take_folders(daemon);
+    vd_files_setup(vd_daemon_passed_fd(daemon, "FILES"));
+    rc = vd_loop_create(&daemon->loop, err);
     if (rc == VD_OK)
         rc = add_sources(daemon, err);
     if (rc == VD_OK && program->prepare != NULL)
         rc = program->prepare(daemon, &daemon->state, err);
-    if (rc == VD_OK && vd_config_bool(daemon->config, "node.users"))
+    if (rc == VD_OK && daemon->users && geteuid() == 0)
         rc = vd_sandbox_user(program->program, err);
     if (rc == VD_OK) /* again: a change of user clears it */
         rc = vd_sandbox_basic(daemon->parent_pid, err);
+    if (rc == VD_OK)
+        rc = limit_view(daemon, err);
     if (rc == VD_OK)
         rc = open_control(daemon, err);
     if (rc == VD_OK && program->start != NULL)
@@ -755,7 +956,7 @@ static int bring_up(vd_daemon_t *daemon, vd_error_t *err)
     if (rc == VD_OK)
         rc = start_watchdog(daemon, err);
     if (rc == VD_OK)
-        rc = vd_sandbox_seccomp(program->network, false, err);
+        rc = limit_calls(daemon, err);
     return rc;
 }
 
@@ -828,6 +1029,7 @@ int vd_daemon_main(const vd_program_t *program, int argc, char **argv)
         vd_free(flags);
         return code;
     }
+    (void)prctl(PR_SET_NAME, program->program); /* run by descriptor, it would be a number */
     set_signals();
     raise_descriptor_limit();
     wake_politely();
@@ -886,13 +1088,44 @@ int vd_daemon_passed_fd(const vd_daemon_t *daemon, const char *name)
     return fd;
 }
 
+bool vd_daemon_users(const vd_daemon_t *daemon)
+{
+    return daemon->users;
+}
+
+int64_t vd_daemon_uid_of(const vd_daemon_t *daemon, const char *program)
+{
+    const struct passwd *user = daemon->users ? getpwnam(program) : NULL;
+    return user == NULL ? -1 : (int64_t)user->pw_uid;
+}
+
+const char *vd_daemon_folder(const vd_daemon_t *daemon, const char *option)
+{
+    for (size_t i = 0; i < VD_COUNT_OF(passed_folders); i++)
+        if (strcmp(option, passed_folders[i].option) == 0 && daemon->passed[i][0] != '\0')
+            return daemon->passed[i];
+    return vd_config_string(daemon->config, option);
+}
+
+int vd_daemon_make_folder(const vd_daemon_t *daemon, const char *path, vd_error_t *err)
+{
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return vd_error_set_errno(err, "can't make folder %s", path);
+    if (geteuid() != 0 || !daemon->users)
+        return VD_OK;
+    const struct passwd *user = getpwnam(daemon->program->program);
+    if (user == NULL || chown(path, user->pw_uid, user->pw_gid) != 0)
+        return vd_error_set_errno(err, "can't give folder %s to its user", path);
+    return VD_OK;
+}
+
 const char *vd_daemon_socket_path(const vd_daemon_t *daemon, const char *pair, const char *name,
                                   char *buf, size_t size)
 {
     VD_ASSERT(daemon != NULL && pair != NULL && name != NULL && buf != NULL);
 
-    int len = snprintf(buf, size, "%s/%s/%s", vd_config_string(daemon->config, "node.run_folder"),
-                       pair, name);
+    int len =
+        snprintf(buf, size, "%s/%s/%s", vd_daemon_folder(daemon, "node.run_folder"), pair, name);
     VD_ASSERT(len > 0 && (size_t)len < size);
     return buf;
 }

@@ -4,8 +4,9 @@
  * the file when alone), logging, signals, sandbox, PDEATHSIG, control link (hello, ready,
  * heartbeat, status, log level, drain, stop), exit codes. Alone (no VEDDB_CONTROL_SOCKET): no
  * control link. Not started by the supervisor (no VEDDB_PARENT_PID): its own watchdog. Order: load
- * config -> program->prepare (open what needs privileges) -> user change, no-new-privs, limits ->
- * program->start (threads, links) -> seccomp -> run the main loop -> drain -> stop. The program
+ * config -> program->prepare (open what needs privileges; no threads yet) -> user change,
+ * no-new-privs, limits, view of the file system -> program->start (threads, links) -> seccomp -> run
+ * the main loop -> drain -> stop. Under a supervisor it has its user from birth. The program
  * calls vd_daemon_ready() when it can serve. Threads: the main loop belongs to the main thread;
  * vd_daemon_ready, _fatal and _beat may be called from any. */
 #pragma once
@@ -53,6 +54,17 @@ vd_loop_t *vd_daemon_loop(vd_daemon_t *daemon);
 const vd_config_t *vd_daemon_config(const vd_daemon_t *daemon);
 /* Descriptor that the supervisor passed under that name (VEDDB_FD_<NAME>), or -1. */
 int vd_daemon_passed_fd(const vd_daemon_t *daemon, const char *name);
+/* Whether each process of this node has a user of its own: we are ours, or are root and will be. */
+bool vd_daemon_users(const vd_daemon_t *daemon);
+/* The user that a program of this node runs as; -1: the same as ours. */
+int64_t vd_daemon_uid_of(const vd_daemon_t *daemon, const char *program);
+/* How this process reaches a folder of the configuration (node.folder, node.run_folder,
+ * audit.second_place), also below a folder that its user can't enter: then it is the descriptor
+ * that the supervisor passed, as a path. Valid as long as the daemon. */
+const char *vd_daemon_folder(const vd_daemon_t *daemon, const char *option);
+/* Makes a folder (0700) that belongs to the user as whom we run or will run. */
+VD_MUST_CHECK int vd_daemon_make_folder(const vd_daemon_t *daemon, const char *path,
+                                        vd_error_t *err);
 /* Path of a socket between two programs: <run_folder>/<pair>/<name>; the pair's folder is made by
  * the supervisor. */
 const char *vd_daemon_socket_path(const vd_daemon_t *daemon, const char *pair, const char *name,

@@ -2,17 +2,12 @@
 #include "libcommon/runtime/sandbox.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
-#include <seccomp.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -62,119 +57,6 @@ int vd_sandbox_user(const char *name, vd_error_t *err)
         return vd_error_set_errno(err, "change to user %s", name);
     if (uid != 0 && setresuid(0, 0, 0) == 0)
         return vd_error_set(err, VD_ERR_INTERNAL, "the change to user %s can be undone", name);
-    return VD_OK;
-}
-
-typedef struct {
-    scmp_filter_ctx filter;
-    int rc;
-} rules_t;
-
-static void deny(rules_t *rules, uint32_t action, const char *call)
-{
-    int number = seccomp_syscall_resolve_name(call);
-    if (number == __NR_SCMP_ERROR || rules->rc != 0)
-        return; /* not on this machine */
-    rules->rc = seccomp_rule_add(rules->filter, action, number, 0);
-}
-
-/* What no program of ours ever does: the process ends. */
-static const char *const never[] = {
-    "ptrace",
-    "process_vm_readv",
-    "process_vm_writev",
-    "mount",
-    "umount2",
-    "pivot_root",
-    "chroot",
-    "move_mount",
-    "fsopen",
-    "fsconfig",
-    "fsmount",
-    "open_tree",
-    "mount_setattr",
-    "kexec_load",
-    "kexec_file_load",
-    "bpf",
-    "perf_event_open",
-    "init_module",
-    "finit_module",
-    "delete_module",
-    "keyctl",
-    "add_key",
-    "request_key",
-    "setns",
-    "unshare",
-    "open_by_handle_at",
-    "swapon",
-    "swapoff",
-    "reboot",
-    "userfaultfd",
-    "acct",
-    "settimeofday",
-    "clock_settime",
-    "clock_adjtime",
-    "adjtimex",
-    "iopl",
-    "ioperm",
-    "quotactl",
-    "nfsservctl",
-    "lookup_dcookie",
-    "sethostname",
-    "setdomainname",
-    "personality",
-    "vhangup",
-    "pidfd_getfd",
-    "kcmp",
-};
-
-/* What a library may probe for: it is told no. */
-static const char *const refused[] = {"io_uring_setup", "io_uring_enter", "io_uring_register",
-                                      "name_to_handle_at", "fanotify_init"};
-
-static void deny_sockets(rules_t *rules, bool network)
-{
-    /* Each comparison is a rule of its own: a call is refused when its domain is none of the
-     * allowed. */
-    int call = SCMP_SYS(socket);
-    struct scmp_arg_cmp above = SCMP_A0(SCMP_CMP_GT, AF_INET6);
-    if (rules->rc == 0)
-        rules->rc =
-            seccomp_rule_add_array(rules->filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), call, 1, &above);
-    for (int domain = 0; domain <= AF_INET6 && rules->rc == 0; domain++) {
-        bool inet = domain == AF_INET || domain == AF_INET6;
-        if (domain == AF_UNIX || (inet && network))
-            continue;
-        struct scmp_arg_cmp equal = SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)domain);
-        rules->rc =
-            seccomp_rule_add_array(rules->filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), call, 1, &equal);
-    }
-}
-
-int vd_sandbox_seccomp(bool network, bool exec, vd_error_t *err)
-{
-    if (SANITIZED)
-        return VD_OK; /* the sanitizers need calls that are forbidden here */
-    rules_t rules = {.filter = seccomp_init(SCMP_ACT_ALLOW)};
-    if (rules.filter == NULL)
-        return vd_error_set(err, VD_ERR_NO_MEMORY, "seccomp");
-    rules.rc = seccomp_attr_set(rules.filter, SCMP_FLTATR_CTL_TSYNC, 1);
-    if (rules.rc == 0)
-        rules.rc = seccomp_attr_set(rules.filter, SCMP_FLTATR_CTL_LOG, 1);
-    for (size_t i = 0; i < VD_COUNT_OF(never); i++)
-        deny(&rules, SCMP_ACT_KILL_PROCESS, never[i]);
-    for (size_t i = 0; i < VD_COUNT_OF(refused); i++)
-        deny(&rules, SCMP_ACT_ERRNO(ENOSYS), refused[i]);
-    if (!exec) {
-        deny(&rules, SCMP_ACT_KILL_PROCESS, "execve");
-        deny(&rules, SCMP_ACT_KILL_PROCESS, "execveat");
-    }
-    deny_sockets(&rules, network);
-    if (rules.rc == 0)
-        rules.rc = seccomp_load(rules.filter);
-    seccomp_release(rules.filter);
-    if (rules.rc != 0)
-        return vd_error_set(err, VD_ERR_INTERNAL, "seccomp: %s", strerror(-rules.rc));
     return VD_OK;
 }
 

@@ -1,8 +1,8 @@
 /* libcommon/runtime/tls.c — see tls.h. */
 #include "libcommon/runtime/tls.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/files.h"
 
-#include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -20,7 +20,8 @@ static const char *const suites[] = {
     "ECDHE-RSA-AES256-GCM-SHA384",  "ECDHE-ECDSA-CHACHA20-POLY1305",
     "ECDHE-RSA-CHACHA20-POLY1305",
 };
-#define SUITES_TEXT_MAX 512
+#define SUITES_TEXT_MAX    512
+#define PEM_FILE_MAX_BYTES (4u << 20)
 static const char groups[] = "X25519:P-256:P-384";
 static const unsigned char session_context[] = "veddb";
 
@@ -57,7 +58,7 @@ static int no_passphrase(char *buf, int size, int writing, void *context)
 
 static int load_key(SSL_CTX *context, const char *file, vd_error_t *err)
 {
-    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    int fd = vd_files_open(file);
     if (fd < 0)
         return vd_error_set_errno(err, "private key %s", file);
     int rc = VD_OK;
@@ -102,29 +103,109 @@ static int check_own(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
     return VD_OK;
 }
 
+/* What a PEM file has, as a BIO over bytes (the caller frees it; *text is its memory). */
+static int pem_open(const char *file, const char *what, vd_buf_t *text, BIO **ret_bio,
+                    vd_error_t *err)
+{
+    vd_buf_init(text, PEM_FILE_MAX_BYTES);
+    int rc = vd_files_read(file, text, err);
+    if (rc != VD_OK)
+        return vd_error_prefix(err, "%s", what), VD_ERR_CONFIG;
+    BIO *bio = BIO_new_mem_buf(text->data + text->start, (int)vd_buf_len(text));
+    if (bio == NULL)
+        return tls_error(err, VD_ERR_NO_MEMORY, what);
+    *ret_bio = bio;
+    return VD_OK;
+}
+
+/* The end of a list of PEM objects is OpenSSL's "no start line", and nothing else. */
+static bool pem_ended(void)
+{
+    unsigned long last = ERR_peek_last_error();
+    bool ended = ERR_GET_LIB(last) == ERR_LIB_PEM && ERR_GET_REASON(last) == PEM_R_NO_START_LINE;
+    if (ended)
+        ERR_clear_error();
+    return ended;
+}
+
+static int load_chain(SSL_CTX *context, const char *file, vd_error_t *err)
+{
+    vd_buf_t text;
+    BIO *bio = NULL;
+    int rc = pem_open(file, "certificate", &text, &bio, err);
+    X509 *certificate = rc == VD_OK ? PEM_read_bio_X509_AUX(bio, NULL, no_passphrase, NULL) : NULL;
+    bool good = certificate != NULL && SSL_CTX_use_certificate(context, certificate) == 1 &&
+                SSL_CTX_clear_chain_certs(context) == 1;
+    X509_free(certificate);
+    while (good && (certificate = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)) != NULL)
+        if (SSL_CTX_add0_chain_cert(context, certificate) != 1) {
+            X509_free(certificate);
+            good = false;
+        }
+    if (rc == VD_OK && (!good || !pem_ended())) {
+        rc = tls_error(err, VD_ERR_CONFIG, "certificate");
+        (void)vd_error_prefix(err, "%s", file);
+    }
+    BIO_free(bio);
+    vd_buf_done(&text);
+    return rc;
+}
+
+static int load_authorities(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
+{
+    vd_buf_t text;
+    BIO *bio = NULL;
+    X509 *certificate;
+    X509_STORE *store = SSL_CTX_get_cert_store(context);
+    int count = 0, rc = pem_open(tls->ca_file, "certificate authorities", &text, &bio, err);
+    bool good = rc == VD_OK;
+    while (good && (certificate = PEM_read_bio_X509_AUX(bio, NULL, no_passphrase, NULL)) != NULL) {
+        good = X509_STORE_add_cert(store, certificate) == 1;
+        if (good && tls->server && tls->verify > 0)
+            good = SSL_CTX_add_client_CA(context, certificate) == 1; /* its name, copied */
+        X509_free(certificate);
+        count++;
+    }
+    if (rc == VD_OK && (!good || count == 0 || !pem_ended())) {
+        rc = tls_error(err, VD_ERR_CONFIG, "certificate authorities");
+        (void)vd_error_prefix(err, "%s", tls->ca_file);
+    }
+    BIO_free(bio);
+    vd_buf_done(&text);
+    return rc;
+}
+
 static int load_crl(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
 {
+    static const char what[] = "list of revoked certificates";
+    vd_buf_t text;
+    BIO *bio = NULL;
+    X509_CRL *list;
     X509_STORE *store = SSL_CTX_get_cert_store(context);
-    X509_LOOKUP *lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
-    if (lookup == NULL || X509_load_crl_file(lookup, tls->crl_file, X509_FILETYPE_PEM) < 1 ||
-        X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK) != 1) {
-        int rc = tls_error(err, VD_ERR_CONFIG, "list of revoked certificates");
-        (void)vd_error_prefix(err, "%s", tls->crl_file);
-        return rc;
+    int count = 0, rc = pem_open(tls->crl_file, what, &text, &bio, err);
+    bool good = rc == VD_OK;
+    while (good && (list = PEM_read_bio_X509_CRL(bio, NULL, no_passphrase, NULL)) != NULL) {
+        good = X509_STORE_add_crl(store, list) == 1;
+        X509_CRL_free(list);
+        count++;
     }
-    return VD_OK;
+    if (rc == VD_OK && (!good || count == 0 || !pem_ended() ||
+                        X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK) != 1)) {
+        rc = tls_error(err, VD_ERR_CONFIG, what);
+        (void)vd_error_prefix(err, "%s", tls->crl_file);
+    }
+    BIO_free(bio);
+    vd_buf_done(&text);
+    return rc;
 }
 
 static int load_files(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
 {
     int rc = VD_OK;
     if (is_set(tls->certificate_file)) {
-        if (SSL_CTX_use_certificate_chain_file(context, tls->certificate_file) != 1) {
-            rc = tls_error(err, VD_ERR_CONFIG, "certificate");
-            (void)vd_error_prefix(err, "%s", tls->certificate_file);
-            return rc;
-        }
-        rc = load_key(context, tls->key_file, err);
+        rc = load_chain(context, tls->certificate_file, err);
+        if (rc == VD_OK)
+            rc = load_key(context, tls->key_file, err);
         if (rc != VD_OK)
             return rc;
         if (SSL_CTX_check_private_key(context) != 1) {
@@ -139,14 +220,8 @@ static int load_files(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
     }
     if (!is_set(tls->ca_file))
         return VD_OK;
-    if (SSL_CTX_load_verify_locations(context, tls->ca_file, NULL) != 1) {
-        rc = tls_error(err, VD_ERR_CONFIG, "certificate authorities");
-        (void)vd_error_prefix(err, "%s", tls->ca_file);
-        return rc;
-    }
-    if (tls->server && tls->verify > 0)
-        SSL_CTX_set_client_CA_list(context, SSL_load_client_CA_file(tls->ca_file));
-    return is_set(tls->crl_file) ? load_crl(tls, context, err) : VD_OK;
+    rc = load_authorities(tls, context, err);
+    return rc == VD_OK && is_set(tls->crl_file) ? load_crl(tls, context, err) : rc;
 }
 
 /* The policy's suites, or those of them that the list names: there is no way to add a weaker one.

@@ -74,6 +74,7 @@ int vd_worker_create(const char *name, uint32_t threads, uint32_t queue_max,
     /* Signals are for the loop's thread. */
     sigset_t all, before;
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS); /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = 0;
     while (worker->thread_count < threads && failed == 0) {

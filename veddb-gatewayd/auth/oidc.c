@@ -5,11 +5,10 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/files.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #define FILE_MAX_BYTES (1u << 20)
 
@@ -19,34 +18,13 @@ struct gate_oidc {
     gate_jwks_t *keys;
 };
 
-static int read_file(const char *path, vd_buf_t *out, vd_error_t *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC), rc = VD_OK;
-    if (fd < 0)
-        return vd_error_set_errno(err, "oidc.jwks_file %s", path);
-    for (;;) {
-        uint8_t *space;
-        rc = vd_buf_reserve(out, 4096, &space);
-        if (rc != VD_OK) {
-            rc = vd_error_set(err, VD_ERR_CONFIG, "oidc.jwks_file %s is too large", path);
-            break;
-        }
-        ssize_t n = read(fd, space, 4096);
-        if (n < 0)
-            rc = vd_error_set_errno(err, "oidc.jwks_file %s", path);
-        if (n <= 0)
-            break;
-        vd_buf_commit(out, (size_t)n);
-    }
-    (void)close(fd);
-    return rc;
-}
-
 static int load(const gate_oidc_settings_t *settings, gate_jwks_t **ret_keys, vd_error_t *err)
 {
     vd_buf_t text;
     vd_buf_init(&text, FILE_MAX_BYTES);
-    int rc = read_file(settings->jwks_file, &text, err);
+    int rc = vd_files_read(settings->jwks_file, &text, err);
+    if (rc != VD_OK)
+        (void)vd_error_prefix(err, "oidc.jwks_file");
     if (rc == VD_OK) {
         rc = gate_jwks_parse(vd_buf_slice(&text), ret_keys, err);
         if (rc != VD_OK)

@@ -573,6 +573,7 @@ static int start_thread(gate_http_t *http, vd_error_t *err)
 {
     sigset_t all, before;
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS); /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int why = pthread_create(&http->thread, NULL, thread_main, http);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);

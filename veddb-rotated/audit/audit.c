@@ -375,6 +375,7 @@ static void *run(void *context)
     vd_error_t err = VD_ERROR_INIT;
     sigset_t all_signals;
     (void)sigfillset(&all_signals);
+    (void)sigdelset(&all_signals, SIGSYS); /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all_signals, NULL); /* the main loop takes them */
     vd_link_options_t options = {
         .path = audit->socket,
@@ -411,9 +412,9 @@ int rot_audit_create(vd_daemon_t *daemon, rot_audit_t **ret_audit, vd_error_t *e
     void *keys = NULL;
     audit->daemon = daemon;
     (void)snprintf(audit->folder, sizeof audit->folder, "%.4000s/audit",
-                   vd_config_string(config, "node.folder"));
+                   vd_daemon_folder(daemon, "node.folder"));
     (void)snprintf(audit->second_place, sizeof audit->second_place, "%s",
-                   vd_config_string(config, "audit.second_place"));
+                   vd_daemon_folder(daemon, "audit.second_place"));
     (void)pthread_mutex_init(&audit->lock, NULL);
     vd_buf_init(&audit->item, 64 * 1024);
     vd_buf_init(&audit->ask_out, ROT_ASK_BYTES_MAX);
@@ -502,6 +503,7 @@ static void *ask_run(void *context)
     rot_audit_t *audit = context;
     sigset_t all_signals;
     (void)sigfillset(&all_signals);
+    (void)sigdelset(&all_signals, SIGSYS); /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all_signals, NULL); /* the main loop takes them */
     vd_error_clear(&audit->ask_error);
     audit->ask_rc = rot_ask_run(&audit->ask, &audit->ask_out, &audit->ask_error);

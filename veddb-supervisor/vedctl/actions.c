@@ -112,6 +112,17 @@ int vedctl_reload(const vedctl_t *ctl)
     return rc == VD_OK ? VD_EXIT_OK : VD_EXIT_FAILURE;
 }
 
+int vedctl_misbehave(const vedctl_t *ctl)
+{
+    char what[1024];
+    if (ctl->argc < 2 || ctl->argc > 3)
+        return usage("misbehave WORKER WHAT [PATH]");
+    (void)snprintf(what, sizeof what, "%s%s%s", ctl->argv[1], ctl->argc == 3 ? "\n" : "",
+                   ctl->argc == 3 ? ctl->argv[2] : "");
+    return vedctl_ask(ctl, "misbehave", ctl->argv[0], what, NULL) == VD_OK ? VD_EXIT_OK
+                                                                         : VD_EXIT_FAILURE;
+}
+
 int vedctl_drain(const vedctl_t *ctl)
 {
     if (ctl->argc != 0)

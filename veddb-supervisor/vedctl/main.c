@@ -39,7 +39,7 @@ static const struct {
     {"status", vedctl_status}, {"keys", vedctl_keys},     {"restart", vedctl_restart},
     {"drain", vedctl_drain},   {"stop", vedctl_stop},     {"log-level", vedctl_log_level},
     {"config", vedctl_config}, {"version", version},      {"replication", vedctl_replication},
-    {"audit", vedctl_audit},   {"reload", vedctl_reload},
+    {"audit", vedctl_audit},   {"reload", vedctl_reload}, {"misbehave", vedctl_misbehave},
 };
 
 /* The control socket that a configuration names. */

@@ -132,12 +132,13 @@ static void start(bool takes_questions)
     pid = fork(); /* before any thread of ours */
     if (pid == 0) {
         char name[] = "veddb-replicad";
-        char *argv[] = {name, run_folder, NULL};
+        char as_root[] = "--node.allow_root=true"; /* whoever runs the tests */
+        char *argv[] = {name, run_folder, as_root, NULL};
         char generation[16];
         (void)snprintf(generation, sizeof generation, "%d", GENERATION);
         (void)setenv("VEDDB_CONTROL_SOCKET", path, 1);
         (void)setenv("VEDDB_GENERATION", generation, 1);
-        _exit(vd_daemon_main(&program, 2, argv));
+        _exit(vd_daemon_main(&program, 3, argv));
     }
     cr_assert_gt(pid, 0);
     cr_assert_eq(vd_loop_create(&loop, NULL), VD_OK);

@@ -4,10 +4,13 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/keyctl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -82,16 +85,23 @@ Test(sandbox, user)
         cr_assert_eq(in_child(to_nobody), 0);
 }
 
+static int load(bool network)
+{
+    const vd_calls_t calls = {
+        .program = "unit_runtime", .letter = network ? 'g' : 'r', .network = network};
+    return vd_sandbox_basic(0, NULL) == VD_OK && vd_sandbox_calls(&calls, NULL) == VD_OK ? 0 : 1;
+}
+
 static int sockets(bool network)
 {
-    if (vd_sandbox_basic(0, NULL) != VD_OK || vd_sandbox_seccomp(network, false, NULL) != VD_OK)
+    if (load(network) != 0)
         return 1;
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     if (fd < 0)
         return 2;
     (void)close(fd);
     static const int inet[] = {AF_INET, AF_INET6};
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 2 && network; i++) {
         fd = socket(inet[i], SOCK_STREAM, 0);
         if (fd < 0 && errno != EAFNOSUPPORT)
             return 3;
@@ -122,12 +132,6 @@ Test(sandbox, sockets_by_domain)
     cr_assert_eq(in_child(without_network), 0);
 }
 
-static int load(bool exec)
-{
-    return vd_sandbox_basic(0, NULL) == VD_OK && vd_sandbox_seccomp(false, exec, NULL) == VD_OK ? 0
-                                                                                                : 1;
-}
-
 static int try_exec(void)
 {
     static char *const argv[] = {(char *)(uintptr_t) "true", NULL};
@@ -136,13 +140,33 @@ static int try_exec(void)
     (void)execv("/bin/true", argv);
     return 2;
 }
-static int try_allowed_exec(void)
+static int try_inet(void)
 {
-    static char *const argv[] = {(char *)(uintptr_t) "true", NULL};
-    if (load(true) != 0)
-        return 1;
-    (void)execv("/bin/true", argv);
-    return 2;
+    return load(false) != 0 ? 1 : socket(AF_INET, SOCK_STREAM, 0) & 0;
+}
+static int try_inet6(void)
+{
+    return load(false) != 0 ? 1 : socket(AF_INET6, SOCK_DGRAM, 0) & 0;
+}
+static int try_fork(void)
+{
+    return load(true) != 0 ? 1 : (int)fork() & 0;
+}
+static int try_other_handler(void)
+{
+    return load(true) != 0 ? 1 : signal(SIGSYS, SIG_IGN) == SIG_ERR;
+}
+static int try_second_filter(void)
+{
+    return load(true) != 0 ? 1 : (int)prctl(PR_SET_SECCOMP, 2, NULL) & 0;
+}
+static int try_kill_another(void)
+{
+    return load(true) != 0 ? 1 : kill(getppid(), 0) & 0;
+}
+static int try_unlisted(void)
+{
+    return load(true) != 0 ? 1 : (int)syscall(SYS_getpgid, 0) & 0;
 }
 static int try_ptrace(void)
 {
@@ -187,12 +211,77 @@ static int thread_before(void)
     return 2;
 }
 
+static int last_word_fd;
+
+static int die_with_a_word(void)
+{
+    const vd_calls_t calls = {
+        .program = "unit_runtime", .letter = 'g', .last_word = vd_last_word_map(last_word_fd)};
+    return vd_sandbox_calls(&calls, NULL) != VD_OK ? 1 : (int)syscall(SYS_getpgid, 0) & 0;
+}
+
+Test(sandbox, the_last_word_names_the_call)
+{
+    char text[64];
+    if (SANITIZED)
+        return;
+    cr_assert_eq(vd_last_word_make(&last_word_fd, NULL), VD_OK);
+    cr_assert_not(vd_last_word_take(last_word_fd, text, sizeof text));
+    cr_assert_eq(in_child(die_with_a_word), 1000 + SIGSYS);
+    cr_assert(vd_last_word_take(last_word_fd, text, sizeof text));
+    cr_assert(strstr(text, "getpgid") != NULL, "%s", text);
+    cr_assert_not(vd_last_word_take(last_word_fd, text, sizeof text), "taken once");
+    (void)close(last_word_fd);
+}
+
+static char view_in[] = "/tmp/vd-view-XXXXXX", view_out[] = "/tmp/vd-unseen-XXXXXX";
+
+static int seen(void)
+{
+    char path[64];
+    const vd_view_t view[] = {{view_in, true}, {"/etc/passwd", false}, {"/not/there", false}};
+    bool in_force = false;
+    if (vd_sandbox_basic(0, NULL) != VD_OK || vd_sandbox_view(view, 3, &in_force, NULL) != VD_OK)
+        return 1;
+    if (!in_force)
+        return 0; /* a kernel without */
+    (void)snprintf(path, sizeof path, "%s/f", view_in);
+    if (open(path, O_WRONLY | O_CREAT, 0600) < 0 || open("/etc/passwd", O_RDONLY) < 0)
+        return 2;
+    if (open("/etc/passwd", O_WRONLY) >= 0 || errno != EACCES)
+        return 3;
+    if (open("/etc/hostname", O_RDONLY) >= 0 || errno != EACCES)
+        return 4;
+    (void)snprintf(path, sizeof path, "%s/f", view_out);
+    if (open(path, O_WRONLY | O_CREAT, 0600) >= 0 || errno != EACCES)
+        return 5;
+    return unlink(path) == 0 ? 6 : 0;
+}
+
+Test(sandbox, only_what_is_in_view)
+{
+    char path[64];
+    cr_assert(mkdtemp(view_in) != NULL && mkdtemp(view_out) != NULL);
+    int rc = in_child(seen);
+    (void)snprintf(path, sizeof path, "%s/f", view_in);
+    (void)unlink(path);
+    (void)rmdir(view_in);
+    (void)rmdir(view_out);
+    cr_assert_eq(rc, 0, "%d", rc);
+}
+
 Test(sandbox, what_is_forbidden)
 {
     if (SANITIZED)
         return;
     cr_assert_eq(in_child(try_exec), 1000 + SIGSYS);
-    cr_assert_eq(in_child(try_allowed_exec), 0);
+    cr_assert_eq(in_child(try_inet), 1000 + SIGSYS);
+    cr_assert_eq(in_child(try_inet6), 1000 + SIGSYS);
+    cr_assert_eq(in_child(try_fork), 1000 + SIGSYS);
+    cr_assert_eq(in_child(try_other_handler), 1000 + SIGSYS);
+    cr_assert_eq(in_child(try_second_filter), 1000 + SIGSYS);
+    cr_assert_eq(in_child(try_kill_another), 1000 + SIGSYS);
+    cr_assert_eq(in_child(try_unlisted), 1000 + SIGSYS);
     cr_assert_eq(in_child(try_ptrace), 1000 + SIGSYS);
     cr_assert_eq(in_child(try_keyctl), 1000 + SIGSYS);
     cr_assert_eq(in_child(try_unshare), 1000 + SIGSYS);

@@ -135,11 +135,11 @@ static void start(bool replication)
     (void)snprintf(folder, sizeof folder, "/tmp/vdsupXXXXXX");
     cr_assert_not_null(mkdtemp(folder));
     (void)snprintf(run_folder, sizeof run_folder, "--node.run_folder=%s", folder);
-    char mode[] = "--supervisor.mode=watch";
+    char mode[] = "--supervisor.mode=watch", as_root[] = "--node.allow_root=true";
     char port[] = "--replication.port=1", certificate[] = "--replication.certificate_file=/c",
          key[] = "--replication.key_file=/k", ca[] = "--replication.ca_file=/a";
-    char *const flags[] = {run_folder, mode, port, certificate, key, ca};
-    cr_assert_eq(vd_config_load(NULL, flags, replication ? 6 : 2, &config, &err), VD_OK, "%s",
+    char *const flags[] = {run_folder, mode, as_root, port, certificate, key, ca};
+    cr_assert_eq(vd_config_load(NULL, flags, replication ? 7 : 3, &config, &err), VD_OK, "%s",
                  err.message);
     cr_assert_eq(vd_loop_create(&loop, NULL), VD_OK);
     cr_assert_eq(sup_system_create(loop, config, &node, &err), VD_OK, "%s", err.message);

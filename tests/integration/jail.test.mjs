@@ -1,0 +1,214 @@
+// What a worker that somebody has taken over may do: each tries what it must not (test.faults), and dies, or is refused by the system.
+import assert from 'node:assert/strict';
+import {execFileSync, spawnSync} from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import {after, before, describe, test} from 'node:test';
+import {Node, bin, dev, until} from '../support/node.mjs';
+
+const root = process.getuid() === 0;
+const sanitized = bin.includes('asan');
+const WORKERS = ['rotated', 'storaged', 'gatewayd'];
+let node, client, set;
+
+before(async () => {
+  node = await Node.start({set: ['test.faults=true']});
+  client = await node.client();
+  set = (file) => path.join(node.dir, file);
+});
+after(async () => {
+  await client?.close();
+  await node?.stop();
+});
+
+const said = async (...args) => {
+  try {
+    const r = await node.vedctl('misbehave', ...args);
+    return r.stdout + r.stderr;
+  } catch (e) {
+    return `${e.stdout}${e.stderr}`;
+  }
+};
+
+/** It dies of it, is started again, and the node serves on. */
+async function dies(name, how, ...args) {
+  const before = await node.worker(name);
+  const from = node.log().length;
+  await said(name, ...args);
+  await until(`${name} is another process`, async () => {
+    const w = await node.worker(name).catch(() => undefined);
+    return w?.state === 'running' && w.pid !== before.pid;
+  });
+  const line = node.log().slice(from).split('\n').find((l) => l.includes('worker ended') && l.includes(`worker=${name}`));
+  assert.match(line ?? '', how, `${name} ${args}`);
+  await node.whole();
+  assert.equal((await client.db('admin').command({ping: 1})).ok, 1);
+}
+
+async function isRefused(name, ...args) {
+  const pid = (await node.worker(name)).pid;
+  assert.match(await said(name, ...args), /Permission denied|No such file/, `${name} ${args}`);
+  assert.equal((await node.worker(name)).pid, pid, 'it lives');
+}
+
+const status = (pid) => Object.fromEntries(fs.readFileSync(`/proc/${pid}/status`, 'utf8').split('\n').map((l) => l.split(':\t')));
+
+describe('what each process is', () => {
+  test('a user of its own, no privileges, a filter, no core dumps', async () => {
+    const uids = new Set();
+    for (const name of WORKERS) {
+      const {pid} = await node.worker(name);
+      const s = status(pid);
+      assert.equal(s.NoNewPrivs, '1', name);
+      if (!sanitized) assert.equal(s.Seccomp, '2', `${name} has a filter`);
+      assert.match(fs.readFileSync(`/proc/${pid}/limits`, 'utf8'), /Max core file size +0 +0 /, name);
+      // What is not dumpable belongs to root in /proc, whoever it runs as.
+      if (!sanitized) assert.equal(fs.statSync(`/proc/${pid}/environ`).uid, 0, `${name} is not dumpable`);
+      for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapAmb']) if (root) assert.equal(BigInt(`0x${s[set]}`), 0n, `${name} ${set}`);
+      if (root) {
+        const [uid] = s.Uid.split('\t');
+        assert.deepEqual(s.Uid.split('\t'), [uid, uid, uid, uid]);
+        assert.equal(uid, execFileSync('id', ['-u', `veddb-${name}`], {encoding: 'utf8'}).trim());
+        assert.equal(s.Groups.trim(), '', 'no further groups');
+        uids.add(uid);
+      }
+      assert.equal(fs.readFileSync(`/proc/${pid}/comm`, 'utf8').trim(), `veddb-${name}`.slice(0, 15));
+    }
+    if (root) assert.equal(uids.size, WORKERS.length);
+  });
+
+  test('the supervisor has kept what it needs to start others, and no more', () => {
+    if (!root) return;
+    const caps = BigInt(`0x${status(node.pid).CapEff}`);
+    assert.equal(caps & ~((1n << 2n) | (1n << 5n) | (1n << 6n) | (1n << 7n)), 0n, 'DAC_READ_SEARCH, KILL, SETGID, SETUID');
+    assert.equal(BigInt(`0x${status(node.pid).CapBnd}`), caps, 'nor can it get more');
+  });
+
+  test('keys are in locked memory that is in no dump', async () => {
+    for (const name of ['rotated', 'storaged']) {
+      const {pid} = await node.worker(name);
+      const maps = fs.readFileSync(`/proc/${pid}/smaps`, 'utf8').split(/\n(?=[0-9a-f]+-[0-9a-f]+ )/);
+      const locked = maps.filter((m) => /^VmFlags:.* lo( |$)/m.test(m));
+      assert.ok(locked.length > 0, `${name} has locked memory`);
+      for (const m of locked) assert.match(m, /^VmFlags:.* dd( |$)/m, `${name}: not dumped: ${m.split('\n')[0]}`);
+    }
+    assert.doesNotMatch(node.log(), /keys are not in locked memory/);
+  });
+
+  test('folders and files are closed to others', () => {
+    const open = [];
+    for (const entry of fs.readdirSync(set('data'), {recursive: true, withFileTypes: true})) {
+      const at = path.join(entry.parentPath ?? entry.path, entry.name);
+      if ((fs.lstatSync(at).mode & 0o077) !== 0) open.push(at);
+    }
+    assert.deepEqual(open, []);
+    if (!root) return;
+    const owner = (uid) => execFileSync('id', ['-un', String(uid)], {encoding: 'utf8'}).trim();
+    for (const [folder, user] of [['data', 'storaged'], ['keys', 'rotated'], ['audit', 'rotated']])
+      assert.equal(owner(fs.statSync(set(`data/${folder}`)).uid), `veddb-${user}`);
+  });
+});
+
+describe('a worker that was taken over', {skip: sanitized && 'there is no filter with sanitizers'}, () => {
+  const killed = /signal 31 \(Bad system call\)/;
+  test('rotated executes', () => dies('rotated', killed, 'exec'));
+  test('storaged opens a TCP socket', () => dies('storaged', killed, 'tcp'));
+  test('rotated opens a TCP socket', () => dies('rotated', killed, 'tcp'));
+  test('gatewayd executes', () => dies('gatewayd', killed, 'exec'));
+  test('storaged makes a process', () => dies('storaged', killed, 'fork'));
+  test('gatewayd looks into its supervisor', () => dies('gatewayd', killed, 'ptrace'));
+  test('gatewayd takes the handler away', () => dies('gatewayd', killed, 'handler'));
+  test('a call that is not on the list is named', () => dies('rotated', /signal 31 \(Bad system call\): system call 121 getpgid/, 'unlisted'));
+
+  test('gatewayd asks its supervisor for a file of somebody else', async () => {
+    await dies('gatewayd', /signal 9/, 'file', set('kek'));
+    assert.match(node.log(), /a worker asked for a file that is not its own: it is killed" worker=gatewayd/);
+  });
+
+  test('gatewayd opens a data file, or the keys, or asks for a key', async () => {
+    await isRefused('gatewayd', 'open', set('data/data/WiredTiger.wt'));
+    await isRefused('gatewayd', 'open', set('data/keys/keyring'));
+    await isRefused('gatewayd', 'open', set('kek'));
+    if (root) await isRefused('gatewayd', 'connect', path.join(fs.readFileSync(set('run_folder'), 'utf8').trim(), 'storage-rotated/keys'));
+  });
+
+  test('nobody sees what is not theirs, or writes anywhere else', async () => {
+    for (const name of WORKERS) {
+      await isRefused(name, 'open', '/etc/shadow');
+      await isRefused(name, 'open', '/etc/hostname'); // open to all by its mode: only the view keeps it
+      await isRefused(name, 'open', set('bootstrap.json'));
+      await isRefused(name, 'write', '/tmp/veddb-jail-test');
+    }
+    await isRefused('storaged', 'open', set('data/keys/keyring'));
+    await isRefused('storaged', 'open', set('data/audit/seal'));
+    await isRefused('rotated', 'open', set('data/data/WiredTiger.wt'));
+    assert.ok(!fs.existsSync('/tmp/veddb-jail-test'));
+  });
+});
+
+describe('links carry what their peer may say, and nothing else', () => {
+  const socket = (name) => path.join(fs.readFileSync(set('run_folder'), 'utf8').trim(), name);
+
+  test('gatewayd asks storage for keys', async () => {
+    // As the worker reaches it: its user may be unable to come to the folder by name.
+    assert.match(await said('gatewayd', 'key', socket('storage-gateway/operation')), /Operation not permitted|Input\/output error/);
+    await until('it is refused and told', () => /message of a gateway refused.*(not for storage|before ATTACH)/.test(node.log()));
+  });
+
+  test('replicad names a principal, executes, opens what is not its own', async () => {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vd-'));
+    const single = new Node();
+    try {
+      execFileSync(dev, ['up', '--dir', dir, '--nodes', '1', '--set', 'test.faults=true'], {env: {...process.env, VD_TEST_BIN: bin}, stdio: 'pipe'});
+      const [info] = JSON.parse(fs.readFileSync(path.join(dir, 'connection.json'))).nodes;
+      single.info = info;
+      const misbehave = (...args) => spawnSync(path.join(bin, 'vedctl'), ['--socket', info.controlSocket, 'misbehave', 'replicad', ...args], {encoding: 'utf8'});
+      const run = path.dirname(info.controlSocket);
+      assert.match(misbehave('principal', `${run}/storage-replicad/replication`).stderr, /Operation not permitted/);
+      assert.match(single.log(), /message of replicad refused.*not for storage/);
+      assert.match(misbehave('open', `${info.folder}/data/data/WiredTiger.wt`).stderr, /Permission denied/);
+      if (!sanitized) {
+        misbehave('exec');
+        await until('it is dead of it', () => /worker ended.*worker=replicad how="signal 31/.test(single.log()));
+        await single.whole();
+      }
+    } finally {
+      execFileSync(dev, ['down', '--dir', dir], {stdio: 'pipe'});
+      fs.rmSync(dir, {recursive: true, force: true});
+    }
+  });
+});
+
+describe('the doors to all this', () => {
+  test('without test.faults nobody misbehaves', async () => {
+    const other = await Node.start();
+    try {
+      await assert.rejects(other.vedctl('misbehave', 'rotated', 'exec'), /misbehave needs test.faults/);
+    } finally {
+      await other.stop();
+    }
+  });
+
+  test('the switches that open a node are refused where a network could reach it', () => {
+    for (const flag of ['--test.faults=true', '--test.syscalls=note']) {
+      const r = spawnSync(path.join(bin, 'veddb-supervisor'), ['--gateway.listen=0.0.0.0', flag], {encoding: 'utf8'});
+      assert.equal(r.status, 125);
+      assert.match(r.stderr, /is refused unless gateway.listen is on loopback/);
+    }
+  });
+
+  test('root alone is refused', {skip: !root}, () => {
+    const folder = fs.mkdtempSync('/tmp/vd-');
+    try {
+      const args = ['--node.users=false', `--node.run_folder=${folder}/run`, `--node.folder=${folder}/data`];
+      for (const program of ['supervisor', 'rotated', 'storaged', 'gatewayd', 'replicad']) {
+        const r = spawnSync(path.join(bin, `veddb-${program}`), args, {encoding: 'utf8'});
+        assert.equal(r.status, 125, program);
+        assert.match(r.stderr, /not run as root/, program);
+      }
+    } finally {
+      fs.rmSync(folder, {recursive: true, force: true});
+    }
+  });
+});

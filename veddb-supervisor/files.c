@@ -1,0 +1,95 @@
+/* veddb-supervisor/files.c — see files.h. */
+#include "veddb-supervisor/files.h"
+
+#include "libcommon/base/log.h"
+#include "libcommon/runtime/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool sup_files_may(const vd_config_t *config, char letter, const char *path)
+{
+    static const char ending[] = "_file";
+    for (size_t i = 0; i < vd_option_count; i++) {
+        const vd_option_t *option = &vd_options[i];
+        size_t len = strlen(option->name);
+        if (option->type == VD_OPTION_PATH && strchr(option->programs, letter) != NULL &&
+            len > sizeof ending && strcmp(option->name + len - (sizeof ending - 1), ending) == 0 &&
+            strcmp(vd_config_string(config, option->name), path) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Regular files only: nothing else is worth waiting for. */
+static int file_open(const char *path)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd >= 0 && (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))) {
+        (void)close(fd); /* not wanted */
+        errno = EINVAL;
+        return -1;
+    }
+    return fd;
+}
+
+static void asked(void *context, int fd, unsigned events)
+{
+    sup_worker_t *worker = context;
+    char path[VD_FILES_PATH_MAX];
+    bool gone = false;
+    (void)events; /* reading tells */
+    if (!vd_files_take(fd, path, &gone)) {
+        if (gone)
+            sup_files_close(worker);
+        return;
+    }
+    if (path[0] == '\0' ||
+        !sup_files_may(worker->system->config, worker->kind->letter, path)) {
+        char quoted[300];
+        vd_log(VD_LOG_ERROR, "a worker asked for a file that is not its own: it is killed",
+               "worker=%s file=%s", worker->kind->name,
+               vd_log_quote(vd_slice_str(path), quoted, sizeof quoted));
+        vd_files_answer(fd, -1, EACCES);
+        if (worker->child != NULL)
+            (void)!vd_loop_child_signal(worker->child, SIGKILL, NULL); /* gone: as well */
+        return;
+    }
+    int file = file_open(path);
+    vd_files_answer(fd, file, errno);
+    if (file >= 0)
+        (void)close(file); /* the worker has its own */
+}
+
+int sup_files_open(sup_worker_t *worker, int *ret_theirs, vd_error_t *err)
+{
+    int pair[2];
+    sup_files_close(worker);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+        return vd_error_set_errno(err, "can't make a pair of sockets");
+    int rc = vd_loop_add_fd(worker->system->loop, pair[0], VD_LOOP_READ, asked, worker,
+                            &worker->files_source, err);
+    if (rc != VD_OK) {
+        (void)close(pair[0]); /* nobody will ask */
+        (void)close(pair[1]);
+        return rc;
+    }
+    worker->files_fd = pair[0];
+    *ret_theirs = pair[1];
+    return VD_OK;
+}
+
+void sup_files_close(sup_worker_t *worker)
+{
+    if (worker->files_source == NULL)
+        return;
+    vd_loop_remove(&worker->files_source);
+    (void)close(worker->files_fd);
+    worker->files_fd = -1;
+}
