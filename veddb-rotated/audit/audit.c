@@ -18,6 +18,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -28,9 +29,8 @@
 #define IDLE_HEAD_MS 5000 /* positions that moved without records get a head after so long */
 
 typedef struct {
-    uint64_t ticket;
+    uint64_t ticket; /* 0: nobody waits */
     char text[1024]; /* "name\tdetail" */
-    bool sealed;
 } note_t;
 
 struct rot_audit {
@@ -50,7 +50,12 @@ struct rot_audit {
     uint64_t peer, pull_id, pulled; /* pulled: id of the one under way, 0 = none */
     uint64_t sealed_ms, reopen_ms, moved_ms;
     rot_positions_t told;
+    uint64_t told_head;
+    bool told_alarm;
     bool was_open;
+    bool began; /* the log is a new one */
+    bool held_moved;
+    rot_held_t held;
     vd_buf_t item;
     /* shared */
     pthread_mutex_t lock;
@@ -61,6 +66,8 @@ struct rot_audit {
         int64_t sealed_wall_ms;
         uint32_t epoch;
         bool open, attached;
+        uint64_t notes_lost;
+        rot_held_t held;
         char problem[256];
         rot_log_counts_t counts;
     } shown;
@@ -93,6 +100,9 @@ static void show(rot_audit_t *audit)
         audit->shown.epoch = rot_log_epoch(audit->log);
         audit->shown.problem[0] = '\0';
         rot_log_counts(audit->log, &audit->shown.counts);
+        if (audit->held_moved)
+            audit->shown.held = audit->held;
+        audit->held_moved = false;
     }
     (void)pthread_mutex_unlock(&audit->lock);
 }
@@ -131,6 +141,7 @@ static void log_open(rot_audit_t *audit)
         vd_log(VD_LOG_INFO, audit->was_open ? "the audit log is open again" : "audit log open",
                "segment=%" PRIu64 " head=%" PRIu64 " records=%" PRIu64, sealed->segment,
                sealed->head.number, sealed->records);
+        audit->began = !audit->was_open && sealed->head.number <= 1;
         audit->was_open = true;
         audit->sealed_ms = vd_monotonic_ms();
         show(audit);
@@ -177,13 +188,19 @@ static void sealed_tell(rot_audit_t *audit)
     if (audit->peer == 0 || audit->log == NULL)
         return;
     rot_positions_t at = rot_log_sealed_positions(audit->log);
-    if (memcmp(&at, &audit->told, sizeof at) == 0)
+    uint64_t head = rot_log_sealed(audit->log)->head.number;
+    if (memcmp(&at, &audit->told, sizeof at) == 0 && head == audit->told_head &&
+        audit->held.alarm == audit->told_alarm)
         return;
     audit->told = at;
+    audit->told_head = head;
+    audit->told_alarm = audit->held.alarm;
     vdp_audit_sealed_t fields = {.journal = at.journal,
                                  .journal_part = at.journal_part,
                                  .events = at.events,
-                                 .head = rot_log_sealed(audit->log)->head.number};
+                                 .head = head,
+                                 .signed_head = vd_slice(rot_log_head(audit->log), ROT_HEAD_BYTES),
+                                 .alarm = audit->held.alarm};
     message_send(audit, &vdp_audit_sealed, &fields, 0);
 }
 
@@ -228,6 +245,40 @@ static int batch_take(rot_audit_t *audit, vd_slice_t rest, vd_error_t *err)
     return VD_OK;
 }
 
+/* A node has said what it holds of this log. */
+static int held_take(rot_audit_t *audit, vd_slice_t rest, vd_error_t *err)
+{
+    vdp_audit_held_t said = {0};
+    char why[ROT_HELD_WHY_MAX], quoted[ROT_HELD_WHY_MAX + 64];
+    rot_head_t other;
+    int rc = vdp_decode(&vdp_audit_held, rest, &said, NULL, err);
+    if (rc != VD_OK || audit->log == NULL)
+        return rc;
+    rot_held_verdict_t verdict =
+        rot_held_take(&audit->held, audit->folder, rot_log_sealed(audit->log), said.node, said.head,
+                      said.frozen, why);
+    audit->held_moved = true;
+    if (verdict == ROT_HELD_IGNORED) {
+        vd_log(VD_LOG_WARN, "what a node holds of the audit log is not believed", "error=%s",
+               vd_log_quote(vd_slice_str(why), quoted, sizeof quoted));
+    } else if (verdict == ROT_HELD_ALARM) {
+        vd_log(VD_LOG_ERROR,
+               "THE AUDIT LOG WAS PUT BACK OR CHANGED: other nodes hold heads that it does not "
+               "have; look with vedctl audit verify",
+               "error=%s", vd_log_quote(vd_slice_str(why), quoted, sizeof quoted));
+        rot_audit_note(audit, "auditRollback", "%s", why);
+    }
+    if (audit->began && said.other.len == ROT_HEAD_BYTES &&
+        rot_head_unpack(said.other.data, &other)) {
+        audit->began = false; /* said once */
+        vd_log(VD_LOG_WARN, "this audit log is a new one, other nodes hold heads of an earlier one",
+               "node=%.*s head=%" PRIu64, VD_SLICE_FMT(said.node), other.number);
+        rot_audit_note(audit, "auditLogReplaced", "%.*s holds head %" PRIu64 " of an earlier log",
+                       VD_SLICE_FMT(said.node), other.number);
+    }
+    return VD_OK;
+}
+
 static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
 {
     rot_audit_t *audit = context;
@@ -240,6 +291,8 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
         audit->pulled = 0;
         memset(&audit->told, 0xff, sizeof audit->told);
         sealed_tell(audit);
+    } else if (rc == VD_OK && peer == audit->peer && envelope.id == VDP_AUDIT_HELD) {
+        rc = held_take(audit, rest, &err);
     } else if (rc == VD_OK && peer == audit->peer && envelope.request_id == audit->pulled &&
                audit->pulled != 0) {
         audit->pulled = 0;
@@ -320,6 +373,8 @@ static int notes_take(rot_audit_t *audit, vd_error_t *err)
         memmove(audit->notes, audit->notes + n, audit->note_count * sizeof audit->notes[0]);
         (void)pthread_mutex_unlock(&audit->lock);
         for (uint32_t i = 0; i < n; i++) {
+            if (taken[i].ticket == 0)
+                continue;
             answered_t *answered = vd_xalloc(sizeof *answered);
             *answered = (answered_t){audit, taken[i].ticket};
             vd_loop_post(vd_daemon_loop(audit->daemon), note_answer, answered);
@@ -514,21 +569,41 @@ static void refuse(rot_audit_t *audit, uint64_t ticket, int code, const char *me
     vd_daemon_answer(audit->daemon, ticket, code, message, VD_SLICE_NULL);
 }
 
-static void note_add(rot_audit_t *audit, uint64_t ticket, vd_slice_t text)
+static bool note_put(rot_audit_t *audit, uint64_t ticket, vd_slice_t text)
 {
     bool full;
     (void)pthread_mutex_lock(&audit->lock);
     full = audit->note_count == ROT_NOTES_MAX;
+    audit->shown.notes_lost += full && ticket == 0;
     if (!full) {
         note_t *note = &audit->notes[audit->note_count++];
         note->ticket = ticket;
         (void)snprintf(note->text, sizeof note->text, "%.*s", VD_SLICE_FMT(text));
     }
     (void)pthread_mutex_unlock(&audit->lock);
-    if (full)
-        refuse(audit, ticket, VD_ERR_FULL, "too many notes wait for the audit log");
-    else if (audit->started)
+    if (!full && audit->loop != NULL)
         vd_loop_wake(audit->loop);
+    return !full;
+}
+
+void rot_audit_note(rot_audit_t *audit, const char *atype, const char *format, ...)
+{
+    char text[sizeof audit->notes[0].text];
+    va_list args;
+    if (audit == NULL)
+        return;
+    int len = snprintf(text, sizeof text, "%s\t", atype);
+    va_start(args, format);
+    (void)vsnprintf(text + len, sizeof text - (size_t)len, format, args);
+    va_end(args);
+    if (!note_put(audit, 0, vd_slice_str(text)))
+        vd_log(VD_LOG_ERROR, "an event is not in the audit log: too many wait", "atype=%s", atype);
+}
+
+static void note_add(rot_audit_t *audit, uint64_t ticket, vd_slice_t text)
+{
+    if (!note_put(audit, ticket, text))
+        refuse(audit, ticket, VD_ERR_FULL, "too many notes wait for the audit log");
 }
 
 void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slice_t argument)
@@ -540,7 +615,7 @@ void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slic
     }
     if (vd_slice_is(verb, "status")) {
         vd_buf_t json;
-        vd_buf_init(&json, 8192);
+        vd_buf_init(&json, 32 * 1024);
         int rc = rot_audit_status(audit, &json);
         vd_daemon_answer(audit->daemon, ticket, rc, "", vd_buf_slice(&json));
         vd_buf_done(&json);
@@ -560,6 +635,8 @@ void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slic
     (void)pthread_mutex_lock(&audit->lock);
     ask->limit_segment = audit->shown.segment;
     ask->limit_offset = audit->shown.offset;
+    ask->held_count = audit->shown.held.count;
+    memcpy(ask->held, audit->shown.held.heads, sizeof ask->held);
     (void)pthread_mutex_unlock(&audit->lock);
     audit->ask_ticket = ticket;
     vd_buf_clear(&audit->ask_out);
@@ -573,20 +650,33 @@ void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slic
 
 int rot_audit_status(rot_audit_t *audit, vd_buf_t *out)
 {
-    char problem[600];
+    char problem[600], alarm[600];
     (void)pthread_mutex_lock(&audit->lock);
     int rc = vd_buf_printf(
         out,
         "{\"open\":%s,\"attached\":%s,\"segment\":%" PRIu64 ",\"offset\":%" PRIu64
         ",\"head\":%" PRIu64 ",\"records\":%" PRIu64 ",\"journal\":%" PRIu64 ",\"events\":%" PRIu64
         ",\"sealed_ms\":%" PRId64 ",\"epoch\":%u,\"failures\":%" PRIu64 ",\"batches\":%" PRIu64
-        ",\"dropped_segments\":%" PRIu64 ",\"copies_failed\":%" PRIu64 ",\"problem\":%s}",
+        ",\"dropped_segments\":%" PRIu64 ",\"copies_failed\":%" PRIu64 ",\"notes_lost\":%" PRIu64
+        ",\"problem\":%s,\"alarm\":%s,\"peer_heads\":[",
         audit->shown.open ? "true" : "false", audit->shown.attached ? "true" : "false",
         audit->shown.segment, audit->shown.offset, audit->shown.head, audit->shown.records,
         audit->shown.journal, audit->shown.events, audit->shown.sealed_wall_ms, audit->shown.epoch,
         audit->shown.failures, audit->shown.batches, audit->shown.counts.segments_dropped,
-        audit->shown.counts.copies_failed,
-        vd_log_quote(vd_slice_str(audit->shown.problem), problem, sizeof problem));
+        audit->shown.counts.copies_failed, audit->shown.notes_lost,
+        vd_log_quote(vd_slice_str(audit->shown.problem), problem, sizeof problem),
+        vd_log_quote(vd_slice_str(audit->shown.held.alarm ? audit->shown.held.why : ""), alarm,
+                     sizeof alarm));
+    for (uint32_t i = 0; rc == VD_OK && i < audit->shown.held.count; i++) {
+        const rot_held_head_t *held = &audit->shown.held.heads[i];
+        char name[ROT_HELD_NAME_MAX * 4 + 16];
+        rc = vd_buf_printf(out, "%s{\"node\":%s,\"head\":%" PRIu64 ",\"frozen\":%s}",
+                           i == 0 ? "" : ",",
+                           vd_log_quote(vd_slice_str(held->node), name, sizeof name), held->number,
+                           held->frozen ? "true" : "false");
+    }
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, "]}");
     (void)pthread_mutex_unlock(&audit->lock);
     return rc;
 }

@@ -36,11 +36,12 @@ struct rot_log {
     rot_positions_t reached;
     vd_buf_t plain; /* records of the block under way */
     uint8_t *frame;
-    int64_t segment_ms, key_ms; /* when they began */
-    bool moved;                 /* reached has grown since the last head */
-    bool tombstone;             /* a tombstone waits for its head */
-    bool copy_failed;           /* told */
-    bool broken;                /* a write failed: what is in memory is not what is in the file */
+    int64_t segment_ms, key_ms;   /* when they began */
+    bool moved;                   /* reached has grown since the last head */
+    bool tombstone;               /* a tombstone waits for its head */
+    bool copy_failed;             /* told */
+    bool broken;                  /* a write failed: what is in memory is not what is in the file */
+    uint8_t head[ROT_HEAD_BYTES]; /* the last one */
     rot_log_counts_t counts;
 };
 
@@ -208,6 +209,7 @@ static int head_write(rot_log_t *log, uint32_t flags, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     now->closed = (flags & ROT_HEAD_CLOSES) != 0;
+    memcpy(log->head, bytes, sizeof log->head);
     log->sealed = *now;
     log->broken = false;
     log->moved = log->tombstone = false;
@@ -450,12 +452,23 @@ static int gone(const rot_log_t *log, const vd_error_t *torn, vd_error_t *err)
                         torn->code != VD_OK ? ": " : "", torn->message);
 }
 
+static void head_keep(void *context, const rot_head_t *head, const rot_hash_t *hash,
+                      const uint8_t bytes[ROT_HEAD_BYTES])
+{
+    rot_log_t *log = context;
+    (void)head; /* the walk has them */
+    (void)hash;
+    memcpy(log->head, bytes, sizeof log->head);
+}
+
 /* Walks one segment up to its last head. False: it has none. */
 static int segment_resume(rot_log_t *log, const rot_publics_t *publics, uint64_t number,
                           bool *ret_has_head, vd_error_t *torn, vd_error_t *err)
 {
     rot_walk_t walk;
     int rc = rot_walk_init(&walk, log->folder, publics, log->options.keys, err);
+    walk.head = head_keep;
+    walk.context = log;
     if (rc == VD_OK)
         rc = rot_walk_segment(&walk, number, UINT64_MAX, true, torn, err);
     if (rc == VD_OK && walk.sealed.segment == number) {
@@ -605,6 +618,11 @@ rot_positions_t rot_log_reached_positions(const rot_log_t *log)
 const rot_point_t *rot_log_sealed(const rot_log_t *log)
 {
     return &log->sealed;
+}
+
+const uint8_t *rot_log_head(const rot_log_t *log)
+{
+    return log->head;
 }
 
 const uint8_t *rot_log_id(const rot_log_t *log)

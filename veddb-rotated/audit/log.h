@@ -63,6 +63,8 @@ rot_positions_t rot_log_sealed_positions(const rot_log_t *log);
 rot_positions_t rot_log_reached_positions(const rot_log_t *log);
 /* Borrowed; as of the last head. */
 const rot_point_t *rot_log_sealed(const rot_log_t *log);
+/* The bytes of the last head, ROT_HEAD_BYTES. */
+const uint8_t *rot_log_head(const rot_log_t *log);
 const uint8_t *rot_log_id(const rot_log_t *log);
 uint32_t rot_log_epoch(const rot_log_t *log);
 void rot_log_counts(const rot_log_t *log, rot_log_counts_t *ret_counts);

@@ -571,6 +571,38 @@ static int copies_check(const rot_publics_t *publics, const char *place, const h
     return rc;
 }
 
+/* What other nodes hold is in the log, or was dropped. */
+static int held_check(const heads_t *heads, const rot_head_t *last, uint64_t dropped,
+                      uint64_t *ret_held, vd_error_t *err)
+{
+    const rot_verify_options_t *options = heads->options;
+    for (uint32_t i = 0; i < options->held_count; i++) {
+        const rot_held_head_t *held = &options->held[i];
+        const char *what = NULL;
+        rot_head_t head;
+        rot_hash_t hash;
+        if (!rot_head_unpack(held->head, &head) ||
+            memcmp(head.log_id, last->log_id, sizeof head.log_id) != 0)
+            continue; /* of another log */
+        rot_hash(&hash, vd_slice(held->head, ROT_HEAD_BYTES), VD_SLICE_NULL);
+        if (head.number > last->number)
+            what = "the log ends before it: it was cut or put back";
+        else if (head.number > dropped && head.number < heads->first)
+            what = "the log begins behind it, and no tombstone says so";
+        else if (head.number >= heads->first &&
+                 !rot_hash_equal(&hash, &heads->hashes[head.number - heads->first]))
+            what = "the log has another head of that number: it was put back and went on";
+        else if (held->frozen)
+            what = "an alarm was raised for it";
+        if (what != NULL)
+            return vd_error_set(err, VD_ERR_AUDIT_ROLLED_BACK,
+                                "node %s holds head %" PRIu64 ", the log ends at %" PRIu64 ": %s",
+                                held->node, head.number, last->number, what);
+        (*ret_held)++;
+    }
+    return VD_OK;
+}
+
 static int segments_walk(rot_walk_t *walk, const rot_verify_options_t *options,
                          rot_verdict_t *verdict, vd_error_t *err)
 {
@@ -636,6 +668,8 @@ int rot_verify(const rot_verify_options_t *options, rot_verdict_t *ret_verdict, 
     if (rc == VD_OK && options->second_place != NULL && *options->second_place != '\0')
         rc = copies_check(&publics, options->second_place, &heads, walk.now.head.number,
                           walk.tombstone.head, &verdict.copies, err);
+    if (rc == VD_OK)
+        rc = held_check(&heads, &walk.now.head, walk.tombstone.head, &verdict.held, err);
     verdict.first_segment = walk.first_segment;
     verdict.records = walk.now.records - walk.first_start.records;
     verdict.heads = walk.head_count;

@@ -84,9 +84,20 @@ void rot_segment_path(const char *folder, uint64_t number, const char *ending, c
                       size_t size);
 
 /* ---- all of it ---- */
+#define ROT_HELD_NAME_MAX 63
+/* A head of this log that another node holds. */
+typedef struct {
+    char node[ROT_HELD_NAME_MAX + 1];
+    uint64_t number;
+    bool frozen;
+    uint8_t head[ROT_HEAD_BYTES];
+} rot_held_head_t;
+
 typedef struct {
     const char *folder;
     const char *second_place; /* folder, or NULL */
+    const rot_held_head_t *held;
+    uint32_t held_count;
     rot_data_keys_t keys;
     /* Of a log that is being written: where its last head ends; 0: it was stopped. */
     uint64_t limit_segment, limit_offset;
@@ -97,7 +108,7 @@ typedef struct {
 } rot_verify_options_t;
 
 typedef struct {
-    uint64_t segments, first_segment, records, heads, copies;
+    uint64_t segments, first_segment, records, heads, copies, held;
     rot_head_t last;
     rot_hash_t root; /* of `keys` */
 } rot_verdict_t;

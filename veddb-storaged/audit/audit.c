@@ -154,6 +154,7 @@ int stor_audit_open(stor_storage_t *storage, const stor_audit_options_t *options
     audit->scratch = vd_arena_create();
     vd_bb_init(&audit->bb, STOR_AUDIT_RECORD_MAX_BYTES + 4096);
     (void)pthread_mutex_init(&audit->lock, NULL);
+    (void)pthread_mutex_init(&audit->heads_lock, NULL);
     audit->names = vd_map_create(STOR_AUDIT_NAMES_MAX);
     int rc = filter_read(audit, options->filter == NULL ? "" : options->filter, err);
     if (rc == VD_OK)
@@ -189,6 +190,7 @@ void stor_audit_close(stor_audit_t **audit_p)
     vd_arena_destroy(&audit->arena);
     vd_arena_destroy(&audit->scratch);
     (void)pthread_mutex_destroy(&audit->lock);
+    (void)pthread_mutex_destroy(&audit->heads_lock);
     vd_free(audit);
     *audit_p = NULL;
 }
@@ -411,6 +413,7 @@ int stor_audit_sealed(stor_audit_t *audit, stor_session_t *session,
     atomic_store(&audit->sealed_events, sealed->events);
     atomic_store(&audit->head, sealed->head);
     atomic_store(&audit->sealed_wall_ms, vd_wall_ms());
+    stor_audit_own_head_take(audit, sealed);
     return VD_OK;
 }
 
@@ -470,6 +473,7 @@ void stor_audit_stats(const stor_audit_t *audit, stor_audit_stats_t *ret_stats)
         .sealed_wall_ms = atomic_load(&audit->sealed_wall_ms),
         .refusing = atomic_load(&audit->refusing),
         .attached = atomic_load(&audit->attached),
+        .rolled_back = atomic_load(&audit->rolled_back),
     };
 }
 
