@@ -358,6 +358,25 @@ static int open_listeners(sup_system_t *system, vd_error_t *err)
     return rc;
 }
 
+/* What is set otherwise than by default, for the audit log: a few options in each note. */
+static void configuration_note(sup_system_t *system)
+{
+    char text[400] = "";
+    for (size_t i = 0; i < vd_option_count; i++) {
+        const char *value = vd_config_given(system->config, i);
+        char one[200];
+        if (value == NULL)
+            continue;
+        (void)snprintf(one, sizeof one, "%s=%s; ", vd_options[i].name, value);
+        if (strlen(text) + strlen(one) >= sizeof text) {
+            sup_ops_note(system, "configuration", "%s", text);
+            text[0] = '\0';
+        }
+        (void)snprintf(text + strlen(text), sizeof text - strlen(text), "%s", one);
+    }
+    sup_ops_note(system, "configuration", "%s", text);
+}
+
 int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t **ret_system,
                       vd_error_t *err)
 {
@@ -392,6 +411,8 @@ int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t *
             rc = sup_control_open(&system->workers[i], err);
     if (rc == VD_OK)
         rc = sup_ops_open(system, &system->ops, err);
+    if (rc == VD_OK)
+        configuration_note(system);
     if (rc == VD_OK)
         rc = vd_loop_add_timer(loop, 1, 0, timer_fired, system, &system->timer, err);
     if (rc == VD_OK)

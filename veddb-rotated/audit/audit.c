@@ -648,9 +648,36 @@ void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slic
     audit->asker_started = true;
 }
 
+/* vd_log_quote leaves a plain word without quotes. */
+static int json_text(vd_buf_t *out, const char *name, const char *text)
+{
+    char quoted[600];
+    const char *value = vd_log_quote(vd_slice_str(text), quoted, sizeof quoted);
+    const char *quote = value[0] == '"' ? "" : "\"";
+    return vd_buf_printf(out, "\"%s\":%s%s%s", name, quote, value, quote);
+}
+
+static int held_status(const rot_held_t *held, vd_buf_t *out)
+{
+    int rc = vd_buf_printf(out, ",");
+    if (rc == VD_OK)
+        rc = json_text(out, "alarm", held->alarm ? held->why : "");
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, ",\"peer_heads\":[");
+    for (uint32_t i = 0; rc == VD_OK && i < held->count; i++) {
+        const rot_held_head_t *head = &held->heads[i];
+        rc = vd_buf_printf(out, "%s{\"head\":%" PRIu64 ",\"frozen\":%s,", i == 0 ? "" : ",",
+                           head->number, head->frozen ? "true" : "false");
+        if (rc == VD_OK)
+            rc = json_text(out, "node", head->node);
+        if (rc == VD_OK)
+            rc = vd_buf_printf(out, "}");
+    }
+    return rc == VD_OK ? vd_buf_printf(out, "]") : rc;
+}
+
 int rot_audit_status(rot_audit_t *audit, vd_buf_t *out)
 {
-    char problem[600], alarm[600];
     (void)pthread_mutex_lock(&audit->lock);
     int rc = vd_buf_printf(
         out,
@@ -658,25 +685,18 @@ int rot_audit_status(rot_audit_t *audit, vd_buf_t *out)
         ",\"head\":%" PRIu64 ",\"records\":%" PRIu64 ",\"journal\":%" PRIu64 ",\"events\":%" PRIu64
         ",\"sealed_ms\":%" PRId64 ",\"epoch\":%u,\"failures\":%" PRIu64 ",\"batches\":%" PRIu64
         ",\"dropped_segments\":%" PRIu64 ",\"copies_failed\":%" PRIu64 ",\"notes_lost\":%" PRIu64
-        ",\"problem\":%s,\"alarm\":%s,\"peer_heads\":[",
+        ",",
         audit->shown.open ? "true" : "false", audit->shown.attached ? "true" : "false",
         audit->shown.segment, audit->shown.offset, audit->shown.head, audit->shown.records,
         audit->shown.journal, audit->shown.events, audit->shown.sealed_wall_ms, audit->shown.epoch,
         audit->shown.failures, audit->shown.batches, audit->shown.counts.segments_dropped,
-        audit->shown.counts.copies_failed, audit->shown.notes_lost,
-        vd_log_quote(vd_slice_str(audit->shown.problem), problem, sizeof problem),
-        vd_log_quote(vd_slice_str(audit->shown.held.alarm ? audit->shown.held.why : ""), alarm,
-                     sizeof alarm));
-    for (uint32_t i = 0; rc == VD_OK && i < audit->shown.held.count; i++) {
-        const rot_held_head_t *held = &audit->shown.held.heads[i];
-        char name[ROT_HELD_NAME_MAX * 4 + 16];
-        rc = vd_buf_printf(out, "%s{\"node\":%s,\"head\":%" PRIu64 ",\"frozen\":%s}",
-                           i == 0 ? "" : ",",
-                           vd_log_quote(vd_slice_str(held->node), name, sizeof name), held->number,
-                           held->frozen ? "true" : "false");
-    }
+        audit->shown.counts.copies_failed, audit->shown.notes_lost);
     if (rc == VD_OK)
-        rc = vd_buf_printf(out, "]}");
+        rc = json_text(out, "problem", audit->shown.problem);
+    if (rc == VD_OK)
+        rc = held_status(&audit->shown.held, out);
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, "}");
     (void)pthread_mutex_unlock(&audit->lock);
     return rc;
 }

@@ -57,6 +57,10 @@ VD_MUST_CHECK int stor_audit_sealed(stor_audit_t *audit, stor_session_t *session
  * further. NULL is fine. */
 VD_MUST_CHECK int stor_audit_restarted(stor_audit_t *audit, stor_session_t *session,
                                        uint64_t position, vd_error_t *err);
+/* Writes above `to` are taken back; they stay in the log, and an event of atype rollback says so.
+ * NULL is fine. */
+VD_MUST_CHECK int stor_audit_rolled_back(stor_audit_t *audit, stor_session_t *session, uint64_t to,
+                                         uint64_t documents, vd_slice_t folder, vd_error_t *err);
 /* The journal may not lose what is above. NULL: UINT64_MAX. */
 uint64_t stor_audit_keep_above(const stor_audit_t *audit);
 /* By the keeper: the bound, its alarm. */

@@ -114,6 +114,9 @@ static int run_rollback(stor_replication_link_t *link, stor_session_t *session,
                                 &job->text, err);
     answer->folder = vd_buf_slice(&job->text);
     if (rc == VD_OK)
+        rc = stor_audit_rolled_back(link->storage->audit, session, job->asked.rollback.to,
+                                    answer->documents, answer->folder, err);
+    if (rc == VD_OK)
         atomic_store(&link->forsaken, true);
     return rc;
 }
