@@ -15,6 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define NEVER_READY_PART 20 /* of supervisor.stop_grace */
+
 /* ---- actions ---- */
 
 static void worker_ended(void *context, pid_t pid, int how, int code)
@@ -214,6 +216,13 @@ static void check_time(sup_worker_t *worker, uint64_t now, uint64_t limit_ms, su
         due(earliest, since + limit_ms);
 }
 
+/* One that was never ready has nothing to bring to an end, and may wait for who will never come. */
+static uint64_t stop_ms(const sup_worker_t *worker)
+{
+    uint64_t all = worker->system->times.stop_ms;
+    return worker->ready_since_ms != 0 ? all : all / NEVER_READY_PART;
+}
+
 static void worker_step(sup_worker_t *worker, uint64_t now, uint64_t *earliest)
 {
     sup_system_t *system = worker->system;
@@ -241,7 +250,7 @@ static void worker_step(sup_worker_t *worker, uint64_t now, uint64_t *earliest)
         break;
     case SUP_CHILD_DRAINING:
     case SUP_CHILD_STOPPING:
-        check_time(worker, now, system->times.stop_ms, SUP_EVENT_TIMEOUT, worker->state_since_ms,
+        check_time(worker, now, stop_ms(worker), SUP_EVENT_TIMEOUT, worker->state_since_ms,
                    earliest);
         break;
     case SUP_CHILD_KILLED:
