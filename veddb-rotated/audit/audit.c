@@ -50,7 +50,7 @@ struct rot_audit {
     uint64_t peer, pull_id, pulled; /* pulled: id of the one under way, 0 = none */
     uint64_t sealed_ms, reopen_ms, moved_ms;
     rot_positions_t told;
-    uint64_t told_head;
+    uint64_t told_head, broken_head; /* broken: sealed last before it broke */
     bool told_alarm;
     bool was_open;
     bool began; /* the log is a new one */
@@ -98,7 +98,8 @@ static void show(rot_audit_t *audit)
         audit->shown.events = sealed->head.events;
         audit->shown.sealed_wall_ms = sealed->head.time_ms;
         audit->shown.epoch = rot_log_epoch(audit->log);
-        audit->shown.problem[0] = '\0';
+        if (sealed->head.number > audit->broken_head)
+            audit->shown.problem[0] = '\0';
         rot_log_counts(audit->log, &audit->shown.counts);
         if (audit->held_moved)
             audit->shown.held = audit->held;
@@ -120,6 +121,8 @@ static void log_broke(rot_audit_t *audit, const vd_error_t *err)
     char text[VD_ERROR_MESSAGE_SIZE + 64];
     (void)pthread_mutex_lock(&audit->lock);
     bool told = audit->shown.problem[0] != '\0';
+    if (audit->log != NULL)
+        audit->broken_head = rot_log_sealed(audit->log)->head.number;
     (void)snprintf(audit->shown.problem, sizeof audit->shown.problem, "%.250s", err->message);
     audit->shown.failures++;
     (void)pthread_mutex_unlock(&audit->lock);

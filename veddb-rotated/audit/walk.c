@@ -234,6 +234,8 @@ static int frame_start(rot_walk_t *walk, vd_slice_t payload, vd_error_t *err)
         !rot_hash_equal(&start.last_record, &now->last_record) ||
         !rot_hash_equal(&start.head_hash, &now->head_hash))
         return wrong(walk, err, "the segment does not follow from the one before");
+    if (walk->folder == NULL)
+        return VD_OK; /* frames alone: the key was given */
     int rc = rot_segment_key_read(walk->folder, now->segment, walk->keys, walk->data_key, err);
     if (rc == VD_OK && memcmp(walk->data_key->id, start.key_id, 16) != 0)
         rc = wrong(walk, err, "its .key file is of another segment");
@@ -343,10 +345,20 @@ static int frame_tombstone(rot_walk_t *walk, vd_slice_t payload, vd_error_t *err
     return VD_OK;
 }
 
-/* The frame's bytes are whole; its chain is checked before anything in it is looked at. */
-static int one_frame(rot_walk_t *walk, vd_slice_t frame, vd_error_t *err)
+void rot_walk_begin(rot_walk_t *walk, uint64_t number)
+{
+    walk->now.segment = number;
+    walk->now.offset = 0;
+    walk->now.closed = false;
+    memset(&walk->now.tree, 0, sizeof walk->now.tree);
+}
+
+/* The chain is checked before anything else in it is looked at. */
+int rot_walk_frame(rot_walk_t *walk, vd_slice_t frame, vd_error_t *err)
 {
     rot_point_t *now = &walk->now;
+    if (frame.len <= ROT_FRAME_EXTRA_BYTES || vd_get_u32(frame.data) != frame.len)
+        return wrong(walk, err, "a frame is cut, or its length is wrong");
     vd_slice_t body = vd_slice(frame.data, frame.len - ROT_HASH_BYTES);
     vd_slice_t payload =
         vd_slice(body.data + ROT_FRAME_HEAD_BYTES, body.len - ROT_FRAME_HEAD_BYTES);
@@ -417,7 +429,7 @@ static int frames(rot_walk_t *walk, int fd, uint64_t size, vd_error_t *err)
         else if (!read_all(fd, buf, len, at))
             rc = vd_error_set_errno(err, "can't read segment %" PRIu64, walk->now.segment);
         else
-            rc = one_frame(walk, vd_slice(buf, len), err);
+            rc = rot_walk_frame(walk, vd_slice(buf, len), err);
     }
     vd_free_secret(buf, ROT_FRAME_MAX_BYTES);
     return rc;
@@ -440,10 +452,7 @@ int rot_walk_segment(rot_walk_t *walk, uint64_t number, uint64_t limit, bool tor
         (void)close(fd); /* only read from */
         return wrong(walk, err, "the segment has no end, but another one follows");
     }
-    walk->now.segment = number;
-    walk->now.offset = 0;
-    walk->now.closed = false;
-    memset(&walk->now.tree, 0, sizeof walk->now.tree);
+    rot_walk_begin(walk, number);
     uint64_t size = (uint64_t)st.st_size < limit ? (uint64_t)st.st_size : limit;
     int rc;
     if (torn) {

@@ -52,7 +52,7 @@ const uint8_t *rot_publics_key(const rot_publics_t *publics, uint32_t epoch, uin
 typedef struct {
     const rot_publics_t *publics;
     rot_data_keys_t keys;
-    const char *folder;
+    const char *folder; /* NULL: frames are given */
     int (*record)(void *context, const rot_record_t *record, vd_error_t *err); /* or NULL */
     void (*head)(void *context, const rot_head_t *head, const rot_hash_t *hash,
                  const uint8_t bytes[ROT_HEAD_BYTES]); /* or NULL */
@@ -74,6 +74,11 @@ void rot_walk_done(rot_walk_t *walk);
  * tells why it ended. */
 VD_MUST_CHECK int rot_walk_segment(rot_walk_t *walk, uint64_t number, uint64_t limit, bool torn,
                                    vd_error_t *ret_torn, vd_error_t *err);
+
+/* The same by parts: the next segment begins; one whole frame of it. A walk without a folder reads
+ * no files: *data_key is the caller's. */
+void rot_walk_begin(rot_walk_t *walk, uint64_t number);
+VD_MUST_CHECK int rot_walk_frame(rot_walk_t *walk, vd_slice_t frame, vd_error_t *err);
 
 /* Numbers of the segments that are there, ascending; free with vd_free. */
 VD_MUST_CHECK int rot_segments_list(const char *folder, uint64_t **ret_numbers, uint32_t *ret_count,

@@ -13,40 +13,46 @@ static const char meta_row[] = "audit";
 
 /* ---- the filter ---- */
 
-static int filter_read(stor_audit_t *audit, const char *text, vd_error_t *err)
+int stor_audit_filter_parse(vd_arena_t *arena, const char *text, stor_filter_t **ret_filter,
+                            vd_error_t *err)
 {
     bson_error_t why;
     vd_error_t wrong = VD_ERROR_INIT;
+    *ret_filter = NULL;
     if (*text == '\0')
         return VD_OK;
     bson_t *parsed = bson_new_from_json((const uint8_t *)text, -1, &why);
     if (parsed == NULL)
         return vd_error_set(err, VD_ERR_CONFIG, "audit.filter is no JSON document: %s",
                             why.message);
-    vd_slice_t copy =
-        vd_arena_copy_slice(audit->arena, vd_slice(bson_get_data(parsed), parsed->len));
+    vd_slice_t copy = vd_arena_copy_slice(arena, vd_slice(bson_get_data(parsed), parsed->len));
     vd_bson_t filter = {copy.data, (uint32_t)copy.len};
     bson_destroy(parsed);
     int rc = vd_bson_validate(vd_slice(filter.data, filter.len), 0, VD_BSON_DEPTH_MAX, &wrong);
     if (rc == VD_OK)
-        rc = stor_filter_parse(audit->arena, filter, NULL, &audit->filter, &wrong);
+        rc = stor_filter_parse(arena, filter, NULL, ret_filter, &wrong);
     return rc == VD_OK
                ? VD_OK
                : vd_error_set(err, VD_ERR_CONFIG, "audit.filter is no filter: %s", wrong.message);
 }
 
-bool stor_audit_takes(const stor_audit_t *audit, vd_arena_t *arena, vd_bson_t event)
+bool stor_audit_filter_takes(const stor_filter_t *filter, vd_arena_t *arena, vd_bson_t event)
 {
-    if (audit->filter == NULL)
+    if (filter == NULL)
         return true;
     vd_arena_mark_t mark = vd_arena_mark(arena);
     stor_match_t match = {.arena = arena};
     bool takes = false;
     /* What the filter can't tell is kept. */
-    if (stor_match_document(audit->filter, event, &match, &takes, NULL) != VD_OK)
+    if (stor_match_document(filter, event, &match, &takes, NULL) != VD_OK)
         takes = true;
     vd_arena_rewind(arena, mark);
     return takes;
+}
+
+bool stor_audit_takes(const stor_audit_t *audit, vd_arena_t *arena, vd_bson_t event)
+{
+    return stor_audit_filter_takes(audit->filter, arena, event);
 }
 
 /* ---- open ---- */
@@ -156,7 +162,8 @@ int stor_audit_open(stor_storage_t *storage, const stor_audit_options_t *options
     (void)pthread_mutex_init(&audit->lock, NULL);
     (void)pthread_mutex_init(&audit->heads_lock, NULL);
     audit->names = vd_map_create(STOR_AUDIT_NAMES_MAX);
-    int rc = filter_read(audit, options->filter == NULL ? "" : options->filter, err);
+    int rc = stor_audit_filter_parse(audit->arena, options->filter == NULL ? "" : options->filter,
+                                     &audit->filter, err);
     if (rc == VD_OK)
         rc = stor_engine_tables(storage->engine, find_table, &found, err);
     if (rc == VD_OK && !found)

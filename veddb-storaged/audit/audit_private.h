@@ -50,6 +50,10 @@ struct stor_audit {
     vd_bb_t bb;
 };
 
+/* The filter as audit.filter has it; *ret_filter NULL: all. In the arena. VD_ERR_CONFIG. */
+VD_MUST_CHECK int stor_audit_filter_parse(vd_arena_t *arena, const char *text,
+                                          stor_filter_t **ret_filter, vd_error_t *err);
+bool stor_audit_filter_takes(const stor_filter_t *filter, vd_arena_t *arena, vd_bson_t event);
 bool stor_audit_takes(const stor_audit_t *audit, vd_arena_t *arena, vd_bson_t event);
 /* heads.c */
 void stor_audit_own_head_take(stor_audit_t *audit, const vdp_audit_sealed_t *sealed);
