@@ -1,6 +1,7 @@
 // tests/bench/run.mjs — the same work against VedDB and PostgreSQL 15 on this machine in one run, with the floors; prints a table (--json FILE keeps the figures).
 //   --quick        fewer records, shorter runs     --only A,C   these workloads only     --no-postgres
 //   --pairs N      C with and without the cache of results, and its hits beside Redis, N times in turns (3; 0 = not)
+//   --audit N      A with and without the audit log, N times in turns (0 = not)
 //   --group-gb N   group N GB of keys under the budget of 100 MB (0 = not)
 import {execFileSync, spawn, spawnSync} from 'node:child_process';
 import fs from 'node:fs';
@@ -16,6 +17,7 @@ const seconds = Number(argument('--seconds') ?? (quick ? 3 : 10));
 const clientCounts = (argument('--clients') ?? '1,16,64').split(',').map(Number);
 const workloads = (argument('--only') ?? 'A,B,C,D,E,F,I').split(',');
 const pairs = Number(argument('--pairs') ?? 3), groupGb = Number(argument('--group-gb') ?? 0);
+const auditTurns = Number(argument('--audit') ?? 0);
 const bench = (name) => path.join(build, 'bench', name);
 const rows = [];
 
@@ -269,6 +271,32 @@ async function cachePairs() {
   }
 }
 
+// ---- what the audit log costs: A with and without it, in turns ----
+async function auditCost() {
+  const nodes = [], got = {on: [], off: []};
+  const median = (list, f) => list.map(f).sort((a, b) => a - b)[Math.floor(list.length / 2)];
+  try {
+    for (const [system, enabled] of [['off', false], ['on', true]]) {
+      const node = await Node.start({set: [`audit.enabled=${enabled}`]});
+      nodes.push({node, system, pids: [node.pid, ...(await node.status()).workers.map((w) => w.pid)]});
+      generate('bench_lean', node.info, nodes.at(-1).pids, 'load', 1);
+    }
+    for (const clients of clientCounts) {
+      got.on = [], got.off = [];
+      for (let i = 0; i < auditTurns; i++)
+        for (const n of i % 2 === 0 ? nodes : nodes.toReversed()) {
+          const row = generate('bench_lean', n.node.info, n.pids, 'A', clients);
+          note({system: `audit ${n.system}`, ...row});
+          got[n.system].push(row);
+        }
+      const ratio = (f) => (median(got.on, f) / median(got.off, f)).toFixed(2);
+      console.log(`A, ${clients} clients, audit on / off: ops/s ${ratio((r) => r.ops_per_s)}, CPU per operation ${ratio((r) => r.server_cpu_us)}, p99 ${ratio((r) => r.p99_us)}`);
+    }
+  } finally {
+    for (const n of nodes) await n.node.stop();
+  }
+}
+
 // ---- keys of a group that are 40 times the budget ----
 async function groupKeys() {
   const node = await Node.start();
@@ -309,5 +337,6 @@ if (workloads[0] !== '') await veddb();
 if (workloads[0] !== '' && !process.argv.includes('--no-postgres')) await postgres();
 if (pairs > 0) await cachePairs();
 if (groupGb > 0) await groupKeys();
+if (auditTurns > 0) await auditCost();
 console.log(table());
 if (argument('--json')) fs.writeFileSync(argument('--json'), JSON.stringify({records, seconds, rows}, null, 1));

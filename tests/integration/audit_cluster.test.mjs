@@ -83,9 +83,9 @@ test('a log that is put back is found by what the others hold, and stays so', as
   assert.match(set.log(put_back), /THE AUDIT LOG WAS PUT BACK OR CHANGED/);
   await until('it is in the log itself', async () => (await found(put_back, 'auditRollback')).some((e) => /holds head/.test(e.param.detail)));
   await until('the others freeze what they hold', async () => (await found(primary, 'auditRollback')).some((e) => e.param.node === put_back));
-  const {http, caFile, username, password} = {...set.info, ...set.node(put_back)};
-  const httpAddress = set.node(put_back).httpAddress ?? http;
-  if (httpAddress) await until('the metric', async () => (await metrics({httpAddress, caFile, username, password}))['veddb_audit_rolled_back'] === 1);
+  const {caFile, username, password} = set.info;
+  const {httpAddress} = set.node(put_back);
+  await until('the metric', async () => (await metrics({httpAddress, caFile, username, password})).veddb_audit_rolled_back === 1);
   // The log goes on; what is held does not, so that a restart of rotated does not make it forget.
   await withoutRotated(put_back, () => {});
   await until('the alarm is back', async () => (await status(put_back)).alarm !== '');
