@@ -110,8 +110,8 @@ static void keys_open(rotated_t *rotated, vd_local_client_t *client, const vdp_e
     vd_secret_free(secret, size);
     vd_log(VD_LOG_INFO, "keys handed to storage", "keys=%u uid=%u", opened.count,
            (unsigned)vd_local_client_uid(client));
-    rot_audit_note(rotated->audit, "keysHandedOut", "%u keys, generation %llu, uid %u", opened.count,
-                   (unsigned long long)rot_keyring_generation(rotated->keyring),
+    rot_audit_note(rotated->audit, "keysHandedOut", "%u keys, generation %llu, uid %u",
+                   opened.count, (unsigned long long)rot_keyring_generation(rotated->keyring),
                    (unsigned)vd_local_client_uid(client));
 }
 
