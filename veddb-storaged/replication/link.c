@@ -346,7 +346,7 @@ static bool step_out(void *context)
 /* For the other nodes. */
 static void audit_head_send(stor_replication_link_t *link)
 {
-    uint8_t head[VDP_AUDIT_HEAD_BYTES];
+    uint8_t head[VDP_AUDIT_HEAD_BYTES] = {0};
     vdp_audit_head_t fields = {.head = vd_slice(head, sizeof head)};
     if (link->head_peer != link->peer)
         link->head_serial = 0;
