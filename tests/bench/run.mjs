@@ -16,8 +16,7 @@ const records = Number(argument('--records') ?? (quick ? 20000 : 200000));
 const seconds = Number(argument('--seconds') ?? (quick ? 3 : 10));
 const clientCounts = (argument('--clients') ?? '1,16,64').split(',').map(Number);
 const workloads = (argument('--only') ?? 'A,B,C,D,E,F,I').split(',');
-const pairs = Number(argument('--pairs') ?? 3), groupGb = Number(argument('--group-gb') ?? 0);
-const auditTurns = Number(argument('--audit') ?? 0);
+const pairs = Number(argument('--pairs') ?? 3), groupGb = Number(argument('--group-gb') ?? 0), audits = Number(argument('--audit') ?? 0);
 const bench = (name) => path.join(build, 'bench', name);
 const rows = [];
 
@@ -53,8 +52,7 @@ async function veddb() {
   const node = await Node.start();
   try {
     const ready = /msg="node ready" took_ms=(\d+)/.exec(node.log());
-    const workers = (await node.status()).workers.map((w) => w.pid);
-    const all = [node.pid, ...workers];
+    const all = await pidsOf(node);
     await sleep(1500);
     rows.push({system: 'VedDB', workload: 'idle', pss_kib: pss(all), ready_ms: Number(ready?.[1] ?? Date.now() - start)});
     console.error(`  VedDB idle: ${(pss(all) / 1024).toFixed(1)} MiB PSS of all processes, ready after ${ready?.[1]} ms`);
@@ -244,14 +242,16 @@ class Redis {
   }
 }
 
+const median = (list, f) => list.map(f).sort((a, b) => a - b)[Math.floor(list.length / 2)];
+const pidsOf = async (node) => [node.pid, ...(await node.status()).workers.map((w) => w.pid)];
+
 async function cachePairs() {
   const nodes = [], redis = new Redis(), got = {};
-  const median = (list, f) => list.map(f).sort((a, b) => a - b)[Math.floor(list.length / 2)];
   const add = (system, row) => (note({system, ...row}), (got[`${system} ${row.workload}`] ??= []).push(row));
   try {
     for (const bytes of ['0', '64MB']) {
       const node = await Node.start({set: [`gateway.result_cache=${bytes}`]});
-      nodes.push({node, system: bytes === '0' ? 'no cache' : 'cache', pids: [node.pid, ...(await node.status()).workers.map((w) => w.pid)]});
+      nodes.push({node, system: bytes === '0' ? 'no cache' : 'cache', pids: await pidsOf(node)});
       generate('bench_lean', node.info, nodes.at(-1).pids, 'load', 1);
     }
     const withRedis = spawnSync('redis-server', ['--version']).status === 0;
@@ -271,27 +271,22 @@ async function cachePairs() {
   }
 }
 
-// ---- what the audit log costs: A with and without it, in turns ----
-async function auditCost() {
-  const nodes = [], got = {on: [], off: []};
-  const median = (list, f) => list.map(f).sort((a, b) => a - b)[Math.floor(list.length / 2)];
+// ---- the audit log: the same updates and reads with and without it, in turns ----
+async function auditPairs() {
+  const nodes = [];
   try {
-    for (const [system, enabled] of [['off', false], ['on', true]]) {
-      const node = await Node.start({set: [`audit.enabled=${enabled}`]});
-      nodes.push({node, system, pids: [node.pid, ...(await node.status()).workers.map((w) => w.pid)]});
+    for (const on of ['true', 'false']) {
+      const node = await Node.start({set: [`audit.enabled=${on}`]});
+      nodes.push({node, on, pids: await pidsOf(node), rows: []});
       generate('bench_lean', node.info, nodes.at(-1).pids, 'load', 1);
     }
-    for (const clients of clientCounts) {
-      got.on = [], got.off = [];
-      for (let i = 0; i < auditTurns; i++)
-        for (const n of i % 2 === 0 ? nodes : nodes.toReversed()) {
-          const row = generate('bench_lean', n.node.info, n.pids, 'A', clients);
-          note({system: `audit ${n.system}`, ...row});
-          got[n.system].push(row);
-        }
-      const ratio = (f) => (median(got.on, f) / median(got.off, f)).toFixed(2);
-      console.log(`A, ${clients} clients, audit on / off: ops/s ${ratio((r) => r.ops_per_s)}, CPU per operation ${ratio((r) => r.server_cpu_us)}, p99 ${ratio((r) => r.p99_us)}`);
-    }
+    for (let i = 0; i < audits; i++)
+      for (const n of nodes) {
+        n.rows.push(generate('bench_lean', n.node.info, n.pids, 'A', 64));
+        note({system: `audit ${n.on}`, ...n.rows.at(-1)});
+      }
+    const [on, off] = nodes.map((n) => ({ops: median(n.rows, (r) => r.ops_per_s), cpu: median(n.rows, (r) => r.server_cpu_us)}));
+    console.log(`audit on / off, A at 64 clients: ops/s ${(on.ops / off.ops).toFixed(2)}, CPU per operation ${(on.cpu / off.cpu).toFixed(2)}`);
   } finally {
     for (const n of nodes) await n.node.stop();
   }
@@ -336,7 +331,7 @@ if (!process.argv.includes('--no-floors')) await floors();
 if (workloads[0] !== '') await veddb();
 if (workloads[0] !== '' && !process.argv.includes('--no-postgres')) await postgres();
 if (pairs > 0) await cachePairs();
+if (audits > 0) await auditPairs();
 if (groupGb > 0) await groupKeys();
-if (auditTurns > 0) await auditCost();
 console.log(table());
 if (argument('--json')) fs.writeFileSync(argument('--json'), JSON.stringify({records, seconds, rows}, null, 1));
