@@ -257,9 +257,8 @@ static int held_take(rot_audit_t *audit, vd_slice_t rest, vd_error_t *err)
     int rc = vdp_decode(&vdp_audit_held, rest, &said, NULL, err);
     if (rc != VD_OK || audit->log == NULL)
         return rc;
-    rot_held_verdict_t verdict =
-        rot_held_take(&audit->held, audit->folder, rot_log_sealed(audit->log), said.node, said.head,
-                      said.frozen, why);
+    rot_held_verdict_t verdict = rot_held_take(&audit->held, audit->folder, audit->log, said.node,
+                                               said.head, said.frozen, why);
     audit->held_moved = true;
     if (verdict == ROT_HELD_IGNORED) {
         vd_log(VD_LOG_WARN, "what a node holds of the audit log is not believed", "error=%s",

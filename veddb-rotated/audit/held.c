@@ -36,10 +36,11 @@ static bool is_ours(const char *folder, const uint8_t *bytes, const rot_head_t *
     return ours;
 }
 
-rot_held_verdict_t rot_held_take(rot_held_t *held, const char *folder, const rot_point_t *sealed,
+rot_held_verdict_t rot_held_take(rot_held_t *held, const char *folder, const rot_log_t *log,
                                  vd_slice_t node, vd_slice_t bytes, bool frozen,
                                  char why[ROT_HELD_WHY_MAX])
 {
+    const rot_point_t *sealed = rot_log_sealed(log);
     rot_head_t head;
     rot_hash_t hash;
     bool known_key = true;
@@ -54,7 +55,8 @@ rot_held_verdict_t rot_held_take(rot_held_t *held, const char *folder, const rot
     }
     rot_hash(&hash, bytes, VD_SLICE_NULL);
     bool above = head.number > sealed->head.number;
-    bool differs = head.number == sealed->head.number && !rot_hash_equal(&hash, &sealed->head_hash);
+    const rot_hash_t *own = above ? NULL : rot_log_head_hash(log, head.number);
+    bool differs = own != NULL && !rot_hash_equal(&hash, own);
     if ((above || differs || frozen) && !is_ours(folder, bytes.data, &head, &known_key)) {
         (void)snprintf(why, ROT_HELD_WHY_MAX,
                        "%.*s holds a head %" PRIu64 " that this log's key did not sign",
@@ -77,7 +79,7 @@ rot_held_verdict_t rot_held_take(rot_held_t *held, const char *folder, const rot
                    VD_SLICE_FMT(node), head.number,
                    known_key ? "" : " of a key that is not in keys",
                    above     ? "ends at head"
-                   : differs ? "has another head"
+                   : differs ? "has another one of that number, and is at head"
                              : "was put back before, and is at head",
                    sealed->head.number);
     if (!held->alarm)

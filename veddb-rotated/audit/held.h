@@ -6,7 +6,7 @@
  * of our known keys has not signed. Owner:   a value. Threads: one. Limits:  ROT_HELD_MAX nodes; of
  * more the last ones are checked, but not kept. */
 #pragma once
-#include "veddb-rotated/audit/walk.h"
+#include "veddb-rotated/audit/log.h"
 
 #define ROT_HELD_MAX     64
 #define ROT_HELD_WHY_MAX 256
@@ -25,8 +25,8 @@ typedef enum {
     ROT_HELD_ALARM,   /* new; why is set */
 } rot_held_verdict_t;
 
-/* A node has answered. sealed: our last head. folder: of the log, `keys` is read when there is a
- * doubt. */
-rot_held_verdict_t rot_held_take(rot_held_t *held, const char *folder, const rot_point_t *sealed,
+/* A node has answered. folder: of the log, `keys` is read when there is a doubt. A head that is so
+ * old that the log does not remember it is left to rot_verify. */
+rot_held_verdict_t rot_held_take(rot_held_t *held, const char *folder, const rot_log_t *log,
                                  vd_slice_t node, vd_slice_t head, bool frozen,
                                  char why[ROT_HELD_WHY_MAX]);

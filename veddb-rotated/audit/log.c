@@ -42,6 +42,10 @@ struct rot_log {
     bool copy_failed;             /* told */
     bool broken;                  /* a write failed: what is in memory is not what is in the file */
     uint8_t head[ROT_HEAD_BYTES]; /* the last one */
+    struct {
+        uint64_t number; /* 0: none */
+        rot_hash_t hash;
+    } recent[ROT_HEADS_RECENT]; /* by number, the newest of each place */
     rot_log_counts_t counts;
 };
 
@@ -166,6 +170,15 @@ static void copy_head(rot_log_t *log, const uint8_t *head)
 
 /* ---- heads ---- */
 
+static void head_note(rot_log_t *log, uint64_t number, const rot_hash_t *hash,
+                      const uint8_t bytes[ROT_HEAD_BYTES])
+{
+    size_t at = number % ROT_HEADS_RECENT;
+    memcpy(log->head, bytes, sizeof log->head);
+    log->recent[at].number = number;
+    log->recent[at].hash = *hash;
+}
+
 static int head_write(rot_log_t *log, uint32_t flags, vd_error_t *err)
 {
     const rot_seal_state_t *state = rot_seal_state(log->seal);
@@ -209,7 +222,7 @@ static int head_write(rot_log_t *log, uint32_t flags, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     now->closed = (flags & ROT_HEAD_CLOSES) != 0;
-    memcpy(log->head, bytes, sizeof log->head);
+    head_note(log, head.number, &now->head_hash, bytes);
     log->sealed = *now;
     log->broken = false;
     log->moved = log->tombstone = false;
@@ -455,10 +468,7 @@ static int gone(const rot_log_t *log, const vd_error_t *torn, vd_error_t *err)
 static void head_keep(void *context, const rot_head_t *head, const rot_hash_t *hash,
                       const uint8_t bytes[ROT_HEAD_BYTES])
 {
-    rot_log_t *log = context;
-    (void)head; /* the walk has them */
-    (void)hash;
-    memcpy(log->head, bytes, sizeof log->head);
+    head_note(context, head->number, hash, bytes);
 }
 
 /* Walks one segment up to its last head. False: it has none. */
@@ -623,6 +633,12 @@ const rot_point_t *rot_log_sealed(const rot_log_t *log)
 const uint8_t *rot_log_head(const rot_log_t *log)
 {
     return log->head;
+}
+
+const rot_hash_t *rot_log_head_hash(const rot_log_t *log, uint64_t number)
+{
+    size_t at = number % ROT_HEADS_RECENT;
+    return number != 0 && log->recent[at].number == number ? &log->recent[at].hash : NULL;
 }
 
 const uint8_t *rot_log_id(const rot_log_t *log)

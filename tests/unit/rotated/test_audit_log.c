@@ -300,8 +300,8 @@ Test(audit_log, tree_is_that_of_the_rfc)
 static rot_held_verdict_t held_take(rot_held_t *held, const uint8_t *head, bool frozen)
 {
     char why[ROT_HELD_WHY_MAX];
-    return rot_held_take(held, folder, rot_log_sealed(log_), VD_SLICE_LIT("other"),
-                         vd_slice(head, ROT_HEAD_BYTES), frozen, why);
+    return rot_held_take(held, folder, log_, VD_SLICE_LIT("other"), vd_slice(head, ROT_HEAD_BYTES),
+                         frozen, why);
 }
 
 Test(audit_log, is_found_when_it_was_put_back)
@@ -342,6 +342,9 @@ Test(audit_log, is_found_when_it_was_put_back)
     /* It went on: verify holds its own head of that number against the one that is held. */
     cr_assert_eq(go_on(30), VD_OK, "%s", err.message);
     memcpy(fork, rot_log_head(log_), sizeof fork);
+    rot_held_t late = {0}; /* told only now that it has more heads than what is held */
+    cr_assert_eq(held_take(&late, newest, false), ROT_HELD_ALARM);
+    cr_assert_not_null(strstr(late.why, "another one of that number"), "%s", late.why);
     rot_log_close(&log_);
     rot_verify_options_t ask = {
         .folder = folder, .keys = all, .held = held.heads, .held_count = held.count};
