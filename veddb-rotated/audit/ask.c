@@ -251,7 +251,8 @@ static int verify(state_t *state, vd_error_t *err)
                                     .held_count = ask->held_count,
                                     .keys = ask->keys,
                                     .limit_segment = ask->limit_segment,
-                                    .limit_offset = ask->limit_offset};
+                                    .limit_offset = ask->limit_offset,
+                                    .limit_copy = ask->limit_copy};
     rot_verdict_t verdict;
     int rc = rot_verify(&options, &verdict, err);
     if (rc != VD_OK)

@@ -17,6 +17,7 @@ typedef struct {
     const char *folder, *second_place;
     rot_data_keys_t keys;
     uint64_t limit_segment, limit_offset; /* where the last head ends */
+    uint64_t limit_copy;                  /* bytes in the second place then */
     rot_held_head_t held[ROT_HELD_MAX];   /* of other nodes, verify looks at them */
     uint32_t held_count;
 } rot_ask_t;

@@ -62,7 +62,8 @@ struct rot_audit {
     note_t notes[ROT_NOTES_MAX];
     uint32_t note_count;
     struct {
-        uint64_t segment, offset, head, records, journal, events, failures, batches, pulled_bytes;
+        uint64_t segment, offset, copied, head, records, journal, events, failures, batches,
+            pulled_bytes;
         int64_t sealed_wall_ms;
         uint32_t epoch;
         bool open, attached;
@@ -92,6 +93,7 @@ static void show(rot_audit_t *audit)
         const rot_point_t *sealed = rot_log_sealed(audit->log);
         audit->shown.segment = sealed->segment;
         audit->shown.offset = sealed->offset;
+        audit->shown.copied = rot_log_copied(audit->log);
         audit->shown.head = sealed->head.number;
         audit->shown.records = sealed->records;
         audit->shown.journal = sealed->head.journal;
@@ -637,6 +639,7 @@ void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slic
     (void)pthread_mutex_lock(&audit->lock);
     ask->limit_segment = audit->shown.segment;
     ask->limit_offset = audit->shown.offset;
+    ask->limit_copy = audit->shown.copied;
     ask->held_count = audit->shown.held.count;
     memcpy(ask->held, audit->shown.held.heads, sizeof ask->held);
     (void)pthread_mutex_unlock(&audit->lock);

@@ -32,6 +32,7 @@ struct rot_log {
     rot_seal_t *seal;
     secret_t *secret;
     int fd, copy_fd;
+    uint64_t copied; /* bytes in the second place */
     rot_point_t now, sealed;
     rot_positions_t reached;
     vd_buf_t plain; /* records of the block under way */
@@ -137,7 +138,25 @@ static int copy_open(rot_log_t *log, vd_error_t *err)
         (st.st_size % ROT_HEAD_BYTES != 0 &&
          ftruncate(log->copy_fd, st.st_size - st.st_size % ROT_HEAD_BYTES) != 0))
         return vd_error_set_errno(err, "can't read %s", path);
+    log->copied = (uint64_t)(st.st_size - st.st_size % ROT_HEAD_BYTES);
     return VD_OK;
+}
+
+static void copy_told(rot_log_t *log, int rc, const vd_error_t *err)
+{
+    if (rc != VD_OK) {
+        log->counts.copies_failed++;
+        if (!log->copy_failed)
+            vd_log(VD_LOG_ERROR, "audit heads do not reach their second place", "error=\"%s\"",
+                   err->message);
+        if (log->copy_fd >= 0)
+            (void)close(log->copy_fd); /* opened anew for the next head */
+        log->copy_fd = -1;
+    } else if (log->copy_failed) {
+        vd_log(VD_LOG_INFO, "audit heads reach their second place again", "head=%" PRIu64,
+               log->now.head.number);
+    }
+    log->copy_failed = rc != VD_OK;
 }
 
 /* What fails here is told and counted; the log itself goes on: each later head covers the lost one.
@@ -153,19 +172,9 @@ static void copy_head(rot_log_t *log, const uint8_t *head)
     if (rc == VD_OK && (write(log->copy_fd, head, ROT_HEAD_BYTES) != ROT_HEAD_BYTES ||
                         fdatasync(log->copy_fd) != 0))
         rc = vd_error_set_errno(&err, "can't write to %s", log->second_place);
-    if (rc != VD_OK) {
-        log->counts.copies_failed++;
-        if (!log->copy_failed)
-            vd_log(VD_LOG_ERROR, "audit heads do not reach their second place", "error=\"%s\"",
-                   err.message);
-        if (log->copy_fd >= 0)
-            (void)close(log->copy_fd); /* opened anew for the next head */
-        log->copy_fd = -1;
-    } else if (log->copy_failed) {
-        vd_log(VD_LOG_INFO, "audit heads reach their second place again", "head=%" PRIu64,
-               log->now.head.number);
-    }
-    log->copy_failed = rc != VD_OK;
+    if (rc == VD_OK)
+        log->copied += ROT_HEAD_BYTES;
+    copy_told(log, rc, &err);
 }
 
 /* ---- heads ---- */
@@ -584,6 +593,9 @@ int rot_log_open(const rot_log_options_t *options, rot_log_t **ret_log, vd_error
     if (rc == VD_OK)
         rc = retain(log, err); /* also what a crash left behind a tombstone */
     if (rc == VD_OK) {
+        vd_error_t copy = VD_ERROR_INIT;
+        if (log->second_place[0] != '\0' && log->copy_fd < 0)
+            copy_told(log, copy_open(log, &copy), &copy); /* so that `copied` is known */
         *ret_log = log;
         return VD_OK;
     }
@@ -639,6 +651,11 @@ const rot_hash_t *rot_log_head_hash(const rot_log_t *log, uint64_t number)
 {
     size_t at = number % ROT_HEADS_RECENT;
     return number != 0 && log->recent[at].number == number ? &log->recent[at].hash : NULL;
+}
+
+uint64_t rot_log_copied(const rot_log_t *log)
+{
+    return log->copied;
 }
 
 const uint8_t *rot_log_id(const rot_log_t *log)

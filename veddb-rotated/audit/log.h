@@ -68,6 +68,8 @@ const rot_point_t *rot_log_sealed(const rot_log_t *log);
 const uint8_t *rot_log_head(const rot_log_t *log);
 /* The hash of a head of the last segment, or of this run; NULL: not known (any more). */
 const rot_hash_t *rot_log_head_hash(const rot_log_t *log, uint64_t number);
+/* Bytes in the second place, with the last head. */
+uint64_t rot_log_copied(const rot_log_t *log);
 const uint8_t *rot_log_id(const rot_log_t *log);
 uint32_t rot_log_epoch(const rot_log_t *log);
 void rot_log_counts(const rot_log_t *log, rot_log_counts_t *ret_counts);

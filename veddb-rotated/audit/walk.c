@@ -543,6 +543,8 @@ static int copies_check(const rot_publics_t *publics, const char *place, const h
     if (rc != VD_OK)
         return rc;
     size_t len = vd_buf_len(&bytes);
+    if (heads->options->limit_segment != 0 && len > heads->options->limit_copy)
+        len = (size_t)heads->options->limit_copy; /* what came meanwhile */
     uint64_t newest = 0;
     for (size_t at = 0; rc == VD_OK && at < len; at += ROT_HEAD_BYTES) {
         const uint8_t *p = vd_buf_at(&bytes, at);

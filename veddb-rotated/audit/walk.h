@@ -106,6 +106,7 @@ typedef struct {
     rot_data_keys_t keys;
     /* Of a log that is being written: where its last head ends; 0: it was stopped. */
     uint64_t limit_segment, limit_offset;
+    uint64_t limit_copy; /* of such a log: bytes in the second place then */
     int (*record)(void *context, const rot_record_t *record, vd_error_t *err);
     void (*head)(void *context, const rot_head_t *head, const rot_hash_t *hash,
                  const uint8_t bytes[ROT_HEAD_BYTES]);

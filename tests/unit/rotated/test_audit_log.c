@@ -295,6 +295,26 @@ Test(audit_log, tree_is_that_of_the_rfc)
     }
 }
 
+Test(audit_log, verifies_up_to_a_head_while_more_are_written)
+{
+    vd_buf_t out;
+    cr_assert_eq(go_on(20), VD_OK, "%s", err.message);
+    rot_ask_t ask = {.verb = "verify",
+                     .folder = folder,
+                     .second_place = second,
+                     .keys = all,
+                     .limit_segment = rot_log_sealed(log_)->segment,
+                     .limit_offset = rot_log_sealed(log_)->offset,
+                     .limit_copy = rot_log_copied(log_)};
+    cr_assert_eq(go_on(40), VD_OK, "%s", err.message);
+    vd_buf_init(&out, ROT_ASK_BYTES_MAX);
+    int rc = rot_ask_run(&ask, &out, &err);
+    cr_assert_eq(rc, VD_OK, "%s", err.message);
+    ask.limit_copy = rot_log_copied(log_); /* the second place knows of more than the log shows */
+    cr_assert_eq(rot_ask_run(&ask, &out, &err), VD_ERR_CORRUPT);
+    vd_buf_done(&out);
+}
+
 /* ---- what other nodes hold ---- */
 
 static rot_held_verdict_t held_take(rot_held_t *held, const uint8_t *head, bool frozen)
