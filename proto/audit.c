@@ -22,6 +22,8 @@ static const vdp_field_t sealed_fields[] = {
     VDP_FIELD(VDP_U32, vdp_audit_sealed_t, journal_part, 0),
     VDP_FIELD(VDP_U64, vdp_audit_sealed_t, events, 0),
     VDP_FIELD(VDP_U64, vdp_audit_sealed_t, head, 0),
+    VDP_FIELD(VDP_BYTES, vdp_audit_sealed_t, signed_head, VDP_AUDIT_HEAD_BYTES),
+    VDP_FIELD(VDP_BOOL, vdp_audit_sealed_t, alarm, 0),
 };
 
 #define MESSAGE(NAME, lower, type, table, body_max)                                                \

@@ -1,6 +1,6 @@
 /* proto/audit.h — storage <-> rotated: what is to be sealed, and what has been. See audit.md. */
 #pragma once
-#include "proto/codec.h"
+#include "proto/heads.h"
 
 /* A batch: the records of one item at most. */
 #define VDP_AUDIT_BODY_MAX_BYTES (24u << 20)
@@ -32,6 +32,8 @@ typedef struct {
     uint32_t journal_part;
     uint64_t events;
     uint64_t head;
+    vd_slice_t signed_head; /* its bytes, for the other nodes (heads.md) */
+    bool alarm;             /* others hold heads that this log does not have */
 } vdp_audit_sealed_t;
 
 extern const vdp_message_t vdp_audit_attach, vdp_audit_pull, vdp_audit_batch, vdp_audit_sealed;

@@ -6,10 +6,13 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define COMMAND_MAX_BYTES (256 * 1024)
 #define ROLES_MAX_BYTES   (32 * 1024)
+#define ROLES_MAX         64
 
 struct gate_audit {
     gate_flight_t flight;
@@ -59,6 +62,20 @@ static void put_user(vd_bb_t *bb, vd_slice_t user, vd_slice_t db)
     vd_bb_close(bb);
 }
 
+/* Those that were granted, as MongoDB's messages have them. */
+static void put_roles(vd_bb_t *bb, const gate_user_t *user)
+{
+    char name[12];
+    vd_bb_begin_array(bb, "roles");
+    for (uint32_t i = 0; user != NULL && i < user->direct_count && i < ROLES_MAX; i++) {
+        vd_bb_open_document(bb, vd_array_name(i, name));
+        vd_bb_string(bb, "role", user->direct[i].role);
+        vd_bb_string(bb, "db", user->direct[i].db);
+        vd_bb_close(bb);
+    }
+    vd_bb_close(bb);
+}
+
 static void put_remote(vd_bb_t *bb, const char *client)
 {
     const char *colon = strrchr(client, ':');
@@ -79,6 +96,7 @@ static vd_bb_t *event_begin(gate_audit_t *audit, const char *atype, vd_slice_t u
     vd_bb_cstr(bb, "atype", atype);
     vd_bb_date(bb, "ts", vd_wall_ms());
     put_user(bb, user, db);
+    put_roles(bb, conn->user);
     put_remote(bb, conn->client);
     vd_bb_begin_document(bb, "param");
     if (audit->thread->audit_suppressed > 0) {
@@ -224,7 +242,8 @@ static void answered(void *context, const gate_answer_t *answer)
     gate_request_finish(request, rc, &err);
 }
 
-static int send_events(gate_audit_t *audit, vd_error_t *err)
+static int send_events(gate_audit_t *audit,
+                       void (*done)(void *context, const gate_answer_t *answer), vd_error_t *err)
 {
     vd_bson_t command;
     vd_bb_close(&audit->bb);
@@ -236,7 +255,7 @@ static int send_events(gate_audit_t *audit, vd_error_t *err)
     memcpy(audit->body + 1, command.data, command.len);
     audit->flight = (gate_flight_t){.resend = true, /* an event twice is no gap */
                                     .body = vd_slice(audit->body, command.len + 1),
-                                    .done = answered,
+                                    .done = done,
                                     .context = audit};
     audit->flight.command = (vdp_operation_command_t){.name = VD_SLICE_LIT("_vdAudit"),
                                                       .db = VD_SLICE_LIT("admin"),
@@ -255,7 +274,7 @@ bool gate_audit_hold(gate_request_t *request, vd_slice_t document)
     VD_ASSERT(!audit->sent);
     audit->sent = true;
     audit->document = vd_arena_copy_slice(request->arena, document);
-    if (send_events(audit, &err) == VD_OK)
+    if (send_events(audit, answered, &err) == VD_OK)
         return true;
     audit->done = true;
     if (audit->login)
@@ -274,10 +293,98 @@ void gate_audit_drop(gate_request_t *request)
     if (!audit->sent && audit->count > 0) { /* the client has left before its reply */
         vd_error_t err = VD_ERROR_INIT;
         audit->sent = true;
-        if (!audit->thread->stopping && send_events(audit, &err) == VD_OK)
+        if (!audit->thread->stopping && send_events(audit, answered, &err) == VD_OK)
             return;
         vd_log(VD_LOG_WARN, "an audit event could not be kept", "error=\"%s\"", err.message);
     }
     if (!audit->sent || audit->done || audit->flight.id == 0)
         audit_free(audit);
+}
+
+/* ---- what belongs to no request ---- */
+
+typedef struct {
+    gate_thread_t *thread;
+    char atype[32], detail[400];
+    int result;
+} gate_note_t;
+
+static void note_answered(void *context, const gate_answer_t *answer)
+{
+    gate_audit_t *audit = context;
+    if (answer->rc != VD_OK || answer->reply->status != VD_OK)
+        vd_log(VD_LOG_WARN, "an audit event could not be kept", "error=%d",
+               answer->rc != VD_OK ? answer->rc : (int)answer->reply->status);
+    audit_free(audit);
+}
+
+/* On its thread. */
+static void note_send(void *context)
+{
+    gate_note_t *note = context;
+    vd_error_t err = VD_ERROR_INIT;
+    gate_audit_t *audit = vd_xalloc(sizeof *audit);
+    vd_bb_t *bb = &audit->bb;
+    char name[12];
+    audit->thread = note->thread;
+    vd_bb_init(bb, COMMAND_MAX_BYTES);
+    vd_bb_int32(bb, "_vdAudit", 1);
+    vd_bb_begin_array(bb, "events");
+    vd_bb_open_document(bb, vd_array_name(0, name));
+    vd_bb_cstr(bb, "atype", note->atype);
+    vd_bb_date(bb, "ts", vd_wall_ms());
+    put_user(bb, VD_SLICE_NULL, VD_SLICE_NULL);
+    vd_bb_begin_document(bb, "param");
+    vd_bb_cstr(bb, "detail", note->detail);
+    event_end(bb, note->result);
+    int rc = note->thread->stopping
+                 ? vd_error_set(&err, VD_ERR_SHUTDOWN_IN_PROGRESS, "the gateway stops")
+                 : send_events(audit, note_answered, &err);
+    if (rc != VD_OK) {
+        vd_log(VD_LOG_WARN, "an audit event could not be kept", "atype=%s error=%d", note->atype,
+               rc);
+        audit_free(audit);
+    }
+    vd_free(note);
+}
+
+void gate_audit_note(gate_t *gate, const char *atype, int result, const char *format, ...)
+{
+    va_list args;
+    if (!gate->settings.audit || gate->thread_count == 0)
+        return;
+    gate_note_t *note = vd_xalloc(sizeof *note);
+    note->thread = gate->threads[0];
+    note->result = result;
+    (void)snprintf(note->atype, sizeof note->atype, "%s", atype);
+    va_start(args, format);
+    (void)vsnprintf(note->detail, sizeof note->detail, format, args);
+    va_end(args);
+    for (char *c = note->detail; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || (unsigned char)*c > '~')
+            *c = '?'; /* what storage takes */
+    (void)pthread_mutex_lock(&gate->call_lock);
+    bool stopping = gate->stopping;
+    if (!stopping)
+        vd_loop_post(note->thread->loop, note_send, note);
+    (void)pthread_mutex_unlock(&gate->call_lock);
+    if (stopping)
+        vd_free(note);
+}
+
+void gate_audit_handshake(gate_thread_t *thread, const char *client, const char *why)
+{
+    thread->audit_handshakes++;
+    (void)snprintf(thread->audit_handshake, sizeof thread->audit_handshake, "%.64s: %.180s", client,
+                   why);
+}
+
+void gate_audit_tick(gate_thread_t *thread)
+{
+    if (thread->audit_handshakes == 0)
+        return;
+    gate_audit_note(thread->gate, "tlsHandshakeRefused", VD_ERR_AUTHENTICATION_FAILED,
+                    "%u refused; the last was %s", thread->audit_handshakes,
+                    thread->audit_handshake);
+    thread->audit_handshakes = 0;
 }

@@ -18,6 +18,13 @@ void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db, i
 void gate_audit_logout(gate_request_t *request);
 /* The command of the request has ended so: administration is noted, and what was not allowed. */
 void gate_audit_command(gate_request_t *request, int result);
+/* What belongs to no request: certificates. Any thread; nobody waits for it, what can't be kept is
+ * logged. format: the event's param `detail`. */
+void gate_audit_note(gate_t *gate, const char *atype, int result, const char *format, ...)
+    VD_PRINTF(4, 5);
+/* A client's TLS handshake was refused; once a second, for all of the thread since. */
+void gate_audit_handshake(gate_thread_t *thread, const char *client, const char *why);
+void gate_audit_tick(gate_thread_t *thread);
 /* True: the reply is kept and gate_request_finish_raw comes again. */
 bool gate_audit_hold(gate_request_t *request, vd_slice_t document);
 /* The request goes, or its client does. */

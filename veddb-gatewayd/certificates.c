@@ -4,6 +4,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/conn.h"
 
 #define DAY_S    86400
@@ -44,8 +45,15 @@ typedef struct {
 static void question_run(void *context)
 {
     question_t *question = context;
-    if (gate_certificates_reload(question->gate, &question->err) == VD_OK)
+    gate_t *gate = question->gate;
+    int rc = gate_certificates_reload(gate, &question->err);
+    if (rc == VD_OK) {
         vd_error_clear(&question->err);
+        gate_audit_note(gate, "certificateReload", VD_OK, "ends in %lld days",
+                        (long long)(vd_tls_expires_in_s(gate->tls) / DAY_S));
+    } else {
+        gate_audit_note(gate, "certificateReload", rc, "%s", question->err.message);
+    }
 }
 
 static void question_done(void *context)
@@ -75,6 +83,8 @@ void gate_certificates_tick(gate_t *gate)
     if (left > WARN_S || (warned != 0 && now < warned + AGAIN_MS))
         return;
     atomic_store(&gate->certificate_warned_ms, now);
+    gate_audit_note(gate, "certificateExpires", VD_OK, "the server certificate ends in %lld hours",
+                    (long long)(left / 3600));
     vd_log(VD_LOG_WARN,
            left > 0 ? "the server certificate expires soon: vedctl reload certs takes a new one"
                     : "the server certificate has expired: clients will refuse it",

@@ -8,6 +8,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/commands/sasl.h"
 #include "veddb-gatewayd/request.h"
 
@@ -362,9 +363,10 @@ static void note_refused(gate_conn_t *conn)
     char why[200], quoted[256];
     gate_thread_t *thread = conn->thread;
     atomic_fetch_add_explicit(&thread->gate->stats.handshakes_failed, 1, memory_order_relaxed);
+    (void)gate_transport_failure(&conn->io, why, sizeof why);
+    gate_audit_handshake(thread, conn->client, why);
     if (++thread->refusals_noted > REFUSALS_NOTED_MAX)
         return;
-    (void)gate_transport_failure(&conn->io, why, sizeof why);
     vd_log(VD_LOG_WARN, "TLS handshake refused", "conn=%llu client=%s reason=%s",
            (unsigned long long)conn->id, conn->client,
            vd_log_quote(vd_slice_str(why), quoted, sizeof quoted));

@@ -7,6 +7,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "libcommon/runtime/files.h"
+#include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/bootstrap.h"
 #include "veddb-gatewayd/certificates.h"
 #include "veddb-gatewayd/commands/handlers.h"
@@ -266,6 +267,7 @@ static void tick(void *context)
     if (++thread->ticks % TICKS_PER_SECOND != 0)
         return;
     thread->refusals_noted = 0;
+    gate_audit_tick(thread);
     if (thread->index == 0)
         gate_certificates_tick(thread->gate);
     VD_LIST_EACH(&thread->conns, node)

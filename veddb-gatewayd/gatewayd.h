@@ -114,10 +114,11 @@ struct gate_thread {
     vd_list_t watchers;   /* hellos that wait for a change */
     vd_source_t *tick, *end_of_turn;
     uint32_t ticks;
-    uint64_t audit_second, audit_suppressed; /* audit.c */
-    uint32_t audit_refusals;
-    uint32_t refusals_noted; /* handshakes, in this second */
-    bool room_made;          /* memory was given back in this turn */
+    uint64_t audit_second, audit_suppressed;   /* audit.c */
+    uint32_t audit_refusals, audit_handshakes; /* handshakes refused since the last event */
+    char audit_handshake[256];                 /* the last of them */
+    uint32_t refusals_noted;                   /* handshakes, in this second */
+    bool room_made;                            /* memory was given back in this turn */
     bool stopping;
 };
 

@@ -297,6 +297,16 @@ static int on_snapshot(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_
     return VD_OK;
 }
 
+static int on_audit_head(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,
+                         vd_slice_t rest, vd_error_t *err)
+{
+    vdp_audit_head_t shown = {0};
+    int rc = vdp_decode(&vdp_peer_audit_head, rest, &shown, NULL, err);
+    if (rc == VD_OK)
+        repl_heads_shown(node, conn, envelope->request_id, &shown);
+    return rc;
+}
+
 static const struct {
     uint32_t id;
     bool strangers; /* also of one who is no member */
@@ -314,6 +324,7 @@ static const struct {
     {VDP_PEER_SNAPSHOT_READ, false, on_snapshot},
     {VDP_PEER_SNAPSHOT_CLOSE, false, on_snapshot},
     {VDP_PEER_MAJORITY, false, on_majority},
+    {VDP_PEER_AUDIT_HEAD, false, on_audit_head},
 };
 
 void repl_peer_item(void *context, repl_conn_t *conn, const vdp_envelope_t *envelope,

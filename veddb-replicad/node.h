@@ -41,7 +41,18 @@ typedef struct {
     uint64_t bytes_behind, fence_request; /* of FENCE that waits for its FENCED */
     repl_entries_t entries;               /* status.c */
     repl_conn_t *fence_conn;
+    struct {
+        uint64_t tag, serial, at_ms; /* of the connection and the head that was shown last */
+        bool asking;
+    } heads;
 } repl_member_t;
+
+/* heads.c: the newest of our audit log */
+typedef struct {
+    uint8_t head[VDP_AUDIT_HEAD_BYTES];
+    bool alarm;
+    uint64_t serial; /* 0: none yet */
+} repl_heads_t;
 
 /* pull.c */
 typedef struct {
@@ -125,6 +136,7 @@ typedef struct repl_node {
     repl_marks_t marks; /* of the newest position: lag in time */
     repl_pull_t pull;
     repl_resync_t resync;
+    repl_heads_t heads;
     vd_list_t ships;   /* ship.c */
     vd_list_t sending; /* snapshot.c: chunks that wait for their rate */
     uint64_t send_at_us;
@@ -223,6 +235,13 @@ void repl_send_snapshot(repl_node_t *node, repl_conn_t *conn, const vdp_envelope
                         vd_slice_t rest);
 void repl_send_lost(repl_node_t *node, repl_conn_t *conn);
 void repl_send_tick(repl_node_t *node);
+
+/* ---- heads.c: heads of audit logs (proto/heads.md) ---- */
+void repl_heads_own(void *context, const vdp_audit_head_t *head);
+void repl_heads_tick(repl_node_t *node);
+/* A member shows its own. */
+void repl_heads_shown(repl_node_t *node, repl_conn_t *conn, uint64_t request,
+                      const vdp_audit_head_t *head);
 
 /* ---- status.c ---- */
 VD_MUST_CHECK int repl_status_json(repl_node_t *node, vd_buf_t *out);

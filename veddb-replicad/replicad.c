@@ -165,6 +165,7 @@ static void tick(void *context)
     repl_config_tick(node);
     repl_pull_tick(node);
     repl_resync_tick(node);
+    repl_heads_tick(node);
     if (now >= node->status_at_ms) {
         node->status_at_ms = now + STATUS_MS;
         repl_status_tell(node);
@@ -450,6 +451,7 @@ static int replicad_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
         .state = storage_state,
         .lost = storage_lost,
         .ask = storage_ask,
+        .audit_head = repl_heads_own,
         .context = node,
     };
     memcpy(storage.instance, node->instance, 16);

@@ -173,6 +173,7 @@ static void on_item(repl_storage_t *storage, const vdp_envelope_t *envelope, vd_
 {
     vdp_replication_state_t state = {0};
     vdp_replication_ask_t ask = {0};
+    vdp_audit_head_t head = {0};
     vd_slice_t body;
     if ((envelope->id & 1) != 0) {
         (void)repl_calls_answer(&storage->calls, envelope, rest); /* false: given up meanwhile */
@@ -183,6 +184,9 @@ static void on_item(repl_storage_t *storage, const vdp_envelope_t *envelope, vd_
     } else if (envelope->id == VDP_REPLICATION_ASK) {
         if (vdp_decode(&vdp_replication_ask, rest, &ask, &body, err) == VD_OK)
             storage->options.ask(storage->options.context, envelope->request_id, &ask, body);
+    } else if (envelope->id == VDP_REPLICATION_AUDIT_HEAD) {
+        if (vdp_decode(&vdp_replication_audit_head, rest, &head, &body, err) == VD_OK)
+            storage->options.audit_head(storage->options.context, &head);
     } else {
         (void)vd_error_set(err, VD_ERR_PROTOCOL, "%s is not for replicad",
                            vdp_id_name(envelope->id)); /* logged by the caller */

@@ -6,7 +6,7 @@
 #pragma once
 #include "libcommon/bson/view.h"
 #include "libcommon/runtime/loop.h"
-#include "proto/replication.h"
+#include "proto/heads.h"
 #include "veddb-replicad/calls.h"
 
 typedef struct repl_storage repl_storage_t;
@@ -33,6 +33,8 @@ typedef struct {
      * borrowed; empty: none. */
     void (*state)(void *context, bool attached, vd_bson_t config);
     void (*lost)(void *context);
+    /* The newest head of our audit log. */
+    void (*audit_head)(void *context, const vdp_audit_head_t *head);
     void (*ask)(void *context, uint64_t request, const vdp_replication_ask_t *ask, vd_slice_t body);
     void *context;
 } repl_storage_options_t;

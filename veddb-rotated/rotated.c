@@ -61,8 +61,10 @@ static int first_key(rotated_t *rotated, bool bootstrap, vd_error_t *err)
             err, VD_ERR_KEY_MISSING,
             "the keyring is empty, but storage holds data: the keyring file is lost");
     int rc = rot_keyring_add(rotated->keyring, err);
-    if (rc == VD_OK)
+    if (rc == VD_OK) {
         vd_log(VD_LOG_INFO, "first data key made", "version=1");
+        rot_audit_note(rotated->audit, "keyCreate", "data key 1, the first");
+    }
     return rc;
 }
 
@@ -83,6 +85,8 @@ static void keys_open(rotated_t *rotated, vd_local_client_t *client, const vdp_e
         rc = vd_secret_alloc(size, &secret, &err);
     if (rc != VD_OK) {
         vd_log(VD_LOG_ERROR, "keys were not handed out", "error=\"%s\"", err.message);
+        rot_audit_note(rotated->audit, "keysRefused", "uid %u: %s",
+                       (unsigned)vd_local_client_uid(client), err.message);
         reply_failure(client, asked, &err);
         return;
     }
@@ -104,6 +108,9 @@ static void keys_open(rotated_t *rotated, vd_local_client_t *client, const vdp_e
     vd_secret_free(secret, size);
     vd_log(VD_LOG_INFO, "keys handed to storage", "keys=%u uid=%u", opened.count,
            (unsigned)vd_local_client_uid(client));
+    rot_audit_note(rotated->audit, "keysHandedOut", "%u keys, generation %llu, uid %u",
+                   opened.count, (unsigned long long)rot_keyring_generation(rotated->keyring),
+                   (unsigned)vd_local_client_uid(client));
 }
 
 static int print_status(const rotated_t *rotated, vd_buf_t *out)

@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define NEVER_READY_PART 20 /* of supervisor.stop_grace */
+
 /* ---- actions ---- */
 
 static void worker_ended(void *context, pid_t pid, int how, int code)
@@ -229,6 +231,13 @@ static void check_time(sup_worker_t *worker, uint64_t now, uint64_t limit_ms, su
         due(earliest, since + limit_ms);
 }
 
+/* One that was never ready has nothing to bring to an end, and may wait for who will never come. */
+static uint64_t stop_ms(const sup_worker_t *worker)
+{
+    uint64_t all = worker->system->times.stop_ms;
+    return worker->ready_since_ms != 0 ? all : all / NEVER_READY_PART;
+}
+
 static void worker_step(sup_worker_t *worker, uint64_t now, uint64_t *earliest)
 {
     sup_system_t *system = worker->system;
@@ -256,7 +265,7 @@ static void worker_step(sup_worker_t *worker, uint64_t now, uint64_t *earliest)
         break;
     case SUP_CHILD_DRAINING:
     case SUP_CHILD_STOPPING:
-        check_time(worker, now, system->times.stop_ms, SUP_EVENT_TIMEOUT, worker->state_since_ms,
+        check_time(worker, now, stop_ms(worker), SUP_EVENT_TIMEOUT, worker->state_since_ms,
                    earliest);
         break;
     case SUP_CHILD_KILLED:
@@ -373,6 +382,25 @@ static int open_listeners(sup_system_t *system, vd_error_t *err)
     return rc;
 }
 
+/* What is set otherwise than by default, for the audit log: a few options in each note. */
+static void configuration_note(sup_system_t *system)
+{
+    char text[400] = "";
+    for (size_t i = 0; i < vd_option_count; i++) {
+        const char *value = vd_config_given(system->config, i);
+        char one[200];
+        if (value == NULL)
+            continue;
+        (void)snprintf(one, sizeof one, "%s=%s; ", vd_options[i].name, value);
+        if (strlen(text) + strlen(one) >= sizeof text) {
+            sup_ops_note(system, "configuration", "%s", text);
+            text[0] = '\0';
+        }
+        (void)snprintf(text + strlen(text), sizeof text - strlen(text), "%s", one);
+    }
+    sup_ops_note(system, "configuration", "%s", text);
+}
+
 int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t **ret_system,
                       vd_error_t *err)
 {
@@ -408,6 +436,8 @@ int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t *
             rc = sup_control_open(&system->workers[i], err);
     if (rc == VD_OK)
         rc = sup_ops_open(system, &system->ops, err);
+    if (rc == VD_OK)
+        configuration_note(system);
     if (rc == VD_OK)
         rc = vd_loop_add_timer(loop, 1, 0, timer_fired, system, &system->timer, err);
     if (rc == VD_OK)

@@ -687,6 +687,15 @@ static int print_help(const vd_option_t *option, vd_buf_t *out)
                          option->name);
 }
 
+const char *vd_config_given(const vd_config_t *config, size_t i)
+{
+    VD_ASSERT(i < vd_option_count);
+    const value_t *value = &config->values[i];
+    if (value->text == NULL || strcmp(value->text, vd_options[i].default_value) == 0)
+        return NULL;
+    return vd_options[i].secret ? "***" : value->text;
+}
+
 int vd_config_print(const vd_config_t *config, vd_buf_t *out, bool with_help, vd_error_t *err)
 {
     VD_ASSERT(config != NULL && out != NULL);

@@ -56,6 +56,8 @@ bool vd_config_bool(const vd_config_t *config, const char *name);
 int64_t vd_config_number(const vd_config_t *config, const char *name);
 /* STRING, PATH, CHOICE; "" when unset */
 const char *vd_config_string(const vd_config_t *config, const char *name);
+/* What was given of option vd_options[i], as text, "***" of a secret; NULL: its default holds. */
+const char *vd_config_given(const vd_config_t *config, size_t i);
 /* The effective configuration as YAML text with help lines (`vedctl config show`, the sample file);
  * secrets masked. */
 VD_MUST_CHECK int vd_config_print(const vd_config_t *config, vd_buf_t *out, bool with_help,

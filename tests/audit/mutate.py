@@ -96,14 +96,14 @@ def main():
 
         def ask(folder):
             other.stdin.write(folder + '\n')
-            other.stdin.flush()
-            ours = other.stdout.readline().strip()
+            other.stdin.flush()  # it works while we do
             theirs = []
             for k in (keys, None):
                 try:
                     theirs.append('good: ' + str(verify.verify(folder + '/audit', folder + '/second', k)))
                 except verify.Wrong as e:
                     theirs.append(str(e))
+            ours = other.stdout.readline().strip()
             return ours, theirs[0], theirs[1]
 
         work = os.path.join(top, 'work')

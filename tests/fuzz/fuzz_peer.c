@@ -4,6 +4,7 @@
  * decoded to the same; nothing that is borrowed lies outside of what came. */
 #include "libcommon/base/buf.h"
 #include "proto/failure.h"
+#include "proto/heads.h"
 #include "proto/peer.h"
 #include "tests/fuzz/fuzz.h"
 #include "veddb-replicad/frames.h"
@@ -31,6 +32,8 @@ static const vdp_message_t *const messages[] = {
     &vdp_peer_snapshot_read,
     &vdp_peer_snapshot_chunk,
     &vdp_peer_snapshot_close,
+    &vdp_peer_audit_head,
+    &vdp_peer_audit_held,
     &vdp_failure,
 };
 

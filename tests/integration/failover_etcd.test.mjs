@@ -121,6 +121,14 @@ test('what a cut-off primary alone had is saved in its recovery folder, and it f
   assert.ok(rollbacks >= 1);
   const saved = fs.readdirSync(rollbackFolder).filter((name) => name.endsWith('.bson'));
   assert.ok(saved.some((name) => fs.readFileSync(path.join(rollbackFolder, name)).includes('alone')), `${rollbackFolder}: ${saved}`);
+  // The audit log keeps what was taken back, and says that it was.
+  const audited = async (...conditions) => JSON.parse((await set.vedctl(old, '--json', 'audit', 'search', ...conditions)).stdout).records;
+  const [event] = await until('it is in the audit log', async () => {
+    const records = await audited('atype=rollback').catch(() => []);
+    return records.length > 0 && records;
+  });
+  assert.equal(event.event.param.folder, rollbackFolder);
+  assert.equal((await until('the write stays', async () => audited('ns=diverged.c', 'text=alone').catch(() => false))).length, 1);
 });
 
 test('the source of a copy dies: who loads it votes for who has what it once acknowledged', {timeout: 240000}, async (t) => {

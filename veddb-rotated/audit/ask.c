@@ -247,9 +247,12 @@ static int verify(state_t *state, vd_error_t *err)
     const rot_ask_t *ask = state->ask;
     rot_verify_options_t options = {.folder = ask->folder,
                                     .second_place = ask->second_place,
+                                    .held = ask->held,
+                                    .held_count = ask->held_count,
                                     .keys = ask->keys,
                                     .limit_segment = ask->limit_segment,
-                                    .limit_offset = ask->limit_offset};
+                                    .limit_offset = ask->limit_offset,
+                                    .limit_copy = ask->limit_copy};
     rot_verdict_t verdict;
     int rc = rot_verify(&options, &verdict, err);
     if (rc != VD_OK)
@@ -257,9 +260,9 @@ static int verify(state_t *state, vd_error_t *err)
     rc = vd_buf_printf(state->out,
                        "{\"good\":true,\"firstSegment\":%" PRIu64 ",\"lastSegment\":%" PRIu64
                        ",\"records\":%" PRIu64 ",\"heads\":%" PRIu64 ",\"lastHead\":%" PRIu64
-                       ",\"copies\":%" PRIu64 ",\"root\":\"",
+                       ",\"copies\":%" PRIu64 ",\"peerHeads\":%" PRIu64 ",\"root\":\"",
                        verdict.first_segment, verdict.last.segment, verdict.records, verdict.heads,
-                       verdict.last.number, verdict.copies);
+                       verdict.last.number, verdict.copies, verdict.held);
     if (rc == VD_OK)
         rc = hex(state->out, verdict.root.bytes, sizeof verdict.root.bytes);
     return rc == VD_OK ? vd_buf_printf(state->out, "\"}") : rc;

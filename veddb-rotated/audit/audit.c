@@ -18,6 +18,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -28,9 +29,8 @@
 #define IDLE_HEAD_MS 5000 /* positions that moved without records get a head after so long */
 
 typedef struct {
-    uint64_t ticket;
+    uint64_t ticket; /* 0: nobody waits */
     char text[1024]; /* "name\tdetail" */
-    bool sealed;
 } note_t;
 
 struct rot_audit {
@@ -50,17 +50,25 @@ struct rot_audit {
     uint64_t peer, pull_id, pulled; /* pulled: id of the one under way, 0 = none */
     uint64_t sealed_ms, reopen_ms, moved_ms;
     rot_positions_t told;
+    uint64_t told_head, broken_head; /* broken: sealed last before it broke */
+    bool told_alarm;
     bool was_open;
+    bool began; /* the log is a new one */
+    bool held_moved;
+    rot_held_t held;
     vd_buf_t item;
     /* shared */
     pthread_mutex_t lock;
     note_t notes[ROT_NOTES_MAX];
     uint32_t note_count;
     struct {
-        uint64_t segment, offset, head, records, journal, events, failures, batches, pulled_bytes;
+        uint64_t segment, offset, copied, head, records, journal, events, failures, batches,
+            pulled_bytes;
         int64_t sealed_wall_ms;
         uint32_t epoch;
         bool open, attached;
+        uint64_t notes_lost;
+        rot_held_t held;
         char problem[256];
         rot_log_counts_t counts;
     } shown;
@@ -85,14 +93,19 @@ static void show(rot_audit_t *audit)
         const rot_point_t *sealed = rot_log_sealed(audit->log);
         audit->shown.segment = sealed->segment;
         audit->shown.offset = sealed->offset;
+        audit->shown.copied = rot_log_copied(audit->log);
         audit->shown.head = sealed->head.number;
         audit->shown.records = sealed->records;
         audit->shown.journal = sealed->head.journal;
         audit->shown.events = sealed->head.events;
         audit->shown.sealed_wall_ms = sealed->head.time_ms;
         audit->shown.epoch = rot_log_epoch(audit->log);
-        audit->shown.problem[0] = '\0';
+        if (sealed->head.number > audit->broken_head)
+            audit->shown.problem[0] = '\0';
         rot_log_counts(audit->log, &audit->shown.counts);
+        if (audit->held_moved)
+            audit->shown.held = audit->held;
+        audit->held_moved = false;
     }
     (void)pthread_mutex_unlock(&audit->lock);
 }
@@ -110,6 +123,8 @@ static void log_broke(rot_audit_t *audit, const vd_error_t *err)
     char text[VD_ERROR_MESSAGE_SIZE + 64];
     (void)pthread_mutex_lock(&audit->lock);
     bool told = audit->shown.problem[0] != '\0';
+    if (audit->log != NULL)
+        audit->broken_head = rot_log_sealed(audit->log)->head.number;
     (void)snprintf(audit->shown.problem, sizeof audit->shown.problem, "%.250s", err->message);
     audit->shown.failures++;
     (void)pthread_mutex_unlock(&audit->lock);
@@ -131,6 +146,7 @@ static void log_open(rot_audit_t *audit)
         vd_log(VD_LOG_INFO, audit->was_open ? "the audit log is open again" : "audit log open",
                "segment=%" PRIu64 " head=%" PRIu64 " records=%" PRIu64, sealed->segment,
                sealed->head.number, sealed->records);
+        audit->began = !audit->was_open && sealed->head.number <= 1;
         audit->was_open = true;
         audit->sealed_ms = vd_monotonic_ms();
         show(audit);
@@ -177,13 +193,19 @@ static void sealed_tell(rot_audit_t *audit)
     if (audit->peer == 0 || audit->log == NULL)
         return;
     rot_positions_t at = rot_log_sealed_positions(audit->log);
-    if (memcmp(&at, &audit->told, sizeof at) == 0)
+    uint64_t head = rot_log_sealed(audit->log)->head.number;
+    if (memcmp(&at, &audit->told, sizeof at) == 0 && head == audit->told_head &&
+        audit->held.alarm == audit->told_alarm)
         return;
     audit->told = at;
+    audit->told_head = head;
+    audit->told_alarm = audit->held.alarm;
     vdp_audit_sealed_t fields = {.journal = at.journal,
                                  .journal_part = at.journal_part,
                                  .events = at.events,
-                                 .head = rot_log_sealed(audit->log)->head.number};
+                                 .head = head,
+                                 .signed_head = vd_slice(rot_log_head(audit->log), ROT_HEAD_BYTES),
+                                 .alarm = audit->held.alarm};
     message_send(audit, &vdp_audit_sealed, &fields, 0);
 }
 
@@ -228,6 +250,39 @@ static int batch_take(rot_audit_t *audit, vd_slice_t rest, vd_error_t *err)
     return VD_OK;
 }
 
+/* A node has said what it holds of this log. */
+static int held_take(rot_audit_t *audit, vd_slice_t rest, vd_error_t *err)
+{
+    vdp_audit_held_t said = {0};
+    char why[ROT_HELD_WHY_MAX], quoted[ROT_HELD_WHY_MAX + 64];
+    rot_head_t other;
+    int rc = vdp_decode(&vdp_audit_held, rest, &said, NULL, err);
+    if (rc != VD_OK || audit->log == NULL)
+        return rc;
+    rot_held_verdict_t verdict = rot_held_take(&audit->held, audit->folder, audit->log, said.node,
+                                               said.head, said.frozen, why);
+    audit->held_moved = true;
+    if (verdict == ROT_HELD_IGNORED) {
+        vd_log(VD_LOG_WARN, "what a node holds of the audit log is not believed", "error=%s",
+               vd_log_quote(vd_slice_str(why), quoted, sizeof quoted));
+    } else if (verdict == ROT_HELD_ALARM) {
+        vd_log(VD_LOG_ERROR,
+               "THE AUDIT LOG WAS PUT BACK OR CHANGED: other nodes hold heads that it does not "
+               "have; look with vedctl audit verify",
+               "error=%s", vd_log_quote(vd_slice_str(why), quoted, sizeof quoted));
+        rot_audit_note(audit, "auditRollback", "%s", why);
+    }
+    if (audit->began && said.other.len == ROT_HEAD_BYTES &&
+        rot_head_unpack(said.other.data, &other)) {
+        audit->began = false; /* said once */
+        vd_log(VD_LOG_WARN, "this audit log is a new one, other nodes hold heads of an earlier one",
+               "node=%.*s head=%" PRIu64, VD_SLICE_FMT(said.node), other.number);
+        rot_audit_note(audit, "auditLogReplaced", "%.*s holds head %" PRIu64 " of an earlier log",
+                       VD_SLICE_FMT(said.node), other.number);
+    }
+    return VD_OK;
+}
+
 static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
 {
     rot_audit_t *audit = context;
@@ -240,6 +295,8 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
         audit->pulled = 0;
         memset(&audit->told, 0xff, sizeof audit->told);
         sealed_tell(audit);
+    } else if (rc == VD_OK && peer == audit->peer && envelope.id == VDP_AUDIT_HELD) {
+        rc = held_take(audit, rest, &err);
     } else if (rc == VD_OK && peer == audit->peer && envelope.request_id == audit->pulled &&
                audit->pulled != 0) {
         audit->pulled = 0;
@@ -320,6 +377,8 @@ static int notes_take(rot_audit_t *audit, vd_error_t *err)
         memmove(audit->notes, audit->notes + n, audit->note_count * sizeof audit->notes[0]);
         (void)pthread_mutex_unlock(&audit->lock);
         for (uint32_t i = 0; i < n; i++) {
+            if (taken[i].ticket == 0)
+                continue;
             answered_t *answered = vd_xalloc(sizeof *answered);
             *answered = (answered_t){audit, taken[i].ticket};
             vd_loop_post(vd_daemon_loop(audit->daemon), note_answer, answered);
@@ -516,21 +575,41 @@ static void refuse(rot_audit_t *audit, uint64_t ticket, int code, const char *me
     vd_daemon_answer(audit->daemon, ticket, code, message, VD_SLICE_NULL);
 }
 
-static void note_add(rot_audit_t *audit, uint64_t ticket, vd_slice_t text)
+static bool note_put(rot_audit_t *audit, uint64_t ticket, vd_slice_t text)
 {
     bool full;
     (void)pthread_mutex_lock(&audit->lock);
     full = audit->note_count == ROT_NOTES_MAX;
+    audit->shown.notes_lost += full && ticket == 0;
     if (!full) {
         note_t *note = &audit->notes[audit->note_count++];
         note->ticket = ticket;
         (void)snprintf(note->text, sizeof note->text, "%.*s", VD_SLICE_FMT(text));
     }
     (void)pthread_mutex_unlock(&audit->lock);
-    if (full)
-        refuse(audit, ticket, VD_ERR_FULL, "too many notes wait for the audit log");
-    else if (audit->started)
+    if (!full && audit->loop != NULL)
         vd_loop_wake(audit->loop);
+    return !full;
+}
+
+void rot_audit_note(rot_audit_t *audit, const char *atype, const char *format, ...)
+{
+    char text[sizeof audit->notes[0].text];
+    va_list args;
+    if (audit == NULL)
+        return;
+    int len = snprintf(text, sizeof text, "%s\t", atype);
+    va_start(args, format);
+    (void)vsnprintf(text + len, sizeof text - (size_t)len, format, args);
+    va_end(args);
+    if (!note_put(audit, 0, vd_slice_str(text)))
+        vd_log(VD_LOG_ERROR, "an event is not in the audit log: too many wait", "atype=%s", atype);
+}
+
+static void note_add(rot_audit_t *audit, uint64_t ticket, vd_slice_t text)
+{
+    if (!note_put(audit, ticket, text))
+        refuse(audit, ticket, VD_ERR_FULL, "too many notes wait for the audit log");
 }
 
 void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slice_t argument)
@@ -542,7 +621,7 @@ void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slic
     }
     if (vd_slice_is(verb, "status")) {
         vd_buf_t json;
-        vd_buf_init(&json, 8192);
+        vd_buf_init(&json, 32 * 1024);
         int rc = rot_audit_status(audit, &json);
         vd_daemon_answer(audit->daemon, ticket, rc, "", vd_buf_slice(&json));
         vd_buf_done(&json);
@@ -562,6 +641,9 @@ void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slic
     (void)pthread_mutex_lock(&audit->lock);
     ask->limit_segment = audit->shown.segment;
     ask->limit_offset = audit->shown.offset;
+    ask->limit_copy = audit->shown.copied;
+    ask->held_count = audit->shown.held.count;
+    memcpy(ask->held, audit->shown.held.heads, sizeof ask->held);
     (void)pthread_mutex_unlock(&audit->lock);
     audit->ask_ticket = ticket;
     vd_buf_clear(&audit->ask_out);
@@ -573,22 +655,55 @@ void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slic
     audit->asker_started = true;
 }
 
+/* vd_log_quote leaves a plain word without quotes. */
+static int json_text(vd_buf_t *out, const char *name, const char *text)
+{
+    char quoted[600];
+    const char *value = vd_log_quote(vd_slice_str(text), quoted, sizeof quoted);
+    const char *quote = value[0] == '"' ? "" : "\"";
+    return vd_buf_printf(out, "\"%s\":%s%s%s", name, quote, value, quote);
+}
+
+static int held_status(const rot_held_t *held, vd_buf_t *out)
+{
+    int rc = vd_buf_printf(out, ",");
+    if (rc == VD_OK)
+        rc = json_text(out, "alarm", held->alarm ? held->why : "");
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, ",\"peer_heads\":[");
+    for (uint32_t i = 0; rc == VD_OK && i < held->count; i++) {
+        const rot_held_head_t *head = &held->heads[i];
+        rc = vd_buf_printf(out, "%s{\"head\":%" PRIu64 ",\"frozen\":%s,", i == 0 ? "" : ",",
+                           head->number, head->frozen ? "true" : "false");
+        if (rc == VD_OK)
+            rc = json_text(out, "node", head->node);
+        if (rc == VD_OK)
+            rc = vd_buf_printf(out, "}");
+    }
+    return rc == VD_OK ? vd_buf_printf(out, "]") : rc;
+}
+
 int rot_audit_status(rot_audit_t *audit, vd_buf_t *out)
 {
-    char problem[600];
     (void)pthread_mutex_lock(&audit->lock);
     int rc = vd_buf_printf(
         out,
         "{\"open\":%s,\"attached\":%s,\"segment\":%" PRIu64 ",\"offset\":%" PRIu64
         ",\"head\":%" PRIu64 ",\"records\":%" PRIu64 ",\"journal\":%" PRIu64 ",\"events\":%" PRIu64
         ",\"sealed_ms\":%" PRId64 ",\"epoch\":%u,\"failures\":%" PRIu64 ",\"batches\":%" PRIu64
-        ",\"dropped_segments\":%" PRIu64 ",\"copies_failed\":%" PRIu64 ",\"problem\":%s}",
+        ",\"dropped_segments\":%" PRIu64 ",\"copies_failed\":%" PRIu64 ",\"notes_lost\":%" PRIu64
+        ",",
         audit->shown.open ? "true" : "false", audit->shown.attached ? "true" : "false",
         audit->shown.segment, audit->shown.offset, audit->shown.head, audit->shown.records,
         audit->shown.journal, audit->shown.events, audit->shown.sealed_wall_ms, audit->shown.epoch,
         audit->shown.failures, audit->shown.batches, audit->shown.counts.segments_dropped,
-        audit->shown.counts.copies_failed,
-        vd_log_quote(vd_slice_str(audit->shown.problem), problem, sizeof problem));
+        audit->shown.counts.copies_failed, audit->shown.notes_lost);
+    if (rc == VD_OK)
+        rc = json_text(out, "problem", audit->shown.problem);
+    if (rc == VD_OK)
+        rc = held_status(&audit->shown.held, out);
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, "}");
     (void)pthread_mutex_unlock(&audit->lock);
     return rc;
 }

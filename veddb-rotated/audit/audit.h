@@ -24,5 +24,9 @@ VD_MUST_CHECK int rot_audit_start(rot_audit_t *audit, const rot_keyring_t *keyri
 void rot_audit_destroy(rot_audit_t **audit_p);
 /* Answers the ticket by vd_daemon_answer, now or later. */
 void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slice_t argument);
+/* An event of rotated itself: sealed within a turn of the thread (100 ms), also when it is called
+ * before the start. Any thread. NULL is fine. More than ROT_NOTES_MAX that wait are counted and
+ * logged. */
+void rot_audit_note(rot_audit_t *audit, const char *atype, const char *format, ...) VD_PRINTF(3, 4);
 /* Appends one JSON object. */
 VD_MUST_CHECK int rot_audit_status(rot_audit_t *audit, vd_buf_t *out);

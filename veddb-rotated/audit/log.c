@@ -32,15 +32,21 @@ struct rot_log {
     rot_seal_t *seal;
     secret_t *secret;
     int fd, copy_fd;
+    uint64_t copied; /* bytes in the second place */
     rot_point_t now, sealed;
     rot_positions_t reached;
     vd_buf_t plain; /* records of the block under way */
     uint8_t *frame;
-    int64_t segment_ms, key_ms; /* when they began */
-    bool moved;                 /* reached has grown since the last head */
-    bool tombstone;             /* a tombstone waits for its head */
-    bool copy_failed;           /* told */
-    bool broken;                /* a write failed: what is in memory is not what is in the file */
+    int64_t segment_ms, key_ms;   /* when they began */
+    bool moved;                   /* reached has grown since the last head */
+    bool tombstone;               /* a tombstone waits for its head */
+    bool copy_failed;             /* told */
+    bool broken;                  /* a write failed: what is in memory is not what is in the file */
+    uint8_t head[ROT_HEAD_BYTES]; /* the last one */
+    struct {
+        uint64_t number; /* 0: none */
+        rot_hash_t hash;
+    } recent[ROT_HEADS_RECENT]; /* by number, the newest of each place */
     rot_log_counts_t counts;
 };
 
@@ -132,7 +138,25 @@ static int copy_open(rot_log_t *log, vd_error_t *err)
         (st.st_size % ROT_HEAD_BYTES != 0 &&
          ftruncate(log->copy_fd, st.st_size - st.st_size % ROT_HEAD_BYTES) != 0))
         return vd_error_set_errno(err, "can't read %s", path);
+    log->copied = (uint64_t)(st.st_size - st.st_size % ROT_HEAD_BYTES);
     return VD_OK;
+}
+
+static void copy_told(rot_log_t *log, int rc, const vd_error_t *err)
+{
+    if (rc != VD_OK) {
+        log->counts.copies_failed++;
+        if (!log->copy_failed)
+            vd_log(VD_LOG_ERROR, "audit heads do not reach their second place", "error=\"%s\"",
+                   err->message);
+        if (log->copy_fd >= 0)
+            (void)close(log->copy_fd); /* opened anew for the next head */
+        log->copy_fd = -1;
+    } else if (log->copy_failed) {
+        vd_log(VD_LOG_INFO, "audit heads reach their second place again", "head=%" PRIu64,
+               log->now.head.number);
+    }
+    log->copy_failed = rc != VD_OK;
 }
 
 /* What fails here is told and counted; the log itself goes on: each later head covers the lost one.
@@ -148,22 +172,21 @@ static void copy_head(rot_log_t *log, const uint8_t *head)
     if (rc == VD_OK && (write(log->copy_fd, head, ROT_HEAD_BYTES) != ROT_HEAD_BYTES ||
                         fdatasync(log->copy_fd) != 0))
         rc = vd_error_set_errno(&err, "can't write to %s", log->second_place);
-    if (rc != VD_OK) {
-        log->counts.copies_failed++;
-        if (!log->copy_failed)
-            vd_log(VD_LOG_ERROR, "audit heads do not reach their second place", "error=\"%s\"",
-                   err.message);
-        if (log->copy_fd >= 0)
-            (void)close(log->copy_fd); /* opened anew for the next head */
-        log->copy_fd = -1;
-    } else if (log->copy_failed) {
-        vd_log(VD_LOG_INFO, "audit heads reach their second place again", "head=%" PRIu64,
-               log->now.head.number);
-    }
-    log->copy_failed = rc != VD_OK;
+    if (rc == VD_OK)
+        log->copied += ROT_HEAD_BYTES;
+    copy_told(log, rc, &err);
 }
 
 /* ---- heads ---- */
+
+static void head_note(rot_log_t *log, uint64_t number, const rot_hash_t *hash,
+                      const uint8_t bytes[ROT_HEAD_BYTES])
+{
+    size_t at = number % ROT_HEADS_RECENT;
+    memcpy(log->head, bytes, sizeof log->head);
+    log->recent[at].number = number;
+    log->recent[at].hash = *hash;
+}
 
 static int head_write(rot_log_t *log, uint32_t flags, vd_error_t *err)
 {
@@ -208,6 +231,7 @@ static int head_write(rot_log_t *log, uint32_t flags, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     now->closed = (flags & ROT_HEAD_CLOSES) != 0;
+    head_note(log, head.number, &now->head_hash, bytes);
     log->sealed = *now;
     log->broken = false;
     log->moved = log->tombstone = false;
@@ -450,12 +474,20 @@ static int gone(const rot_log_t *log, const vd_error_t *torn, vd_error_t *err)
                         torn->code != VD_OK ? ": " : "", torn->message);
 }
 
+static void head_keep(void *context, const rot_head_t *head, const rot_hash_t *hash,
+                      const uint8_t bytes[ROT_HEAD_BYTES])
+{
+    head_note(context, head->number, hash, bytes);
+}
+
 /* Walks one segment up to its last head. False: it has none. */
 static int segment_resume(rot_log_t *log, const rot_publics_t *publics, uint64_t number,
                           bool *ret_has_head, vd_error_t *torn, vd_error_t *err)
 {
     rot_walk_t walk;
     int rc = rot_walk_init(&walk, log->folder, publics, log->options.keys, err);
+    walk.head = head_keep;
+    walk.context = log;
     if (rc == VD_OK)
         rc = rot_walk_segment(&walk, number, UINT64_MAX, true, torn, err);
     if (rc == VD_OK && walk.sealed.segment == number) {
@@ -561,6 +593,9 @@ int rot_log_open(const rot_log_options_t *options, rot_log_t **ret_log, vd_error
     if (rc == VD_OK)
         rc = retain(log, err); /* also what a crash left behind a tombstone */
     if (rc == VD_OK) {
+        vd_error_t copy = VD_ERROR_INIT;
+        if (log->second_place[0] != '\0' && log->copy_fd < 0)
+            copy_told(log, copy_open(log, &copy), &copy); /* so that `copied` is known */
         *ret_log = log;
         return VD_OK;
     }
@@ -605,6 +640,22 @@ rot_positions_t rot_log_reached_positions(const rot_log_t *log)
 const rot_point_t *rot_log_sealed(const rot_log_t *log)
 {
     return &log->sealed;
+}
+
+const uint8_t *rot_log_head(const rot_log_t *log)
+{
+    return log->head;
+}
+
+const rot_hash_t *rot_log_head_hash(const rot_log_t *log, uint64_t number)
+{
+    size_t at = number % ROT_HEADS_RECENT;
+    return number != 0 && log->recent[at].number == number ? &log->recent[at].hash : NULL;
+}
+
+uint64_t rot_log_copied(const rot_log_t *log)
+{
+    return log->copied;
 }
 
 const uint8_t *rot_log_id(const rot_log_t *log)

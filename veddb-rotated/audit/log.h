@@ -15,6 +15,7 @@
 
 #include <stdatomic.h>
 
+#define ROT_HEADS_RECENT       1024 /* heads that are remembered: some minutes */
 #define ROT_DOCUMENT_MAX_BYTES (ROT_RECORD_MAX_BYTES - ROT_RECORD_HEAD_BYTES)
 
 typedef struct {
@@ -63,6 +64,12 @@ rot_positions_t rot_log_sealed_positions(const rot_log_t *log);
 rot_positions_t rot_log_reached_positions(const rot_log_t *log);
 /* Borrowed; as of the last head. */
 const rot_point_t *rot_log_sealed(const rot_log_t *log);
+/* The bytes of the last head, ROT_HEAD_BYTES. */
+const uint8_t *rot_log_head(const rot_log_t *log);
+/* The hash of a head of the last segment, or of this run; NULL: not known (any more). */
+const rot_hash_t *rot_log_head_hash(const rot_log_t *log, uint64_t number);
+/* Bytes in the second place, with the last head. */
+uint64_t rot_log_copied(const rot_log_t *log);
 const uint8_t *rot_log_id(const rot_log_t *log);
 uint32_t rot_log_epoch(const rot_log_t *log);
 void rot_log_counts(const rot_log_t *log, rot_log_counts_t *ret_counts);

@@ -234,6 +234,8 @@ static int frame_start(rot_walk_t *walk, vd_slice_t payload, vd_error_t *err)
         !rot_hash_equal(&start.last_record, &now->last_record) ||
         !rot_hash_equal(&start.head_hash, &now->head_hash))
         return wrong(walk, err, "the segment does not follow from the one before");
+    if (walk->folder == NULL)
+        return VD_OK; /* frames alone: the key was given */
     int rc = rot_segment_key_read(walk->folder, now->segment, walk->keys, walk->data_key, err);
     if (rc == VD_OK && memcmp(walk->data_key->id, start.key_id, 16) != 0)
         rc = wrong(walk, err, "its .key file is of another segment");
@@ -343,10 +345,20 @@ static int frame_tombstone(rot_walk_t *walk, vd_slice_t payload, vd_error_t *err
     return VD_OK;
 }
 
-/* The frame's bytes are whole; its chain is checked before anything in it is looked at. */
-static int one_frame(rot_walk_t *walk, vd_slice_t frame, vd_error_t *err)
+void rot_walk_begin(rot_walk_t *walk, uint64_t number)
+{
+    walk->now.segment = number;
+    walk->now.offset = 0;
+    walk->now.closed = false;
+    memset(&walk->now.tree, 0, sizeof walk->now.tree);
+}
+
+/* The chain is checked before anything else in it is looked at. */
+int rot_walk_frame(rot_walk_t *walk, vd_slice_t frame, vd_error_t *err)
 {
     rot_point_t *now = &walk->now;
+    if (frame.len <= ROT_FRAME_EXTRA_BYTES || vd_get_u32(frame.data) != frame.len)
+        return wrong(walk, err, "a frame is cut, or its length is wrong");
     vd_slice_t body = vd_slice(frame.data, frame.len - ROT_HASH_BYTES);
     vd_slice_t payload =
         vd_slice(body.data + ROT_FRAME_HEAD_BYTES, body.len - ROT_FRAME_HEAD_BYTES);
@@ -417,7 +429,7 @@ static int frames(rot_walk_t *walk, int fd, uint64_t size, vd_error_t *err)
         else if (!read_all(fd, buf, len, at))
             rc = vd_error_set_errno(err, "can't read segment %" PRIu64, walk->now.segment);
         else
-            rc = one_frame(walk, vd_slice(buf, len), err);
+            rc = rot_walk_frame(walk, vd_slice(buf, len), err);
     }
     vd_free_secret(buf, ROT_FRAME_MAX_BYTES);
     return rc;
@@ -440,10 +452,7 @@ int rot_walk_segment(rot_walk_t *walk, uint64_t number, uint64_t limit, bool tor
         (void)close(fd); /* only read from */
         return wrong(walk, err, "the segment has no end, but another one follows");
     }
-    walk->now.segment = number;
-    walk->now.offset = 0;
-    walk->now.closed = false;
-    memset(&walk->now.tree, 0, sizeof walk->now.tree);
+    rot_walk_begin(walk, number);
     uint64_t size = (uint64_t)st.st_size < limit ? (uint64_t)st.st_size : limit;
     int rc;
     if (torn) {
@@ -534,6 +543,8 @@ static int copies_check(const rot_publics_t *publics, const char *place, const h
     if (rc != VD_OK)
         return rc;
     size_t len = vd_buf_len(&bytes);
+    if (heads->options->limit_segment != 0 && len > heads->options->limit_copy)
+        len = (size_t)heads->options->limit_copy; /* what came meanwhile */
     uint64_t newest = 0;
     for (size_t at = 0; rc == VD_OK && at < len; at += ROT_HEAD_BYTES) {
         const uint8_t *p = vd_buf_at(&bytes, at);
@@ -569,6 +580,38 @@ static int copies_check(const rot_publics_t *publics, const char *place, const h
                          len, newest, last);
     vd_buf_done(&bytes);
     return rc;
+}
+
+/* What other nodes hold is in the log, or was dropped. */
+static int held_check(const heads_t *heads, const rot_head_t *last, uint64_t dropped,
+                      uint64_t *ret_held, vd_error_t *err)
+{
+    const rot_verify_options_t *options = heads->options;
+    for (uint32_t i = 0; i < options->held_count; i++) {
+        const rot_held_head_t *held = &options->held[i];
+        const char *what = NULL;
+        rot_head_t head;
+        rot_hash_t hash;
+        if (!rot_head_unpack(held->head, &head) ||
+            memcmp(head.log_id, last->log_id, sizeof head.log_id) != 0)
+            continue; /* of another log */
+        rot_hash(&hash, vd_slice(held->head, ROT_HEAD_BYTES), VD_SLICE_NULL);
+        if (head.number > last->number)
+            what = "the log ends before it: it was cut or put back";
+        else if (head.number > dropped && head.number < heads->first)
+            what = "the log begins behind it, and no tombstone says so";
+        else if (head.number >= heads->first &&
+                 !rot_hash_equal(&hash, &heads->hashes[head.number - heads->first]))
+            what = "the log has another head of that number: it was put back and went on";
+        else if (held->frozen)
+            what = "an alarm was raised for it";
+        if (what != NULL)
+            return vd_error_set(err, VD_ERR_AUDIT_ROLLED_BACK,
+                                "node %s holds head %" PRIu64 ", the log ends at %" PRIu64 ": %s",
+                                held->node, head.number, last->number, what);
+        (*ret_held)++;
+    }
+    return VD_OK;
 }
 
 static int segments_walk(rot_walk_t *walk, const rot_verify_options_t *options,
@@ -636,6 +679,8 @@ int rot_verify(const rot_verify_options_t *options, rot_verdict_t *ret_verdict, 
     if (rc == VD_OK && options->second_place != NULL && *options->second_place != '\0')
         rc = copies_check(&publics, options->second_place, &heads, walk.now.head.number,
                           walk.tombstone.head, &verdict.copies, err);
+    if (rc == VD_OK)
+        rc = held_check(&heads, &walk.now.head, walk.tombstone.head, &verdict.held, err);
     verdict.first_segment = walk.first_segment;
     verdict.records = walk.now.records - walk.first_start.records;
     verdict.heads = walk.head_count;

@@ -52,7 +52,7 @@ const uint8_t *rot_publics_key(const rot_publics_t *publics, uint32_t epoch, uin
 typedef struct {
     const rot_publics_t *publics;
     rot_data_keys_t keys;
-    const char *folder;
+    const char *folder; /* NULL: frames are given */
     int (*record)(void *context, const rot_record_t *record, vd_error_t *err); /* or NULL */
     void (*head)(void *context, const rot_head_t *head, const rot_hash_t *hash,
                  const uint8_t bytes[ROT_HEAD_BYTES]); /* or NULL */
@@ -75,6 +75,11 @@ void rot_walk_done(rot_walk_t *walk);
 VD_MUST_CHECK int rot_walk_segment(rot_walk_t *walk, uint64_t number, uint64_t limit, bool torn,
                                    vd_error_t *ret_torn, vd_error_t *err);
 
+/* The same by parts: the next segment begins; one whole frame of it. A walk without a folder reads
+ * no files: *data_key is the caller's. */
+void rot_walk_begin(rot_walk_t *walk, uint64_t number);
+VD_MUST_CHECK int rot_walk_frame(rot_walk_t *walk, vd_slice_t frame, vd_error_t *err);
+
 /* Numbers of the segments that are there, ascending; free with vd_free. */
 VD_MUST_CHECK int rot_segments_list(const char *folder, uint64_t **ret_numbers, uint32_t *ret_count,
                                     vd_error_t *err);
@@ -84,12 +89,24 @@ void rot_segment_path(const char *folder, uint64_t number, const char *ending, c
                       size_t size);
 
 /* ---- all of it ---- */
+#define ROT_HELD_NAME_MAX 63
+/* A head of this log that another node holds. */
+typedef struct {
+    char node[ROT_HELD_NAME_MAX + 1];
+    uint64_t number;
+    bool frozen;
+    uint8_t head[ROT_HEAD_BYTES];
+} rot_held_head_t;
+
 typedef struct {
     const char *folder;
     const char *second_place; /* folder, or NULL */
+    const rot_held_head_t *held;
+    uint32_t held_count;
     rot_data_keys_t keys;
     /* Of a log that is being written: where its last head ends; 0: it was stopped. */
     uint64_t limit_segment, limit_offset;
+    uint64_t limit_copy; /* of such a log: bytes in the second place then */
     int (*record)(void *context, const rot_record_t *record, vd_error_t *err);
     void (*head)(void *context, const rot_head_t *head, const rot_hash_t *hash,
                  const uint8_t bytes[ROT_HEAD_BYTES]);
@@ -97,7 +114,7 @@ typedef struct {
 } rot_verify_options_t;
 
 typedef struct {
-    uint64_t segments, first_segment, records, heads, copies;
+    uint64_t segments, first_segment, records, heads, copies, held;
     rot_head_t last;
     rot_hash_t root; /* of `keys` */
 } rot_verdict_t;

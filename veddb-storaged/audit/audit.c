@@ -13,40 +13,46 @@ static const char meta_row[] = "audit";
 
 /* ---- the filter ---- */
 
-static int filter_read(stor_audit_t *audit, const char *text, vd_error_t *err)
+int stor_audit_filter_parse(vd_arena_t *arena, const char *text, stor_filter_t **ret_filter,
+                            vd_error_t *err)
 {
     bson_error_t why;
     vd_error_t wrong = VD_ERROR_INIT;
+    *ret_filter = NULL;
     if (*text == '\0')
         return VD_OK;
     bson_t *parsed = bson_new_from_json((const uint8_t *)text, -1, &why);
     if (parsed == NULL)
         return vd_error_set(err, VD_ERR_CONFIG, "audit.filter is no JSON document: %s",
                             why.message);
-    vd_slice_t copy =
-        vd_arena_copy_slice(audit->arena, vd_slice(bson_get_data(parsed), parsed->len));
+    vd_slice_t copy = vd_arena_copy_slice(arena, vd_slice(bson_get_data(parsed), parsed->len));
     vd_bson_t filter = {copy.data, (uint32_t)copy.len};
     bson_destroy(parsed);
     int rc = vd_bson_validate(vd_slice(filter.data, filter.len), 0, VD_BSON_DEPTH_MAX, &wrong);
     if (rc == VD_OK)
-        rc = stor_filter_parse(audit->arena, filter, NULL, &audit->filter, &wrong);
+        rc = stor_filter_parse(arena, filter, NULL, ret_filter, &wrong);
     return rc == VD_OK
                ? VD_OK
                : vd_error_set(err, VD_ERR_CONFIG, "audit.filter is no filter: %s", wrong.message);
 }
 
-bool stor_audit_takes(const stor_audit_t *audit, vd_arena_t *arena, vd_bson_t event)
+bool stor_audit_filter_takes(const stor_filter_t *filter, vd_arena_t *arena, vd_bson_t event)
 {
-    if (audit->filter == NULL)
+    if (filter == NULL)
         return true;
     vd_arena_mark_t mark = vd_arena_mark(arena);
     stor_match_t match = {.arena = arena};
     bool takes = false;
     /* What the filter can't tell is kept. */
-    if (stor_match_document(audit->filter, event, &match, &takes, NULL) != VD_OK)
+    if (stor_match_document(filter, event, &match, &takes, NULL) != VD_OK)
         takes = true;
     vd_arena_rewind(arena, mark);
     return takes;
+}
+
+bool stor_audit_takes(const stor_audit_t *audit, vd_arena_t *arena, vd_bson_t event)
+{
+    return stor_audit_filter_takes(audit->filter, arena, event);
 }
 
 /* ---- open ---- */
@@ -154,8 +160,10 @@ int stor_audit_open(stor_storage_t *storage, const stor_audit_options_t *options
     audit->scratch = vd_arena_create();
     vd_bb_init(&audit->bb, STOR_AUDIT_RECORD_MAX_BYTES + 4096);
     (void)pthread_mutex_init(&audit->lock, NULL);
+    (void)pthread_mutex_init(&audit->heads_lock, NULL);
     audit->names = vd_map_create(STOR_AUDIT_NAMES_MAX);
-    int rc = filter_read(audit, options->filter == NULL ? "" : options->filter, err);
+    int rc = stor_audit_filter_parse(audit->arena, options->filter == NULL ? "" : options->filter,
+                                     &audit->filter, err);
     if (rc == VD_OK)
         rc = stor_engine_tables(storage->engine, find_table, &found, err);
     if (rc == VD_OK && !found)
@@ -189,6 +197,7 @@ void stor_audit_close(stor_audit_t **audit_p)
     vd_arena_destroy(&audit->arena);
     vd_arena_destroy(&audit->scratch);
     (void)pthread_mutex_destroy(&audit->lock);
+    (void)pthread_mutex_destroy(&audit->heads_lock);
     vd_free(audit);
     *audit_p = NULL;
 }
@@ -326,27 +335,51 @@ int stor_audit_read(stor_request_t *request, int status, vd_error_t *err)
     return rc;
 }
 
-int stor_audit_restarted(stor_audit_t *audit, stor_session_t *session, uint64_t position,
-                         vd_error_t *err)
+static void own_begin(vd_bb_t *bb, const char *atype)
 {
-    vd_bb_t bb;
+    vd_bb_init(bb, 8192);
+    stor_audit_begin(bb, atype, vd_wall_ms(), VD_SLICE_NULL, VD_SLICE_NULL);
+    vd_bb_begin_document(bb, "param");
+}
+
+/* Whatever the filter says, and however many wait. Ends bb. */
+static int own_write(stor_audit_t *audit, stor_session_t *session, vd_bb_t *bb, vd_error_t *err)
+{
     vd_bson_t event;
-    if (audit == NULL)
-        return VD_OK;
-    vd_bb_init(&bb, 4096);
-    stor_audit_begin(&bb, STOR_AUDIT_RESTART, vd_wall_ms(), VD_SLICE_NULL, VD_SLICE_NULL);
-    vd_bb_begin_document(&bb, "param");
-    vd_bb_timestamp(&bb, "position", position);
-    vd_bb_close(&bb);
-    vd_bb_int32(&bb, "result", 0);
-    int rc = vd_bb_finish(&bb, &event, err);
-    if (rc == VD_OK) { /* whatever the filter says, and however many wait */
+    vd_bb_close(bb);
+    vd_bb_int32(bb, "result", 0);
+    int rc = vd_bb_finish(bb, &event, err);
+    if (rc == VD_OK) {
         (void)pthread_mutex_lock(&audit->lock);
         rc = event_write(audit, session, event, err);
         (void)pthread_mutex_unlock(&audit->lock);
     }
-    vd_bb_done(&bb);
+    vd_bb_done(bb);
     return rc;
+}
+
+int stor_audit_restarted(stor_audit_t *audit, stor_session_t *session, uint64_t position,
+                         vd_error_t *err)
+{
+    vd_bb_t bb;
+    if (audit == NULL)
+        return VD_OK;
+    own_begin(&bb, STOR_AUDIT_RESTART);
+    vd_bb_timestamp(&bb, "position", position);
+    return own_write(audit, session, &bb, err);
+}
+
+int stor_audit_rolled_back(stor_audit_t *audit, stor_session_t *session, uint64_t to,
+                           uint64_t documents, vd_slice_t folder, vd_error_t *err)
+{
+    vd_bb_t bb;
+    if (audit == NULL)
+        return VD_OK;
+    own_begin(&bb, "rollback");
+    vd_bb_timestamp(&bb, "to", to);
+    vd_bb_int64(&bb, "documents", (int64_t)documents);
+    vd_bb_string(&bb, "folder", folder);
+    return own_write(audit, session, &bb, err);
 }
 
 /* ---- sealed ---- */
@@ -411,6 +444,7 @@ int stor_audit_sealed(stor_audit_t *audit, stor_session_t *session,
     atomic_store(&audit->sealed_events, sealed->events);
     atomic_store(&audit->head, sealed->head);
     atomic_store(&audit->sealed_wall_ms, vd_wall_ms());
+    stor_audit_own_head_take(audit, sealed);
     return VD_OK;
 }
 
@@ -470,6 +504,7 @@ void stor_audit_stats(const stor_audit_t *audit, stor_audit_stats_t *ret_stats)
         .sealed_wall_ms = atomic_load(&audit->sealed_wall_ms),
         .refusing = atomic_load(&audit->refusing),
         .attached = atomic_load(&audit->attached),
+        .rolled_back = atomic_load(&audit->rolled_back),
     };
 }
 
@@ -480,60 +515,89 @@ void stor_audit_attached(stor_audit_t *audit, bool attached)
 
 /* ---- explain ---- */
 
+/* Kinds that the filter is asked about; writes, and what storage and the gateway see. */
+static const char *const filtered_kinds[] = {
+    "insert",
+    "update",
+    "replace",
+    "delete",
+    "createCollection",
+    "dropCollection",
+    "renameCollection",
+    "collMod",
+    "dropDatabase",
+    "createIndex",
+    "dropIndex",
+    "replSetReconfig",
+    "authenticate",
+    "logout",
+    "authCheck",
+    "createUser",
+    "updateUser",
+    "dropUser",
+    "dropAllUsersFromDatabase",
+    "grantRolesToUser",
+    "revokeRolesFromUser",
+    "createRole",
+    "updateRole",
+    "dropRole",
+    "dropAllRolesFromDatabase",
+    "grantRolesToRole",
+    "revokeRolesFromRole",
+    "grantPrivilegesToRole",
+    "revokePrivilegesFromRole",
+    "setParameter",
+    "tlsHandshakeRefused",
+    "certificateReload",
+    "certificateExpires",
+    "startup",
+    "shutdown",
+};
+/* What says that something is missing, or what happened to processes, keys and the log itself. */
+static const char *const kept_kinds[] = {
+    "auditGap",       "journalRestart", "rollback",    "auditRollback", "auditLogReplaced",
+    "auditRetention", "workerStarted",  "workerEnded", "operator",      "configuration",
+    "keyCreate",      "keysHandedOut",  "keysRefused",
+};
+
+static bool kind_kept(const stor_audit_t *audit, vd_arena_t *arena, const char *atype,
+                      bool *ret_kept, vd_error_t *err)
+{
+    vd_bb_t bb;
+    vd_bson_t event;
+    vd_bb_init_arena(&bb, arena, 4096);
+    stor_audit_begin(&bb, atype, vd_wall_ms(), VD_SLICE_LIT("somebody@admin"),
+                     VD_SLICE_LIT("127.0.0.1:1"));
+    vd_bb_begin_document(&bb, "param");
+    vd_bb_cstr(&bb, "ns", "test.sample");
+    vd_bb_close(&bb);
+    vd_bb_int32(&bb, "result", 0);
+    if (vd_bb_finish(&bb, &event, err) != VD_OK)
+        return false;
+    *ret_kept = stor_audit_takes(audit, arena, event);
+    return true;
+}
+
+static int kind_print(const char *atype, bool kept, bool first, vd_buf_t *out)
+{
+    return vd_buf_printf(out, "%s{\"atype\":\"%s\",\"kept\":%s}", first ? "" : ",", atype,
+                         kept ? "true" : "false");
+}
+
 int stor_audit_explain(stor_audit_t *audit, vd_buf_t *out, vd_error_t *err)
 {
-    static const char *const atypes[] = {"insert",
-                                         "update",
-                                         "replace",
-                                         "delete",
-                                         "createCollection",
-                                         "dropCollection",
-                                         "renameCollection",
-                                         "collMod",
-                                         "dropDatabase",
-                                         "createIndex",
-                                         "dropIndex",
-                                         "replSetReconfig",
-                                         "authenticate",
-                                         "logout",
-                                         "authCheck",
-                                         "createUser",
-                                         "updateUser",
-                                         "dropUser",
-                                         "dropAllUsersFromDatabase",
-                                         "grantRolesToUser",
-                                         "revokeRolesFromUser",
-                                         "createRole",
-                                         "updateRole",
-                                         "dropRole",
-                                         "dropAllRolesFromDatabase",
-                                         "grantRolesToRole",
-                                         "revokeRolesFromRole",
-                                         "grantPrivilegesToRole",
-                                         "revokePrivilegesFromRole",
-                                         "setParameter",
-                                         "startup",
-                                         "shutdown",
-                                         "workerEnded",
-                                         "operator"};
     vd_arena_t *arena = vd_arena_create();
     int rc =
         vd_buf_printf(out, "{\"reads\":%s,\"kinds\":[", audit->options.reads ? "true" : "false");
-    for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(atypes); i++) {
-        vd_bb_t bb;
-        vd_bson_t event;
-        vd_bb_init_arena(&bb, arena, 4096);
-        stor_audit_begin(&bb, atypes[i], vd_wall_ms(), VD_SLICE_LIT("somebody@admin"),
-                         VD_SLICE_LIT("127.0.0.1:1"));
-        vd_bb_begin_document(&bb, "param");
-        vd_bb_cstr(&bb, "ns", "test.sample");
-        vd_bb_close(&bb);
-        vd_bb_int32(&bb, "result", 0);
-        rc = vd_bb_finish(&bb, &event, err);
-        if (rc == VD_OK)
-            rc = vd_buf_printf(out, "%s{\"atype\":\"%s\",\"kept\":%s}", i == 0 ? "" : ",",
-                               atypes[i], stor_audit_takes(audit, arena, event) ? "true" : "false");
+    for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(filtered_kinds); i++) {
+        bool kept = false;
+        if (!kind_kept(audit, arena, filtered_kinds[i], &kept, err))
+            rc = VD_ERR_INTERNAL;
+        else
+            rc = kind_print(filtered_kinds[i], kept, i == 0, out);
     }
+    for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(kept_kinds); i++)
+        rc = kind_print(kept_kinds[i], true, false, out);
     vd_arena_destroy(&arena);
     return rc == VD_OK ? vd_buf_printf(out, "]}") : rc;
 }

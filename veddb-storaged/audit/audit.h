@@ -57,6 +57,10 @@ VD_MUST_CHECK int stor_audit_sealed(stor_audit_t *audit, stor_session_t *session
  * further. NULL is fine. */
 VD_MUST_CHECK int stor_audit_restarted(stor_audit_t *audit, stor_session_t *session,
                                        uint64_t position, vd_error_t *err);
+/* Writes above `to` are taken back; they stay in the log, and an event of atype rollback says so.
+ * NULL is fine. */
+VD_MUST_CHECK int stor_audit_rolled_back(stor_audit_t *audit, stor_session_t *session, uint64_t to,
+                                         uint64_t documents, vd_slice_t folder, vd_error_t *err);
 /* The journal may not lose what is above. NULL: UINT64_MAX. */
 uint64_t stor_audit_keep_above(const stor_audit_t *audit);
 /* By the keeper: the bound, its alarm. */
@@ -66,10 +70,24 @@ typedef struct {
     uint64_t events, records, sealed_journal, sealed_events, pending_events, backlog_bytes, head;
     uint64_t refused, shed, gaps, filtered;
     int64_t sealed_wall_ms; /* when rotated last said so */
-    bool refusing, attached;
+    bool refusing, attached, rolled_back;
 } stor_audit_stats_t;
 void stor_audit_stats(const stor_audit_t *audit, stor_audit_stats_t *ret_stats);
 void stor_audit_attached(stor_audit_t *audit, bool attached);
+
+/* ---- heads.c: heads of audit logs, ours to the others and theirs here (proto/heads.md) ---- */
+#define STOR_AUDIT_LOGS_MAX 8  /* of one node */
+#define STOR_AUDIT_HELD_MAX 64 /* answers that wait for rotated */
+/* The newest head of our log, when it is not the one of *serial; false: nothing new. Any thread. */
+bool stor_audit_own_head(stor_audit_t *audit, uint64_t *serial, uint8_t ret_head[304],
+                         bool *ret_alarm);
+/* Keeps another node's head, also where audit.enabled is false; the answer's slices lie in `text`.
+ * VD_ERR_BAD_VALUE: it is none; VD_ERR_FULL: too many logs of that node. */
+VD_MUST_CHECK int stor_audit_keep(stor_storage_t *storage, stor_session_t *session,
+                                  const vdp_audit_keep_t *keep, vd_buf_t *text,
+                                  vdp_audit_peer_held_t *ret_held, vd_error_t *err);
+/* What another node holds of our log: for rotated. Any thread. NULL is fine. */
+void stor_audit_held(stor_audit_t *audit, const vdp_audit_held_t *held);
 
 /* ---- link.c: the thread that speaks with rotated ---- */
 typedef struct stor_audit_link stor_audit_link_t;

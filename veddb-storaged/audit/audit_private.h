@@ -17,6 +17,12 @@ typedef struct {
     uint32_t part;
 } stor_audit_mark_t;
 
+typedef struct {
+    char node[VDP_NODE_NAME_MAX + 1];
+    uint8_t head[VDP_AUDIT_HEAD_BYTES], other[VDP_AUDIT_HEAD_BYTES];
+    bool has_head, has_other, frozen;
+} stor_audit_held_t;
+
 struct stor_audit {
     stor_storage_t *storage;
     stor_audit_options_t options;
@@ -27,7 +33,12 @@ struct stor_audit {
     atomic_uint_fast64_t committed, sealed_journal, sealed_events, sealed_bytes, head;
     atomic_uint_fast64_t events, records, refused, shed, gaps, filtered;
     atomic_int_fast64_t sealed_wall_ms;
-    atomic_bool refusing, over, alarmed, attached;
+    atomic_bool refusing, over, alarmed, attached, rolled_back;
+    pthread_mutex_t heads_lock; /* of these: */
+    uint8_t own_head[VDP_AUDIT_HEAD_BYTES];
+    uint64_t own_serial; /* 0: none yet */
+    stor_audit_held_t held[STOR_AUDIT_HELD_MAX];
+    uint32_t held_count;
     /* the link's thread */
     uint64_t durable, mark, mark_flushes; /* of event numbers */
     uint64_t read_bytes;                  /* of the journal; counted as before_bytes is */
@@ -39,5 +50,14 @@ struct stor_audit {
     vd_bb_t bb;
 };
 
+/* The filter as audit.filter has it; *ret_filter NULL: all. In the arena. VD_ERR_CONFIG. */
+VD_MUST_CHECK int stor_audit_filter_parse(vd_arena_t *arena, const char *text,
+                                          stor_filter_t **ret_filter, vd_error_t *err);
+bool stor_audit_filter_takes(const stor_filter_t *filter, vd_arena_t *arena, vd_bson_t event);
 bool stor_audit_takes(const stor_audit_t *audit, vd_arena_t *arena, vd_bson_t event);
+/* heads.c */
+void stor_audit_own_head_take(stor_audit_t *audit, const vdp_audit_sealed_t *sealed);
+/* The oldest answer that waits for rotated; false: none. */
+bool stor_audit_held_next(stor_audit_t *audit, stor_audit_held_t *ret_held);
+/* tail.c */
 void stor_audit_marks_sealed(stor_audit_t *audit, uint64_t journal, uint32_t part);

@@ -8,7 +8,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/daemon.h"
 #include "proto/failure.h"
-#include "veddb-storaged/audit/audit.h"
+#include "veddb-storaged/audit/audit_private.h"
 #include "veddb-storaged/inbox.h"
 
 #include <signal.h>
@@ -126,7 +126,17 @@ static void peer_changed(void *context, uint64_t peer, bool up)
 
 static void look_due(void *context)
 {
-    look(context);
+    stor_audit_link_t *link = context;
+    stor_audit_held_t held;
+    while (link->up && stor_audit_held_next(link->storage->audit, &held)) {
+        vdp_audit_held_t fields = {
+            .node = vd_slice_str(held.node),
+            .head = held.has_head ? vd_slice(held.head, sizeof held.head) : VD_SLICE_NULL,
+            .frozen = held.frozen,
+            .other = held.has_other ? vd_slice(held.other, sizeof held.other) : VD_SLICE_NULL};
+        message_send(link, &vdp_audit_held, &fields, 0, VD_SLICE_NULL);
+    }
+    look(link);
 }
 
 /* ---- life ---- */

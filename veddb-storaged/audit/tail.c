@@ -6,6 +6,7 @@
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/audit/audit_private.h"
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/change_names.h"
 
 #include <openssl/sha.h>
 #include <stdio.h>
@@ -127,48 +128,6 @@ static void record_begin(stor_audit_t *audit, const stor_journal_entry_t *entry,
     vd_bb_begin_document(&audit->bb, "param");
 }
 
-static const char *write_name(stor_change_kind_t kind)
-{
-    switch (kind) {
-    case STOR_CHANGE_INSERT:
-        return "insert";
-    case STOR_CHANGE_REPLACE:
-        return "replace";
-    case STOR_CHANGE_DELTA:
-    case STOR_CHANGE_UPDATE_WHOLE:
-        return "update";
-    case STOR_CHANGE_DELETE:
-        return "delete";
-    default:
-        return NULL;
-    }
-}
-
-static const char *schema_name(stor_change_kind_t kind)
-{
-    switch (kind) {
-    case STOR_CHANGE_CREATE:
-        return "createCollection";
-    case STOR_CHANGE_DROP:
-        return "dropCollection";
-    case STOR_CHANGE_RENAME:
-        return "renameCollection";
-    case STOR_CHANGE_MODIFY:
-    case STOR_CHANGE_MODIFY_INDEX:
-        return "collMod";
-    case STOR_CHANGE_CONFIG:
-        return "replSetReconfig";
-    case STOR_CHANGE_DROP_DATABASE:
-        return "dropDatabase";
-    case STOR_CHANGE_CREATE_INDEXES:
-        return "createIndex";
-    case STOR_CHANGE_DROP_INDEXES:
-        return "dropIndex";
-    default:
-        return NULL;
-    }
-}
-
 static void id_put(vd_bb_t *bb, uint32_t n, vd_value_t id)
 {
     char name[12];
@@ -190,7 +149,8 @@ static void id_put(vd_bb_t *bb, uint32_t n, vd_value_t id)
 static int write_record(stor_audit_t *audit, const stor_journal_entry_t *entry, vd_slice_t *changes,
                         stor_change_t *change, bool *ret_more, vd_buf_t *body, vd_error_t *err)
 {
-    const char *atype = write_name(change->kind), *ns = name_get(audit, change->collection_id);
+    const char *atype = stor_change_names(change->kind).audit,
+               *ns = name_get(audit, change->collection_id);
     uint64_t collection = change->collection_id;
     uint32_t n = 0;
     size_t bytes = 0;
@@ -212,7 +172,8 @@ static int write_record(stor_audit_t *audit, const stor_journal_entry_t *entry, 
         else if (rc != VD_OK)
             return rc;
     } while (*ret_more && bytes < IDS_BYTES_MAX && change->collection_id == collection &&
-             write_name(change->kind) == atype);
+             stor_change_is_write(change->kind) &&
+             strcmp(stor_change_names(change->kind).audit, atype) == 0);
     vd_bb_close(bb);
     vd_bb_close(bb);
     return record_finish(audit, entry, body, err);
@@ -239,7 +200,7 @@ static int schema_record(stor_audit_t *audit, const stor_journal_entry_t *entry,
                to_db = text_of(change->body, "toDb"), to_name = text_of(change->body, "toName");
     vd_value_t indexes = vd_bson_get(change->body, "indexes");
     names_follow(audit, change);
-    record_begin(audit, entry, schema_name(change->kind));
+    record_begin(audit, entry, stor_change_names(change->kind).audit);
     (void)snprintf(ns, sizeof ns, "%.*s%s%.*s", VD_SLICE_FMT(db), name.len > 0 ? "." : "",
                    VD_SLICE_FMT(name));
     vd_bb_cstr(bb, "ns", ns);
@@ -264,11 +225,11 @@ static int entry_records(stor_audit_t *audit, const stor_journal_entry_t *entry,
     bool more = rc == VD_OK;
     vd_arena_reset(audit->scratch);
     while (rc == VD_OK && more) {
-        if (write_name(change.kind) != NULL) {
+        if (stor_change_is_write(change.kind)) {
             rc = write_record(audit, entry, &changes, &change, &more, body, err);
             continue;
         }
-        if (schema_name(change.kind) != NULL)
+        if (stor_change_names(change.kind).audit != NULL)
             rc = schema_record(audit, entry, &change, body, err);
         if (rc != VD_OK)
             break;

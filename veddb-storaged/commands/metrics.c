@@ -175,6 +175,8 @@ static int audit_print(const stor_storage_t *storage, vd_buf_t *out)
          a.shed},
         {"veddb_audit_gaps_total", false, "gaps in what was audited", a.gaps},
         {"veddb_audit_refusing", true, "1: what is audited is refused", a.refusing},
+        {"veddb_audit_rolled_back", true,
+         "1: other nodes hold heads that the audit log does not have", a.rolled_back},
         {"veddb_audit_attached", true, "1: rotated takes what is to be sealed", a.attached},
     };
     return rows_print(out, rows, VD_COUNT_OF(rows));

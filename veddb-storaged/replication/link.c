@@ -7,6 +7,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "proto/failure.h"
+#include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/journal.h"
@@ -342,11 +343,26 @@ static bool step_out(void *context)
     return false;
 }
 
+/* For the other nodes. */
+static void audit_head_send(stor_replication_link_t *link)
+{
+    uint8_t head[VDP_AUDIT_HEAD_BYTES] = {0};
+    vdp_audit_head_t fields = {.head = vd_slice(head, sizeof head)};
+    if (link->head_peer != link->peer)
+        link->head_serial = 0;
+    link->head_peer = link->peer;
+    if (link->storage->audit != NULL &&
+        stor_audit_own_head(link->storage->audit, &link->head_serial, head, &fields.alarm))
+        message_send(link, link->peer, &vdp_replication_audit_head, &fields, 0, VD_SLICE_NULL);
+}
+
 static void state_due(void *context)
 {
     stor_replication_link_t *link = context;
-    if (link->peer != 0)
-        stor_link_state_send(link, &vdp_replication_state, 0);
+    if (link->peer == 0)
+        return;
+    stor_link_state_send(link, &vdp_replication_state, 0);
+    audit_head_send(link);
 }
 
 static void tail_due(void *context)

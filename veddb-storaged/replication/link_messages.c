@@ -2,6 +2,7 @@
  * and the one table of them. See link.h. */
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/apply.h"
@@ -112,6 +113,9 @@ static int run_rollback(stor_replication_link_t *link, stor_session_t *session,
     int rc = stor_rollback_save(link->storage, session, job->asked.rollback.to, &answer->documents,
                                 &job->text, err);
     answer->folder = vd_buf_slice(&job->text);
+    if (rc == VD_OK)
+        rc = stor_audit_rolled_back(link->storage->audit, session, job->asked.rollback.to,
+                                    answer->documents, answer->folder, err);
     if (rc == VD_OK)
         atomic_store(&link->forsaken, true);
     return rc;
@@ -255,6 +259,22 @@ static int run_positions(stor_replication_link_t *link, stor_session_t *session,
     return VD_OK;
 }
 
+static int run_audit_keep(stor_replication_link_t *link, stor_session_t *session,
+                          stor_link_job_t *job, vd_error_t *err)
+{
+    return stor_audit_keep(link->storage, session, &job->asked.audit_keep, &job->text,
+                           &job->answer.audit_kept, err);
+}
+
+static int run_audit_held(stor_replication_link_t *link, stor_session_t *session,
+                          stor_link_job_t *job, vd_error_t *err)
+{
+    (void)session; /* passed on alone */
+    (void)err;
+    stor_audit_held(link->storage->audit, &job->asked.audit_held);
+    return VD_OK;
+}
+
 static int run_count(stor_replication_link_t *link, stor_session_t *session, stor_link_job_t *job,
                      vd_error_t *err)
 {
@@ -386,6 +406,14 @@ static const stor_link_row_t rows[] = {
      .message = &vdp_replication_count,
      .answer = &vdp_replication_counted,
      .run = run_count},
+    {.id = VDP_REPLICATION_AUDIT_KEEP,
+     .message = &vdp_replication_audit_keep,
+     .answer = &vdp_replication_audit_kept,
+     .run = run_audit_keep},
+    {.id = VDP_REPLICATION_AUDIT_HELD,
+     .message = &vdp_replication_audit_held,
+     .notice = true,
+     .run = run_audit_held},
     {.id = VDP_REPLICATION_ROLLBACK,
      .message = &vdp_replication_rollback,
      .answer = &vdp_replication_rolled_back,

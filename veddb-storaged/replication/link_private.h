@@ -3,6 +3,7 @@
 #pragma once
 #include "libcommon/runtime/daemon.h"
 #include "libcommon/runtime/link.h"
+#include "proto/heads.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/replication/link.h"
 #include "veddb-storaged/replication/load.h"
@@ -38,6 +39,8 @@ typedef union {
     vdp_replication_answer_t answer;
     vdp_replication_find_t find;
     vdp_replication_count_t count;
+    vdp_audit_keep_t audit_keep;
+    vdp_audit_held_t audit_held;
     vdp_replication_rollback_t rollback;
     vdp_snapshot_open_t open;
     vdp_snapshot_read_t read;
@@ -55,6 +58,7 @@ typedef union {
     vdp_replication_config_set_t config_set;
     vdp_replication_found_t found;
     vdp_replication_counted_t counted;
+    vdp_audit_peer_held_t audit_kept;
     vdp_replication_rolled_back_t rolled_back;
     vdp_snapshot_opened_t opened;
     vdp_snapshot_chunk_t chunk;
@@ -134,6 +138,7 @@ struct stor_replication_link {
     vd_error_t start_error;
 
     stor_asks_t asks;
+    uint64_t head_peer, head_serial; /* of our audit log, told to that replicad */
 };
 
 /* ---- link.c ---- */

@@ -2,6 +2,7 @@
 #include "veddb-storaged/streams/event.h"
 
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/change_names.h"
 #include "veddb-storaged/delta.h"
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/exec/query.h"
@@ -327,23 +328,6 @@ int stor_event_invalidate(vd_arena_t *scratch, const stor_token_t *token, int64_
 
 /* ---- which changes are events of this stream ---- */
 
-static const char *document_type(stor_change_kind_t kind)
-{
-    switch (kind) {
-    case STOR_CHANGE_INSERT:
-        return "insert";
-    case STOR_CHANGE_REPLACE:
-        return "replace";
-    case STOR_CHANGE_DELTA:
-    case STOR_CHANGE_UPDATE_WHOLE:
-        return "update";
-    case STOR_CHANGE_DELETE:
-        return "delete";
-    default:
-        return NULL;
-    }
-}
-
 static bool schema_names(stor_event_t *event)
 {
     vd_value_t db = vd_bson_get(event->change.body, "db");
@@ -365,33 +349,22 @@ static bool schema_covered(stor_event_t *event)
     if (!schema_names(event))
         return false;
     bool covered = stor_stream_covers(spec, event->db, event->name);
+    event->type = stor_change_names(event->change.kind).stream;
     switch (event->change.kind) {
     case STOR_CHANGE_CREATE:
-        event->type = "create";
-        return covered && spec->expanded && event->uuid != NULL;
     case STOR_CHANGE_MODIFY:
-        event->type = "modify";
-        return covered && spec->expanded && event->uuid != NULL;
     case STOR_CHANGE_CREATE_INDEXES:
-        event->type = "createIndexes";
-        return covered && spec->expanded && event->uuid != NULL;
     case STOR_CHANGE_DROP_INDEXES:
-        event->type = "dropIndexes";
-        return covered && spec->expanded && event->uuid != NULL;
     case STOR_CHANGE_MODIFY_INDEX:
-        event->type = "modify";
         return covered && spec->expanded && event->uuid != NULL;
     case STOR_CHANGE_DROP:
-        event->type = "drop";
         return covered;
     case STOR_CHANGE_RENAME: {
         vd_value_t db = vd_bson_get(body, "toDb"), name = vd_bson_get(body, "toName");
-        event->type = "rename";
         return db.type == VD_BSON_STRING && name.type == VD_BSON_STRING &&
                (covered || stor_stream_covers(spec, vd_value_string(db), vd_value_string(name)));
     }
     case STOR_CHANGE_DROP_DATABASE:
-        event->type = "dropDatabase";
         return spec->kind != STOR_STREAM_COLLECTION && covered;
     default:
         return false;
@@ -401,9 +374,9 @@ static bool schema_covered(stor_event_t *event)
 bool stor_event_covered(stor_event_t *event, const vd_map_t *names)
 {
     uint64_t id = event->change.collection_id;
-    event->type = document_type(event->change.kind);
-    if (event->type == NULL)
+    if (!stor_change_is_write(event->change.kind))
         return event->change.kind >= STOR_CHANGE_CREATE && schema_covered(event);
+    event->type = stor_change_names(event->change.kind).stream;
     const stor_stream_name_t *name = vd_map_get(names, vd_key_u64(&id));
     if (name == NULL)
         return false;

@@ -50,20 +50,34 @@ static void print_status(const bson_t *doc)
            vedctl_flag(doc, "attached") ? "attached" : "AWAY", vedctl_number(doc, "segment"),
            vedctl_number(doc, "head"), date_print(vedctl_number(doc, "sealed_ms"), date),
            vedctl_number(doc, "records"), vedctl_number(doc, "epoch"));
+    if (*vedctl_text(doc, "alarm") != '\0')
+        printf("ALARM: THE LOG WAS PUT BACK OR CHANGED: %s\n", vedctl_text(doc, "alarm"));
     if (*vedctl_text(doc, "problem") != '\0')
         printf("problem: %s\n", vedctl_text(doc, "problem"));
     if (vedctl_number(doc, "copies_failed") > 0)
         printf("%" PRId64 " heads did not reach the second place\n",
                vedctl_number(doc, "copies_failed"));
+    if (vedctl_number(doc, "notes_lost") > 0)
+        printf("%" PRId64 " events of keys were lost\n", vedctl_number(doc, "notes_lost"));
+    bson_t heads, head;
+    bson_iter_t iter;
+    if (!vedctl_sub(doc, "peer_heads", &heads))
+        return;
+    for (bson_iter_init(&iter, &heads); vedctl_next(&iter, &head);)
+        printf("node %s holds head %" PRId64 "%s\n", vedctl_text(&head, "node"),
+               vedctl_number(&head, "head"),
+               vedctl_flag(&head, "frozen") ? ", frozen by an alarm" : "");
 }
 
 static void print_verify(const bson_t *doc)
 {
     printf("good: segments %" PRId64 " to %" PRId64 ", %" PRId64 " records, %" PRId64
-           " heads up to %" PRId64 ", %" PRId64 " copies of heads\nroot %s\n",
+           " heads up to %" PRId64 ", %" PRId64 " copies of heads, %" PRId64
+           " heads that other nodes hold\nroot %s\n",
            vedctl_number(doc, "firstSegment"), vedctl_number(doc, "lastSegment"),
            vedctl_number(doc, "records"), vedctl_number(doc, "heads"),
-           vedctl_number(doc, "lastHead"), vedctl_number(doc, "copies"), vedctl_text(doc, "root"));
+           vedctl_number(doc, "lastHead"), vedctl_number(doc, "copies"),
+           vedctl_number(doc, "peerHeads"), vedctl_text(doc, "root"));
 }
 
 static void print_records(const bson_t *doc)

@@ -101,6 +101,13 @@ static const vdp_message_t *const all[] = {
     &vdp_audit_pull,
     &vdp_audit_batch,
     &vdp_audit_sealed,
+    &vdp_audit_held,
+    &vdp_replication_audit_head,
+    &vdp_replication_audit_keep,
+    &vdp_replication_audit_kept,
+    &vdp_replication_audit_held,
+    &vdp_peer_audit_head,
+    &vdp_peer_audit_held,
     &vdp_failure,
 };
 

@@ -4,6 +4,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/bson/build.h"
 #include "veddb-rotated/audit/ask.h"
+#include "veddb-rotated/audit/held.h"
 #include "veddb-rotated/audit/log.h"
 
 #include <criterion/criterion.h>
@@ -292,4 +293,85 @@ Test(audit_log, tree_is_that_of_the_rfc)
         }
         cr_assert(rot_hash_equal(&root, &level[0]), "%u leaves", i + 1u);
     }
+}
+
+Test(audit_log, verifies_up_to_a_head_while_more_are_written)
+{
+    vd_buf_t out;
+    cr_assert_eq(go_on(20), VD_OK, "%s", err.message);
+    rot_ask_t ask = {.verb = "verify",
+                     .folder = folder,
+                     .second_place = second,
+                     .keys = all,
+                     .limit_segment = rot_log_sealed(log_)->segment,
+                     .limit_offset = rot_log_sealed(log_)->offset,
+                     .limit_copy = rot_log_copied(log_)};
+    cr_assert_eq(go_on(40), VD_OK, "%s", err.message);
+    vd_buf_init(&out, ROT_ASK_BYTES_MAX);
+    int rc = rot_ask_run(&ask, &out, &err);
+    cr_assert_eq(rc, VD_OK, "%s", err.message);
+    ask.limit_copy = rot_log_copied(log_); /* the second place knows of more than the log shows */
+    cr_assert_eq(rot_ask_run(&ask, &out, &err), VD_ERR_CORRUPT);
+    vd_buf_done(&out);
+}
+
+/* ---- what other nodes hold ---- */
+
+static rot_held_verdict_t held_take(rot_held_t *held, const uint8_t *head, bool frozen)
+{
+    char why[ROT_HELD_WHY_MAX];
+    return rot_held_take(held, folder, log_, VD_SLICE_LIT("other"), vd_slice(head, ROT_HEAD_BYTES),
+                         frozen, why);
+}
+
+Test(audit_log, is_found_when_it_was_put_back)
+{
+    char command[512];
+    uint8_t old[ROT_HEAD_BYTES], newest[ROT_HEAD_BYTES], forged[ROT_HEAD_BYTES],
+        fork[ROT_HEAD_BYTES];
+    rot_held_t held = {0};
+    rot_verdict_t verdict;
+    cr_assert_eq(go_on(7), VD_OK, "%s", err.message);
+    memcpy(old, rot_log_head(log_), sizeof old);
+    rot_log_close(&log_);
+    (void)snprintf(command, sizeof command, "cp -r %s %s/copy", folder, top);
+    cr_assert_eq(system(command), 0);
+    cr_assert_eq(go_on(20), VD_OK, "%s", err.message);
+    memcpy(newest, rot_log_head(log_), sizeof newest);
+
+    /* What is below, or the same, is fine; what no key of ours has signed raises no alarm. */
+    cr_assert_eq(held_take(&held, old, false), ROT_HELD_GOOD);
+    cr_assert_eq(held_take(&held, newest, false), ROT_HELD_GOOD);
+    memcpy(forged, newest, sizeof forged);
+    vd_put_u64(forged + 24, 1000000);
+    cr_assert_eq(held_take(&held, forged, false), ROT_HELD_IGNORED);
+    forged[8] ^= 1; /* of another log */
+    cr_assert_eq(held_take(&held, forged, false), ROT_HELD_IGNORED);
+    cr_assert(!held.alarm);
+    cr_assert_eq(held.count, 1);
+    verify(1, 20);
+
+    (void)snprintf(command, sizeof command, "rm -r %s && mv %s/copy %s", folder, top, folder);
+    cr_assert_eq(system(command), 0);
+    cr_assert_eq(log_open(), VD_OK, "%s", err.message);
+    held = (rot_held_t){0};
+    cr_assert_eq(held_take(&held, newest, false), ROT_HELD_ALARM);
+    cr_assert(held.alarm && strstr(held.why, "other holds head") != NULL, "%s", held.why);
+    cr_assert_eq(held_take(&held, newest, true), ROT_HELD_KNOWN, "once for each node");
+
+    /* It went on: verify holds its own head of that number against the one that is held. */
+    cr_assert_eq(go_on(30), VD_OK, "%s", err.message);
+    memcpy(fork, rot_log_head(log_), sizeof fork);
+    rot_held_t late = {0}; /* told only now that it has more heads than what is held */
+    cr_assert_eq(held_take(&late, newest, false), ROT_HELD_ALARM);
+    cr_assert_not_null(strstr(late.why, "another one of that number"), "%s", late.why);
+    rot_log_close(&log_);
+    rot_verify_options_t ask = {
+        .folder = folder, .keys = all, .held = held.heads, .held_count = held.count};
+    cr_assert_eq(rot_verify(&ask, &verdict, &err), VD_ERR_AUDIT_ROLLED_BACK);
+    cr_assert_not_null(strstr(err.message, "node other holds head"), "%s", err.message);
+    held = (rot_held_t){0};
+    cr_assert_eq(log_open(), VD_OK, "%s", err.message);
+    cr_assert_eq(held_take(&held, fork, false), ROT_HELD_GOOD);
+    cr_assert_eq(held_take(&held, old, true), ROT_HELD_ALARM, "frozen by an earlier alarm");
 }

@@ -1,0 +1,192 @@
+/* tests/unit/storaged/test_audit.c — heads of other nodes' audit logs: kept, frozen, bounded;
+ * records of writes, and the one that tells what is missing. */
+#include "tests/unit/storaged/reads_support.h"
+#include "veddb-storaged/audit/audit_private.h"
+#include "veddb-storaged/change_names.h"
+
+static reads_t *reads;
+static vd_error_t err;
+
+static void set_up(void)
+{
+    stor_audit_options_t options = {.backlog_max_bytes = 8 << 20, .shed = true};
+    err = (vd_error_t)VD_ERROR_INIT;
+    reads = reads_open();
+    reads_ok(stor_audit_open(&reads->storage, &options, &reads->storage.audit, &err), &err);
+}
+
+static void tear_down(void)
+{
+    stor_audit_close(&reads->storage.audit);
+    reads_close(reads);
+}
+
+TestSuite(audit, .init = set_up, .fini = tear_down, .timeout = 60);
+
+/* ---- heads ---- */
+
+typedef struct {
+    uint64_t held, other; /* numbers; 0: none */
+    bool frozen;
+    int rc;
+} kept_t;
+
+static uint64_t number_of(vd_slice_t head)
+{
+    return head.len == 0 ? 0 : vd_get_u64(head.data + 24);
+}
+
+static kept_t keep(const char *node, uint8_t log, uint64_t number, bool alarm)
+{
+    uint8_t head[VDP_AUDIT_HEAD_BYTES] = "VDAH\1";
+    vdp_audit_peer_held_t held = {0};
+    vd_buf_t text;
+    head[8] = log;
+    vd_put_u64(head + 24, number);
+    vdp_audit_keep_t ask = {vd_slice_str(node), vd_slice(head, sizeof head), alarm};
+    vd_buf_init(&text, 4096);
+    int rc = stor_audit_keep(&reads->storage, reads->session, &ask, &text, &held, NULL);
+    kept_t kept = {number_of(held.head), number_of(held.other), held.frozen, rc};
+    vd_buf_done(&text);
+    return kept;
+}
+
+static void check(kept_t kept, uint64_t held, uint64_t other, bool frozen)
+{
+    cr_expect_eq(kept.rc, VD_OK);
+    cr_expect_eq(kept.held, held, "%llu held, not %llu", (unsigned long long)kept.held,
+                 (unsigned long long)held);
+    cr_expect_eq(kept.other, other);
+    cr_expect_eq(kept.frozen, frozen);
+}
+
+Test(audit, heads_are_kept_and_an_alarm_freezes_them)
+{
+    check(keep("a", 1, 5, false), 0, 0, false);
+    check(keep("a", 1, 9, false), 5, 0, false);
+    check(keep("a", 1, 9, false), 9, 0, false);
+    check(keep("a", 1, 7, false), 9, 0, false); /* comes late: nothing is lost */
+    check(keep("b", 1, 1, false), 0, 0, false); /* of another node */
+    check(keep("a", 1, 8, true), 9, 0, false);
+    check(keep("a", 1, 100, false), 9, 0, true);
+    check(keep("a", 1, 101, true), 9, 0, true);
+    check(keep("a", 2, 1, false), 0, 9, false); /* a new log says nothing of the old one */
+    check(keep("a", 2, 3, false), 1, 9, false);
+    check(keep("a", 1, 200, false), 9, 3, true);
+    stor_audit_stats_t stats;
+    stor_audit_stats(reads->storage.audit, &stats);
+    cr_expect_eq(stats.events, 1, "the alarm is an event here, once");
+}
+
+Test(audit, heads_are_bounded_and_checked)
+{
+    for (uint8_t log = 1; log <= STOR_AUDIT_LOGS_MAX + 3; log++)
+        check(keep("a", log, 1, false), 0, log > 1, false);
+    check(keep("a", 1, 1, false), 0, 1, false); /* the oldest had given way */
+    for (uint8_t log = 50; log < 50 + STOR_AUDIT_LOGS_MAX; log++) {
+        cr_expect_eq(keep("b", log, 4, false).rc, VD_OK);
+        cr_expect_eq(keep("b", log, 3, true).rc, VD_OK);
+    }
+    cr_expect_eq(keep("b", 99, 1, false).rc, VD_ERR_FULL, "evidence does not give way");
+    check(keep("b", 50, 9, false), 4, 4, true);
+
+    static const char *const bad[] = {"", "VDAT\1", "VDAH\2"};
+    for (size_t i = 0; i < VD_COUNT_OF(bad); i++) {
+        uint8_t head[VDP_AUDIT_HEAD_BYTES] = {0};
+        vdp_audit_peer_held_t held;
+        vd_buf_t text;
+        memcpy(head, bad[i], strlen(bad[i]));
+        vdp_audit_keep_t ask = {VD_SLICE_LIT("a"), vd_slice(head, sizeof head - (i == 0)), false};
+        vd_buf_init(&text, 4096);
+        cr_expect_eq(stor_audit_keep(&reads->storage, reads->session, &ask, &text, &held, NULL),
+                     VD_ERR_BAD_VALUE);
+        vd_buf_done(&text);
+    }
+}
+
+/* ---- records ---- */
+
+/* atypes of a batch, joined; and how far it reaches. */
+static const char *batch(vdp_audit_pull_t *pull, char text[512])
+{
+    vd_buf_t body;
+    vdp_audit_batch_t reached = {0};
+    pull->credit_bytes = 1 << 20;
+    vd_buf_init(&body, 1 << 22);
+    reads_ok(stor_audit_batch(reads->storage.audit, reads->session, pull, &body, &reached, &err),
+             &err);
+    text[0] = '\0';
+    for (vd_slice_t rest = vd_buf_slice(&body); rest.len > 0;) {
+        uint32_t len = vd_get_u32(rest.data + VDP_AUDIT_RECORD_HEAD_BYTES);
+        vd_bson_t event = {rest.data + VDP_AUDIT_RECORD_HEAD_BYTES, len};
+        vd_slice_t atype = vd_value_string(vd_bson_get(event, "atype"));
+        (void)snprintf(text + strlen(text), 512 - strlen(text), "%.*s ", VD_SLICE_FMT(atype));
+        size_t all = VDP_AUDIT_RECORD_HEAD_BYTES + (size_t)len;
+        rest = vd_slice(rest.data + all, rest.len - all);
+    }
+    pull->journal = reached.journal;
+    pull->journal_part = reached.journal_part;
+    pull->events = reached.events;
+    vd_buf_done(&body);
+    return text;
+}
+
+static void durable(void)
+{
+    while (stor_engine_durable(reads->storage.engine) < stor_engine_newest(reads->storage.engine))
+        usleep(1000);
+}
+
+static void insert(const char *list)
+{
+    reads_insert(reads, "test", "c", query_json(reads->texts, list));
+    durable();
+}
+
+Test(audit, what_the_journal_lost_has_a_record)
+{
+    char text[512];
+    stor_audit_stats_t stats;
+    vdp_audit_pull_t pull = {.journal = reads->storage.audit->begin, .journal_part = UINT32_MAX};
+    insert("[{'_id': 1}]");
+    cr_assert_str_eq(batch(&pull, text), "createCollection insert ");
+    insert("[{'_id': 2}, {'_id': 3}]");
+    cr_assert_str_eq(batch(&pull, text), "insert ");
+    cr_assert_str_eq(batch(&pull, text), "");
+    insert("[{'_id': 4}]");
+    reads_ok(stor_journal_restart(reads->storage.journal, reads->session,
+                                  stor_engine_newest(reads->storage.engine), &err),
+             &err);
+    insert("[{'_id': 5}]");
+    cr_assert_str_eq(batch(&pull, text), "auditGap ");
+    cr_assert_str_eq(batch(&pull, text), "insert ");
+    stor_audit_stats(reads->storage.audit, &stats);
+    cr_expect_eq(stats.gaps, 1);
+}
+
+Test(audit, changes_have_one_name_for_each_reader)
+{
+    static const struct {
+        int kind;
+        const char *stream, *audit;
+        bool write;
+    } rows[] = {
+        {STOR_CHANGE_INSERT, "insert", "insert", true},
+        {STOR_CHANGE_UPDATE_WHOLE, "update", "update", true},
+        {STOR_CHANGE_DELTA, "update", "update", true},
+        {STOR_CHANGE_IMAGE, NULL, NULL, false},
+        {STOR_CHANGE_DROP, "drop", "dropCollection", false},
+        {STOR_CHANGE_CONFIG, NULL, "replSetReconfig", false},
+        {STOR_CHANGE_MODIFY_INDEX, "modify", "collMod", false},
+        {STOR_CHANGE_NOOP, NULL, NULL, false},
+        {255, NULL, NULL, false},
+    };
+    for (size_t i = 0; i < VD_COUNT_OF(rows); i++) {
+        stor_change_names_t names = stor_change_names((stor_change_kind_t)rows[i].kind);
+        cr_expect((names.stream == NULL) == (rows[i].stream == NULL), "%d", rows[i].kind);
+        cr_expect((names.audit == NULL) == (rows[i].audit == NULL), "%d", rows[i].kind);
+        cr_expect(names.stream == NULL || strcmp(names.stream, rows[i].stream) == 0);
+        cr_expect(names.audit == NULL || strcmp(names.audit, rows[i].audit) == 0);
+        cr_expect_eq(stor_change_is_write((stor_change_kind_t)rows[i].kind), rows[i].write);
+    }
+}
