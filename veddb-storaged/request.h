@@ -107,6 +107,10 @@ struct stor_request {
     /* The same of a statement in a transaction (autocommit: false), which is no retryable write. */
     int64_t transaction_number;
     bool autocommit_given, start_given; /* start_given: startTransaction */
+    /* Whose default collation is in force, because the command named none; db and name NULL:
+     * none's. Looked at again when the collection is held (catalog.c). */
+    vd_slice_t default_db, default_name;
+    vd_bson_t default_collation;
     bool read_concern_given, read_available;
     uint64_t at_cluster_time; /* of readConcern; 0 = none */
     stor_variables_t
