@@ -264,6 +264,21 @@ describe('three nodes', () => {
     await everywhere('set2', 'c', 2);
   });
 
+  test('fsync with lock on a secondary: it applies nothing until it is unlocked', async () => {
+    const [one] = await set.secondaries();
+    const direct = await set.client({node: one, driver: {readPreference: 'secondaryPreferred'}});
+    const run = (command) => direct.db('admin').command(command, {readPreference: 'secondaryPreferred'});
+    const c = of(client.db('locks'), 'c'), there = direct.db('locks').collection('c');
+    await c.insertOne({_id: 1}, {writeConcern: {w: 3}});
+    assert.equal((await run({fsync: 1, lock: true})).lockCount, 1);
+    await c.insertOne({_id: 2}, {writeConcern: {w: 2}});
+    await assert.rejects(c.insertOne({_id: 3}, {writeConcern: {w: 3, wtimeoutMS: 300}}), {code: 64});
+    assert.equal(await there.countDocuments({}), 1);
+    assert.equal((await run({fsyncUnlock: 1})).lockCount, 0);
+    await until('it goes on', async () => (await there.countDocuments({})) === 3);
+    await direct.close();
+  });
+
   test('commitQuorum: what can be, and what can not', async () => {
     const c = of(client.db('set3'), 'quorum');
     await c.insertMany(Array.from({length: 500}, (_, i) => ({_id: i, a: i})));
@@ -328,11 +343,13 @@ describe('three nodes', () => {
     let many;
     await waiting(c, {b: 1}, async ({down, there, index, build}) => {
       // more of them than there are workers for long operations: they wait without one
-      const all = Array.from({length: 20}, (_, i) => of(c.db, `many${i}`));
+      const all = Array.from({length: 20}, (_, i) => of(c.db, `many${i % 14}`)); // some wait for another one's build
       for (const one of all) await one.insertOne({a: 1});
       many = all.map((one) => one.createIndex({a: 1}, {commitQuorum: 3}).catch((e) => e));
-      const under = async () => (await Promise.all(all.map(building))).flat().length;
-      await until('as many are built as may be at once', async () => (await under()) === 15);
+      const under = async () => (await Promise.all(all.slice(0, 14).map(building))).flat().length;
+      await until('all are under way', async () => (await under()) === 14);
+      const asked = async () => (await client.db('admin').command({currentOp: 1, 'command.commitQuorum': 3})).inprog.length;
+      await until('all wait', async () => (await asked()) === 21);
       assert.equal((await c.aggregate([{$match: {a: {$gte: 0}}}, {$sort: {b: 1, a: -1}}, {$group: {_id: '$b'}}]).toArray()).length >= 7, true);
       await c.dropIndex(index);
       assert.equal((await build).code, 276);

@@ -357,7 +357,7 @@ test('the server: status, replica set, operations, host, log, parameters', async
     step('add', () => rs.add('other:27017'));
     step('reconfig', () => rs.reconfig(rs.conf()));
     step('stepDown', () => rs.stepDown());
-    step('fsyncLock', () => [db.fsyncLock(), db.currentOp().fsyncLock, db.fsyncUnlock()]);
+    step('fsyncLock', () => [db.fsyncLock(), db.adminCommand({currentOp: 1}).fsyncLock, db.fsyncUnlock()]);
     step('profile2', () => db.setProfilingLevel(2));
     step('logLevel', () => db.setLogLevel(1));
     step('setParameter', () => db.adminCommand({setParameter: 1, foo: 1}));
