@@ -397,7 +397,16 @@ static void *worker_run(void *context)
     return NULL;
 }
 
-/* A getMore's wait is over (thread of waits): it runs again. */
+/* Under the lock. */
+static void lane_push(lane_t *lane, stor_request_t *request)
+{
+    queue_push(&lane->queue, request);
+    worker_t *worker = idle_take(lane);
+    if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
+        (void)pthread_cond_signal(&worker->wake);
+}
+
+/* A wait is over (thread of waits): getMores run again all together, by one worker first. */
 static void await_over(stor_request_t *first, void *context)
 {
     stor_inbox_t *inbox = context;
@@ -405,10 +414,13 @@ static void await_over(stor_request_t *first, void *context)
     (void)pthread_mutex_lock(&inbox->lock);
     while (first != NULL) {
         stor_request_t *next = first->next;
-        queue_push(&lane->queue, first);
+        if (first->await_ready != NULL)
+            lane_push(&inbox->lanes[first->slow_lane ? LANE_LONG : LANE_QUICK], first);
+        else
+            queue_push(&lane->queue, first);
         first = next;
     }
-    worker_t *worker = idle_take(lane);
+    worker_t *worker = lane->queue.first == NULL ? NULL : idle_take(lane);
     if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
         (void)pthread_cond_signal(&worker->wake);
     (void)pthread_mutex_unlock(&inbox->lock);
@@ -973,7 +985,7 @@ void stor_inbox_stop(stor_inbox_t **inbox_p)
     parked_wait(inbox);
     if (inbox->storage->replication != NULL)
         stor_positions_stop(inbox->storage->replication->positions);
-    stor_waits_stop(&inbox->storage->waits); /* behind the flusher's last word to it */
+    stor_waits_stop(inbox->storage->waits); /* behind the flusher's last word to it */
     if (inbox->started && inbox->start_rc == VD_OK) {
         vd_loop_stop(inbox->loop);
         (void)pthread_join(inbox->thread, NULL);

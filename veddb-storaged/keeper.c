@@ -130,6 +130,8 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
         stor_builds_resume(storage->builds);
     /* These write a little: not into the last of the disk, but as long as deletions may go on,
      * whose entries the journal keeps until they are folded. */
+    if (!stor_freeze_enter(storage))
+        return;
     if (stor_engine_free_allowed(storage->engine, NULL) == VD_OK) {
         stor_sessions_expire(storage, session);
         counters_fold(keeper, storage, session);
@@ -157,6 +159,7 @@ static void pass(stor_keeper_t *keeper, stor_storage_t *storage, stor_session_t 
         rc = stor_defaults_load(storage, session, &err);
         note(keeper, WORK_DEFAULTS, rc, &err);
     }
+    stor_freeze_leave(storage);
 }
 
 void stor_keeper_pass(stor_storage_t *storage, stor_session_t *session)
@@ -307,13 +310,16 @@ static void *scrub_run(void *context)
 static void *ttl_run(void *context)
 {
     stor_keeper_t *keeper = context;
-    const stor_storage_t *storage = keeper->storage;
+    stor_storage_t *storage = keeper->storage;
     uint64_t period =
         storage->settings.ttl_period_ms == 0 ? STOR_TTL_PERIOD_MS : storage->settings.ttl_period_ms;
     signals_block();
     for (bool more = false; rest(keeper, more ? 1 : period);) {
         vd_error_t err = VD_ERROR_INIT;
-        int rc = stor_ttl_pass(keeper->storage, keeper->ttl_session, &keeper->stop, &more, &err);
+        if (!stor_freeze_enter(storage))
+            continue;
+        int rc = stor_ttl_pass(storage, keeper->ttl_session, &keeper->stop, &more, &err);
+        stor_freeze_leave(storage);
         note(keeper, WORK_TTL, rc, &err);
         more = more && rc == VD_OK;
     }
@@ -327,9 +333,10 @@ static void *statistics_run(void *context)
     signals_block();
     while (rest(keeper, STATISTICS_PERIOD_MS)) {
         vd_error_t err = VD_ERROR_INIT;
-        if (is_loading(storage))
+        if (is_loading(storage) || !stor_freeze_enter(storage))
             continue;
         int rc = stor_planner_refresh(storage, keeper->statistics_session, &keeper->stop, &err);
+        stor_freeze_leave(storage);
         note(keeper, WORK_STATISTICS, rc, &err);
     }
     return NULL;

@@ -17,6 +17,7 @@
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
+#include "veddb-storaged/streams/waits.h"
 #include "veddb-storaged/transactions.h"
 
 #include <stdio.h>
@@ -24,6 +25,7 @@
 
 #define CHECKS_PER_CLOCK 64
 #define CLOCKS_APART_S   10
+#define REST_US          1000
 #define SLOW_US          100000 /* logged from here on */
 #define REPLY_MAX_BYTES  (VD_BSON_INTERNAL_MAX_BYTES + 1024 * 1024)
 
@@ -688,7 +690,28 @@ static void counters_add(stor_request_t *request)
                                   memory_order_relaxed);
 }
 
-/* All that comes before the handler. request->wait says when that is not yet. */
+static void park(stor_request_t *request, bool (*ready)(const stor_request_t *request))
+{
+    request->awaiting = true;
+    request->await_ready = ready;
+    request->await_until_us = request->deadline_us == 0 ? UINT64_MAX : request->deadline_us;
+}
+
+/* Past fsync {lock: true}; or request->awaiting. */
+static int freeze_pass(stor_request_t *request, vd_error_t *err)
+{
+    request->checks = 0; /* it may have waited */
+    int rc = stor_request_check(request, err);
+    if (rc != VD_OK || VD_LIKELY(stor_freeze_request_enter(request)))
+        return rc;
+    if (!request->may_await)
+        return vd_error_set(err, VD_ERR_INTERRUPTED_AT_SHUTDOWN, "interrupted at shutdown");
+    park(request, stor_freeze_request_ready);
+    return VD_OK;
+}
+
+/* All that comes before the handler. request->wait and request->awaiting say when that is not yet.
+ */
 static int begin(stor_request_t *request, vd_error_t *err)
 {
     int rc = VD_OK;
@@ -706,7 +729,9 @@ static int begin(stor_request_t *request, vd_error_t *err)
         return rc;
     rc = VD_FAULT("request.before_handler", err);
     if (rc == VD_OK)
-        rc = stor_request_check(request, err);
+        rc = freeze_pass(request, err);
+    if (rc == VD_OK && request->awaiting)
+        return rc;
     if (rc == VD_OK)
         rc = stor_transaction_enter(request, err);
     return rc == VD_OK ? stor_pin_enter(request, err) : rc;
@@ -721,27 +746,42 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
 {
     vd_error_t err = VD_ERROR_INIT;
     int rc = VD_OK;
+    bool resumed = request->unfinished != NULL, again = resumed || request->await_cursor != NULL;
     request->session = session;
-    request->started_us = vd_monotonic_us();
-    bool again = request->await_cursor != NULL;
+    if (!resumed)
+        request->started_us = vd_monotonic_us();
+    request->awaiting = false;
+    request->await_ready = NULL;
     stor_collation_end();
-    rc = again ? VD_OK : begin(request, &err);
+    if (!again)
+        rc = begin(request, &err);
+    else if (resumed && freeze_pass(request, NULL) != VD_OK)
+        rc = VD_OK; /* the handler looks at what stops it, and ends what it has begun */
+    if (rc == VD_OK && request->awaiting) {
+        request->session = NULL; /* to be run again, from here */
+        return;
+    }
     if (rc == VD_OK && request->wait.kind == STOR_WAIT_TIME) {
         request->session = NULL; /* to be run again, from here */
         return;
     }
     vd_arena_mark_t mark = vd_arena_mark(request->arena);
-    request->awaiting = false;
     if (rc == VD_OK) {
         vd_bb_init_arena(&request->reply, request->arena, REPLY_MAX_BYTES);
-        rc = again ? stor_cursors_again(request, &err) : request->entry->run(request, &err);
+        rc = again && !resumed ? stor_cursors_again(request, &err)
+                               : request->entry->run(request, &err);
         VD_ASSERT(rc == VD_OK || err.code != VD_OK);
     }
     stor_collation_end();
     if (request->awaiting) { /* nothing to answer yet: as if it had not run */
+        VD_ASSERT(!stor_txn_active(session));
         stor_catalog_release_all(request);
-        vd_arena_rewind(request->arena, mark);
-        request->ns = VD_SLICE_NULL;
+        stor_replication_request_leave(request);
+        stor_freeze_request_leave(request);
+        if (request->unfinished == NULL) {
+            vd_arena_rewind(request->arena, mark);
+            request->ns = VD_SLICE_NULL;
+        }
         request->session = NULL;
         return;
     }
@@ -755,6 +795,7 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
     if (VD_UNLIKELY(storage_audits_reads(request)) && stor_audit_read(request, rc, &err) != VD_OK)
         rc = err.code;
     stor_replication_request_leave(request);
+    stor_freeze_request_leave(request);
     stor_sessions_write_end(request);
     note_reads(request);
     stor_catalog_release_all(request);
@@ -789,6 +830,19 @@ int stor_request_check(stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_MAX_TIME_MS_EXPIRED, "operation exceeded time limit");
     return vd_error_set(err, VD_ERR_EXCEEDED_TIME_LIMIT,
                         "operation exceeded the time that the client waits");
+}
+
+int stor_request_wait(stor_request_t *request, bool (*ready)(const stor_request_t *request),
+                      bool *ret_parked, vd_error_t *err)
+{
+    request->checks = 0; /* each check looks at the clock */
+    int rc = stor_request_check(request, err);
+    *ret_parked = rc == VD_OK && request->may_await && request->transaction == NULL;
+    if (*ret_parked)
+        park(request, ready);
+    else if (rc == VD_OK && !ready(request))
+        (void)usleep(REST_US); /* waking early is fine */
+    return rc;
 }
 
 void stor_request_depends_newest(stor_request_t *request)

@@ -107,6 +107,10 @@ struct stor_request {
     /* The same of a statement in a transaction (autocommit: false), which is no retryable write. */
     int64_t transaction_number;
     bool autocommit_given, start_given; /* start_given: startTransaction */
+    /* Whose default collation is in force, because the command named none; db and name NULL:
+     * none's. Looked at again when the collection is held (catalog.c). */
+    vd_slice_t default_db, default_name;
+    vd_bson_t default_collation;
     bool read_concern_given, read_available;
     uint64_t at_cluster_time; /* of readConcern; 0 = none */
     stor_variables_t
@@ -147,14 +151,17 @@ struct stor_request {
     uint64_t term; /* in which it was admitted */
     bool prepared; /* has been on a worker before */
     bool entered;  /* counts as a writer */
-    /* A getMore that waits for data (streams/waits.h): not answered yet, its cursor stays pinned.
-     */
+    bool freezes;  /* counts as a writer for freeze.h */
+    /* Parked without a worker (streams/waits.h): a getMore that waits for data, whose cursor stays
+     * pinned; or what await_ready says. */
     bool awaiting;       /* the handler has nothing to tell: park it */
     bool may_await;      /* there is somebody who parks: the inbox */
     bool change_stream;  /* for the labels of errors */
     void *await_cursor;  /* cursors.c */
     uint32_t await_size; /* batchSize */
     uint64_t await_until_us, await_seen;
+    bool (*await_ready)(const struct stor_request *request); /* stor_request_wait */
+    void *unfinished; /* of a handler that runs again: what it has done; in the arena */
     struct stor_stream *await_stream; /* what it waits for; NULL: what becomes visible here */
 
     uint32_t held_count;
@@ -207,6 +214,14 @@ static inline void stor_request_depends(stor_request_t *request, uint64_t timest
 /* The reply shows that something is not there (or is the result of a range): it depends on the
  * newest commit. Call after reading. */
 void stor_request_depends_newest(stor_request_t *request);
+/* Waits for ready() (any thread; cheap) without a worker: *ret_parked, and the handler returns
+ * VD_OK with request->unfinished (in the arena) saying where it was; it runs again, with that, once
+ * ready() is true, or the request is killed or late. ready() is looked at whenever stor_waits_moved
+ * was called, and every STOR_WAITS_LOOK_MS. Where nobody parks (in a transaction, while storage
+ * drains, in tests) it is a short rest on this thread and a look at what stops the request. */
+VD_MUST_CHECK int stor_request_wait(stor_request_t *request,
+                                    bool (*ready)(const stor_request_t *request), bool *ret_parked,
+                                    vd_error_t *err);
 /* The command's first value as a collection name, checked (73 InvalidNamespace). */
 VD_MUST_CHECK int stor_request_collection_name(stor_request_t *request, vd_slice_t *ret_name,
                                                vd_error_t *err);

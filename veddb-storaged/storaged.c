@@ -21,6 +21,7 @@
 #include "veddb-storaged/pins.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/sessions.h"
+#include "veddb-storaged/streams/waits.h"
 #include "veddb-storaged/transactions.h"
 
 #define FIRST_TERM     1
@@ -128,6 +129,7 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
     storage->started_monotonic_ms = vd_monotonic_ms();
     vd_rand_secret(storage->boot_id, sizeof storage->boot_id);
     (void)pthread_mutex_init(&storage->registry_lock, NULL);
+    stor_freeze_init(&storage->freeze);
     int rc = VD_OK;
     if (options->versions != NULL &&
         stor_versions_open(options->versions, storage->boot_id, &storage->versions, err) != VD_OK) {
@@ -192,6 +194,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     stor_builds_stop(storage->builds);
     stor_audit_close(&storage->audit);
     stor_replication_close(&storage->replication);
+    stor_waits_destroy(&storage->waits);
     stor_cursors_close(&storage->cursors);
     stor_planner_destroy(&storage->planner);
     stor_sessions_close(&storage->sessions);
@@ -202,6 +205,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
         rc = stor_engine_close(&storage->engine, err);
     stor_versions_close(&storage->versions);
     (void)pthread_mutex_destroy(&storage->registry_lock);
+    stor_freeze_done(&storage->freeze);
     vd_free(storage);
     *storage_p = NULL;
     return rc;

@@ -10,6 +10,7 @@
 #include "libcommon/runtime/metrics.h"
 #include "veddb-storaged/engine/engine.h"
 #include "veddb-storaged/engine/session.h"
+#include "veddb-storaged/freeze.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -88,6 +89,7 @@ typedef struct stor_storage {
     struct stor_defaults *defaults;     /* defaults.h; NULL in unit tests */
     struct stor_waits *waits;           /* streams/waits.h; the inbox's; NULL in unit tests */
     stor_versions_t *versions;          /* engine/versions.h; NULL: nothing that is read is kept */
+    stor_freeze_t freeze;               /* fsync {lock: true} */
     stor_op_counters_t counters;
     stor_ttl_counters_t ttl;
     stor_scrub_counters_t scrub;

@@ -125,6 +125,46 @@ describe('one node', () => {
     assert.equal((await c.indexes()).length, 1);
   });
 
+  test('fsync with lock: writers wait, readers do not', async () => {
+    const c = of(client.db('idx'), 'locked'), admin = client.db('admin');
+    await c.insertMany(Array.from({length: 200}, (_, i) => ({_id: i, n: 0})));
+    const session = client.startSession();
+    session.startTransaction();
+    await c.updateOne({_id: 1}, {$set: {n: 5}}, {session});
+    await assert.rejects(admin.command({fsync: 1, lock: true, fsyncLockAcquisitionTimeoutMillis: 50}), {code: 24}); // the transaction has written
+    const first = admin.command({fsync: 1, lock: true});
+    await session.commitTransaction(); // waited for
+    assert.deepEqual(Object.keys(await first).slice(0, 3), ['info', 'lockCount', 'seeAlso']);
+    assert.equal((await admin.command({fsync: 1, lock: true})).lockCount, 2);
+    assert.equal((await admin.command({currentOp: 1})).fsyncLock, true);
+    let done = 0;
+    const writes = Array.from({length: 40}, (_, i) => [
+      () => c.updateOne({_id: i}, {$inc: {n: 1}}), () => c.updateMany({_id: {$gt: 1000}}, {$inc: {n: 1}}), () => c.insertOne({_id: `new${i}`}),
+      () => c.aggregate([{$match: {_id: 0}}, {$out: `locked_${i}`}]).toArray(),
+    ][i % 4]().then(() => done++));
+    await assert.rejects(c.updateOne({_id: 1}, {$inc: {n: 100}}, {maxTimeMS: 100}), {code: 50});
+    const wait = async () => (await admin.command({currentOp: 1})).inprog.filter((o) => ['update', 'insert', 'aggregate'].includes(Object.keys(o.command ?? {})[0]));
+    await until('they wait', async () => (await wait()).length === 40);
+    assert.equal((await c.find({}).sort({n: 1}).toArray()).length, 200);
+    assert.deepEqual([await c.countDocuments({n: {$gt: 0}}), await c.estimatedDocumentCount(), done], [1, 200, 0]);
+    assert.equal((await admin.command({fsyncUnlock: 1})).lockCount, 1);
+    assert.equal((await c.findOne({_id: 0})).n, 0);
+    assert.equal(done, 0);
+    assert.equal((await admin.command({fsyncUnlock: 1})).lockCount, 0);
+    await Promise.all(writes);
+    await assert.rejects(admin.command({fsyncUnlock: 1}), {code: 20});
+    assert.equal((await admin.command({currentOp: 1})).fsyncLock, undefined);
+    assert.deepEqual([await c.countDocuments({}), (await c.findOne({_id: 1})).n], [210, 5]);
+    // it does not outlive the process
+    await admin.command({fsync: 1, lock: true});
+    const write = c.insertOne({_id: 'behind'}).catch(() => c.insertOne({_id: 'behind'})).catch((e) => assert.equal(e.code, 11000));
+    await node.kill('storaged');
+    await node.whole();
+    await write;
+    await c.insertOne({_id: 'after'});
+    await session.endSession();
+  });
+
   test('a build under writers goes on after a kill', async () => {
     const c = of(client.db('idx'), 'big');
     const specs = [{key: {a: 1}, unique: true}, {key: {t: 1, a: 1}}];
@@ -224,6 +264,21 @@ describe('three nodes', () => {
     await everywhere('set2', 'c', 2);
   });
 
+  test('fsync with lock on a secondary: it applies nothing until it is unlocked', async () => {
+    const [one] = await set.secondaries();
+    const direct = await set.client({node: one, driver: {readPreference: 'secondaryPreferred'}});
+    const run = (command) => direct.db('admin').command(command, {readPreference: 'secondaryPreferred'});
+    const c = of(client.db('locks'), 'c'), there = direct.db('locks').collection('c');
+    await c.insertOne({_id: 1}, {writeConcern: {w: 3}});
+    assert.equal((await run({fsync: 1, lock: true})).lockCount, 1);
+    await c.insertOne({_id: 2}, {writeConcern: {w: 2}});
+    await assert.rejects(c.insertOne({_id: 3}, {writeConcern: {w: 3, wtimeoutMS: 300}}), {code: 64});
+    assert.equal(await there.countDocuments({}), 1);
+    assert.equal((await run({fsyncUnlock: 1})).lockCount, 0);
+    await until('it goes on', async () => (await there.countDocuments({})) === 3);
+    await direct.close();
+  });
+
   test('commitQuorum: what can be, and what can not', async () => {
     const c = of(client.db('set3'), 'quorum');
     await c.insertMany(Array.from({length: 500}, (_, i) => ({_id: i, a: i})));
@@ -285,7 +340,17 @@ describe('three nodes', () => {
 
   test('dropIndexes, and drop, give a build up everywhere', async () => {
     const c = of(client.db('set6'), 'c');
+    let many;
     await waiting(c, {b: 1}, async ({down, there, index, build}) => {
+      // more of them than there are workers for long operations: they wait without one
+      const all = Array.from({length: 20}, (_, i) => of(c.db, `many${i % 14}`)); // some wait for another one's build
+      for (const one of all) await one.insertOne({a: 1});
+      many = all.map((one) => one.createIndex({a: 1}, {commitQuorum: 3}).catch((e) => e));
+      const under = async () => (await Promise.all(all.slice(0, 14).map(building))).flat().length;
+      await until('all are under way', async () => (await under()) === 14);
+      const asked = async () => (await client.db('admin').command({currentOp: 1, 'command.commitQuorum': 3})).inprog.length;
+      await until('all wait', async () => (await asked()) === 21);
+      assert.equal((await c.aggregate([{$match: {a: {$gte: 0}}}, {$sort: {b: 1, a: -1}}, {$group: {_id: '$b'}}]).toArray()).length >= 7, true);
       await c.dropIndex(index);
       assert.equal((await build).code, 276);
       for (const one of [c, there]) await until('nothing is built', async () => (await building(one)).length === 0);
@@ -297,6 +362,7 @@ describe('three nodes', () => {
       await set.startNode(down);
       await set.whole();
     });
+    assert.deepEqual(await Promise.all(many), Array(20).fill('a_1'));
     await everywhere('set6', 'c', 1);
   });
 });

@@ -357,7 +357,7 @@ test('the server: status, replica set, operations, host, log, parameters', async
     step('add', () => rs.add('other:27017'));
     step('reconfig', () => rs.reconfig(rs.conf()));
     step('stepDown', () => rs.stepDown());
-    step('fsyncLock', () => db.fsyncLock());
+    step('fsyncLock', () => [db.fsyncLock(), db.adminCommand({currentOp: 1}).fsyncLock, db.fsyncUnlock()]);
     step('profile2', () => db.setProfilingLevel(2));
     step('logLevel', () => db.setLogLevel(1));
     step('setParameter', () => db.adminCommand({setParameter: 1, foo: 1}));
@@ -405,7 +405,9 @@ test('the server: status, replica set, operations, host, log, parameters', async
   refused(s, 'unknown', /no such command: 'nonsense'/, 59);
   refused(s, 'noParameter', /no option found to get/, 72);
   for (const name of ['initiate', 'add', 'reconfig', 'stepDown', 'logRotate']) refused(s, name, /./, 115);
-  for (const name of ['fsyncLock', 'profile2']) refused(s, name, /not built/, 238);
+  refused(s, 'profile2', /not built/, 238);
+  good(s, 'fsyncLock');
+  assert.deepEqual([Number(s.fsyncLock[0].lockCount), s.fsyncLock[1], Number(s.fsyncLock[2].lockCount)], [1, true, 0]);
   refused(s, 'logLevel', /logComponentVerbosity/);
   refused(s, 'setParameter', /unrecognized parameter \[foo\]/, 72);
   refused(s, 'reIndex', /standalone/, 20);

@@ -372,6 +372,23 @@ static int snapshot_check(const stor_request_t *request, const stor_collection_t
                         "please retry the operation.");
 }
 
+/* Dropped and made anew since its default collation was taken: what was parsed is another query. */
+static int collation_check(const stor_request_t *request, const stor_collection_t *collection,
+                           vd_error_t *err)
+{
+    if (request->default_name.len == 0 ||
+        (collection->collation == NULL && request->default_collation.len == 0) ||
+        !vd_slice_equal(request->default_name, collection->name) ||
+        !vd_slice_equal(request->default_db, collection->db))
+        return VD_OK;
+    vd_bson_t now = stor_collation_of(collection->collation);
+    if (now.len == request->default_collation.len &&
+        (now.len == 0 || memcmp(now.data, request->default_collation.data, now.len) == 0))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_LOCATION(175),
+                        "collection dropped and made anew with another collation");
+}
+
 static int acquire(stor_request_t *request, vd_map_t *map, vd_slice_t key,
                    stor_collection_t **ret_collection, vd_error_t *err)
 {
@@ -381,6 +398,8 @@ static int acquire(stor_request_t *request, vd_map_t *map, vd_slice_t key,
         stor_collection_t *collection;
         if (try_acquire(request, map, key, &collection)) {
             int rc = snapshot_check(request, collection, err);
+            if (rc == VD_OK && collection != NULL)
+                rc = collation_check(request, collection, err);
             if (rc != VD_OK && collection != NULL)
                 share_give(request->storage->catalog, collection);
             if (rc != VD_OK)
@@ -525,6 +544,10 @@ int stor_catalog_collation_use(stor_request_t *request, vd_slice_t db, vd_slice_
     vd_slice_t key;
     bool view = false;
     vd_bson_t own = VD_BSON_NONE;
+    bool named = !vd_bson_is_empty(given);
+    request->default_db = named ? VD_SLICE_NULL : db;
+    request->default_name = named ? VD_SLICE_NULL : name;
+    request->default_collation = VD_BSON_NONE;
     if (!atomic_load(&catalog->has_defaults) || ns_key(db, name, buf, sizeof buf, &key) != VD_OK)
         return stor_collation_use(given, err);
     pthread_rwlock_rdlock(&catalog->lock);
@@ -534,8 +557,10 @@ int stor_catalog_collation_use(stor_request_t *request, vd_slice_t db, vd_slice_
         own = collation_copy(request->arena, collection);
     }
     pthread_rwlock_unlock(&catalog->lock);
-    if (vd_bson_is_empty(given))
+    if (!named) {
+        request->default_collation = own;
         return stor_collation_use(own, err);
+    }
     int rc = stor_collation_use(given, err);
     if (rc == VD_OK && view && !stor_collation_is(own))
         rc = vd_error_set(err, VD_ERR_LOCATION(167), "Cannot override a view's default collation");

@@ -576,7 +576,9 @@ static int indexes_make(job_t *job, const target_t *target, vd_error_t *err)
     rc = stor_catalog_indexes_begin(request, id, target->specs, target->count, VD_VALUE_MISSING,
                                     &build, err);
     /* Somebody else has written to it. */
-    return rc == VD_OK && build != NULL ? stor_builds_wait(request, &build, err) : rc;
+    bool parked;
+    return rc == VD_OK && build != NULL ? stor_builds_wait(request, &build, NULL, &parked, err)
+                                        : rc;
 }
 
 static int run_out(job_t *job, vd_error_t *err)

@@ -1,5 +1,6 @@
 /* veddb-storaged/commands/indexes.c — createIndexes, dropIndexes, listIndexes. */
 #include "veddb-storaged/catalog/indexes.h"
+#include "libcommon/base/clock.h"
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/catalog/names.h"
 #include "veddb-storaged/commands/index_spec.h"
@@ -12,8 +13,6 @@
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/transactions.h"
-
-#include <time.h>
 
 /* ---- createIndexes ---- */
 
@@ -162,101 +161,162 @@ static void reply_created(stor_request_t *request, const create_args_t *args, co
         vd_bb_cstr(bb, "note", "all indexes already exist");
 }
 
-static int wait_a_bit(stor_request_t *request, vd_error_t *err)
+#define LOOK_US 10000 /* at what others build */
+
+/* A command on its way, which may be parked and run again. */
+typedef struct {
+    create_args_t args;
+    vd_slice_t name;
+    uint64_t checked_id; /* the collection whose default collation `wanted` has; 0: none's */
+    bool checked, tried;
+    wanted_t wanted;
+    created_t what;
+    stor_build_t *build; /* that it waits for; NULL: for others', until look_us */
+    uint64_t look_us;
+} creating_t;
+
+static bool creating_ready(const stor_request_t *request)
 {
-    struct timespec pause = {.tv_nsec = 10000000};
-    (void)nanosleep(&pause, NULL); /* waking early is fine; it is the slow lane */
-    request->checks = 0;           /* each check looks at the clock */
-    return stor_request_check(request, err);
+    const creating_t *creating = request->unfinished;
+    return creating->build != NULL ? stor_build_has_ended(creating->build)
+                                   : vd_monotonic_us() >= creating->look_us;
 }
 
-/* VD_ERR_AGAIN: look anew. */
-static int missing_build(stor_request_t *request, uint64_t collection_id, const wanted_t *missing,
-                         vd_value_t quorum, vd_error_t *err)
+static void creating_leave(void *arg)
 {
-    stor_build_t *build = NULL;
-    int rc = stor_catalog_indexes_begin(request, collection_id, missing->specs, missing->count,
-                                        quorum, &build, err);
-    return rc == VD_OK && build != NULL ? stor_builds_wait(request, &build, err) : rc;
+    creating_t *creating = arg;
+    stor_build_leave(&creating->build); /* it was not run again: storage stops */
 }
 
-static int create_all(stor_request_t *request, vd_slice_t name, const wanted_t *wanted,
-                      vd_value_t quorum, created_t *what, vd_error_t *err)
+static int missing_build(stor_request_t *request, creating_t *creating, uint64_t collection_id,
+                         const wanted_t *missing, bool *ret_parked, vd_error_t *err)
 {
-    for (bool first = true;; first = false) {
-        stor_collection_t *collection;
-        wanted_t missing;
-        bool wait;
-        vd_error_t step = VD_ERROR_INIT;
-        int rc = stor_catalog_acquire(request, request->db, name, &collection, NULL);
-        if (rc != VD_OK) {
-            rc = stor_catalog_acquire_or_create(request, request->db, name, &collection, err);
-            what->created |= rc == VD_OK;
-        }
-        if (rc != VD_OK)
-            return rc;
-        uint64_t id = collection->id;
-        rc = missing_find(request, collection, wanted, &missing, &wait, err);
-        if (what->before == 0)
-            what->before = ready_count(collection);
-        if (rc == VD_OK && missing.count > 0 && request->transaction != NULL) {
-            rc = stor_transaction_index(request, collection, missing.specs, missing.count, err);
-            missing.count = 0;
-        }
-        what->after = ready_count(collection);
-        stor_catalog_release(request, collection);
-        if (rc != VD_OK || (missing.count == 0 && !wait))
-            return rc;
-        /* What is built by another command, or waits for its turn, is looked at again and again. */
-        if (!first || missing.count == 0)
-            rc = wait_a_bit(request, &step);
-        if (rc == VD_OK && missing.count > 0)
-            rc = missing_build(request, id, &missing, quorum, &step);
-        if (rc != VD_OK && rc != VD_ERR_AGAIN) {
-            if (err != NULL)
-                vd_error_copy(&step, err);
-            return rc;
-        }
+    int rc = VD_OK;
+    if (creating->build == NULL)
+        rc = stor_catalog_indexes_begin(request, collection_id, missing->specs, missing->count,
+                                        creating->args.commit_quorum, &creating->build, err);
+    return rc == VD_OK && creating->build != NULL
+               ? stor_builds_wait(request, &creating->build, creating_ready, ret_parked, err)
+               : rc;
+}
+
+/* What is asked for, for this collection, which is held: its default collation is theirs. */
+static int wanted_check(stor_request_t *request, creating_t *creating,
+                        const stor_collection_t *collection, vd_error_t *err)
+{
+    vd_bson_t collation = VD_BSON_NONE;
+    uint64_t id = collection == NULL ? 0 : collection->id;
+    if (creating->checked && creating->checked_id == id)
+        return VD_OK;
+    if (collection != NULL && collection->collation != NULL) {
+        vd_bson_t whole = stor_collation_of(collection->collation);
+        collation = (vd_bson_t){vd_arena_copy(request->arena, whole.data, whole.len), whole.len};
     }
+    creating->wanted.count = 0;
+    int rc = specs_check(request, &creating->args, collation, &creating->wanted, err);
+    creating->checked = rc == VD_OK;
+    creating->checked_id = id;
+    return rc;
 }
 
-/* Of the collection, as indexes take it that name none. */
-static int default_collation(stor_request_t *request, vd_slice_t name, vd_bson_t *ret_collation,
-                             vd_error_t *err)
+static int collection_get(stor_request_t *request, creating_t *creating,
+                          stor_collection_t **ret_collection, vd_error_t *err)
 {
-    int rc = stor_catalog_collation_use(request, request->db, name, VD_BSON_NONE, err);
-    vd_bson_t spec = stor_collation_spec();
-    if (rc == VD_OK && spec.len > 0)
-        *ret_collation = (vd_bson_t){vd_arena_copy(request->arena, spec.data, spec.len), spec.len};
-    stor_collation_end();
+    int rc = stor_catalog_acquire(request, request->db, creating->name, ret_collection, NULL);
+    if (rc == VD_OK)
+        return VD_OK;
+    rc = wanted_check(request, creating, NULL, err); /* nothing is made for what is refused */
+    if (rc == VD_OK)
+        rc = stor_catalog_acquire_or_create(request, request->db, creating->name, ret_collection,
+                                            err);
+    creating->what.created |= rc == VD_OK;
     return rc;
+}
+
+/* One look, and what follows from it. VD_ERR_AGAIN: look anew. */
+static int create_step(stor_request_t *request, creating_t *creating, bool *ret_parked,
+                       vd_error_t *err)
+{
+    stor_collection_t *collection;
+    wanted_t missing;
+    bool wait = false;
+    created_t *what = &creating->what;
+    int rc = collection_get(request, creating, &collection, err);
+    if (rc != VD_OK)
+        return rc;
+    uint64_t id = collection->id;
+    rc = wanted_check(request, creating, collection, err);
+    if (rc == VD_OK)
+        rc = missing_find(request, collection, &creating->wanted, &missing, &wait, err);
+    if (what->before == 0)
+        what->before = ready_count(collection);
+    if (rc == VD_OK && missing.count > 0 && request->transaction != NULL) {
+        rc = stor_transaction_index(request, collection, missing.specs, missing.count, err);
+        missing.count = 0;
+    }
+    what->after = ready_count(collection);
+    stor_catalog_release(request, collection);
+    if (rc != VD_OK || (missing.count == 0 && !wait))
+        return rc;
+    /* What is built by another command, or waits for its turn, is looked at again and again. */
+    bool others = creating->tried || missing.count == 0;
+    if (others && vd_monotonic_us() < creating->look_us)
+        rc = stor_request_wait(request, creating_ready, ret_parked, err);
+    else if (missing.count > 0)
+        rc = missing_build(request, creating, id, &missing, ret_parked, err);
+    if (vd_monotonic_us() >= creating->look_us)
+        creating->look_us = vd_monotonic_us() + LOOK_US;
+    creating->tried = true;
+    return rc == VD_OK ? VD_ERR_AGAIN : rc;
+}
+
+static int create_all(stor_request_t *request, creating_t *creating, bool *ret_parked,
+                      vd_error_t *err)
+{
+    int rc = VD_ERR_AGAIN;
+    vd_error_t step = VD_ERROR_INIT;
+    if (creating->build != NULL) { /* it runs again */
+        rc = stor_builds_wait(request, &creating->build, creating_ready, ret_parked, &step);
+        rc = rc == VD_OK ? VD_ERR_AGAIN : rc;
+    }
+    while (rc == VD_ERR_AGAIN && !*ret_parked) {
+        vd_error_clear(&step);
+        request->checks = 0;
+        rc = stor_request_check(request, &step);
+        if (rc == VD_OK)
+            rc = create_step(request, creating, ret_parked, &step);
+    }
+    if (rc != VD_OK && !*ret_parked && err != NULL)
+        vd_error_copy(&step, err);
+    return *ret_parked ? VD_OK : rc;
 }
 
 int stor_command_create_indexes(stor_request_t *request, vd_error_t *err)
 {
-    create_args_t args = {0};
-    vd_slice_t name;
-    vd_bson_t collation = VD_BSON_NONE;
-    wanted_t wanted = {.count = 0};
-    created_t what = {0};
-    int rc = stor_args_parse(request->body, "createIndexes", true, create_table,
-                             VD_COUNT_OF(create_table), &args, err);
-    if (rc == VD_OK)
-        rc = stor_request_collection_name(request, &name, err);
-    if (rc == VD_OK)
-        rc = stor_name_check_writable(request->db, name, stor_request_internal(request), err);
-    if (rc == VD_OK)
-        rc = default_collation(request, name, &collation, err);
-    if (rc == VD_OK)
-        rc = specs_check(request, &args, collation, &wanted, err);
-    if (rc == VD_OK)
-        rc = quorum_check(request, args.commit_quorum, err);
-    if (rc == VD_OK)
-        rc = create_all(request, name, &wanted, args.commit_quorum, &what, err);
-    if (rc != VD_OK)
+    creating_t *creating = request->unfinished;
+    bool parked = false;
+    int rc = VD_OK;
+    if (creating == NULL) {
+        creating = VD_ARENA_NEW(request->arena, creating_t);
+        rc = stor_args_parse(request->body, "createIndexes", true, create_table,
+                             VD_COUNT_OF(create_table), &creating->args, err);
+        if (rc == VD_OK)
+            rc = stor_request_collection_name(request, &creating->name, err);
+        if (rc == VD_OK)
+            rc = stor_name_check_writable(request->db, creating->name,
+                                          stor_request_internal(request), err);
+        if (rc == VD_OK)
+            rc = quorum_check(request, creating->args.commit_quorum, err);
+        if (rc != VD_OK)
+            return rc;
+        vd_arena_on_reset(request->arena, creating_leave, creating);
+        request->unfinished = creating;
+    }
+    rc = create_all(request, creating, &parked, err);
+    if (rc != VD_OK || parked)
         return rc;
     stor_request_depends_newest(request);
-    reply_created(request, &args, &what);
+    reply_created(request, &creating->args, &creating->what);
     return VD_OK;
 }
 
@@ -367,15 +427,28 @@ static int drop_choose(stor_request_t *request, const stor_collection_t *collect
     return VD_OK;
 }
 
+/* A command on its way, which may be parked and run again. */
+typedef struct {
+    vd_value_t which;
+    uint64_t collection_id, look_us;
+    uint32_t before;
+    going_t going;
+} dropping_t;
+
+static bool dropping_ready(const stor_request_t *request)
+{
+    const dropping_t *dropping = request->unfinished;
+    return vd_monotonic_us() >= dropping->look_us;
+}
+
 /* Until those that were built are gone: their builders give up at their next look. */
-static int building_wait(stor_request_t *request, uint64_t collection_id, const going_t *going,
+static int building_wait(stor_request_t *request, dropping_t *dropping, bool *ret_parked,
                          vd_error_t *err)
 {
+    const going_t *going = &dropping->going;
     for (bool some = going->building; some;) {
         stor_collection_t *collection = NULL;
-        int rc = wait_a_bit(request, err);
-        if (rc == VD_OK)
-            rc = stor_catalog_acquire_id(request, collection_id, &collection, err);
+        int rc = stor_catalog_acquire_id(request, dropping->collection_id, &collection, err);
         if (rc != VD_OK)
             return rc;
         some = false;
@@ -384,11 +457,17 @@ static int building_wait(stor_request_t *request, uint64_t collection_id, const 
             some |= index != NULL && atomic_load(&index->state) == STOR_INDEX_BUILDING;
         }
         stor_catalog_release(request, collection);
+        dropping->look_us = vd_monotonic_us() + LOOK_US;
+        if (some)
+            rc = stor_request_wait(request, dropping_ready, ret_parked, err);
+        if (rc != VD_OK || *ret_parked)
+            return rc;
     }
     return VD_OK;
 }
 
-int stor_command_drop_indexes(stor_request_t *request, vd_error_t *err)
+/* What goes is chosen, and builds are told to stop. */
+static int drop_begin(stor_request_t *request, dropping_t **ret_dropping, vd_error_t *err)
 {
     static const stor_arg_t table[] = {
         STOR_ARG("index", STOR_ARG_VALUE, drop_args_t, index, STOR_ARG_REQUIRED),
@@ -396,7 +475,6 @@ int stor_command_drop_indexes(stor_request_t *request, vd_error_t *err)
     };
     drop_args_t args = {.index = VD_VALUE_MISSING};
     vd_slice_t name;
-    going_t going = {.count = 0};
     stor_collection_t *collection;
     vd_error_t step = VD_ERROR_INIT;
     int rc =
@@ -418,19 +496,36 @@ int stor_command_drop_indexes(stor_request_t *request, vd_error_t *err)
     }
     if (rc != VD_OK)
         return vd_error_set(err, rc, "%s", step.message);
-    uint64_t id = collection->id;
-    uint32_t before = ready_count(collection);
-    rc = drop_choose(request, collection, args.index, &going, err);
+    dropping_t *dropping = VD_ARENA_NEW(request->arena, dropping_t);
+    dropping->which = args.index;
+    dropping->collection_id = collection->id;
+    dropping->before = ready_count(collection);
+    rc = drop_choose(request, collection, args.index, &dropping->going, err);
     stor_catalog_release(request, collection);
-    if (rc == VD_OK)
-        rc = building_wait(request, id, &going, err);
-    if (rc == VD_OK && going.count > 0)
-        rc = stor_catalog_indexes_drop(request, id, going.ids, going.count, err);
+    *ret_dropping = dropping;
+    return rc;
+}
+
+int stor_command_drop_indexes(stor_request_t *request, vd_error_t *err)
+{
+    dropping_t *dropping = request->unfinished;
+    bool parked = false;
+    int rc = dropping == NULL ? drop_begin(request, &dropping, err) : VD_OK;
+    if (rc != VD_OK)
+        return rc;
+    request->unfinished = dropping;
+    rc = building_wait(request, dropping, &parked, err);
+    if (rc != VD_OK || parked)
+        return rc;
+    if (dropping->going.count > 0)
+        rc = stor_catalog_indexes_drop(request, dropping->collection_id, dropping->going.ids,
+                                       dropping->going.count, err);
     if (rc != VD_OK)
         return rc;
     stor_request_depends_newest(request);
-    vd_bb_int32(&request->reply, "nIndexesWas", (int32_t)before);
-    if (args.index.type == VD_BSON_STRING && vd_slice_is(vd_value_string(args.index), "*"))
+    vd_bb_int32(&request->reply, "nIndexesWas", (int32_t)dropping->before);
+    if (dropping->which.type == VD_BSON_STRING &&
+        vd_slice_is(vd_value_string(dropping->which), "*"))
         vd_bb_cstr(&request->reply, "msg", "non-_id indexes dropped for collection");
     return VD_OK;
 }

@@ -1,4 +1,6 @@
-/* veddb-storaged/commands/operations.c — currentOp, killOp, top, fsync, profile: for operators. */
+/* veddb-storaged/commands/operations.c — currentOp, killOp, top, fsync, fsyncUnlock,
+ * profile: for operators. */
+#include "libcommon/base/clock.h"
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/facts.h"
@@ -59,6 +61,11 @@ int stor_run_current_op(stor_request_t *request, vd_error_t *err)
                         vd_value_from_document(documents[i]));
     }
     vd_bb_close(&request->reply);
+    if (stor_freeze_is_held(&request->storage->freeze)) {
+        vd_bb_bool(&request->reply, "fsyncLock", true);
+        vd_bb_cstr(&request->reply, "info",
+                   "use db.fsyncUnlock() to terminate the fsync write/snapshot lock");
+    }
     return rc;
 }
 
@@ -150,25 +157,88 @@ int stor_run_top(stor_request_t *request, vd_error_t *err)
 
 typedef struct {
     bool lock;
+    int64_t wait_ms;
 } fsync_args_t;
+
+/* Of a command that wants the lock and runs again. */
+typedef struct {
+    uint64_t give_up_us; /* monotonic */
+} locking_t;
+
+static bool lock_ready(const stor_request_t *request)
+{
+    const locking_t *locking = request->unfinished;
+    return stor_freeze_may_take(request->storage) || vd_monotonic_us() >= locking->give_up_us;
+}
+
+static int lock_take(stor_request_t *request, locking_t *locking, vd_error_t *err)
+{
+    stor_storage_t *storage = request->storage;
+    int64_t count = 0;
+    bool parked = false;
+    int rc = VD_OK;
+    while (rc == VD_OK && !parked && count == 0) {
+        rc = stor_freeze_take(storage, &count, err);
+        if (rc == VD_OK && count == 0 && vd_monotonic_us() >= locking->give_up_us)
+            rc = vd_error_set(err, VD_ERR_LOCK_TIMEOUT, "Fsync lock timed out");
+        if (rc == VD_OK && count == 0)
+            rc = stor_request_wait(request, lock_ready, &parked, err);
+    }
+    if (rc != VD_OK)
+        stor_freeze_give_up(storage);
+    if (rc != VD_OK || parked)
+        return rc;
+    stor_request_depends_newest(request);
+    vd_bb_cstr(&request->reply, "info",
+               "now locked against writes, use db.fsyncUnlock() to unlock");
+    vd_bb_int64(&request->reply, "lockCount", count);
+    vd_bb_cstr(&request->reply, "seeAlso", "http://dochub.mongodb.org/core/fsynccommand");
+    return VD_OK;
+}
 
 int stor_run_fsync(stor_request_t *request, vd_error_t *err)
 {
     static const stor_arg_t table[] = {
         STOR_ARG("lock", STOR_ARG_BOOL, fsync_args_t, lock, 0),
-        {"async", STOR_ARG_IGNORED, 0, 0},                             /* of old storage engines */
-        {"fsyncLockAcquisitionTimeoutMillis", STOR_ARG_IGNORED, 0, 0}, /* only with lock */
+        STOR_ARG("fsyncLockAcquisitionTimeoutMillis", STOR_ARG_INT, fsync_args_t, wait_ms, 0),
+        {"async", STOR_ARG_IGNORED, 0, 0}, /* of old storage engines */
     };
-    fsync_args_t args = {false};
+    if (request->unfinished != NULL)
+        return lock_take(request, request->unfinished, err);
+    fsync_args_t args = {.wait_ms = STOR_FREEZE_WAIT_MS};
     int rc = stor_args_parse(request->body, "fsync", true, table, VD_COUNT_OF(table), &args, err);
-    if (rc == VD_OK && args.lock)
-        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "fsync: lock is not built");
+    if (rc == VD_OK && (args.wait_ms < 0 || args.wait_ms > INT32_MAX))
+        rc = vd_error_set(err, VD_ERR_BAD_VALUE,
+                          "%lld value for fsyncLockAcquisitionTimeoutMillis is out of range",
+                          (long long)args.wait_ms);
+    if (rc == VD_OK && args.lock) {
+        locking_t *locking = VD_ARENA_NEW(request->arena, locking_t);
+        locking->give_up_us = vd_monotonic_us() + (uint64_t)args.wait_ms * 1000;
+        request->unfinished = locking;
+        stor_freeze_want(request->storage);
+        return lock_take(request, locking, err);
+    }
     if (rc == VD_OK)
         rc = stor_engine_checkpoint(request->storage->engine, err);
     if (rc != VD_OK)
         return rc;
     stor_request_depends_newest(request);
     vd_bb_int32(&request->reply, "numFiles", 1);
+    return VD_OK;
+}
+
+int stor_run_fsync_unlock(stor_request_t *request, vd_error_t *err)
+{
+    static const stor_arg_t table[] = {{"unused", STOR_ARG_REFUSED, 0, 0}};
+    char none;
+    int64_t left;
+    int rc = stor_args_parse(request->body, "fsyncUnlock", true, table, 0, &none, err);
+    if (rc == VD_OK && !stor_freeze_unlock(request->storage, &left))
+        rc = vd_error_set(err, VD_ERR_ILLEGAL_OPERATION, "fsyncUnlock called when not locked");
+    if (rc != VD_OK)
+        return rc;
+    vd_bb_cstr(&request->reply, "info", "fsyncUnlock completed");
+    vd_bb_int64(&request->reply, "lockCount", left);
     return VD_OK;
 }
 

@@ -151,14 +151,31 @@ static bool have_snappy(void)
     return library != NULL;
 }
 
+/* So many bytes of the log make a checkpoint. */
+static uint64_t checkpoint_log_bytes(const stor_engine_t *engine)
+{
+    uint64_t bytes = engine->options.log_file_max_bytes * 5 / 2;
+    if (bytes > CHECKPOINT_LOG_MAX)
+        return CHECKPOINT_LOG_MAX;
+    return bytes < CHECKPOINT_LOG_MIN ? CHECKPOINT_LOG_MIN : bytes;
+}
+
+int stor_engine_checkpoints_stop(stor_engine_t *engine, bool stop, vd_error_t *err)
+{
+    char config[80];
+    (void)snprintf(config, sizeof config, "checkpoint=(wait=%u,log_size=%" PRIu64 ")",
+                   stop ? 0 : engine->options.checkpoint_wait_s,
+                   stop ? 0 : checkpoint_log_bytes(engine));
+    pthread_mutex_lock(&engine->admin_lock);
+    stor_wt_message_clear();
+    int ret = engine->conn->reconfigure(engine->conn, config);
+    pthread_mutex_unlock(&engine->admin_lock);
+    return ret == 0 ? VD_OK : stor_wt_error(ret, err, config);
+}
+
 static void open_string(const stor_engine_t *engine, char *out, size_t size)
 {
     const stor_engine_options_t *o = &engine->options;
-    uint64_t checkpoint_log = o->log_file_max_bytes * 5 / 2;
-    if (checkpoint_log > CHECKPOINT_LOG_MAX)
-        checkpoint_log = CHECKPOINT_LOG_MAX;
-    if (checkpoint_log < CHECKPOINT_LOG_MIN)
-        checkpoint_log = CHECKPOINT_LOG_MIN;
     int len =
         snprintf(out, size,
                  "%ssession_max=%u,cache_size=%" PRIu64 ",eviction=(threads_min=1,threads_max=%u),"
@@ -168,7 +185,7 @@ static void open_string(const stor_engine_t *engine, char *out, size_t size)
                  "extensions=[local={entry=stor_encryptor_entry,early_load=true}%s%s],"
                  "encryption=(name=veddb),config_base=false",
                  o->bootstrap ? "create," : "", o->sessions_max + OWN_SESSIONS, o->cache_bytes,
-                 o->eviction_threads_max, o->checkpoint_wait_s, checkpoint_log,
+                 o->eviction_threads_max, o->checkpoint_wait_s, checkpoint_log_bytes(engine),
                  o->log_file_max_bytes, o->fs_faults != NULL ? "," STOR_FS_FAULTS_EXTENSION : "",
                  have_snappy() ? "," STOR_SNAPPY_LIBRARY : "");
     VD_ASSERT(len > 0 && (size_t)len < size);

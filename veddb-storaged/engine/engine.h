@@ -82,6 +82,8 @@ VD_MUST_CHECK int stor_engine_table_size(stor_engine_t *engine, const char *name
 VD_MUST_CHECK int stor_engine_table_verify(stor_engine_t *engine, const char *name,
                                            vd_error_t *err);
 VD_MUST_CHECK int stor_engine_checkpoint(stor_engine_t *engine, vd_error_t *err);
+/* None by themselves from here on; or as usual again. */
+VD_MUST_CHECK int stor_engine_checkpoints_stop(stor_engine_t *engine, bool stop, vd_error_t *err);
 
 /* ---- timestamps: {seconds u32, term u8, counter u24}; see sequencer.c ---- */
 /* Newest timestamp of any committed write (a read's dependency when it found nothing). */

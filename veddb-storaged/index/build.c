@@ -27,6 +27,7 @@
 #define CONTESTED_BYTES    (64u << 20)
 #define DRAIN_PAUSE_MIN_US 250
 #define DRAIN_PAUSE_MAX_US 20000
+#define FREEZE_LOOK_NS     50000000
 
 /* A key that two documents claimed: both (or more) of them. */
 typedef struct claim {
@@ -346,7 +347,13 @@ static int load(build_t *build, vd_error_t *err)
     if (rc == VD_OK && bulked) {
         if (build->request->slot != NULL)
             vd_daemon_beat(build->request->slot, true);
-        rc = stor_engine_checkpoint(build->request->storage->engine, err);
+        while (rc == VD_OK && !stor_freeze_is_open(&build->request->storage->freeze)) {
+            struct timespec pause = {.tv_nsec = FREEZE_LOOK_NS};
+            (void)nanosleep(&pause, NULL); /* waking early is fine */
+            rc = check(build, err);
+        }
+        if (rc == VD_OK)
+            rc = stor_engine_checkpoint(build->request->storage->engine, err);
     }
     return rc == VD_OK ? VD_FAULT("index.loaded", err) : rc;
 }

@@ -11,6 +11,7 @@
 #include "veddb-storaged/registry.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/replication/replication.h"
+#include "veddb-storaged/streams/waits.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -36,8 +37,9 @@ struct stor_build {
     pthread_t thread;
     int references; /* the thread's, and of those who wait; under the lock, as what follows */
     phase_t phase;
-    bool ready, wanted, ended, joinable;
-    int rc; /* when it has ended */
+    bool ready, wanted, joinable;
+    atomic_bool ended; /* changed under the lock */
+    int rc;            /* when it has ended */
     vd_error_t err;
     vd_arena_t *arena; /* the request's, and details of the error */
     stor_request_t *request;
@@ -290,8 +292,10 @@ static int end(stor_build_t *build, stor_request_t *request, uint64_t took_ms, v
             ready_set(build, true);
             rc = VD_FAULT("index.ready", &step);
         }
-        if (rc == VD_OK && leading && is_enough(build, took_ms, ready_ms)) {
+        if (rc == VD_OK && leading && is_enough(build, took_ms, ready_ms) &&
+            stor_freeze_enter(build->builds->storage)) {
             rc = commit(build, request, &step);
+            stor_freeze_leave(build->builds->storage);
             if (rc == VD_OK)
                 return VD_OK;
             if (is_passing(rc) || (rc == VD_ERR_LOCK_TIMEOUT && ++busy < COMMIT_TRIES_MAX))
@@ -414,6 +418,7 @@ static void *build_run(void *context)
     build->ready = false;
     wake(builds);
     unlock(builds);
+    stor_waits_moved(builds->storage->waits);
     return NULL;
 }
 
@@ -559,38 +564,80 @@ static void error_copy(stor_request_t *request, const vd_error_t *from, vd_error
         err->details = vd_arena_copy_slice(request->arena, err->details);
 }
 
-int stor_builds_wait(stor_request_t *request, stor_build_t **build_p, vd_error_t *err)
+bool stor_build_has_ended(const stor_build_t *build)
+{
+    return atomic_load(&build->ended);
+}
+
+/* On this thread: until it has ended, for a while. */
+static void wait_here(stor_build_t *build)
+{
+    stor_builds_t *builds = build->builds;
+    struct timespec until;
+    until_ms(WAIT_MS, &until);
+    lock(builds);
+    if (!build->ended)
+        (void)pthread_cond_timedwait(&builds->changed, &builds->lock, &until); /* it is looked at */
+    unlock(builds);
+}
+
+/* Its end as `request` sees it, who was stopped for the reason `why`. */
+static int outcome(stor_request_t *request, const stor_build_t *build, int why,
+                   const vd_error_t *reason, vd_error_t *err)
+{
+    const vd_error_t *from = reason;
+    int rc = why;
+    if (build->ended && (build->rc == VD_OK || why == VD_OK)) {
+        from = &build->err;
+        rc = build->rc;
+    }
+    if (rc != VD_OK)
+        error_copy(request, from, err);
+    return rc;
+}
+
+int stor_builds_wait(stor_request_t *request, stor_build_t **build_p,
+                     bool (*ready)(const stor_request_t *request), bool *ret_parked,
+                     vd_error_t *err)
 {
     stor_build_t *build = *build_p;
     stor_builds_t *builds = build->builds;
-    int rc = VD_OK, why = VD_OK;
     vd_error_t reason = VD_ERROR_INIT;
-    *build_p = NULL;
-    lock(builds);
-    while (!build->ended && !goes_on(why)) {
-        struct timespec until;
-        until_ms(WAIT_MS, &until);
-        (void)pthread_cond_timedwait(&builds->changed, &builds->lock, &until); /* it is looked at */
-        if (why != VD_OK && !leads(builds))
-            break; /* it is not ours to give up any more */
-        if (why != VD_OK || build->ended)
-            continue;
+    int why = VD_OK;
+    *ret_parked = false;
+    while (!build->ended) {
+        if (why == VD_OK && ready != NULL)
+            why = stor_request_wait(request, ready, ret_parked, &reason);
+        if (*ret_parked)
+            return VD_OK;
         request->checks = 0; /* each check looks at the clock */
-        why = stor_request_check(request, &reason);
-        if (why != VD_OK && !goes_on(why))
+        if (why == VD_OK)
+            why = stor_request_check(request, &reason);
+        if (goes_on(why) || (why != VD_OK && !leads(builds)))
+            break; /* it is not ours to give up, or not any more */
+        if (why != VD_OK)
             cancel(build, why);
+        wait_here(build);
     }
-    if (!build->ended || (build->rc != VD_OK && why != VD_OK)) {
-        rc = why;
-        error_copy(request, &reason, err);
-    } else if (build->rc != VD_OK) {
-        rc = build->rc;
-        error_copy(request, &build->err, err);
-    }
+    lock(builds);
+    int rc = outcome(request, build, why, &reason, err);
+    *build_p = NULL;
     unreference(build);
     unlock(builds);
     ended_join(builds);
     return rc;
+}
+
+void stor_build_leave(stor_build_t **build_p)
+{
+    stor_build_t *build = *build_p;
+    if (build == NULL)
+        return;
+    stor_builds_t *builds = build->builds;
+    *build_p = NULL;
+    lock(builds);
+    unreference(build);
+    unlock(builds);
 }
 
 /* ---- a replica commits ---- */

@@ -44,9 +44,14 @@ VD_MUST_CHECK int stor_builds_begin(stor_builds_t *builds, uint64_t collection_i
                                     stor_build_t **ret_build, vd_error_t *err);
 /* Until it has ended; its error, if it was given up. A request that is killed, or whose time is
  * over, gives the build up; at a change of role, or a client that goes, it goes on alone. Takes
- * *build_p. */
+ * *build_p, but when *ret_parked: then the handler returns, and runs again (stor_request_wait) once
+ * ready() is true, which looks at stor_build_has_ended; ready NULL: on this thread. */
 VD_MUST_CHECK int stor_builds_wait(stor_request_t *request, stor_build_t **build_p,
+                                   bool (*ready)(const stor_request_t *request), bool *ret_parked,
                                    vd_error_t *err);
+bool stor_build_has_ended(const stor_build_t *build);
+/* Who waited will not come again. NULL is fine. */
+void stor_build_leave(stor_build_t **build_p);
 
 /* A replica commits: the build of that id when it is ready and rests, which it does until
  * release. VD_ERR_AGAIN: not yet; it hurries. VD_ERR_NOT_FOUND: nobody builds it. */

@@ -342,6 +342,12 @@ static void stages_close(stor_stage_t **stages, uint32_t count)
 }
 
 /* What the stages behind the head read of its documents. */
+static bool matches_version(stor_stage_t *stage)
+{
+    return stage->class == &stor_stage_match &&
+           stor_filter_version(stor_stage_match_filter(stage)) != 0;
+}
+
 static void head_needs(const stor_pipeline_context_t *context, stor_stage_t *const *behind,
                        uint32_t count, stor_query_spec_t *spec)
 {
@@ -350,8 +356,11 @@ static void head_needs(const stor_pipeline_context_t *context, stor_stage_t *con
     char name[12];
     stor_needs_t *needs = VD_ARENA_NEW(context->arena, stor_needs_t);
     vd_bb_init_arena(&bb, context->arena, 2 * VD_BSON_INTERNAL_MAX_BYTES);
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        if (matches_version(behind[i])) /* an index does not have it */
+            return;
         vd_bb_value(&bb, vd_array_name(i, name), vd_value_from_document(behind[i]->spec));
+    }
     if (vd_bb_finish(&bb, &stages, NULL) != VD_OK)
         return; /* all of them */
     stor_needs_of_stages(context->arena, stages, 0, needs);
@@ -425,11 +434,14 @@ int stor_pipeline_parse(const stor_pipeline_context_t *given, vd_bson_t stages,
         pipeline->last = &pipeline->head.stage;
     }
     bound_sorts(pipeline);
+    bool versioned = pipeline->has_head;
     for (uint32_t i = 0; i < pipeline->stage_count; i++) {
-        if (pipeline->stages[i]->class == &stor_stage_match &&
-            stor_filter_version(stor_stage_match_filter(pipeline->stages[i])) != 0)
+        const stor_stage_class_t *class = pipeline->stages[i]->class;
+        if (!versioned && matches_version(pipeline->stages[i]))
             return vd_error_set(err, VD_ERR_BAD_VALUE,
-                                "$version is only allowed in a $match at the head of a pipeline");
+                                "$version is only allowed in a $match behind stages that keep "
+                                "documents apart");
+        versioned = versioned && (class->keeps_version || class == &stor_stage_sort);
         pipeline->stages[i]->source = pipeline->last;
         pipeline->last = pipeline->stages[i];
     }

@@ -36,7 +36,8 @@ struct stor_apply {
     stor_storage_t *storage;
     struct vd_daemon_slot *slot;
     int64_t due_ms;
-    bool waits; /* for an index that is built here: the next entry is not applied yet */
+    bool waits; /* for an index that is built here, or fsyncUnlock: the next entry is not applied
+                   yet */
     vdp_replication_apply_t waiting; /* the batch that waits */
     vd_buf_t pending;                /* framed entries of one timestamp that has more parts */
     uint64_t pending_timestamp;
@@ -726,6 +727,12 @@ int stor_apply_batch(stor_apply_t *apply, stor_session_t *session,
     int rc = batch_check(apply, batch, err);
     if (rc != VD_OK)
         return rc;
+    if (!stor_freeze_enter(apply->storage)) { /* it is asked again */
+        apply->waits = true;
+        apply->due_ms = vd_wall_ms() + BUILD_LOOK_MS;
+        *ret_applied = stor_apply_position(apply);
+        return VD_OK;
+    }
     vd_arena_t *arena = vd_arena_create();
     vd_buf_t joined;
     vd_slice_t bytes = entries;
@@ -743,6 +750,7 @@ int stor_apply_batch(stor_apply_t *apply, stor_session_t *session,
         rc = joined_apply(apply, session, arena, batch, bytes, had, err);
     vd_buf_done(&joined);
     vd_arena_destroy(&arena);
+    stor_freeze_leave(apply->storage);
     if (rc == VD_OK)
         *ret_applied = stor_apply_position(apply);
     return rc;

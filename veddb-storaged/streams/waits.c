@@ -30,6 +30,7 @@ struct stor_waits {
     void (*ready)(stor_request_t *first, void *context);
     void *context;
     pthread_t thread;
+    bool started;
     pthread_mutex_t lock;
     pthread_cond_t wake;
     stor_request_t *parked; /* under lock: not yet taken */
@@ -62,6 +63,8 @@ static void give_back(stor_waits_t *waits, waiter_t *waiter)
     *waits->last_ready = request;
     waits->last_ready = &request->next;
     waits->ready_count++;
+    if (request->await_ready == NULL)
+        atomic_fetch_sub(&waits->storage->streams.parked, 1);
 }
 
 static void woken(stor_watcher_t *watcher, void *context)
@@ -91,6 +94,12 @@ static uint64_t reached(const stor_waits_t *waits, const stor_request_t *request
                                          : stor_engine_visible(waits->storage->engine);
 }
 
+static bool has_cause(const stor_waits_t *waits, const stor_request_t *request)
+{
+    return request->await_ready != NULL ? request->await_ready(request)
+                                        : reached(waits, request) > request->await_seen;
+}
+
 static void take(stor_waits_t *waits, stor_request_t *request)
 {
     vd_error_t err = VD_ERROR_INIT;
@@ -98,7 +107,7 @@ static void take(stor_waits_t *waits, stor_request_t *request)
     waiter->request = request;
     if (request->await_until_us < waits->due_us)
         waits->due_us = request->await_until_us;
-    if (request->await_stream == NULL) { /* tailable */
+    if (request->await_stream == NULL) { /* tailable, or no cursor at all */
         vd_list_push_back(&waits->blind, &waiter->node);
         return;
     }
@@ -156,7 +165,7 @@ static void read_on(stor_waits_t *waits, uint64_t majority)
     VD_LIST_EACH(&waits->blind, item)
     {
         waiter_t *waiter = VD_CONTAINER_OF(item, waiter_t, node);
-        if (reached(waits, waiter->request) > waiter->request->await_seen)
+        if (has_cause(waits, waiter->request))
             give_back(waits, waiter);
     }
     atomic_fetch_add_explicit(&waits->storage->streams.wakes, waits->ready_count,
@@ -207,7 +216,6 @@ static void hand_over(stor_waits_t *waits)
     if (count == 0)
         return;
     atomic_fetch_sub(&waits->count, count);
-    atomic_fetch_sub(&waits->storage->streams.parked, count);
     waits->ready(waits->first_ready, waits->context);
 }
 
@@ -256,17 +264,6 @@ static void *waits_run(void *context)
 
 /* ---- for others ---- */
 
-static void waits_free(stor_waits_t **waits_p)
-{
-    stor_waits_t *waits = *waits_p;
-    stor_watch_destroy(&waits->watch);
-    stor_session_close(&waits->session);
-    (void)pthread_mutex_destroy(&waits->lock);
-    (void)pthread_cond_destroy(&waits->wake);
-    vd_free(waits);
-    *waits_p = NULL;
-}
-
 int stor_waits_start(stor_storage_t *storage, void (*ready)(stor_request_t *first, void *context),
                      void *context, stor_waits_t **ret_waits, vd_error_t *err)
 {
@@ -288,25 +285,41 @@ int stor_waits_start(stor_storage_t *storage, void (*ready)(stor_request_t *firs
     if (rc == VD_OK && pthread_create(&waits->thread, NULL, waits_run, waits) != 0)
         rc = vd_error_set(err, VD_ERR_INTERNAL, "the streams' thread could not be started");
     if (rc != VD_OK) {
-        waits_free(&waits);
+        stor_waits_destroy(&waits);
         return rc;
     }
+    waits->started = true;
     (void)pthread_setname_np(waits->thread, "streams");
     *ret_waits = waits;
     return VD_OK;
 }
 
-void stor_waits_stop(stor_waits_t **waits_p)
+void stor_waits_stop(stor_waits_t *waits)
+{
+    if (waits == NULL)
+        return;
+    if (waits->started) {
+        (void)pthread_mutex_lock(&waits->lock);
+        waits->stop = true;
+        (void)pthread_cond_signal(&waits->wake);
+        (void)pthread_mutex_unlock(&waits->lock);
+        (void)pthread_join(waits->thread, NULL);
+    }
+    waits->started = false;
+    stor_watch_destroy(&waits->watch);
+    stor_session_close(&waits->session);
+}
+
+void stor_waits_destroy(stor_waits_t **waits_p)
 {
     stor_waits_t *waits = *waits_p;
     if (waits == NULL)
         return;
-    (void)pthread_mutex_lock(&waits->lock);
-    waits->stop = true;
-    (void)pthread_cond_signal(&waits->wake);
-    (void)pthread_mutex_unlock(&waits->lock);
-    (void)pthread_join(waits->thread, NULL);
-    waits_free(waits_p);
+    stor_waits_stop(waits);
+    (void)pthread_mutex_destroy(&waits->lock);
+    (void)pthread_cond_destroy(&waits->wake);
+    vd_free(waits);
+    *waits_p = NULL;
 }
 
 void stor_waits_park(stor_waits_t *waits, stor_request_t *request)
@@ -315,9 +328,10 @@ void stor_waits_park(stor_waits_t *waits, stor_request_t *request)
     request->next = waits->parked;
     waits->parked = request;
     atomic_fetch_add(&waits->count, 1);
-    atomic_fetch_add(&waits->storage->streams.parked, 1);
+    if (request->await_ready == NULL)
+        atomic_fetch_add(&waits->storage->streams.parked, 1);
     /* What moved since the stream looked, before it was counted, was told to nobody. */
-    waits->moved |= reached(waits, request) > request->await_seen;
+    waits->moved |= has_cause(waits, request);
     waits->pressing |= waits->idle || request->await_until_us < waits->until_us;
     if (waits->moved || waits->pressing)
         (void)pthread_cond_signal(&waits->wake);
