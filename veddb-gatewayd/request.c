@@ -8,6 +8,7 @@
 #include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/faults.h"
+#include "veddb-gatewayd/quota/throttle.h"
 
 #include <strings.h>
 
@@ -138,6 +139,7 @@ static void send_document(gate_request_t *request, vd_slice_t document, uint32_t
         gate_conn_close(conn, "reply does not fit");
         return;
     }
+    gate_throttle_sent(request, vd_buf_len(out));
     gate_conn_write(conn, vd_buf_slice(out));
     vd_buf_shrink(out, GATE_SCRATCH_BYTES);
 }
@@ -351,6 +353,7 @@ static void storage_answered(void *context, const gate_answer_t *answer)
         finished(request);
         return;
     }
+    gate_throttle_answered(request, answer);
     if (answer->rc == VD_ERR_AGAIN && request->tries < TRIES_MAX) {
         /* Users or roles changed: look again who this is and what they may do, then send again. */
         vd_error_t err = VD_ERROR_INIT;
@@ -498,6 +501,7 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
             return vd_error_set(err, VD_ERR_UNAUTHORIZED,
                                 "too many privileges on single databases to list by");
     }
+    gate_throttle_bounds(request, out);
     flight->body = request->message.section_bytes;
     /* Commands inside a transaction are never sent again: the transaction died with storage. How it
      * ended may be asked as often as one likes. */
@@ -898,6 +902,8 @@ static void authorize(gate_request_t *request)
 {
     const gate_command_t *command = request->command;
     vd_error_t err = VD_ERROR_INIT;
+    if (!gate_throttle_admit(request, authorize))
+        return;
     if (command->check != GATE_CHECK_OPEN && !user_is_current(request))
         return;
     const gate_user_t *user = request->conn->user;
@@ -1007,6 +1013,7 @@ void gate_request_begin(gate_conn_t *conn, const gate_wire_header_t *header, vd_
     conn->request = request;
     request->conn = conn;
     request->reply_to = header->request_id;
+    request->wire_bytes = header->length;
     atomic_fetch_add_explicit(&stats->requests, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&stats->connections_active, 1, memory_order_relaxed);
     if (unpack(request, header, &payload, &inner, &err) != VD_OK ||
