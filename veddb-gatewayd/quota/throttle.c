@@ -230,8 +230,10 @@ void gate_throttle_bounds(gate_request_t *request, vdp_operation_command_t *comm
 {
     gate_thread_t *thread = request->thread;
     gate_quota_t *quota = thread->gate->quota;
-    if (may_be_refused(request->command))
-        command->queue_wait_ms = (uint32_t)gate_quota_value(quota, GATE_LIMIT_QUEUE_WAIT);
+    if (may_be_refused(request->command)) {
+        uint32_t bound = (uint32_t)gate_quota_value(quota, GATE_LIMIT_QUEUE_WAIT);
+        command->queue_wait_ms = bound == 0 ? UINT32_MAX : bound;
+    }
     gate_account_t *account = request->conn->by_user;
     if (VD_LIKELY((gate_quota_on(quota) & GATE_ON_USER_BOUNDS) == 0) || account == NULL)
         return;
