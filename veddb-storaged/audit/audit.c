@@ -512,6 +512,8 @@ int stor_audit_explain(stor_audit_t *audit, vd_buf_t *out, vd_error_t *err)
                                          "grantPrivilegesToRole",
                                          "revokePrivilegesFromRole",
                                          "setParameter",
+                                         "limits",
+                                         "limitExceeded",
                                          "startup",
                                          "shutdown",
                                          "workerEnded",
