@@ -35,7 +35,8 @@ double gate_bucket_take(gate_bucket_t *bucket, const gate_bucket_rate_t *rate, u
                         double least, double more, uint64_t wait_max_us, uint64_t *ret_wait_us)
 {
     gate_bucket_fill(bucket, rate, now_us);
-    double needed = least < rate->full ? least : rate->full;
+    double half = rate->full > 2 ? rate->full / 2 : 1;
+    double needed = least < half ? least : half;
     *ret_wait_us = 0;
     if (bucket->level < needed) {
         double wait = (needed - bucket->level) / rate->per_second * US_PER_S;

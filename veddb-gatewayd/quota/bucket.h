@@ -1,8 +1,9 @@
 /* veddb-gatewayd/quota/bucket.h — one token bucket: arithmetic alone, the clock is an argument.
  *
  * Duty:    fills at a rate up to what may be saved up; who takes more than there is waits so long
- *          until it would be there, one behind the other. One who asks for more than a full bucket
- *          holds gets it from a full one, and the next pays.
+ *          until it would be there, one behind the other. One who asks for much waits until
+ *          the bucket is half full, no longer (others would always be before him), and the next
+ *          pays.
  * Limits:  the debt is bounded by GATE_BUCKET_DEBT_S of the rate: nobody is shut out for longer.
  * Threads: one (lock outside). Units: tokens, tokens per second, microseconds. Pure. */
 #pragma once
