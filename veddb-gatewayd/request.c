@@ -907,14 +907,11 @@ static void authorize(gate_request_t *request)
     if (command->check != GATE_CHECK_OPEN && !user_is_current(request))
         return;
     const gate_user_t *user = request->conn->user;
-    if (command->check != GATE_CHECK_OPEN && user != NULL &&
-        gate_conn_login_expired(request->conn, vd_loop_now_ms(request->thread->loop))) {
-        (void)vd_error_set(&err, VD_ERR_REAUTHENTICATION_REQUIRED,
-                           "The token of this connection's login has expired");
-        fail(request, &err);
-        return;
-    }
-    int rc = gate_access_check(command, request->db, &request->message.sections,
+    bool expired = user != NULL && gate_conn_login_expired(
+                                       request->conn, vd_loop_now_ms(request->thread->loop));
+    int rc = gate_access_state(command, expired, request->in_transaction, &err);
+    if (rc == VD_OK)
+        rc = gate_access_check(command, request->db, &request->message.sections,
                                user == NULL ? NULL : &user->principal, &request->grant, &err);
     if (rc == VD_OK)
         rc = gossip_in(request, &err);
@@ -962,10 +959,6 @@ static int find_command(gate_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_API_STRICT_ERROR,
                             "Provided apiStrict:true, but the command %s is not in API Version 1",
                             command->name);
-    if (request->in_transaction &&
-        (command->where == GATE_RUN_HERE || command->where == GATE_RUN_WORKER))
-        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
-                            "Cannot run '%s' in a multi-document transaction.", command->name);
     if ((command->flags & GATE_TRANSACTION) != 0)
         request->facts |=
             strcmp(command->name, "commitTransaction") == 0 ? GATE_REPLY_COMMIT : GATE_REPLY_ABORT;
