@@ -286,8 +286,8 @@ static void told(void *context, const gate_answer_t *answer)
     gate_audit_t *audit = context;
     int rc = answer->rc != VD_OK ? answer->rc : (int)answer->reply->status;
     if (rc != VD_OK)
-        vd_log(VD_LOG_WARN, "refusals by limits are not in the audit log", "error=%d kinds=%u",
-               -rc, audit->count);
+        vd_log(VD_LOG_WARN, "refusals by limits are not in the audit log", "error=%d kinds=%u", -rc,
+               audit->count);
     audit_free(audit);
 }
 

@@ -105,8 +105,8 @@ struct gate_thread {
     gate_users_t *users;
     gate_cache_t *cache;        /* NULL: switched off */
     gate_cache_key_t cache_key; /* of the request that is looked at */
-    gate_accounts_t *accounts; /* of users and addresses, as the limits see them */
-    gate_account_t *total;     /* of all together */
+    gate_accounts_t *accounts;  /* of users and addresses, as the limits see them */
+    gate_account_t *total;      /* of all together */
     vd_list_t conns, dead, idle_requests;
     vd_list_t paused; /* connections that wait for room to read a large message */
     uint32_t idle_request_count;
@@ -132,8 +132,8 @@ struct gate {
     vd_tls_t *tls;
     gate_oidc_t *oidc; /* NULL: no outside issuer */
     gate_limits_t *limits;
-    gate_quota_t *quota; /* rates and bounds */
-    gate_notes_t *notes; /* refusals by them */
+    gate_quota_t *quota;      /* rates and bounds */
+    gate_notes_t *notes;      /* refusals by them */
     gate_topology_t topology; /* what hello announces: member.h */
     gate_keys_t *keys;        /* that sign $clusterTime */
     vd_worker_t *worker;      /* one thread: administration is done one after the other */

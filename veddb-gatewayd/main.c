@@ -101,8 +101,7 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
         (uint32_t)vd_config_number(config, "gateway.connections_per_address_max");
     settings->login_rate = (uint32_t)vd_config_number(config, "gateway.login_rate");
     for (unsigned i = 0; i < GATE_LIMITS; i++)
-        settings->limits.values[i] =
-            (uint64_t)vd_config_number(config, gate_limit_rows[i].option);
+        settings->limits.values[i] = (uint64_t)vd_config_number(config, gate_limit_rows[i].option);
     settings->handshake_timeout_ms =
         (uint64_t)vd_config_number(config, "gateway.handshake_timeout");
     settings->storage_wait_ms = (uint64_t)vd_config_number(config, "gateway.storage_wait");

@@ -70,7 +70,8 @@ static unsigned end_labels(int code, unsigned facts)
 }
 
 /* Nothing was done: any driver may try again, those that know the first two with back-off
- * (docs/decisions/0011). A transaction is as it was; who can't repeat a statement repeats it all. */
+ * (docs/decisions/0011). A transaction is as it was; who can't repeat a statement repeats it all.
+ */
 static unsigned overload_labels(unsigned facts)
 {
     unsigned labels = VD_LABEL_SYSTEM_OVERLOADED | VD_LABEL_RETRYABLE;

@@ -907,8 +907,8 @@ static void authorize(gate_request_t *request)
     if (command->check != GATE_CHECK_OPEN && !user_is_current(request))
         return;
     const gate_user_t *user = request->conn->user;
-    bool expired = user != NULL && gate_conn_login_expired(
-                                       request->conn, vd_loop_now_ms(request->thread->loop));
+    bool expired = user != NULL &&
+                   gate_conn_login_expired(request->conn, vd_loop_now_ms(request->thread->loop));
     int rc = gate_access_state(command, expired, request->in_transaction, &err);
     if (rc == VD_OK)
         rc = gate_access_check(command, request->db, &request->message.sections,

@@ -29,7 +29,7 @@ struct stor_client_cursor {
     stor_session_key_t session; /* when has_lsid */
     int64_t transaction;        /* number of the one that it was opened in; -1 */
     uint64_t pinned_at;         /* time of the snapshot that it reads; 0 */
-    uint64_t bytes, bytes_max; /* returned, and at most; 0 = no limit */
+    uint64_t bytes, bytes_max;  /* returned, and at most; 0 = no limit */
     bool has_lsid, no_timeout, pinned, killed, counted;
     uint64_t collection_id, left_us; /* left_us: of maxTimeMS; 0 = none */
     uint64_t opened_ms, last_used_ms, batches, documents;
@@ -191,8 +191,7 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
         cursor->has_lsid = true;
         cursor->session = stor_session_key_of(&request->command);
     }
-    cursor->counted =
-        stor_counts_add(cursors->counts, cursor->user, request->command.cursors_max);
+    cursor->counted = stor_counts_add(cursors->counts, cursor->user, request->command.cursors_max);
     if (!cursor->counted) {
         cursor_free(cursors, cursor);
         return vd_error_set(err, VD_ERR_TOO_MANY_CURSORS,

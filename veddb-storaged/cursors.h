@@ -8,8 +8,8 @@
  * Owner:   cursors.c; a handler holds one only between take and put.
  * Threads: any.
  * Limits:  VD_CURSORS_OPEN_MAX; of a user, and bytes of a batch and of a whole result, what the
- *          command says (operation.h): errors 90071 and 90070. Idle time storage.cursor_timeout (noCursorTimeout cursors end with
- *          their session), VD_QUERY_MEMORY_MAX_BYTES in each. */
+ *          command says (operation.h): errors 90071 and 90070. Idle time storage.cursor_timeout
+ *          (noCursorTimeout cursors end with their session), VD_QUERY_MEMORY_MAX_BYTES in each. */
 #pragma once
 #include "veddb-storaged/request.h"
 

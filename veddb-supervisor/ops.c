@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define NOTED_MAX 127 /* bytes of a question that stand in the audit log */
+#define NOTED_MAX          127  /* bytes of a question that stand in the audit log */
 #define STATUS_WAIT_MS     1000 /* a worker that does not answer is shown without its part */
 #define STATUS_CLIENTS_MAX 16
 #define STATUS_JSON_MAX    (180 * 1024) /* as proto/operator.md bounds a reply */
@@ -468,7 +468,8 @@ static const struct {
 /* Some of the argument, printable. */
 static const char *argument_text(const request_t *request, char text[NOTED_MAX + 1])
 {
-    size_t len = request->fields.argument.len < NOTED_MAX ? request->fields.argument.len : NOTED_MAX;
+    size_t len =
+        request->fields.argument.len < NOTED_MAX ? request->fields.argument.len : NOTED_MAX;
     for (size_t i = 0; i < len; i++) {
         uint8_t c = request->fields.argument.data[i];
         text[i] = c >= ' ' && c < 127 ? (char)c : '?';

@@ -69,8 +69,7 @@ static int change_apply(gate_t *gate, const change_t *change, vd_error_t *err)
                    gate_limit_rows[change->limits[i]].name, (long long)change->values[i], user);
     }
     gate_limits_set_per_address(
-        gate->limits,
-        (uint32_t)gate_quota_value(gate->quota, GATE_LIMIT_CONNECTIONS_PER_ADDRESS));
+        gate->limits, (uint32_t)gate_quota_value(gate->quota, GATE_LIMIT_CONNECTIONS_PER_ADDRESS));
     /* What was refused under the limits before is told now. */
     vd_loop_post(gate->threads[0]->loop, tell, gate->threads[0]);
     return rc;
@@ -155,9 +154,7 @@ static int read_set(vd_value_t set, change_t *change, vd_error_t *err)
         if (rc != VD_OK)
             return rc;
     }
-    return change->count == 0
-               ? vd_error_set(err, VD_ERR_BAD_VALUE, "set names no limit")
-               : VD_OK;
+    return change->count == 0 ? vd_error_set(err, VD_ERR_BAD_VALUE, "set names no limit") : VD_OK;
 }
 
 int gate_command_limits(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
@@ -228,9 +225,8 @@ static int read_words(vd_slice_t text, change_t *change, bool *ret_show, vd_erro
         if (rc != VD_OK)
             return rc;
     }
-    return set && change->count == 0
-               ? vd_error_set(err, VD_ERR_BAD_VALUE, "set names no limit")
-               : VD_OK;
+    return set && change->count == 0 ? vd_error_set(err, VD_ERR_BAD_VALUE, "set names no limit")
+                                     : VD_OK;
 }
 
 int gate_limits_ask(gate_t *gate, vd_slice_t words, vd_buf_t *out, vd_error_t *err)
@@ -249,7 +245,8 @@ int gate_limits_ask(gate_t *gate, vd_slice_t words, vd_buf_t *out, vd_error_t *e
     put_limits(gate, &bb);
     rc = vd_bb_finish(&bb, &document, err);
     if (rc == VD_OK) {
-        const char *json = vd_value_to_json(arena, vd_value_from_document(document), JSON_MAX_BYTES);
+        const char *json =
+            vd_value_to_json(arena, vd_value_from_document(document), JSON_MAX_BYTES);
         if (json == NULL || vd_buf_append(out, json, strlen(json)) != VD_OK)
             rc = vd_error_set(err, VD_ERR_FULL, "the answer is too large");
     }

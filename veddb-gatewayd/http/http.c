@@ -362,10 +362,10 @@ static int print_limits(gate_t *gate, vd_buf_t *out)
 {
     int rc = print_counts(gate, out, "veddb_gateway_limits_refused_total",
                           "refused by a limit, by kind and scope", gate_notes_refused);
-    return rc != VD_OK ? rc
-                       : print_counts(gate, out, "veddb_gateway_limits_delayed_total",
-                                      "made to wait by a limit, by kind and scope",
-                                      gate_notes_delayed);
+    return rc != VD_OK
+               ? rc
+               : print_counts(gate, out, "veddb_gateway_limits_delayed_total",
+                              "made to wait by a limit, by kind and scope", gate_notes_delayed);
 }
 
 static int print_stats(gate_t *gate, vd_buf_t *out)

@@ -35,7 +35,7 @@ typedef struct {
     gate_refusal_t kind;
     gate_scope_t scope;
     uint64_t count;
-    int64_t since_ms;                  /* wall clock of the first of these */
+    int64_t since_ms;                 /* wall clock of the first of these */
     char who[GATE_LIMITED_USER_SIZE]; /* "name@db", an address, or empty: all */
 } gate_note_t;
 

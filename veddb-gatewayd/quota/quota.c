@@ -247,8 +247,7 @@ static void make_room(gate_quota_t *quota, gate_scope_t scope, uint64_t now_us)
 {
     table_t *table = &quota->tables[scope];
     for (int i = 0; i < LOOKED_AT_MAX && !vd_list_empty(&table->idle); i++) {
-        gate_entry_t *entry =
-            VD_CONTAINER_OF(vd_list_first(&table->idle), gate_entry_t, node);
+        gate_entry_t *entry = VD_CONTAINER_OF(vd_list_first(&table->idle), gate_entry_t, node);
         if (owes_nothing(quota, scope, entry, now_us)) {
             entry_forget(table, entry);
             return;
@@ -312,8 +311,7 @@ bool gate_quota_handshake(gate_quota_t *quota, vd_slice_t address, uint64_t now_
         uint64_t wait;
         vd_slice_t key = scopes[i] == GATE_SCOPE_TOTAL ? VD_SLICE_NULL : address;
         limits_of(quota, scopes[i], key, &limits);
-        const gate_bucket_rate_t *rate =
-            rate_of(&limits, scopes[i], GATE_RATE_HANDSHAKES, &space);
+        const gate_bucket_rate_t *rate = rate_of(&limits, scopes[i], GATE_RATE_HANDSHAKES, &space);
         if (rate == NULL)
             continue;
         gate_entry_t *entry = entry_take(quota, scopes[i], key, now_us);

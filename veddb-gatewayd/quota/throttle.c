@@ -53,14 +53,13 @@ static bool enter_user(gate_request_t *request)
     gate_conn_t *conn = request->conn;
     if (conn->by_user != NULL || conn->user == NULL)
         return true;
-    gate_account_t *account = gate_accounts_open(thread->accounts, GATE_SCOPE_USER,
-                                                 vd_slice_str(conn->user->name_at_db));
+    gate_account_t *account =
+        gate_accounts_open(thread->accounts, GATE_SCOPE_USER, vd_slice_str(conn->user->name_at_db));
     if (gate_account_enter(thread->accounts, account)) {
         conn->by_user = account;
         return true;
     }
-    uint64_t limit =
-        gate_account_limit(thread->accounts, account, GATE_LIMIT_CONNECTIONS_PER_USER);
+    uint64_t limit = gate_account_limit(thread->accounts, account, GATE_LIMIT_CONNECTIONS_PER_USER);
     gate_accounts_close(thread->accounts, &account);
     note(request, GATE_REFUSED_CONNECTIONS, GATE_SCOPE_USER);
     request->fault.close = true;
@@ -123,8 +122,7 @@ static verdict_t take(gate_request_t *request, unsigned on)
                                      [GATE_RATE_BYTES_OUT] = 1,
                                      [GATE_RATE_EXAMINED] = 1};
     uint64_t now_us = vd_monotonic_us(),
-             wait_max_us =
-                 gate_quota_value(thread->gate->quota, GATE_LIMIT_WAIT_MAX) * US_PER_MS;
+             wait_max_us = gate_quota_value(thread->gate->quota, GATE_LIMIT_WAIT_MAX) * US_PER_MS;
     verdict_t verdict = {0};
     for (unsigned scope = 0; scope < GATE_SCOPES; scope++) {
         gate_account_t *account = account_of(request, on, (gate_scope_t)scope);

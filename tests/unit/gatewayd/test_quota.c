@@ -47,18 +47,18 @@ Test(quota, a_bucket)
         double got;
         uint64_t wait_ms;
     } steps[] = {
-        {0, 20, 0, 0, 20, 0},          /* full */
-        {0, 1, 0, 0, 0, 100},          /* empty: refused */
-        {0, 1, 0, 99, 0, 100},         /* would wait for too long */
-        {0, 1, 0, 101, 1, 100},        /* waits */
-        {0, 1, 0, 1000, 1, 200},       /* behind that one */
-        {100, 1, 0, 1000, 1, 200},     /* time has passed for all */
-        {400, 1, 0, 0, 1, 0},          /* all have been served, and one was there */
-        {2400, 50, 0, 0, 50, 0},       /* more than it holds: from a full one */
-        {2400, 1, 0, 0, 0, 3100},      /* and the next pays */
-        {2400 + 3100, 1, 5, 0, 1, 0},  /* nothing to spare */
-        {10000, 1, 5, 0, 6, 0},        /* some in advance */
-        {10000, 1, 100, 0, 7.5, 0},    /* at most half of what is left */
+        {0, 20, 0, 0, 20, 0},         /* full */
+        {0, 1, 0, 0, 0, 100},         /* empty: refused */
+        {0, 1, 0, 99, 0, 100},        /* would wait for too long */
+        {0, 1, 0, 101, 1, 100},       /* waits */
+        {0, 1, 0, 1000, 1, 200},      /* behind that one */
+        {100, 1, 0, 1000, 1, 200},    /* time has passed for all */
+        {400, 1, 0, 0, 1, 0},         /* all have been served, and one was there */
+        {2400, 50, 0, 0, 50, 0},      /* more than it holds: from a full one */
+        {2400, 1, 0, 0, 0, 3100},     /* and the next pays */
+        {2400 + 3100, 1, 5, 0, 1, 0}, /* nothing to spare */
+        {10000, 1, 5, 0, 6, 0},       /* some in advance */
+        {10000, 1, 100, 0, 7.5, 0},   /* at most half of what is left */
     };
     gate_bucket_rate_t rate = gate_bucket_rate(10, 2000);
     gate_bucket_t bucket;
@@ -318,9 +318,8 @@ Test(quota, overrides_are_bounded)
     char name[32];
     for (int i = 0; i < GATE_OVERRIDES_MAX; i++) {
         (void)snprintf(name, sizeof name, "u%d@x", i);
-        cr_assert_eq(gate_quota_set(quota, vd_slice_str(name), GATE_LIMIT_CURSORS_PER_USER, 1,
-                                    NULL),
-                     VD_OK);
+        cr_assert_eq(
+            gate_quota_set(quota, vd_slice_str(name), GATE_LIMIT_CURSORS_PER_USER, 1, NULL), VD_OK);
     }
     cr_expect_eq(gate_quota_set(quota, VD_SLICE_LIT("v@x"), GATE_LIMIT_CURSORS_PER_USER, 1, NULL),
                  VD_ERR_FULL);
