@@ -580,6 +580,8 @@ int gate_start(gate_t *gate, vd_loop_t *loop, vd_error_t *err)
 void gate_drain(gate_t *gate)
 {
     gate_member_drain(gate);
+    if (gate->thread_count > 0 && gate->threads[0] != NULL)
+        gate_throttle_tell(gate->threads[0], true); /* what is not in the audit log yet */
     gate_listener_close(&gate->listener);
     atomic_store(&gate->draining, true);
     wake_all(gate);
