@@ -92,7 +92,7 @@ const gate_command_t gate_commands[] = {
            gate_command_rotate_certificates, "reads the certificates again"),
     HERE("invalidateUserCache", NULL, CLUSTER, A(invalidateUserCache), ADMIN,
          gate_command_invalidate_user_cache, "forgets cached users"),
-    HERE("limits", NULL, CLUSTER, A(setParameter), ADMIN | AUDIT, gate_command_limits,
+    HERE("limits", NULL, CLUSTER, A(setParameter), ADMIN | AUDIT | ENDS, gate_command_limits,
          "limits per user, per address and in all: shown, set, reset"),
     HERE("configureFailPoint", NULL, LOGIN, NONE, ADMIN | GATE_TEST_ONLY, gate_faults_configure,
          "sets the fail point failCommand"),
