@@ -42,6 +42,11 @@ static const vdp_field_t command_fields[] = {
     VDP_FIELD(VDP_U32, vdp_operation_command_t, max_time_ms, 0),
     VDP_FIELD(VDP_BYTES, vdp_operation_command_t, visible, VISIBLE_MAX_BYTES),
     VDP_FIELD(VDP_U64, vdp_operation_command_t, cluster_time, 0),
+    VDP_FIELD(VDP_U32, vdp_operation_command_t, cursors_max, 0),
+    VDP_FIELD(VDP_U32, vdp_operation_command_t, sessions_max, 0),
+    VDP_FIELD(VDP_U32, vdp_operation_command_t, batch_max, 0),
+    VDP_FIELD(VDP_U64, vdp_operation_command_t, result_max, 0),
+    VDP_FIELD(VDP_U32, vdp_operation_command_t, queue_wait_ms, 0),
 };
 static const vdp_field_t reply_fields[] = {
     VDP_FIELD(VDP_I64, vdp_operation_reply_t, status, 0),
@@ -53,6 +58,7 @@ static const vdp_field_t reply_fields[] = {
     VDP_FIELD(VDP_U32, vdp_operation_reply_t, version_slot, 0),
     VDP_FIELD(VDP_U64, vdp_operation_reply_t, version_epoch, 0),
     VDP_FIELD(VDP_U64, vdp_operation_reply_t, version, 0),
+    VDP_FIELD(VDP_U64, vdp_operation_reply_t, examined, 0),
 };
 static const vdp_field_t cancel_fields[] = {
     VDP_FIELD(VDP_U64, vdp_operation_cancel_t, target_request_id, 0),

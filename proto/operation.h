@@ -61,6 +61,11 @@ typedef struct {
     /* $clusterTime of the client, which the gateway has verified: storage's clock moves to it; 0 =
      * none. What the body says of it is not looked at. */
     uint64_t cluster_time;
+    /* Limits of the user, as they are in force; 0 = none beyond storage's own. */
+    uint32_t cursors_max, sessions_max;
+    uint32_t batch_max;     /* bytes of one batch */
+    uint64_t result_max;    /* bytes of all batches of a cursor that this command opens */
+    uint32_t queue_wait_ms; /* it is refused at once when it would wait for longer */
 } vdp_operation_command_t;
 /* Body: the OP_MSG sections as on the wire (kind 0 document and kind 1 sequences), checked by the
  * gateway for structure (sections.h). */
@@ -80,6 +85,7 @@ typedef struct {
     /* What a reply to VDP_COMMAND_VERSIONED depends on (versions.md); slot 0: not to be kept. */
     uint32_t version_slot; /* its number, and one */
     uint64_t version_epoch, version;
+    uint64_t examined; /* what it cost: documents and index keys looked at */
 } vdp_operation_reply_t;
 /* Body: the BSON reply ready for the client, including ok, operationTime and $clusterTime. */
 

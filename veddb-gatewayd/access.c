@@ -1,5 +1,6 @@
-/* veddb-gatewayd/access.c — see access.h. gate_access_check is the only function that decides; the
- * others answer parts of its question. */
+/* veddb-gatewayd/access.c — see access.h. gate_access_check is the only function that decides who
+ * may what; gate_access_state what nobody may at present. The others answer parts of their
+ * questions. */
 #include "veddb-gatewayd/access.h"
 
 #define STAGE_DEPTH_MAX 40 /* storage refuses more than 20, in its own words */
@@ -651,6 +652,19 @@ static int refuse(const question_t *q, vd_error_t *err)
     return vd_error_set(err, VD_ERR_UNAUTHORIZED,
                         "not authorized on %.*s to execute command { %.*s: ..., $db: \"%.*s\" }",
                         VD_SLICE_FMT(q->db), VD_SLICE_FMT(name), VD_SLICE_FMT(q->db));
+}
+
+int gate_access_state(const gate_command_t *command, bool expired, bool in_transaction,
+                      vd_error_t *err)
+{
+    bool ours = command->where == GATE_RUN_HERE || command->where == GATE_RUN_WORKER;
+    if (expired && command->check != GATE_CHECK_OPEN)
+        return vd_error_set(err, VD_ERR_REAUTHENTICATION_REQUIRED,
+                            "The token of this connection's login has expired");
+    if (in_transaction && ours)
+        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                            "Cannot run '%s' in a multi-document transaction.", command->name);
+    return VD_OK;
 }
 
 int gate_access_check(const gate_command_t *command, vd_slice_t db, const vdp_sections_t *sections,

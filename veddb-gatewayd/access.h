@@ -20,6 +20,12 @@ typedef struct {
     bool writes;      /* an aggregate with $out or $merge: never sent again */
 } gate_access_grant_t;
 
+/* What the state of the login and of the session forbids, whoever it is. expired: the login's token
+ * has (VD_ERR_REAUTHENTICATION_REQUIRED for all that needs a login). in_transaction: autocommit is
+ * false (the gateway's own commands can't be part of one; of the others storage knows). Comes
+ * before gate_access_check. */
+VD_MUST_CHECK int gate_access_state(const gate_command_t *command, bool expired,
+                                    bool in_transaction, vd_error_t *err);
 /* VD_OK, or VD_ERR_UNAUTHORIZED with MongoDB's message. principal NULL: nobody is logged in. */
 VD_MUST_CHECK int gate_access_check(const gate_command_t *command, vd_slice_t db,
                                     const vdp_sections_t *sections,

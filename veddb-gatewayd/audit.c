@@ -32,6 +32,16 @@ static void audit_free(gate_audit_t *audit)
     vd_free(audit);
 }
 
+static gate_audit_t *audit_new(gate_thread_t *thread)
+{
+    gate_audit_t *audit = vd_xalloc(sizeof *audit);
+    audit->thread = thread;
+    vd_bb_init(&audit->bb, COMMAND_MAX_BYTES);
+    vd_bb_int32(&audit->bb, "_vdAudit", 1);
+    vd_bb_begin_array(&audit->bb, "events");
+    return audit;
+}
+
 /* ---- notes ---- */
 
 static gate_audit_t *audit_get(gate_request_t *request)
@@ -40,12 +50,8 @@ static gate_audit_t *audit_get(gate_request_t *request)
     if (!request->thread->gate->settings.audit || request->conn == NULL)
         return NULL;
     if (audit == NULL) {
-        audit = request->audit = vd_xalloc(sizeof *audit);
+        audit = request->audit = audit_new(request->thread);
         audit->request = request;
-        audit->thread = request->thread;
-        vd_bb_init(&audit->bb, COMMAND_MAX_BYTES);
-        vd_bb_int32(&audit->bb, "_vdAudit", 1);
-        vd_bb_begin_array(&audit->bb, "events");
     }
     return audit->sent || audit->count == GATE_AUDIT_EVENTS_MAX ? NULL : audit;
 }
@@ -169,6 +175,31 @@ static bool is_name(vd_value_t v)
     return v.type == VD_BSON_STRING && v.len < 1024 && vd_utf8_valid(vd_value_string(v));
 }
 
+/* Of the command limits: whose, and which values. */
+static void put_limits(vd_bb_t *bb, const gate_request_t *request)
+{
+    vd_bson_t body = gate_request_body(request);
+    vd_value_t set = vd_bson_get(body, "set"), user = vd_bson_get(body, "user");
+    vd_bson_iter_t each;
+    int64_t value;
+    if (strcmp(request->command->name, "limits") != 0)
+        return;
+    if (is_name(user))
+        vd_bb_value(bb, VD_SLICE_LIT("user"), user);
+    if (vd_value_as_flag(vd_bson_get(body, "reset")))
+        vd_bb_bool(bb, "reset", true);
+    if (set.type != VD_BSON_OBJECT)
+        return;
+    vd_bb_begin_document(bb, "set");
+    vd_bson_iter_init(&each, vd_value_document(set));
+    for (uint32_t i = 0; i < GATE_LIMITS && vd_bson_iter_next(&each); i++) {
+        gate_limit_t limit = gate_limit_by_name(each.name);
+        if (limit != GATE_LIMITS && vd_value_as_int64(each.value, &value))
+            vd_bb_int64(bb, gate_limit_rows[limit].name, value);
+    }
+    vd_bb_close(bb);
+}
+
 /* What of a command may stand in the log: what it is done to, roles; no password, no content. */
 static void put_param(vd_bb_t *bb, const gate_request_t *request)
 {
@@ -186,6 +217,7 @@ static void put_param(vd_bb_t *bb, const gate_request_t *request)
         vd_bson_validate(vd_slice(roles.data, roles.len), VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX,
                          NULL) == VD_OK)
         vd_bb_value(bb, VD_SLICE_LIT("roles"), roles);
+    put_limits(bb, request);
     if ((request->command->flags & GATE_COLLECTION_ARGUMENT) != 0 && is_name(first)) {
         vd_slice_t name = vd_value_string(first);
         char *ns =
@@ -263,6 +295,63 @@ static int send_events(gate_audit_t *audit,
                                                       .user = VD_SLICE_LIT(GATE_SYSTEM_USER),
                                                       .txn_number = -1};
     return gate_upstream_send(audit->thread->upstream, &audit->flight, err);
+}
+
+/* ---- what nobody waits for ---- */
+
+static void told(void *context, const gate_answer_t *answer)
+{
+    gate_audit_t *audit = context;
+    int rc = answer->rc != VD_OK ? answer->rc : (int)answer->reply->status;
+    if (rc != VD_OK)
+        vd_log(VD_LOG_WARN, "refusals by limits are not in the audit log", "error=%d kinds=%u", -rc,
+               audit->count);
+    audit_free(audit);
+}
+
+static void put_note(gate_audit_t *audit, const gate_note_t *note)
+{
+    vd_bb_t *bb = &audit->bb;
+    vd_slice_t who = vd_slice_str(note->who), db = VD_SLICE_NULL;
+    const char *at = strrchr(note->who, '@');
+    char name[12];
+    if (note->scope == GATE_SCOPE_USER && at != NULL) {
+        who = vd_slice(note->who, (size_t)(at - note->who));
+        db = vd_slice_str(at + 1);
+    }
+    vd_bb_open_document(bb, vd_array_name(audit->count++, name));
+    vd_bb_cstr(bb, "atype", "limitExceeded");
+    vd_bb_date(bb, "ts", vd_wall_ms());
+    put_user(bb, db.len != 0 ? who : VD_SLICE_NULL, db);
+    vd_bb_begin_document(bb, "remote");
+    if (note->scope == GATE_SCOPE_ADDRESS) {
+        vd_bb_string(bb, "ip", who);
+        vd_bb_int32(bb, "port", 0);
+    }
+    vd_bb_close(bb);
+    vd_bb_begin_document(bb, "param");
+    vd_bb_cstr(bb, "kind", gate_refusal_names[note->kind]);
+    vd_bb_cstr(bb, "scope", gate_scope_names[note->scope]);
+    vd_bb_string(bb, "who", vd_slice_str(note->who));
+    vd_bb_int64(bb, "count", (int64_t)note->count);
+    vd_bb_date(bb, "since", note->since_ms);
+    event_end(bb, VD_ERR_INGRESS_REQUEST_RATE_LIMIT_EXCEEDED);
+}
+
+void gate_audit_limits(gate_thread_t *thread, const gate_note_t *notes, uint32_t count)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    if (!thread->gate->settings.audit || thread->upstream == NULL)
+        return;
+    gate_audit_t *audit = audit_new(thread);
+    for (uint32_t i = 0; i < count; i++)
+        put_note(audit, &notes[i]);
+    audit->sent = true;
+    if (send_events(audit, told, &err) == VD_OK)
+        return;
+    vd_log(VD_LOG_WARN, "refusals by limits are not in the audit log", "error=\"%s\" kinds=%u",
+           err.message, count);
+    audit_free(audit);
 }
 
 bool gate_audit_hold(gate_request_t *request, vd_slice_t document)

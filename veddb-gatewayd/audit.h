@@ -27,5 +27,7 @@ void gate_audit_handshake(gate_thread_t *thread, const char *client, const char 
 void gate_audit_tick(gate_thread_t *thread);
 /* True: the reply is kept and gate_request_finish_raw comes again. */
 bool gate_audit_hold(gate_request_t *request, vd_slice_t document);
+/* What the limits have refused, summed up; nobody waits for it. */
+void gate_audit_limits(gate_thread_t *thread, const gate_note_t *notes, uint32_t count);
 /* The request goes, or its client does. */
 void gate_audit_drop(gate_request_t *request);

@@ -10,6 +10,7 @@
 #include "libcommon/base/mem.h"
 #include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/commands/sasl.h"
+#include "veddb-gatewayd/quota/throttle.h"
 #include "veddb-gatewayd/request.h"
 
 #include <arpa/inet.h>
@@ -470,6 +471,7 @@ void gate_conn_logout(gate_conn_t *conn)
 {
     gate_sasl_destroy(&conn->sasl);
     gate_user_drop(&conn->user);
+    gate_throttle_logout(conn);
     conn->login_until_ms = 0;
     conn->login_ended = conn->oidc_begun = false;
 }
@@ -492,6 +494,7 @@ void gate_conn_close(gate_conn_t *conn, const char *why)
     if (conn->forwarded && !goes_on)
         gate_upstream_connection_closed(thread->upstream, conn->id);
     gate_conn_logout(conn);
+    gate_throttle_closed(conn);
     vd_loop_remove(&conn->source);
     gate_transport_close(&conn->io, polite);
     (void)close(conn->fd);

@@ -42,7 +42,8 @@ struct gate_conn {
     uint64_t certificate_until_ms; /* 0: it showed none, or one that does not end soon */
     uint64_t held, held_out;       /* of the thread's held_bytes: by the message, by `out` */
     gate_address_t address;
-    char client[64]; /* "127.0.0.1:50000" */
+    gate_account_t *by_address, *by_user; /* of the limits; NULL: not needed yet */
+    char client[64];                      /* "127.0.0.1:50000" */
     char server[64];
     vd_buf_t in, ahead, out;
     uint32_t need; /* length of the message in `in`, 0 = header not complete */

@@ -14,6 +14,7 @@
 #include "veddb-gatewayd/faults.h"
 #include "veddb-gatewayd/http/http.h"
 #include "veddb-gatewayd/listener.h"
+#include "veddb-gatewayd/quota/throttle.h"
 #include "veddb-gatewayd/request.h"
 
 #include <fcntl.h>
@@ -268,8 +269,10 @@ static void tick(void *context)
         return;
     thread->refusals_noted = 0;
     gate_audit_tick(thread);
-    if (thread->index == 0)
+    if (thread->index == 0) {
         gate_certificates_tick(thread->gate);
+        gate_throttle_tell(thread, false);
+    }
     VD_LIST_EACH(&thread->conns, node)
     {
         gate_conn_tick(VD_CONTAINER_OF(node, gate_conn_t, node), now);
@@ -286,6 +289,8 @@ static int thread_open(gate_thread_t *thread, vd_error_t *err)
     thread->held_max_bytes = gate->settings.held_max_bytes / gate->thread_count;
     thread->seen_counter = atomic_load(&gate->topology.counter);
     thread->users = gate_users_create(thread);
+    thread->accounts = gate_accounts_create(gate->quota);
+    thread->total = gate_accounts_open(thread->accounts, GATE_SCOPE_TOTAL, VD_SLICE_NULL);
     thread->cache = gate_cache_create(&(gate_cache_options_t){
         .versions_path = gate->settings.versions_path,
         .bytes_max = gate->settings.result_cache_bytes / gate->thread_count,
@@ -316,6 +321,8 @@ static void thread_close(gate_thread_t *thread)
     gate_users_destroy(&thread->users);
     gate_upstream_destroy(&thread->upstream);
     gate_cache_destroy(&thread->cache);
+    gate_accounts_close(thread->accounts, &thread->total);
+    gate_accounts_destroy(&thread->accounts);
     vd_loop_remove(&thread->tick);
     vd_loop_remove(&thread->end_of_turn);
     vd_node_t *node;
@@ -514,6 +521,11 @@ int gate_create(const gate_settings_t *settings, const gate_events_t *events, ga
     if (gethostname(gate->hostname, sizeof gate->hostname - 1) != 0)
         (void)snprintf(gate->hostname, sizeof gate->hostname, "localhost");
     gate->limits = gate_limits_create(settings->connections_per_address_max, settings->login_rate);
+    gate->settings.limits.values[GATE_LIMIT_CONNECTIONS_TOTAL] = settings->connections_max;
+    gate->settings.limits.values[GATE_LIMIT_CONNECTIONS_PER_ADDRESS] =
+        settings->connections_per_address_max;
+    gate->quota = gate_quota_create(&gate->settings.limits);
+    gate->notes = gate_notes_create();
     gate->faults = gate_faults_create();
     gate->keys = gate_keys_create();
     int rc = vd_tls_create(&settings->tls, &gate->tls, err);
@@ -572,6 +584,8 @@ int gate_start(gate_t *gate, vd_loop_t *loop, vd_error_t *err)
 void gate_drain(gate_t *gate)
 {
     gate_member_drain(gate);
+    if (gate->thread_count > 0 && gate->threads[0] != NULL)
+        gate_throttle_tell(gate->threads[0], true); /* what is not in the audit log yet */
     gate_listener_close(&gate->listener);
     atomic_store(&gate->draining, true);
     wake_all(gate);
@@ -625,6 +639,8 @@ void gate_destroy(gate_t **gate_p)
     }
     gate_faults_destroy(&gate->faults);
     gate_limits_destroy(&gate->limits);
+    gate_quota_destroy(&gate->quota);
+    gate_notes_destroy(&gate->notes);
     vd_tls_destroy(&gate->tls);
     gate_oidc_destroy(&gate->oidc);
     gate_keys_destroy(&gate->keys);

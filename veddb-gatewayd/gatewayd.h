@@ -17,6 +17,8 @@
 #include "veddb-gatewayd/keys.h"
 #include "veddb-gatewayd/limits.h"
 #include "veddb-gatewayd/member.h"
+#include "veddb-gatewayd/quota/notes.h"
+#include "veddb-gatewayd/quota/quota.h"
 #include "veddb-gatewayd/reply.h"
 #include "veddb-gatewayd/upstream.h"
 
@@ -47,6 +49,7 @@ typedef struct {
     int listen_fd, http_fd; /* passed down, or -1 */
     uint32_t threads;
     uint32_t connections_max, connections_per_address_max, login_rate;
+    gate_limit_values_t limits; /* as configured */
     uint64_t handshake_timeout_ms, storage_wait_ms, held_max_bytes;
     uint64_t session_timeout_ms; /* storage's */
     uint64_t result_cache_bytes; /* of all threads together; 0 = off */
@@ -102,6 +105,8 @@ struct gate_thread {
     gate_users_t *users;
     gate_cache_t *cache;        /* NULL: switched off */
     gate_cache_key_t cache_key; /* of the request that is looked at */
+    gate_accounts_t *accounts;  /* of users and addresses, as the limits see them */
+    gate_account_t *total;      /* of all together */
     vd_list_t conns, dead, idle_requests;
     vd_list_t paused; /* connections that wait for room to read a large message */
     uint32_t idle_request_count;
@@ -128,6 +133,8 @@ struct gate {
     vd_tls_t *tls;
     gate_oidc_t *oidc; /* NULL: no outside issuer */
     gate_limits_t *limits;
+    gate_quota_t *quota;      /* rates and bounds */
+    gate_notes_t *notes;      /* refusals by them */
     gate_topology_t topology; /* what hello announces: member.h */
     gate_keys_t *keys;        /* that sign $clusterTime */
     vd_worker_t *worker;      /* one thread: administration is done one after the other */

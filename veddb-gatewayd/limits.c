@@ -67,6 +67,22 @@ gate_address_t gate_address_from(const struct sockaddr *address)
     return result;
 }
 
+const char *gate_address_print(const gate_address_t *address, char out[64])
+{
+    static const uint8_t mapped[12] = {[10] = 0xFF, [11] = 0xFF};
+    bool v4 = memcmp(address->bytes, mapped, sizeof mapped) == 0;
+    if (inet_ntop(v4 ? AF_INET : AF_INET6, address->bytes + (v4 ? 12 : 0), out, 64) == NULL)
+        out[0] = 0; /* can't be: the families are known and the space is enough */
+    return out;
+}
+
+void gate_limits_set_per_address(gate_limits_t *limits, uint32_t per_address_max)
+{
+    (void)pthread_mutex_lock(&limits->lock);
+    limits->per_address_max = per_address_max;
+    (void)pthread_mutex_unlock(&limits->lock);
+}
+
 static void refill(gate_limits_t *limits, entry_t *entry)
 {
     uint64_t now = vd_monotonic_ms();

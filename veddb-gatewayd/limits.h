@@ -23,6 +23,9 @@ typedef struct gate_limits gate_limits_t;
 gate_limits_t *gate_limits_create(uint32_t per_address_max, uint32_t logins_per_minute);
 void gate_limits_destroy(gate_limits_t **limits_p);
 gate_address_t gate_address_from(const struct sockaddr *address);
+/* "10.0.0.1", "2001:db8::" (the /64). */
+const char *gate_address_print(const gate_address_t *address, char out[64]);
+void gate_limits_set_per_address(gate_limits_t *limits, uint32_t per_address_max);
 /* False when the address has its share. Each true needs a leave. */
 bool gate_limits_enter(gate_limits_t *limits, const gate_address_t *address);
 void gate_limits_leave(gate_limits_t *limits, const gate_address_t *address);

@@ -1,6 +1,7 @@
 /* veddb-gatewayd/listener.c — see listener.h. */
 #include "veddb-gatewayd/listener.h"
 
+#include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "veddb-gatewayd/conn.h"
@@ -92,14 +93,41 @@ static void print_client(const struct sockaddr_storage *from, char out[64])
     (void)snprintf(out, 64, from->ss_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, port);
 }
 
+static void refused(gate_t *gate, gate_refusal_t kind, gate_scope_t scope,
+                    const gate_address_t *address)
+{
+    char text[64];
+    gate_notes_add(gate->notes, kind, scope,
+                   scope == GATE_SCOPE_ADDRESS ? vd_slice_str(gate_address_print(address, text))
+                                               : VD_SLICE_NULL);
+}
+
+/* Within the limits? Each true needs a gate_limits_leave. */
+static bool enter(gate_t *gate, const gate_address_t *address, uint64_t open)
+{
+    gate_scope_t scope = GATE_SCOPE_TOTAL;
+    if (!gate_quota_handshake(gate->quota, vd_slice(address->bytes, sizeof address->bytes),
+                              vd_monotonic_us(), &scope)) {
+        refused(gate, GATE_REFUSED_HANDSHAKES, scope, address);
+        return false;
+    }
+    if (open > gate_quota_value(gate->quota, GATE_LIMIT_CONNECTIONS_TOTAL)) {
+        refused(gate, GATE_REFUSED_CONNECTIONS, GATE_SCOPE_TOTAL, address);
+        return false;
+    }
+    if (!gate_limits_enter(gate->limits, address)) {
+        refused(gate, GATE_REFUSED_CONNECTIONS, GATE_SCOPE_ADDRESS, address);
+        return false;
+    }
+    return true;
+}
+
 static void deal(gate_listener_t *listener, int fd, const struct sockaddr_storage *from)
 {
     gate_t *gate = listener->gate;
     gate_address_t address = gate_address_from((const struct sockaddr *)from);
     uint64_t open = atomic_fetch_add(&gate->stats.connections_current, 1) + 1;
-    bool entered =
-        open <= gate->settings.connections_max && gate_limits_enter(gate->limits, &address);
-    if (!entered) {
+    if (!enter(gate, &address, open)) {
         atomic_fetch_sub(&gate->stats.connections_current, 1);
         atomic_fetch_add(&gate->stats.connections_rejected, 1);
         (void)close(fd);

@@ -5,12 +5,14 @@
 #include "libcommon/runtime/daemon.h"
 #include "proto/versions.h"
 #include "veddb-gatewayd/certificates.h"
+#include "veddb-gatewayd/commands/limits.h"
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/gatewayd.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
+#define LIMITS_JSON_MAX   (256 * 1024)
 #define RESULT_CACHE_PART 16 /* of the node's memory */
 
 typedef struct {
@@ -98,6 +100,8 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
     settings->connections_per_address_max =
         (uint32_t)vd_config_number(config, "gateway.connections_per_address_max");
     settings->login_rate = (uint32_t)vd_config_number(config, "gateway.login_rate");
+    for (unsigned i = 0; i < GATE_LIMITS; i++)
+        settings->limits.values[i] = (uint64_t)vd_config_number(config, gate_limit_rows[i].option);
     settings->handshake_timeout_ms =
         (uint64_t)vd_config_number(config, "gateway.handshake_timeout");
     settings->storage_wait_ms = (uint64_t)vd_config_number(config, "gateway.storage_wait");
@@ -204,11 +208,25 @@ static void reloaded(void *context, int code, const char *message)
     vd_free(question);
 }
 
+static void ask_limits(vd_daemon_t *daemon, state_t *state, uint64_t ticket, vd_slice_t words)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    vd_buf_t json;
+    vd_buf_init(&json, LIMITS_JSON_MAX);
+    int rc = gate_limits_ask(state->gate, words, &json, &err);
+    vd_daemon_answer(daemon, ticket, rc, err.message, vd_buf_slice(&json));
+    vd_buf_done(&json);
+}
+
 static void ask(vd_daemon_t *daemon, void *context, uint64_t ticket, vd_slice_t verb,
                 vd_slice_t argument, vd_slice_t argument2)
 {
-    (void)argument, (void)argument2; /* none is needed */
+    (void)argument2; /* none is needed */
     state_t *state = context;
+    if (vd_slice_is(verb, "limits")) {
+        ask_limits(daemon, state, ticket, argument);
+        return;
+    }
     if (!vd_slice_is(verb, "reload")) {
         vd_daemon_answer(daemon, ticket, VD_ERR_COMMAND_NOT_FOUND, "gatewayd knows no such verb",
                          VD_SLICE_NULL);

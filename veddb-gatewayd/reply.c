@@ -69,8 +69,22 @@ static unsigned end_labels(int code, unsigned facts)
     return labels;
 }
 
+/* Nothing was done: any driver may try again, those that know the first two with back-off
+ * (docs/decisions/0011). A transaction is as it was; who can't repeat a statement repeats it all.
+ */
+static unsigned overload_labels(unsigned facts)
+{
+    unsigned labels = VD_LABEL_SYSTEM_OVERLOADED | VD_LABEL_RETRYABLE;
+    if ((facts & GATE_REPLY_IN_TRANSACTION) != 0)
+        return labels | VD_LABEL_TRANSIENT_TRANSACTION;
+    const unsigned repeated = GATE_REPLY_TXN_NUMBER | GATE_REPLY_COMMIT | GATE_REPLY_ABORT;
+    return (facts & repeated) != 0 ? labels | VD_LABEL_RETRYABLE_WRITE : labels;
+}
+
 unsigned gate_reply_labels(int code, unsigned facts)
 {
+    if (code == VD_ERR_INGRESS_REQUEST_RATE_LIMIT_EXCEEDED)
+        return overload_labels(facts);
     if ((facts & (GATE_REPLY_COMMIT | GATE_REPLY_ABORT)) != 0)
         return end_labels(code, facts);
     if ((facts & GATE_REPLY_IN_TRANSACTION) != 0)
@@ -83,7 +97,9 @@ unsigned gate_reply_labels(int code, unsigned facts)
 
 unsigned gate_reply_cursor_labels(int code)
 {
-    return is_retryable(code) ? VD_LABEL_RESUMABLE_CHANGE_STREAM : 0;
+    return is_retryable(code) || code == VD_ERR_INGRESS_REQUEST_RATE_LIMIT_EXCEEDED
+               ? VD_LABEL_RESUMABLE_CHANGE_STREAM
+               : 0;
 }
 
 void gate_reply_label_array(vd_bb_t *bb, unsigned labels)
@@ -96,6 +112,8 @@ void gate_reply_label_array(vd_bb_t *bb, unsigned labels)
         {VD_LABEL_TRANSIENT_TRANSACTION, "TransientTransactionError"},
         {VD_LABEL_UNKNOWN_COMMIT, "UnknownTransactionCommitResult"},
         {VD_LABEL_RESUMABLE_CHANGE_STREAM, "ResumableChangeStreamError"},
+        {VD_LABEL_SYSTEM_OVERLOADED, "SystemOverloadedError"},
+        {VD_LABEL_RETRYABLE, "RetryableError"},
     };
     vd_bb_begin_array(bb, "errorLabels");
     uint32_t n = 0;

@@ -8,6 +8,7 @@
 #include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/faults.h"
+#include "veddb-gatewayd/quota/throttle.h"
 
 #include <strings.h>
 
@@ -138,6 +139,7 @@ static void send_document(gate_request_t *request, vd_slice_t document, uint32_t
         gate_conn_close(conn, "reply does not fit");
         return;
     }
+    gate_throttle_sent(request, vd_buf_len(out));
     gate_conn_write(conn, vd_buf_slice(out));
     vd_buf_shrink(out, GATE_SCRATCH_BYTES);
 }
@@ -351,6 +353,7 @@ static void storage_answered(void *context, const gate_answer_t *answer)
         finished(request);
         return;
     }
+    gate_throttle_answered(request, answer);
     if (answer->rc == VD_ERR_AGAIN && request->tries < TRIES_MAX) {
         /* Users or roles changed: look again who this is and what they may do, then send again. */
         vd_error_t err = VD_ERROR_INIT;
@@ -498,6 +501,7 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
             return vd_error_set(err, VD_ERR_UNAUTHORIZED,
                                 "too many privileges on single databases to list by");
     }
+    gate_throttle_bounds(request, out);
     flight->body = request->message.section_bytes;
     /* Commands inside a transaction are never sent again: the transaction died with storage. How it
      * ended may be asked as often as one likes. */
@@ -898,17 +902,16 @@ static void authorize(gate_request_t *request)
 {
     const gate_command_t *command = request->command;
     vd_error_t err = VD_ERROR_INIT;
+    if (!gate_throttle_admit(request, authorize))
+        return;
     if (command->check != GATE_CHECK_OPEN && !user_is_current(request))
         return;
     const gate_user_t *user = request->conn->user;
-    if (command->check != GATE_CHECK_OPEN && user != NULL &&
-        gate_conn_login_expired(request->conn, vd_loop_now_ms(request->thread->loop))) {
-        (void)vd_error_set(&err, VD_ERR_REAUTHENTICATION_REQUIRED,
-                           "The token of this connection's login has expired");
-        fail(request, &err);
-        return;
-    }
-    int rc = gate_access_check(command, request->db, &request->message.sections,
+    bool expired = user != NULL &&
+                   gate_conn_login_expired(request->conn, vd_loop_now_ms(request->thread->loop));
+    int rc = gate_access_state(command, expired, request->in_transaction, &err);
+    if (rc == VD_OK)
+        rc = gate_access_check(command, request->db, &request->message.sections,
                                user == NULL ? NULL : &user->principal, &request->grant, &err);
     if (rc == VD_OK)
         rc = gossip_in(request, &err);
@@ -956,10 +959,6 @@ static int find_command(gate_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_API_STRICT_ERROR,
                             "Provided apiStrict:true, but the command %s is not in API Version 1",
                             command->name);
-    if (request->in_transaction &&
-        (command->where == GATE_RUN_HERE || command->where == GATE_RUN_WORKER))
-        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
-                            "Cannot run '%s' in a multi-document transaction.", command->name);
     if ((command->flags & GATE_TRANSACTION) != 0)
         request->facts |=
             strcmp(command->name, "commitTransaction") == 0 ? GATE_REPLY_COMMIT : GATE_REPLY_ABORT;
@@ -1007,6 +1006,7 @@ void gate_request_begin(gate_conn_t *conn, const gate_wire_header_t *header, vd_
     conn->request = request;
     request->conn = conn;
     request->reply_to = header->request_id;
+    request->wire_bytes = header->length;
     atomic_fetch_add_explicit(&stats->requests, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&stats->connections_active, 1, memory_order_relaxed);
     if (unpack(request, header, &payload, &inner, &err) != VD_OK ||

@@ -36,6 +36,8 @@ struct gate_request {
     bool keys_waited;        /* for the keys to be loaded once more: */
     uint64_t keys_loads, keys_until_ms;
     uint8_t lsid[16];
+    bool admitted;       /* by the limits */
+    uint32_t wire_bytes; /* of the message, as it came */
     bool has_lsid, has_txn, in_transaction, api_strict;
     int64_t txn_number;
     uint32_t max_time_ms;

@@ -8,6 +8,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/counts.h"
 #include "veddb-storaged/pins.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/registry.h"
@@ -28,7 +29,8 @@ struct stor_client_cursor {
     stor_session_key_t session; /* when has_lsid */
     int64_t transaction;        /* number of the one that it was opened in; -1 */
     uint64_t pinned_at;         /* time of the snapshot that it reads; 0 */
-    bool has_lsid, no_timeout, pinned, killed;
+    uint64_t bytes, bytes_max;  /* returned, and at most; 0 = no limit */
+    bool has_lsid, no_timeout, pinned, killed, counted;
     uint64_t collection_id, left_us; /* left_us: of maxTimeMS; 0 = none */
     uint64_t opened_ms, last_used_ms, batches, documents;
     uint64_t pinned_by;           /* opid */
@@ -39,6 +41,7 @@ struct stor_cursors {
     stor_storage_t *storage;
     pthread_mutex_t lock;
     vd_map_t *by_id;
+    stor_counts_t *counts; /* by user */
     uint64_t total_opened, timed_out, killed;
 };
 
@@ -50,6 +53,9 @@ void stor_batch_begin(stor_batch_t *batch, stor_request_t *request, bool first,
     *batch = (stor_batch_t){.request = request,
                             .documents_max = documents_max,
                             .bytes_max = VD_BSON_DOCUMENT_MAX_BYTES};
+    uint32_t limit = request->command.batch_max; /* of the user */
+    if (limit != 0 && limit < batch->bytes_max)
+        batch->bytes_max = limit;
     vd_bb_begin_document(&request->reply, "cursor");
     vd_bb_begin_array(&request->reply, first ? "firstBatch" : "nextBatch");
 }
@@ -110,13 +116,16 @@ int stor_cursors_open(stor_storage_t *storage, stor_cursors_t **ret_cursors, vd_
     stor_cursors_t *cursors = vd_xalloc(sizeof *cursors);
     cursors->storage = storage;
     cursors->by_id = vd_map_create(VD_CURSORS_OPEN_MAX);
+    cursors->counts = stor_counts_create();
     pthread_mutex_init(&cursors->lock, NULL);
     *ret_cursors = cursors;
     return VD_OK;
 }
 
-static void cursor_free(stor_client_cursor_t *cursor)
+static void cursor_free(stor_cursors_t *cursors, stor_client_cursor_t *cursor)
 {
+    if (cursor->counted)
+        stor_counts_remove(cursors->counts, cursor->user);
     if (cursor->class->close != NULL)
         cursor->class->close(cursor->state);
     vd_arena_t *arena = cursor->arena; /* the cursor itself stands in it */
@@ -132,8 +141,9 @@ void stor_cursors_close(stor_cursors_t **cursors_p)
     vd_slice_t key;
     void *value;
     while (vd_map_next(cursors->by_id, &position, &key, &value))
-        cursor_free(value);
+        cursor_free(cursors, value);
     vd_map_destroy(&cursors->by_id);
+    stor_counts_destroy(&cursors->counts);
     pthread_mutex_destroy(&cursors->lock);
     vd_free(cursors);
     *cursors_p = NULL;
@@ -163,6 +173,8 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
         .opened_ms = vd_monotonic_ms(),
     };
     cursor->last_used_ms = cursor->opened_ms;
+    cursor->bytes = options->bytes;
+    cursor->bytes_max = request->command.result_max;
     cursor->read_level = request->read_level;
     cursor->transaction = request->transaction_number;
     cursor->pinned_at = request->pinned_at;
@@ -179,6 +191,13 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
         cursor->has_lsid = true;
         cursor->session = stor_session_key_of(&request->command);
     }
+    cursor->counted = stor_counts_add(cursors->counts, cursor->user, request->command.cursors_max);
+    if (!cursor->counted) {
+        cursor_free(cursors, cursor);
+        return vd_error_set(err, VD_ERR_TOO_MANY_CURSORS,
+                            "too many open cursors of this user (limit %u)",
+                            request->command.cursors_max);
+    }
     pthread_mutex_lock(&cursors->lock);
     do {
         vd_rand_secret(&cursor->id, sizeof cursor->id);
@@ -189,12 +208,21 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
     cursors->total_opened += rc == VD_OK;
     pthread_mutex_unlock(&cursors->lock);
     if (rc != VD_OK) {
-        cursor_free(cursor);
+        cursor_free(cursors, cursor);
         return vd_error_set(err, VD_ERR_TEMPORARILY_UNAVAILABLE, "too many open cursors (limit %d)",
                             VD_CURSORS_OPEN_MAX);
     }
     *ret_id = id;
     return VD_OK;
+}
+
+static int result_check(uint64_t bytes, uint64_t bytes_max, vd_error_t *err)
+{
+    if (bytes_max == 0 || bytes <= bytes_max)
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_RESULT_TOO_LARGE,
+                        "the query returns more than its user may have (limit %llu bytes)",
+                        (unsigned long long)bytes_max);
 }
 
 int stor_cursors_first(stor_request_t *request, const stor_client_cursor_options_t *options,
@@ -210,8 +238,11 @@ int stor_cursors_first(stor_request_t *request, const stor_client_cursor_options
         rc = options->class->fill(state, request, &batch, &done, err);
     if (rc == VD_OK)
         batch_tail(&batch, options->class, state);
+    if (rc == VD_OK)
+        rc = result_check(batch.bytes, request->command.result_max, err);
     if (rc == VD_OK && !done && !single_batch) {
         stor_client_cursor_options_t copy = *options;
+        copy.bytes = batch.bytes;
         if (options->max_time_ms != 0) {
             uint64_t used_ms = (vd_monotonic_us() - request->started_us) / 1000;
             copy.max_time_ms = used_ms < options->max_time_ms ? options->max_time_ms - used_ms : 1;
@@ -316,7 +347,7 @@ static bool unpin(stor_cursors_t *cursors, stor_client_cursor_t *cursor, bool en
         (void)vd_map_remove(cursors->by_id, key_of(&cursor->id));
     pthread_mutex_unlock(&cursors->lock);
     if (end)
-        cursor_free(cursor);
+        cursor_free(cursors, cursor);
     return !end;
 }
 
@@ -385,6 +416,9 @@ static int fill_more(stor_request_t *request, stor_client_cursor_t *cursor, uint
         return VD_OK;
     if (rc == VD_OK)
         batch_tail(&batch, cursor->class, cursor->state);
+    cursor->bytes += batch.bytes;
+    if (rc == VD_OK && !may_wait(cursor->class)) /* what is waited for has no end */
+        rc = result_check(cursor->bytes, cursor->bytes_max, err);
     request->await_cursor = NULL;
     cursor->batches++;
     cursor->documents += batch.count;
@@ -463,7 +497,7 @@ stor_kill_t stor_cursors_kill(stor_request_t *request, int64_t id, vd_slice_t ns
         kill_locked(cursors, cursor, &dead, &operation);
     pthread_mutex_unlock(&cursors->lock);
     if (dead != NULL)
-        cursor_free(dead);
+        cursor_free(cursors, dead);
     if (operation != 0)
         (void)stor_registry_kill(request->storage, operation, VD_SLICE_NULL, true);
     return result;
@@ -494,7 +528,7 @@ static uint32_t kill_selected(stor_cursors_t *cursors, select_fn select, const v
             return killed;
         killed++;
         if (dead != NULL)
-            cursor_free(dead);
+            cursor_free(cursors, dead);
         if (operation != 0)
             (void)stor_registry_kill(cursors->storage, operation, VD_SLICE_NULL, true);
     }

@@ -7,8 +7,9 @@
  *          0.
  * Owner:   cursors.c; a handler holds one only between take and put.
  * Threads: any.
- * Limits:  VD_CURSORS_OPEN_MAX, idle time storage.cursor_timeout (noCursorTimeout cursors end with
- *          their session), VD_QUERY_MEMORY_MAX_BYTES in each. */
+ * Limits:  VD_CURSORS_OPEN_MAX; of a user, and bytes of a batch and of a whole result, what the
+ *          command says (operation.h): errors 90071 and 90070. Idle time storage.cursor_timeout
+ *          (noCursorTimeout cursors end with their session), VD_QUERY_MEMORY_MAX_BYTES in each. */
 #pragma once
 #include "veddb-storaged/request.h"
 
@@ -60,6 +61,7 @@ typedef struct {
     uint64_t max_time_ms;     /* left of find's maxTimeMS for all batches; 0 = none */
     vd_bson_t originating;    /* the command, for currentOp; copied */
     vd_slice_t authorization; /* reserved: empty */
+    uint64_t bytes;           /* returned already */
 } stor_client_cursor_options_t;
 
 VD_MUST_CHECK int stor_cursors_open(stor_storage_t *storage, stor_cursors_t **ret_cursors,

@@ -17,6 +17,7 @@
 #include "proto/failure.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/commands/table.h"
+#include "veddb-storaged/load.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/streams/waits.h"
 
@@ -54,6 +55,7 @@ typedef struct worker {
 /* Under inbox->lock. */
 typedef struct lane {
     queue_t queue;
+    _Atomic uint64_t next_since_us; /* since when the first of the queue waits; 0: nobody does */
     worker_t *idle;
     uint32_t running;
     /* So much waits that another worker is woken for it. A wake costs as much as several quick
@@ -150,6 +152,14 @@ static void queue_join(queue_t *to, queue_t *from)
     queue_init(from);
 }
 
+/* After each change of the lane's queue, under the lock. */
+static void note_next(lane_t *lane)
+{
+    const stor_request_t *next = lane->queue.first;
+    atomic_store_explicit(&lane->next_since_us, next == NULL ? 0 : next->queued_us,
+                          memory_order_relaxed);
+}
+
 /* ---- pool ---- */
 
 static stor_request_t *request_take(stor_inbox_t *inbox)
@@ -216,6 +226,7 @@ static stor_request_t *work_take(stor_inbox_t *inbox, worker_t *worker)
     while (lane->queue.first == NULL && !inbox->stopping)
         idle_wait(inbox, worker);
     stor_request_t *request = inbox->stopping ? NULL : queue_pop(&lane->queue);
+    note_next(lane);
     lane->running += request != NULL;
     worker_t *next = lane->queue.count >= lane->wake_depth ? idle_take(lane) : NULL;
     (void)pthread_mutex_unlock(&inbox->lock);
@@ -254,7 +265,9 @@ static void reply_encode(stor_request_t *request)
                                    .operation_time = request->operation_time,
                                    .cursor_id = request->cursor_id,
                                    .cursor_ns = request->cursor_ns,
-                                   .resume = request->resume};
+                                   .resume = request->resume,
+                                   .examined =
+                                       request->documents_examined + request->keys_examined};
     if (request->status == VD_OK && request->seen.slot != 0) {
         reply.version_slot = request->seen.slot;
         reply.version_epoch = request->seen.epoch;
@@ -271,8 +284,10 @@ static void reply_encode(stor_request_t *request)
 static void run_again(stor_inbox_t *inbox, stor_request_t *request)
 {
     lane_t *lane = &inbox->lanes[request->slow_lane ? LANE_LONG : LANE_QUICK];
+    request->queued_us = vd_monotonic_us();
     (void)pthread_mutex_lock(&inbox->lock);
     queue_push(&lane->queue, request);
+    note_next(lane);
     worker_t *worker = idle_take(lane);
     if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
         (void)pthread_cond_signal(&worker->wake);
@@ -411,15 +426,18 @@ static void await_over(stor_request_t *first, void *context)
 {
     stor_inbox_t *inbox = context;
     lane_t *lane = &inbox->lanes[LANE_QUICK];
+    uint64_t now_us = vd_monotonic_us();
     (void)pthread_mutex_lock(&inbox->lock);
     while (first != NULL) {
         stor_request_t *next = first->next;
+        first->queued_us = now_us;
         if (first->await_ready != NULL)
             lane_push(&inbox->lanes[first->slow_lane ? LANE_LONG : LANE_QUICK], first);
         else
             queue_push(&lane->queue, first);
         first = next;
     }
+    note_next(lane);
     worker_t *worker = lane->queue.first == NULL ? NULL : idle_take(lane);
     if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
         (void)pthread_cond_signal(&worker->wake);
@@ -549,6 +567,22 @@ static void choose_lane(stor_request_t *request)
                          (request->entry->point == NULL || !request->entry->point(request));
 }
 
+/* Too much waits before it. A getMore's time is what it may wait for documents. */
+static int queue_check(stor_inbox_t *inbox, const stor_request_t *request, vd_error_t *err)
+{
+    const vdp_operation_command_t *command = &request->command;
+    const lane_t *lane = &inbox->lanes[request->slow_lane ? LANE_LONG : LANE_QUICK];
+    uint64_t since = atomic_load_explicit(&lane->next_since_us, memory_order_relaxed);
+    bool deadline = command->max_time_ms != 0 && !vd_slice_is(command->name, "getMore");
+    if (VD_LIKELY(since == 0) || command->queue_wait_ms == 0 ||
+        !stor_load_refuses(since, request->arrived_us, command->queue_wait_ms * 1000ull,
+                           deadline ? command->max_time_ms * 1000ull : UINT64_MAX))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_INGRESS_REQUEST_RATE_LIMIT_EXCEEDED,
+                        "too much waits: what is next has waited for %llu ms",
+                        (unsigned long long)((request->arrived_us - since) / 1000));
+}
+
 static int admit(stor_inbox_t *inbox, stor_request_t *request, vd_error_t *err)
 {
     if (atomic_load(&inbox->storage->draining)) {
@@ -557,7 +591,10 @@ static int admit(stor_inbox_t *inbox, stor_request_t *request, vd_error_t *err)
     }
     if (atomic_load_explicit(&inbox->inflight, memory_order_relaxed) < STOR_INFLIGHT_MAX &&
         inbox->held_bytes < VD_LINK_QUEUE_MAX_BYTES)
-        return VD_OK;
+        return queue_check(inbox, request, err);
+    if (request->command.queue_wait_ms != 0) /* its client is told to come back later */
+        return vd_error_set(err, VD_ERR_INGRESS_REQUEST_RATE_LIMIT_EXCEEDED,
+                            "too many operations are in flight");
     request->reply_flags |= VDP_REPLY_RETRY;
     return vd_error_set(err, VD_ERR_TEMPORARILY_UNAVAILABLE, "too many operations are in flight");
 }
@@ -580,6 +617,8 @@ static int on_command(const arrival_t *arrival, vd_error_t *err)
         request_give(inbox, request);
         return rc;
     }
+    choose_lane(request);
+    request->queued_us = request->arrived_us;
     rc = admit(inbox, request, &refusal);
     atomic_fetch_add_explicit(&inbox->inflight, 1, memory_order_relaxed);
     inbox->held_bytes += request->item.len;
@@ -591,7 +630,6 @@ static int on_command(const arrival_t *arrival, vd_error_t *err)
         return VD_OK;
     }
     atomic_fetch_add_explicit(&inbox->received, 1, memory_order_relaxed);
-    choose_lane(request);
     stor_registry_add(request);
     queue_push(&inbox->arrived[request->slow_lane ? LANE_LONG : LANE_QUICK], request);
     return VD_OK;
@@ -769,6 +807,7 @@ static bool step_dispatch(void *context)
             lane_t *lane = &inbox->lanes[i];
             bool wake = lane->running == 0 || lane->queue.first != NULL;
             queue_join(&lane->queue, &inbox->arrived[i]);
+            note_next(lane);
             wake |= lane->queue.count >= lane->wake_depth;
             workers[i] = wake && lane->queue.first != NULL ? idle_take(lane) : NULL;
         }

@@ -8,8 +8,9 @@
  *          replies of a turn in one batch. Announces STATE on every change and every second.
  * Owner:   main.c.
  * Threads: start/stop by main.
- * Limits:  STOR_INFLIGHT_MAX requests, VD_LINK_QUEUE_MAX_BYTES held: beyond, requests are refused
- *          with TemporarilyUnavailable and the retry flag. */
+ * Limits:  STOR_INFLIGHT_MAX requests, VD_LINK_QUEUE_MAX_BYTES held, and the wait that a command
+ *          allows (load.h): beyond, clients' commands are refused with 462; those that must not be
+ *          (queue_wait_ms 0) are asked again: TemporarilyUnavailable and the retry flag. */
 #pragma once
 #include "veddb-storaged/registry.h"
 

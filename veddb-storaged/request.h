@@ -118,6 +118,7 @@ struct stor_request {
 
     /* time */
     uint64_t arrived_us, started_us; /* monotonic */
+    uint64_t queued_us;              /* since when it stands in its lane's queue */
     uint64_t deadline_us;            /* monotonic; 0 = none: from maxTimeMS and the envelope */
     bool deadline_is_max_time;       /* error 50 instead of 262 */
     atomic_int killed;               /* 0, or the negative code to end with (VD_ERR_INTERRUPTED,

@@ -42,6 +42,7 @@ int stor_sessions_open(stor_storage_t *storage, stor_sessions_t **ret_sessions, 
         return rc;
     stor_sessions_t *sessions = vd_xalloc(sizeof *sessions);
     sessions->storage = storage;
+    sessions->counts = stor_counts_create();
     for (int i = 0; i < SHARDS; i++) {
         pthread_mutex_init(&sessions->shards[i].lock, NULL);
         pthread_cond_init(&sessions->shards[i].ended, NULL);
@@ -69,6 +70,7 @@ void stor_sessions_close(stor_sessions_t **sessions_p)
         pthread_mutex_destroy(&shard->lock);
         pthread_cond_destroy(&shard->ended);
     }
+    stor_counts_destroy(&sessions->counts);
     vd_free(sessions);
     *sessions_p = NULL;
 }
@@ -121,10 +123,17 @@ static stor_session_key_t key_of(const stor_request_t *request)
     return stor_session_key_of(&request->command);
 }
 
+static vd_slice_t user_of(const stor_session_key_t *key)
+{
+    return vd_slice(key->bytes + 16, sizeof key->bytes - 16);
+}
+
 /* Under the shard's lock. */
-static int session_get(stor_sessions_t *sessions, shard_t *shard, const stor_session_key_t *key,
+static int session_get(stor_request_t *request, shard_t *shard, const stor_session_key_t *key,
                        session_t **ret, vd_error_t *err)
 {
+    stor_sessions_t *sessions = request->storage->sessions;
+    uint32_t user_max = request->command.sessions_max;
     vd_slice_t bytes = vd_slice(key->bytes, sizeof key->bytes);
     session_t *session = vd_map_get(shard->by_key, bytes);
     if (session == NULL) {
@@ -132,6 +141,9 @@ static int session_get(stor_sessions_t *sessions, shard_t *shard, const stor_ses
             return vd_error_set(err, VD_ERR_TOO_MANY_LOGICAL_SESSIONS,
                                 "cannot add session: there are too many (limit %d)",
                                 VD_SESSIONS_MAX);
+        if (!stor_counts_add(sessions->counts, user_of(key), user_max))
+            return vd_error_set(err, VD_ERR_TOO_MANY_LOGICAL_SESSIONS,
+                                "cannot add session: this user has too many (limit %u)", user_max);
         session = vd_xalloc(sizeof *session);
         session->key = *key;
         session->txn_number = -1;
@@ -151,15 +163,15 @@ int stor_sessions_touch(stor_request_t *request, vd_error_t *err)
     if (request->command.lsid.len != 16)
         return vd_error_set(err, VD_ERR_INVALID_UUID, "lsid.id must be a 16-byte value");
     stor_session_key_t key = key_of(request);
-    return stor_sessions_use(request->storage->sessions, &key, err);
+    return stor_sessions_use(request, &key, err);
 }
 
-int stor_sessions_use(stor_sessions_t *sessions, const stor_session_key_t *key, vd_error_t *err)
+int stor_sessions_use(stor_request_t *request, const stor_session_key_t *key, vd_error_t *err)
 {
-    shard_t *shard = stor_sessions_shard(sessions, key);
+    shard_t *shard = stor_sessions_shard(request->storage->sessions, key);
     session_t *session;
     pthread_mutex_lock(&shard->lock);
-    int rc = session_get(sessions, shard, key, &session, err);
+    int rc = session_get(request, shard, key, &session, err);
     pthread_mutex_unlock(&shard->lock);
     return rc;
 }
@@ -254,11 +266,10 @@ static void wait_ended(shard_t *shard)
 /* Under the shard's lock; alone in the session when it returns VD_OK. */
 static int write_enter(stor_request_t *request, shard_t *shard, session_t **ret, vd_error_t *err)
 {
-    stor_sessions_t *sessions = request->storage->sessions;
     stor_session_key_t key = key_of(request);
     for (;;) {
         session_t *session; /* looked up anew: it may have been ended meanwhile */
-        int rc = session_get(sessions, shard, &key, &session, err);
+        int rc = session_get(request, shard, &key, &session, err);
         if (rc != VD_OK)
             return rc;
         if (!session->executing) {
@@ -407,6 +418,7 @@ void stor_sessions_forget(stor_sessions_t *sessions)
             session_t *session = value;
             if (session->executing || session->transaction != NULL)
                 continue;
+            stor_counts_remove(sessions->counts, user_of(&session->key));
             (void)vd_map_remove(shard->by_key, key);
             vd_free(session);
             atomic_fetch_sub(&sessions->count, 1);
@@ -641,6 +653,7 @@ static bool session_remove(stor_sessions_t *sessions, const stor_session_key_t *
     session_t *session = vd_map_get(shard->by_key, bytes);
     bool busy = session != NULL && (session->executing || session->transaction != NULL);
     if (session != NULL && !busy) {
+        stor_counts_remove(sessions->counts, user_of(key));
         (void)vd_map_remove(shard->by_key, bytes);
         vd_free(session);
         atomic_fetch_sub(&sessions->count, 1);

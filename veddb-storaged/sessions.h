@@ -6,7 +6,7 @@
  *          timestamp, count, result}, put in the same transaction as the write: after a crash the
  *          same answer is given again. Idle for session_timeout: forgotten, rows removed (keeper).
  * Threads: any; sharded locks.
- * Limits:  VD_SESSIONS_MAX (261). */
+ * Limits:  VD_SESSIONS_MAX, and of a user what the command says (261). */
 #pragma once
 #include "veddb-storaged/request.h"
 
@@ -23,7 +23,7 @@ void stor_sessions_close(stor_sessions_t **sessions_p);
 /* The request's session is in use (made when new). Requests without lsid: VD_OK. */
 VD_MUST_CHECK int stor_sessions_touch(stor_request_t *request, vd_error_t *err);
 /* The same by key (startSession, refreshSessions). */
-VD_MUST_CHECK int stor_sessions_use(stor_sessions_t *sessions, const stor_session_key_t *key,
+VD_MUST_CHECK int stor_sessions_use(stor_request_t *request, const stor_session_key_t *key,
                                     vd_error_t *err);
 /* Forgets (endSessions): also the rows of retryable writes, and the session's cursors. */
 void stor_sessions_end(stor_storage_t *storage, const stor_session_key_t *key,

@@ -7,6 +7,7 @@
 #pragma once
 #include "libcommon/base/list.h"
 #include "libcommon/base/map.h"
+#include "veddb-storaged/counts.h"
 #include "veddb-storaged/sessions.h"
 #include "veddb-storaged/transactions.h"
 
@@ -60,6 +61,7 @@ struct stor_sessions {
     stor_storage_t *storage;
     shard_t shards[STOR_SESSION_SHARDS];
     atomic_uint_fast64_t count;
+    stor_counts_t *counts;       /* by user */
     stor_session_key_t sweep_at; /* keeper only */
     transactions_t transactions;
     struct stor_pins *pins; /* pins.h */

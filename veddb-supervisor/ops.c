@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define NOTED_MAX          127  /* bytes of a question that stand in the audit log */
 #define STATUS_WAIT_MS     1000 /* a worker that does not answer is shown without its part */
 #define STATUS_CLIENTS_MAX 16
 #define STATUS_JSON_MAX    (180 * 1024) /* as proto/operator.md bounds a reply */
@@ -408,6 +409,18 @@ static void verb_misbehave(const request_t *request)
               "misbehave needs test.faults", VD_SLICE_NULL);
 }
 
+/* Words for gatewayd: argument stands in the audit log, argument2 is what is asked. */
+static void verb_limits(const request_t *request)
+{
+    if (request->fields.argument.len > NOTED_MAX ||
+        !vd_slice_equal(request->fields.argument, request->fields.argument2)) {
+        reply(request->client, request->request_id, VD_ERR_BAD_VALUE,
+              "what is asked must be what can be noted: at most 127 bytes", VD_SLICE_NULL);
+        return;
+    }
+    ask_worker(request, &request->ops->system->workers[SUP_KIND_GATEWAYD], VD_SLICE_LIT("limits"));
+}
+
 static void verb_restart(const request_t *request)
 {
     sup_worker_t *worker = named_worker(request);
@@ -463,12 +476,14 @@ static const struct {
     {"replication", verb_replication},
     {"reload", verb_reload},
     {"misbehave", verb_misbehave},
+    {"limits", verb_limits},
 };
 
 /* Some of the argument, printable. */
-static const char *argument_text(const request_t *request, char text[128])
+static const char *argument_text(const request_t *request, char text[NOTED_MAX + 1])
 {
-    size_t len = request->fields.argument.len < 127 ? request->fields.argument.len : 127;
+    size_t len =
+        request->fields.argument.len < NOTED_MAX ? request->fields.argument.len : NOTED_MAX;
     for (size_t i = 0; i < len; i++) {
         uint8_t c = request->fields.argument.data[i];
         text[i] = c >= ' ' && c < 127 ? (char)c : '?';
@@ -483,7 +498,7 @@ static void ops_request(void *context, vd_local_client_t *client, vd_slice_t pac
     vdp_envelope_t envelope = {0};
     vd_slice_t rest, body;
     request_t request = {.ops = context, .client = client};
-    char argument[128];
+    char argument[NOTED_MAX + 1];
     int rc = vdp_decode_envelope(packet, &envelope, &rest, &err);
     if (rc == VD_OK && envelope.id != VDP_OPERATOR_REQUEST)
         rc = vd_error_set(&err, VD_ERR_PROTOCOL, "message %u is not for the control socket",

@@ -21,6 +21,8 @@ enum {
     VD_LABEL_TRANSIENT_TRANSACTION = 1u << 1,
     VD_LABEL_UNKNOWN_COMMIT = 1u << 2,
     VD_LABEL_RESUMABLE_CHANGE_STREAM = 1u << 3,
+    VD_LABEL_SYSTEM_OVERLOADED = 1u << 4, /* back off before the next try */
+    VD_LABEL_RETRYABLE = 1u << 5,         /* nothing was done */
 };
 
 /* VD_ERR_<NAME> = -(number), from the one list of codes. */

@@ -31,6 +31,9 @@ int gate_command_invalidate_user_cache(gate_request_t *request, vd_bb_t *reply, 
 /* login.c, on the worker */
 int gate_command_rotate_certificates(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 
+/* limits.c */
+int gate_command_limits(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
+
 /* replication.c */
 int gate_command_repl_set_get_status(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_repl_set_administer(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);

@@ -18,6 +18,7 @@
 #define V1    GATE_API_V1
 #define ADMIN GATE_ADMIN_ONLY
 #define AUDIT GATE_AUDITED
+#define ENDS  GATE_ENDS
 
 #define HERE(name, alias, check, action, flags, run, help)                                         \
     {                                                                                              \
@@ -91,6 +92,8 @@ const gate_command_t gate_commands[] = {
            gate_command_rotate_certificates, "reads the certificates again"),
     HERE("invalidateUserCache", NULL, CLUSTER, A(invalidateUserCache), ADMIN,
          gate_command_invalidate_user_cache, "forgets cached users"),
+    HERE("limits", NULL, CLUSTER, A(setParameter), ADMIN | AUDIT | ENDS, gate_command_limits,
+         "limits per user, per address and in all: shown, set, reset"),
     HERE("configureFailPoint", NULL, LOGIN, NONE, ADMIN | GATE_TEST_ONLY, gate_faults_configure,
          "sets the fail point failCommand"),
 
@@ -151,7 +154,7 @@ const gate_command_t gate_commands[] = {
     STORAGE("find", NULL, COLLECTION, A(find), READ | V1 | COLL | GATE_KEPT,
             "documents that match"),
     STORAGE("getMore", NULL, CURSORS, A(find), READ | V1, "the next batch of a cursor"),
-    STORAGE("killCursors", NULL, CURSORS, A(killCursors), READ | V1 | COLL, "ends cursors"),
+    STORAGE("killCursors", NULL, CURSORS, A(killCursors), READ | V1 | COLL | ENDS, "ends cursors"),
     STORAGE("insert", NULL, INSERT, A(insert), WRITE | V1 | COLL, "stores documents"),
     STORAGE("update", NULL, UPDATE, A(update), WRITE | V1 | COLL, "changes documents"),
     STORAGE("delete", NULL, COLLECTION, A(remove), WRITE | V1 | COLL, "removes documents"),
@@ -206,16 +209,17 @@ const gate_command_t gate_commands[] = {
 
     /* Sessions and operations. */
     STORAGE("startSession", NULL, LOGIN, NONE, READ, "begins a logical session"),
-    STORAGE("refreshSessions", NULL, LOGIN, NONE, READ | V1, "keeps logical sessions alive"),
-    STORAGE("endSessions", NULL, LOGIN, NONE, READ | V1, "ends logical sessions"),
-    STORAGE("killSessions", NULL, LOGIN, NONE, READ | AUDIT,
+    STORAGE("refreshSessions", NULL, LOGIN, NONE, READ | V1 | ENDS, "keeps logical sessions alive"),
+    STORAGE("endSessions", NULL, LOGIN, NONE, READ | V1 | ENDS, "ends logical sessions"),
+    STORAGE("killSessions", NULL, LOGIN, NONE, READ | AUDIT | ENDS,
             "ends one's own logical sessions and what they run"),
-    STORAGE("killAllSessions", NULL, KILL_ALL_SESSIONS, A(killAnySession), READ | AUDIT,
+    STORAGE("killAllSessions", NULL, KILL_ALL_SESSIONS, A(killAnySession), READ | AUDIT | ENDS,
             "ends all logical sessions of users"),
-    STORAGE("killAllSessionsByPattern", NULL, KILL_ALL_SESSIONS, A(killAnySession), READ | AUDIT,
-            "ends logical sessions by pattern"),
-    STORAGE("currentOp", NULL, CURRENT_OP, A(inprog), READ | ADMIN, "what is running"),
-    STORAGE("killOp", NULL, KILL_OP, A(killop), READ | ADMIN | AUDIT, "ends what is running"),
+    STORAGE("killAllSessionsByPattern", NULL, KILL_ALL_SESSIONS, A(killAnySession),
+            READ | AUDIT | ENDS, "ends logical sessions by pattern"),
+    STORAGE("currentOp", NULL, CURRENT_OP, A(inprog), READ | ADMIN | ENDS, "what is running"),
+    STORAGE("killOp", NULL, KILL_OP, A(killop), READ | ADMIN | AUDIT | ENDS,
+            "ends what is running"),
     STORAGE("top", NULL, CLUSTER, A(top), READ | ADMIN, "time used by collection"),
     STORAGE("fsync", NULL, CLUSTER, A(fsync), GATE_SECONDARY_OK | ADMIN | AUDIT,
             "writes a checkpoint, and holds writes back if asked to"),

@@ -66,6 +66,7 @@ enum {
     GATE_WRITES = 1u << 10,
     GATE_COLLECTION_ARGUMENT = 1u << 11, /* the first field is a collection's name */
     GATE_KEPT = 1u << 12,                /* its reply may come from the cache of results */
+    GATE_ENDS = 1u << 13, /* ends or frees something, or helps an operator: no limit refuses it */
 };
 
 /* A handler's third way, beside VD_OK (reply is filled in) and an error: the answer comes later

@@ -341,6 +341,33 @@ static void cache_figures(const gate_t *gate, uint64_t figures[CACHE_FIGURES])
     }
 }
 
+/* Zeros are left out: most pairs can't be. */
+static int print_counts(gate_t *gate, vd_buf_t *out, const char *name, const char *help,
+                        uint64_t (*count)(const gate_notes_t *, gate_refusal_t, gate_scope_t))
+{
+    int rc = vd_buf_printf(out, "# HELP %s %s\n# TYPE %s counter\n", name, help, name);
+    for (unsigned kind = 0; kind < GATE_REFUSALS; kind++) {
+        for (unsigned scope = 0; scope < GATE_SCOPES && rc == VD_OK; scope++) {
+            uint64_t value = count(gate->notes, (gate_refusal_t)kind, (gate_scope_t)scope);
+            if (value != 0)
+                rc = vd_buf_printf(out, "%s{kind=\"%s\",scope=\"%s\"} %llu\n", name,
+                                   gate_refusal_names[kind], gate_scope_names[scope],
+                                   (unsigned long long)value);
+        }
+    }
+    return rc;
+}
+
+static int print_limits(gate_t *gate, vd_buf_t *out)
+{
+    int rc = print_counts(gate, out, "veddb_gateway_limits_refused_total",
+                          "refused by a limit, by kind and scope", gate_notes_refused);
+    return rc != VD_OK
+               ? rc
+               : print_counts(gate, out, "veddb_gateway_limits_delayed_total",
+                              "made to wait by a limit, by kind and scope", gate_notes_delayed);
+}
+
 static int print_stats(gate_t *gate, vd_buf_t *out)
 {
     gate_stats_t *stats = &gate->stats;
@@ -397,6 +424,8 @@ static int print_stats(gate_t *gate, vd_buf_t *out)
     for (unsigned i = 0; i < GATE_OPCOUNTS && rc == VD_OK; i++)
         rc = vd_buf_printf(out, "veddb_gateway_operations_total{kind=\"%s\"} %llu\n", kinds[i],
                            (unsigned long long)atomic_load(&stats->opcounters[i]));
+    if (rc == VD_OK)
+        rc = print_limits(gate, out);
     return rc != VD_OK ? rc : vd_metrics_print(out);
 }
 

@@ -547,6 +547,8 @@ static const char *const filtered_kinds[] = {
     "grantPrivilegesToRole",
     "revokePrivilegesFromRole",
     "setParameter",
+    "limits",
+    "limitExceeded",
     "tlsHandshakeRefused",
     "certificateReload",
     "certificateExpires",

@@ -139,7 +139,7 @@ int stor_command_start_session(stor_request_t *request, vd_error_t *err)
     vd_rand_secret(id, sizeof id);
     id[6] = (uint8_t)((id[6] & 0x0f) | 0x40), id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
     stor_session_key_t key = stor_session_key(vd_slice(id, sizeof id), request->command.user);
-    rc = stor_sessions_use(request->storage->sessions, &key, err);
+    rc = stor_sessions_use(request, &key, err);
     if (rc != VD_OK)
         return rc;
     vd_bb_begin_document(&request->reply, "id");
@@ -152,7 +152,7 @@ int stor_command_start_session(stor_request_t *request, vd_error_t *err)
 
 static int refresh(stor_request_t *request, const stor_session_key_t *key, vd_error_t *err)
 {
-    return stor_sessions_use(request->storage->sessions, key, err);
+    return stor_sessions_use(request, key, err);
 }
 
 int stor_command_refresh_sessions(stor_request_t *request, vd_error_t *err)

@@ -13,6 +13,7 @@ static const char usage[] =
     "  replication VERB ...      status, list, add, remove, promote, step-down, freeze, "
     "force-sync\n"
     "  audit VERB ...            status, verify, tail, search, prove, explain\n"
+    "  limits VERB ...           show, set, reset what users and addresses may have\n"
     "  reload certs              certificates, keys and lists of revoked ones are read again; "
     "clients stay connected\n"
     "  restart WORKER            drain, stop and start rotated, storaged, replicad or gatewayd; "
@@ -39,7 +40,8 @@ static const struct {
     {"status", vedctl_status}, {"keys", vedctl_keys},     {"restart", vedctl_restart},
     {"drain", vedctl_drain},   {"stop", vedctl_stop},     {"log-level", vedctl_log_level},
     {"config", vedctl_config}, {"version", version},      {"replication", vedctl_replication},
-    {"audit", vedctl_audit},   {"reload", vedctl_reload}, {"misbehave", vedctl_misbehave},
+    {"audit", vedctl_audit},   {"reload", vedctl_reload}, {"limits", vedctl_limits},
+    {"misbehave", vedctl_misbehave},
 };
 
 /* The control socket that a configuration names. */

@@ -120,6 +120,73 @@ Test(access, every_command_for_every_role)
     (void)fclose(file);
 }
 
+/* ---- and for every state ---- */
+
+#define STATES "tests/unit/gatewayd/access_states.txt"
+
+typedef enum { NOBODY, DROPPED, EXPIRED, TRANSACTION, STATE_COUNT } state_t;
+static const char *const state_names[STATE_COUNT] = {"nobody", "dropped", "expired", "transaction"};
+
+/* As request.c asks; role NULL: nobody is logged in (any more). */
+static int decide(const gate_command_t *command, state_t state, const char *role,
+                  const char *role_db)
+{
+    const char *db = (command->flags & GATE_ADMIN_ONLY) != 0 ? "admin" : "test";
+    vdp_sections_t sections = {.body = sample(command)};
+    gate_access_grant_t grant;
+    int rc = gate_access_state(command, state == EXPIRED, state == TRANSACTION, NULL);
+    if (rc != VD_OK)
+        return rc;
+    if (state == NOBODY || state == DROPPED) /* the user's document is gone: so is the login */
+        return gate_access_check(command, vd_slice_str(db), &sections, NULL, &grant, NULL);
+    return check(role, role_db, command->name, db, sections.body, &grant);
+}
+
+/* "13" where it is so for every role; "roles" where the other matrix says it. */
+static void print_state(const gate_command_t *command, state_t state, char *out, size_t size)
+{
+    int first = decide(command, state, "root", "admin");
+    bool same = true, as_without = true;
+    for (int on_admin = 0; on_admin < 2; on_admin++) {
+        const char *role_db = on_admin ? "admin" : "test", *role;
+        const char *db = (command->flags & GATE_ADMIN_ONLY) != 0 ? "admin" : "test";
+        for (uint32_t i = 0; (role = gate_role_builtin_name(vd_slice_str(role_db), i)) != NULL;
+             i++) {
+            gate_access_grant_t grant;
+            int rc = decide(command, state, role, role_db);
+            same = same && rc == first;
+            as_without = as_without &&
+                         rc == check(role, role_db, command->name, db, sample(command), &grant);
+        }
+    }
+    cr_assert(same || as_without, "%s in the state %s", command->name, state_names[state]);
+    if (same)
+        (void)snprintf(out, size, " %s=%d", state_names[state], -first);
+    else
+        (void)snprintf(out, size, " %s=roles", state_names[state]);
+}
+
+Test(access, every_command_for_every_role_in_every_state)
+{
+    bool write = getenv("VEDDB_WRITE_MATRIX") != NULL;
+    FILE *file = fopen(STATES, write ? "we" : "re");
+    cr_assert_not_null(file, "%s (tests run in the root of the source)", STATES);
+    for (uint32_t i = 0; i < gate_command_count; i++) {
+        char row[256], expected[256] = "";
+        size_t n = (size_t)snprintf(row, sizeof row, "%s:", gate_commands[i].name);
+        for (unsigned state = 0; state < STATE_COUNT; state++) {
+            print_state(&gate_commands[i], (state_t)state, row + n, sizeof row - n);
+            n += strlen(row + n);
+        }
+        (void)snprintf(row + n, sizeof row - n, "\n");
+        if (write)
+            cr_assert_geq(fputs(row, file), 0);
+        else if (fgets(expected, sizeof expected, file) == NULL || strcmp(row, expected) != 0)
+            cr_expect(false, "is:       %sexpected: %s", row, expected);
+    }
+    (void)fclose(file);
+}
+
 Test(access, the_table_is_whole)
 {
     for (uint32_t i = 0; i < gate_command_count; i++) {
@@ -383,6 +450,69 @@ Test(access, bodies)
         int rc = check(cases[i].role, cases[i].role_db, cases[i].command, cases[i].db,
                        json(cases[i].body), &grant);
         cr_expect_eq(rc == VD_OK, cases[i].yes, "case %zu: %s %s", i, cases[i].role, cases[i].body);
+    }
+}
+
+/* Somebody who may read and write the collection c alone, and every way to name another one. */
+Test(access, every_collection_that_a_pipeline_touches)
+{
+    static const char *const stages[] = {
+        "{'$lookup':{'from':'%s','as':'r'}}",
+        "{'$lookup':{'from':'%s','pipeline':[],'as':'r'}}",
+        "{'$lookup':{'from':{'db':'test','coll':'%s'},'as':'r'}}",
+        "{'$lookup':{'from':'c','pipeline':[{'$unionWith':'%s'}],'as':'r'}}",
+        "{'$graphLookup':{'from':'%s','as':'r'}}",
+        "{'$unionWith':'%s'}",
+        "{'$unionWith':{'coll':'%s'}}",
+        "{'$unionWith':{'coll':'c','pipeline':[{'$lookup':{'from':'%s','as':'r'}}]}}",
+        "{'$unionWith':{'pipeline':[{'$documents':[]},{'$graphLookup':{'from':'%s'}}]}}",
+        "{'$out':'%s'}",
+        "{'$out':{'db':'test','coll':'%s'}}",
+        "{'$merge':'%s'}",
+        "{'$merge':{'into':'%s'}}",
+        "{'$merge':{'into':{'db':'test','coll':'%s'},'whenMatched':'fail'}}",
+        "{'$merge':{'into':'%s','whenNotMatched':'discard'}}",
+    };
+    static const struct {
+        const char *command, *before, *after;
+    } around[] = {
+        {"aggregate", "{'aggregate':'c','pipeline':[", "]}"},
+        {"aggregate", "{'aggregate':'c','pipeline':[{'$match':{}},", "]}"},
+        {"aggregate", "{'aggregate':'c','pipeline':[{'$facet':{'a':[],'b':[", "]}}]}"},
+        {"aggregate", "{'aggregate':'c','pipeline':[{'$lookup':{'from':'c','pipeline':[", "]}}]}"},
+        {"aggregate",
+         "{'aggregate':'c','pipeline':[{'$facet':{'a':[{'$unionWith':{'coll':'c',"
+         "'pipeline':[",
+         "]}}]}}]}"},
+        {"explain", "{'explain':{'aggregate':'c','pipeline':[", "]}}"},
+        {"create", "{'create':'c','viewOn':'c','pipeline':[", "]}"},
+        {"collMod", "{'collMod':'c','viewOn':'c','pipeline':[", "]}"},
+    };
+    gate_privileges_t privileges = {.arena = arena};
+    const gate_resource_t c = {GATE_RESOURCE_COLLECTION, VD_SLICE_LIT("test"), VD_SLICE_LIT("c")};
+    gate_actions_t allowed = {0};
+    static const gate_action_t actions[] = {
+        GATE_ACTION_find,   GATE_ACTION_insert,           GATE_ACTION_update,
+        GATE_ACTION_remove, GATE_ACTION_createCollection, GATE_ACTION_collMod};
+    for (size_t i = 0; i < VD_COUNT_OF(actions); i++)
+        gate_actions_add(&allowed, actions[i]);
+    gate_privileges_add(&privileges, &c, &allowed);
+    gate_principal_t who = {VD_SLICE_LIT("anna"), VD_SLICE_LIT("test"), &privileges, NULL, 0};
+    for (size_t a = 0; a < VD_COUNT_OF(around); a++) {
+        const gate_command_t *command = gate_command_find(vd_slice_str(around[a].command));
+        for (size_t i = 0; i < VD_COUNT_OF(stages); i++) {
+            for (int secret = 0; secret < 2; secret++) {
+                char text[900];
+                int cut = (int)(strstr(stages[i], "%s") - stages[i]);
+                (void)snprintf(text, sizeof text, "%s%.*s%s%s%s", around[a].before, cut, stages[i],
+                               secret ? "secret" : "c", stages[i] + cut + 2, around[a].after);
+                vdp_sections_t sections = {.body = json(text)};
+                gate_access_grant_t grant;
+                int rc =
+                    gate_access_check(command, VD_SLICE_LIT("test"), &sections, &who, &grant, NULL);
+                cr_expect_eq(rc, secret ? VD_ERR_UNAUTHORIZED : VD_OK, "%s", text);
+            }
+        }
     }
 }
 

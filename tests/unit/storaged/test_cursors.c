@@ -349,3 +349,70 @@ Test(cursors, there_is_a_limit)
     (void)make(reads, begin(reads), &plain, 5, &closed);
     reads_close(reads);
 }
+
+/* ---- limits of users ---- */
+
+/* Tries to make one for that user, who may have so many. */
+static int try_make(reads_t *reads, const char *user, uint32_t max, int *closed, int64_t *ret_id)
+{
+    stor_request_t *request = begin(reads);
+    vd_arena_t *arena = vd_arena_create();
+    source_t *source = VD_ARENA_NEW(arena, source_t);
+    *source = (source_t){.left = 5, .closed = closed};
+    request->command.user = vd_slice_str(user);
+    request->command.cursors_max = max;
+    return stor_cursors_create(request, &plain, &arena, source, ret_id, NULL);
+}
+
+Test(cursors, of_one_user_there_is_another_limit)
+{
+    reads_t *reads = reads_open();
+    int closed = 0;
+    int64_t first = 0, id = 0;
+    cr_assert_eq(try_make(reads, "anna@x", 2, &closed, &first), VD_OK);
+    cr_assert_eq(try_make(reads, "anna@x", 2, &closed, &id), VD_OK);
+    cr_assert_eq(try_make(reads, "anna@x", 2, &closed, &id), VD_ERR_TOO_MANY_CURSORS);
+    cr_assert_eq(closed, 1, "what was not made is closed");
+    cr_assert_eq(try_make(reads, "bert@x", 2, &closed, &id), VD_OK);
+    stor_request_t *request = begin(reads);
+    request->command.user = VD_SLICE_LIT("anna@x");
+    cr_assert_eq(stor_cursors_kill(request, first, VD_SLICE_LIT("d.c")), STOR_KILL_KILLED);
+    cr_assert_eq(try_make(reads, "anna@x", 2, &closed, &id), VD_OK);
+    cr_assert_eq(try_make(reads, "anna@x", 2, &closed, &id), VD_ERR_TOO_MANY_CURSORS);
+    cr_assert_eq(try_make(reads, "anna@x", 0, &closed, &id), VD_OK, "no limit any more");
+    cr_assert_eq(open_count(reads), 4);
+    reads_close(reads);
+}
+
+/* A document is counted as 21 bytes: its own 5, and what stands around it. */
+Test(cursors, bytes_of_a_batch_and_of_a_result)
+{
+    static const struct {
+        uint32_t batch_max;
+        uint64_t result_max;
+        int left, batches, rc; /* how many batches until the end or the error */
+    } cases[] = {
+        {0, 0, 10, 1, VD_OK},    {42, 0, 10, 5, VD_OK},
+        {1, 0, 3, 3, VD_OK}, /* one document fits always */
+        {0, 210, 10, 1, VD_OK},  {0, 209, 10, 1, VD_ERR_RESULT_TOO_LARGE},
+        {42, 210, 10, 5, VD_OK}, {42, 100, 10, 3, VD_ERR_RESULT_TOO_LARGE},
+    };
+    for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
+        reads_t *reads = reads_open();
+        int closed = 0, batches = 0, rc = VD_OK;
+        stor_request_t *request = begin(reads);
+        request->command.result_max = cases[i].result_max;
+        int64_t id = make(reads, request, &plain, cases[i].left, &closed)->id;
+        do {
+            request = begin(reads);
+            request->command.batch_max = cases[i].batch_max;
+            rc = stor_cursors_more(request, id, VD_SLICE_LIT("d.c"), 0, NULL);
+            batches++;
+        } while (rc == VD_OK && request->cursor_id != 0);
+        cr_expect_eq(rc, cases[i].rc, "case %zu: %d", i, rc);
+        cr_expect_eq(batches, cases[i].batches, "case %zu: %d", i, batches);
+        cr_expect_eq(closed, 1, "case %zu", i);
+        cr_expect_eq(open_count(reads), 0, "case %zu", i);
+        reads_close(reads);
+    }
+}

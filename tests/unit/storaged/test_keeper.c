@@ -78,7 +78,8 @@ static uint64_t work_make(reads_t *reads)
     reads_ok(stor_catalog_drop(&reads->request, VD_SLICE_LIT("d"), VD_SLICE_LIT("gone"), &err),
              &err);
     insert_one(reads, "c", 1);
-    reads_ok(stor_sessions_use(reads->storage.sessions, &key, &err), &err);
+    reads_begin(reads, "d");
+    reads_ok(stor_sessions_use(&reads->request, &key, &err), &err);
     cr_assert_eq(reads_run(reads, "d", "{'find': 'c', 'batchSize': 0}"), VD_OK);
     cr_assert_eq(cursors(reads), 1);
     atomic_fetch_add(&ahead_ms, 3600000);

@@ -277,18 +277,48 @@ Test(sessions, there_is_a_limit)
     stor_sessions_t *sessions = reads->storage.sessions;
     stor_session_key_t key = {{0}};
     vd_error_t err = VD_ERROR_INIT;
+    reads_begin(reads, "d");
     for (uint32_t i = 0; i < VD_SESSIONS_MAX; i++) {
         vd_put_u32(key.bytes + 12, i);
-        reads_ok(stor_sessions_use(sessions, &key, &err), &err);
+        reads_ok(stor_sessions_use(&reads->request, &key, &err), &err);
     }
     cr_assert_eq(stor_sessions_count(sessions), VD_SESSIONS_MAX);
-    reads_ok(stor_sessions_use(sessions, &key, &err), &err); /* a known one */
+    reads_ok(stor_sessions_use(&reads->request, &key, &err), &err); /* a known one */
     key.bytes[0] = 1;
-    cr_assert_eq(stor_sessions_use(sessions, &key, NULL), VD_ERR_TOO_MANY_LOGICAL_SESSIONS);
+    cr_assert_eq(stor_sessions_use(&reads->request, &key, NULL), VD_ERR_TOO_MANY_LOGICAL_SESSIONS);
     key.bytes[0] = 0;
     stor_sessions_end(&reads->storage, &key, reads->session);
     key.bytes[0] = 1;
-    reads_ok(stor_sessions_use(sessions, &key, &err), &err);
+    reads_ok(stor_sessions_use(&reads->request, &key, &err), &err);
+    reads_close(reads);
+}
+
+Test(sessions, of_one_user_there_is_another)
+{
+    reads_t *reads = reads_open();
+    stor_session_key_t key = {{0}}, other = {{0}};
+    vd_error_t err = VD_ERROR_INIT;
+    other.bytes[20] = 1; /* another user's */
+    for (int pass = 0; pass < 2; pass++) {
+        reads_begin(reads, "d");
+        reads->request.command.sessions_max = 2;
+        key.bytes[0] = 1;
+        reads_ok(stor_sessions_use(&reads->request, &key, &err), &err);
+        key.bytes[0] = 2;
+        reads_ok(stor_sessions_use(&reads->request, &key, &err), &err);
+        reads_ok(stor_sessions_use(&reads->request, &key, &err), &err); /* a known one */
+        key.bytes[0] = 3;
+        cr_assert_eq(stor_sessions_use(&reads->request, &key, NULL),
+                     VD_ERR_TOO_MANY_LOGICAL_SESSIONS);
+        reads_ok(stor_sessions_use(&reads->request, &other, &err), &err);
+        key.bytes[0] = 1;
+        stor_sessions_end(&reads->storage, &key, reads->session);
+        if (pass == 1) /* what is forgotten does not count either */
+            stor_sessions_forget(reads->storage.sessions);
+        key.bytes[0] = 3;
+        reads_ok(stor_sessions_use(&reads->request, &key, &err), &err);
+        stor_sessions_end(&reads->storage, &key, reads->session);
+    }
     reads_close(reads);
 }
 
