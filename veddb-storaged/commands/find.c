@@ -123,6 +123,8 @@ static int find_point(stor_request_t *request, const find_args_t *args,
                       vd_error_t *err)
 {
     vd_value_t id = stor_filter_id_equality(spec->filter);
+    if (collection != NULL && collection->timeseries.is)
+        return VD_OK; /* many may have it */
     if (vd_value_is_missing(id) || id.type == VD_BSON_OBJECT || spec->skip > 0 ||
         args->batch_size == 0 || spec->natural != 0 || spec->return_key ||
         !vd_bson_is_empty(spec->min) || !vd_bson_is_empty(spec->max) ||

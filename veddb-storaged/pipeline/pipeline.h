@@ -106,6 +106,7 @@ typedef enum { STOR_MISSED_INSERT, STOR_MISSED_DISCARD, STOR_MISSED_FAIL } stor_
 typedef struct {
     bool merge; /* else $out */
     vd_slice_t db, collection;
+    vd_bson_t timeseries; /* $out: options as given; NONE = none */
     /* $merge */
     stor_path_t *on;
     uint32_t on_count;
