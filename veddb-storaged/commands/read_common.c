@@ -108,6 +108,8 @@ int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *parts, stor_var
                               .min = parts->min,
                               .max = parts->max,
                               .return_key = parts->return_key,
+                              .index_key = stor_expr_asks_meta(
+                                  vd_value_from_document(parts->projection), "indexKey"),
                               .no_disk_use = parts->no_disk_use};
     stor_filter_t *filter = NULL;
     stor_sort_t *sort = NULL;
