@@ -124,8 +124,7 @@ describe('one node', () => {
     const last = await c.find({}).sort({t: -1}).limit(1).explain('executionStats');
     assert.ok(last.executionStats.totalDocsExamined <= 2, planOf(last));
     await c.createIndex({'m.sensor': 1, t: -1});
-    const meta = await c.find({'m.sensor': 2, ...range}).sort({t: -1}).explain('executionStats');
-    assert.match(planOf(meta), /m\.sensor_1_t_-1/);
+    assert.match(planOf(await c.find({'m.sensor': 77}).sort({t: -1}).explain()), /m\.sensor_1_t_-1/);
     assert.deepEqual(values(await c.find({'m.sensor': 2, ...range}).sort({t: -1}).toArray()), [107, 104, 101]);
     assert.deepEqual(values(await c.find({m: {sensor: 1, site: 's'}, t: {$lt: at(8)}}).hint('m_1_t_1').toArray()), [1, 4, 7]);
     assert.equal(await codeOf(() => c.find({}).hint('_id_').toArray()), 2);
@@ -175,7 +174,8 @@ describe('one node', () => {
     assert.equal(await codeOf(() => c.updateOne({m: 1}, {$set: {m: 2}})), 72);
     assert.equal(await codeOf(() => c.updateMany({m: 1}, {$set: {m: 2}}, {upsert: true})), 72);
     assert.equal(await codeOf(() => c.replaceOne({m: 1}, {t: at(1)})), 72);
-    assert.equal(await codeOf(() => c.deleteOne({})), 20);
+    const single = await c.deleteOne({}).catch((e) => e.originalError ?? e); // drivers have words of their own for 20
+    assert.deepEqual([single.code, single.message], [20, 'Cannot perform a non-multi delete on a time-series collection']);
     assert.equal(await codeOf(() => c.findOneAndUpdate({}, {$set: {m: 1}})), 166);
     assert.equal(await codeOf(() => db.collection('span').updateMany({}, {$set: {m: 1}})), 72); // it has no metaField
     await valid('changes');
@@ -199,7 +199,8 @@ describe('one node', () => {
     for (const [key, options] of [[{t: 1}, {}], [{m: 'hashed'}, {}], [{'m.$**': 1}, {}], [{v: 1, t: -1}, {}], [{m: -1}, {sparse: true}], [{t: -1}, {expireAfterSeconds: 1e9, partialFilterExpression: {m: {$gt: 5}}}]])
       await c.createIndex(key, options);
     assert.deepEqual(values(await c.find({v: 1}).hint('v_1_t_-1').toArray()), [1]);
-    assert.equal(await codeOf(() => db.renameCollection('refused', 'other')), 20);
+    assert.equal(await codeOf(() => db.renameCollection('refused', 'other')), 166);
+    assert.equal(await codeOf(() => db.renameCollection('plain', 'refused', {dropTarget: true})), 166);
     assert.equal(await codeOf(() => db.command({convertToCapped: 'refused', size: 1000})), 166);
     assert.equal(await codeOf(() => db.collection('plain').aggregate([{$merge: 'refused'}]).toArray()), 166);
     const stream = c.watch();
@@ -265,14 +266,14 @@ describe('one node', () => {
     const c = db.collection('keys');
     await c.insertMany([{_id: 1, a: 5, b: 'x'}, {_id: 2, a: 6, b: 'w'}]);
     await c.createIndex({a: 1, b: -1});
-    const projection = {_id: 1, k: {$meta: 'indexKey'}};
-    assert.deepEqual(await c.find({a: {$gt: 0}}, {projection}).toArray(), [{_id: 1, k: {a: 5, b: 'x'}}, {_id: 2, k: {a: 6, b: 'w'}}]);
-    assert.deepEqual(await c.find({a: {$gt: 0}}, {projection}).sort({b: 1}).toArray(), [{_id: 2, k: {a: 6, b: 'w'}}, {_id: 1, k: {a: 5, b: 'x'}}]);
+    const projection = {_id: 1, k: {$meta: 'indexKey'}}, hint = 'a_1_b_-1';
+    assert.deepEqual(await c.find({a: {$gt: 0}}, {projection, hint}).toArray(), [{_id: 1, k: {a: 5, b: 'x'}}, {_id: 2, k: {a: 6, b: 'w'}}]);
+    assert.deepEqual(await c.find({a: {$gt: 0}}, {projection, hint}).sort({b: 1}).toArray(), [{_id: 2, k: {a: 6, b: 'w'}}, {_id: 1, k: {a: 5, b: 'x'}}]);
     assert.deepEqual(await c.find({}, {projection}).toArray(), [{_id: 1}, {_id: 2}]);
     assert.deepEqual(await c.findOne({_id: 2}, {projection}), {_id: 2, k: {_id: 2}});
-    assert.deepEqual(await c.aggregate([{$match: {a: 5}}, {$limit: 1}, {$project: {k: {$concat: [{$toString: '$a'}, {$getField: {field: 'b', input: {$meta: 'indexKey'}}}]}}}]).toArray(), [{_id: 1, k: '5x'}]);
-    assert.deepEqual(await c.aggregate([{$match: {a: 6}}, {$set: {k: {$meta: 'indexKey'}}}, {$group: {_id: '$k', n: {$sum: 1}}}, {$set: {k: {$meta: 'indexKey'}}}]).toArray(), [{_id: {a: 6, b: 'w'}, n: 1}]);
-    assert.deepEqual(await c.find({a: 5}, {returnKey: true}).toArray(), [{a: 5, b: 'x'}]);
+    assert.deepEqual(await c.aggregate([{$match: {a: 5}}, {$limit: 1}, {$project: {k: {$concat: [{$toString: '$a'}, {$getField: {field: 'b', input: {$meta: 'indexKey'}}}]}}}], {hint}).toArray(), [{_id: 1, k: '5x'}]);
+    assert.deepEqual(await c.aggregate([{$match: {a: 6}}, {$set: {k: {$meta: 'indexKey'}}}, {$group: {_id: '$k', n: {$sum: 1}}}, {$set: {k: {$meta: 'indexKey'}}}], {hint}).toArray(), [{_id: {a: 6, b: 'w'}, n: 1}]);
+    assert.deepEqual(await c.find({a: 5}, {returnKey: true, hint}).toArray(), [{a: 5, b: 'x'}]);
   });
 
   test('all of it is there after a restart', async () => {

@@ -69,7 +69,7 @@ static int kind_check(stor_request_t *request, vd_slice_t db, vd_slice_t name, v
         return VD_OK; /* the rename itself tells */
     bool series = collection->timeseries.is;
     stor_catalog_release(request, collection);
-    return series ? vd_error_set(err, VD_ERR_ILLEGAL_OPERATION,
+    return series ? vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW,
                                  "Renaming from or to a time-series collection is not allowed: "
                                  "%.*s.%.*s",
                                  VD_SLICE_FMT(db), VD_SLICE_FMT(name))
