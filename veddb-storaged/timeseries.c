@@ -19,8 +19,7 @@ typedef struct {
 static const struct {
     const char *name;
     int32_t span;
-} granularities[] = {
-    {"seconds", 60 * 60}, {"minutes", DAY_SECONDS}, {"hours", 30 * DAY_SECONDS}};
+} granularities[] = {{"seconds", 60 * 60}, {"minutes", DAY_SECONDS}, {"hours", 30 * DAY_SECONDS}};
 
 static int granularity_find(vd_slice_t name)
 {
@@ -149,8 +148,8 @@ int stor_timeseries_options(stor_request_t *request, vd_bson_t given, vd_bson_t 
     };
     series_args_t args = {0};
     int64_t span, rounding;
-    int rc = stor_args_parse(given, "create.timeseries", false, table, VD_COUNT_OF(table), &args,
-                             err);
+    int rc =
+        stor_args_parse(given, "create.timeseries", false, table, VD_COUNT_OF(table), &args, err);
     if (rc == VD_OK)
         rc = granularity_check(args.granularity, "create", err);
     if (rc == VD_OK)
@@ -161,9 +160,8 @@ int stor_timeseries_options(stor_request_t *request, vd_bson_t given, vd_bson_t 
         rc = names_check(request, &args, err);
     if (rc == VD_OK)
         rc = span_check(&args, span, rounding, err);
-    return rc == VD_OK
-               ? options_write(request->arena, &args, span, rounding, ret_options, err)
-               : rc;
+    return rc == VD_OK ? options_write(request->arena, &args, span, rounding, ret_options, err)
+                       : rc;
 }
 
 static vd_slice_t string_of(vd_bson_t document, const char *name)
@@ -226,8 +224,8 @@ int stor_timeseries_modify(vd_arena_t *arena, vd_bson_t old, vd_bson_t given,
     series_args_t args = {.time = string_of(old, "timeField"), .meta = string_of(old, "metaField")};
     int64_t span = 0, rounding = 0;
     *ret_changed = false;
-    int rc = stor_args_parse(given, "collMod.timeseries", false, table, VD_COUNT_OF(table), &args,
-                             err);
+    int rc =
+        stor_args_parse(given, "collMod.timeseries", false, table, VD_COUNT_OF(table), &args, err);
     if (rc == VD_OK)
         rc = granularity_check(args.granularity, "collMod", err);
     if (rc == VD_OK)
@@ -281,8 +279,7 @@ void stor_timeseries_read(vd_bson_t options, stor_collection_timeseries_t *ret)
         return;
     ret->time = string_of(vd_value_document(series), "timeField");
     ret->meta = string_of(vd_value_document(series), "metaField");
-    (void)vd_value_as_int64(vd_bson_get(options, "expireAfterSeconds"),
-                            &ret->expire_after_seconds);
+    (void)vd_value_as_int64(vd_bson_get(options, "expireAfterSeconds"), &ret->expire_after_seconds);
     vd_rand_secret(&start, sizeof start);
     atomic_store(&ret->next, start);
 }
@@ -349,10 +346,10 @@ int stor_timeseries_insert(stor_write_t *write, vd_bson_t document, int32_t stat
         vd_bson_t stored;
         vd_slice_t key;
         vd_error_t step = VD_ERROR_INIT;
-        if (tries > 0) /* a number of an earlier start: on from somewhere else */
+        if (tries > 0) { /* a number of an earlier start: on from somewhere else */
             vd_rand_secret(&number, sizeof number);
-        if (tries > 0)
             atomic_store(&series->next, number + 1);
+        }
         int rc = stor_timeseries_stored(request->arena, series, document, number, &stored, err);
         if (rc == VD_OK)
             rc = stor_id_key(request->arena, vd_bson_get(stored, "_id"), &key, err);
@@ -549,8 +546,7 @@ int stor_timeseries_index_check(vd_arena_t *arena, const stor_collection_timeser
                             "partialFilterExpression on the metaField");
     vd_slice_t name;
     vd_value_t order;
-    if (vd_bson_first(vd_value_document(key), &name, &order) &&
-        !vd_slice_equal(name, series->time))
+    if (vd_bson_first(vd_value_document(key), &name, &order) && !vd_slice_equal(name, series->time))
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "TTL indexes on non-time fields are not supported on time-series "
                             "collections");

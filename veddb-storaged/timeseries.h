@@ -2,13 +2,11 @@
  *
  * Duty:    options as create and collMod take them; the form of a stored measurement: its place in
  *          front as the first _id (an ObjectId of time and number), then the time, the metadata and
- *          the rest, where the measurement's own _id is, which need not be unique. So the table, its
- *          journal, copies and indexes hold ordinary documents with an ordinary key; whoever shows
- *          one to a client takes the place off (stor_timeseries_shown). What MongoDB refuses of
- *          updates, deletes and indexes.
- * Order:   places sort as times do, of all dates; within a millisecond as they were inserted.
- * Owner:   results live in the arena given. Threads: any.
- * Errors:  MongoDB's. */
+ *          the rest, where the measurement's own _id is, which need not be unique. So the table,
+ * its journal, copies and indexes hold ordinary documents with an ordinary key; whoever shows one
+ * to a client takes the place off (stor_timeseries_shown). What MongoDB refuses of updates, deletes
+ * and indexes. Order:   places sort as times do, of all dates; within a millisecond as they were
+ * inserted. Owner:   results live in the arena given. Threads: any. Errors:  MongoDB's. */
 #pragma once
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/write.h"
@@ -35,14 +33,14 @@ void stor_timeseries_place(int64_t time_ms, uint32_t number, uint8_t ret_place[1
  * is no date. */
 VD_MUST_CHECK int stor_timeseries_stored(vd_arena_t *arena,
                                          const stor_collection_timeseries_t *series,
-                                         vd_bson_t document, uint32_t number,
-                                         vd_bson_t *ret_stored, vd_error_t *err);
+                                         vd_bson_t document, uint32_t number, vd_bson_t *ret_stored,
+                                         vd_error_t *err);
 /* A stored measurement without its place. VD_ERR_CORRUPT: there is none. */
 VD_MUST_CHECK int stor_timeseries_shown(vd_arena_t *arena, vd_bson_t stored, vd_bson_t *ret_shown,
                                         vd_error_t *err);
 /* Inserts a prepared document into a time-series collection. */
-VD_MUST_CHECK int stor_timeseries_insert(stor_write_t *write, vd_bson_t document,
-                                         int32_t statement, vd_error_t *err);
+VD_MUST_CHECK int stor_timeseries_insert(stor_write_t *write, vd_bson_t document, int32_t statement,
+                                         vd_error_t *err);
 
 /* ---- what is refused ---- */
 VD_MUST_CHECK int stor_timeseries_delete_check(const stor_request_t *request, bool multi,

@@ -47,7 +47,7 @@ typedef struct {
 /* Of a time-series collection (timeseries.h). */
 typedef struct {
     bool is;
-    vd_slice_t time, meta; /* top-level fields; meta NULL: none. In options */
+    vd_slice_t time, meta;        /* top-level fields; meta NULL: none. In options */
     int64_t expire_after_seconds; /* -1: measurements stay */
     atomic_uint_fast32_t next;    /* number of the next place */
 } stor_collection_timeseries_t;

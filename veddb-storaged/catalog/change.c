@@ -201,8 +201,8 @@ typedef struct {
 static const stor_index_t *made_with(const stor_collection_t *collection)
 {
     const stor_index_set_t *set = collection->indexes;
-    bool with = stor_index_set_has_id(set) ||
-                (collection->timeseries.is && set != NULL && set->count > 0);
+    bool with =
+        stor_index_set_has_id(set) || (collection->timeseries.is && set != NULL && set->count > 0);
     return with ? set->items[0] : NULL;
 }
 
@@ -247,7 +247,7 @@ static int create_commit(stor_request_t *request, stor_collection_t *collection,
 /* A collection with a collation has an index on _id that knows it, a time-series collection one on
  * metadata and time: made with it, in the same entry. */
 static int with_index_add(stor_request_t *request, stor_collection_t *collection, uint64_t id,
-                        vd_bson_t spec, vd_error_t *err)
+                          vd_bson_t spec, vd_error_t *err)
 {
     stor_index_t *index = NULL;
     int rc = stor_index_make(id, id, spec, STOR_INDEX_READY, &index, err);
@@ -267,10 +267,9 @@ static int id_index_make(stor_request_t *request, stor_collection_t *collection,
     vd_bb_init_arena(bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
     stor_facts_id_index(bb, stor_collation_of(collection->collation));
     int rc = vd_bb_finish(bb, &spec, err);
-    return rc == VD_OK
-               ? with_index_add(request, collection, request->storage->catalog->next_id++, spec,
-                                err)
-               : rc;
+    return rc == VD_OK ? with_index_add(request, collection, request->storage->catalog->next_id++,
+                                        spec, err)
+                       : rc;
 }
 
 static int series_index_make(stor_request_t *request, stor_collection_t *collection,
@@ -293,10 +292,9 @@ static int series_index_make(stor_request_t *request, stor_collection_t *collect
     if (collation.len > 0)
         vd_bb_document(bb, "collation", collation);
     int rc = vd_bb_finish(bb, &spec, err);
-    return rc == VD_OK
-               ? with_index_add(request, collection, request->storage->catalog->next_id++, spec,
-                                err)
-               : rc;
+    return rc == VD_OK ? with_index_add(request, collection, request->storage->catalog->next_id++,
+                                        spec, err)
+                       : rc;
 }
 
 static int create_body(stor_request_t *request, const stor_collection_t *collection,
@@ -907,8 +905,8 @@ static int applied_create(stor_request_t *request, uint64_t id, const body_t *bo
             index_id <= 0 || spec.type != VD_BSON_OBJECT)
             rc = vd_error_set(err, VD_ERR_CORRUPT, "a schema change in the journal is malformed");
         else
-            rc =
-                with_index_add(request, collection, (uint64_t)index_id, vd_value_document(spec), err);
+            rc = with_index_add(request, collection, (uint64_t)index_id, vd_value_document(spec),
+                                err);
     }
     if (rc != VD_OK) {
         stor_catalog_unreference(&collection);

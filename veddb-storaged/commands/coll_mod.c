@@ -60,9 +60,10 @@ static int no_dry_run(vd_error_t *err)
 static int series_check(stor_request_t *request, coll_mod_args_t *args, vd_bson_t series,
                         bool *ret_changed, vd_error_t *err)
 {
-    static const char *const others[] = {"validator", "validationLevel", "validationAction", "cas",
-                                         "viewOn", "pipeline", "cappedSize", "cappedMax",
-                                         "changeStreamPreAndPostImages"};
+    static const char *const others[] = {
+        "validator",  "validationLevel", "validationAction",
+        "cas",        "viewOn",          "pipeline",
+        "cappedSize", "cappedMax",       "changeStreamPreAndPostImages"};
     int rc = VD_OK;
     for (size_t i = 0; i < VD_COUNT_OF(others); i++)
         if (!vd_value_is_missing(vd_bson_get(request->body, others[i])))
@@ -492,11 +493,10 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
         if (rc == VD_OK)
             index_reply(request, &change);
     }
-    if (rc != VD_OK ||
-        (!args.options.has_validator && args.options.level.data == NULL &&
-         args.options.action.data == NULL && args.options.cas.data == NULL &&
-         !args.options.has_images && args.options.size == 0 && args.options.max == 0 &&
-         !series_changed && !args.options.has_expire))
+    if (rc != VD_OK || (!args.options.has_validator && args.options.level.data == NULL &&
+                        args.options.action.data == NULL && args.options.cas.data == NULL &&
+                        !args.options.has_images && args.options.size == 0 &&
+                        args.options.max == 0 && !series_changed && !args.options.has_expire))
         return rc;
     merge_t m = {request, &args.options, series};
     return stor_catalog_modify(request, request->db, name, merge, &m, err);

@@ -18,8 +18,8 @@ typedef struct {
     vd_slice_t cas;           /* off, optional, required; empty = not given */
     bool has_images, images;  /* changeStreamPreAndPostImages */
     bool capped;
-    int64_t size, max;   /* of a capped one; 0 = not given */
-    vd_bson_t collation; /* whole; NONE = simple. collMod can't change it */
+    int64_t size, max;    /* of a capped one; 0 = not given */
+    vd_bson_t collation;  /* whole; NONE = simple. collMod can't change it */
     vd_bson_t timeseries; /* checked and whole; NONE = not given */
     bool has_expire;
     int64_t expire_after_seconds; /* of a time-series collection; -1 = off */

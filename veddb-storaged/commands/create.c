@@ -60,9 +60,18 @@ static int capped_check(create_args_t *args, vd_error_t *err)
 /* A time-series collection: alone with its own options. */
 static int series_check(stor_request_t *request, create_args_t *args, vd_error_t *err)
 {
-    static const char *const others[] = {"capped", "size", "max", "validator", "validationLevel",
-                                         "validationAction", "cas", "idIndex", "autoIndexId",
-                                         "viewOn", "pipeline", "changeStreamPreAndPostImages",
+    static const char *const others[] = {"capped",
+                                         "size",
+                                         "max",
+                                         "validator",
+                                         "validationLevel",
+                                         "validationAction",
+                                         "cas",
+                                         "idIndex",
+                                         "autoIndexId",
+                                         "viewOn",
+                                         "pipeline",
+                                         "changeStreamPreAndPostImages",
                                          "clusteredIndex"};
     if (request->transaction != NULL)
         return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,

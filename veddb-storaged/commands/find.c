@@ -169,7 +169,7 @@ static int find_point(stor_request_t *request, const find_args_t *args,
                 rc = id_key_document(request->arena, record.document, &env.index_key, err);
             if (rc == VD_OK)
                 rc = stor_project_apply(spec->project, &env, record.document, match.array_position,
-                                    &document, err);
+                                        &document, err);
         }
     }
     if (rc != VD_OK && rc != VD_ERR_NOT_FOUND)

@@ -256,8 +256,7 @@ static int project(stor_query_t *query, vd_bson_t document, uint64_t version,
 static int sort_add_with_key(stor_query_t *query, stor_request_t *request,
                              const stor_found_t *found, vd_error_t *err)
 {
-    vd_value_t *keys =
-        VD_ARENA_ARRAY(query->scratch, vd_value_t, query->spec.sort->count + 1);
+    vd_value_t *keys = VD_ARENA_ARRAY(query->scratch, vd_value_t, query->spec.sort->count + 1);
     vd_bson_t both;
     vd_bb_t bb;
     int rc = note_key(query, found, err);

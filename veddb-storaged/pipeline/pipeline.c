@@ -395,14 +395,14 @@ int stor_pipeline_parse(const stor_pipeline_context_t *given, vd_bson_t stages,
     if (context->feed != NULL) {
         pipeline->last = context->feed;
     } else if (pipeline->stage_count == 0 || !pipeline->stages[0]->class->first_only) {
-        stor_query_spec_t spec = {.collection_id = context->collection_id,
-                                  .variables = context->variables,
-                                  .natural = context->natural,
-                                  .hint = context->hint,
-                                  .index_key =
-                                      stor_expr_asks_meta(vd_value_from_document(stages), "indexKey"),
-                                  .explain = context->explain,
-                                  .work = context->work};
+        stor_query_spec_t spec = {
+            .collection_id = context->collection_id,
+            .variables = context->variables,
+            .natural = context->natural,
+            .hint = context->hint,
+            .index_key = stor_expr_asks_meta(vd_value_from_document(stages), "indexKey"),
+            .explain = context->explain,
+            .work = context->work};
         stor_stage_t **all = pipeline->stages;
         uint32_t count = pipeline->stage_count;
         uint32_t folded = fold_head(context, pipeline, &spec);

@@ -63,8 +63,8 @@ static int out_parse(const stor_pipeline_context_t *context, vd_value_t spec,
                                 "type 'object'",
                                 vd_bson_type_name(series.type));
         output->timeseries = vd_value_is_missing(series) ? VD_BSON_NONE : vd_value_document(series);
-        if (vd_bson_count(vd_value_document(spec)) != (series.type == VD_BSON_OBJECT ? 3 : 2) || db.type != VD_BSON_STRING ||
-            name.type != VD_BSON_STRING)
+        if (vd_bson_count(vd_value_document(spec)) != (series.type == VD_BSON_OBJECT ? 3 : 2) ||
+            db.type != VD_BSON_STRING || name.type != VD_BSON_STRING)
             return vd_error_set(err, VD_ERR_LOCATION(16994),
                                 "If an object is passed to $out it must have exactly 2 fields: "
                                 "'db' and 'coll'");

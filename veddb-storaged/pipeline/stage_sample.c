@@ -25,7 +25,7 @@ typedef struct {
     uint64_t collection_id; /* 0: documents come from stages */
     vd_rand_t rand;
     bool filled, series; /* series: records of a time-series collection */
-    vd_bson_t *kept; /* each on the heap */
+    vd_bson_t *kept;     /* each on the heap */
     size_t count, cap, taken, position;
 } sample_t;
 

@@ -232,9 +232,7 @@ static int date_of(vd_arena_t *arena, vd_slice_t key, int64_t *ret_ms, int *ret_
         rc = key_of(arena, vd_value_from_date(arena, INT64_MAX), &most, &exact, err);
     if (rc != VD_OK)
         return rc;
-    *ret_side = vd_slice_compare(key, least) < 0  ? -1
-                : vd_slice_compare(key, most) > 0 ? 1
-                                                  : 0;
+    *ret_side = vd_slice_compare(key, least) < 0 ? -1 : vd_slice_compare(key, most) > 0 ? 1 : 0;
     if (*ret_side != 0)
         return VD_OK;
     rc = stor_keycode_decode(arena, &key, &bits, false, &date, err);

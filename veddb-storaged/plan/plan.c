@@ -108,10 +108,10 @@ static int add_collection(candidates_t *list, vd_error_t *err)
         int by_id = 1;
         ordered = stor_sort_is_id(query->sort, &by_id) && vd_collation_get() == NULL && !keyless &&
                   (bounds != NULL || !planner->facts->capped);
-        if (time.data != NULL)
-            ordered = query->sort->count == 1 &&
-                      vd_slice_equal(query->sort->paths[0].text, time) &&
-                      (by_id = query->sort->directions[0]) != 0;
+        if (time.data != NULL) {
+            ordered = query->sort->count == 1 && vd_slice_equal(query->sort->paths[0].text, time);
+            by_id = query->sort->directions[0];
+        }
         if (ordered)
             direction = by_id;
     }
@@ -277,8 +277,7 @@ static void add_exploded(candidates_t *list, const stor_plan_index_t *index,
 static const stor_cover_t *cover_of(const planner_t *planner, const stor_plan_index_t *index,
                                     const stor_needs_t *needs)
 {
-    const stor_cover_t *cover =
-        stor_cover_make(planner->arena, index->def, index->multikey, needs);
+    const stor_cover_t *cover = stor_cover_make(planner->arena, index->def, index->multikey, needs);
     return cover != NULL && cover->id && planner->facts->time.data != NULL ? NULL : cover;
 }
 

@@ -310,8 +310,7 @@ static int eval_index_key(const stor_expr_t *expr, stor_expr_env_t *env, vd_valu
                           vd_error_t *err)
 {
     (void)expr, (void)err;
-    *ret =
-        env->index_key.len == 0 ? VD_VALUE_MISSING : vd_value_from_document(env->index_key);
+    *ret = env->index_key.len == 0 ? VD_VALUE_MISSING : vd_value_from_document(env->index_key);
     return VD_OK;
 }
 

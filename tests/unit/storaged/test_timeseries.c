@@ -16,9 +16,17 @@ Test(timeseries, places_sort_as_times)
     static const struct {
         int64_t ms;
         uint32_t number;
-    } cases[] = {{INT64_MIN, 0}, {INT64_MIN, 1}, {-1, UINT32_MAX}, {0, 0},
-                 {0, 1},         {0, 256},       {0, UINT32_MAX},  {1, 0},
-                 {1700000000000, 7},             {INT64_MAX, 0},   {INT64_MAX, UINT32_MAX}};
+    } cases[] = {{INT64_MIN, 0},
+                 {INT64_MIN, 1},
+                 {-1, UINT32_MAX},
+                 {0, 0},
+                 {0, 1},
+                 {0, 256},
+                 {0, UINT32_MAX},
+                 {1, 0},
+                 {1700000000000, 7},
+                 {INT64_MAX, 0},
+                 {INT64_MAX, UINT32_MAX}};
     uint8_t before[12] = {0}, place[12];
     for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
         stor_timeseries_place(cases[i].ms, cases[i].number, place);
@@ -74,7 +82,7 @@ Test(timeseries, bounds_by_time)
 #define MS(n) "{'$date': {'$numberLong': '" #n "'}}"
     static const struct {
         const char *filter;
-        bool some;        /* the filter says something about the time */
+        bool some;          /* the filter says something about the time */
         const char *inside; /* one letter for each time */
     } cases[] = {
         {"{'v': 5}", false, "yyyy"},
@@ -102,9 +110,9 @@ Test(timeseries, bounds_by_time)
         stor_filter_t *filter;
         stor_bounds_t *bounds = NULL;
         vd_error_t err = VD_ERROR_INIT;
-        reads_ok(stor_filter_parse(arena, query_json(arena, cases[i].filter), &variables, &filter,
-                                   &err),
-                 &err);
+        reads_ok(
+            stor_filter_parse(arena, query_json(arena, cases[i].filter), &variables, &filter, &err),
+            &err);
         reads_ok(stor_bounds_of_times(arena, filter, VD_SLICE_LIT("t"), &bounds, &err), &err);
         cr_assert_eq(bounds != NULL, cases[i].some, "%s", cases[i].filter);
         for (int k = 0; bounds != NULL && k < 4; k++) {
@@ -135,13 +143,15 @@ Test(timeseries, kept_over_a_crash)
     reads_t *reads = reads_open();
     run(reads, "{'create': 'c', 'timeseries': {'timeField': 't', 'metaField': 'm'}}", VD_OK, NULL);
     run(reads,
-        "{'insert': 'c', 'documents': [{'_id': 7, 't': " MS(20) ", 'm': 1, 'v': 2}, {'_id': 7, "
-        "'t': " MS(10) ", 'm': 1, 'v': 1}, {'_id': 7, 't': " MS(0) ", 'm': 2, 'v': 0}]}",
+        "{'insert': 'c', 'documents': [{'_id': 7, 't': " MS(
+            20) ", 'm': 1, 'v': 2}, {'_id': 7, "
+                "'t': " MS(10) ", 'm': 1, 'v': 1}, {'_id': 7, 't': " MS(0) ", 'm': 2, 'v': 0}]}",
         VD_OK, "{'n': 3}");
     for (int i = 0; i < 2; i++) {
         run(reads, "{'find': 'c', 'projection': {'_id': 0, 'v': 1}}", VD_OK, order);
-        run(reads, "{'find': 'c', 'filter': {'_id': 7, 'm': 1}, 'sort': {'t': -1}, 'projection': "
-                   "{'_id': 1, 'v': 1}}",
+        run(reads,
+            "{'find': 'c', 'filter': {'_id': 7, 'm': 1}, 'sort': {'t': -1}, 'projection': "
+            "{'_id': 1, 'v': 1}}",
             VD_OK, "{'cursor.firstBatch': [{'_id': 7, 'v': 2}, {'_id': 7, 'v': 1}]}");
         run(reads, "{'count': 'c', 'query': {'t': {'$gt': " MS(5) "}}}", VD_OK, "{'n': 2}");
         run(reads, "{'validate': 'c', 'full': true}", VD_OK, "{'valid': true, 'nrecords': 3}");
@@ -152,8 +162,9 @@ Test(timeseries, kept_over_a_crash)
     }
     run(reads, "{'delete': 'c', 'deletes': [{'q': {'_id': 7, 'v': 1}, 'limit': 0}]}", VD_OK,
         "{'n': 1}");
-    run(reads, "{'update': 'c', 'updates': [{'q': {'m': 1}, 'u': {'$set': {'m': 5}}, 'multi': "
-               "true}]}",
+    run(reads,
+        "{'update': 'c', 'updates': [{'q': {'m': 1}, 'u': {'$set': {'m': 5}}, 'multi': "
+        "true}]}",
         VD_OK, "{'n': 1, 'nModified': 1}");
     run(reads, "{'find': 'c', 'hint': 'm_1_t_1', 'projection': {'_id': 0, 'm': 1, 'v': 1}}", VD_OK,
         "{'cursor.firstBatch': [{'m': 2, 'v': 0}, {'m': 5, 'v': 2}]}");
