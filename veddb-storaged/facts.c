@@ -86,7 +86,7 @@ static void indexes_of(vd_bb_t *bb, const stor_storage_t *storage,
         total += sizes[i];
     }
     vd_bb_int32(bb, "nindexes",
-                collection == NULL ? 0 : (int32_t)ready + !stor_index_set_has_id(set));
+                collection == NULL ? 0 : (int32_t)ready + stor_index_plain_id(collection));
     if (collection != NULL) {
         uint32_t at = 0;
         char buf[12];
@@ -102,7 +102,7 @@ static void indexes_of(vd_bb_t *bb, const stor_storage_t *storage,
     stor_facts_number(bb, "totalIndexSize", total / scale);
     stor_facts_number(bb, "totalSize", (table_bytes + total) / scale);
     vd_bb_begin_document(bb, "indexSizes");
-    if (collection != NULL && !stor_index_set_has_id(set))
+    if (collection != NULL && stor_index_plain_id(collection))
         vd_bb_int32(bb, "_id_", 0);
     for (uint32_t i = 0; set != NULL && i < set->count; i++) {
         uint8_t payload[8];
@@ -138,6 +138,13 @@ void stor_facts_storage(vd_bb_t *bb, const stor_storage_t *storage,
         if (collection->capped.is) {
             stor_facts_number(bb, "max", collection->capped.max);
             stor_facts_number(bb, "maxSize", collection->capped.size / scale);
+        }
+        if (collection->timeseries.is) { /* each measurement stands by itself */
+            vd_bb_begin_document(bb, "timeseries");
+            stor_facts_number(bb, "bucketCount", documents);
+            stor_facts_number(bb, "avgBucketSize", documents == 0 ? 0 : bytes / documents);
+            stor_facts_number(bb, "numMeasurementsCommitted", documents);
+            vd_bb_close(bb);
         }
         if (sized)
             storage_engine(bb, collection, file_bytes, free_bytes);

@@ -8,8 +8,10 @@
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/exec/index_scan.h"
+#include "veddb-storaged/exec/scan.h"
 #include "veddb-storaged/index/index_private.h"
 #include "veddb-storaged/replication/replication.h"
+#include "veddb-storaged/timeseries.h"
 #include "veddb-storaged/write.h"
 
 typedef struct {
@@ -17,7 +19,7 @@ typedef struct {
     stor_request_t *request;
     vd_arena_t *arena;
     const atomic_bool *stop;
-    uint64_t collection_id, index_id;
+    uint64_t collection_id, index_id; /* index 0: a time-series collection, by its own order */
     int64_t cutoff_ms;
 } ttl_t;
 
@@ -94,6 +96,31 @@ static int collect(ttl_t *ttl, const stor_index_t *index, stor_record_t *records
                                                  : vd_error_set(err, rc, "%s", step.message);
 }
 
+/* Measurements up to the cutoff, from the earliest. */
+static int collect_series(ttl_t *ttl, stor_record_t *records, uint32_t *count, vd_error_t *err)
+{
+    uint8_t *place = vd_arena_alloc(ttl->arena, 12);
+    stor_range_t *range = VD_ARENA_NEW(ttl->arena, stor_range_t);
+    stor_bounds_t bounds = {.count = 1, .ranges = range};
+    stor_scan_options_t options = {
+        .collection_id = ttl->collection_id, .bounds = &bounds, .tolerant = true};
+    stor_scan_t *scan = NULL;
+    vd_error_t step = VD_ERROR_INIT;
+    stor_timeseries_place(ttl->cutoff_ms, UINT32_MAX, place);
+    int rc = stor_id_key(ttl->arena, (vd_value_t){place, 12, VD_BSON_OBJECTID}, &range->high, err);
+    if (rc == VD_OK)
+        rc = stor_scan_open(ttl->arena, &options, &scan, err);
+    while (rc == VD_OK && *count < STOR_TTL_BATCH) {
+        stor_record_t record;
+        rc = stor_scan_next(scan, ttl->request, &record, &step);
+        if (rc == VD_OK)
+            records[(*count)++] = stor_record_copy(ttl->arena, record);
+    }
+    stor_scan_close(&scan);
+    return rc == VD_OK || rc == VD_ERR_NOT_FOUND ? VD_OK
+                                                 : vd_error_set(err, rc, "%s", step.message);
+}
+
 static int batch_try(ttl_t *ttl, const stor_index_t *index, stor_write_t *write,
                      uint32_t *ret_deleted, vd_error_t *err)
 {
@@ -102,7 +129,8 @@ static int batch_try(ttl_t *ttl, const stor_index_t *index, stor_write_t *write,
     int rc = stor_write_begin(write, err);
     if (rc != VD_OK)
         return rc;
-    rc = collect(ttl, index, records, &count, err);
+    rc = index == NULL ? collect_series(ttl, records, &count, err)
+                       : collect(ttl, index, records, &count, err);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++)
         rc = stor_write_remove(write, &records[i], -1, err);
     if (rc != VD_OK) {
@@ -131,7 +159,8 @@ static int batch(ttl_t *ttl, uint32_t *ret_deleted, vd_error_t *err)
     const stor_index_t *index = stor_index_set_find(collection->indexes, ttl->index_id);
     stor_write_init(&write, ttl->request, collection);
     rc = VD_ERR_WRITE_CONFLICT;
-    while (index != NULL && rc == VD_ERR_WRITE_CONFLICT && !is_over(ttl)) {
+    bool there = index != NULL || (ttl->index_id == 0 && collection->timeseries.is);
+    while (there && rc == VD_ERR_WRITE_CONFLICT && !is_over(ttl)) {
         vd_error_t step = VD_ERROR_INIT;
         rc = batch_try(ttl, index, &write, ret_deleted, &step);
         if (rc == VD_ERR_WRITE_CONFLICT && stor_write_backoff(&write, &step) == VD_OK)
@@ -141,9 +170,10 @@ static int batch(ttl_t *ttl, uint32_t *ret_deleted, vd_error_t *err)
     }
     stor_write_done(&write);
     stor_catalog_release_all(ttl->request);
-    return index == NULL || rc == VD_ERR_WRITE_CONFLICT ? VD_OK : rc;
+    return !there || rc == VD_ERR_WRITE_CONFLICT ? VD_OK : rc;
 }
 
+/* Of an index, or of a time-series collection. */
 static int index_expire(ttl_t *ttl, bool *ret_more, vd_error_t *err)
 {
     stor_ttl_counters_t *counters = &ttl->storage->ttl;
@@ -164,15 +194,19 @@ static int collection_expire(ttl_t *ttl, const stor_collection_t *collection, bo
                              vd_error_t *err)
 {
     const stor_index_set_t *set = collection->indexes;
+    uint32_t count = set == NULL ? 0 : set->count;
+    int64_t series = collection->timeseries.is ? collection->timeseries.expire_after_seconds : -1;
     int rc = VD_OK;
-    for (uint32_t i = 0; rc == VD_OK && set != NULL && i < set->count && !is_over(ttl); i++) {
-        const stor_index_t *index = set->items[i];
+    /* Behind the indexes the collection itself. */
+    for (uint32_t i = 0; rc == VD_OK && i <= count && !is_over(ttl); i++) {
+        const stor_index_t *index = i < count ? set->items[i] : NULL;
         vd_error_t step = VD_ERROR_INIT;
-        if (!expires(index))
+        if (index == NULL ? series < 0 : !expires(index))
             continue;
-        ttl->index_id = index->id;
+        ttl->index_id = index == NULL ? 0 : index->id;
         ttl->collection_id = collection->id;
-        ttl->cutoff_ms = vd_wall_ms() - index->def->expire_after_seconds * 1000;
+        ttl->cutoff_ms =
+            vd_wall_ms() - (index == NULL ? series : index->def->expire_after_seconds) * 1000;
         rc = index_expire(ttl, ret_more, &step);
         if (rc == VD_ERR_NAMESPACE_NOT_FOUND || rc == VD_ERR_QUERY_PLAN_KILLED ||
             rc == VD_ERR_NOT_WRITABLE_PRIMARY)

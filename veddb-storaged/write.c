@@ -68,6 +68,11 @@ static int statement_begin(stor_write_t *write, vd_error_t *err)
                             "Collection '%s' is a capped collection. Writes in transactions are "
                             "not allowed on capped collections.",
                             write->collection->ns);
+    if (write->collection->timeseries.is)
+        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                            "Cannot insert into a time-series collection in a multi-document "
+                            "transaction: %s",
+                            write->collection->ns);
     int rc = stor_request_space(request, err);
     if (rc == VD_OK)
         rc = stor_cursor_open(request->session, write->collection->table, &write->table, err);

@@ -317,9 +317,27 @@ describe('three nodes', () => {
     }));
     await c.updateMany({a: {$gt: 30}}, {$set: {b: 'x'.repeat(50)}});
     await c.deleteMany({a: 39});
+    // Beside it a time-series collection, whose order is by time.
+    const series = await db.createCollection('series', {timeseries: {timeField: 't', metaField: 'm'}});
+    await series.insertMany(shuffled(300).map((v) => ({t: new Date(v * 1000), m: v % 3, v, _id: v % 10})));
+    await series.updateMany({m: 1}, {$set: {m: 'one'}});
+    await series.deleteMany({v: {$lt: 5}});
+    const measured = await series.find().toArray();
+    assert.deepEqual(measured.map((d) => d.v), Array.from({length: 295}, (_, i) => i + 5));
+    const seriesEverywhere = async () => {
+      for (const node of set.names) {
+        const own = await set.client({node, driver: {readPreference: 'secondaryPreferred'}});
+        const of = own.db('capped').collection('series');
+        assert.deepEqual(await of.find().toArray(), measured, node);
+        assert.deepEqual(await of.find({m: 'one', t: {$lt: new Date(8000)}}).hint('m_1_t_1').map((d) => d.v).toArray(), [7]);
+        await valid(own.db('capped'), 'series');
+        await own.close();
+      }
+    };
     let order = ids(await c.find().toArray());
     await set.equal('capped');
     await everywhere('log', order);
+    await seriesEverywhere();
 
     const primary = await set.primary();
     const other = set.names.find((name) => name !== primary);
@@ -338,6 +356,7 @@ describe('three nodes', () => {
     await set.whole();
     await set.equal('capped');
     await everywhere('log', order);
+    await seriesEverywhere();
     for (let i = 0; i < 70; i++) await c.insertOne({_id: `after ${(i * 17) % 70}`, a: i});
     order = ids(await c.find().toArray());
     assert.equal(order.length, 60);

@@ -500,7 +500,7 @@ describe('collections and databases', () => {
   });
 
   test('unbuilt kinds of collections are refused by name', async () => {
-    for (const options of [{timeseries: {timeField: 't'}}, {expireAfterSeconds: 3}, {clusteredIndex: {key: {x: 1}, unique: true}}])
+    for (const options of [{expireAfterSeconds: 3}, {clusteredIndex: {key: {x: 1}, unique: true}}])
       assert.equal(typeof (await codeOf(() => db.createCollection('kind', options))), 'number', JSON.stringify(options));
     assert.deepEqual(await db.listCollections({name: 'kind'}).toArray(), []);
     assert.equal(await codeOf(() => db.command({create: 'kind', nonsense: 1})), 40415);

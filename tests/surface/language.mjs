@@ -94,7 +94,7 @@ const projection = {
       const c = await fresh(ctx, [{_id: 1, a: 5}]);
       await c.createIndex({a: 1});
       return c.findOne({a: 5}, {projection: {_id: 0, k: {$meta: 'indexKey'}}, hint: 'a_1'});
-    }, {k: {a: 5}}),
+    }, {a: 5, k: {a: 5}}), // beside _id: 0, $meta leaves the other fields
     go('{$meta: "recordId"}', async (ctx) => (await fresh(ctx, [{_id: 1}])).findOne({}, {projection: {k: {$meta: 'recordId'}}}), (d) => assert.ok('k' in d)),
     texts([1, 2], (c) => c.find({$text: {$search: 'car boat'}}, {projection: {score: {$meta: 'textScore'}}}).sort({_id: 1}).toArray()),
   ),

@@ -9,6 +9,7 @@
 #include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/index/index_private.h"
 #include "veddb-storaged/query/collation.h"
+#include "veddb-storaged/timeseries.h"
 #include "veddb-storaged/transactions.h"
 
 #include <stdio.h>
@@ -71,6 +72,7 @@ static int options_set(stor_collection_t *collection, vd_bson_t options, vd_erro
     collection->capped.is = vd_value_as_flag(vd_bson_get(copy, "capped"));
     (void)vd_value_as_int64(vd_bson_get(copy, "size"), &collection->capped.size);
     (void)vd_value_as_int64(vd_bson_get(copy, "max"), &collection->capped.max);
+    stor_timeseries_read(copy, &collection->timeseries);
     collection->options_arena = arena;
     collection->options = copy;
     collection->validator = filter;

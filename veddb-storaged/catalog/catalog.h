@@ -44,6 +44,14 @@ typedef struct {
     uint64_t first;       /* under the lock: no place below it is taken */
 } stor_collection_capped_t;
 
+/* Of a time-series collection (timeseries.h). */
+typedef struct {
+    bool is;
+    vd_slice_t time, meta;        /* top-level fields; meta NULL: none. In options */
+    int64_t expire_after_seconds; /* -1: measurements stay */
+    atomic_uint_fast32_t next;    /* number of the next place */
+} stor_collection_timeseries_t;
+
 /* What an operation is to $collStats and top; the first three read. */
 typedef enum {
     STOR_TRAFFIC_QUERY,
@@ -82,6 +90,7 @@ struct stor_collection {
     const vd_collation_t *collation;
     vd_arena_t *options_arena;
     stor_collection_capped_t capped;
+    stor_collection_timeseries_t timeseries;
     struct stor_index_set *indexes; /* index/index.h; NULL = only the one on _id */
     /* Exact as of the commits that have happened; see counters.c. */
     atomic_int_fast64_t documents, bytes;

@@ -197,21 +197,29 @@ typedef struct {
     const stor_collection_t *collection;
 } create_t;
 
+/* The index that comes with the collection, in its entry; NULL: none. */
+static const stor_index_t *made_with(const stor_collection_t *collection)
+{
+    const stor_index_set_t *set = collection->indexes;
+    bool with =
+        stor_index_set_has_id(set) || (collection->timeseries.is && set != NULL && set->count > 0);
+    return with ? set->items[0] : NULL;
+}
+
 static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
     const create_t *create = context;
     const stor_collection_t *collection = create->collection;
-    const stor_index_t *of_id =
-        stor_index_set_has_id(collection->indexes) ? collection->indexes->items[0] : NULL;
+    const stor_index_t *with = made_with(collection);
     uint64_t next = create->catalog->next_id;
     uint8_t payload[8];
     int rc = stor_rows_collection_put(session, collection, err);
-    if (rc == VD_OK && of_id != NULL)
-        rc = stor_rows_index_put(session, collection->id, of_id->id, of_id->table_number,
-                                 of_id->def->spec, VD_BSON_NONE, err);
+    if (rc == VD_OK && with != NULL)
+        rc = stor_rows_index_put(session, collection->id, with->id, with->table_number,
+                                 with->def->spec, VD_BSON_NONE, err);
     next = collection->id >= next ? collection->id + 1 : next;
-    if (of_id != NULL && of_id->id >= next)
-        next = of_id->id + 1;
+    if (with != NULL && with->id >= next)
+        next = with->id + 1;
     vd_put_u64(payload, next);
     if (rc == VD_OK)
         rc = stor_catalog_meta_put(session, "next_id",
@@ -236,10 +244,10 @@ static int create_commit(stor_request_t *request, stor_collection_t *collection,
     return VD_OK;
 }
 
-/* A collection with a collation has an index on _id that knows it: made with it, in the same
- * entry. */
-static int id_index_add(stor_request_t *request, stor_collection_t *collection, uint64_t id,
-                        vd_bson_t spec, vd_error_t *err)
+/* A collection with a collation has an index on _id that knows it, a time-series collection one on
+ * metadata and time: made with it, in the same entry. */
+static int with_index_add(stor_request_t *request, stor_collection_t *collection, uint64_t id,
+                          vd_bson_t spec, vd_error_t *err)
 {
     stor_index_t *index = NULL;
     int rc = stor_index_make(id, id, spec, STOR_INDEX_READY, &index, err);
@@ -259,18 +267,43 @@ static int id_index_make(stor_request_t *request, stor_collection_t *collection,
     vd_bb_init_arena(bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
     stor_facts_id_index(bb, stor_collation_of(collection->collation));
     int rc = vd_bb_finish(bb, &spec, err);
-    return rc == VD_OK
-               ? id_index_add(request, collection, request->storage->catalog->next_id++, spec, err)
-               : rc;
+    return rc == VD_OK ? with_index_add(request, collection, request->storage->catalog->next_id++,
+                                        spec, err)
+                       : rc;
+}
+
+static int series_index_make(stor_request_t *request, stor_collection_t *collection,
+                             vd_error_t *err)
+{
+    const stor_collection_timeseries_t *series = &collection->timeseries;
+    vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
+    vd_bson_t spec, collation = stor_collation_of(collection->collation);
+    if (series->meta.data == NULL)
+        return VD_OK;
+    vd_bb_init_arena(bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_int32(bb, "v", 2);
+    vd_bb_begin_document(bb, "key");
+    vd_bb_value(bb, series->meta, vd_value_from_int32(request->arena, 1));
+    vd_bb_value(bb, series->time, vd_value_from_int32(request->arena, 1));
+    vd_bb_close(bb);
+    vd_bb_cstr(bb, "name",
+               vd_arena_printf(request->arena, "%.*s_1_%.*s_1", VD_SLICE_FMT(series->meta),
+                               VD_SLICE_FMT(series->time)));
+    if (collation.len > 0)
+        vd_bb_document(bb, "collation", collation);
+    int rc = vd_bb_finish(bb, &spec, err);
+    return rc == VD_OK ? with_index_add(request, collection, request->storage->catalog->next_id++,
+                                        spec, err)
+                       : rc;
 }
 
 static int create_body(stor_request_t *request, const stor_collection_t *collection,
                        vd_bson_t *ret_body, vd_error_t *err)
 {
     int rc = change_body(request, collection, NULL, true, ret_body, err);
-    if (rc != VD_OK || !stor_index_set_has_id(collection->indexes))
+    const stor_index_t *index = made_with(collection);
+    if (rc != VD_OK || index == NULL)
         return rc;
-    const stor_index_t *index = collection->indexes->items[0];
     vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
     vd_bson_t about;
     vd_bb_init_arena(bb, request->arena, VD_BSON_INTERNAL_MAX_BYTES);
@@ -319,7 +352,9 @@ static int object_make(stor_request_t *request, vd_slice_t db, vd_slice_t name,
         return rc;
     }
     catalog->next_id++;
-    if (collection->collation != NULL && !collection->view)
+    if (collection->timeseries.is)
+        rc = series_index_make(request, collection, err);
+    else if (collection->collation != NULL && !collection->view)
         rc = id_index_make(request, collection, err);
     if (rc != VD_OK) {
         stor_catalog_tables_gone(catalog, collection);
@@ -404,7 +439,7 @@ static int drop_locked(stor_request_t *request, stor_collection_t *collection, b
 {
     stor_catalog_t *catalog = request->storage->catalog;
     vd_bson_t body;
-    int rc = change_body(request, collection, NULL, false, &body, err);
+    int rc = change_body(request, collection, NULL, collection->timeseries.is, &body, err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, collection, err);
     if (rc != VD_OK)
@@ -600,7 +635,7 @@ static int rename_fenced(stor_request_t *request, stor_collection_t *from, stor_
 {
     stor_catalog_t *catalog = request->storage->catalog;
     vd_bson_t body;
-    int rc = change_body(request, from, to, false, &body, err);
+    int rc = change_body(request, from, to, from->timeseries.is, &body, err);
     if (rc == VD_OK)
         rc = body_dropped(request, &body, target, err);
     rename_t rename = {to, target};
@@ -870,8 +905,8 @@ static int applied_create(stor_request_t *request, uint64_t id, const body_t *bo
             index_id <= 0 || spec.type != VD_BSON_OBJECT)
             rc = vd_error_set(err, VD_ERR_CORRUPT, "a schema change in the journal is malformed");
         else
-            rc =
-                id_index_add(request, collection, (uint64_t)index_id, vd_value_document(spec), err);
+            rc = with_index_add(request, collection, (uint64_t)index_id, vd_value_document(spec),
+                                err);
     }
     if (rc != VD_OK) {
         stor_catalog_unreference(&collection);

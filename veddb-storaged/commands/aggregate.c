@@ -39,6 +39,14 @@ static bool starts_stream(vd_bson_t pipeline)
            vd_slice_is(name, "$changeStream");
 }
 
+static bool is_series(const stor_request_t *request, uint64_t id)
+{
+    for (uint32_t i = 0; i < request->held_count; i++)
+        if (request->held[i]->id == id)
+            return request->held[i]->timeseries.is;
+    return false;
+}
+
 int stor_aggregate_args(stor_request_t *request, vd_bson_t body, bool in_explain,
                         stor_aggregate_args_t *ret_args, vd_error_t *err)
 {
@@ -320,6 +328,10 @@ int stor_aggregate_open(stor_request_t *request, vd_arena_t *arena,
         if (source->view.data != NULL && starts_stream(stages))
             rc = vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW,
                               "Namespace %.*s.%.*s is a view, not a collection",
+                              VD_SLICE_FMT(source->db), VD_SLICE_FMT(source->name));
+        else if (starts_stream(stages) && is_series(request, source->id))
+            rc = vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW,
+                              "Namespace %.*s.%.*s is a timeseries collection",
                               VD_SLICE_FMT(source->db), VD_SLICE_FMT(source->name));
         else if (source->view.data != NULL)
             rc = stor_pipeline_join(arena, source->view, stages, &stages, err);

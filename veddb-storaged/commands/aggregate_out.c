@@ -11,6 +11,7 @@
 #include "veddb-storaged/commands/write_common.h"
 #include "veddb-storaged/index/index_private.h"
 #include "veddb-storaged/query/collation.h"
+#include "veddb-storaged/timeseries.h"
 
 #include <ctype.h>
 
@@ -159,6 +160,8 @@ static int insert_one(job_t *job, vd_bson_t document, vd_error_t *err)
     int rc = prepare(job, document, &document, &key, err);
     if (rc == VD_OK)
         rc = stor_write_validate(write, document, NULL, job->bypass, err);
+    if (rc == VD_OK && write->collection->timeseries.is)
+        return stor_timeseries_insert(write, document, -1, err);
     return rc == VD_OK ? stor_write_insert(write, key, document, -1, err) : rc;
 }
 
@@ -391,6 +394,10 @@ static int on_find(job_t *job, vd_error_t *err)
     const stor_output_t *output = job->output;
     const stor_collection_t *collection = job->writes.collection;
     job->on = NULL;
+    if (collection != NULL && collection->timeseries.is)
+        return vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW,
+                            "Namespace %s is a timeseries collection: $merge can't write to it",
+                            collection->ns);
     if (output->on_count == 1 && vd_slice_is(output->on[0].text, "_id"))
         return VD_OK;
     const stor_index_set_t *set = collection == NULL ? NULL : collection->indexes;
@@ -458,6 +465,37 @@ typedef struct {
     uint32_t count;
     vd_bson_t specs[STOR_INDEXES_MAX];
 } target_t;
+
+/* What the new collection is made with: the target's own, or what $out says of a time-series
+ * collection. */
+static int options_choose(job_t *job, const target_t *target, vd_bson_t *ret_options,
+                          vd_error_t *err)
+{
+    vd_bson_t wanted;
+    *ret_options = target->options;
+    if (job->output->timeseries.len == 0)
+        return VD_OK;
+    int rc = stor_timeseries_options(job->request, job->output->timeseries, &wanted, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_value_t is = vd_bson_get(target->options, "timeseries");
+    if (target->options.len > 0 && is.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_LOCATION(7268700),
+                            "Cannot create a time-series collection from a non time-series "
+                            "collection.");
+    if (target->options.len > 0 &&
+        (vd_value_document(is).len != wanted.len ||
+         memcmp(vd_value_document(is).data, wanted.data, wanted.len) != 0))
+        return vd_error_set(err, VD_ERR_LOCATION(7406103),
+                            "Time-series options inputted must match the existing time-series "
+                            "collection.");
+    if (target->options.len > 0)
+        return VD_OK;
+    vd_bb_t *bb = vd_arena_alloc(job->request->arena, sizeof *bb);
+    vd_bb_init_arena(bb, job->request->arena, 64 * 1024);
+    vd_bb_document(bb, "timeseries", wanted);
+    return vd_bb_finish(bb, ret_options, err);
+}
 
 static int target_look(job_t *job, target_t *ret_target, vd_error_t *err)
 {
@@ -572,8 +610,16 @@ static int indexes_make(job_t *job, const target_t *target, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     uint64_t id = collection->id;
+    target_t *wanted = VD_ARENA_NEW(request->arena, target_t);
+    for (uint32_t i = 0; i < target->count; i++) {
+        vd_slice_t index = vd_value_string(vd_bson_get(target->specs[i], "name"));
+        if (stor_index_set_named(collection->indexes, index) == NULL) /* else made with it */
+            wanted->specs[wanted->count++] = target->specs[i];
+    }
     stor_catalog_release(request, collection);
-    rc = stor_catalog_indexes_begin(request, id, target->specs, target->count, VD_VALUE_MISSING,
+    if (wanted->count == 0)
+        return VD_OK;
+    rc = stor_catalog_indexes_begin(request, id, wanted->specs, wanted->count, VD_VALUE_MISSING,
                                     &build, err);
     /* Somebody else has written to it. */
     bool parked;
@@ -591,6 +637,8 @@ static int run_out(job_t *job, vd_error_t *err)
         rc = sweep(job, name, err);
     job->target = vd_slice_str(name);
     stor_create_options_t create = {target->options, NULL};
+    if (rc == VD_OK)
+        rc = options_choose(job, target, &create.options, err);
     if (rc == VD_OK)
         rc = stor_catalog_create(request, job->output->db, job->target, &create, err);
     if (rc != VD_OK)

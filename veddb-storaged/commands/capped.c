@@ -170,8 +170,12 @@ static int source_look(job_t *job, vd_error_t *err)
     }
     job->from_id = collection->id;
     job->state = stor_catalog_state(collection);
+    if (collection->timeseries.is)
+        rc = vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW,
+                          "convertToCapped not supported for time-series collections: %s",
+                          collection->ns);
     stor_catalog_release(request, collection);
-    return VD_OK;
+    return rc;
 }
 
 /* What was copied halfway goes again. */

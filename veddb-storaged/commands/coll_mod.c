@@ -1,5 +1,6 @@
 /* veddb-storaged/commands/coll_mod.c — collMod: validators, cas, images, indexes; the rest of
- * MongoDB's changes is of things that are not built. */
+ * MongoDB's changes is of things that are not built; granularity and expiry of time-series
+ * collections. */
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/capped.h"
 #include "veddb-storaged/catalog/indexes.h"
@@ -8,6 +9,7 @@
 #include "veddb-storaged/commands/index_unique.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/view.h"
+#include "veddb-storaged/timeseries.h"
 
 typedef struct {
     stor_collection_options_t options;
@@ -52,6 +54,36 @@ static int no_dry_run(vd_error_t *err)
     return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                         "dry run mode is only supported for the conversion of an index to unique, "
                         "and for nothing else beside it");
+}
+
+/* What stays of collMod on a time-series collection. */
+static int series_check(stor_request_t *request, coll_mod_args_t *args, vd_bson_t series,
+                        bool *ret_changed, vd_error_t *err)
+{
+    static const char *const others[] = {
+        "validator",  "validationLevel", "validationAction",
+        "cas",        "viewOn",          "pipeline",
+        "cappedSize", "cappedMax",       "changeStreamPreAndPostImages"};
+    int rc = VD_OK;
+    for (size_t i = 0; i < VD_COUNT_OF(others); i++)
+        if (!vd_value_is_missing(vd_bson_get(request->body, others[i])))
+            return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                                "option not supported on a time-series collection: %s", others[i]);
+    if (args->dry_run)
+        return no_dry_run(err);
+    args->options.has_expire = !vd_value_is_nullish(args->expire);
+    if (args->options.has_expire)
+        rc = stor_timeseries_expire(args->expire, "collMod", true,
+                                    &args->options.expire_after_seconds, err);
+    if (rc != VD_OK || vd_value_is_nullish(args->timeseries))
+        return rc;
+    if (args->timeseries.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field 'collMod.timeseries' is the wrong type '%s', expected type "
+                            "'object'",
+                            vd_bson_type_name(args->timeseries.type));
+    return stor_timeseries_modify(request->arena, series, vd_value_document(args->timeseries),
+                                  &args->options.timeseries, ret_changed, err);
 }
 
 static int kind_check(const stor_request_t *request, coll_mod_args_t *args, bool capped,
@@ -257,10 +289,18 @@ static int index_find(stor_request_t *request, vd_slice_t collection_name, index
     } else {
         change->collection_id = collection->id;
         change->index_id = index->id;
-        rc = collection->capped.is && !vd_value_is_nullish(args->expire)
-                 ? vd_error_set(err, VD_ERR_INVALID_OPTIONS,
-                                "TTL indexes are not supported for capped collections.")
-                 : index_look(request, index->def, change, err);
+        if (collection->capped.is && !vd_value_is_nullish(args->expire))
+            rc = vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                              "TTL indexes are not supported for capped collections.");
+        else if (collection->timeseries.is &&
+                 (vd_value_as_flag(args->unique) || vd_value_as_flag(args->prepare_unique)))
+            rc = vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                              "Unique indexes are not supported on time-series collections");
+        else
+            rc = index_look(request, index->def, change, err);
+        if (rc == VD_OK && collection->timeseries.is && change->found)
+            rc = stor_timeseries_index_check(request->arena, &collection->timeseries, change->spec,
+                                             err);
     }
     stor_catalog_release(request, collection);
     return rc;
@@ -378,14 +418,19 @@ static int view_modify(stor_request_t *request, vd_slice_t name, const coll_mod_
 
 /* ---- the command ---- */
 
-/* It is there now; whether it still is when the change is made, the catalog tells. */
-static int is_there(stor_request_t *request, vd_slice_t name, bool *ret_capped, vd_error_t *err)
+/* It is there now; whether it still is when the change is made, the catalog tells. *ret_series:
+ * the options of a time-series collection, in the arena; else NONE. */
+static int is_there(stor_request_t *request, vd_slice_t name, bool *ret_capped,
+                    vd_bson_t *ret_series, vd_error_t *err)
 {
     stor_collection_t *collection;
     vd_error_t step = VD_ERROR_INIT;
     int rc = stor_catalog_acquire(request, request->db, name, &collection, &step);
     if (rc == VD_OK) {
         *ret_capped = collection->capped.is;
+        vd_value_t series = vd_bson_get(collection->options, "timeseries");
+        if (series.type == VD_BSON_OBJECT)
+            *ret_series = vd_value_document(vd_value_copy(request->arena, series));
         stor_catalog_release(request, collection);
         return VD_OK;
     }
@@ -399,12 +444,18 @@ static int is_there(stor_request_t *request, vd_slice_t name, bool *ret_capped, 
 typedef struct {
     stor_request_t *request;
     const stor_collection_options_t *options;
+    vd_bson_t series; /* what a time-series collection's options were; NONE: it is none */
 } merge_t;
 
 static int merge(void *context, vd_bson_t old, vd_bson_t *ret_options, vd_error_t *err)
 {
     const merge_t *m = context;
     const stor_collection_options_t *options = m->options;
+    vd_value_t series = vd_bson_get(old, "timeseries");
+    vd_bson_t now = series.type == VD_BSON_OBJECT ? vd_value_document(series) : VD_BSON_NONE;
+    if (now.len != m->series.len || (now.len > 0 && memcmp(now.data, m->series.data, now.len) != 0))
+        return vd_error_set(err, VD_ERR_LOCATION(117), /* ConflictingOperationInProgress */
+                            "the collection is changed by somebody else at the same time");
     bool validation =
         options->has_validator || options->level.data != NULL || options->action.data != NULL;
     return stor_collection_options_merge(m->request->arena, old, options, validation, ret_options,
@@ -416,7 +467,8 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
     coll_mod_args_t args = {0};
     index_change_t change = {.found = false};
     vd_slice_t name;
-    bool capped = false;
+    bool capped = false, series_changed = false;
+    vd_bson_t series = VD_BSON_NONE;
     int rc = stor_args_parse(request->body, "collMod", true, coll_mod_table,
                              VD_COUNT_OF(coll_mod_table), &args, err);
     if (rc == VD_OK)
@@ -424,9 +476,10 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK && stor_view_is(request, name))
         return view_modify(request, name, &args, err);
     if (rc == VD_OK)
-        rc = is_there(request, name, &capped, err);
+        rc = is_there(request, name, &capped, &series, err);
     if (rc == VD_OK)
-        rc = kind_check(request, &args, capped, err);
+        rc = series.len > 0 ? series_check(request, &args, series, &series_changed, err)
+                            : kind_check(request, &args, capped, err);
     if (rc == VD_OK)
         rc = index_check(request, name, args.index, &change, err);
     if (rc == VD_OK)
@@ -440,11 +493,11 @@ int stor_command_coll_mod(stor_request_t *request, vd_error_t *err)
         if (rc == VD_OK)
             index_reply(request, &change);
     }
-    if (rc != VD_OK ||
-        (!args.options.has_validator && args.options.level.data == NULL &&
-         args.options.action.data == NULL && args.options.cas.data == NULL &&
-         !args.options.has_images && args.options.size == 0 && args.options.max == 0))
+    if (rc != VD_OK || (!args.options.has_validator && args.options.level.data == NULL &&
+                        args.options.action.data == NULL && args.options.cas.data == NULL &&
+                        !args.options.has_images && args.options.size == 0 &&
+                        args.options.max == 0 && !series_changed && !args.options.has_expire))
         return rc;
-    merge_t m = {request, &args.options};
+    merge_t m = {request, &args.options, series};
     return stor_catalog_modify(request, request->db, name, merge, &m, err);
 }

@@ -131,6 +131,18 @@ static void capped_put(vd_bb_t *bb, const stor_collection_options_t *options, vd
         vd_bb_int64(bb, "max", max);
 }
 
+static void series_put(vd_bb_t *bb, const stor_collection_options_t *options, vd_bson_t old)
+{
+    if (options->timeseries.len > 0)
+        vd_bb_document(bb, "timeseries", options->timeseries);
+    else
+        vd_bb_value(bb, VD_SLICE_LIT("timeseries"), vd_bson_get(old, "timeseries"));
+    if (!options->has_expire)
+        vd_bb_value(bb, VD_SLICE_LIT("expireAfterSeconds"), vd_bson_get(old, "expireAfterSeconds"));
+    else if (options->expire_after_seconds >= 0)
+        vd_bb_int64(bb, "expireAfterSeconds", options->expire_after_seconds);
+}
+
 int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,
                                   const stor_collection_options_t *options, bool whole,
                                   vd_bson_t *ret_options, vd_error_t *err)
@@ -150,6 +162,7 @@ int stor_collection_options_merge(vd_arena_t *arena, vd_bson_t old,
         collation = vd_value_from_document(options->collation);
     if (collation.type == VD_BSON_OBJECT)
         vd_bb_value(bb, VD_SLICE_LIT("collation"), collation);
+    series_put(bb, options, old);
     images_put(bb, options, old);
     word_put(bb, "validationLevel", options->level, old, whole ? "strict" : NULL);
     word_put(bb, "validationAction", options->action, old, whole ? "error" : NULL);

@@ -3,7 +3,8 @@
  *
  * Duty:    checks what is given, refuses by name what is not built, and makes the form in which the
  *          catalog keeps it and listCollections shows it: validator, validationLevel,
- *          validationAction, cas, changeStreamPreAndPostImages, capped, size, max. What says the
+ *          validationAction, cas, changeStreamPreAndPostImages, capped, size, max, timeseries,
+ *          expireAfterSeconds. What says the
  *          default ({capped: false}) is accepted.
  * Threads: the worker's; documents borrow the body or live in the request's arena. */
 #pragma once
@@ -17,8 +18,11 @@ typedef struct {
     vd_slice_t cas;           /* off, optional, required; empty = not given */
     bool has_images, images;  /* changeStreamPreAndPostImages */
     bool capped;
-    int64_t size, max;   /* of a capped one; 0 = not given */
-    vd_bson_t collation; /* whole; NONE = simple. collMod can't change it */
+    int64_t size, max;    /* of a capped one; 0 = not given */
+    vd_bson_t collation;  /* whole; NONE = simple. collMod can't change it */
+    vd_bson_t timeseries; /* checked and whole; NONE = not given */
+    bool has_expire;
+    int64_t expire_after_seconds; /* of a time-series collection; -1 = off */
 } stor_collection_options_t;
 
 /* validator: MISSING, or what stands in the body. */

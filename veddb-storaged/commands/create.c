@@ -7,6 +7,7 @@
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/view.h"
 #include "veddb-storaged/query/collation.h"
+#include "veddb-storaged/timeseries.h"
 #include "veddb-storaged/transactions.h"
 
 typedef struct {
@@ -40,11 +41,6 @@ static const stor_arg_t create_table[] = {
     {"encryptedFields", STOR_ARG_REFUSED, 0, 0},
 };
 
-static int not_built(const char *what, vd_error_t *err)
-{
-    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "create: %s are not built yet", what);
-}
-
 static int capped_check(create_args_t *args, vd_error_t *err)
 {
     bool size = !vd_value_is_nullish(args->size), max = !vd_value_is_nullish(args->max);
@@ -61,8 +57,47 @@ static int capped_check(create_args_t *args, vd_error_t *err)
                               : rc;
 }
 
-/* Kinds of collections that MongoDB has and this does not. */
-static int kinds_check(const stor_request_t *request, create_args_t *args, vd_error_t *err)
+/* A time-series collection: alone with its own options. */
+static int series_check(stor_request_t *request, create_args_t *args, vd_error_t *err)
+{
+    static const char *const others[] = {"capped",
+                                         "size",
+                                         "max",
+                                         "validator",
+                                         "validationLevel",
+                                         "validationAction",
+                                         "cas",
+                                         "idIndex",
+                                         "autoIndexId",
+                                         "viewOn",
+                                         "pipeline",
+                                         "changeStreamPreAndPostImages",
+                                         "clusteredIndex"};
+    if (request->transaction != NULL)
+        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                            "Cannot create a time-series collection in a multi-document "
+                            "transaction.");
+    if (args->timeseries.type != VD_BSON_OBJECT)
+        return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                            "BSON field 'create.timeseries' is the wrong type '%s', expected type "
+                            "'object'",
+                            vd_bson_type_name(args->timeseries.type));
+    for (size_t i = 0; i < VD_COUNT_OF(others); i++)
+        if (!vd_value_is_missing(vd_bson_get(request->body, others[i])))
+            return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                                "%.*s: 'timeseries' is not allowed with '%s'",
+                                VD_SLICE_FMT(request->ns), others[i]);
+    int rc = stor_timeseries_options(request, vd_value_document(args->timeseries),
+                                     &args->options.timeseries, err);
+    args->options.has_expire = !vd_value_is_nullish(args->expire);
+    return rc == VD_OK && args->options.has_expire
+               ? stor_timeseries_expire(args->expire, "create", false,
+                                        &args->options.expire_after_seconds, err)
+               : rc;
+}
+
+/* Kinds of collections. */
+static int kinds_check(stor_request_t *request, create_args_t *args, vd_error_t *err)
 {
     int rc = capped_check(args, err);
     if (rc != VD_OK)
@@ -73,7 +108,7 @@ static int kinds_check(const stor_request_t *request, create_args_t *args, vd_er
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "'pipeline' requires 'viewOn' to also be specified");
     if (!vd_value_is_nullish(args->timeseries))
-        return not_built("time-series collections", err);
+        return series_check(request, args, err);
     if (!vd_value_is_nullish(args->clustered))
         return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
                             "create: the option 'clusteredIndex' is not built: every collection is "

@@ -2,6 +2,7 @@
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/write_common.h"
 #include "veddb-storaged/query/collation.h"
+#include "veddb-storaged/timeseries.h"
 
 typedef struct {
     vd_bson_t query, collation;
@@ -130,6 +131,8 @@ static int delete_statement(stor_writes_t *writes, uint32_t index, void *context
     rc = delete_plan(writes, args, &spec, err);
     if (rc == VD_OK)
         rc = stor_writes_collection(writes, false, err);
+    if (rc == VD_OK && writes->collection != NULL && writes->collection->timeseries.is)
+        rc = stor_timeseries_delete_check(writes->request, spec.multi, err);
     if (rc == VD_OK && writes->collection != NULL)
         rc = stor_writes_each(writes, &spec, delete_record, &run, &tally, err);
     if (rc == VD_OK && tally.n == 0)

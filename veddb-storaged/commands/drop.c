@@ -23,7 +23,7 @@ static int32_t indexes_count(stor_request_t *request, vd_slice_t name)
     stor_collection_t *collection;
     if (stor_catalog_acquire(request, request->db, name, &collection, NULL) != VD_OK)
         return 1;
-    int32_t count = (stor_index_set_has_id(collection->indexes) ? 0 : 1) +
+    int32_t count = (stor_index_plain_id(collection) ? 1 : 0) +
                     (collection->indexes == NULL ? 0 : (int32_t)collection->indexes->count);
     stor_catalog_release(request, collection);
     return count;

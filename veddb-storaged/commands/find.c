@@ -117,12 +117,23 @@ static void version_see(stor_request_t *request, const stor_collection_t *collec
         stor_versions_see(request->storage->versions, collection->table, key, &request->seen);
 }
 
+static int id_key_document(vd_arena_t *arena, vd_bson_t document, vd_bson_t *ret_key,
+                           vd_error_t *err)
+{
+    vd_bb_t *bb = vd_arena_alloc(arena, sizeof *bb);
+    vd_bb_init_arena(bb, arena, VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_value(bb, VD_SLICE_LIT("_id"), vd_bson_get(document, "_id"));
+    return vd_bb_finish(bb, ret_key, err);
+}
+
 /* One record by its _id: no cursor, no arena of its own. *ret_done false: not of that kind. */
 static int find_point(stor_request_t *request, const find_args_t *args,
                       const stor_query_spec_t *spec, stor_collection_t *collection, bool *ret_done,
                       vd_error_t *err)
 {
     vd_value_t id = stor_filter_id_equality(spec->filter);
+    if (collection != NULL && collection->timeseries.is)
+        return VD_OK; /* many may have it */
     if (vd_value_is_missing(id) || id.type == VD_BSON_OBJECT || spec->skip > 0 ||
         args->batch_size == 0 || spec->natural != 0 || spec->return_key ||
         !vd_bson_is_empty(spec->min) || !vd_bson_is_empty(spec->max) ||
@@ -154,8 +165,11 @@ static int find_point(stor_request_t *request, const find_args_t *args,
             stor_expr_env_init(&env, request->arena, spec->variables);
             stor_expr_env_document(&env, record.document);
             env.version = record.version;
-            rc = stor_project_apply(spec->project, &env, record.document, match.array_position,
-                                    &document, err);
+            if (spec->index_key)
+                rc = id_key_document(request->arena, record.document, &env.index_key, err);
+            if (rc == VD_OK)
+                rc = stor_project_apply(spec->project, &env, record.document, match.array_position,
+                                        &document, err);
         }
     }
     if (rc != VD_OK && rc != VD_ERR_NOT_FOUND)

@@ -345,6 +345,10 @@ static int modify_command(modify_t *modify, vd_error_t *err)
         rc = stor_writes_replayed(writes, 0, &modify->result, err);
     if (rc != VD_ERR_NOT_FOUND)
         return rc;
+    if (writes->collection != NULL && writes->collection->timeseries.is)
+        return vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW,
+                            "findAndModify not supported for time-series collections: %s",
+                            writes->collection->ns);
     rc = modify_plan(modify, err);
     return rc == VD_OK ? modify_run(modify, err) : rc;
 }

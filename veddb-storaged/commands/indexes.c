@@ -12,6 +12,7 @@
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/replication/replication.h"
+#include "veddb-storaged/timeseries.h"
 #include "veddb-storaged/transactions.h"
 
 /* ---- createIndexes ---- */
@@ -114,6 +115,12 @@ static int missing_find(stor_request_t *request, const stor_collection_t *collec
             !vd_value_is_missing(vd_bson_get(wanted->specs[i], "expireAfterSeconds")))
             return vd_error_set(err, VD_ERR_CANNOT_CREATE_INDEX,
                                 "Cannot create TTL index on a capped collection");
+        if (collection->timeseries.is) {
+            int rc = stor_timeseries_index_check(request->arena, &collection->timeseries,
+                                                 wanted->specs[i], err);
+            if (rc != VD_OK)
+                return rc;
+        }
         for (uint32_t j = 0; set != NULL && !there && j < set->count; j++) {
             int rc = stor_index_spec_conflict(request, wanted->specs[i], set->items[j]->def->spec,
                                               &there, err);
@@ -135,7 +142,7 @@ static int missing_find(stor_request_t *request, const stor_collection_t *collec
 
 static uint32_t ready_count(const stor_collection_t *collection)
 {
-    uint32_t count = stor_index_set_has_id(collection->indexes) ? 0 : 1;
+    uint32_t count = stor_index_plain_id(collection) ? 1 : 0;
     for (uint32_t i = 0; collection->indexes != NULL && i < collection->indexes->count; i++)
         count += atomic_load(&collection->indexes->items[i]->state) == STOR_INDEX_READY;
     return count;
@@ -564,7 +571,7 @@ int stor_command_list_indexes(stor_request_t *request, vd_error_t *err)
                             VD_SLICE_FMT(request->ns));
     vd_arena_t *arena = vd_arena_create();
     vd_bson_t *documents = VD_ARENA_ARRAY(arena, vd_bson_t, STOR_INDEXES_MAX + 1);
-    uint32_t count = stor_index_set_has_id(collection->indexes) ? 0 : 1;
+    uint32_t count = stor_index_plain_id(collection) ? 1 : 0;
     vd_bb_t bb;
     vd_bb_init_arena(&bb, arena, 1024);
     stor_facts_id_index(&bb, VD_BSON_NONE);

@@ -6,6 +6,7 @@
  */
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/write_common.h"
+#include "veddb-storaged/timeseries.h"
 
 #define GROUP_MAX 500
 
@@ -52,11 +53,15 @@ static int insert_document(group_t *group, vd_error_t *err)
                                    fill_timestamp(request, group->at), &document, err);
     if (rc == VD_OK)
         rc = stor_write_validate(&writes->write, document, NULL, writes->args.bypass, err);
-    if (rc == VD_OK)
+    if (rc == VD_OK && writes->collection->timeseries.is) {
+        rc = stor_timeseries_insert(&writes->write, document,
+                                    stor_writes_statement_id(writes, group->at), err);
+    } else if (rc == VD_OK) {
         rc = stor_id_key(request->arena, vd_bson_get(document, "_id"), &key, err);
-    if (rc == VD_OK)
-        rc = stor_write_insert(&writes->write, key, document,
-                               stor_writes_statement_id(writes, group->at), err);
+        if (rc == VD_OK)
+            rc = stor_write_insert(&writes->write, key, document,
+                                   stor_writes_statement_id(writes, group->at), err);
+    }
     if (rc == VD_OK)
         group->bytes += document.len;
     return rc;

@@ -102,7 +102,8 @@ static const stor_arg_t collections_table[] = {
 static void append_collection(vd_bb_t *bb, const stor_collection_info_t *info, bool name_only)
 {
     vd_bb_string(bb, "name", info->name);
-    vd_bb_cstr(bb, "type", info->view ? "view" : "collection");
+    bool series = vd_bson_get(info->options, "timeseries").type == VD_BSON_OBJECT;
+    vd_bb_cstr(bb, "type", info->view ? "view" : series ? "timeseries" : "collection");
     if (name_only)
         return;
     vd_bb_begin_document(bb, "options");
@@ -110,7 +111,7 @@ static void append_collection(vd_bb_t *bb, const stor_collection_info_t *info, b
     vd_bb_close(bb);
     vd_bb_begin_document(bb, "info");
     vd_bb_bool(bb, "readOnly", info->view);
-    if (info->view) { /* it has no uuid of its own and no index */
+    if (info->view || series) { /* no uuid that clients know, and no index on _id */
         vd_bb_close(bb);
         return;
     }

@@ -101,14 +101,16 @@ bool stor_read_hints_index(vd_value_t hint)
 int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *parts, stor_variables_t *variables,
                     stor_query_spec_t *ret_spec, vd_error_t *err)
 {
-    stor_query_spec_t spec = {.variables = variables,
-                              .skip = parts->skip,
-                              .limit = parts->limit,
-                              .hint = parts->hint,
-                              .min = parts->min,
-                              .max = parts->max,
-                              .return_key = parts->return_key,
-                              .no_disk_use = parts->no_disk_use};
+    stor_query_spec_t spec = {
+        .variables = variables,
+        .skip = parts->skip,
+        .limit = parts->limit,
+        .hint = parts->hint,
+        .min = parts->min,
+        .max = parts->max,
+        .return_key = parts->return_key,
+        .index_key = stor_expr_asks_meta(vd_value_from_document(parts->projection), "indexKey"),
+        .no_disk_use = parts->no_disk_use};
     stor_filter_t *filter = NULL;
     stor_sort_t *sort = NULL;
     stor_project_t *project = NULL;

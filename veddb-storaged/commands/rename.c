@@ -61,6 +61,21 @@ static int name_check(const stor_request_t *request, vd_slice_t db, vd_slice_t n
                     : vd_error_set(err, rc, "%s", step.message);
 }
 
+/* Neither end may be a time-series collection. */
+static int kind_check(stor_request_t *request, vd_slice_t db, vd_slice_t name, vd_error_t *err)
+{
+    stor_collection_t *collection;
+    if (stor_catalog_acquire(request, db, name, &collection, NULL) != VD_OK)
+        return VD_OK; /* the rename itself tells */
+    bool series = collection->timeseries.is;
+    stor_catalog_release(request, collection);
+    return series ? vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED_ON_VIEW,
+                                 "Renaming from or to a time-series collection is not allowed: "
+                                 "%.*s.%.*s",
+                                 VD_SLICE_FMT(db), VD_SLICE_FMT(name))
+                  : VD_OK;
+}
+
 int stor_command_rename_collection(stor_request_t *request, vd_error_t *err)
 {
     rename_args_t args = {0};
@@ -85,6 +100,10 @@ int stor_command_rename_collection(stor_request_t *request, vd_error_t *err)
         rc = name_check(request, from_db, from_name, "source", err);
     if (rc == VD_OK)
         rc = name_check(request, to_db, to_name, "target", err);
+    if (rc == VD_OK)
+        rc = kind_check(request, from_db, from_name, err);
+    if (rc == VD_OK)
+        rc = kind_check(request, to_db, to_name, err);
     return rc == VD_OK
                ? stor_catalog_rename(request, from_db, from_name, to_db, to_name, drop_target, err)
                : rc;

@@ -63,7 +63,8 @@ static totals_t add_up(const stor_collection_info_t *infos, uint32_t count)
         totals.bytes += infos[i].bytes;
         /* The one on _id is among them where there is a collation. */
         totals.indexes += infos[i].index_count +
-                          (vd_bson_get(infos[i].options, "collation").type != VD_BSON_OBJECT);
+                          (vd_bson_get(infos[i].options, "collation").type != VD_BSON_OBJECT &&
+                           vd_bson_get(infos[i].options, "timeseries").type != VD_BSON_OBJECT);
         totals.index_bytes += infos[i].index_bytes;
         totals.index_free_bytes += infos[i].index_free_bytes;
         if (infos[i].file_bytes > 0)

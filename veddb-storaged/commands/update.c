@@ -4,6 +4,7 @@
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/write_common.h"
 #include "veddb-storaged/query/collation.h"
+#include "veddb-storaged/timeseries.h"
 
 #define SEARCHES_MAX 1000 /* an _id that comes and goes each time: somebody else's fault */
 
@@ -148,7 +149,8 @@ static int write_changed(stor_update_run_t *run, const stor_record_t *record, vd
     stor_writes_t *writes = run->writes;
     const stor_update_t *update = run->plan->update;
     int32_t statement = stor_writes_statement_id(writes, run->index);
-    if (stor_update_kind(update) == STOR_UPDATE_REPLACE)
+    /* A delta goes by names of fields, and a stored measurement has two _id. */
+    if (stor_update_kind(update) == STOR_UPDATE_REPLACE || writes->collection->timeseries.is)
         return stor_write_replace(&writes->write, record, after, statement, err);
     return stor_write_update(&writes->write, record, after, stor_update_scope(update), statement,
                              err);
@@ -226,6 +228,9 @@ int stor_update_insert(stor_update_run_t *run, vd_error_t *err)
     stor_writes_t *writes = run->writes;
     vd_arena_t *arena = writes->request->arena;
     int rc = stor_writes_collection(writes, true, err);
+    if (rc == VD_OK && writes->collection->timeseries.is)
+        rc = vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                          "Cannot perform an upsert on a time-series collection");
     while (rc == VD_OK) {
         vd_arena_mark_t mark = vd_arena_mark(arena);
         vd_error_t step = VD_ERROR_INIT;
@@ -286,12 +291,17 @@ bool stor_update_search_again(const stor_update_plan_t *plan, int rc, uint32_t t
 
 /* ---- one statement ---- */
 
-static int update_run(stor_update_run_t *run, stor_tally_t *tally, vd_error_t *err)
+static int update_run(stor_update_run_t *run, const stor_update_args_t *args, stor_tally_t *tally,
+                      vd_error_t *err)
 {
     stor_writes_t *writes = run->writes;
     const stor_update_plan_t *plan = run->plan;
     for (uint32_t tries = 0;; tries++) {
         int rc = stor_writes_collection(writes, false, err);
+        if (rc == VD_OK && writes->collection != NULL && writes->collection->timeseries.is)
+            rc = stor_timeseries_update_check(writes->request, &writes->collection->timeseries,
+                                              args->query, args->update, args->multi, args->upsert,
+                                              err);
         if (rc == VD_OK && writes->collection != NULL)
             rc = stor_writes_each(writes, &plan->targets, stor_update_record, run, tally, err);
         if (rc != VD_OK || tally->n > 0 || !plan->upsert)
@@ -328,7 +338,7 @@ static int update_statement(stor_writes_t *writes, uint32_t index, void *context
     atomic_fetch_add_explicit(&writes->request->storage->counters.update, 1, memory_order_relaxed);
     rc = stor_update_prepare(writes, args, &plan, err);
     if (rc == VD_OK)
-        rc = update_run(&run, &tally, err);
+        rc = update_run(&run, args, &tally, err);
     bool inserted = !vd_value_is_missing(run.upserted);
     if (rc == VD_OK && tally.n == 0 && !inserted)
         rc = stor_writes_record_nothing(writes, index, err);

@@ -291,7 +291,8 @@ static void append_validate(const validate_t *validate)
     }
     const stor_validate_indexes_t *indexes = &validate->indexes;
     const stor_index_set_t *set = validate->collection->indexes;
-    bool plain = !stor_index_set_has_id(set); /* the table itself is the index on _id */
+    bool plain =
+        stor_index_plain_id(validate->collection); /* the table itself is the index on _id */
     int32_t ready = plain;
     for (uint32_t i = 0; set != NULL && i < set->count; i++)
         ready += atomic_load(&set->items[i]->state) == STOR_INDEX_READY;

@@ -8,6 +8,7 @@
 #include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/replication.h"
+#include "veddb-storaged/timeseries.h"
 #include "veddb-storaged/transactions.h"
 
 #define MESSAGES_MAX_BYTES (1024 * 1024) /* of errmsg; later errors have an empty one */
@@ -727,8 +728,13 @@ static int change_one(targets_t *targets, vd_slice_t key, size_t *bytes, stor_ta
         rc = stor_write_read(&targets->writes->write, key, &record, &step);
     if (rc == VD_ERR_NOT_FOUND)
         return VD_OK; /* gone, meanwhile or always */
+    vd_bson_t shown = VD_BSON_NONE;
+    if (rc == VD_OK && targets->writes->collection->timeseries.is)
+        rc = stor_timeseries_shown(request->arena, record.document, &shown, &step);
+    else if (rc == VD_OK)
+        shown = record.document;
     if (rc == VD_OK)
-        rc = record_matches(targets, record.document, record.version, &match, &matches, &step);
+        rc = record_matches(targets, shown, record.version, &match, &matches, &step);
     if (rc == VD_OK && matches && spec->updates && spec->version == 0 &&
         targets->writes->collection->cas == STOR_CAS_REQUIRED)
         rc = version_required(targets->writes, &step);
@@ -857,7 +863,8 @@ static int each(stor_writes_t *writes, const stor_targets_spec_t *spec,
     int rc = stor_writes_point_key(arena, spec->filter, &key, err);
     if (rc != VD_OK)
         return rc;
-    if (key.len > 0 && !stor_read_hints_index(spec->hint)) {
+    bool series = writes->collection != NULL && writes->collection->timeseries.is;
+    if (key.len > 0 && !series && !stor_read_hints_index(spec->hint)) {
         stor_read_plan_summary(writes->request, stor_plan_kind_name(STOR_PLAN_IDHACK));
         if (writes->collection != NULL)
             atomic_fetch_add_explicit(&writes->collection->id_accesses, 1, memory_order_relaxed);

@@ -394,6 +394,7 @@ static void facts_of(vd_arena_t *arena, const stor_collection_t *collection,
                                .indexes = indexes,
                                .documents = atomic_load(&collection->documents),
                                .capped = collection->capped.is,
+                               .time = collection->timeseries.time,
                                .sample = statistics == NULL ? NULL : &statistics->sample};
 }
 

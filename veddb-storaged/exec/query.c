@@ -26,6 +26,7 @@ struct stor_query {
     bool pushed_back, have_last; /* of the output */
     vd_bson_t last;
     uint64_t last_version;
+    vd_bson_t last_key; /* spec.index_key */
     int64_t skip_left, returned;
     stor_query_facts_t facts;
     stor_expr_env_t env;
@@ -191,11 +192,13 @@ static int next_match(stor_query_t *query, stor_request_t *request, stor_found_t
 
 /* ---- what a result looks like ---- */
 
-/* {a: 5, "b.c": null}: the fields of the index with the entry's values. */
+/* {a: 5, "b.c": null}: the fields of the index with the entry's values; {_id: 5} where the
+ * collection was walked by it. */
 static int key_document(stor_query_t *query, const stor_found_t *found, vd_bson_t *ret_document,
                         vd_error_t *err)
 {
-    const stor_plan_index_t *index = query->plan->access->index;
+    const stor_plan_node_t *access = query->plan->access;
+    const stor_plan_index_t *index = access->index;
     vd_slice_t fields = found->fields, bits = found->type_bits;
     bool descending[STOR_INDEX_FIELDS_MAX + 1];
     vd_bb_t bb;
@@ -215,7 +218,21 @@ static int key_document(stor_query_t *query, const stor_found_t *found, vd_bson_
             vd_bb_value(&bb, index->def->fields[i].path, value);
         }
     }
+    if (access->id_bounds != NULL && !query->plan->places && found->document.data != NULL)
+        vd_bb_value(&bb, VD_SLICE_LIT("_id"), vd_bson_get(found->document, "_id"));
     return vd_bb_finish(&bb, ret_document, err);
+}
+
+/* Of the document that is given next. */
+static int note_key(stor_query_t *query, const stor_found_t *found, vd_error_t *err)
+{
+    query->last_key = VD_BSON_NONE;
+    if (!query->spec.index_key)
+        return VD_OK;
+    int rc = key_document(query, found, &query->last_key, err);
+    if (rc == VD_OK && vd_bson_is_empty(query->last_key))
+        query->last_key = VD_BSON_NONE;
+    return rc;
 }
 
 static int project(stor_query_t *query, vd_bson_t document, uint64_t version,
@@ -228,16 +245,40 @@ static int project(stor_query_t *query, vd_bson_t document, uint64_t version,
     }
     stor_expr_env_document(&query->env, document);
     query->env.version = version;
+    query->env.index_key = query->last_key;
     return stor_project_apply(query->spec.project, &query->env, document, array_position,
                               ret_document, err);
 }
 
 /* ---- sorted, or as it comes ---- */
 
+/* {d: the document, k: its key}, so that the key comes out of the sort with it. */
+static int sort_add_with_key(stor_query_t *query, stor_request_t *request,
+                             const stor_found_t *found, vd_error_t *err)
+{
+    vd_value_t *keys = VD_ARENA_ARRAY(query->scratch, vd_value_t, query->spec.sort->count + 1);
+    vd_bson_t both;
+    vd_bb_t bb;
+    int rc = note_key(query, found, err);
+    if (rc == VD_OK)
+        rc = stor_sort_key(query->spec.sort, query->scratch, found->document, keys, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_bb_init_arena(&bb, query->scratch, 2 * VD_BSON_INTERNAL_MAX_BYTES);
+    vd_bb_document(&bb, "d", found->document);
+    if (query->last_key.len > 0)
+        vd_bb_document(&bb, "k", query->last_key);
+    rc = vd_bb_finish(&bb, &both, err);
+    return rc == VD_OK ? stor_topk_put(query->sorted, request, keys, both, found->version, err)
+                       : rc;
+}
+
 static int sort_add(stor_query_t *query, stor_request_t *request, const stor_found_t *found,
                     vd_error_t *err)
 {
     query->facts.before_sort++;
+    if (query->spec.index_key)
+        return sort_add_with_key(query, request, found, err);
     return stor_topk_add(query->sorted, request, query->scratch, found->document, found->version,
                          err);
 }
@@ -302,6 +343,11 @@ static int next_sorted(stor_query_t *query, stor_request_t *request, vd_bson_t *
     if (rc != VD_OK)
         return rc;
     vd_arena_rewind(query->scratch, query->fresh);
+    if (query->spec.index_key) {
+        vd_value_t key = vd_bson_get(document, "k");
+        query->last_key = key.type == VD_BSON_OBJECT ? vd_value_document(key) : VD_BSON_NONE;
+        document = vd_value_document(vd_bson_get(document, "d"));
+    }
     stor_match_t match = {.arena = query->scratch,
                           .variables = query->spec.variables,
                           .version = version,
@@ -333,6 +379,9 @@ static int next_streamed(stor_query_t *query, stor_request_t *request, vd_bson_t
     }
     if (query->spec.return_key)
         return key_document(query, &found, ret_document, err);
+    rc = note_key(query, &found, err);
+    if (rc != VD_OK)
+        return rc;
     return project(query, found.document, found.version, array_position, ret_document, err);
 }
 
@@ -376,6 +425,11 @@ int stor_query_next(stor_query_t *query, stor_request_t *request, vd_bson_t *ret
 uint64_t stor_query_version(const stor_query_t *query)
 {
     return query->last_version;
+}
+
+vd_bson_t stor_query_index_key(const stor_query_t *query)
+{
+    return query->last_key;
 }
 
 void stor_query_push_back(stor_query_t *query)

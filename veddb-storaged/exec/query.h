@@ -29,6 +29,7 @@ typedef struct {
     vd_value_t hint;     /* an index's name or pattern; MISSING = none */
     vd_bson_t min, max;  /* keys of the hinted index; NONE = none */
     bool return_key;     /* the entries' keys instead of documents */
+    bool index_key;      /* the entries' keys beside documents: stor_query_index_key */
     /* What whoever asked reads of the results: then they may be made of index entries alone, and
      * have just these fields. NULL = all. */
     const stor_needs_t *needs;
@@ -56,6 +57,9 @@ VD_MUST_CHECK int stor_query_next(stor_query_t *query, stor_request_t *request,
 /* The document last returned did not fit: it comes again. */
 /* Of the document last returned; 0: it was made of an index alone, or is not stored. */
 uint64_t stor_query_version(const stor_query_t *query);
+/* The same document's key in the index that found it, with spec.index_key; NONE: no index did.
+ * Valid as long as the document. */
+vd_bson_t stor_query_index_key(const stor_query_t *query);
 void stor_query_push_back(stor_query_t *query);
 /* End of a batch. */
 void stor_query_release(stor_query_t *query);

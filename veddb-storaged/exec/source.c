@@ -9,6 +9,7 @@
 #include "libcommon/base/limits.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/query/match.h"
+#include "veddb-storaged/timeseries.h"
 
 #define SEEK_AFTER  2  /* entries outside the bounds, one behind another, before a jump */
 #define CLOCK_EVERY 64 /* records of a merge between looks at the clock */
@@ -188,8 +189,17 @@ const stor_source_counts_t *stor_source_counts(const stor_source_t *source, uint
 
 /* ---- the collection ---- */
 
-static int next_record(stor_source_t *source, stor_request_t *request, stor_found_t *ret_found,
-                       vd_error_t *err)
+/* A measurement without its place. */
+static int show(const stor_source_t *source, vd_arena_t *scratch, stor_found_t *found,
+                vd_error_t *err)
+{
+    return source->options.plan->places
+               ? stor_timeseries_shown(scratch, found->document, &found->document, err)
+               : VD_OK;
+}
+
+static int next_record(stor_source_t *source, stor_request_t *request, vd_arena_t *scratch,
+                       stor_found_t *ret_found, vd_error_t *err)
 {
     stor_record_t record;
     int rc = stor_scan_next(source->scan, request, &record, err);
@@ -202,7 +212,7 @@ static int next_record(stor_source_t *source, stor_request_t *request, stor_foun
     }
     *ret_found =
         (stor_found_t){.key = record.key, .document = record.document, .version = record.version};
-    return VD_OK;
+    return show(source, scratch, ret_found, err);
 }
 
 /* ---- an index ---- */
@@ -336,7 +346,7 @@ static int fill_found(stor_source_t *source, stor_request_t *request, vd_arena_t
     found->key = record.key;
     found->document = record.document;
     found->version = record.version;
-    return VD_OK;
+    return show(source, scratch, found, err);
 }
 
 static int next_entry(stor_source_t *source, stor_request_t *request, vd_arena_t *scratch,
@@ -498,7 +508,7 @@ static int next_of(stor_source_t *source, stor_request_t *request, vd_arena_t *s
     case STOR_PLAN_COLLSCAN:
     case STOR_PLAN_IDHACK:
     case STOR_PLAN_ID_RANGE:
-        rc = next_record(source, request, ret_found, err);
+        rc = next_record(source, request, scratch, ret_found, err);
         break;
     case STOR_PLAN_IXSCAN:
         rc = next_entry(source, request, scratch, ret_found, err);

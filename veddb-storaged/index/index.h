@@ -52,6 +52,11 @@ static inline bool stor_index_set_has_id(const stor_index_set_t *set)
 {
     return set != NULL && set->count > 0 && stor_index_is_of_id(set->items[0]->def);
 }
+/* The table itself is the index on _id that clients see. (A time-series collection has none.) */
+static inline bool stor_index_plain_id(const stor_collection_t *collection)
+{
+    return !stor_index_set_has_id(collection->indexes) && !collection->timeseries.is;
+}
 /* The ready index of that name, or with that key pattern; NULL when there is none. */
 stor_index_t *stor_index_by_name(const stor_collection_t *collection, vd_slice_t name);
 stor_index_t *stor_index_by_key(const stor_collection_t *collection, vd_bson_t key);

@@ -30,6 +30,7 @@ static int head_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *re
     head_t *head = (head_t *)stage;
     int rc = stor_query_next(head->query, request, ret_document, err);
     stage->version = stor_query_version(head->query);
+    stage->index_key = stor_query_index_key(head->query);
     return rc;
 }
 
@@ -403,12 +404,14 @@ int stor_pipeline_parse(const stor_pipeline_context_t *given, vd_bson_t stages,
     if (context->feed != NULL) {
         pipeline->last = context->feed;
     } else if (pipeline->stage_count == 0 || !pipeline->stages[0]->class->first_only) {
-        stor_query_spec_t spec = {.collection_id = context->collection_id,
-                                  .variables = context->variables,
-                                  .natural = context->natural,
-                                  .hint = context->hint,
-                                  .explain = context->explain,
-                                  .work = context->work};
+        stor_query_spec_t spec = {
+            .collection_id = context->collection_id,
+            .variables = context->variables,
+            .natural = context->natural,
+            .hint = context->hint,
+            .index_key = stor_expr_asks_meta(vd_value_from_document(stages), "indexKey"),
+            .explain = context->explain,
+            .work = context->work};
         stor_stage_t **all = pipeline->stages;
         uint32_t count = pipeline->stage_count;
         uint32_t folded = fold_head(context, pipeline, &spec);

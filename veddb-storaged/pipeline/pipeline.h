@@ -73,6 +73,7 @@ struct stor_stage {
     stor_stage_t *source; /* NULL for the first */
     uint64_t returned;    /* documents given to the stage behind, for explain */
     uint64_t version;     /* of the stored document that the last one was made of; 0: of none */
+    vd_bson_t index_key;  /* of the entry that found it, where {$meta: "indexKey"} asks; or NONE */
     vd_bson_t spec;       /* {name: specification}, for explain */
     bool may_spill;       /* spills is told by explain */
     stor_spilled_t spills;
@@ -106,6 +107,7 @@ typedef enum { STOR_MISSED_INSERT, STOR_MISSED_DISCARD, STOR_MISSED_FAIL } stor_
 typedef struct {
     bool merge; /* else $out */
     vd_slice_t db, collection;
+    vd_bson_t timeseries; /* $out: options as given; NONE = none */
     /* $merge */
     stor_path_t *on;
     uint32_t on_count;

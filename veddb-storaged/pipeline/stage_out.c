@@ -56,11 +56,15 @@ static int out_parse(const stor_pipeline_context_t *context, vd_value_t spec,
     } else if (spec.type == VD_BSON_OBJECT) {
         vd_value_t db = vd_bson_get(vd_value_document(spec), "db");
         vd_value_t name = vd_bson_get(vd_value_document(spec), "coll");
-        if (!vd_value_is_missing(vd_bson_get(vd_value_document(spec), "timeseries")))
-            return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
-                                "$out: time-series collections are not built");
-        if (vd_bson_count(vd_value_document(spec)) != 2 || db.type != VD_BSON_STRING ||
-            name.type != VD_BSON_STRING)
+        vd_value_t series = vd_bson_get(vd_value_document(spec), "timeseries");
+        if (!vd_value_is_missing(series) && series.type != VD_BSON_OBJECT)
+            return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                                "BSON field '$out.timeseries' is the wrong type '%s', expected "
+                                "type 'object'",
+                                vd_bson_type_name(series.type));
+        output->timeseries = vd_value_is_missing(series) ? VD_BSON_NONE : vd_value_document(series);
+        if (vd_bson_count(vd_value_document(spec)) != (series.type == VD_BSON_OBJECT ? 3 : 2) ||
+            db.type != VD_BSON_STRING || name.type != VD_BSON_STRING)
             return vd_error_set(err, VD_ERR_LOCATION(16994),
                                 "If an object is passed to $out it must have exactly 2 fields: "
                                 "'db' and 'coll'");

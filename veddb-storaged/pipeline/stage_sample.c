@@ -10,6 +10,7 @@
 #include "veddb-storaged/pipeline/sources.h"
 #include "veddb-storaged/pipeline/stages.h"
 #include "veddb-storaged/query/expr.h"
+#include "veddb-storaged/timeseries.h"
 
 /* ---- $sample: few of a large collection are taken from random places of its table; else a
  * reservoir: each document that comes has the same chance to be in it ---- */
@@ -23,8 +24,8 @@ typedef struct {
     int64_t size;
     uint64_t collection_id; /* 0: documents come from stages */
     vd_rand_t rand;
-    bool filled;
-    vd_bson_t *kept; /* each on the heap */
+    bool filled, series; /* series: records of a time-series collection */
+    vd_bson_t *kept;     /* each on the heap */
     size_t count, cap, taken, position;
 } sample_t;
 
@@ -99,7 +100,13 @@ static void drop_all(sample_t *sample)
 static int keep_record(const stor_record_t *record, void *context, vd_error_t *err)
 {
     sample_t *sample = context;
-    return keep(sample, sample->count, record->document, err);
+    vd_bson_t document = record->document;
+    vd_arena_t *scratch = sample->series ? vd_arena_create() : NULL;
+    int rc = scratch == NULL ? VD_OK : stor_timeseries_shown(scratch, document, &document, err);
+    if (rc == VD_OK)
+        rc = keep(sample, sample->count, document, err);
+    vd_arena_destroy(&scratch);
+    return rc;
 }
 
 /* *ret_done false: it is better to look at all. */
@@ -112,6 +119,7 @@ static int sample_random(sample_t *sample, stor_request_t *request, bool *ret_do
             collection = request->held[i];
     if (collection == NULL)
         return VD_OK;
+    sample->series = collection->timeseries.is;
     int64_t documents = atomic_load(&collection->documents);
     if (documents < RANDOM_DOCUMENTS_MIN || sample->size > documents / RANDOM_PART)
         return VD_OK;

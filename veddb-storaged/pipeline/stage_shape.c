@@ -83,6 +83,7 @@ static int shape_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *r
     stor_expr_env_init(&shape->env, shape->scratch, shape->variables);
     stor_expr_env_document(&shape->env, document);
     shape->env.version = stage->source->version;
+    shape->env.index_key = stage->source->index_key;
     return stor_project_apply(shape->project, &shape->env, document, -1, ret_document, err);
 }
 

@@ -289,7 +289,7 @@ static int index_stats_make(source_t *source, stor_request_t *request, vd_error_
     if (rc != VD_OK || collection == NULL)
         return rc;
     const stor_index_set_t *set = collection->indexes;
-    uint32_t plain = stor_index_set_has_id(set) ? 0 : 1; /* the table itself */
+    uint32_t plain = stor_index_plain_id(collection) ? 1 : 0; /* the table itself */
     uint32_t count = plain + (set == NULL ? 0 : set->count);
     source->documents = VD_ARENA_ARRAY(source->arena, vd_bson_t, count);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++)

@@ -80,7 +80,9 @@ static inline int stor_stage_pull(stor_stage_t *stage, stor_request_t *request,
 {
     int rc = stage->source->class->next(stage->source, request, ret_document, err);
     stage->source->returned += rc == VD_OK;
-    if (stage->class->keeps_version)
+    if (stage->class->keeps_version) {
         stage->version = stage->source->version;
+        stage->index_key = stage->source->index_key;
+    }
     return rc;
 }

@@ -3,12 +3,14 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/compare.h"
 #include "veddb-storaged/engine/keycode.h"
+#include "veddb-storaged/timeseries.h"
 
 #include <stdlib.h>
 
 /* One side of what the filter says; wide open at first. */
 typedef struct {
     vd_arena_t *arena;
+    vd_slice_t path;
     bool found;
     stor_range_t whole; /* from comparisons */
     bool has_points;    /* from equalities and $in */
@@ -138,7 +140,7 @@ static int take(bounds_build_t *build, const stor_filter_t *filter, vd_error_t *
         build->point_count = 0;
         return VD_OK;
     }
-    if (filter->path.count != 1 || !vd_slice_is(filter->path.text, "_id"))
+    if (filter->path.count != 1 || !vd_slice_equal(filter->path.text, build->path))
         return VD_OK;
     switch (filter->kind) {
     case STOR_FILTER_EQ:
@@ -175,10 +177,10 @@ static void points_to_ranges(const bounds_build_t *build, stor_bounds_t *bounds)
                 (stor_range_t){build->points[i], build->points[i], false, false, true};
 }
 
-int stor_bounds_of_filter(vd_arena_t *arena, const stor_filter_t *filter,
-                          stor_bounds_t **ret_bounds, vd_error_t *err)
+static int path_bounds(vd_arena_t *arena, const stor_filter_t *filter, vd_slice_t path,
+                       stor_bounds_t **ret_bounds, vd_error_t *err)
 {
-    bounds_build_t build = {.arena = arena};
+    bounds_build_t build = {.arena = arena, .path = path};
     int rc = take(&build, filter, err);
     if (rc != VD_OK)
         return rc;
@@ -199,4 +201,85 @@ int stor_bounds_of_filter(vd_arena_t *arena, const stor_filter_t *filter,
     }
     *ret_bounds = bounds;
     return VD_OK;
+}
+
+int stor_bounds_of_filter(vd_arena_t *arena, const stor_filter_t *filter,
+                          stor_bounds_t **ret_bounds, vd_error_t *err)
+{
+    return path_bounds(arena, filter, VD_SLICE_LIT("_id"), ret_bounds, err);
+}
+
+/* ---- places by time ---- */
+
+static int place_of(vd_arena_t *arena, int64_t time_ms, bool last, vd_slice_t *ret_key,
+                    vd_error_t *err)
+{
+    uint8_t *place = vd_arena_alloc(arena, 12);
+    bool exact;
+    stor_timeseries_place(time_ms, last ? UINT32_MAX : 0, place);
+    return key_of(arena, (vd_value_t){place, 12, VD_BSON_OBJECTID}, ret_key, &exact, err);
+}
+
+/* The date that a key stands for. *ret_side < 0: the key sorts before all dates, > 0 behind. */
+static int date_of(vd_arena_t *arena, vd_slice_t key, int64_t *ret_ms, int *ret_side,
+                   vd_error_t *err)
+{
+    vd_slice_t least, most, bits = VD_SLICE_NULL;
+    vd_value_t date;
+    bool exact;
+    int rc = key_of(arena, vd_value_from_date(arena, INT64_MIN), &least, &exact, err);
+    if (rc == VD_OK)
+        rc = key_of(arena, vd_value_from_date(arena, INT64_MAX), &most, &exact, err);
+    if (rc != VD_OK)
+        return rc;
+    *ret_side = vd_slice_compare(key, least) < 0 ? -1 : vd_slice_compare(key, most) > 0 ? 1 : 0;
+    if (*ret_side != 0)
+        return VD_OK;
+    rc = stor_keycode_decode(arena, &key, &bits, false, &date, err);
+    if (rc == VD_OK)
+        *ret_ms = vd_value_int64(date);
+    return rc;
+}
+
+/* *ret_some false: no date lies in the range. */
+static int range_of_times(vd_arena_t *arena, stor_range_t *range, bool *ret_some, vd_error_t *err)
+{
+    stor_range_t times = {.low_exclusive = range->low_exclusive,
+                          .high_exclusive = range->high_exclusive};
+    int64_t ms = 0;
+    int low_side = -1, high_side = 1;
+    int rc = VD_OK;
+    if (range->low.len > 0)
+        rc = date_of(arena, range->low, &ms, &low_side, err);
+    if (rc == VD_OK && low_side == 0)
+        rc = place_of(arena, ms, range->low_exclusive, &times.low, err);
+    if (rc == VD_OK && range->high.len > 0)
+        rc = date_of(arena, range->high, &ms, &high_side, err);
+    if (rc == VD_OK && high_side == 0)
+        rc = place_of(arena, ms, !range->high_exclusive, &times.high, err);
+    times.low_exclusive &= low_side == 0;
+    times.high_exclusive &= high_side == 0;
+    *ret_some = low_side <= 0 && high_side >= 0;
+    *range = times;
+    return rc;
+}
+
+int stor_bounds_of_times(vd_arena_t *arena, const stor_filter_t *filter, vd_slice_t path,
+                         stor_bounds_t **ret_bounds, vd_error_t *err)
+{
+    int rc = path_bounds(arena, filter, path, ret_bounds, err);
+    stor_bounds_t *bounds = *ret_bounds;
+    if (rc != VD_OK || bounds == NULL)
+        return rc;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; rc == VD_OK && i < bounds->count; i++) {
+        stor_range_t range = bounds->ranges[i];
+        bool some;
+        rc = range_of_times(arena, &range, &some, err);
+        if (rc == VD_OK && some)
+            bounds->ranges[kept++] = range;
+    }
+    bounds->count = kept;
+    bounds->all_points = kept == 0;
+    return rc;
 }

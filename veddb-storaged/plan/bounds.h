@@ -22,6 +22,11 @@ typedef struct {
     bool all_points; /* only single keys (count 0: nothing can match) */
 } stor_bounds_t;
 
+/* The same for a time-series collection (timeseries.h), whose records stand in the order of the
+ * date at this top-level path: ranges of their places. */
+VD_MUST_CHECK int stor_bounds_of_times(vd_arena_t *arena, const stor_filter_t *filter,
+                                       vd_slice_t path, stor_bounds_t **ret_bounds,
+                                       vd_error_t *err);
 /* *ret_bounds NULL when the filter says nothing about _id. */
 VD_MUST_CHECK int stor_bounds_of_filter(vd_arena_t *arena, const stor_filter_t *filter,
                                         stor_bounds_t **ret_bounds, vd_error_t *err);

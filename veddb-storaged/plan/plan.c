@@ -96,13 +96,22 @@ static int add_collection(candidates_t *list, vd_error_t *err)
     bool keyless = planner->facts->keyless;
     /* In the order of insertion a range of _id is no range. */
     bool whole = keyless || (planner->facts->capped && query->natural != 0);
-    int rc = whole ? VD_OK : stor_bounds_of_filter(planner->arena, list->filter, &bounds, err);
+    vd_slice_t time = planner->facts->time;
+    int rc = VD_OK;
+    if (time.data != NULL && query->natural == 0)
+        rc = stor_bounds_of_times(planner->arena, list->filter, time, &bounds, err);
+    else if (time.data == NULL && !whole)
+        rc = stor_bounds_of_filter(planner->arena, list->filter, &bounds, err);
     if (rc != VD_OK)
         return rc;
     if (wants_order(planner)) {
         int by_id = 1;
         ordered = stor_sort_is_id(query->sort, &by_id) && vd_collation_get() == NULL && !keyless &&
                   (bounds != NULL || !planner->facts->capped);
+        if (time.data != NULL) {
+            ordered = query->sort->count == 1 && vd_slice_equal(query->sort->paths[0].text, time);
+            by_id = query->sort->directions[0];
+        }
         if (ordered)
             direction = by_id;
     }
@@ -264,6 +273,14 @@ static void add_exploded(candidates_t *list, const stor_plan_index_t *index,
     put(list, merge, true, choice);
 }
 
+/* An entry of a time-series collection tells a place, not the measurement's _id. */
+static const stor_cover_t *cover_of(const planner_t *planner, const stor_plan_index_t *index,
+                                    const stor_needs_t *needs)
+{
+    const stor_cover_t *cover = stor_cover_make(planner->arena, index->def, index->multikey, needs);
+    return cover != NULL && cover->id && planner->facts->time.data != NULL ? NULL : cover;
+}
+
 static bool covers(const candidates_t *list, const stor_plan_index_t *index,
                    const stor_index_bounds_t *bounds)
 {
@@ -278,7 +295,7 @@ static bool covers(const candidates_t *list, const stor_plan_index_t *index,
     for (uint32_t i = 0; !query->count_only && i < query->needs->count; i++)
         stor_needs_add(arena, &needs, query->needs->paths[i]);
     return (bounds->exact || add_paths(arena, &needs, list->filter)) &&
-           stor_cover_make(arena, index->def, index->multikey, &needs) != NULL;
+           cover_of(list->planner, index, &needs) != NULL;
 }
 
 /* The number of codes up to the path that distinct values are asked of, or 0. */
@@ -503,9 +520,10 @@ static int read_hint(planner_t *planner, vd_error_t *err)
         int64_t one = 0;
         bool alone = vd_bson_count(vd_value_document(hint)) == 1;
         if (vd_slice_is(name, "$natural") ||
-            (alone && vd_slice_is(name, "_id") && vd_value_as_int64(first, &one) && one == 1))
+            (alone && vd_slice_is(name, "_id") && vd_value_as_int64(first, &one) && one == 1 &&
+             facts->time.data == NULL))
             planner->id_only = true;
-    } else if (vd_slice_is(vd_value_string(hint), "_id_")) {
+    } else if (vd_slice_is(vd_value_string(hint), "_id_") && facts->time.data == NULL) {
         planner->id_only = true;
     }
     for (uint32_t i = 0; i < facts->index_count && !planner->id_only; i++) {
@@ -660,7 +678,7 @@ static const stor_cover_t *plan_cover(const planner_t *planner, const candidate_
             stor_needs_add(arena, &needs, query->sort->paths[i].text);
     if (!node->exact && !add_paths(arena, &needs, query->filter))
         return NULL;
-    return stor_cover_make(arena, node->index->def, node->index->multikey, &needs);
+    return cover_of(planner, node->index, &needs);
 }
 
 /* Entries and documents that are read before the results are enough. */
@@ -679,6 +697,7 @@ static stor_plan_t *plan_of(const planner_t *planner, const candidate_t *candida
     stor_plan_node_t *node = vd_arena_copy(planner->arena, candidate->node, sizeof *node);
     plan->access = node;
     plan->return_key = query->return_key;
+    plan->places = planner->facts->time.data != NULL;
     plan->blocking_sort = wants_order(planner) && !candidate->ordered;
     plan->keys_only = query->count_only && node->exact && !query->return_key &&
                       node->kind != STOR_PLAN_COLLSCAN && !plan->blocking_sort;

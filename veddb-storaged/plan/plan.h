@@ -54,6 +54,7 @@ typedef struct {
     uint32_t distinct_codes;   /* behind each result the scan skips what begins with so many */
     bool blocking_sort;
     bool return_key;
+    bool places; /* of a time-series collection: documents come with their place in front */
     double cost, returned;
     uint64_t signature; /* of the shape of the tree and its indexes */
 } stor_plan_t;
@@ -92,6 +93,7 @@ typedef struct {
     void *dive_context;
     bool keyless;    /* of the database `local`: neither keys nor an order by _id */
     bool capped;     /* its order is that of insertion, not of _id (exec/scan.h) */
+    vd_slice_t time; /* of a time-series collection: its order is by the date there; NULL = none */
     bool wary;       /* a limit was counted on, and did not come soon: costs are of reading all */
     uint64_t wanted; /* signature of the plan that a cache remembers; 0 = none */
 } stor_plan_facts_t;

@@ -21,6 +21,7 @@ typedef struct {
     vd_bson_t root;                    /* $$ROOT */
     vd_value_t current;                /* $$CURRENT; normally the root as a value */
     uint64_t version;                  /* {$meta: "version"}: the document's version, 0 = unknown */
+    vd_bson_t index_key; /* {$meta: "indexKey"}: of the entry that found it, or NONE */
     /* vd_arena_used when the document came: what one document may use is bounded */
     size_t arena_start;
     /* internal slots of $map, $filter, $reduce, $let are kept by expr.c behind this: */
@@ -28,7 +29,8 @@ typedef struct {
 } stor_expr_env_t;
 
 void stor_expr_env_init(stor_expr_env_t *env, vd_arena_t *arena, const stor_variables_t *variables);
-/* Points the environment at the next document; the version stays as the caller set it. */
+/* Points the environment at the next document; version and index key stay as the caller set them.
+ */
 void stor_expr_env_document(stor_expr_env_t *env, vd_bson_t document);
 
 VD_MUST_CHECK int stor_expr_parse(vd_arena_t *arena, vd_value_t spec,
@@ -37,6 +39,8 @@ VD_MUST_CHECK int stor_expr_parse(vd_arena_t *arena, vd_value_t spec,
 /* *ret_value is MISSING when the expression has no value ($$REMOVE, an absent field). */
 VD_MUST_CHECK int stor_expr_eval(const stor_expr_t *expr, stor_expr_env_t *env,
                                  vd_value_t *ret_value, vd_error_t *err);
+/* True when {$meta: word} stands somewhere in it: then the caller must find it out. */
+bool stor_expr_asks_meta(vd_value_t spec, const char *word);
 /* True when the expression is a constant (after folding); *ret_value gets it. */
 bool stor_expr_constant(const stor_expr_t *expr, vd_value_t *ret_value);
 /* True when it is a plain "$a.b" of the current document: *ret_path gets "a.b". */

@@ -306,6 +306,28 @@ static int eval_version(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_
     return VD_OK;
 }
 
+static int eval_index_key(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t *ret,
+                          vd_error_t *err)
+{
+    (void)expr, (void)err;
+    *ret = env->index_key.len == 0 ? VD_VALUE_MISSING : vd_value_from_document(env->index_key);
+    return VD_OK;
+}
+
+bool stor_expr_asks_meta(vd_value_t spec, const char *word)
+{
+    vd_bson_iter_t iter;
+    bool found = false;
+    if ((spec.type != VD_BSON_OBJECT && spec.type != VD_BSON_ARRAY) || spec.len == 0)
+        return false;
+    vd_bson_iter_init(&iter, vd_value_document(spec)); /* as deep as a request may be */
+    while (!found && vd_bson_iter_next(&iter))
+        found = vd_slice_is(iter.name, "$meta") && iter.value.type == VD_BSON_STRING
+                    ? vd_slice_is(vd_value_string(iter.value), word)
+                    : stor_expr_asks_meta(iter.value, word);
+    return found;
+}
+
 static int parse_meta(stor_expr_parser_t *parser, const stor_expr_op_t *op, vd_value_t spec,
                       stor_expr_t **ret_expr, vd_error_t *err)
 {
@@ -316,7 +338,6 @@ static int parse_meta(stor_expr_parser_t *parser, const stor_expr_op_t *op, vd_v
                                         "geoNearDistance",
                                         "geoNearPoint",
                                         "recordId",
-                                        "indexKey",
                                         "sortKey",
                                         "searchScoreDetails",
                                         "vectorSearchScore",
@@ -327,6 +348,11 @@ static int parse_meta(stor_expr_parser_t *parser, const stor_expr_op_t *op, vd_v
     vd_slice_t name = vd_value_string(spec);
     if (vd_slice_is(name, "version")) {
         *ret_expr = stor_expr_new(parser, op, 0);
+        return VD_OK;
+    }
+    if (vd_slice_is(name, "indexKey")) {
+        *ret_expr = stor_expr_new(parser, op, 0);
+        (*ret_expr)->eval = eval_index_key;
         return VD_OK;
     }
     for (size_t i = 0; i < VD_COUNT_OF(known); i++)

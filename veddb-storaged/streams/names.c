@@ -60,6 +60,10 @@ int stor_names_change(const stor_stream_spec_t *spec, vd_map_t *names, const sto
     vd_slice_t db = text_of(body, "db"), name = text_of(body, "name");
     vd_slice_t to_db = text_of(body, "toDb"), to_name = text_of(body, "toName");
     vd_value_t uuid = vd_bson_get(body, "uuid"), dropped = vd_bson_get(body, "dropped");
+    vd_value_t options = vd_bson_get(body, "options");
+    if (options.type == VD_BSON_OBJECT &&
+        vd_bson_get(vd_value_document(options), "timeseries").type == VD_BSON_OBJECT)
+        return VD_OK; /* nobody streams measurements */
     if (change->kind == STOR_CHANGE_CREATE || change->kind == STOR_CHANGE_DROP) {
         if ((change->kind == STOR_CHANGE_CREATE) != undo)
             return names_put(spec, names, id, db, name, uuid, err);
@@ -88,7 +92,10 @@ static int row_take(vd_bson_t row, void *context, vd_error_t *err)
 {
     const rows_t *rows = context;
     int64_t id = 0;
-    if (!vd_value_as_int64(vd_bson_get(row, "id"), &id))
+    vd_value_t options = vd_bson_get(row, "options");
+    if (!vd_value_as_int64(vd_bson_get(row, "id"), &id) ||
+        (options.type == VD_BSON_OBJECT &&
+         vd_bson_get(vd_value_document(options), "timeseries").type == VD_BSON_OBJECT))
         return VD_OK;
     return names_put(rows->spec, rows->names, (uint64_t)id, text_of(row, "db"),
                      text_of(row, "name"), vd_bson_get(row, "uuid"), err);
