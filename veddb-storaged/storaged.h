@@ -85,9 +85,12 @@ typedef struct stor_storage {
     stor_replication_t *replication;    /* replication/replication.h */
     struct stor_audit *audit;           /* audit/audit.h; NULL: nothing is audited */
     struct stor_audit_link *audit_link; /* NULL in unit tests */
-    struct stor_defaults *defaults;     /* defaults.h; NULL in unit tests */
-    struct stor_waits *waits;           /* streams/waits.h; the inbox's; NULL in unit tests */
-    stor_versions_t *versions;          /* engine/versions.h; NULL: nothing that is read is kept */
+    struct stor_rotation *rotation;     /* rotation/rotation.h; NULL in unit tests */
+    struct stor_rotation_link *rotation_link; /* NULL in unit tests */
+    struct stor_latency *latency;             /* rotation/latency.h: of quick requests */
+    struct stor_defaults *defaults;           /* defaults.h; NULL in unit tests */
+    struct stor_waits *waits;                 /* streams/waits.h; the inbox's; NULL in unit tests */
+    stor_versions_t *versions; /* engine/versions.h; NULL: nothing that is read is kept */
     stor_op_counters_t counters;
     stor_ttl_counters_t ttl;
     stor_scrub_counters_t scrub;

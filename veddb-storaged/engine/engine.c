@@ -343,6 +343,11 @@ bool stor_engine_exists(const char *folder)
     return stor_guard_exists(folder);
 }
 
+uint32_t stor_engine_keys_highest(const char *folder)
+{
+    return stor_guard_keys_highest(folder);
+}
+
 uint64_t stor_engine_newest(stor_engine_t *engine)
 {
     return stor_sequencer_newest(&engine->sequencer);

@@ -505,6 +505,27 @@ static int keys_note_read(stor_guard_t *guard, vd_error_t *err)
     return rc;
 }
 
+uint32_t stor_guard_keys_highest(const char *folder)
+{
+    stor_guard_t *guard = vd_xalloc(sizeof *guard);
+    uint8_t bytes[KEYS_NOTE_MAX + 1];
+    uint32_t highest = 0;
+    guard->folder = vd_xstrdup(folder);
+    guard->dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = guard->dir_fd < 0 ? -1 : openat(guard->dir_fd, KEYS_NOTE_FILE, O_RDONLY | O_CLOEXEC);
+    ssize_t len = fd < 0 ? -1 : pread(fd, bytes, sizeof bytes, 0);
+    if (len >= 0 && keys_note_parse(guard, bytes, (size_t)len, NULL) == VD_OK)
+        for (uint32_t i = 0; i < guard->noted_count; i++)
+            highest = guard->noted[i].version > highest ? guard->noted[i].version : highest;
+    if (fd >= 0)
+        (void)close(fd); /* was only read */
+    if (guard->dir_fd >= 0)
+        (void)close(guard->dir_fd);
+    vd_free(guard->folder);
+    vd_free(guard);
+    return highest;
+}
+
 static int keys_note_check(stor_guard_t *guard, vd_error_t *err)
 {
     char text[STOR_KEY_ID_TEXT_SIZE];

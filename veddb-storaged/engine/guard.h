@@ -31,6 +31,8 @@ VD_MUST_CHECK int stor_guard_key_note(stor_guard_t *guard, const uint8_t id[STOR
                                       uint32_t version, vd_error_t *err);
 VD_MUST_CHECK int stor_guard_key_forget(stor_guard_t *guard, const uint8_t id[STOR_KEY_ID_BYTES],
                                         vd_error_t *err);
+/* The greatest version that is noted in a folder; 0: none, or not known. */
+uint32_t stor_guard_keys_highest(const char *folder);
 /* Seals the format file with the active key, if it is not. One thread. */
 VD_MUST_CHECK int stor_guard_reseal(stor_guard_t *guard, vd_error_t *err);
 /* The key that the format file is sealed with. */

@@ -72,11 +72,12 @@ typedef struct {
 } count_shard_t;
 
 struct stor_keys {
-    uint64_t serial;                 /* unique in the process */
-    atomic_uint_fast64_t epoch;      /* grows with every stor_keys_put */
-    atomic_uint_fast64_t generation; /* grows with every change of the active key */
-    _Atomic(boot_t *) boot;          /* what seals now; NULL without an active key */
-    pthread_mutex_t lock;            /* secrets, boots, touch_clock */
+    uint64_t serial;                    /* unique in the process */
+    atomic_uint_fast64_t epoch;         /* grows with every stor_keys_put */
+    atomic_uint_fast64_t sealed_before; /* blocks, before the active key was */
+    atomic_uint_fast64_t generation;    /* grows with every change of the active key */
+    _Atomic(boot_t *) boot;             /* what seals now; NULL without an active key */
+    pthread_mutex_t lock;               /* secrets, boots, touch_clock */
     secrets_t *secrets;
     size_t secrets_bytes;
     bool memory_locked;
@@ -298,6 +299,9 @@ static int put(stor_keys_t *keys, const uint8_t *id, const uint8_t *key, stor_ke
                 keys->secrets->entries[i].state = STOR_KEY_DECRYPT_ONLY;
     entry->state = state;
     if (state == STOR_KEY_ACTIVE && !was_active) {
+        stor_keys_counts_t counts;
+        stor_keys_counts(keys, &counts);
+        atomic_store(&keys->sealed_before, counts.sealed_blocks);
         boot_renew(keys, id);
         atomic_fetch_add(&keys->generation, 1);
     }
@@ -714,5 +718,6 @@ void stor_keys_counts(const stor_keys_t *keys, stor_keys_counts_t *ret_counts)
         sum.opened_bytes += atomic_load(&shard->opened_bytes);
         sum.failed += atomic_load(&shard->failed);
     }
+    sum.sealed_active = sum.sealed_blocks - atomic_load(&keys->sealed_before);
     *ret_counts = sum;
 }

@@ -75,6 +75,7 @@ uint64_t stor_keys_generation(const stor_keys_t *keys);
 /* Counters for metrics: blocks and bytes sealed and opened. */
 typedef struct {
     uint64_t sealed_blocks, sealed_bytes, opened_blocks, opened_bytes, failed;
+    uint64_t sealed_active; /* blocks, under the key that is active */
 } stor_keys_counts_t;
 void stor_keys_counts(const stor_keys_t *keys, stor_keys_counts_t *ret_counts);
 /* False when the kernel refused to lock the memory (RLIMIT_MEMLOCK): keys could reach a swap
