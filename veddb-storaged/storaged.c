@@ -148,6 +148,7 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
         .bootstrap = options->bootstrap,
         .keys = keys,
         .reserve_min_bytes = options->reserve_min_bytes,
+        .log_file_max_bytes = options->log_file_max_bytes,
         .checkpoint_wait_s = (uint32_t)(options->checkpoint_ms / 1000),
         .fs_faults = options->fs_faults,
         .term = FIRST_TERM,

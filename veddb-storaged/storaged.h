@@ -122,9 +122,10 @@ typedef struct {
     uint64_t cache_bytes;
     uint64_t reserve_min_bytes;
     uint64_t checkpoint_ms;
-    bool bootstrap;        /* make a new database when there is none */
-    const char *fs_faults; /* tests only: engine/fs_faults.h */
-    const char *versions;  /* path of the table of versions; NULL = none */
+    bool bootstrap;              /* make a new database when there is none */
+    const char *fs_faults;       /* tests only: engine/fs_faults.h */
+    uint64_t log_file_max_bytes; /* 0 = the engine's own */
+    const char *versions;        /* path of the table of versions; NULL = none */
 } stor_storage_options_t;
 
 /* Opens engine, catalog (with the sweep of orphans), journal, sessions, cursors over a folder. keys

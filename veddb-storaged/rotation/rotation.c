@@ -43,6 +43,8 @@ struct stor_rotation {
     stor_rewrite_counts_t *counts; /* of the pass under way: the worker's */
     char **tables;
     size_t table_count, table_room;
+    uint64_t rewritten_told, records_told;             /* of counts: the worker's */
+    bool of_documents;                                 /* the table that is walked: the worker's */
     uint64_t rested_us, space_us, rate_us, rate_bytes; /* the worker's */
     atomic_uint_fast64_t serial; /* of the order: grows when what is done must end */
     atomic_uint_fast64_t changes;
@@ -125,6 +127,12 @@ static bool space_is_short(stor_rotation_t *rotation)
 static void progress_add(stor_rotation_t *rotation, uint64_t walked, uint64_t old, uint64_t now_us)
 {
     vdp_rotation_report_t *report = &rotation->report;
+    const stor_rewrite_counts_t *counts = rotation->counts;
+    report->blocks_rewritten += counts->rewritten - rotation->rewritten_told;
+    rotation->rewritten_told = counts->rewritten;
+    if (report->pass <= 1 && rotation->of_documents)
+        report->documents_done += counts->records - rotation->records_told;
+    rotation->records_told = counts->records;
     if (report->pass <= 1 && report->step == VDP_ROTATION_REENCRYPT)
         report->bytes_done += walked;
     if (report->bytes_done > report->bytes_total)
@@ -226,24 +234,28 @@ static uint64_t bytes_sum(stor_rotation_t *rotation)
 
 static int table_pass(stor_rotation_t *rotation, const char *table, bool write, vd_error_t *err)
 {
-    stor_rewrite_counts_t *counts = rotation->counts;
-    uint64_t records = counts->records, rewritten = counts->rewritten;
+    rotation->records_told = rotation->counts->records;
+    rotation->rewritten_told = rotation->counts->rewritten;
+    rotation->of_documents = table[0] == 'c' && table[1] == '-';
     current_put(rotation, table);
-    int rc = stor_rewrite_table(rotation->rewrite, table, write, counts, err);
+    int rc = stor_rewrite_table(rotation->rewrite, table, write, rotation->counts, err);
     pthread_mutex_lock(&rotation->lock);
-    if (write) {
-        rotation->report.blocks_rewritten += counts->rewritten - rewritten;
-        if (rotation->report.pass <= 1 && table[0] == 'c' && table[1] == '-')
-            rotation->report.documents_done += counts->records - records;
-    }
+    progress_add(rotation, 0, 0, vd_monotonic_us());
     pthread_mutex_unlock(&rotation->lock);
     return rc;
+}
+
+static void counts_clear(stor_rotation_t *rotation)
+{
+    memset(rotation->counts, 0, sizeof *rotation->counts);
+    rotation->records_told = rotation->rewritten_told = 0;
+    rotation->of_documents = false;
 }
 
 /* One over all tables and the engine's own. */
 static int pass(stor_rotation_t *rotation, bool write, vd_error_t *err)
 {
-    memset(rotation->counts, 0, sizeof *rotation->counts);
+    counts_clear(rotation);
     int rc = stor_rewrite_checkpoint(rotation->rewrite, err);
     if (rc == VD_OK)
         rc = tables_list(rotation, err);
@@ -393,7 +405,7 @@ static int passes(stor_rotation_t *rotation, vd_error_t *err)
 static int log_move(stor_rotation_t *rotation, vd_error_t *err)
 {
     for (int tries = 0;; tries++) {
-        memset(rotation->counts, 0, sizeof *rotation->counts);
+        counts_clear(rotation);
         int rc = stor_rewrite_log_count(rotation->rewrite, rotation->counts, err);
         if (rc != VD_OK || rotation->counts->old_blocks == 0)
             return rc;
@@ -427,7 +439,7 @@ static int leftovers_wait(stor_rotation_t *rotation, vd_error_t *err)
     for (;;) {
         names_t names;
         bool any = leftovers(rotation);
-        memset(rotation->counts, 0, sizeof *rotation->counts);
+        counts_clear(rotation);
         int rc = named_count(rotation, &names, err);
         if (rc != VD_OK)
             return rc;
@@ -464,7 +476,7 @@ static int reencrypt(stor_rotation_t *rotation, const vdp_rotation_order_t *orde
         if (rc != VD_OK)
             return rc;
         /* What a load of before has left is in the tables now: one more look. */
-        memset(rotation->counts, 0, sizeof *rotation->counts);
+        counts_clear(rotation);
         rc = pass(rotation, true, err);
         if (rc != VD_OK && rc != VD_ERR_OUT_OF_DISK_SPACE)
             return rc;
