@@ -257,7 +257,7 @@ static void report(rot_machine_t *machine, const rot_event_t *event, rot_actions
     count(machine, event);
     if (event->versions > 0) {
         machine->versions = event->versions;
-        memcpy(machine->left, event->left, sizeof machine->left);
+        memcpy(machine->left, event->left, event->versions * sizeof machine->left[0]);
     }
     if (event->rotation != now.rotation || event->step != now.step)
         return; /* of another order */

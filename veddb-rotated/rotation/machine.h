@@ -88,6 +88,12 @@ typedef struct {
     uint32_t latency_rise_default;
 } rot_facts_t;
 
+/* Blocks that a key still has. */
+typedef struct {
+    uint32_t version;
+    uint64_t blocks;
+} rot_left_t;
+
 typedef enum {
     ROT_EVENT_START, /* the machine has been loaded */
     ROT_EVENT_TICK,  /* each second */
@@ -120,10 +126,7 @@ typedef struct {
     bool done, failed;
     uint64_t bytes_done, bytes_total, documents_done, blocks_rewritten, rate_now, blocks_encrypted;
     char current[ROT_CURRENT_BYTES], note[ROT_TEXT_BYTES];
-    struct {
-        uint32_t version;
-        uint64_t blocks;
-    } left[ROT_VERSIONS_MAX];
+    const rot_left_t *left; /* borrowed */
 } rot_event_t;
 
 typedef enum {
@@ -168,10 +171,7 @@ typedef struct {
     uint32_t step, pass, versions;
     uint64_t bytes_done, bytes_total, documents_done, blocks_rewritten, rate_now, blocks_encrypted;
     char current[ROT_CURRENT_BYTES], note[ROT_TEXT_BYTES];
-    struct {
-        uint32_t version;
-        uint64_t blocks;
-    } left[ROT_VERSIONS_MAX];
+    rot_left_t left[ROT_VERSIONS_MAX];
 } rot_machine_t;
 
 /* Changes *machine, which must be a copy while ret_actions may begin with SAVE. */

@@ -30,6 +30,7 @@ struct rot_rotation {
     rot_rotation_options_t options;
     rot_machine_t machine, next; /* next: the copy that an event changes */
     rot_event_t event;
+    rot_left_t left[ROT_VERSIONS_MAX]; /* of the event */
     rot_actions_t actions;
     vd_link_t *link;
     vd_source_t *timer;
@@ -292,9 +293,10 @@ static int report(rot_rotation_t *rotation, vd_slice_t rest, vd_error_t *err)
     text_take(event->current, sizeof event->current, fields.current);
     text_take(event->note, sizeof event->note, fields.note);
     event->versions = (uint32_t)(body.len / VDP_ROTATION_VERSION_BYTES); /* bounded by its row */
+    event->left = rotation->left;
     for (uint32_t i = 0; i < event->versions; i++) {
-        event->left[i].version = vd_get_u32(body.data + (size_t)i * VDP_ROTATION_VERSION_BYTES);
-        event->left[i].blocks = vd_get_u64(body.data + (size_t)i * VDP_ROTATION_VERSION_BYTES + 4);
+        const uint8_t *at = body.data + (size_t)i * VDP_ROTATION_VERSION_BYTES;
+        rotation->left[i] = (rot_left_t){vd_get_u32(at), vd_get_u64(at + 4)};
     }
     step(rotation);
     return VD_OK;
