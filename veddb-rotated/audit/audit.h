@@ -24,5 +24,12 @@ VD_MUST_CHECK int rot_audit_start(rot_audit_t *audit, const rot_keyring_t *keyri
 void rot_audit_destroy(rot_audit_t **audit_p);
 /* Answers the ticket by vd_daemon_answer, now or later. */
 void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slice_t argument);
+/* The keyring's keys have changed. The thread takes them, wraps everything under the active one and
+ * forgets those that are gone; again and again until it has worked. */
+void rot_audit_rekey(rot_audit_t *audit, const rot_keyring_t *keyring);
+/* The version of the only key that the log needs; 0: not known to be so. */
+uint32_t rot_audit_wrapped(rot_audit_t *audit);
+/* An event of rotated itself; told in the log when it is lost (ROT_NOTES_MAX wait already). */
+void rot_audit_note(rot_audit_t *audit, const char *name, const char *text);
 /* Appends one JSON object. */
 VD_MUST_CHECK int rot_audit_status(rot_audit_t *audit, vd_buf_t *out);
