@@ -476,7 +476,9 @@ static int reencrypt(stor_rotation_t *rotation, const vdp_rotation_order_t *orde
         if (rc != VD_OK)
             return rc;
         /* What a load of before has left is in the tables now: one more look. */
-        counts_clear(rotation);
+        pthread_mutex_lock(&rotation->lock);
+        rotation->report.pass++;
+        pthread_mutex_unlock(&rotation->lock);
         rc = pass(rotation, true, err);
         if (rc != VD_OK && rc != VD_ERR_OUT_OF_DISK_SPACE)
             return rc;
