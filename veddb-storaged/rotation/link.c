@@ -247,12 +247,10 @@ void stor_rotation_link_stop(stor_rotation_link_t **link_p)
     *link_p = NULL;
 }
 
-int stor_rotation_link_ask(stor_rotation_link_t *link, const char *verb, const char *argument,
+int stor_rotation_link_ask(stor_rotation_link_t *link, const vdp_replication_ask_t *question,
                            stor_ask_answered_t answered, void *context, vd_error_t *err)
 {
-    vdp_replication_ask_t question = {.verb = vd_slice_str(verb),
-                                      .argument = vd_slice_str(argument)};
-    int rc = stor_asks_add(&link->asks, &question, VD_SLICE_NULL, answered, context, err);
+    int rc = stor_asks_add(&link->asks, question, VD_SLICE_NULL, answered, context, err);
     if (rc == VD_OK)
         vd_loop_wake(link->loop);
     return rc;

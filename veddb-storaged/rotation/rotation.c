@@ -743,9 +743,11 @@ static void left_report(stor_rotation_t *rotation, vd_buf_t *body)
             newest = i;
     for (uint32_t i = 0; i < count; i++) {
         uint64_t left = rotation->left[i];
-        if (infos[i].state == STOR_KEY_ACTIVE || infos[i].state == STOR_KEY_DESTROYED)
+        if (infos[i].state == STOR_KEY_DESTROYED)
             continue;
-        if (!rotation->left_known) /* at a guess; the first pass counts */
+        if (infos[i].state == STOR_KEY_ACTIVE) /* told too, so that a report always has one */
+            left = 0;
+        else if (!rotation->left_known) /* at a guess; the first pass counts */
             left = i == newest && report->step == VDP_ROTATION_REENCRYPT
                        ? (report->bytes_total - report->bytes_done) / BLOCK_BYTES + 1
                        : 0;

@@ -55,6 +55,7 @@ VD_MUST_CHECK int stor_rotation_link_start(stor_storage_t *storage, stor_rotatio
                                            vd_error_t *err);
 void stor_rotation_link_stop(stor_rotation_link_t **link_p);
 /* An operator's command, for rotated. answered's body is BSON. */
-VD_MUST_CHECK int stor_rotation_link_ask(stor_rotation_link_t *link, const char *verb,
-                                         const char *argument, stor_ask_answered_t answered,
-                                         void *context, vd_error_t *err);
+VD_MUST_CHECK int stor_rotation_link_ask(stor_rotation_link_t *link,
+                                         const vdp_replication_ask_t *question,
+                                         stor_ask_answered_t answered, void *context,
+                                         vd_error_t *err);

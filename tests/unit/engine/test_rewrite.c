@@ -1,8 +1,8 @@
-/* Re-encryption in the engine: passes until no block of the old key is left, the proof, a copy that
- * opens without it, and crashes at every point. */
-#include "engine_support.h"
+/* tests/unit/engine/test_rewrite.c — re-encryption in the engine: passes until no block of the old
+ * key is left, the proof, a copy that opens without it, and crashes at every point. */
 #include "libcommon/base/fault.h"
 #include "libcommon/base/list.h"
+#include "tests/unit/engine/engine_support.h"
 #include "veddb-storaged/engine/checkpoint.h"
 #include "veddb-storaged/engine/rewrite.h"
 
