@@ -614,7 +614,8 @@ int rot_keyring_rewrap(rot_keyring_t *keyring, const uint8_t kek[ROT_KEY_BYTES],
     change_begin(keyring);
     memcpy(secret->kek_undo, secret->kek, ROT_KEY_BYTES);
     memcpy(secret->kek, kek, ROT_KEY_BYTES);
-    memcpy(secret->now.note, note.data, note.len);
+    if (note.len > 0)
+        memcpy(secret->now.note, note.data, note.len);
     secret->now.note_len = (uint32_t)note.len;
     uint64_t generation = keyring->generation;
     int rc = commit(keyring, true, err);

@@ -4,6 +4,7 @@ import {randomBytes} from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import {after, before, test} from 'node:test';
+import {metrics} from '../support/metrics.mjs';
 import {Node, until} from '../support/node.mjs';
 
 let node;
@@ -55,6 +56,11 @@ test('one rotation at a time; it is throttled, paused, resumed and cancelled, an
   assert.equal(status.rotation.state, 'cancelled');
   assert.deepEqual(status.keys.map((k) => k.state), ['decrypt-only', 'active']);
   assert.deepEqual((await history()).map((p) => [p.kind, p.outcome, p.oldVersion, p.target]), [['rotation', 'cancelled', 1, 2]]);
+});
+
+test('figures of the keys stand on the page of metrics', async () => {
+  for (const line of ['veddb_keys_rotation_state{state="cancelled"}', 'veddb_keys_age_seconds{version="2",state="active"}', 'veddb_keys_rotation_number'])
+    await until(line, async () => (await metrics(node.info))[line] > 0);
 });
 
 test('a key holder that is killed has the same state and history when it is back', async () => {

@@ -196,9 +196,7 @@ static void verified(rot_machine_t *machine, const rot_event_t *event, rot_actio
 static void checked(rot_machine_t *machine, const rot_event_t *event, rot_actions_t *actions)
 {
     rot_kept_t *kept = &machine->kept;
-    if (event->versions == 0)
-        return;
-    uint64_t left = blocks_of_old(event, kept->old_version, kept->target);
+    uint64_t left = blocks_of_old(event, kept->old_version, kept->target); /* none: no old key */
     char text[64];
     (void)save(machine, event, actions);
     past_add(machine, event, ROT_KIND_CHECK, left == 0 ? ROT_COMPLETED : ROT_FAILED, left);

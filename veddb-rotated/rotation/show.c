@@ -111,20 +111,20 @@ int rot_show_keys(const rot_keyring_t *keyring, vd_buf_t *out)
     return rc == VD_OK ? vd_buf_printf(out, "]") : rc;
 }
 
-/* ---- Prometheus ---- */
+/* ---- Prometheus: line feeds and quotes are written as JSON wants them ---- */
 
 static int metric(vd_buf_t *out, const char *name, const char *type, const char *help, double value)
 {
-    return vd_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %.17g\n", name, help, name, type,
+    return vd_buf_printf(out, "# HELP %s %s\\n# TYPE %s %s\\n%s %.17g\\n", name, help, name, type,
                          name, value);
 }
 
 static int print_states(rot_state_t now, vd_buf_t *out)
 {
-    int rc = vd_buf_printf(out, "# HELP veddb_keys_rotation_state 1 for the state that it is in\n"
-                                "# TYPE veddb_keys_rotation_state gauge\n");
+    int rc = vd_buf_printf(out, "# HELP veddb_keys_rotation_state 1 for the state that it is in\\n"
+                                "# TYPE veddb_keys_rotation_state gauge\\n");
     for (rot_state_t state = ROT_IDLE; rc == VD_OK && state <= ROT_CHECKING; state++)
-        rc = vd_buf_printf(out, "veddb_keys_rotation_state{state=\"%s\"} %d\n",
+        rc = vd_buf_printf(out, "veddb_keys_rotation_state{state=\\\"%s\\\"} %d\\n",
                            rot_state_name(state), state == now);
     return rc;
 }
@@ -133,20 +133,21 @@ static int print_versions(const rot_machine_t *machine, const rot_keyring_t *key
                           int64_t now_ms, vd_buf_t *out)
 {
     int rc = vd_buf_printf(out, "# HELP veddb_keys_blocks_left blocks by key version, as last "
-                                "counted\n# TYPE veddb_keys_blocks_left gauge\n");
+                                "counted\\n# TYPE veddb_keys_blocks_left gauge\\n");
     for (uint32_t i = 0; rc == VD_OK && i < machine->versions; i++)
-        rc = vd_buf_printf(out, "veddb_keys_blocks_left{version=\"%u\"} %" PRIu64 "\n",
+        rc = vd_buf_printf(out, "veddb_keys_blocks_left{version=\\\"%u\\\"} %" PRIu64 "\\n",
                            machine->left[i].version, machine->left[i].blocks);
     if (rc == VD_OK)
         rc = vd_buf_printf(out, "# HELP veddb_keys_age_seconds since the key was made, by version "
-                                "and state; destroyed ones are left out\n"
-                                "# TYPE veddb_keys_age_seconds gauge\n");
+                                "and state; destroyed ones are left out\\n"
+                                "# TYPE veddb_keys_age_seconds gauge\\n");
     for (uint32_t i = 0; rc == VD_OK && i < rot_keyring_count(keyring); i++) {
         const rot_key_t *key = rot_keyring_at(keyring, i);
         if (key->state != ROT_KEY_DESTROYED)
-            rc = vd_buf_printf(out, "veddb_keys_age_seconds{version=\"%u\",state=\"%s\"} %.3f\n",
-                               key->version, rot_key_state_name(key->state),
-                               (double)(now_ms - key->created_ms) / 1000);
+            rc = vd_buf_printf(
+                out, "veddb_keys_age_seconds{version=\\\"%u\\\",state=\\\"%s\\\"} %.3f\\n",
+                key->version, rot_key_state_name(key->state),
+                (double)(now_ms - key->created_ms) / 1000);
     }
     return rc;
 }
@@ -180,10 +181,14 @@ int rot_show_metrics(const rot_machine_t *machine, const rot_keyring_t *keyring,
         {"veddb_keys_encrypted_blocks", "gauge", "blocks encrypted under the active key",
          (double)kept->encrypted_blocks},
     };
-    int rc = print_states(kept->state, out);
+    int rc = vd_buf_printf(out, "{\"text\":\"");
+    if (rc == VD_OK)
+        rc = print_states(kept->state, out);
     for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(all); i++)
         rc = metric(out, all[i].name, all[i].type, all[i].help, all[i].value);
-    return rc == VD_OK ? print_versions(machine, keyring, now_ms, out) : rc;
+    if (rc == VD_OK)
+        rc = print_versions(machine, keyring, now_ms, out);
+    return rc == VD_OK ? vd_buf_printf(out, "\"}") : rc;
 }
 
 /* ---- what is asked ---- */

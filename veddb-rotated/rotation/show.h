@@ -13,7 +13,7 @@ VD_MUST_CHECK int rot_show_status(const rot_machine_t *machine, int64_t now_ms, 
                                   vd_buf_t *out);
 /* A JSON array. */
 VD_MUST_CHECK int rot_show_keys(const rot_keyring_t *keyring, vd_buf_t *out);
-/* Prometheus' text form. */
+/* {"text": Prometheus' text form}. */
 VD_MUST_CHECK int rot_show_metrics(const rot_machine_t *machine, const rot_keyring_t *keyring,
                                    int64_t now_ms, vd_buf_t *out);
 

@@ -6,6 +6,7 @@
 #include "libcommon/base/mem.h"
 #include "proto/failure.h"
 #include "veddb-storaged/inbox.h"
+#include "veddb-storaged/rotation/figures.h"
 #include "veddb-storaged/rotation/rotation.h"
 
 #include <bson/bson.h>
@@ -28,6 +29,7 @@ struct stor_rotation_link {
     bool started, up, ordered; /* ordered: on this link */
     uint64_t rotation_known, reported_ms, window_ms, changes;
     uint32_t step;
+    uint64_t figures_ms; /* asked for */
     stor_asks_t asks;
     vd_buf_t item, body;
 };
@@ -74,6 +76,11 @@ static void look(void *context)
     if (now - link->window_ms >= STOR_ROTATION_WINDOW_MS) {
         link->window_ms = now;
         stor_rotation_window(link->rotation);
+    }
+    if (link->up && now - link->figures_ms >= STOR_FIGURES_ASK_MS) {
+        link->figures_ms = now;
+        if (stor_rotation_link_ask(link, "metrics", "", stor_figures_take, NULL, NULL) != VD_OK)
+            VD_DEBUG("rotated's figures are not asked for", "at=%llu", (unsigned long long)now);
     }
     stor_asks_look(&link->asks, link->up, ask_send, link);
     if (!link->up || !link->ordered)

@@ -344,6 +344,13 @@ Test(rotation, a_verify_alone_ends_where_it_began)
     cr_assert_eq(past->blocks, 4);
     cr_assert_eq(past->outcome, ROT_FAILED);
     cr_assert_eq(code_of(ROT_EVENT_CHECK), VD_OK);
+    happen((rot_event_t){.kind = ROT_EVENT_REPORT,
+                         .rotation = machine.kept.number,
+                         .step = VDP_ROTATION_VERIFY,
+                         .done = true});
+    cr_assert_eq(machine.kept.past[machine.kept.past_count - 1].outcome, ROT_COMPLETED,
+                 "storage has no old key of which it could count blocks");
+    cr_assert_eq(code_of(ROT_EVENT_CHECK), VD_OK);
     failed("a table can't be read");
     cr_assert_eq(machine.kept.state, ROT_COMPLETED);
     cr_assert_eq(machine.kept.past[machine.kept.past_count - 1].blocks, UINT64_MAX);
