@@ -79,7 +79,8 @@ static void look(void *context)
     }
     if (link->up && now - link->figures_ms >= STOR_FIGURES_ASK_MS) {
         link->figures_ms = now;
-        if (stor_rotation_link_ask(link, "metrics", "", stor_figures_take, NULL, NULL) != VD_OK)
+        static const vdp_replication_ask_t metrics = {.verb = VD_SLICE_LIT("metrics")};
+        if (stor_rotation_link_ask(link, &metrics, stor_figures_take, NULL, NULL) != VD_OK)
             VD_DEBUG("rotated's figures are not asked for", "at=%llu", (unsigned long long)now);
     }
     stor_asks_look(&link->asks, link->up, ask_send, link);
