@@ -159,7 +159,8 @@ int stor_journal_decode(vd_slice_t key, vd_slice_t value, stor_journal_entry_t *
                         vd_error_t *err)
 {
     if (key.len != KEY_BYTES || value.len < HEAD_BYTES || value.data[0] != FORMAT ||
-        (value.data[1] & ~(FLAG_SESSION | FLAG_USER | FLAG_CLIENT)) != 0 || value.data[3] != 0)
+        (value.data[1] & ~(FLAG_SESSION | FLAG_USER | FLAG_CLIENT)) != 0 ||
+        value.data[STOR_JOURNAL_SPARE_AT] > 1 || value.data[3] != 0)
         return bad_entry(err);
     uint8_t flags = value.data[1];
     stor_journal_entry_t entry = {
