@@ -6,7 +6,10 @@
 #define KEYS_BODY_MAX                                                                              \
     (128 * 1024) /* bytes; over two thousand keys; fits a packet of the local socket */
 
-static const vdp_field_t open_fields[] = {VDP_FIELD(VDP_BOOL, vdp_keys_open_t, bootstrap, 0)};
+static const vdp_field_t open_fields[] = {
+    VDP_FIELD(VDP_BOOL, vdp_keys_open_t, bootstrap, 0),
+    VDP_FIELD(VDP_U32, vdp_keys_open_t, highest_version, 0),
+};
 static const vdp_field_t opened_fields[] = {VDP_FIELD(VDP_U32, vdp_keys_opened_t, count, 0)};
 static const vdp_field_t status_fields[] = {VDP_FIELD(VDP_U32, vdp_keys_status_t, unused, 0)};
 

@@ -7,6 +7,7 @@
 
 typedef struct {
     bool bootstrap; /* storage has no data yet: make the first data key if the keyring is empty */
+    uint32_t highest_version; /* of the keys that the data was written with; 0: not known */
 } vdp_keys_open_t;
 /* Body of KEYS_OPENED: per key 16 B id, 32 B key, u8 state (0 active, 1 decrypt-only, 2
  * retiring), then u32 version: 53 B each. */

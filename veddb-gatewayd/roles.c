@@ -108,8 +108,8 @@ bool gate_privileges_allow(const gate_privileges_t *privileges, gate_action_t ac
     A(checkFreeMonitoringStatus), A(connPoolStats), A(getCmdLineOpts), A(getDefaultRWConcern),     \
         A(getLog), A(getParameter), A(getShardMap), A(hostInfo), A(inprog), A(listDatabases),      \
         A(listSessions), A(listShards), A(netstat), A(operationMetrics), A(queryStatsRead),        \
-        A(replSetGetConfig), A(replSetGetStatus), A(serverStatus), A(setFreeMonitoring), A(top),   \
-        A(useUUID)
+        A(replSetGetConfig), A(replSetGetStatus), A(rotationStatus), A(serverStatus),              \
+        A(setFreeMonitoring), A(top), A(useUUID)
 #define CLUSTER_MANAGER_ACTIONS                                                                    \
     A(appendOplogNote), A(applicationMessage), A(cleanupOrphaned), A(flushRouterConfig),           \
         A(getDefaultRWConcern), A(listSessions), A(listShards), A(replSetConfigure),               \
@@ -120,7 +120,7 @@ bool gate_privileges_allow(const gate_privileges_t *privileges, gate_action_t ac
     A(applicationMessage), A(closeAllDatabases), A(connPoolSync), A(dropConnections),              \
         A(flushRouterConfig), A(fsync), A(invalidateUserCache), A(killAnyCursor),                  \
         A(killAnySession), A(killop), A(logRotate), A(resync), A(rotateCertificates),              \
-        A(setParameter), A(shutdown), A(touch), A(unlock), A(getParameter)
+        A(rotateKeys), A(setParameter), A(shutdown), A(touch), A(unlock), A(getParameter)
 
 LIST(read_list, READ_ACTIONS);
 LIST(read_write_list, READ_ACTIONS, WRITE_ACTIONS);

@@ -7,10 +7,12 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <openssl/evp.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -93,32 +95,35 @@ static int read_all(int fd, int wait_ms, uint8_t *text, size_t *ret_len, vd_erro
     return VD_OK;
 }
 
-static int read_file(const char *file, uint8_t *text, size_t *ret_len, vd_error_t *err)
+/* what: the option that names it. not_for: permission bits that it may not have. */
+static int read_file(const char *file, const char *what, mode_t not_for, uint8_t *text,
+                     size_t *ret_len, vd_error_t *err)
 {
     int fd = vd_files_open(file);
     if (fd < 0)
         return errno == ENOENT
-                   ? vd_error_set(err, VD_ERR_KEY_MISSING, "keys.kek_file %s is not there", file)
-                   : vd_error_set_errno(err, "can't open keys.kek_file %s", file);
+                   ? vd_error_set(err, VD_ERR_KEY_MISSING, "%s %s is not there", what, file)
+                   : vd_error_set_errno(err, "can't open %s %s", what, file);
     struct stat st;
     int rc;
     if (fstat(fd, &st) != 0)
-        rc = vd_error_set_errno(err, "can't look at keys.kek_file %s", file);
-    else if (!S_ISREG(st.st_mode) || (st.st_mode & 077) != 0)
+        rc = vd_error_set_errno(err, "can't look at %s %s", what, file);
+    else if (!S_ISREG(st.st_mode) || (st.st_mode & not_for) != 0)
         rc = vd_error_set(err, VD_ERR_CONFIG,
-                          "keys.kek_file %s must be a file that only its owner can read "
+                          "%s %s must be a file that only its owner can read "
                           "(mode is %04o, wanted 0600)",
-                          file, (unsigned)(st.st_mode & 07777));
+                          what, file, (unsigned)(st.st_mode & 07777));
     else if (st.st_uid != geteuid() && st.st_uid != 0)
-        rc = vd_error_set(err, VD_ERR_CONFIG, "keys.kek_file %s belongs to somebody else (uid %u)",
-                          file, (unsigned)st.st_uid);
+        rc = vd_error_set(err, VD_ERR_CONFIG, "%s %s belongs to somebody else (uid %u)", what, file,
+                          (unsigned)st.st_uid);
     else
         rc = read_all(fd, -1, text, ret_len, err);
     (void)close(fd); /* only read from */
     return rc;
 }
 
-static int run_command(const char *command, uint8_t *text, size_t *ret_len, vd_error_t *err)
+static int run_command(const char *command, bool next, uint8_t *text, size_t *ret_len,
+                       vd_error_t *err)
 {
     char *words[KEK_COMMAND_WORDS_MAX + 1] = {NULL};
     char *copy = vd_xstrdup(command), *rest = copy;
@@ -141,6 +146,10 @@ static int run_command(const char *command, uint8_t *text, size_t *ret_len, vd_e
     }
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, pipes[1], 1);
+    if (setenv("VEDDB_KEK", next ? "next" : "present", 1) != 0) {
+        rc = vd_error_set_errno(err, "can't run keys.kek_command");
+        goto cleanup;
+    }
     int failed = posix_spawnp(&pid, words[0], &actions, NULL, words, environ);
     (void)close(pipes[1]); /* the child has its own */
     pipes[1] = -1;
@@ -168,21 +177,97 @@ cleanup:
     return rc;
 }
 
-int rot_kek_read(const char *file, const char *command, uint8_t ret_kek[ROT_KEY_BYTES],
+/* ---- the sources ---- */
+
+/* path, or the next one's beside it. */
+static int path_of(const rot_kek_source_t *source, bool next, char path[PATH_MAX], vd_error_t *err)
+{
+    int len;
+    if (source->folder != NULL)
+        len = snprintf(path, PATH_MAX, "%s/%s%s", source->folder, source->where,
+                       next ? ROT_KEK_NEXT : "");
+    else
+        len = snprintf(path, PATH_MAX, "%s%s", source->where, next ? ROT_KEK_NEXT : "");
+    return len < PATH_MAX ? VD_OK
+                          : vd_error_set(err, VD_ERR_CONFIG, "%s is too long", source->what);
+}
+
+static int file_text(const rot_kek_source_t *source, bool next, uint8_t *text, size_t *ret_len,
+                     vd_error_t *err)
+{
+    char path[PATH_MAX];
+    int rc = path_of(source, next, path, err);
+    return rc == VD_OK ? read_file(path, source->what, 077, text, ret_len, err) : rc;
+}
+
+static int file_adopt(const rot_kek_source_t *source, vd_error_t *err)
+{
+    char next[PATH_MAX];
+    int rc = path_of(source, true, next, err);
+    if (rc == VD_OK && rename(next, source->where) != 0)
+        rc = vd_error_set_errno(err, "can't put %s in place of %s", next, source->where);
+    return rc;
+}
+
+static int command_text(const rot_kek_source_t *source, bool next, uint8_t *text, size_t *ret_len,
+                        vd_error_t *err)
+{
+    return run_command(source->where, next, text, ret_len, err);
+}
+
+/* The service manager has put it into a folder that nobody else may enter; the mask of an access
+ * list shows as the group's bits. */
+static int credential_text(const rot_kek_source_t *source, bool next, uint8_t *text,
+                           size_t *ret_len, vd_error_t *err)
+{
+    char path[PATH_MAX];
+    if (source->folder == NULL || source->folder[0] != '/')
+        return vd_error_set(err, VD_ERR_KEY_MISSING,
+                            "keys.kek_credential %s: the service manager has given no credentials "
+                            "($CREDENTIALS_DIRECTORY is not set)",
+                            source->where);
+    int rc = path_of(source, next, path, err);
+    return rc == VD_OK ? read_file(path, source->what, 007, text, ret_len, err) : rc;
+}
+
+int rot_kek_source_choose(const char *file, const char *command, const char *credential,
+                          rot_kek_source_t *ret_source, vd_error_t *err)
+{
+    const rot_kek_source_t all[] = {
+        {.what = "keys.kek_file",
+         .where = file,
+         .text = file_text,
+         .adopt = file_adopt,
+         .at_run_time = true},
+        {.what = "keys.kek_command", .where = command, .text = command_text},
+        {.what = "keys.kek_credential",
+         .where = credential,
+         .folder = getenv("CREDENTIALS_DIRECTORY"),
+         .text = credential_text,
+         .at_run_time = true},
+    };
+    size_t count = 0;
+    for (size_t i = 0; i < VD_COUNT_OF(all); i++) {
+        if (all[i].where != NULL && *all[i].where != '\0') {
+            *ret_source = all[i];
+            count++;
+        }
+    }
+    if (count != 1)
+        return vd_error_set(err, VD_ERR_CONFIG,
+                            "exactly one of keys.kek_file, keys.kek_command and "
+                            "keys.kek_credential must be set");
+    if (ret_source->text == credential_text && strchr(credential, '/') != NULL)
+        return vd_error_set(err, VD_ERR_CONFIG, "keys.kek_credential is a name, not a path");
+    return VD_OK;
+}
+
+int rot_kek_read(const rot_kek_source_t *source, bool next, uint8_t ret_kek[ROT_KEY_BYTES],
                  vd_error_t *err)
 {
     uint8_t text[KEK_TEXT_MAX_BYTES];
     size_t len = 0;
-    int rc;
-    bool has_file = file != NULL && *file != '\0',
-         has_command = command != NULL && *command != '\0';
-    if (has_file == has_command)
-        rc = vd_error_set(err, VD_ERR_CONFIG,
-                          "exactly one of keys.kek_file and keys.kek_command must be set");
-    else if (has_file)
-        rc = read_file(file, text, &len, err);
-    else
-        rc = run_command(command, text, &len, err);
+    int rc = source->text(source, next, text, &len, err);
     if (rc == VD_OK)
         rc = rot_kek_parse(vd_slice(text, len), ret_kek, err);
     vd_wipe(text, sizeof text);

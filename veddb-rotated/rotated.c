@@ -9,6 +9,8 @@
 #include "proto/keys.h"
 #include "veddb-rotated/audit/audit.h"
 #include "veddb-rotated/keyring.h"
+#include "veddb-rotated/rotation/rotation.h"
+#include "veddb-rotated/rotation/show.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -21,7 +23,10 @@ typedef struct {
     vd_daemon_t *daemon;
     rot_keyring_t *keyring;
     vd_local_t *local;
-    rot_audit_t *audit;  /* NULL: audit.enabled is false */
+    rot_audit_t *audit; /* NULL: audit.enabled is false */
+    rot_rotation_t *rotation;
+    rot_kek_source_t source;
+    uint8_t *next_kek;   /* locked; NULL: the source has no next key */
     uint64_t handed_out; /* KEYS_OPEN answered */
 } rotated_t;
 
@@ -68,6 +73,19 @@ static int first_key(rotated_t *rotated, bool bootstrap, vd_error_t *err)
     return rc;
 }
 
+/* Said before storage opens anything: blocks of a key that isn't here would look damaged. */
+static int keyring_is_new_enough(const rotated_t *rotated, uint32_t highest, vd_error_t *err)
+{
+    uint32_t count = rot_keyring_count(rotated->keyring);
+    uint32_t last = rot_keyring_at(rotated->keyring, count - 1)->version;
+    return highest <= last
+               ? VD_OK
+               : vd_error_set(err, VD_ERR_KEYRING_OLD,
+                              "the data was written with key version %u, but the keyring ends with "
+                              "version %u: an older keyring was put in its place",
+                              highest, last);
+}
+
 static void keys_open(rotated_t *rotated, vd_local_client_t *client, const vdp_envelope_t *asked,
                       vd_slice_t rest)
 {
@@ -79,6 +97,8 @@ static void keys_open(rotated_t *rotated, vd_local_client_t *client, const vdp_e
     int rc = vdp_decode(&vdp_keys_open, rest, &open, &none, &err);
     if (rc == VD_OK)
         rc = first_key(rotated, open.bootstrap, &err);
+    if (rc == VD_OK)
+        rc = keyring_is_new_enough(rotated, open.highest_version, &err);
     if (rc == VD_OK && rotated->audit != NULL)
         rc = rot_audit_start(rotated->audit, rotated->keyring, &err);
     if (rc == VD_OK)
@@ -115,22 +135,17 @@ static void keys_open(rotated_t *rotated, vd_local_client_t *client, const vdp_e
 
 static int print_status(const rotated_t *rotated, vd_buf_t *out)
 {
-    int rc = vd_buf_printf(out, "{\"keyring_generation\":%llu,\"handed_out\":%llu,\"keys\":[",
+    int rc = vd_buf_printf(out, "{\"keyring_generation\":%llu,\"handed_out\":%llu,\"keys\":",
                            (unsigned long long)rot_keyring_generation(rotated->keyring),
                            (unsigned long long)rotated->handed_out);
-    for (uint32_t i = 0; rc == VD_OK && i < rot_keyring_count(rotated->keyring); i++) {
-        const rot_key_t *key = rot_keyring_at(rotated->keyring, i);
-        char id[2 * ROT_KEY_ID_BYTES + 1];
-        for (size_t b = 0; b < ROT_KEY_ID_BYTES; b++)
-            (void)snprintf(id + 2 * b, 3, "%02x", key->id[b]);
-        rc = vd_buf_printf(out,
-                           "%s{\"version\":%u,\"id\":\"%s\",\"state\":\"%s\",\"created_ms\":%lld,"
-                           "\"changed_ms\":%lld}",
-                           i == 0 ? "" : ",", key->version, id, rot_key_state_name(key->state),
-                           (long long)key->created_ms, (long long)key->changed_ms);
-    }
     if (rc == VD_OK)
-        rc = vd_buf_printf(out, "],\"audit\":");
+        rc = rot_show_keys(rotated->keyring, out);
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, ",\"rotation\":");
+    if (rc == VD_OK)
+        rc = rot_rotation_status(rotated->rotation, false, out);
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, ",\"audit\":");
     if (rc == VD_OK)
         rc = rotated->audit == NULL ? vd_buf_printf(out, "null")
                                     : rot_audit_status(rotated->audit, out);
@@ -190,6 +205,46 @@ static int folders_make(vd_daemon_t *daemon, char *keys, size_t size, vd_error_t
     return rc;
 }
 
+/* With the source's present key; else, as after a crash in the middle of a rewrap, with its next
+ * one. */
+static int keyring_open(rotated_t *rotated, const vd_config_t *config, const char *folder,
+                        uint8_t *kek, vd_error_t *err)
+{
+    rot_kek_source_t *source = &rotated->source;
+    vd_error_t early = VD_ERROR_INIT, other = VD_ERROR_INIT;
+    void *next = NULL;
+    int rc = rot_kek_source_choose(vd_config_string(config, "keys.kek_file"),
+                                   vd_config_string(config, "keys.kek_command"),
+                                   vd_config_string(config, "keys.kek_credential"), source, err);
+    if (rc == VD_OK)
+        rc = vd_secret_alloc(ROT_KEY_BYTES, &next, err);
+    if (rc != VD_OK)
+        return rc;
+    rotated->next_kek = next;
+    bool has_next = rot_kek_read(source, true, rotated->next_kek, &early) == VD_OK;
+    rc = rot_kek_read(source, false, kek, err);
+    if (rc == VD_OK)
+        rc = rot_keyring_open(folder, kek, &rotated->keyring, err);
+    if ((rc == VD_ERR_KEY_WRONG || rc == VD_ERR_KEY_MISSING) && has_next &&
+        rot_keyring_open(folder, rotated->next_kek, &rotated->keyring, &other) == VD_OK) {
+        if (rot_keyring_count(rotated->keyring) == 0) {
+            rot_keyring_close(&rotated->keyring); /* that tells nothing of the key */
+        } else {
+            vd_error_clear(err);
+            rc = VD_OK;
+            bool adopted = source->adopt != NULL && source->adopt(source, &other) == VD_OK;
+            vd_log(VD_LOG_WARN, "the keyring is opened by the next key-encryption key",
+                   "source=%s adopted=%s", source->what, adopted ? "true" : "false");
+            has_next = false;
+        }
+    }
+    if (!has_next) {
+        vd_secret_free(rotated->next_kek, ROT_KEY_BYTES);
+        rotated->next_kek = NULL;
+    }
+    return rc;
+}
+
 static int rotated_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
 {
     const vd_config_t *config = vd_daemon_config(daemon);
@@ -203,10 +258,7 @@ static int rotated_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
     char folder[PATH_MAX];
     rc = folders_make(daemon, folder, sizeof folder, err);
     if (rc == VD_OK)
-        rc = rot_kek_read(vd_config_string(config, "keys.kek_file"),
-                          vd_config_string(config, "keys.kek_command"), kek, err);
-    if (rc == VD_OK)
-        rc = rot_keyring_open(folder, kek, &rotated->keyring, err);
+        rc = keyring_open(rotated, config, folder, kek, err);
     vd_secret_free(kek, ROT_KEY_BYTES);
     return rc;
 }
@@ -232,6 +284,13 @@ static int rotated_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
         if (rc == VD_OK)
             rc = rot_audit_start(rotated->audit, rotated->keyring, err);
     }
+    rot_rotation_options_t rotation = {.daemon = daemon,
+                                       .keyring = rotated->keyring,
+                                       .audit = rotated->audit,
+                                       .source = rotated->source,
+                                       .next_kek = rotated->next_kek};
+    if (rc == VD_OK)
+        rc = rot_rotation_create(&rotation, &rotated->rotation, err);
     if (rc == VD_OK)
         rc = vd_local_listen(vd_daemon_loop(daemon), &options, &rotated->local, err);
     if (rc == VD_OK) {
@@ -257,8 +316,11 @@ static void rotated_stop(vd_daemon_t *daemon, void *state)
     (void)daemon; /* its parts go with it */
     rotated_t *rotated = state;
     vd_local_close(&rotated->local);
+    rot_rotation_destroy(&rotated->rotation);
     rot_audit_destroy(&rotated->audit);
     rot_keyring_close(&rotated->keyring);
+    if (rotated->next_kek != NULL)
+        vd_secret_free(rotated->next_kek, ROT_KEY_BYTES);
     vd_free(rotated);
 }
 
@@ -266,6 +328,21 @@ static int rotated_status(vd_daemon_t *daemon, void *state, vd_buf_t *out)
 {
     (void)daemon; /* state has all */
     return print_status(state, out);
+}
+
+/* The status of keys is that of the whole process. */
+static void keys_ask(rotated_t *rotated, uint64_t ticket, vd_slice_t verb, vd_slice_t argument)
+{
+    if (!vd_slice_is(verb, "status")) {
+        rot_rotation_ask(rotated->rotation, ticket, verb, argument);
+        return;
+    }
+    vd_buf_t json;
+    vd_buf_init(&json, VD_LOCAL_PACKET_MAX / 2);
+    int rc = print_status(rotated, &json);
+    vd_daemon_answer(rotated->daemon, ticket, rc, rc == VD_OK ? "" : "the status is too large",
+                     rc == VD_OK ? vd_buf_slice(&json) : VD_SLICE_NULL);
+    vd_buf_done(&json);
 }
 
 static void rotated_ask(vd_daemon_t *daemon, void *state, uint64_t ticket, vd_slice_t verb,
@@ -276,7 +353,9 @@ static void rotated_ask(vd_daemon_t *daemon, void *state, uint64_t ticket, vd_sl
     int len = snprintf(both, sizeof both, "%.*s%s%.*s", VD_SLICE_FMT(argument),
                        argument2.len > 0 ? "\n" : "", VD_SLICE_FMT(argument2));
     argument = vd_slice(both, len < (int)sizeof both ? (size_t)len : sizeof both - 1);
-    if (rotated->audit == NULL)
+    if (verb.len > 5 && memcmp(verb.data, "keys.", 5) == 0)
+        keys_ask(rotated, ticket, vd_slice(verb.data + 5, verb.len - 5), argument);
+    else if (rotated->audit == NULL)
         vd_daemon_answer(daemon, ticket, VD_ERR_ILLEGAL_OPERATION,
                          "there is no audit log: audit.enabled is false", VD_SLICE_NULL);
     else

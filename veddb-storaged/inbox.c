@@ -19,6 +19,7 @@
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/load.h"
 #include "veddb-storaged/replication/positions.h"
+#include "veddb-storaged/rotation/latency.h"
 #include "veddb-storaged/streams/waits.h"
 
 #include <limits.h>
@@ -416,6 +417,7 @@ static void *worker_run(void *context)
 static void lane_push(lane_t *lane, stor_request_t *request)
 {
     queue_push(&lane->queue, request);
+    note_next(lane);
     worker_t *worker = idle_take(lane);
     if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
         (void)pthread_cond_signal(&worker->wake);
@@ -742,6 +744,10 @@ static bool reply_send(stor_inbox_t *inbox, stor_request_t *request)
     int rc = vd_link_send(inbox->link, request->peer, request->reply_head, body, &err);
     if (rc == VD_ERR_FULL)
         return false;
+    /* Not what waited for others, or is long by its nature. */
+    if (!request->slow_lane && request->await_until_us == 0 &&
+        request->wait.kind == STOR_WAIT_NOTHING)
+        stor_latency_note(inbox->storage->latency, vd_monotonic_us() - request->arrived_us);
     if (rc != VD_OK && rc != VD_ERR_CLOSED) { /* whoever waits must hear something */
         vdp_failure_t failure = vdp_failure_from(&err);
         vd_log(VD_LOG_ERROR, "a reply was not sent", "error=%d bytes=%zu", -rc, body.len);

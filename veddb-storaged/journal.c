@@ -1,14 +1,12 @@
 /* veddb-storaged/journal.c — entries, segments, readers.
  *
  * STOR_JOURNAL_FORMAT 1, little-endian:
- *   head:   u8 format, u8 flags (1 session, 2 user, 4 client), u16 zero, u32 count of changes, i64
- * wall clock ms, [session: 16 B lsid, 32 B digest of its user, i64 txnNumber], [u8 length, user],
- *           [u8 length, client]
- *   change: u8 kind, u8 type of _id, u16 length of _id if <= 0xfffe (else 0xffff and u32 behind),
- *           i32 statement, u64 collection, u64 previous version, i64 bytes delta, u64 hash delta,
- *           u32 length of body, _id, body
- *           (INSERT, REPLACE, UPDATE_WHOLE and IMAGE have no _id of their own: it is the body's
- * first field) */
+ *   head:   u8 format, u8 flags (1 session, 2 user, 4 client), u8 spare (rotation/flip.h), u8 zero,
+ * u32 count of changes, i64 wall clock ms, [session: 16 B lsid, 32 B digest of its user, i64
+ * txnNumber], [u8 length, user], [u8 length, client] change: u8 kind, u8 type of _id, u16 length of
+ * _id if <= 0xfffe (else 0xffff and u32 behind), i32 statement, u64 collection, u64 previous
+ * version, i64 bytes delta, u64 hash delta, u32 length of body, _id, body (INSERT, REPLACE,
+ * UPDATE_WHOLE and IMAGE have no _id of their own: it is the body's first field) */
 #include "veddb-storaged/journal.h"
 
 #include "libcommon/base/clock.h"
@@ -161,8 +159,8 @@ int stor_journal_decode(vd_slice_t key, vd_slice_t value, stor_journal_entry_t *
                         vd_error_t *err)
 {
     if (key.len != KEY_BYTES || value.len < HEAD_BYTES || value.data[0] != FORMAT ||
-        (value.data[1] & ~(FLAG_SESSION | FLAG_USER | FLAG_CLIENT)) != 0 || value.data[2] != 0 ||
-        value.data[3] != 0)
+        (value.data[1] & ~(FLAG_SESSION | FLAG_USER | FLAG_CLIENT)) != 0 ||
+        value.data[STOR_JOURNAL_SPARE_AT] > 1 || value.data[3] != 0)
         return bad_entry(err);
     uint8_t flags = value.data[1];
     stor_journal_entry_t entry = {

@@ -19,6 +19,7 @@
 
 #define STOR_JOURNAL_PART_MAX  (15 * 1024 * 1024)
 #define STOR_JOURNAL_KEY_BYTES 12
+#define STOR_JOURNAL_SPARE_AT  2 /* a byte of an entry that means nothing: rotation/flip.h */
 
 typedef enum {
     STOR_CHANGE_INSERT = 1,  /* body: document */

@@ -10,9 +10,11 @@
 #include "proto/keys.h"
 #include "proto/versions.h"
 #include "veddb-storaged/audit/audit.h"
+#include "veddb-storaged/engine/rewrite.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/keeper.h"
 #include "veddb-storaged/replication/replication.h"
+#include "veddb-storaged/rotation/rotation.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -38,7 +40,21 @@ typedef struct {
 
 /* ---- data keys ---- */
 
-static int keys_take(stor_keys_t *keys, const vdp_keys_opened_t *opened, vd_slice_t body,
+/* One that becomes active is noted first: blocks may need it from then on. */
+static int key_take(state_t *state, const uint8_t *entry, stor_key_state_t key_state,
+                    vd_error_t *err)
+{
+    uint32_t version = vd_get_u32(entry + STOR_KEY_ID_BYTES + STOR_KEY_BYTES + 1);
+    int rc = VD_OK;
+    if (key_state == STOR_KEY_ACTIVE && state->storage != NULL)
+        rc = stor_engine_key_note(state->storage->engine, entry, version, err);
+    return rc == VD_OK ? stor_keys_put_version(state->keys, entry, entry + STOR_KEY_ID_BYTES,
+                                               key_state, version, err)
+                       : rc;
+}
+
+/* The active one first: there is one all the time. */
+static int keys_take(state_t *state, const vdp_keys_opened_t *opened, vd_slice_t body,
                      vd_error_t *err)
 {
     static const stor_key_state_t states[] = {STOR_KEY_ACTIVE, STOR_KEY_DECRYPT_ONLY,
@@ -46,19 +62,19 @@ static int keys_take(stor_keys_t *keys, const vdp_keys_opened_t *opened, vd_slic
     if (opened->count == 0 || opened->count > STOR_KEYS_MAX ||
         body.len != (size_t)opened->count * KEY_ENTRY_BYTES)
         return vd_error_set(err, VD_ERR_PROTOCOL, "the key holder's answer is malformed");
-    for (uint32_t i = 0; i < opened->count; i++) {
-        const uint8_t *entry = body.data + (size_t)i * KEY_ENTRY_BYTES;
-        uint8_t state = entry[STOR_KEY_ID_BYTES + STOR_KEY_BYTES];
-        if (state >= VD_COUNT_OF(states))
+    int rc = VD_OK;
+    for (uint32_t i = 0; rc == VD_OK && i < 2 * opened->count; i++) {
+        const uint8_t *entry = body.data + (size_t)(i % opened->count) * KEY_ENTRY_BYTES;
+        uint8_t number = entry[STOR_KEY_ID_BYTES + STOR_KEY_BYTES];
+        if (number >= VD_COUNT_OF(states))
             return vd_error_set(err, VD_ERR_PROTOCOL, "a key has an unknown state");
-        int rc = stor_keys_put(keys, entry, entry + STOR_KEY_ID_BYTES, states[state], err);
-        if (rc != VD_OK)
-            return rc;
+        if ((states[number] == STOR_KEY_ACTIVE) == (i < opened->count))
+            rc = key_take(state, entry, states[number], err);
     }
-    return VD_OK;
+    return rc;
 }
 
-static int answer_read(stor_keys_t *keys, vd_slice_t packet, vd_error_t *err)
+static int answer_read(state_t *state, vd_slice_t packet, vd_error_t *err)
 {
     vdp_envelope_t envelope;
     vd_slice_t rest, body;
@@ -76,7 +92,7 @@ static int answer_read(stor_keys_t *keys, vd_slice_t packet, vd_error_t *err)
     if (envelope.id != VDP_KEYS_OPENED)
         return vd_error_set(err, VD_ERR_PROTOCOL, "message %u instead of keys", envelope.id);
     rc = vdp_decode(&vdp_keys_opened, rest, &opened, &body, err);
-    return rc == VD_OK ? keys_take(keys, &opened, body, err) : rc;
+    return rc == VD_OK ? keys_take(state, &opened, body, err) : rc;
 }
 
 /* The user as whom the key holder must run. */
@@ -91,7 +107,10 @@ static int keys_ask(state_t *state, bool bootstrap, vd_error_t *err)
     char path[PATH_MAX];
     vd_buf_t ask, reply;
     vdp_envelope_t envelope = {.id = VDP_KEYS_OPEN, .request_id = 1};
-    vdp_keys_open_t open = {.bootstrap = bootstrap};
+    vdp_keys_open_t open = {.bootstrap = bootstrap,
+                            .highest_version = state->storage == NULL
+                                                   ? stor_engine_keys_highest(state->folder)
+                                                   : stor_rotation_highest_key(state->storage)};
     (void)vd_daemon_socket_path(state->daemon, "storage-rotated", "keys", path, sizeof path);
     vd_buf_init(&ask, 4096);
     vd_buf_init(&reply, VD_LOCAL_PACKET_MAX);
@@ -100,7 +119,7 @@ static int keys_ask(state_t *state, bool bootstrap, vd_error_t *err)
         rc = vd_local_call(path, vd_buf_slice(&ask), KEYS_CALL_MS,
                            holder_uid(state->daemon), &reply, err);
     if (rc == VD_OK)
-        rc = answer_read(state->keys, vd_buf_slice(&reply), err);
+        rc = answer_read(state, vd_buf_slice(&reply), err);
     vd_wipe(reply.data, reply.cap);
     vd_buf_done(&reply);
     vd_buf_done(&ask);
@@ -125,6 +144,12 @@ static int keys_fetch(state_t *state, bool bootstrap, vd_error_t *err)
         struct timespec pause = {.tv_nsec = KEYS_RETRY_MS * 1000000};
         (void)nanosleep(&pause, NULL); /* waking early is fine */
     }
+}
+
+/* Again, for a rotation: on its thread. */
+static int keys_fetch_again(void *context, vd_error_t *err)
+{
+    return keys_ask(context, false, err);
 }
 
 /* ---- settings ---- */
@@ -233,6 +258,15 @@ static int start(vd_daemon_t *daemon, void *context, vd_error_t *err)
         }
     }
     if (rc == VD_OK) {
+        stor_rotation_options_t rotation = {.keys_fetch = keys_fetch_again, .context = state};
+        rc = stor_rotation_start(state->storage, &rotation, &state->storage->rotation, err);
+    }
+    if (rc == VD_OK) {
+        (void)vd_daemon_socket_path(daemon, "storage-rotated", "rotation", path, sizeof path);
+        rc = stor_rotation_link_start(state->storage, state->storage->rotation, path,
+                                      &state->storage->rotation_link, err);
+    }
+    if (rc == VD_OK) {
         atomic_store(&state->storage->ready, true);
         (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", path, sizeof path);
         rc = stor_inbox_start(state->storage, daemon, path, err);
@@ -274,6 +308,8 @@ static void stop(vd_daemon_t *daemon, void *context)
     if (state->storage != NULL) {
         stor_replication_stop(state->storage); /* first: requests may wait for replicad */
         stor_inbox_stop(&state->storage->inbox);
+        stor_rotation_link_stop(&state->storage->rotation_link);
+        stor_rotation_stop(&state->storage->rotation);
         stor_keeper_stop(&state->storage->keeper);
         stor_audit_link_stop(&state->storage->audit_link);
     }

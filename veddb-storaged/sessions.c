@@ -2,7 +2,7 @@
  * table "sessions".
  *
  * Key: 48 B session + u32 BE first statement. Value, little-endian: u8 format, u8 kind, u8 flags,
- * u8 zero, i64 txnNumber, u64 timestamp, i64 wall clock ms, u32 count, i32 n, i32 nModified,
+ * u8 spare, i64 txnNumber, u64 timestamp, i64 wall clock ms, u32 count, i32 n, i32 nModified,
  * [upserted: u8 type, u32 length, payload], [value: BSON to the end]. */
 #include "veddb-storaged/sessions.h"
 

@@ -10,7 +10,8 @@
 #pragma once
 #include "veddb-storaged/request.h"
 
-#define STOR_SESSIONS_TABLE "sessions"
+#define STOR_SESSIONS_TABLE    "sessions"
+#define STOR_SESSIONS_SPARE_AT 3 /* a byte of a row that means nothing: rotation/flip.h */
 
 /* The key of a session of "name@db" ("" = nobody). id empty: only the user's part is set. */
 stor_session_key_t stor_session_key(vd_slice_t id, vd_slice_t user);

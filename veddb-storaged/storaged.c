@@ -20,6 +20,7 @@
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/pins.h"
 #include "veddb-storaged/replication/replication.h"
+#include "veddb-storaged/rotation/latency.h"
 #include "veddb-storaged/sessions.h"
 #include "veddb-storaged/streams/waits.h"
 #include "veddb-storaged/transactions.h"
@@ -123,6 +124,7 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
     stor_storage_t *storage = vd_xalloc(sizeof *storage);
     storage->settings = *settings;
     storage->planner = stor_planner_create();
+    storage->latency = vd_xalloc(sizeof *storage->latency);
     storage->keys = keys;
     storage->term = FIRST_TERM;
     storage->started_wall_ms = vd_wall_ms();
@@ -148,6 +150,7 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
         .bootstrap = options->bootstrap,
         .keys = keys,
         .reserve_min_bytes = options->reserve_min_bytes,
+        .log_file_max_bytes = options->log_file_max_bytes,
         .checkpoint_wait_s = (uint32_t)(options->checkpoint_ms / 1000),
         .fs_faults = options->fs_faults,
         .term = FIRST_TERM,
@@ -186,7 +189,8 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     int rc = VD_OK;
     if (storage == NULL)
         return rc;
-    VD_ASSERT(storage->inbox == NULL && storage->keeper == NULL && storage->registry_first == NULL);
+    VD_ASSERT(storage->rotation == NULL && storage->inbox == NULL && storage->keeper == NULL &&
+              storage->registry_first == NULL);
     stor_versions_serve(storage->versions, false);
     /* While what they need is there. */
     (void)stor_transactions_kill(storage, VD_ERR_INTERRUPTED_AT_SHUTDOWN, NULL, NULL);
@@ -204,6 +208,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     if (storage->engine != NULL)
         rc = stor_engine_close(&storage->engine, err);
     stor_versions_close(&storage->versions);
+    vd_free(storage->latency);
     (void)pthread_mutex_destroy(&storage->registry_lock);
     stor_freeze_done(&storage->freeze);
     vd_free(storage);

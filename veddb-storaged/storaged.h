@@ -86,10 +86,13 @@ typedef struct stor_storage {
     stor_replication_t *replication;    /* replication/replication.h */
     struct stor_audit *audit;           /* audit/audit.h; NULL: nothing is audited */
     struct stor_audit_link *audit_link; /* NULL in unit tests */
-    struct stor_defaults *defaults;     /* defaults.h; NULL in unit tests */
-    struct stor_waits *waits;           /* streams/waits.h; the inbox's; NULL in unit tests */
-    stor_versions_t *versions;          /* engine/versions.h; NULL: nothing that is read is kept */
     stor_freeze_t freeze;               /* fsync {lock: true} */
+    struct stor_rotation *rotation;     /* rotation/rotation.h; NULL in unit tests */
+    struct stor_rotation_link *rotation_link; /* NULL in unit tests */
+    struct stor_latency *latency;             /* rotation/latency.h: of quick requests */
+    struct stor_defaults *defaults;           /* defaults.h; NULL in unit tests */
+    struct stor_waits *waits;                 /* streams/waits.h; the inbox's; NULL in unit tests */
+    stor_versions_t *versions; /* engine/versions.h; NULL: nothing that is read is kept */
     stor_op_counters_t counters;
     stor_ttl_counters_t ttl;
     stor_scrub_counters_t scrub;
@@ -121,9 +124,10 @@ typedef struct {
     uint64_t cache_bytes;
     uint64_t reserve_min_bytes;
     uint64_t checkpoint_ms;
-    bool bootstrap;        /* make a new database when there is none */
-    const char *fs_faults; /* tests only: engine/fs_faults.h */
-    const char *versions;  /* path of the table of versions; NULL = none */
+    bool bootstrap;              /* make a new database when there is none */
+    const char *fs_faults;       /* tests only: engine/fs_faults.h */
+    uint64_t log_file_max_bytes; /* 0 = the engine's own */
+    const char *versions;        /* path of the table of versions; NULL = none */
 } stor_storage_options_t;
 
 /* Opens engine, catalog (with the sweep of orphans), journal, sessions, cursors over a folder. keys

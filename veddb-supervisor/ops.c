@@ -340,6 +340,26 @@ static void verb_audit(const request_t *request)
           "the audit log is asked for status, verify, tail, search, prove, explain", VD_SLICE_NULL);
 }
 
+/* The operator's argument says what. */
+static void verb_keys(const request_t *request)
+{
+    static const char *const questions[] = {"status",   "rotate",  "pause",  "resume", "cancel",
+                                            "throttle", "history", "verify", "rewrap"};
+    char verb[32];
+    for (size_t i = 0; i < VD_COUNT_OF(questions); i++) {
+        if (vd_slice_is(request->fields.argument, questions[i])) {
+            (void)snprintf(verb, sizeof verb, "keys.%s", questions[i]);
+            ask_worker(request, &request->ops->system->workers[SUP_KIND_ROTATED],
+                       vd_slice_str(verb));
+            return;
+        }
+    }
+    reply(request->client, request->request_id, VD_ERR_COMMAND_NOT_FOUND,
+          "keys are asked for status, rotate, pause, resume, cancel, throttle, history, verify, "
+          "rewrap",
+          VD_SLICE_NULL);
+}
+
 static void verb_replication(const request_t *request)
 {
     sup_worker_t *worker = &request->ops->system->workers[SUP_KIND_REPLICAD];
@@ -467,13 +487,10 @@ static const struct {
     const char *verb;
     void (*run)(const request_t *request);
 } verbs[] = {
-    {"status", verb_status},
-    {"stop", verb_stop},
-    {"restart", verb_restart},
-    {"audit", verb_audit},
-    {"drain", verb_drain},
-    {"log-level", verb_log_level},
-    {"replication", verb_replication},
+    {"status", verb_status},       {"stop", verb_stop},
+    {"restart", verb_restart},     {"audit", verb_audit},
+    {"keys", verb_keys},           {"drain", verb_drain},
+    {"log-level", verb_log_level}, {"replication", verb_replication},
     {"reload", verb_reload},
     {"misbehave", verb_misbehave},
     {"limits", verb_limits},
@@ -492,6 +509,15 @@ static const char *argument_text(const request_t *request, char text[NOTED_MAX +
     return text;
 }
 
+/* What only looks is not noted. */
+static bool changes_something(const request_t *request, void (*run)(const request_t *request))
+{
+    if (run == verb_keys)
+        return !vd_slice_is(request->fields.argument, "status") &&
+               !vd_slice_is(request->fields.argument, "history");
+    return run != verb_status && run != verb_audit;
+}
+
 static void ops_request(void *context, vd_local_client_t *client, vd_slice_t packet)
 {
     vd_error_t err = VD_ERROR_INIT;
@@ -508,7 +534,7 @@ static void ops_request(void *context, vd_local_client_t *client, vd_slice_t pac
     request.request_id = envelope.request_id;
     for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(verbs); i++) {
         if (vd_slice_is(request.fields.verb, verbs[i].verb)) {
-            if (verbs[i].run != verb_status && verbs[i].run != verb_audit)
+            if (changes_something(&request, verbs[i].run))
                 sup_ops_note(request.ops->system, "operator", "%s %.200s uid %u", verbs[i].verb,
                              argument_text(&request, argument),
                              (unsigned)vd_local_client_uid(client));

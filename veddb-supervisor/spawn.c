@@ -226,6 +226,8 @@ static void environment_make(environment_t *environment, const sup_spawn_t *spaw
     for (size_t i = 0; i < VD_COUNT_OF(passed); i++)
         if (getenv(passed[i]) != NULL)
             environment_add(environment, passed[i], getenv(passed[i]));
+    if (spawn->kind == &sup_kinds[SUP_KIND_ROTATED] && getenv("CREDENTIALS_DIRECTORY") != NULL)
+        environment_add(environment, "CREDENTIALS_DIRECTORY", getenv("CREDENTIALS_DIRECTORY"));
 }
 
 /* Between fork and exec. The descriptors to pass are first moved out of the way, then to their

@@ -72,11 +72,11 @@ def keyring(path, kek_path):
     text = open(kek_path, 'rb').read().strip()
     kek = bytes.fromhex(text.decode()) if len(text) == 64 else text
     data = open(path, 'rb').read()
-    if data[:8] != b'VDBKRING' or u32(data, 8) != 1:
+    if data[:8] != b'VDBKRING' or u32(data, 8) not in (1, 2):
         raise Wrong('the keyring is none')
     n = u32(data, 68)
     plain = AESGCM(hkdf(kek, data[20:52], b'veddb keyring')).decrypt(bytes(12), data[96:96 + n + 16], data[:96])
-    return {plain[i:i + 16]: plain[i + 40:i + 72] for i in range(0, n, 72)}
+    return {plain[i:i + 16]: plain[i + 40:i + 72] for i in range(0, n if u32(data, 8) == 1 else u32(data, 72) * 72, 72)}
 
 
 def leaf(record):

@@ -233,6 +233,18 @@ const gate_command_t gate_commands[] = {
     STORAGE("setDefaultRWConcern", NULL, CLUSTER, A(setDefaultRWConcern),
             GATE_WRITES | ADMIN | AUDIT, "sets the read and write concern of those"),
 
+    /* The data keys: storage asks the key holder. Never sent again: each changes something. */
+    STORAGE("rotateKey", NULL, CLUSTER, A(rotateKeys), ADMIN | AUDIT | GATE_SECONDARY_OK,
+            "a new data key; everything is re-encrypted, the old key destroyed"),
+    STORAGE("rotationStatus", NULL, CLUSTER, A(rotationStatus), ADMIN | READ,
+            "how far a rotation of keys is"),
+    STORAGE("pauseRotation", NULL, CLUSTER, A(rotateKeys), ADMIN | AUDIT | GATE_SECONDARY_OK,
+            "pauses a rotation of keys"),
+    STORAGE("resumeRotation", NULL, CLUSTER, A(rotateKeys), ADMIN | AUDIT | GATE_SECONDARY_OK,
+            "goes on with a rotation of keys"),
+    STORAGE("cancelRotation", NULL, CLUSTER, A(rotateKeys), ADMIN | AUDIT | GATE_SECONDARY_OK,
+            "ends a rotation of keys; both keys stay"),
+
     /* Known and refused, so that nobody wonders. */
     REFUSED("shutdown", COMMAND_NOT_SUPPORTED, "The node is stopped by its operator: vedctl stop"),
     REFUSED("mapReduce", COMMAND_NOT_SUPPORTED,

@@ -13,6 +13,7 @@
 #include "proto/audit.h"
 #include "proto/failure.h"
 #include "veddb-rotated/audit/ask.h"
+#include "veddb-rotated/audit/rewrap.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -22,11 +23,12 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define TICK_MS      100
-#define REOPEN_MS    1000
-#define CREDIT_BYTES (512u * 1024)
-#define PULL_WAIT_MS 2000
-#define IDLE_HEAD_MS 5000 /* positions that moved without records get a head after so long */
+#define TICK_MS        100
+#define REOPEN_MS      1000
+#define CREDIT_BYTES   (512u * 1024)
+#define PULL_WAIT_MS   2000
+#define WRAPS_PER_TURN 64   /* keys of segments */
+#define IDLE_HEAD_MS   5000 /* positions that moved without records get a head after so long */
 
 typedef struct {
     uint64_t ticket; /* 0: nobody waits */
@@ -37,8 +39,8 @@ struct rot_audit {
     vd_daemon_t *daemon;
     char folder[PATH_MAX - 64], second_place[PATH_MAX - 64], socket[PATH_MAX];
     rot_log_options_t options;
-    rot_data_key_t *keys; /* locked */
-    uint32_t key_count;
+    rot_data_key_t *keys;             /* locked */
+    uint32_t key_count, wrap_version; /* wrap_version: key files are to go under it; 0: all are */
     bool started;
     pthread_t thread;
     vd_loop_t *loop;
@@ -59,6 +61,12 @@ struct rot_audit {
     vd_buf_t item;
     /* shared */
     pthread_mutex_t lock;
+    struct {
+        rot_data_key_t *keys; /* locked */
+        uint32_t count, active, version;
+        bool waits; /* the thread is to take them */
+    } fresh;
+    uint32_t wrapped_version;
     note_t notes[ROT_NOTES_MAX];
     uint32_t note_count;
     struct {
@@ -387,6 +395,71 @@ static int notes_take(rot_audit_t *audit, vd_error_t *err)
     return rc;
 }
 
+/* ---- another key of the keyring ---- */
+
+/* Whoever is answered at present reads the old ones: then it is done later. */
+static int keys_take(rot_audit_t *audit, vd_error_t *err)
+{
+    rot_log_options_t *options = &audit->options;
+    (void)pthread_mutex_lock(&audit->lock);
+    bool takes = audit->fresh.waits && !atomic_load(&audit->asking);
+    if (takes) {
+        audit->fresh.waits = false;
+        memcpy(audit->keys, audit->fresh.keys, ROT_KEYS_MAX * sizeof(rot_data_key_t));
+        vd_wipe(audit->fresh.keys, ROT_KEYS_MAX * sizeof(rot_data_key_t));
+        audit->key_count = audit->fresh.count;
+        audit->wrap_version = audit->fresh.version;
+        audit->wrapped_version = 0;
+        options->keys = (rot_data_keys_t){audit->keys, audit->key_count};
+        options->active = &audit->keys[audit->fresh.active];
+    }
+    (void)pthread_mutex_unlock(&audit->lock);
+    /* A log that is not open wraps its seal when it is opened. */
+    return takes && audit->log != NULL
+               ? rot_log_rekey(audit->log, options->keys, options->active, err)
+               : VD_OK;
+}
+
+/* Some of the segments' keys. The log is open: its seal is wrapped. */
+static int wrap_some(rot_audit_t *audit, vd_error_t *err)
+{
+    bool more = false;
+    if (audit->wrap_version == 0)
+        return VD_OK;
+    int rc = rot_rewrap_segments(audit->folder, audit->options.keys, audit->options.active,
+                                 WRAPS_PER_TURN, &more, err);
+    if (rc == VD_OK && more) {
+        vd_loop_wake(audit->loop);
+    } else if (rc == VD_OK) {
+        vd_log(VD_LOG_INFO, "the audit log is wrapped under another key", "version=%u",
+               audit->wrap_version);
+        (void)pthread_mutex_lock(&audit->lock);
+        audit->wrapped_version = audit->wrap_version;
+        (void)pthread_mutex_unlock(&audit->lock);
+        audit->wrap_version = 0;
+    }
+    return rc;
+}
+
+void rot_audit_rekey(rot_audit_t *audit, const rot_keyring_t *keyring)
+{
+    (void)pthread_mutex_lock(&audit->lock);
+    audit->fresh.count = rot_data_keys_copy(keyring, audit->fresh.keys, &audit->fresh.active);
+    audit->fresh.version = rot_keyring_active(keyring)->version;
+    audit->fresh.waits = true;
+    (void)pthread_mutex_unlock(&audit->lock);
+    if (audit->started)
+        vd_loop_wake(audit->loop);
+}
+
+uint32_t rot_audit_wrapped(rot_audit_t *audit)
+{
+    (void)pthread_mutex_lock(&audit->lock);
+    uint32_t version = audit->fresh.waits ? 0 : audit->wrapped_version;
+    (void)pthread_mutex_unlock(&audit->lock);
+    return version;
+}
+
 /* ---- the thread ---- */
 
 static bool seal_due(const rot_audit_t *audit, uint64_t now_ms)
@@ -403,10 +476,16 @@ static bool turn(void *context)
     vd_error_t err = VD_ERROR_INIT;
     uint64_t now_ms = vd_monotonic_ms();
     vd_daemon_beat(audit->slot, true);
+    if (keys_take(audit, &err) != VD_OK) {
+        log_broke(audit, &err);
+        vd_error_clear(&err);
+    }
     if (audit->log == NULL && now_ms >= audit->reopen_ms)
         log_open(audit);
     if (audit->log != NULL) {
         int rc = notes_take(audit, &err);
+        if (rc == VD_OK)
+            rc = wrap_some(audit, &err);
         if (rc == VD_OK && seal_due(audit, now_ms)) {
             rc = rot_log_seal(audit->log, &err);
             audit->sealed_ms = now_ms;
@@ -468,7 +547,7 @@ int rot_audit_create(vd_daemon_t *daemon, rot_audit_t **ret_audit, vd_error_t *e
 {
     const vd_config_t *config = vd_daemon_config(daemon);
     rot_audit_t *audit = vd_xalloc(sizeof *audit);
-    void *keys = NULL;
+    void *keys = NULL, *fresh = NULL;
     audit->daemon = daemon;
     (void)snprintf(audit->folder, sizeof audit->folder, "%.4000s/audit",
                    vd_daemon_folder(daemon, "node.folder"));
@@ -489,6 +568,9 @@ int rot_audit_create(vd_daemon_t *daemon, rot_audit_t **ret_audit, vd_error_t *e
     };
     int rc = vd_secret_alloc(ROT_KEYS_MAX * sizeof(rot_data_key_t), &keys, err);
     audit->keys = keys;
+    if (rc == VD_OK)
+        rc = vd_secret_alloc(ROT_KEYS_MAX * sizeof(rot_data_key_t), &fresh, err);
+    audit->fresh.keys = fresh;
     if (rc != VD_OK)
         rot_audit_destroy(&audit);
     else
@@ -500,16 +582,9 @@ int rot_audit_start(rot_audit_t *audit, const rot_keyring_t *keyring, vd_error_t
 {
     if (audit->started || rot_keyring_count(keyring) == 0)
         return VD_OK;
-    for (uint32_t i = 0; i < rot_keyring_count(keyring); i++) {
-        const rot_key_t *key = rot_keyring_at(keyring, i);
-        if (key->state == ROT_KEY_DESTROYED)
-            continue;
-        rot_data_key_t *copy = &audit->keys[audit->key_count++];
-        memcpy(copy->id, key->id, sizeof copy->id);
-        memcpy(copy->key, key->key, sizeof copy->key);
-        if (key->state == ROT_KEY_ACTIVE)
-            audit->options.active = copy;
-    }
+    uint32_t active = 0;
+    audit->key_count = rot_data_keys_copy(keyring, audit->keys, &active);
+    audit->options.active = &audit->keys[active];
     audit->options.keys = (rot_data_keys_t){audit->keys, audit->key_count};
     (void)vd_daemon_socket_path(audit->daemon, "storage-rotated", "audit", audit->socket,
                                 sizeof audit->socket);
@@ -538,6 +613,8 @@ void rot_audit_destroy(rot_audit_t **audit_p)
     vd_loop_destroy(&audit->loop);
     if (audit->keys != NULL)
         vd_secret_free(audit->keys, ROT_KEYS_MAX * sizeof(rot_data_key_t));
+    if (audit->fresh.keys != NULL)
+        vd_secret_free(audit->fresh.keys, ROT_KEYS_MAX * sizeof(rot_data_key_t));
     vd_buf_done(&audit->item);
     vd_buf_done(&audit->ask_out);
     (void)pthread_mutex_destroy(&audit->lock);
@@ -636,9 +713,9 @@ void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slic
     (void)snprintf(ask->argument, sizeof ask->argument, "%.*s", VD_SLICE_FMT(argument));
     ask->folder = audit->folder;
     ask->second_place = audit->second_place;
-    ask->keys = audit->options.keys;
-    atomic_store(&audit->asking, true);
     (void)pthread_mutex_lock(&audit->lock);
+    atomic_store(&audit->asking, true); /* from here on the keys stay as they are */
+    ask->keys = audit->options.keys;
     ask->limit_segment = audit->shown.segment;
     ask->limit_offset = audit->shown.offset;
     ask->limit_copy = audit->shown.copied;

@@ -28,5 +28,10 @@ void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slic
  * before the start. Any thread. NULL is fine. More than ROT_NOTES_MAX that wait are counted and
  * logged. */
 void rot_audit_note(rot_audit_t *audit, const char *atype, const char *format, ...) VD_PRINTF(3, 4);
+/* The keyring's keys have changed. The thread takes them, wraps everything under the active one and
+ * forgets those that are gone; again and again until it has worked. */
+void rot_audit_rekey(rot_audit_t *audit, const rot_keyring_t *keyring);
+/* The version of the only key that the log needs; 0: not known to be so. */
+uint32_t rot_audit_wrapped(rot_audit_t *audit);
 /* Appends one JSON object. */
 VD_MUST_CHECK int rot_audit_status(rot_audit_t *audit, vd_buf_t *out);

@@ -461,6 +461,16 @@ bool rot_log_has_records(const rot_log_t *log)
     return log->now.records != log->sealed.records;
 }
 
+int rot_log_rekey(rot_log_t *log, rot_data_keys_t keys, const rot_data_key_t *active,
+                  vd_error_t *err)
+{
+    log->options.keys = keys;
+    log->options.active = active;
+    int rc = rot_seal_rekey(log->seal, active, err);
+    log->broken = log->broken || rc != VD_OK;
+    return rc;
+}
+
 /* ---- life ---- */
 
 static int gone(const rot_log_t *log, const vd_error_t *torn, vd_error_t *err)

@@ -57,6 +57,11 @@ VD_MUST_CHECK int rot_log_seal(rot_log_t *log, vd_error_t *err);
 bool rot_log_is_dirty(const rot_log_t *log);
 /* Whether there are records that no head covers. */
 bool rot_log_has_records(const rot_log_t *log);
+/* The keyring's keys have changed: the seal is wrapped under `active`, and so will be the keys of
+ * new segments; those that are there are rewrap.h's. keys and active are borrowed as those of
+ * rot_log_open. */
+VD_MUST_CHECK int rot_log_rekey(rot_log_t *log, rot_data_keys_t keys, const rot_data_key_t *active,
+                                vd_error_t *err);
 /* Closes the segment now. */
 VD_MUST_CHECK int rot_log_cut(rot_log_t *log, vd_error_t *err);
 

@@ -306,6 +306,16 @@ int rot_seal_tombstone(rot_seal_t *seal, uint64_t segment, vd_error_t *err)
     return save(seal, err);
 }
 
+int rot_seal_rekey(rot_seal_t *seal, const rot_data_key_t *active, vd_error_t *err)
+{
+    int rc = rot_sealer_init(&seal->secret->sealer, active, err);
+    if (rc == VD_OK)
+        rc = save(seal, err);
+    if (rc == VD_OK)
+        rc = VD_FAULT("audit.seal_half_wrapped", err);
+    return rc == VD_OK ? save(seal, err) : rc;
+}
+
 int rot_seal_hand_over(rot_seal_t *seal, vd_error_t *err)
 {
     rot_seal_state_t *state = &seal->secret->state;

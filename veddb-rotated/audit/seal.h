@@ -35,6 +35,8 @@ const rot_seal_state_t *rot_seal_state(const rot_seal_t *seal);
 VD_MUST_CHECK int rot_seal_head(rot_seal_t *seal, uint64_t number, const rot_hash_t *hash,
                                 vd_error_t *err);
 VD_MUST_CHECK int rot_seal_tombstone(rot_seal_t *seal, uint64_t segment, vd_error_t *err);
+/* Both slots go over to another key of the keyring. */
+VD_MUST_CHECK int rot_seal_rekey(rot_seal_t *seal, const rot_data_key_t *active, vd_error_t *err);
 VD_MUST_CHECK int rot_seal_hand_over(rot_seal_t *seal, vd_error_t *err);
 
 /* What others here need of files, too: all bytes at an offset; a new file, whole and durable. */

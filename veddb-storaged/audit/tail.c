@@ -331,9 +331,8 @@ static uint64_t events_durable(stor_audit_t *audit)
 }
 
 /* An event that says where the journal goes on. */
-static void restart_follow(stor_audit_t *audit, vd_slice_t value, vdp_audit_batch_t *batch)
+static void restart_follow(stor_audit_t *audit, vd_bson_t event, vdp_audit_batch_t *batch)
 {
-    vd_bson_t event = {value.data, (uint32_t)value.len};
     vd_value_t atype = vd_bson_get(event, "atype"), param = vd_bson_get(event, "param");
     if (atype.type != VD_BSON_STRING || param.type != VD_BSON_OBJECT ||
         !vd_slice_is(vd_value_string(atype), STOR_AUDIT_RESTART))
@@ -367,12 +366,14 @@ static int events_read(stor_audit_t *audit, stor_session_t *session, size_t cred
         uint64_t number = key.len == 8 ? vd_get_u64_be(key.data) : UINT64_MAX;
         if (number > upto)
             break;
-        rc = record_put(audit, 2, 0, number, (vd_bson_t){value.data, (uint32_t)value.len}, body,
-                        &step);
+        vd_bson_t event;
+        rc = vd_bson_peek(value, &event, &step);
+        if (rc == VD_OK)
+            rc = record_put(audit, 2, 0, number, event, body, &step);
         if (rc != VD_OK)
             break;
         batch->events = number;
-        restart_follow(audit, value, batch);
+        restart_follow(audit, event, batch);
         rc = stor_cursor_next(cursor, true, &key, &value, &step);
     }
     batch->more = batch->more || batch->events < upto;

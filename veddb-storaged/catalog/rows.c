@@ -175,7 +175,7 @@ int stor_rows_counters_get(stor_session_t *session, uint64_t id, stor_counters_r
     rc = stor_cursor_open(session, STOR_CATALOG_TABLE, &cursor, err);
     if (rc == VD_OK)
         rc = stor_cursor_search(cursor, vd_slice(key, sizeof key), &value, err);
-    if (rc == VD_OK && value.len != 24)
+    if (rc == VD_OK && value.len != 24 && value.len != 25) /* rotation/flip.h */
         rc = vd_error_set(err, VD_ERR_CORRUPT, "a counters row is malformed");
     if (rc == VD_OK)
         *ret_row =
@@ -348,7 +348,7 @@ int stor_rows_index_state_get(stor_session_t *session, uint64_t id, uint32_t *re
     rc = stor_cursor_open(session, STOR_CATALOG_TABLE, &cursor, &step);
     if (rc == VD_OK)
         rc = stor_cursor_search(cursor, vd_slice(key, sizeof key), &value, &step);
-    if (rc == VD_OK && value.len != 12)
+    if (rc == VD_OK && value.len != 12 && value.len != 13) /* rotation/flip.h */
         rc = vd_error_set(&step, VD_ERR_CORRUPT, "a row of an index's state is malformed");
     if (rc == VD_OK) {
         *ret_multikey = vd_get_u32(value.data);

@@ -14,6 +14,7 @@
 #include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/journal.h"
 #include "veddb-storaged/replication/positions.h"
+#include "veddb-storaged/rotation/figures.h"
 #include "veddb-storaged/sessions.h"
 #include "veddb-storaged/transactions.h"
 
@@ -383,6 +384,8 @@ int stor_run_metrics(stor_request_t *request, vd_error_t *err)
         rc = work_print(request->storage, &out);
     if (rc == VD_OK)
         rc = audit_print(request->storage, &out);
+    if (rc == VD_OK)
+        rc = stor_figures_print(&out);
     if (rc == VD_OK)
         rc = streams_print(request->storage, &out);
     if (rc == VD_OK)

@@ -74,6 +74,11 @@ STOR_HANDLER(append_oplog_note);
 STOR_HANDLER(set_default_rw_concern); /* defaults.c */
 STOR_HANDLER(get_default_rw_concern);
 STOR_HANDLER(audit_events); /* audit.c */
+STOR_HANDLER(rotate_key);   /* rotation.c */
+STOR_HANDLER(rotation_status);
+STOR_HANDLER(pause_rotation);
+STOR_HANDLER(resume_rotation);
+STOR_HANDLER(cancel_rotation);
 /* reads (their rows stand in reads.def, one line per command: STOR_READ_ROW(name, flags, handler,
  * point)) */
 #define STOR_READ_ROW(name, flags, handler, point)                                                 \

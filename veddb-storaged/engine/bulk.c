@@ -4,14 +4,33 @@
  * its own, so that its user's transactions go on beside it. */
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/engine/engine_private.h"
+#include "veddb-storaged/engine/rewrite.h"
 
 #include <errno.h>
 
 struct stor_bulk {
+    stor_bulk_mark_t mark; /* its pages are sealed from here on: rewrite.h */
+    stor_engine_t *engine;
     WT_SESSION *session;
     WT_CURSOR *cursor;
     char name[STOR_TABLE_NAME_MAX_BYTES + 1];
 };
+
+static void mark(stor_bulk_t *bulk)
+{
+    stor_exclusion_t *exclusion = &bulk->engine->exclusion;
+    pthread_mutex_lock(&exclusion->lock);
+    bulk->mark.generation = stor_keys_generation(bulk->engine->options.keys);
+    vd_list_push_back(&exclusion->bulks, &bulk->mark.node);
+    pthread_mutex_unlock(&exclusion->lock);
+}
+
+static void unmark(stor_bulk_t *bulk)
+{
+    pthread_mutex_lock(&bulk->engine->exclusion.lock);
+    vd_list_remove(&bulk->mark.node);
+    pthread_mutex_unlock(&bulk->engine->exclusion.lock);
+}
 
 int stor_bulk_open(stor_engine_t *engine, const char *table, stor_bulk_t **ret_bulk,
                    vd_error_t *err)
@@ -22,9 +41,13 @@ int stor_bulk_open(stor_engine_t *engine, const char *table, stor_bulk_t **ret_b
         return rc;
     stor_bulk_t *bulk = vd_xalloc(sizeof *bulk);
     memcpy(bulk->name, table, strlen(table) + 1);
+    bulk->engine = engine;
+    mark(bulk);
+    stor_rewrite_keep_out(engine, table);
     int ret = engine->conn->open_session(engine->conn, NULL, "cache_cursors=false", &bulk->session);
     if (ret == 0)
         ret = bulk->session->open_cursor(bulk->session, uri, NULL, "bulk", &bulk->cursor);
+    stor_rewrite_let_in(engine, table);
     if (ret == 0) {
         *ret_bulk = bulk;
         return VD_OK;
@@ -33,6 +56,7 @@ int stor_bulk_open(stor_engine_t *engine, const char *table, stor_bulk_t **ret_b
                        : stor_wt_error(ret, err, table);
     if (bulk->session != NULL)
         (void)bulk->session->close(bulk->session, NULL); /* nothing was done in it */
+    unmark(bulk);
     vd_free(bulk);
     return rc;
 }
@@ -58,6 +82,7 @@ int stor_bulk_close(stor_bulk_t **bulk_p, vd_error_t *err)
     int ret = bulk->cursor->close(bulk->cursor);
     int rc = ret == 0 ? VD_OK : stor_wt_error(ret, err, bulk->name);
     (void)bulk->session->close(bulk->session, NULL); /* the cursor was all */
+    unmark(bulk);
     vd_free(bulk);
     *bulk_p = NULL;
     return rc;

@@ -260,6 +260,8 @@ static void engine_free(stor_engine_t *engine)
     (void)pthread_mutex_destroy(&engine->message_lock);
     (void)pthread_mutex_destroy(&engine->admin_lock);
     (void)pthread_mutex_destroy(&engine->sessions_lock);
+    (void)pthread_mutex_destroy(&engine->exclusion.lock);
+    (void)pthread_cond_destroy(&engine->exclusion.changed);
     vd_free(engine->slots);
     vd_free(engine->folder);
     free(engine);
@@ -286,6 +288,9 @@ static stor_engine_t *engine_make(const stor_engine_options_t *options)
     VD_ASSERT(pthread_mutex_init(&engine->message_lock, NULL) == 0);
     VD_ASSERT(pthread_mutex_init(&engine->admin_lock, NULL) == 0);
     VD_ASSERT(pthread_mutex_init(&engine->sessions_lock, NULL) == 0);
+    VD_ASSERT(pthread_mutex_init(&engine->exclusion.lock, NULL) == 0);
+    VD_ASSERT(pthread_cond_init(&engine->exclusion.changed, NULL) == 0);
+    vd_list_init(&engine->exclusion.bulks);
     return engine;
 }
 
@@ -353,6 +358,11 @@ _Noreturn void stor_engine_abandon(stor_engine_t *engine, int exit_code)
 bool stor_engine_exists(const char *folder)
 {
     return stor_guard_exists(folder);
+}
+
+uint32_t stor_engine_keys_highest(const char *folder)
+{
+    return stor_guard_keys_highest(folder);
 }
 
 uint64_t stor_engine_newest(stor_engine_t *engine)

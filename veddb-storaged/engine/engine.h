@@ -57,6 +57,9 @@ _Noreturn void stor_engine_abandon(stor_engine_t *engine, int exit_code);
  * in part). */
 bool stor_engine_exists(const char *folder);
 
+/* The greatest version of the data keys that what is in the folder may need; 0: not known. */
+uint32_t stor_engine_keys_highest(const char *folder);
+
 /* Tables. Names are opaque ids ("c-12", "i-7", "j-3", "catalog"). Creating and dropping are their
  * own small transactions in WiredTiger. */
 VD_MUST_CHECK int stor_engine_table_create(stor_engine_t *engine, const char *name, bool snappy,

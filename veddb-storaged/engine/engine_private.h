@@ -15,6 +15,22 @@ typedef struct {
     atomic_uint_fast64_t begins, commits, rollbacks, conflicts;
 } stor_txn_counts_t;
 
+/* Tables that somebody needs alone, and the one that is being walked: rewrite.h. */
+#define STOR_EXCLUSIONS_MAX 32
+typedef struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    char names[STOR_EXCLUSIONS_MAX][STOR_TABLE_NAME_MAX_BYTES + 1]; /* empty: free */
+    char walking[STOR_TABLE_NAME_MAX_BYTES + 1];
+    atomic_bool yield;
+    vd_list_t bulks; /* of stor_bulk_mark_t */
+} stor_exclusion_t;
+
+typedef struct {
+    vd_node_t node;      /* first */
+    uint64_t generation; /* of the keys when it began */
+} stor_bulk_mark_t;
+
 struct stor_engine {
     WT_EVENT_HANDLER handler; /* first: the handler's callbacks get its address */
     stor_engine_options_t options;
@@ -37,6 +53,7 @@ struct stor_engine {
     pthread_mutex_t sessions_lock;
     stor_session_t **slots; /* by sequencer slot; NULL = free */
     stor_txn_counts_t closed_counts;
+    stor_exclusion_t exclusion;
 };
 
 struct stor_cursor {

@@ -38,7 +38,7 @@ struct stor_flusher {
     atomic_uint_fast64_t
         clean_at; /* everything is on disk while commits_begun is still this; UINT64_MAX = never */
     atomic_int sleep;
-    atomic_bool stopping, hurry;
+    atomic_bool stopping, hurry, renew;
     atomic_bool hooked;        /* flushed is set: looked at before hook_lock is taken */
     pthread_mutex_t hook_lock; /* for the two below */
     void (*flushed)(uint64_t durable, void *context);
@@ -82,6 +82,12 @@ void stor_flusher_hurry(stor_flusher_t *flusher)
     atomic_store(&flusher->hurry, true);
     if (atomic_load(&flusher->sleep) != AWAKE)
         stor_flusher_wake(flusher);
+}
+
+void stor_flusher_ceiling_renew(stor_flusher_t *flusher)
+{
+    atomic_store(&flusher->renew, true);
+    stor_flusher_hurry(flusher);
 }
 
 void stor_flusher_hook(stor_flusher_t *flusher, void (*flushed)(uint64_t durable, void *context),
@@ -209,8 +215,11 @@ static int flush(stor_flusher_t *flusher, uint64_t ceiling, vd_error_t *err)
     uint64_t ended = atomic_load(&flusher->commits_ended);
     uint64_t begun = atomic_load(&flusher->commits_begun);
     uint64_t visible = stor_sequencer_visible(flusher->options.sequencer);
+    bool renew = atomic_exchange(&flusher->renew, false);
     if (ceiling == 0)
         ceiling = stor_sequencer_ceiling_due(flusher->options.sequencer);
+    if (ceiling == 0 && renew)
+        ceiling = atomic_load(&flusher->options.sequencer->ceiling);
     int rc = marker_write(flusher, 2 * flusher->begun++, err);
     if (rc == VD_OK && ceiling != 0)
         rc = ceiling_write(flusher, ceiling, err);

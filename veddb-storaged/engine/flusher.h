@@ -49,6 +49,8 @@ void stor_flusher_hurry(stor_flusher_t *flusher);
  * is under way when this returns. Any thread but the flusher's. */
 void stor_flusher_hook(stor_flusher_t *flusher, void (*flushed)(uint64_t durable, void *context),
                        void *context);
+/* The next flush writes the ceiling anew, as it is: nobody else may touch its row. */
+void stor_flusher_ceiling_renew(stor_flusher_t *flusher);
 /* The sequencer's position was set: the durable point follows it, down too. Waits for a flush. */
 void stor_flusher_position_set(stor_flusher_t *flusher, uint64_t position);
 /* A draw waits for a higher ceiling (stor_sequencer_t.want). */

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <openssl/sha.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -45,6 +46,19 @@
 #define FORMAT_BLOCK_BYTES   (FORMAT_PAYLOAD_BYTES + STOR_BLOCK_OVERHEAD_BYTES)
 #define FORMAT_FILE_BYTES    (FORMAT_HEAD_BYTES + FORMAT_BLOCK_BYTES + 4)
 
+/* The keys that blocks may need: magic 8 B, count u32, then id 16 B and version u32 each, crc32c
+ * u32. Not a secret, and not sealed: it must be read without a key. */
+#define KEYS_NOTE_FILE  "VedDB.keys"
+#define KEYS_NOTE_NEW   "VedDB.keys.new"
+#define KEYS_NOTE_MAGIC "VEDDBKEY"
+#define KEYS_NOTE_ENTRY (STOR_KEY_ID_BYTES + 4)
+#define KEYS_NOTE_MAX   (16 + STOR_KEYS_MAX * KEYS_NOTE_ENTRY)
+
+typedef struct {
+    uint8_t id[STOR_KEY_ID_BYTES];
+    uint32_t version;
+} noted_key_t;
+
 struct stor_guard {
     int dir_fd, lock_fd;
     bool bootstrap;
@@ -56,6 +70,9 @@ struct stor_guard {
      * open. */
     uint32_t log_highest, log_candidate;
     stor_log_scan_t scan;
+    pthread_mutex_t noted_lock;
+    noted_key_t noted[STOR_KEYS_MAX];
+    uint32_t noted_count;
 };
 
 static bool is_engine_file(const char *name)
@@ -63,7 +80,7 @@ static bool is_engine_file(const char *name)
     size_t len = strlen(name);
     return strncmp(name, "WiredTiger", 10) == 0 ||
            (len > 3 && strcmp(name + len - 3, ".wt") == 0) || strcmp(name, FORMAT_FILE) == 0 ||
-           strcmp(name, LOG_NOTE_FILE) == 0;
+           strcmp(name, LOG_NOTE_FILE) == 0 || strcmp(name, KEYS_NOTE_FILE) == 0;
 }
 
 /* Calls visit for each engine file until one returns other than 0. Returns -1 when the folder can't
@@ -390,6 +407,180 @@ static int log_cut(stor_guard_t *guard, vd_error_t *err)
     return rc == 0 ? VD_OK : VD_ERR_IO;
 }
 
+/* ---- which keys the data may need ---- */
+
+static int keys_note_write(stor_guard_t *guard, vd_error_t *err)
+{
+    uint8_t bytes[KEYS_NOTE_MAX];
+    size_t len = 12;
+    memcpy(bytes, KEYS_NOTE_MAGIC, 8);
+    vd_put_u32(bytes + 8, guard->noted_count);
+    for (uint32_t i = 0; i < guard->noted_count; i++, len += KEYS_NOTE_ENTRY) {
+        memcpy(bytes + len, guard->noted[i].id, STOR_KEY_ID_BYTES);
+        vd_put_u32(bytes + len + STOR_KEY_ID_BYTES, guard->noted[i].version);
+    }
+    vd_put_u32(bytes + len, stor_crc32c(0, bytes, len));
+    return file_replace(guard, KEYS_NOTE_FILE, KEYS_NOTE_NEW, bytes, len + 4, err);
+}
+
+static noted_key_t *noted_find(stor_guard_t *guard, const uint8_t *id)
+{
+    for (uint32_t i = 0; i < guard->noted_count; i++)
+        if (memcmp(guard->noted[i].id, id, STOR_KEY_ID_BYTES) == 0)
+            return &guard->noted[i];
+    return NULL;
+}
+
+int stor_guard_key_note(stor_guard_t *guard, const uint8_t id[STOR_KEY_ID_BYTES], uint32_t version,
+                        vd_error_t *err)
+{
+    int rc = VD_OK;
+    pthread_mutex_lock(&guard->noted_lock);
+    noted_key_t *noted = noted_find(guard, id);
+    if (noted == NULL && guard->noted_count == STOR_KEYS_MAX)
+        rc = vd_error_set(err, VD_ERR_FULL, "the data needs more than %d keys", STOR_KEYS_MAX);
+    if (rc == VD_OK && noted == NULL) {
+        noted = &guard->noted[guard->noted_count++];
+        memcpy(noted->id, id, STOR_KEY_ID_BYTES);
+        noted->version = version;
+        rc = keys_note_write(guard, err);
+        if (rc != VD_OK)
+            guard->noted_count--;
+    }
+    pthread_mutex_unlock(&guard->noted_lock);
+    return rc;
+}
+
+int stor_guard_key_forget(stor_guard_t *guard, const uint8_t id[STOR_KEY_ID_BYTES], vd_error_t *err)
+{
+    int rc = VD_OK;
+    pthread_mutex_lock(&guard->noted_lock);
+    noted_key_t *noted = noted_find(guard, id);
+    if (noted != NULL) {
+        noted_key_t gone = *noted;
+        *noted = guard->noted[--guard->noted_count];
+        rc = keys_note_write(guard, err);
+        if (rc != VD_OK)
+            guard->noted[guard->noted_count++] = gone;
+    }
+    pthread_mutex_unlock(&guard->noted_lock);
+    return rc;
+}
+
+static int keys_note_parse(stor_guard_t *guard, const uint8_t *bytes, size_t len, vd_error_t *err)
+{
+    uint32_t count = len < 16 ? 0 : vd_get_u32(bytes + 8);
+    if (len < 16 || memcmp(bytes, KEYS_NOTE_MAGIC, 8) != 0 || count > STOR_KEYS_MAX ||
+        len != 16 + (size_t)count * KEYS_NOTE_ENTRY ||
+        vd_get_u32(bytes + len - 4) != stor_crc32c(0, bytes, len - 4))
+        return vd_error_set(err, VD_ERR_CORRUPT, "%s/" KEYS_NOTE_FILE " is damaged", guard->folder);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint8_t *at = bytes + 12 + (size_t)i * KEYS_NOTE_ENTRY;
+        memcpy(guard->noted[i].id, at, STOR_KEY_ID_BYTES);
+        guard->noted[i].version = vd_get_u32(at + STOR_KEY_ID_BYTES);
+    }
+    guard->noted_count = count;
+    return VD_OK;
+}
+
+/* A database of before the note may need all keys that there are. */
+static int keys_note_read(stor_guard_t *guard, vd_error_t *err)
+{
+    uint8_t bytes[KEYS_NOTE_MAX + 1];
+    int fd = openat(guard->dir_fd, KEYS_NOTE_FILE, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) {
+        stor_key_info_t infos[STOR_KEYS_MAX];
+        uint32_t count = stor_keys_list(guard->keys, infos);
+        int rc = VD_OK;
+        for (uint32_t i = 0; rc == VD_OK && i < count; i++)
+            if (infos[i].state != STOR_KEY_DESTROYED)
+                rc = stor_guard_key_note(guard, infos[i].id, infos[i].version, err);
+        return rc;
+    }
+    ssize_t len = fd < 0 ? -1 : pread(fd, bytes, sizeof bytes, 0);
+    int rc = len < 0 ? vd_error_set_errno(err, "reading %s/" KEYS_NOTE_FILE, guard->folder)
+                     : keys_note_parse(guard, bytes, (size_t)len, err);
+    if (fd >= 0)
+        (void)close(fd); /* was only read */
+    return rc;
+}
+
+uint32_t stor_guard_keys_highest(const char *folder)
+{
+    stor_guard_t *guard = vd_xalloc(sizeof *guard);
+    uint8_t bytes[KEYS_NOTE_MAX + 1];
+    uint32_t highest = 0;
+    guard->folder = vd_xstrdup(folder);
+    guard->dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = guard->dir_fd < 0 ? -1 : openat(guard->dir_fd, KEYS_NOTE_FILE, O_RDONLY | O_CLOEXEC);
+    ssize_t len = fd < 0 ? -1 : pread(fd, bytes, sizeof bytes, 0);
+    if (len >= 0 && keys_note_parse(guard, bytes, (size_t)len, NULL) == VD_OK)
+        for (uint32_t i = 0; i < guard->noted_count; i++)
+            highest = guard->noted[i].version > highest ? guard->noted[i].version : highest;
+    if (fd >= 0)
+        (void)close(fd); /* was only read */
+    if (guard->dir_fd >= 0)
+        (void)close(guard->dir_fd);
+    vd_free(guard->folder);
+    vd_free(guard);
+    return highest;
+}
+
+static int keys_note_check(stor_guard_t *guard, vd_error_t *err)
+{
+    char text[STOR_KEY_ID_TEXT_SIZE];
+    stor_key_info_t infos[STOR_KEYS_MAX];
+    int rc = keys_note_read(guard, err);
+    uint32_t count = rc == VD_OK ? stor_keys_list(guard->keys, infos) : 0;
+    for (uint32_t i = 0; rc == VD_OK && i < guard->noted_count; i++) {
+        const noted_key_t *noted = &guard->noted[i];
+        const stor_key_info_t *found = NULL;
+        for (uint32_t k = 0; k < count && found == NULL; k++)
+            if (memcmp(infos[k].id, noted->id, STOR_KEY_ID_BYTES) == 0)
+                found = &infos[k];
+        if (found == NULL)
+            rc = vd_error_set(err, VD_ERR_KEY_MISSING,
+                              "the data in %s needs data key version %u (id %s), which is not in "
+                              "the keyring: it is older than the data, or another node's",
+                              guard->folder, noted->version, stor_keys_id_print(noted->id, text));
+        else if (found->state == STOR_KEY_DESTROYED)
+            rc = vd_error_set(
+                err, VD_ERR_KEY_DESTROYED,
+                "the data in %s needs data key version %u (id %s), which was destroyed",
+                guard->folder, noted->version, stor_keys_id_print(noted->id, text));
+    }
+    return rc;
+}
+
+/* What becomes active was noted before. */
+static int active_note(stor_guard_t *guard, vd_error_t *err)
+{
+    stor_key_info_t infos[STOR_KEYS_MAX];
+    uint32_t count = stor_keys_list(guard->keys, infos);
+    int rc = VD_OK;
+    for (uint32_t i = 0; rc == VD_OK && i < count; i++)
+        if (infos[i].state == STOR_KEY_ACTIVE)
+            rc = stor_guard_key_note(guard, infos[i].id, infos[i].version, err);
+    return rc;
+}
+
+int stor_guard_reseal(stor_guard_t *guard, vd_error_t *err)
+{
+    uint8_t active[STOR_KEY_ID_BYTES];
+    int rc = stor_keys_active(guard->keys, active, err);
+    if (rc != VD_OK || memcmp(active, guard->sealed_with, sizeof active) == 0)
+        return rc;
+    rc = format_write(guard, err);
+    if (rc == VD_OK)
+        memcpy(guard->sealed_with, active, sizeof active);
+    return rc;
+}
+
+void stor_guard_sealed_with(const stor_guard_t *guard, uint8_t ret_id[STOR_KEY_ID_BYTES])
+{
+    memcpy(ret_id, guard->sealed_with, STOR_KEY_ID_BYTES);
+}
+
 static int database_check(stor_guard_t *guard, vd_error_t *err)
 {
     if (!stor_guard_exists(guard->folder))
@@ -397,7 +588,9 @@ static int database_check(stor_guard_t *guard, vd_error_t *err)
                             "%s holds no database (one is made only by a bootstrap)",
                             guard->folder);
     static const char *const files[] = {"WiredTiger", "WiredTiger.wt", "WiredTiger.turtle"};
-    int rc = format_check(guard, err);
+    int rc = keys_note_check(guard, err);
+    if (rc == VD_OK)
+        rc = format_check(guard, err);
     for (size_t i = 0; i < VD_COUNT_OF(files) && rc == VD_OK; i++)
         rc = must_stand(guard, files[i], err);
     if (rc != VD_OK)
@@ -428,9 +621,12 @@ int stor_guard_enter(const char *folder, bool bootstrap, stor_keys_t *keys,
     guard->bootstrap = bootstrap;
     guard->keys = keys;
     guard->folder = vd_xstrdup(folder);
+    VD_ASSERT(pthread_mutex_init(&guard->noted_lock, NULL) == 0);
     int rc = folder_lock(guard, err);
     if (rc == VD_OK)
         rc = bootstrap ? bootstrap_begin(guard, err) : database_check(guard, err);
+    if (rc == VD_OK) /* before its first block */
+        rc = active_note(guard, err);
     if (rc != VD_OK) {
         stor_guard_leave(&guard);
         return rc;
@@ -441,14 +637,9 @@ int stor_guard_enter(const char *folder, bool bootstrap, stor_keys_t *keys,
 
 int stor_guard_opened(stor_guard_t *guard, vd_error_t *err)
 {
-    if (!guard->bootstrap) {
-        uint8_t active[STOR_KEY_ID_BYTES];
-        int rc = stor_keys_active(guard->keys, active, err);
-        if (rc != VD_OK || memcmp(active, guard->sealed_with, sizeof active) == 0)
-            return rc;
-        return format_write(guard, err);
-    }
-    int rc = format_write(guard, err);
+    if (!guard->bootstrap)
+        return stor_guard_reseal(guard, err);
+    int rc = stor_guard_reseal(guard, err); /* with none yet: written */
     if (rc ==
         VD_OK) /* the first flush and a checkpoint are done: the log's first file is durable */
         rc = log_note_write(guard, 1, err);
@@ -487,6 +678,7 @@ void stor_guard_leave(stor_guard_t **guard_p)
         (void)close(guard->lock_fd); /* lets the lock go */
     if (guard->dir_fd >= 0)
         (void)close(guard->dir_fd);
+    (void)pthread_mutex_destroy(&guard->noted_lock);
     vd_free(guard->folder);
     vd_free(guard);
     *guard_p = NULL;

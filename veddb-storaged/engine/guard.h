@@ -24,6 +24,19 @@ VD_MUST_CHECK int stor_guard_enter(const char *folder, bool bootstrap, stor_keys
 /* After a bootstrap: writes the format file, takes the mark of a half-made folder away. After
  * another open: seals the format file anew when its key is no longer the active one. */
 VD_MUST_CHECK int stor_guard_opened(stor_guard_t *guard, vd_error_t *err);
+/* The keys that blocks may be sealed with are noted in VedDB.keys, so that a keyring which lacks
+ * one (older than the data, or of another node) is refused by version before anything is read.
+ * note: durably, before the key becomes active; forget: no block needs it any more. Any thread. */
+VD_MUST_CHECK int stor_guard_key_note(stor_guard_t *guard, const uint8_t id[STOR_KEY_ID_BYTES],
+                                      uint32_t version, vd_error_t *err);
+VD_MUST_CHECK int stor_guard_key_forget(stor_guard_t *guard, const uint8_t id[STOR_KEY_ID_BYTES],
+                                        vd_error_t *err);
+/* The greatest version that is noted in a folder; 0: none, or not known. */
+uint32_t stor_guard_keys_highest(const char *folder);
+/* Seals the format file with the active key, if it is not. One thread. */
+VD_MUST_CHECK int stor_guard_reseal(stor_guard_t *guard, vd_error_t *err);
+/* The key that the format file is sealed with. */
+void stor_guard_sealed_with(const stor_guard_t *guard, uint8_t ret_id[STOR_KEY_ID_BYTES]);
 /* After WiredTiger has closed in order: notes what the turtle is, for the next open. */
 VD_MUST_CHECK int stor_guard_closed(stor_guard_t *guard, vd_error_t *err);
 void stor_guard_leave(stor_guard_t **guard_p);

@@ -41,6 +41,7 @@ typedef struct {
     uint8_t id[STOR_KEY_ID_BYTES];
     uint8_t key[STOR_KEY_BYTES];
     stor_key_state_t state;
+    uint32_t version;
     bool used;
     bool proven; /* has opened a block that another process, or an earlier start, had sealed */
 } key_entry_t;
@@ -71,10 +72,12 @@ typedef struct {
 } count_shard_t;
 
 struct stor_keys {
-    uint64_t serial;            /* unique in the process */
-    atomic_uint_fast64_t epoch; /* grows with every stor_keys_put */
-    _Atomic(boot_t *) boot;     /* what seals now; NULL without an active key */
-    pthread_mutex_t lock;       /* secrets, boots, touch_clock */
+    uint64_t serial;                    /* unique in the process */
+    atomic_uint_fast64_t epoch;         /* grows with every stor_keys_put */
+    atomic_uint_fast64_t sealed_before; /* blocks, before the active key was */
+    atomic_uint_fast64_t generation;    /* grows with every change of the active key */
+    _Atomic(boot_t *) boot;             /* what seals now; NULL without an active key */
+    pthread_mutex_t lock;               /* secrets, boots, touch_clock */
     secrets_t *secrets;
     size_t secrets_bytes;
     bool memory_locked;
@@ -88,8 +91,9 @@ typedef struct {
     EVP_CIPHER_CTX *ctx;
     uint64_t keys_serial, epoch, touched;
     uint8_t name[STOR_KEY_ID_BYTES + BOOT_ID_BYTES];
-    bool old;    /* the key is not the active one */
-    bool proven; /* noted already that this key opens foreign blocks */
+    uint32_t place; /* of the key in the table */
+    bool old;       /* the key is not the active one */
+    bool proven;    /* noted already that this key opens foreign blocks */
 } open_context_t;
 
 typedef struct {
@@ -98,7 +102,9 @@ typedef struct {
     uint64_t counter_next, counter_end;
     uint8_t nonce_tail[4];
     open_context_t contexts[THREAD_CONTEXTS];
-    uint64_t touch_clock, old_blocks;
+    uint64_t touch_clock, old_blocks, old_bytes;
+    uint64_t *old_by_key; /* NULL: nobody has asked in this thread */
+    uint64_t epoch_seen;  /* of the keys that were used last */
     unsigned shard;
 } thread_state_t;
 
@@ -115,6 +121,7 @@ static void thread_state_free(void *arg)
     for (int i = 0; i < THREAD_CONTEXTS; i++)
         EVP_CIPHER_CTX_free(state->contexts[i].ctx);
     thread_state = NULL;
+    vd_free(state->old_by_key);
     vd_free(state);
 }
 
@@ -252,8 +259,16 @@ static int entry_add(stor_keys_t *keys, const uint8_t *id, key_entry_t **ret_ent
     return vd_error_set(err, VD_ERR_FULL, "more than %d data keys", STOR_KEYS_MAX);
 }
 
-int stor_keys_put(stor_keys_t *keys, const uint8_t id[STOR_KEY_ID_BYTES],
-                  const uint8_t key[STOR_KEY_BYTES], stor_key_state_t state, vd_error_t *err)
+/* Under the lock. */
+static void entry_wipe(stor_keys_t *keys, key_entry_t *entry)
+{
+    vd_wipe(entry->key, STOR_KEY_BYTES);
+    derived_forget(keys, entry->id);
+    entry->state = STOR_KEY_DESTROYED;
+}
+
+static int put(stor_keys_t *keys, const uint8_t *id, const uint8_t *key, stor_key_state_t state,
+               const uint32_t *version, vd_error_t *err)
 {
     VD_ASSERT(keys != NULL);
     VD_ASSERT(id != NULL);
@@ -261,14 +276,18 @@ int stor_keys_put(stor_keys_t *keys, const uint8_t id[STOR_KEY_ID_BYTES],
     pthread_mutex_lock(&keys->lock);
     int rc = VD_OK;
     key_entry_t *entry = entry_find(keys, id);
+    if (entry != NULL && version != NULL && entry->state == STOR_KEY_DESTROYED)
+        goto cleanup;
     if (entry == NULL)
         rc = entry_add(keys, id, &entry, err);
     if (rc != VD_OK)
         goto cleanup;
     bool was_active = entry->state == STOR_KEY_ACTIVE && atomic_load(&keys->boot) != NULL;
-    if (state == STOR_KEY_DESTROYED)
-        vd_wipe(entry->key, STOR_KEY_BYTES);
-    else if (memcmp(entry->key, key, STOR_KEY_BYTES) != 0) {
+    if (version != NULL)
+        entry->version = *version;
+    if (state == STOR_KEY_DESTROYED) {
+        entry_wipe(keys, entry);
+    } else if (memcmp(entry->key, key, STOR_KEY_BYTES) != 0) {
         memcpy(entry->key, key, STOR_KEY_BYTES);
         entry->proven = was_active = false;
     }
@@ -279,12 +298,67 @@ int stor_keys_put(stor_keys_t *keys, const uint8_t id[STOR_KEY_ID_BYTES],
                 keys->secrets->entries[i].state == STOR_KEY_ACTIVE)
                 keys->secrets->entries[i].state = STOR_KEY_DECRYPT_ONLY;
     entry->state = state;
-    if (state == STOR_KEY_ACTIVE && !was_active)
+    if (state == STOR_KEY_ACTIVE && !was_active) {
+        stor_keys_counts_t counts;
+        stor_keys_counts(keys, &counts);
+        atomic_store(&keys->sealed_before, counts.sealed_blocks);
         boot_renew(keys, id);
+        atomic_fetch_add(&keys->generation, 1);
+    }
     atomic_fetch_add(&keys->epoch, 1);
 cleanup:
     pthread_mutex_unlock(&keys->lock);
     return rc;
+}
+
+int stor_keys_put(stor_keys_t *keys, const uint8_t id[STOR_KEY_ID_BYTES],
+                  const uint8_t key[STOR_KEY_BYTES], stor_key_state_t state, vd_error_t *err)
+{
+    return put(keys, id, key, state, NULL, err);
+}
+
+int stor_keys_put_version(stor_keys_t *keys, const uint8_t id[STOR_KEY_ID_BYTES],
+                          const uint8_t key[STOR_KEY_BYTES], stor_key_state_t state,
+                          uint32_t version, vd_error_t *err)
+{
+    return put(keys, id, key, state, &version, err);
+}
+
+uint32_t stor_keys_list(const stor_keys_t *keys, stor_key_info_t ret_infos[STOR_KEYS_MAX])
+{
+    uint32_t count = 0;
+    pthread_mutex_lock((pthread_mutex_t *)&keys->lock);
+    for (; count < STOR_KEYS_MAX && keys->secrets->entries[count].used; count++) {
+        const key_entry_t *entry = &keys->secrets->entries[count];
+        ret_infos[count] = (stor_key_info_t){.version = entry->version, .state = entry->state};
+        memcpy(ret_infos[count].id, entry->id, STOR_KEY_ID_BYTES);
+    }
+    pthread_mutex_unlock((pthread_mutex_t *)&keys->lock);
+    return count;
+}
+
+int stor_keys_retire(stor_keys_t *keys, const uint8_t id[STOR_KEY_ID_BYTES], vd_error_t *err)
+{
+    char text[STOR_KEY_ID_TEXT_SIZE];
+    int rc = VD_OK;
+    pthread_mutex_lock(&keys->lock);
+    key_entry_t *entry = entry_find(keys, id);
+    if (entry == NULL)
+        rc = vd_error_set(err, VD_ERR_KEY_MISSING, "no data key with id %s",
+                          stor_keys_id_print(id, text));
+    else if (entry->state == STOR_KEY_ACTIVE)
+        rc = vd_error_set(err, VD_ERR_ILLEGAL_OPERATION, "the active data key can't be destroyed");
+    if (rc == VD_OK) {
+        entry_wipe(keys, entry);
+        atomic_fetch_add(&keys->epoch, 1);
+    }
+    pthread_mutex_unlock(&keys->lock);
+    return rc;
+}
+
+uint64_t stor_keys_generation(const stor_keys_t *keys)
+{
+    return atomic_load(&keys->generation);
 }
 
 int stor_keys_active(const stor_keys_t *keys, uint8_t ret_id[STOR_KEY_ID_BYTES], vd_error_t *err)
@@ -352,6 +426,25 @@ static void seal_prepare(stor_keys_t *keys, thread_state_t *state, const boot_t 
     state->seal_serial = boot->serial;
 }
 
+/* Keys have come, changed or gone since this thread last used one: what was derived from those
+ * before goes, but what seals now. */
+static void contexts_sweep(stor_keys_t *keys, thread_state_t *state, uint64_t epoch)
+{
+    const boot_t *boot = atomic_load(&keys->boot);
+    for (int i = 0; i < THREAD_CONTEXTS; i++) {
+        open_context_t *context = &state->contexts[i];
+        if (context->keys_serial != keys->serial || context->epoch == epoch)
+            continue;
+        (void)EVP_CIPHER_CTX_reset(context->ctx); /* wipes it */
+        context->keys_serial = 0;
+    }
+    if (state->seal_serial != 0 && boot != NULL && state->seal_serial != boot->serial) {
+        (void)EVP_CIPHER_CTX_reset(state->seal_ctx);
+        state->seal_serial = 0;
+    }
+    state->epoch_seen = epoch;
+}
+
 /* A boot with room for another run of counters, set up in this thread; NULL without an active key.
  */
 static const boot_t *seal_boot(stor_keys_t *keys, thread_state_t *state)
@@ -360,8 +453,10 @@ static const boot_t *seal_boot(stor_keys_t *keys, thread_state_t *state)
         boot_t *boot = atomic_load_explicit(&keys->boot, memory_order_acquire);
         if (boot == NULL)
             return NULL;
-        if (state->seal_serial != boot->serial)
+        if (state->seal_serial != boot->serial) {
+            contexts_sweep(keys, state, atomic_load(&keys->epoch));
             seal_prepare(keys, state, boot);
+        }
         if (VD_LIKELY(state->counter_next != state->counter_end))
             return boot;
         uint64_t base = atomic_fetch_add(&boot->counter, COUNTER_RUN);
@@ -444,6 +539,7 @@ static int open_context_set_up(stor_keys_t *keys, open_context_t *context, const
     context->keys_serial = keys->serial;
     context->epoch = epoch;
     context->old = entry->state != STOR_KEY_ACTIVE;
+    context->place = (uint32_t)(entry - keys->secrets->entries);
     context->proven = false;
 cleanup:
     pthread_mutex_unlock(&keys->lock);
@@ -455,6 +551,8 @@ static int open_context_get(stor_keys_t *keys, thread_state_t *state, const uint
 {
     uint64_t epoch = atomic_load_explicit(&keys->epoch, memory_order_acquire);
     open_context_t *oldest = &state->contexts[0];
+    if (VD_UNLIKELY(state->epoch_seen != epoch))
+        contexts_sweep(keys, state, epoch);
     for (int i = 0; i < THREAD_CONTEXTS; i++) {
         open_context_t *context = &state->contexts[i];
         if (context->keys_serial == keys->serial && context->epoch == epoch &&
@@ -555,8 +653,12 @@ int stor_keys_open(stor_keys_t *keys, vd_slice_t block, uint8_t *out, size_t *re
     }
     if (VD_UNLIKELY(!context->proven))
         key_prove(keys, context);
-    if (VD_UNLIKELY(context->old))
+    if (VD_UNLIKELY(context->old)) {
         state->old_blocks++;
+        state->old_bytes += plain_len;
+        if (state->old_by_key != NULL)
+            state->old_by_key[context->place]++;
+    }
     count_shard_t *shard = count_shard(keys, state);
     count_add(&shard->opened_blocks, 1);
     count_add(&shard->opened_bytes, plain_len);
@@ -580,6 +682,24 @@ uint64_t stor_keys_thread_old_blocks(void)
     return n;
 }
 
+uint64_t stor_keys_thread_old_bytes(void)
+{
+    thread_state_t *state = thread_state_get();
+    uint64_t n = state->old_bytes;
+    state->old_bytes = 0;
+    return n;
+}
+
+void stor_keys_thread_old_by_key(uint64_t counts[STOR_KEYS_MAX])
+{
+    thread_state_t *state = thread_state_get();
+    if (state->old_by_key == NULL)
+        state->old_by_key = vd_xalloc(STOR_KEYS_MAX * sizeof *state->old_by_key);
+    for (int i = 0; i < STOR_KEYS_MAX; i++)
+        counts[i] += state->old_by_key[i];
+    memset(state->old_by_key, 0, STOR_KEYS_MAX * sizeof *state->old_by_key);
+}
+
 void stor_keys_counter_skip(stor_keys_t *keys, uint64_t blocks)
 {
     boot_t *boot = atomic_load(&keys->boot);
@@ -598,5 +718,6 @@ void stor_keys_counts(const stor_keys_t *keys, stor_keys_counts_t *ret_counts)
         sum.opened_bytes += atomic_load(&shard->opened_bytes);
         sum.failed += atomic_load(&shard->failed);
     }
+    sum.sealed_active = sum.sealed_blocks - atomic_load(&keys->sealed_before);
     *ret_counts = sum;
 }

@@ -36,6 +36,23 @@ void stor_keys_destroy(stor_keys_t **keys_p);
 VD_MUST_CHECK int stor_keys_put(stor_keys_t *keys, const uint8_t id[STOR_KEY_ID_BYTES],
                                 const uint8_t key[STOR_KEY_BYTES], stor_key_state_t state,
                                 vd_error_t *err);
+/* The same, with the version that the keyring knows it by (stor_keys_put: 0). One that was
+ * destroyed here stays so. */
+VD_MUST_CHECK int stor_keys_put_version(stor_keys_t *keys, const uint8_t id[STOR_KEY_ID_BYTES],
+                                        const uint8_t key[STOR_KEY_BYTES], stor_key_state_t state,
+                                        uint32_t version, vd_error_t *err);
+/* All keys, also destroyed ones, in the order in which they came; a key's place never changes. */
+typedef struct {
+    uint8_t id[STOR_KEY_ID_BYTES];
+    uint32_t version;
+    stor_key_state_t state;
+} stor_key_info_t;
+uint32_t stor_keys_list(const stor_keys_t *keys, stor_key_info_t ret_infos[STOR_KEYS_MAX]);
+/* Wipes a key: what it has sealed can't be read any more. Other threads' derived block keys go
+ * with the next block that they seal or open. VD_ERR_ILLEGAL_OPERATION: it is the active one;
+ * VD_ERR_KEY_MISSING: there is no such key; done before: VD_OK. */
+VD_MUST_CHECK int stor_keys_retire(stor_keys_t *keys, const uint8_t id[STOR_KEY_ID_BYTES],
+                                   vd_error_t *err);
 /* The id of the active key; VD_ERR_KEY_MISSING when there is none. */
 VD_MUST_CHECK int stor_keys_active(const stor_keys_t *keys, uint8_t ret_id[STOR_KEY_ID_BYTES],
                                    vd_error_t *err);
@@ -48,9 +65,17 @@ VD_MUST_CHECK int stor_keys_open(stor_keys_t *keys, vd_slice_t block, uint8_t *o
 /* Blocks opened under a key that is not active, by this thread, since it last asked (for rotation's
  * proof). */
 uint64_t stor_keys_thread_old_blocks(void);
+/* Their plain bytes, since the thread last asked for those. */
+uint64_t stor_keys_thread_old_bytes(void);
+/* The same by key: adds to counts[place in stor_keys_list]; what was counted before the thread's
+ * first call is not in it. */
+void stor_keys_thread_old_by_key(uint64_t counts[STOR_KEYS_MAX]);
+/* Grows when another key becomes the active one. */
+uint64_t stor_keys_generation(const stor_keys_t *keys);
 /* Counters for metrics: blocks and bytes sealed and opened. */
 typedef struct {
     uint64_t sealed_blocks, sealed_bytes, opened_blocks, opened_bytes, failed;
+    uint64_t sealed_active; /* blocks, under the key that is active */
 } stor_keys_counts_t;
 void stor_keys_counts(const stor_keys_t *keys, stor_keys_counts_t *ret_counts);
 /* False when the kernel refused to lock the memory (RLIMIT_MEMLOCK): keys could reach a swap

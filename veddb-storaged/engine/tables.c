@@ -3,6 +3,7 @@
  * A table is one WiredTiger file, "file:<name>.wt": no wrapping table and column group, so one
  * metadata row and one lookup per open. */
 #include "veddb-storaged/engine/engine_private.h"
+#include "veddb-storaged/engine/rewrite.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -49,11 +50,13 @@ int stor_engine_table_log(stor_engine_t *engine, const char *name, bool logged, 
     int rc = stor_table_uri(name, uri, err);
     if (rc != VD_OK)
         return rc;
+    stor_rewrite_keep_out(engine, name);
     pthread_mutex_lock(&engine->admin_lock);
     stor_wt_message_clear();
     int ret = engine->admin->alter(engine->admin, uri,
                                    logged ? "log=(enabled=true)" : "log=(enabled=false)");
     pthread_mutex_unlock(&engine->admin_lock);
+    stor_rewrite_let_in(engine, name);
     return ret == 0 ? VD_OK : stor_wt_error(ret, err, name);
 }
 
@@ -68,10 +71,12 @@ int stor_engine_table_drop(stor_engine_t *engine, const char *name, vd_error_t *
     int rc = stor_table_uri(name, uri, err);
     if (rc != VD_OK)
         return rc;
+    stor_rewrite_keep_out(engine, name);
     pthread_mutex_lock(&engine->admin_lock);
     stor_wt_message_clear();
     int ret = engine->admin->drop(engine->admin, uri, NULL);
     pthread_mutex_unlock(&engine->admin_lock);
+    stor_rewrite_let_in(engine, name);
     if (ret != 0)
         return stor_wt_error(ret, err, name);
     stor_sessions_notify(engine, name, true);
@@ -184,10 +189,12 @@ int stor_engine_table_verify(stor_engine_t *engine, const char *name, vd_error_t
     int rc = stor_table_uri(name, uri, err);
     if (rc != VD_OK)
         return rc;
+    stor_rewrite_keep_out(engine, name);
     pthread_mutex_lock(&engine->admin_lock);
     stor_wt_message_clear();
     int ret = engine->admin->verify(engine->admin, uri, NULL);
     pthread_mutex_unlock(&engine->admin_lock);
+    stor_rewrite_let_in(engine, name);
     if (ret == 0)
         return VD_OK;
     if (ret == EBUSY || ret == ENOENT || ret == ENOMEM)

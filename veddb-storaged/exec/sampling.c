@@ -359,12 +359,14 @@ stor_statistics_t *stor_statistics_load(stor_session_t *session,
     rc = stor_cursor_open(session, TABLE, &cursor, &err);
     if (rc == VD_OK)
         rc = stor_cursor_search(cursor, vd_slice(key, sizeof key), &value, &err);
-    if (rc == VD_OK && vd_bson_validate(value, 0, VD_BSON_BUILD_DEPTH_MAX, NULL) == VD_OK) {
+    vd_bson_t row;
+    if (rc == VD_OK && vd_bson_peek(value, &row, NULL) == VD_OK &&
+        vd_bson_validate(vd_slice(row.data, row.len), 0, VD_BSON_BUILD_DEPTH_MAX, NULL) == VD_OK) {
         statistics = vd_xalloc(sizeof *statistics);
         statistics->arena = vd_arena_create();
         atomic_init(&statistics->references, 1);
         atomic_init(&statistics->stored, true);
-        if (!row_read(statistics, collection, (vd_bson_t){value.data, (uint32_t)value.len}))
+        if (!row_read(statistics, collection, row))
             stor_statistics_unreference(&statistics);
     }
     if (rc == VD_OK)

@@ -21,6 +21,8 @@
 #define BLOCK_BYTES     ((size_t)64 * 1024)
 #define BLOCK_MAX_BYTES ((size_t)1 << 30)
 
+#define GENERATIONS 16
+
 struct stor_spill {
     char *folder;
     stor_keys_t *keys;
@@ -28,10 +30,14 @@ struct stor_spill {
     uint64_t disk_max, memory_max;
     size_t query_max;
     atomic_uint_fast64_t disk, memory, runs, spilled;
+    /* Runs that are there, by the keys' generation when they were made: a rotation waits for old
+     * ones, so they are never so many generations old that they would be taken for new. */
+    atomic_uint_fast64_t by_generation[GENERATIONS];
 };
 
 struct stor_run {
     stor_spill_t *spill;
+    uint64_t generation;
     stor_work_t *work;
     int fd;
     uint64_t size; /* of the file */
@@ -105,6 +111,17 @@ bool stor_spill_memory_move(stor_spill_t *spill, size_t before, size_t now)
     return now > before && sum > spill->memory_max;
 }
 
+uint64_t stor_spill_old_runs(const stor_spill_t *spill)
+{
+    uint64_t old = 0;
+    if (spill == NULL)
+        return 0;
+    uint64_t now = stor_keys_generation(spill->keys) % GENERATIONS;
+    for (uint64_t i = 0; i < GENERATIONS; i++)
+        old += i == now ? 0 : atomic_load(&spill->by_generation[i]);
+    return old;
+}
+
 void stor_spill_stats(const stor_spill_t *spill, stor_spill_stats_t *ret_stats)
 {
     *ret_stats = (stor_spill_stats_t){0};
@@ -155,6 +172,8 @@ int stor_run_create(stor_work_t *work, stor_run_t **ret_run, vd_error_t *err)
     run->fd = fd;
     work->spilled.spills++;
     atomic_fetch_add(&run->spill->runs, 1);
+    run->generation = stor_keys_generation(run->spill->keys);
+    atomic_fetch_add(&run->spill->by_generation[run->generation % GENERATIONS], 1);
     *ret_run = run;
     return VD_OK;
 }
@@ -166,6 +185,7 @@ void stor_run_destroy(stor_run_t **run_p)
         return;
     (void)close(run->fd); /* it has no name: nothing of it stays */
     atomic_fetch_sub(&run->spill->disk, run->size);
+    atomic_fetch_sub(&run->spill->by_generation[run->generation % GENERATIONS], 1);
     vd_free(run->plain);
     vd_free(run->sealed);
     vd_free(run);

@@ -39,6 +39,9 @@ void stor_spill_close(stor_spill_t **spill_p);
 size_t stor_spill_query_max(const stor_spill_t *spill);
 /* A query's share changes; true when all together are over the budget and it grew. */
 bool stor_spill_memory_move(stor_spill_t *spill, size_t before, size_t now);
+/* Runs that were made before the present key became active: they may need an older one. spill NULL:
+ * none. */
+uint64_t stor_spill_old_runs(const stor_spill_t *spill);
 typedef struct {
     uint64_t memory_bytes, memory_max_bytes, disk_bytes, disk_max_bytes; /* now */
     uint64_t runs, spilled_bytes;                                        /* since the start */

@@ -281,9 +281,9 @@ uint64_t stor_index_log_floor(stor_index_log_t *log)
 int stor_index_log_read(vd_slice_t value, stor_index_log_entry_t *ret_entry, vd_error_t *err)
 {
     const uint8_t *at = value.data, *end = value.data + value.len;
-    if (value.len < 8 || at[0] > STOR_INDEX_LOG_PUT)
+    if (value.len < 8 || (at[0] & ~STOR_INDEX_LOG_SPARE) > STOR_INDEX_LOG_PUT)
         return damaged(err);
-    stor_index_log_entry_t entry = {.op = at[0]};
+    stor_index_log_entry_t entry = {.op = at[0] & ~STOR_INDEX_LOG_SPARE};
     size_t len = vd_get_u32(at + 1);
     if (len > value.len - 8)
         return damaged(err);

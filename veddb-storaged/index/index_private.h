@@ -87,6 +87,7 @@ typedef struct stor_index_log {
     vd_bson_t building;
 } stor_index_log_t;
 enum { STOR_INDEX_LOG_REMOVE, STOR_INDEX_LOG_PUT };
+#define STOR_INDEX_LOG_SPARE 0x80 /* a bit of op that means nothing: rotation/flip.h */
 
 typedef struct {
     int op;

@@ -590,13 +590,20 @@ int stor_positions_ask(stor_request_t *request, const vdp_replication_ask_t *ask
     if (stor_replication_alone(storage))
         return vd_error_set(err, VD_ERR_NO_REPLICATION_ENABLED,
                             "This node was not started with replication enabled.");
+    return stor_positions_ask_by(request, storage->replication->positions->ask, ask, body, err);
+}
+
+int stor_positions_ask_by(stor_request_t *request, stor_positions_ask_t asker,
+                          const vdp_replication_ask_t *ask, vd_slice_t body, vd_error_t *err)
+{
+    stor_storage_t *storage = request->storage;
     stor_positions_t *positions = storage->replication->positions;
     answer_t *answer = vd_xalloc(sizeof *answer);
     answer->positions = positions;
     answer->request = request;
     request->wait.kind = STOR_WAIT_ANSWER;
     request->wait.answer = answer;
-    int rc = positions->ask(storage, ask, body, answered, answer, err);
+    int rc = asker(storage, ask, body, answered, answer, err);
     if (rc == VD_OK)
         return VD_OK;
     request->wait.kind = STOR_WAIT_NOTHING;

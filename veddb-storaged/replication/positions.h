@@ -84,4 +84,8 @@ typedef int (*stor_positions_ask_t)(stor_storage_t *storage, const vdp_replicati
                                     void (*answered)(void *context, int code, vd_slice_t message,
                                                      vd_slice_t body),
                                     void *context, vd_error_t *err);
+/* As stor_positions_ask, of somebody else: asker takes the question and calls back once. */
+VD_MUST_CHECK int stor_positions_ask_by(stor_request_t *request, stor_positions_ask_t asker,
+                                        const vdp_replication_ask_t *ask, vd_slice_t body,
+                                        vd_error_t *err);
 void stor_positions_divert_ask(stor_positions_t *positions, stor_positions_ask_t ask);

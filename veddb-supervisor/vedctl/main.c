@@ -9,7 +9,8 @@
 static const char usage[] =
     "usage: vedctl [--socket PATH] [--config FILE] VERB ...\n"
     "  status [--json]           the node and its workers; exit code 0 only when all run\n"
-    "  keys status [--json]      versions and states of the data keys\n"
+    "  keys VERB ...             status, rotate, pause, resume, cancel, throttle, history, verify, "
+    "rewrap\n"
     "  replication VERB ...      status, list, add, remove, promote, step-down, freeze, "
     "force-sync\n"
     "  audit VERB ...            status, verify, tail, search, prove, explain\n"

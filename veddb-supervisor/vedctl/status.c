@@ -1,4 +1,4 @@
-/* veddb-supervisor/vedctl/status.c — vedctl status, vedctl keys status: tables from the
+/* veddb-supervisor/vedctl/status.c — vedctl status: tables from the
  * supervisor's JSON. */
 #include "libcommon/runtime/daemon.h"
 #include "libcommon/runtime/local.h"
@@ -8,7 +8,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 static bson_t *ask(const vedctl_t *ctl, vd_buf_t *json)
 {
@@ -84,57 +83,4 @@ int vedctl_status(const vedctl_t *ctl)
         bson_destroy(doc);
     vd_buf_done(&json);
     return all_running ? VD_EXIT_OK : VD_EXIT_FAILURE;
-}
-
-static void print_key(const bson_t *key)
-{
-    char date[32] = "-";
-    time_t created = (time_t)(vedctl_number(key, "created_ms") / 1000);
-    struct tm tm;
-    if (gmtime_r(&created, &tm) != NULL)
-        (void)strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S", &tm);
-    printf("%7" PRId64 "  %-32s  %-12s  %s\n", vedctl_number(key, "version"),
-           vedctl_text(key, "id"), vedctl_text(key, "state"), date);
-}
-
-int vedctl_keys(const vedctl_t *ctl)
-{
-    if (ctl->argc != 1 || strcmp(ctl->argv[0], "status") != 0) {
-        fputs("usage: vedctl keys status [--json]\n", stderr);
-        return VD_EXIT_USAGE;
-    }
-    vd_buf_t json;
-    bson_t *doc = ask(ctl, &json), workers, worker, status, keys;
-    bool found = false, shown = doc != NULL && vedctl_sub(doc, "workers", &workers) &&
-                                vedctl_sub(&workers, "0", &worker);
-    const char *why = shown ? vedctl_text(&worker, "status_error") : "";
-    if (shown && vedctl_sub(&worker, "status", &status) && vedctl_sub(&status, "keys", &keys)) {
-        found = true;
-        bson_iter_t iter;
-        if (ctl->json) {
-            char *text = bson_as_relaxed_extended_json(&status, NULL);
-            puts(text);
-            bson_free(text);
-        } else {
-            printf("keyring generation %" PRId64 "\n\n%7s  %-32s  %-12s  %s\n",
-                   vedctl_number(&status, "keyring_generation"), "version", "key id", "state",
-                   "made (UTC)");
-            bson_iter_init(&iter, &keys);
-            while (bson_iter_next(&iter)) {
-                const uint8_t *data;
-                uint32_t len;
-                bson_t key;
-                bson_iter_document(&iter, &len, &data);
-                if (bson_init_static(&key, data, len))
-                    print_key(&key);
-            }
-        }
-    }
-    if (doc != NULL && !found)
-        fprintf(stderr, "vedctl: the key holder (rotated) does not answer%s%s\n",
-                *why != '\0' ? ": " : "", why);
-    if (doc != NULL)
-        bson_destroy(doc);
-    vd_buf_done(&json);
-    return found ? VD_EXIT_OK : VD_EXIT_FAILURE;
 }

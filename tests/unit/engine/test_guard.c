@@ -174,7 +174,7 @@ Test(guard, keys_missing_wrong_destroyed)
     place_t place;
     crashed_init(&place);
     place_keys(&place, 2, 1);
-    refused(&place, VD_ERR_KEY_MISSING, "no data key with id 01000000");
+    refused(&place, VD_ERR_KEY_MISSING, "needs data key version 0 (id 01000000");
     place_keys(&place, 1, 2);
     refused(&place, VD_ERR_KEY_WRONG, "not the one");
     uint8_t id[STOR_KEY_ID_BYTES] = {1};

@@ -8,6 +8,7 @@
 #include "proto/operation.h"
 #include "proto/peer.h"
 #include "proto/replication.h"
+#include "proto/rotation.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -108,6 +109,11 @@ static const vdp_message_t *const all[] = {
     &vdp_replication_audit_held,
     &vdp_peer_audit_head,
     &vdp_peer_audit_held,
+    &vdp_rotation_attach,
+    &vdp_rotation_order,
+    &vdp_rotation_report,
+    &vdp_rotation_ask,
+    &vdp_rotation_answer,
     &vdp_failure,
 };
 

@@ -244,7 +244,8 @@ Test(journal, damage_is_found)
             *byte ^= (uint8_t)(1u << bit);
             int rc = decode_all(whole);
             cr_assert(rc == VD_OK || rc == VD_ERR_CORRUPT, "byte %zu: %d", at, rc);
-            if (at < 8 && !(at == 1)) /* format, zeros, count */
+            /* format, zeros, count; but for the bit that a rotation of keys changes */
+            if (at < 8 && at != 1 && !(at == STOR_JOURNAL_SPARE_AT && bit == 0))
                 cr_assert_eq(rc, VD_ERR_CORRUPT, "byte %zu bit %u", at, bit);
             *byte ^= (uint8_t)(1u << bit);
         }

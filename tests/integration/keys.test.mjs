@@ -1,0 +1,118 @@
+// The data keys as an operator orders them: refusals, one rotation at a time, cancel, history, another key-encryption key.
+import assert from 'node:assert/strict';
+import {randomBytes} from 'node:crypto';
+import fs from 'node:fs';
+import path from 'node:path';
+import {after, before, test} from 'node:test';
+import {metrics} from '../support/metrics.mjs';
+import {Node, until} from '../support/node.mjs';
+
+let node;
+before(async () => {
+  node = await Node.start();
+});
+after(async () => await node?.stop());
+
+const keys = async (...args) => (await node.vedctl('keys', ...args)).stdout;
+const json = async (...args) => JSON.parse(await keys(...args, '--json'));
+const rotation = async () => (await json('status')).rotation;
+const history = async () => (await json('history')).history;
+const refused = async (code, pattern, ...args) =>
+  await assert.rejects(node.vedctl('keys', ...args), (e) => e.code === code && pattern.test(e.stderr));
+const file = (name) => path.join(node.dir, name);
+
+test('verbs that need a rotation are refused without one, and words that mean nothing', async () => {
+  for (const verb of ['pause', 'resume', 'cancel']) await refused(1, /no rotation of keys is under way/, verb);
+  await refused(1, /no rotation/, 'throttle', '--rate', '1MB/s');
+  await refused(64, /usage/, 'throttle');
+  await refused(64, /usage/, 'rotate', '--rate', 'quick');
+  await refused(64, /usage/, 'rotate', '--max-latency-rise', '-3%');
+  await refused(64, /usage/, 'rotate', '--speed', '3');
+  await refused(64, /usage/, 'destroy');
+  assert.match(await keys('status'), /no rotation so far/);
+});
+
+test('one rotation at a time; it is throttled, paused, resumed and cancelled, and both keys stay', async () => {
+  // While storage stands still nothing of it can come to its end; it is woken long before anybody misses it.
+  const {pid} = await node.worker('storaged');
+  process.kill(pid, 'SIGSTOP');
+  try {
+    assert.match(await keys('rotate', '--rate', '100MB/s', '--max-latency-rise', '10%'), /rotation 1: reencrypting/);
+    await refused(1, /one at a time/, 'rotate');
+    await refused(1, /verifies by itself/, 'verify');
+    let now = await rotation();
+    assert.deepEqual([now.rateMax, now.maxLatencyRise, now.target, now.oldVersion], [100 * 1024 * 1024, 10, 2, 1]);
+    await keys('throttle', '--rate', '5MB');
+    await keys('pause');
+    now = await rotation();
+    assert.deepEqual([now.state, now.rateMax, now.maxLatencyRise], ['paused', 5 * 1024 * 1024, 10]);
+    await keys('resume');
+    assert.equal((await rotation()).state, 'reencrypting');
+    await keys('cancel');
+  } finally {
+    process.kill(pid, 'SIGCONT');
+  }
+  const status = await json('status');
+  assert.equal(status.rotation.state, 'cancelled');
+  assert.deepEqual(status.keys.map((k) => k.state), ['decrypt-only', 'active']);
+  assert.deepEqual((await history()).map((p) => [p.kind, p.outcome, p.oldVersion, p.target]), [['rotation', 'cancelled', 1, 2]]);
+});
+
+test('figures of the keys stand on the page of metrics', async () => {
+  for (const line of ['veddb_keys_rotation_state{state="cancelled"}', 'veddb_keys_age_seconds{version="2",state="active"}', 'veddb_keys_rotation_number'])
+    await until(line, async () => (await metrics(node.info))[line] > 0);
+});
+
+test('a key holder that is killed has the same state and history when it is back', async () => {
+  await node.kill('rotated');
+  await until('rotated answers', async () => await history().catch(() => null));
+  await node.whole();
+  assert.equal((await rotation()).state, 'cancelled');
+  assert.equal((await history()).length, 1);
+});
+
+test('rewrap: refused without a next key, then at once', async () => {
+  const before = (await json('status')).keys.map((k) => k.id);
+  await refused(1, /keys\.kek_file gives no next key/, 'rewrap');
+  fs.copyFileSync(file('kek'), file('kek.new'));
+  await refused(1, /in force already/, 'rewrap');
+  const next = randomBytes(32).toString('hex');
+  fs.writeFileSync(file('kek.new'), next, {mode: 0o600});
+  assert.match(await keys('rewrap'), /under the new key-encryption key/);
+  assert.equal(fs.readFileSync(file('kek'), 'utf8'), next, 'it took the place of the old one');
+  assert.ok(!fs.existsSync(file('kek.new')));
+  assert.deepEqual((await json('status')).keys.map((k) => k.id), before, 'no data key changed');
+  assert.equal((await history()).at(-1).kind, 'rewrap');
+  await node.kill('rotated');
+  await until('rotated answers', async () => await history().catch(() => null));
+  await node.whole();
+});
+
+test('a crash between the rewrap and the change of the source is mended at the next start', async () => {
+  const client = await node.client();
+  await client.db('k').collection('c').insertOne({_id: 1});
+  await client.close();
+  await node.down();
+  const right = fs.readFileSync(file('kek'), 'utf8');
+  fs.renameSync(file('kek'), file('kek.new'));
+  fs.writeFileSync(file('kek'), randomBytes(32).toString('hex'), {mode: 0o600});
+  await node.up();
+  assert.equal(fs.readFileSync(file('kek'), 'utf8'), right);
+  const again = await node.client();
+  assert.equal(await again.db('k').collection('c').countDocuments({_id: 1}), 1);
+  await again.close();
+});
+
+test('orders and what became of them stand in the audit log', async () => {
+  const records = async (atype) =>
+    JSON.parse((await node.vedctl('audit', 'search', `atype=${atype}`, '--json')).stdout).records.map((r) => r.event.param.detail);
+  for (const [atype, pattern] of [
+    ['keyRotationStarted', /^number 1 key 2 replaces keys up to 1: operator$/],
+    ['keyRotationPaused', /number 1/],
+    ['keyRotationCancelled', /number 1/],
+    ['keysRewrapped', /new key-encryption key/],
+    ['operator', /keys rotate uid/],
+  ])
+    await until(`${atype} is sealed`, async () => (await records(atype)).some((detail) => pattern.test(detail)));
+  assert.ok(!(await records('operator')).some((detail) => /keys (status|history)/.test(detail)), 'looking is not noted');
+});

@@ -1,0 +1,508 @@
+/* tests/unit/storaged/test_rotation.c — a rotation by orders over a whole storage: nothing that is
+ * read changes, no block of the old key is left, crashes at its points; its pace. */
+#include "libcommon/base/clock.h"
+#include "libcommon/base/fault.h"
+#include "libcommon/base/map.h"
+#include "tests/unit/storaged/reads_support.h"
+#include "veddb-storaged/engine/rewrite.h"
+#include "veddb-storaged/rotation/flip.h"
+#include "veddb-storaged/rotation/latency.h"
+#include "veddb-storaged/rotation/pace.h"
+#include "veddb-storaged/rotation/rotation.h"
+#include "veddb-storaged/storaged.h"
+
+#include <sys/wait.h>
+
+typedef struct {
+    char folder[200];
+    stor_keys_t *keys;
+    stor_storage_t *storage;
+    stor_session_t *session;
+    stor_rotation_t *rotation;
+    vd_arena_t *arena, *texts;
+    uint8_t newest; /* key that the key holder would hand out */
+    vd_error_t err;
+} node_t;
+
+static int key_put(node_t *node, uint8_t number, stor_key_state_t state)
+{
+    uint8_t id[STOR_KEY_ID_BYTES] = {number}, key[STOR_KEY_BYTES] = {number};
+    int rc = VD_OK;
+    if (node->storage != NULL && state == STOR_KEY_ACTIVE)
+        rc = stor_engine_key_note(node->storage->engine, id, number, &node->err);
+    return rc == VD_OK ? stor_keys_put_version(node->keys, id, key, state, number, &node->err) : rc;
+}
+
+static int keys_fetch(void *context, vd_error_t *err)
+{
+    node_t *node = context;
+    (void)err;
+    return key_put(node, node->newest, STOR_KEY_ACTIVE);
+}
+
+static int node_open(node_t *node, uint8_t first, uint8_t last, bool bootstrap)
+{
+    stor_settings_t settings = {.threads = 1,
+                                .cursor_idle_max_ms = 600000,
+                                .session_idle_max_ms = 1800000,
+                                .journal_max_bytes = 1 << 26,
+                                .replica_set = "rs0",
+                                .address = "db.example:27018",
+                                .audit = true,
+                                .audit_filter = "",
+                                .audit_backlog_max_bytes = 1 << 26,
+                                .data_folder = node->folder};
+    stor_storage_options_t options = {.folder = node->folder,
+                                      .cache_bytes = 32 << 20,
+                                      .reserve_min_bytes = 1 << 20,
+                                      .log_file_max_bytes = 2 << 20,
+                                      .bootstrap = bootstrap};
+    stor_rotation_options_t rotation = {.keys_fetch = keys_fetch, .context = node};
+    node->keys = stor_keys_create();
+    node->newest = last;
+    for (uint8_t i = first; i <= last; i++)
+        if (key_put(node, i, i == last ? STOR_KEY_ACTIVE : STOR_KEY_DECRYPT_ONLY) != VD_OK)
+            return VD_ERR_INTERNAL;
+    int rc = stor_storage_open(&options, &settings, node->keys, &node->storage, &node->err);
+    if (rc == VD_OK)
+        rc = stor_session_open(node->storage->engine, &node->session, &node->err);
+    if (rc == VD_OK)
+        rc = stor_rotation_start(node->storage, &rotation, &node->rotation, &node->err);
+    node->storage->rotation = node->rotation;
+    node->arena = vd_arena_create();
+    node->texts = vd_arena_create();
+    return rc;
+}
+
+static int node_close(node_t *node)
+{
+    node->storage->rotation = NULL;
+    stor_rotation_stop(&node->rotation);
+    stor_session_close(&node->session);
+    int rc = stor_storage_close(&node->storage, &node->err);
+    stor_keys_destroy(&node->keys);
+    vd_arena_destroy(&node->arena);
+    vd_arena_destroy(&node->texts);
+    return rc;
+}
+
+static void node_make(node_t *node)
+{
+    memset(node, 0, sizeof *node);
+    reads_folder(node->folder, sizeof node->folder);
+}
+
+static void node_done(node_t *node)
+{
+    (void)nftw(node->folder, reads_unlink, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static int run(node_t *node, const char *json, vd_bson_t *ret_reply)
+{
+    static stor_request_t request;
+    vd_slice_t name;
+    vd_value_t value;
+    vd_arena_reset(node->arena);
+    vd_bson_t body = query_json(node->texts, json);
+    if (!vd_bson_first(body, &name, &value))
+        return VD_ERR_INTERNAL;
+    stor_request_init(&request, node->storage, node->arena);
+    request.command.db = request.db = VD_SLICE_LIT("d");
+    request.command.user = VD_SLICE_LIT("ann@admin");
+    request.command.flags = VDP_COMMAND_ALL_USERS;
+    request.entry = stor_command_find(name);
+    request.command.name = name;
+    request.sections.body = body;
+    request.session = node->session;
+    stor_registry_add(&request);
+    stor_request_run(&request, node->session);
+    stor_registry_remove(&request);
+    if (ret_reply != NULL)
+        *ret_reply = request.reply_document;
+    return request.status;
+}
+
+#define DOCUMENTS 1500
+
+/* Names in quotes: a text that can't be read ends a child without a word. */
+static const char *const made[] = {
+    "{'create': 'capped', 'capped': true, 'size': 100000}",
+    "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a'}, {'key': {'u': 1}, 'name': "
+    "'u', 'unique': "
+    "true}]}",
+    "{'insert': 'capped', 'documents': [{'_id': 1, 'a': 'x'}, {'_id': 2, 'a': 'y'}]}",
+    "{'create': 'empty'}",
+    "{'insert': 'gone', 'documents': [{'_id': 1}]}",
+    "{'drop': 'gone'}",
+    "{'update': 'c', 'updates': [{'q': {'_id': {'$lt': 100}}, 'u': {'$set': {'b': 'changed'}}, "
+    "'multi': true}]}",
+    "{'delete': 'c', 'deletes': [{'q': {'_id': {'$gte': 1450}}, 'limit': 0}]}",
+};
+
+static int fill(node_t *node)
+{
+    char *text = malloc(200000);
+    int rc = run(node, made[1], NULL);
+    for (int i = 0; rc == VD_OK && i < DOCUMENTS;) {
+        int len = sprintf(text, "{'insert': 'c', 'documents': [");
+        for (int k = 0; k < 250; k++, i++)
+            len += sprintf(text + len, "%s{'_id': %d, 'a': %d, 'u': 'u%d', 'pad': '%0300d'}",
+                           k == 0 ? "" : ",", i, i % 7, i, i);
+        strcpy(text + len, "]}");
+        rc = run(node, text, NULL);
+    }
+    free(text);
+    for (size_t i = 0; rc == VD_OK && i < VD_COUNT_OF(made); i++)
+        if (i != 1)
+            rc = run(node, made[i], NULL);
+    return rc;
+}
+
+/* Everything that a rotation must not change, in one number: documents, versions, entries of
+ * indexes and the whole journal. */
+static uint64_t everything(node_t *node, int *ret_entries)
+{
+    uint64_t sum = 0;
+    stor_collection_t *collection = NULL;
+    stor_cursor_t *cursor;
+    vd_slice_t key, value;
+    for (uint64_t id = 0; (collection = stor_catalog_next(node->storage->catalog, id)) != NULL;) {
+        id = collection->id;
+        if (stor_txn_begin(node->session, &node->err) != VD_OK)
+            return 0;
+        int rc = stor_cursor_open(node->session, collection->table, &cursor, NULL);
+        while (rc == VD_OK && stor_cursor_next(cursor, true, &key, &value, NULL) == VD_OK) {
+            vd_bson_t document;
+            uint64_t version;
+            if (stor_envelope_read(value, &document, &version, &node->err) != VD_OK)
+                return 0;
+            sum += stor_record_hash(version, document) + vd_hash(key);
+        }
+        stor_txn_rollback(node->session);
+        stor_catalog_unreference(&collection);
+    }
+    *ret_entries = 0;
+    char tables[32][32];
+    int count = 0;
+    for (uint64_t number = 1; number < 32; number++)
+        (void)snprintf(tables[count++], 32, "j-%llu", (unsigned long long)number);
+    for (int i = 0; i < count; i++) {
+        if (stor_txn_begin(node->session, &node->err) != VD_OK)
+            return 0;
+        int rc = stor_cursor_open(node->session, tables[i], &cursor, NULL);
+        while (rc == VD_OK && stor_cursor_next(cursor, true, &key, &value, NULL) == VD_OK) {
+            stor_journal_entry_t entry;
+            if (stor_journal_decode(key, value, &entry, &node->err) != VD_OK)
+                return 0;
+            sum += vd_hash(key) + vd_hash(entry.changes);
+            ++*ret_entries;
+        }
+        stor_txn_rollback(node->session);
+    }
+    return sum;
+}
+
+static bool is_sound(node_t *node)
+{
+    vd_bson_t reply;
+    static const char *const validated[] = {"{'validate': 'c', 'full': true}",
+                                            "{'validate': 'capped', 'full': true}"};
+    for (size_t i = 0; i < VD_COUNT_OF(validated); i++)
+        if (run(node, validated[i], &reply) != VD_OK ||
+            vd_bson_get(reply, "valid").type != VD_BSON_BOOL ||
+            !vd_value_bool(vd_bson_get(reply, "valid")))
+            return false;
+    return true;
+}
+
+/* ---- orders ---- */
+
+static uint64_t left_of(node_t *node, vdp_rotation_report_t *report, uint32_t version)
+{
+    stor_rotation_text_t text;
+    vd_buf_t body;
+    uint64_t left = UINT64_MAX; /* not told */
+    vd_buf_init(&body, VDP_ROTATION_VERSION_BYTES * VDP_ROTATION_VERSIONS_MAX);
+    stor_rotation_report(node->rotation, report, &text, &body);
+    vd_slice_t bytes = vd_buf_slice(&body);
+    for (size_t at = 0; at + VDP_ROTATION_VERSION_BYTES <= bytes.len;
+         at += VDP_ROTATION_VERSION_BYTES)
+        if (vd_get_u32(bytes.data + at) == version)
+            left = vd_get_u64(bytes.data + at + 4);
+    vd_buf_done(&body);
+    return left;
+}
+
+static vdp_rotation_order_t order_of(vdp_rotation_step_t step)
+{
+    return (vdp_rotation_order_t){
+        .rotation = 5, .step = step, .active_version = 2, .old_version = 1};
+}
+
+/* Waits for done or failed. */
+static bool step_do(node_t *node, vdp_rotation_step_t step)
+{
+    vdp_rotation_report_t report;
+    vdp_rotation_order_t order = order_of(step);
+    stor_rotation_order(node->rotation, &order, true);
+    do {
+        usleep(2000);
+        (void)left_of(node, &report, 1);
+    } while (!report.done && !report.failed);
+    return report.done && report.step == (uint32_t)step;
+}
+
+Test(rotation, nothing_changes_and_nothing_old_is_left)
+{
+    node_t node;
+    vdp_rotation_report_t report;
+    int entries = 0, entries_after = 0;
+    node_make(&node);
+    cr_assert_eq(node_open(&node, 1, 1, true), VD_OK, "%s", node.err.message);
+    cr_assert_eq(fill(&node), VD_OK);
+    cr_assert_eq(stor_engine_checkpoint(node.storage->engine, &node.err), VD_OK);
+    uint64_t before = everything(&node, &entries);
+    cr_assert_neq(before, 0, "%s", node.err.message);
+    cr_assert(is_sound(&node));
+    node.newest = 2;
+    cr_assert(step_do(&node, VDP_ROTATION_REENCRYPT));
+    cr_assert_eq(left_of(&node, &report, 1), 0);
+    cr_assert_gt(report.blocks_rewritten, 10);
+    cr_assert_geq(report.pass, 2);
+    cr_assert_gt(report.documents_done, DOCUMENTS / 2);
+    cr_assert_eq(report.bytes_done, report.bytes_total);
+    cr_assert(step_do(&node, VDP_ROTATION_VERIFY));
+    cr_assert_eq(left_of(&node, &report, 1), 0);
+    cr_assert(step_do(&node, VDP_ROTATION_RETIRE));
+    cr_assert_eq(left_of(&node, &report, 1), UINT64_MAX, "it is still there");
+    cr_assert_eq(everything(&node, &entries_after), before);
+    cr_assert_eq(entries_after, entries, "a rotation has made journal entries");
+    cr_assert(is_sound(&node));
+    cr_assert_eq(run(&node, "{'insert': 'c', 'documents': [{'_id': 'n', 'u': 'n'}]}", NULL), VD_OK);
+    cr_assert_eq(node_close(&node), VD_OK, "%s", node.err.message);
+    /* The new key is enough. */
+    cr_assert_eq(node_open(&node, 2, 2, false), VD_OK, "%s", node.err.message);
+    cr_assert(is_sound(&node));
+    cr_assert_eq(node_close(&node), VD_OK, "%s", node.err.message);
+    node_done(&node);
+}
+
+Test(rotation, verify_counts_without_moving_anything)
+{
+    node_t node;
+    vdp_rotation_report_t report;
+    node_make(&node);
+    cr_assert_eq(node_open(&node, 1, 1, true), VD_OK, "%s", node.err.message);
+    cr_assert_eq(fill(&node), VD_OK);
+    cr_assert_eq(stor_engine_checkpoint(node.storage->engine, &node.err), VD_OK);
+    cr_assert_eq(key_put(&node, 2, STOR_KEY_ACTIVE), VD_OK);
+    cr_assert(step_do(&node, VDP_ROTATION_VERIFY));
+    uint64_t first = left_of(&node, &report, 1);
+    cr_assert_gt(first, 10);
+    cr_assert_eq(report.blocks_rewritten, 0);
+    cr_assert(step_do(&node, VDP_ROTATION_VERIFY));
+    /* Roots and the metadata go with each checkpoint; leaves stay. */
+    cr_assert_gt(left_of(&node, &report, 1), first / 3);
+    cr_assert_eq(node_close(&node), VD_OK, "%s", node.err.message);
+    node_done(&node);
+}
+
+Test(rotation, paused_and_cancelled_both_keys_stay_good)
+{
+    node_t node;
+    vdp_rotation_report_t report;
+    vdp_rotation_order_t order = order_of(VDP_ROTATION_REENCRYPT);
+    node_make(&node);
+    cr_assert_eq(node_open(&node, 1, 1, true), VD_OK, "%s", node.err.message);
+    cr_assert_eq(fill(&node), VD_OK);
+    cr_assert_eq(stor_engine_checkpoint(node.storage->engine, &node.err), VD_OK);
+    node.newest = 2;
+    order.rate_max_bytes = 1000; /* it would take many minutes */
+    stor_rotation_order(node.rotation, &order, false);
+    do {
+        usleep(1000);
+        (void)left_of(&node, &report, 1);
+    } while (report.blocks_rewritten == 0);
+    cr_assert_not(report.done);
+    order.step = VDP_ROTATION_PAUSED;
+    stor_rotation_order(node.rotation, &order, false);
+    cr_assert_eq(run(&node, "{'insert': 'c', 'documents': [{'_id': 'p', 'u': 'p'}]}", NULL), VD_OK);
+    order.step = VDP_ROTATION_NONE;
+    stor_rotation_order(node.rotation, &order, false);
+    cr_assert(is_sound(&node));
+    cr_assert_eq(node_close(&node), VD_OK, "%s", node.err.message);
+    cr_assert_eq(node_open(&node, 1, 2, false), VD_OK, "%s", node.err.message);
+    cr_assert(is_sound(&node));
+    cr_assert_eq(node_close(&node), VD_OK, "%s", node.err.message);
+    node_done(&node);
+}
+
+/* ---- crashes: in children, which make their own keys ---- */
+
+static int child(int (*body)(node_t *node, const char *fault), node_t *node, const char *fault)
+{
+    (void)fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(body(node, fault));
+    int status = -1;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    return status;
+}
+
+static int fill_child(node_t *node, const char *fault)
+{
+    (void)fault;
+    if (node_open(node, 1, 1, true) != VD_OK || fill(node) != VD_OK)
+        return 1;
+    return node_close(node) == VD_OK ? 0 : 2;
+}
+
+static int rotate_child(node_t *node, const char *fault)
+{
+    vdp_rotation_report_t report;
+    if (node_open(node, 1, 2, false) != VD_OK)
+        return 1;
+    if (fault != NULL && vd_fault_arm(fault, NULL) != VD_OK)
+        return 2;
+    if (!step_do(node, VDP_ROTATION_REENCRYPT) || !step_do(node, VDP_ROTATION_VERIFY))
+        return 3;
+    if (left_of(node, &report, 1) != 0)
+        return 4;
+    if (!step_do(node, VDP_ROTATION_RETIRE))
+        return 5;
+    if (!is_sound(node))
+        return 6;
+    return node_close(node) == VD_OK ? 0 : 7;
+}
+
+static int new_key_child(node_t *node, const char *fault)
+{
+    (void)fault;
+    if (node_open(node, 2, 2, false) != VD_OK)
+        return 1;
+    return is_sound(node) && node_close(node) == VD_OK ? 0 : 2;
+}
+
+Test(rotation, goes_on_after_a_crash_at_every_point)
+{
+    static const char *const faults[] = {
+        "rotation.after_keys=kill",  "rewrite.after_commit=kill:skip=5",
+        "rotation.pass_ended=kill",  "rotation.after_verify=kill",
+        "rotation.before_wipe=kill",
+    };
+    node_t node;
+    node_make(&node);
+    int status = child(fill_child, &node, NULL);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
+    for (size_t i = 0; i < VD_COUNT_OF(faults); i++) {
+        status = child(rotate_child, &node, faults[i]);
+        cr_assert(WIFSIGNALED(status), "%s: status %x", faults[i], (unsigned)status);
+    }
+    status = child(rotate_child, &node, NULL);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
+    status = child(new_key_child, &node, NULL);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
+    node_done(&node);
+}
+
+/* ---- pure ---- */
+
+Test(rotation, flips_change_bytes_and_come_back)
+{
+    static const struct {
+        const char *table, *key, *value;
+        size_t len;
+        bool known;
+    } rows[] = {
+        {"c-1", "k", "\0\0abcdefgh", 10, true},
+        {"i-9", "k", "\0\0", 2, true},
+        {"o-9", "k", "\0k", 2, true},
+        {"j-1", "k", "\1\0\0\0abcd", 8, true},
+        {"b-4", "k", "\1abcdefg", 8, true},
+        {"sessions", "k", "\1\0\0\0abcd", 8, true},
+        {"guards", "k", "\0", 1, true},
+        {"catalog", "mterm", "\5\0\0\0\0", 5, true},
+        {"catalog", "n1", "abcdefghabcdefghabcdefgh", 24, true},
+        {"catalog", "k1", "abcdefghabcd", 12, true},
+        {"catalog", "n1", "short", 5, false},
+        {"audit", "k", "\5\0\0\0\0", 5, true},
+        {"statistics", "k", "\5\0\0\0\0", 5, true},
+        {"load", "p", "abc", 3, false},
+        {"c-1", "k", "", 0, false},
+        {"x", "k", "abc", 3, false},
+    };
+    for (size_t i = 0; i < VD_COUNT_OF(rows); i++) {
+        vd_buf_t once, twice;
+        vd_slice_t value = vd_slice(rows[i].value, rows[i].len), key = vd_slice_str(rows[i].key);
+        vd_buf_init(&once, 100);
+        vd_buf_init(&twice, 100);
+        cr_assert_eq(stor_rotation_flip(rows[i].table, key, value, &once), rows[i].known, "row %zu",
+                     i);
+        if (rows[i].known) {
+            cr_assert_not(vd_slice_equal(vd_buf_slice(&once), value), "row %zu", i);
+            cr_assert(stor_rotation_flip(rows[i].table, key, vd_buf_slice(&once), &twice));
+            cr_assert(vd_slice_equal(vd_buf_slice(&twice), value), "row %zu", i);
+        }
+        vd_buf_done(&once);
+        vd_buf_done(&twice);
+    }
+}
+
+Test(rotation, the_pace_keeps_the_rate_and_gives_way)
+{
+    stor_pace_t pace = {0};
+    uint64_t now = 1000000;
+    stor_pace_limits(&pace, 1000000, 0);
+    for (int i = 0; i < 100; i++) { /* 100 steps of 50 kB in no time of their own */
+        now += stor_pace_step(&pace, now, 50000);
+        stor_pace_slept(&pace, now);
+    }
+    cr_assert_eq(now, 6000000);
+    stor_pace_limits(&pace, 0, 15);
+    cr_assert_eq(stor_pace_step(&pace, now, 50000), 0);
+    stor_pace_slept(&pace, now);
+    stor_pace_window(&pace, 1000, 500, true);
+    stor_pace_window(&pace, 1100, 500, false); /* within */
+    now += 10000;
+    cr_assert_eq(stor_pace_step(&pace, now, 50000), 0);
+    stor_pace_slept(&pace, now);
+    stor_pace_window(&pace, 1200, 500, false); /* above */
+    now += 10000;
+    uint64_t sleep = stor_pace_step(&pace, now, 50000);
+    cr_assert_gt(sleep, 1000);
+    now += sleep;
+    stor_pace_slept(&pace, now);
+    stor_pace_window(&pace, 1200, 500, false);
+    stor_pace_window(&pace, 1200, 500, false);
+    now += 10000;
+    cr_assert_gt(stor_pace_step(&pace, now, 50000), sleep * 2);
+    for (int i = 0; i < 40; i++)
+        stor_pace_window(&pace, 1000, 500, false);
+    stor_pace_slept(&pace, now);
+    cr_assert_eq(stor_pace_step(&pace, now + 10000, 50000), 0, "it does not speed up again");
+    stor_pace_window(&pace, 100000, STOR_PACE_WINDOW_REQUESTS - 1, false); /* too few to say */
+    cr_assert_eq(stor_pace_step(&pace, now + 10000, 50000), 0);
+}
+
+Test(rotation, percentiles_of_what_came_since)
+{
+    static stor_latency_t latency;
+    uint64_t p99 = 1;
+    cr_assert_eq(stor_latency_take(&latency, &p99), 0);
+    cr_assert_eq(p99, 0);
+    for (int i = 0; i < 980; i++)
+        stor_latency_note(&latency, 100);
+    for (int i = 0; i < 20; i++)
+        stor_latency_note(&latency, 5000);
+    cr_assert_eq(stor_latency_take(&latency, &p99), 1000);
+    cr_assert(p99 >= 5000 && p99 <= 5400, "%llu", (unsigned long long)p99);
+    for (int i = 0; i < 1000; i++)
+        stor_latency_note(&latency, 100);
+    cr_assert_eq(stor_latency_take(&latency, &p99), 1000);
+    cr_assert(p99 >= 100 && p99 <= 108, "%llu", (unsigned long long)p99);
+    stor_latency_note(&latency, 3);
+    stor_latency_note(&latency, UINT64_MAX);
+    cr_assert_eq(stor_latency_take(&latency, &p99), 2);
+}
