@@ -968,6 +968,7 @@ static bool is_structural(int code)
     case VD_ERR_KEY_MISSING:
     case VD_ERR_KEY_WRONG:
     case VD_ERR_KEY_DESTROYED:
+    case VD_ERR_KEYRING_OLD:
     case VD_ERR_NOT_ENCRYPTED:
     case VD_ERR_UNSUPPORTED_FORMAT:
         return true;

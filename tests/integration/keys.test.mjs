@@ -34,6 +34,7 @@ test('verbs that need a rotation are refused without one, and words that mean no
 
 test('one rotation at a time; it is throttled, paused, resumed and cancelled, and both keys stay', async () => {
   // While storage stands still nothing of it can come to its end; it is woken long before anybody misses it.
+  fs.cpSync(file('data/keys'), file('keys.before'), {recursive: true});
   const {pid} = await node.worker('storaged');
   process.kill(pid, 'SIGSTOP');
   try {
@@ -69,6 +70,23 @@ test('a key holder that is killed has the same state and history when it is back
   await node.whole();
   assert.equal((await rotation()).state, 'cancelled');
   assert.equal((await history()).length, 1);
+});
+
+test('a keyring from before the new key is refused by name; the right one opens again', async () => {
+  await node.vedctl('restart', 'storaged'); // which fetches the keys anew
+  assert.match(node.log(), /msg="keys handed to storage" keys=2/);
+  const client = await node.client();
+  await client.db('k').collection('c').insertOne({_id: 0});
+  await client.close();
+  await node.down();
+  fs.renameSync(file('data/keys'), file('keys.right'));
+  fs.cpSync(file('keys.before'), file('data/keys'), {recursive: true});
+  fs.rmSync(file('log'), {force: true});
+  await assert.rejects(node.up());
+  assert.match(node.log(), /data key [0-9a-f]{32}, which the keyring doesn't have: an older keyring|key version 2, but the keyring ends with version 1/);
+  fs.rmSync(file('data/keys'), {recursive: true});
+  fs.renameSync(file('keys.right'), file('data/keys'));
+  await node.up();
 });
 
 test('rewrap: refused without a next key, then at once', async () => {

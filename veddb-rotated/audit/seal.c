@@ -29,6 +29,7 @@ struct rot_seal {
     char folder[PATH_MAX - 32];
     int fd; /* of seal */
     secret_t *secret;
+    char unknown[33]; /* id of a key that a slot is under and the keyring doesn't have */
 };
 
 /* ---- files ---- */
@@ -128,6 +129,9 @@ static void slot_load(rot_seal_t *seal, int slot, rot_data_keys_t keys)
         return;
     const uint8_t *id = rot_block_key_id(vd_slice(block, sizeof block));
     const rot_data_key_t *key = id == NULL ? NULL : rot_data_keys_find(&keys, id);
+    if (id != NULL && key == NULL)
+        for (size_t i = 0; i < 16; i++)
+            (void)snprintf(seal->unknown + 2 * i, 3, "%02x", id[i]);
     if (key == NULL || rot_unseal(key, vd_slice(block, sizeof block), p, NULL) != VD_OK ||
         memcmp(p, "VDAP\1\0\0\0", 8) != 0 || vd_get_u64(p + 8) <= secret->state.serial)
         return;
@@ -255,7 +259,12 @@ int rot_seal_open(const char *folder, const rot_data_key_t *active, rot_data_key
     for (int slot = 0; rc == VD_OK && slot < 2; slot++)
         slot_load(seal, slot, keys);
     if (rc == VD_OK && seal->secret->state.serial == 0) {
-        if (has_keys)
+        if (has_keys && seal->unknown[0] != '\0')
+            rc = vd_error_set(err, VD_ERR_KEY_MISSING,
+                              "the audit log's %s is under data key %s, which the keyring doesn't "
+                              "have: an older keyring was put in its place",
+                              path, seal->unknown);
+        else if (has_keys)
             rc = vd_error_set(err, VD_ERR_CORRUPT,
                               "the audit log's %s can't be read: it is damaged, or of other keys",
                               path);

@@ -10,7 +10,7 @@
 
 #define STOR_FIGURES_MAX_BYTES (128 * 1024)
 #define STOR_FIGURES_OLD_MS    60000
-#define STOR_FIGURES_ASK_MS    5000
+#define STOR_FIGURES_ASK_MS    2000
 
 /* As answered to the question `metrics`: BSON with `text`; a failed one changes nothing. */
 void stor_figures_take(void *context, int code, vd_slice_t message, vd_slice_t body);
