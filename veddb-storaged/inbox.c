@@ -463,6 +463,7 @@ static vdp_operation_state_t state_make(stor_inbox_t *inbox)
         .role = (uint32_t)role,
         .majority = stor_replication_majority(storage),
         .topology = topology,
+        .fresh_ms = stor_replication_fresh_ms(storage),
     };
 }
 
