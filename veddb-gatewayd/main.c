@@ -112,6 +112,20 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
          vd_config_string(config, "oidc.principal_claim"));
     copy(oidc->name_prefix, sizeof oidc->name_prefix, vd_config_string(config, "oidc.name_prefix"));
     copy(oidc->client_id, sizeof oidc->client_id, vd_config_string(config, "oidc.client_id"));
+    gate_token_settings_t *tokens = &settings->tokens;
+    copy(tokens->issuer, sizeof tokens->issuer, vd_config_string(config, "tokens.issuer"));
+    copy(tokens->audience, sizeof tokens->audience, vd_config_string(config, "tokens.audience"));
+    tokens->access_ms = (uint64_t)vd_config_number(config, "tokens.access_lifetime");
+    tokens->refresh_ms = (uint64_t)vd_config_number(config, "tokens.refresh_lifetime");
+    tokens->key_ms = (uint64_t)vd_config_number(config, "tokens.key_lifetime");
+    tokens->lease_ms = (uint64_t)vd_config_number(config, "tokens.lease");
+    if (tokens->lease_ms == 0)
+        vd_log(VD_LOG_WARN,
+               "tokens.lease is 0: A MEMBER THAT IS CUT OFF GOES ON TAKING TOKENS THAT WERE "
+               "REVOKED",
+               "node=%s", settings->node_name);
+    settings->lockout_failures = (uint32_t)vd_config_number(config, "gateway.lockout_failures");
+    settings->lockout_ms = (uint64_t)vd_config_number(config, "gateway.lockout");
     settings->insecure_dev = vd_config_bool(config, "tls.insecure_dev");
     settings->test_faults = vd_config_bool(config, "test.faults");
     (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", settings->storage_path,

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEY_ID_MAX     256
+#define KEY_ID_MAX     GATE_JWT_KEY_ID_MAX
 #define RSA_BITS_MIN   2048
 #define COORDINATE_LEN 32
 #define NUMBER_MAX     1024 /* bytes of a modulus: RSA of 8,192 bits */
@@ -45,7 +45,7 @@ static int digit_of(uint8_t c)
     return c == '-' ? 62 : c == '_' ? 63 : -1;
 }
 
-static bool base64url(vd_slice_t text, uint8_t *out, size_t max, size_t *ret_len)
+bool gate_base64url_decode(vd_slice_t text, uint8_t *out, size_t max, size_t *ret_len)
 {
     uint32_t bits = 0;
     unsigned have = 0;
@@ -117,7 +117,8 @@ static bool field_bytes(const bson_t *jwk, const char *name, uint8_t *out, size_
 {
     uint32_t len;
     const char *text = text_of(jwk, name, &len);
-    return text != NULL && base64url(vd_slice(text, len), out, max, ret_len) && *ret_len != 0;
+    return text != NULL && gate_base64url_decode(vd_slice(text, len), out, max, ret_len) &&
+           *ret_len != 0;
 }
 
 static EVP_PKEY *key_from(const char *type, OSSL_PARAM_BLD *build)
@@ -263,7 +264,7 @@ static bool is_well_formed(vd_slice_t token)
             part == 2 || token.len == 0 ? NULL : memchr(token.data, '.', token.len);
         size_t len = dot == NULL ? token.len : (size_t)(dot - token.data), n;
         good = len != 0 && (part == 2 || dot != NULL) &&
-               base64url(vd_slice(token.data, len), space, len, &n);
+               gate_base64url_decode(vd_slice(token.data, len), space, len, &n);
         if (good && part < 2)
             token = vd_slice(token.data + len + 1, token.len - len - 1);
     }
@@ -272,15 +273,16 @@ static bool is_well_formed(vd_slice_t token)
 }
 
 /* The key that the header names, if it is for the algorithm that the header names. */
-static const jwk_t *choose_key(const gate_jwks_t *keys, vd_slice_t token, vd_error_t *err)
+static const jwk_t *choose_key(const gate_jwks_t *keys, vd_slice_t token, const char *type,
+                               vd_error_t *err)
 {
     uint8_t text[2048];
     size_t len;
     bson_error_t why;
     const uint8_t *dot = memchr(token.data, '.', token.len);
     const jwk_t *found = NULL;
-    if (dot == NULL ||
-        !base64url(vd_slice(token.data, (size_t)(dot - token.data)), text, sizeof text, &len)) {
+    if (dot == NULL || !gate_base64url_decode(vd_slice(token.data, (size_t)(dot - token.data)),
+                                              text, sizeof text, &len)) {
         (void)bad(err, "it has no header");
         return NULL;
     }
@@ -302,6 +304,8 @@ static const jwk_t *choose_key(const gate_jwks_t *keys, vd_slice_t token, vd_err
         (void)bad(err, "it has critical extensions"), found = NULL;
     else if (found == NULL)
         (void)bad(err, "no key of its issuer has its kid and algorithm");
+    else if (type != NULL && !text_is(header, "typ", type))
+        (void)bad(err, "it is of another type"), found = NULL;
     bson_destroy(header);
     return found;
 }
@@ -321,6 +325,15 @@ static bool for_audience(const bson_t *claims, const char *audience)
             return true;
     }
     return false;
+}
+
+/* Empty when it is not there, or too long. */
+static void copy_claim(const bson_t *claims, const char *name, char *out, size_t max)
+{
+    uint32_t len = 0;
+    const char *text = text_of(claims, name, &len);
+    if (text != NULL && len <= max && strlen(text) == len)
+        memcpy(out, text, len);
 }
 
 static int check_claims(const bson_t *claims, const gate_jwt_policy_t *policy, int64_t now_s,
@@ -350,7 +363,34 @@ static int check_claims(const bson_t *claims, const gate_jwt_policy_t *policy, i
     memcpy(ret->principal, principal, len);
     if (id != NULL)
         memcpy(ret->id, id, id_len);
+    copy_claim(claims, "sid", ret->session, GATE_JWT_SESSION_MAX);
+    copy_claim(claims, "vd_cred", ret->credential, GATE_JWT_CREDENTIAL_MAX);
+    if (!number_of(claims, "vd_epoch", &ret->user_epoch))
+        ret->user_epoch = 0;
     return VD_OK;
+}
+
+bool gate_jwt_claims_issuer(vd_slice_t token, const char *issuer)
+{
+    bson_error_t why;
+    size_t len = 0;
+    const uint8_t *dot =
+        token.len == 0 || token.len > GATE_JWT_MAX ? NULL : memchr(token.data, '.', token.len);
+    if (dot == NULL)
+        return false;
+    vd_slice_t rest = vd_slice(dot + 1, token.len - (size_t)(dot + 1 - token.data));
+    dot = rest.len == 0 ? NULL : memchr(rest.data, '.', rest.len);
+    if (dot == NULL || dot == rest.data)
+        return false;
+    uint8_t *text = vd_xalloc(rest.len);
+    bson_t *claims = NULL;
+    if (gate_base64url_decode(vd_slice(rest.data, (size_t)(dot - rest.data)), text, rest.len, &len))
+        claims = bson_new_from_json(text, (ssize_t)len, &why);
+    bool is = claims != NULL && text_is(claims, "iss", issuer);
+    if (claims != NULL)
+        bson_destroy(claims);
+    vd_free(text);
+    return is;
 }
 
 int gate_jwt_verify(const gate_jwks_t *keys, const gate_jwt_policy_t *policy, vd_slice_t token,
@@ -360,7 +400,7 @@ int gate_jwt_verify(const gate_jwks_t *keys, const gate_jwt_policy_t *policy, vd
 
     if (token.len == 0 || token.len > GATE_JWT_MAX || memchr(token.data, 0, token.len) != NULL)
         return bad(err, "it is empty or too long");
-    const jwk_t *key = choose_key(keys, token, err);
+    const jwk_t *key = choose_key(keys, token, policy->type, err);
     if (key == NULL)
         return VD_ERR_AUTHENTICATION_FAILED;
     if (!is_well_formed(token))
@@ -382,6 +422,8 @@ int gate_jwt_verify(const gate_jwks_t *keys, const gate_jwt_policy_t *policy, vd
         claims = json == NULL ? NULL : bson_new_from_json((const uint8_t *)json, -1, &why);
         rc = claims == NULL ? bad(err, "its claims can't be read")
                             : check_claims(claims, policy, now_s, ret_token, err);
+        if (rc == VD_OK)
+            (void)snprintf(ret_token->key_id, sizeof ret_token->key_id, "%s", key->id);
     }
     if (claims != NULL)
         bson_destroy(claims);

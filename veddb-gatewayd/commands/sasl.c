@@ -161,11 +161,18 @@ static int begin(gate_request_t *request, vd_bson_t document, vd_slice_t db, vd_
     return VD_OK;
 }
 
-/* Too many failures from this address: the login waits its turn, or is refused. */
+static int64_t turn_ms(const gate_conn_t *conn)
+{
+    const gate_sasl_t *sasl = conn->sasl;
+    return gate_login_turn_ms(conn, vd_slice(sasl->scram.user, sasl->scram.user_len),
+                              vd_slice_str(sasl->db));
+}
+
+/* Too many failures from this address, or of this user from here: the login waits its turn, or is
+ * refused. */
 static int take_turn(gate_request_t *request, vd_error_t *err)
 {
-    int64_t wait =
-        gate_limits_login_wait_ms(request->thread->gate->limits, &request->conn->address);
+    int64_t wait = turn_ms(request->conn);
     if (wait < 0)
         return refuse(request->conn, err);
     if (wait > 0)
@@ -222,8 +229,7 @@ void gate_sasl_speculate(gate_request_t *request, vd_bson_t document,
     }
     request->conn->sasl->speculative = true;
     request->conn->sasl->speculated = done;
-    int64_t wait =
-        gate_limits_login_wait_ms(request->thread->gate->limits, &request->conn->address);
+    int64_t wait = turn_ms(request->conn);
     if (wait != 0) { /* the driver will come back with a plain saslStart, which waits its turn */
         gate_sasl_destroy(&request->conn->sasl);
         done(request);
@@ -244,7 +250,7 @@ void gate_sasl_speculated(gate_request_t *request, vd_bb_t *reply)
 
 static void log_in(gate_conn_t *conn)
 {
-    gate_login_take(conn, conn->sasl->user, 0);
+    gate_login_take(conn, conn->sasl->user, 0, NULL);
     conn->sasl->user = NULL;
 }
 
