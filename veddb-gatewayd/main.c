@@ -7,6 +7,7 @@
 #include "veddb-gatewayd/certificates.h"
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/gatewayd.h"
+#include "veddb-gatewayd/token_ask.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -221,16 +222,20 @@ static void reloaded(void *context, int code, const char *message)
 static void ask(vd_daemon_t *daemon, void *context, uint64_t ticket, vd_slice_t verb,
                 vd_slice_t argument, vd_slice_t argument2)
 {
-    (void)argument, (void)argument2; /* none is needed */
     state_t *state = context;
-    if (!vd_slice_is(verb, "reload")) {
+    bool tokens = vd_slice_is(verb, "tokens");
+    if (!tokens && !vd_slice_is(verb, "reload")) {
         vd_daemon_answer(daemon, ticket, VD_ERR_COMMAND_NOT_FOUND, "gatewayd knows no such verb",
                          VD_SLICE_NULL);
         return;
     }
     question_t *question = vd_xalloc(sizeof *question);
     *question = (question_t){daemon, ticket};
-    gate_certificates_ask(state->gate, vd_daemon_loop(daemon), reloaded, question);
+    if (tokens)
+        gate_token_ask(state->gate, vd_daemon_loop(daemon), argument, argument2, reloaded,
+                       question);
+    else
+        gate_certificates_ask(state->gate, vd_daemon_loop(daemon), reloaded, question);
 }
 
 int main(int argc, char **argv)

@@ -5,13 +5,12 @@
 
 #include <bson/bson.h>
 #include <errno.h>
-#include <jwt.h>
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
+#include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
-#include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,12 +18,15 @@
 #define KEY_ID_MAX     GATE_JWT_KEY_ID_MAX
 #define RSA_BITS_MIN   2048
 #define COORDINATE_LEN 32
+#define HEADER_MAX     2048
 #define NUMBER_MAX     1024 /* bytes of a modulus: RSA of 8,192 bits */
+
+typedef enum { ALG_NONE, ALG_ES256, ALG_RS256 } alg_t;
 
 typedef struct {
     char id[KEY_ID_MAX + 1];
-    jwt_alg_t alg;
-    char *pem;
+    alg_t alg;
+    EVP_PKEY *key;
 } jwk_t;
 
 struct gate_jwks {
@@ -173,19 +175,6 @@ static EVP_PKEY *read_rsa(const bson_t *jwk)
     return key;
 }
 
-static char *pem_of(EVP_PKEY *key)
-{
-    char *bytes = NULL, *pem = NULL;
-    BIO *out = BIO_new(BIO_s_mem());
-    if (out != NULL && PEM_write_bio_PUBKEY(out, key) == 1) {
-        long len = BIO_get_mem_data(out, &bytes);
-        pem = vd_xalloc((size_t)len + 1);
-        memcpy(pem, bytes, (size_t)len);
-    }
-    BIO_free(out);
-    return pem;
-}
-
 /* False: a key that is not for us. */
 static bool read_key(const bson_t *jwk, jwk_t *ret)
 {
@@ -196,14 +185,12 @@ static bool read_key(const bson_t *jwk, jwk_t *ret)
         (has(jwk, "alg") && !text_is(jwk, "alg", ec ? "ES256" : "RS256")) || len > KEY_ID_MAX)
         return false;
     EVP_PKEY *key = ec ? read_ec(jwk) : read_rsa(jwk);
-    char *pem = key == NULL ? NULL : pem_of(key);
-    EVP_PKEY_free(key);
     ERR_clear_error();
-    if (pem == NULL)
+    if (key == NULL)
         return false;
     (void)snprintf(ret->id, sizeof ret->id, "%s", id == NULL ? "" : id);
-    ret->alg = ec ? JWT_ALG_ES256 : JWT_ALG_RS256;
-    ret->pem = pem;
+    ret->alg = ec ? ALG_ES256 : ALG_RS256;
+    ret->key = key;
     return true;
 }
 
@@ -243,7 +230,7 @@ void gate_jwks_destroy(gate_jwks_t **keys_p)
     gate_jwks_t *keys = *keys_p;
     *keys_p = NULL;
     for (uint32_t i = 0; keys != NULL && i < keys->count; i++)
-        vd_free(keys->keys[i].pem);
+        EVP_PKEY_free(keys->keys[i].key);
     vd_free(keys);
 }
 
@@ -254,51 +241,96 @@ static int bad(vd_error_t *err, const char *why)
     return vd_error_set(err, VD_ERR_AUTHENTICATION_FAILED, "token: %s", why);
 }
 
-/* Three parts, each in its one form: libjwt steps over bits that stand for nothing. */
-static bool is_well_formed(vd_slice_t token)
+typedef struct {
+    vd_slice_t header, claims; /* decoded, in `space` */
+    vd_slice_t signature;      /* the same */
+    vd_slice_t signed_text;    /* of the token */
+    uint8_t *space;
+} parts_t;
+
+/* Three parts, each in the one form that its bytes have. */
+static bool split(vd_slice_t token, parts_t *parts)
 {
-    uint8_t *space = vd_xalloc(token.len + 1);
-    bool good = true;
-    for (int part = 0; part < 3 && good; part++) {
-        const uint8_t *dot =
-            part == 2 || token.len == 0 ? NULL : memchr(token.data, '.', token.len);
-        size_t len = dot == NULL ? token.len : (size_t)(dot - token.data), n;
-        good = len != 0 && (part == 2 || dot != NULL) &&
-               gate_base64url_decode(vd_slice(token.data, len), space, len, &n);
-        if (good && part < 2)
-            token = vd_slice(token.data + len + 1, token.len - len - 1);
+    vd_slice_t *into[] = {&parts->header, &parts->claims, &parts->signature};
+    vd_slice_t rest = token;
+    uint8_t *space = parts->space;
+    for (size_t part = 0; part < VD_COUNT_OF(into); part++) {
+        bool last = part + 1 == VD_COUNT_OF(into);
+        const uint8_t *dot = last || rest.len == 0 ? NULL : memchr(rest.data, '.', rest.len);
+        size_t len = dot == NULL ? rest.len : (size_t)(dot - rest.data), n = 0;
+        if (len == 0 || (!last && dot == NULL) ||
+            !gate_base64url_decode(vd_slice(rest.data, len), space, len, &n))
+            return false;
+        *into[part] = vd_slice(space, n);
+        space += n;
+        if (last)
+            parts->signed_text = vd_slice(token.data, (size_t)(rest.data - token.data) - 1);
+        else
+            rest = vd_slice(rest.data + len + 1, rest.len - len - 1);
     }
-    vd_free(space);
+    return true;
+}
+
+/* JOSE has r and s one behind the other; OpenSSL wants them in DER. */
+static bool verify_es256(EVP_MD_CTX *context, const parts_t *parts)
+{
+    ECDSA_SIG *pair = ECDSA_SIG_new();
+    BIGNUM *r = NULL, *s = NULL;
+    unsigned char *der = NULL;
+    int len = -1;
+    if (pair != NULL && parts->signature.len == 2 * COORDINATE_LEN) {
+        r = BN_bin2bn(parts->signature.data, COORDINATE_LEN, NULL);
+        s = BN_bin2bn(parts->signature.data + COORDINATE_LEN, COORDINATE_LEN, NULL);
+        if (r != NULL && s != NULL && ECDSA_SIG_set0(pair, r, s) == 1) {
+            r = s = NULL; /* taken */
+            len = i2d_ECDSA_SIG(pair, &der);
+        }
+    }
+    bool good = len > 0 && EVP_DigestVerify(context, der, (size_t)len, parts->signed_text.data,
+                                            parts->signed_text.len) == 1;
+    BN_free(r);
+    BN_free(s);
+    OPENSSL_free(der);
+    ECDSA_SIG_free(pair);
+    return good;
+}
+
+/* By the algorithm that the key is for, whatever else the header may say. */
+static bool signature_is_good(const jwk_t *key, const parts_t *parts)
+{
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    bool good =
+        context != NULL && EVP_DigestVerifyInit(context, NULL, EVP_sha256(), NULL, key->key) == 1;
+    if (good && key->alg == ALG_ES256)
+        good = verify_es256(context, parts);
+    else if (good)
+        good = EVP_DigestVerify(context, parts->signature.data, parts->signature.len,
+                                parts->signed_text.data, parts->signed_text.len) == 1;
+    EVP_MD_CTX_free(context);
+    ERR_clear_error();
     return good;
 }
 
 /* The key that the header names, if it is for the algorithm that the header names. */
-static const jwk_t *choose_key(const gate_jwks_t *keys, vd_slice_t token, const char *type,
+static const jwk_t *choose_key(const gate_jwks_t *keys, vd_slice_t text, const char *type,
                                vd_error_t *err)
 {
-    uint8_t text[2048];
-    size_t len;
     bson_error_t why;
-    const uint8_t *dot = memchr(token.data, '.', token.len);
     const jwk_t *found = NULL;
-    if (dot == NULL || !gate_base64url_decode(vd_slice(token.data, (size_t)(dot - token.data)),
-                                              text, sizeof text, &len)) {
-        (void)bad(err, "it has no header");
-        return NULL;
-    }
-    bson_t *header = bson_new_from_json(text, (ssize_t)len, &why);
+    bson_t *header =
+        text.len > HEADER_MAX ? NULL : bson_new_from_json(text.data, (ssize_t)text.len, &why);
     if (header == NULL) {
         (void)bad(err, "its header is not JSON");
         return NULL;
     }
-    jwt_alg_t alg = text_is(header, "alg", "ES256")   ? JWT_ALG_ES256
-                    : text_is(header, "alg", "RS256") ? JWT_ALG_RS256
-                                                      : JWT_ALG_NONE;
-    for (uint32_t i = 0; i < keys->count && alg != JWT_ALG_NONE && found == NULL; i++)
+    alg_t alg = text_is(header, "alg", "ES256")   ? ALG_ES256
+                : text_is(header, "alg", "RS256") ? ALG_RS256
+                                                  : ALG_NONE;
+    for (uint32_t i = 0; i < keys->count && alg != ALG_NONE && found == NULL; i++)
         if (keys->keys[i].alg == alg &&
             (text_is(header, "kid", keys->keys[i].id) || (keys->count == 1 && !has(header, "kid"))))
             found = &keys->keys[i];
-    if (alg == JWT_ALG_NONE)
+    if (alg == ALG_NONE)
         (void)bad(err, "its algorithm is neither ES256 nor RS256");
     else if (has(header, "crit")) /* RFC 7515, 4.1.11: what we don't understand refuses */
         (void)bad(err, "it has critical extensions"), found = NULL;
@@ -400,37 +432,26 @@ int gate_jwt_verify(const gate_jwks_t *keys, const gate_jwt_policy_t *policy, vd
 
     if (token.len == 0 || token.len > GATE_JWT_MAX || memchr(token.data, 0, token.len) != NULL)
         return bad(err, "it is empty or too long");
-    const jwk_t *key = choose_key(keys, token, policy->type, err);
-    if (key == NULL)
-        return VD_ERR_AUTHENTICATION_FAILED;
-    if (!is_well_formed(token))
-        return bad(err, "its signature is not in base64url");
-    char *text = vd_xalloc(token.len + 1), *json = NULL;
-    jwt_t *jwt = NULL;
+    parts_t parts = {.space = vd_xalloc(token.len)};
     bson_t *claims = NULL;
     bson_error_t why;
-    int rc = VD_OK;
-    memcpy(text, token.data, token.len);
-    /* libjwt verifies by the algorithm of the header that it reads itself: of two, perhaps the
-     * other one. So what it used must be what the key is for. */
-    if (jwt_decode(&jwt, text, (const unsigned char *)key->pem, (int)strlen(key->pem)) != 0)
+    int rc = split(token, &parts) ? VD_OK
+                                  : bad(err, "it has no header, claims and signature in base64url");
+    const jwk_t *key = rc == VD_OK ? choose_key(keys, parts.header, policy->type, err) : NULL;
+    if (rc == VD_OK && key == NULL)
+        rc = VD_ERR_AUTHENTICATION_FAILED;
+    if (rc == VD_OK && !signature_is_good(key, &parts))
         rc = bad(err, "its signature is not that of the key");
-    else if (jwt_get_alg(jwt) != key->alg)
-        rc = bad(err, "it names two algorithms");
     if (rc == VD_OK) {
-        json = jwt_get_grants_json(jwt, NULL);
-        claims = json == NULL ? NULL : bson_new_from_json((const uint8_t *)json, -1, &why);
+        claims = bson_new_from_json(parts.claims.data, (ssize_t)parts.claims.len, &why);
         rc = claims == NULL ? bad(err, "its claims can't be read")
                             : check_claims(claims, policy, now_s, ret_token, err);
-        if (rc == VD_OK)
-            (void)snprintf(ret_token->key_id, sizeof ret_token->key_id, "%s", key->id);
     }
+    if (rc == VD_OK)
+        (void)snprintf(ret_token->key_id, sizeof ret_token->key_id, "%s", key->id);
     if (claims != NULL)
         bson_destroy(claims);
-    free(json); /* libjwt takes it from malloc */
-    jwt_free(jwt);
-    ERR_clear_error();
-    vd_wipe(text, token.len);
-    vd_free(text);
+    vd_wipe(parts.space, token.len);
+    vd_free(parts.space);
     return rc;
 }

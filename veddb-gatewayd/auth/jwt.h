@@ -1,11 +1,12 @@
 /* veddb-gatewayd/auth/jwt.h — JSON Web Tokens (RFC 7519), checked against a set of keys (RFC 7517).
  *
- * Duty:    the signature by libjwt; everything else about a token here, for libjwt checks nothing
- *          of it: the algorithm is one of two (ES256, RS256) and that of the key, the key is the
- * one that `kid` names, issuer, audience, times and principal are what the policy wants. Owner:
- * keys are made and destroyed by who loads them, and never change. Pure: no clock, no file. Limits:
- * GATE_JWT_MAX bytes a token, GATE_JWKS_MAX keys. Errors:  VD_ERR_AUTHENTICATION_FAILED with the
- * reason (for the log, not for the client); VD_ERR_CONFIG for a set of keys that is none. */
+ * Duty:    the whole of a token is checked here, the signature by OpenSSL: the algorithm is one of
+ *          two (ES256, RS256) and that of the key, the key is the one that `kid` names, issuer,
+ *          audience, type, times and principal are what the policy wants.
+ * Owner:   keys are made and destroyed by who loads them, and never change. Pure: no clock, no file.
+ * Limits:  GATE_JWT_MAX bytes a token, GATE_JWKS_MAX keys.
+ * Errors:  VD_ERR_AUTHENTICATION_FAILED with the reason (for the log, not for the client);
+ *          VD_ERR_CONFIG for a set of keys that is none. */
 #pragma once
 #include "libcommon/base/error.h"
 #include "libcommon/base/slice.h"

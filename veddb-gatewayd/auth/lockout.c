@@ -116,19 +116,18 @@ static void drop(table_t *table, entry_t *entry)
     vd_free(entry);
 }
 
-/* The oldest of those that lock nobody; among the first ones a quiet one, if there is any. */
+/* Of the oldest ones that lock nobody the first that had no good login, else the first. Those that
+ * lock go to the end, out of the way. */
 static bool make_room(table_t *table, uint64_t now_ms)
 {
     entry_t *chosen = NULL;
-    uint32_t looked = 0;
-    VD_LIST_EACH(&table->list, node)
-    {
-        entry_t *entry = VD_CONTAINER_OF(node, entry_t, node);
-        if (looked++ == LOOK_MAX)
+    for (uint32_t looked = 0; looked < LOOK_MAX && (chosen == NULL || chosen->good); looked++) {
+        vd_node_t *node = vd_list_pop_front(&table->list);
+        if (node == NULL)
             break;
-        bool locked = entry->locked_until_ms > now_ms;
-        bool better = chosen == NULL || (chosen->good && !entry->good);
-        if (!locked && better)
+        entry_t *entry = VD_CONTAINER_OF(node, entry_t, node);
+        vd_list_push_back(&table->list, node);
+        if (entry->locked_until_ms <= now_ms && (chosen == NULL || !entry->good))
             chosen = entry;
     }
     if (chosen != NULL)

@@ -28,6 +28,7 @@ int vedctl_keys(const vedctl_t *ctl);
 int vedctl_stop(const vedctl_t *ctl);
 int vedctl_restart(const vedctl_t *ctl);
 int vedctl_reload(const vedctl_t *ctl);
+int vedctl_tokens(const vedctl_t *ctl);
 int vedctl_drain(const vedctl_t *ctl);
 int vedctl_log_level(const vedctl_t *ctl);
 int vedctl_audit(const vedctl_t *ctl);
