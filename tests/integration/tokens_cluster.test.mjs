@@ -144,7 +144,11 @@ test('what is revoked stays so when another one leads, which gives out and renew
   await until('another one leads', async () => (leader = await set.primary()) !== before);
   await set.whole();
   const conns = await everywhere(good.access_token);
-  for (const name of set.names) await until(`${name} refuses`, async () => (await login(await connect(name), bad.access_token)).code === 18);
   closeAll(conns);
+  for (const name of set.names) {
+    const conn = await connect(name);
+    await until(`${name} refuses`, async () => (await login(conn, bad.access_token)).code === 18);
+    conn.close();
+  }
   await until('it renews', async () => (await post(leader, '/v1/token', {refresh_token: good.refresh_token})).status === 200);
 });
