@@ -142,37 +142,6 @@ test('a refresh token is good once; used twice it revokes its whole session, and
   });
 });
 
-test('a token that expires ends its login: an open cursor, a change stream', async () => {
-  const short = await Node.start({set: ['tokens.access_lifetime=2s', 'gateway.login_rate=100000']});
-  const admin = await short.client();
-  const [was, wasClient] = [node, client];
-  node = short;
-  try {
-    await admin.db('shop').collection('many').insertMany(Array.from({length: 10}, (_, i) => ({_id: i})));
-    const raw = await Raw.connect(short);
-    const stream = await Raw.connect(short);
-    const pair = await byPassword('admin', short.info.password);
-    assert.equal((await login(raw, pair.access_token)).done, true);
-    assert.equal((await login(stream, pair.access_token)).done, true);
-    const {cursor} = await raw.run({find: 'many', batchSize: 2, $db: 'shop'});
-    const open = await stream.run({aggregate: 'many', pipeline: [{$changeStream: {}}], cursor: {}, $db: 'shop'});
-    const awaited = stream.run({getMore: open.cursor.id, collection: 'many', maxTimeMS: 60000, $db: 'shop'});
-    assert.equal((await awaited).ok, 0, 'what is under way ends');
-    await until('the login ends', async () => (await raw.run({getMore: cursor.id, collection: 'many', batchSize: 1, $db: 'shop'})).code === 391);
-    let given = 0;
-    const driver = await asMachine(async () => (given++, (await byPassword('admin', short.info.password)).access_token), {maxPoolSize: 1});
-    await driver.db('shop').collection('many').findOne();
-    await until('the driver asks for a new token by itself', async () => (await driver.db('shop').collection('many').findOne()) !== null && given >= 2);
-    await driver.close();
-    raw.close();
-    stream.close();
-  } finally {
-    [node, client] = [was, wasClient];
-    await admin.close();
-    await short.stop();
-  }
-});
-
 test('revocation: one token, one session, those of a user, all; open streams end', async () => {
   const one = await byPassword('dave'), two = await byPassword('dave'), other = await byPassword('bob');
   const raw = await Raw.connect(node), rest = await Raw.connect(node), bob = await Raw.connect(node);

@@ -3,7 +3,8 @@
  * Duty:    the whole of a token is checked here, the signature by OpenSSL: the algorithm is one of
  *          two (ES256, RS256) and that of the key, the key is the one that `kid` names, issuer,
  *          audience, type, times and principal are what the policy wants.
- * Owner:   keys are made and destroyed by who loads them, and never change. Pure: no clock, no file.
+ * Owner:   keys are made and destroyed by who loads them, and never change. Pure: no clock, no
+ *          file.
  * Limits:  GATE_JWT_MAX bytes a token, GATE_JWKS_MAX keys.
  * Errors:  VD_ERR_AUTHENTICATION_FAILED with the reason (for the log, not for the client);
  *          VD_ERR_CONFIG for a set of keys that is none. */
