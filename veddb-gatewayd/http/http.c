@@ -370,14 +370,16 @@ static char *header_of(struct evhttp_request *request, const char *name)
     return value == NULL ? NULL : vd_xstrdup(value);
 }
 
-/* The one that it showed, if it was accepted. */
-static char *certificate_of(struct evhttp_request *request)
+/* The one that it showed, if it would be accepted now: connections stay open for long. */
+static char *certificate_of(const gate_t *gate, struct evhttp_request *request)
 {
     char subject[GATE_SCRAM_NAME_MAX + 1];
     struct bufferevent *transport =
         evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
     SSL *ssl = transport == NULL ? NULL : bufferevent_openssl_get_ssl(transport);
-    return gate_x509_subject(ssl, subject) ? vd_xstrdup(subject) : NULL;
+    return ssl != NULL && vd_tls_still_trusts(gate->tls, ssl) && gate_x509_subject(ssl, subject)
+               ? vd_xstrdup(subject)
+               : NULL;
 }
 
 /* GET stands for HEAD, too. */
@@ -410,7 +412,7 @@ static void page(gate_http_t *http, struct evhttp_request *request, const gate_h
     read_origin(request, &job->origin);
     job->header = header;
     job->type = header_of(request, "Content-Type");
-    job->certificate = what->act == NULL ? NULL : certificate_of(request);
+    job->certificate = what->act == NULL ? NULL : certificate_of(http->gate, request);
     job->login = GATE_HTTP_LOGIN_LATER;
     job->status = 200, job->reason = "OK";
     vd_buf_init(&job->out, 4u << 20);
