@@ -19,7 +19,9 @@ int64_t gate_login_turn_ms(const gate_conn_t *conn, vd_slice_t name, vd_slice_t 
     gate_lockout_who_t who = who_of(conn, name, db);
     int64_t address = gate_limits_login_wait_ms(conn->thread->gate->limits, &conn->address),
             user = gate_lockout_wait_ms(conn->thread->gate->lockout, &who, vd_monotonic_ms());
-    return address < 0 || user < 0 ? -1 : address > user ? address : user;
+    if (user < 0)
+        return GATE_LOGIN_LOCKED;
+    return address < 0 ? -1 : address > user ? address : user;
 }
 
 void gate_login_take(gate_conn_t *conn, gate_user_t *user, uint64_t left_s,
@@ -40,17 +42,29 @@ void gate_login_take(gate_conn_t *conn, gate_user_t *user, uint64_t left_s,
              vd_log_quote(vd_slice_str(user->name_at_db), name, sizeof name));
 }
 
+static void count_failure(gate_conn_t *conn, vd_slice_t name, const char *db)
+{
+    gate_t *gate = conn->thread->gate;
+    gate_lockout_who_t who = who_of(conn, name, vd_slice_str(db));
+    char user[256];
+    gate_limits_login_failed(gate->limits, &conn->address);
+    if (name.len != 0 && gate_lockout_failed(gate->lockout, &who, vd_monotonic_ms()))
+        vd_log(VD_LOG_WARN, "a user is locked out from an address", "client=%s user=%s db=%s",
+               conn->client, vd_log_quote(name, user, sizeof user), db);
+}
+
 int gate_login_refuse(gate_conn_t *conn, vd_slice_t name, const char *db, vd_error_t *err)
+{
+    count_failure(conn, name, db);
+    return gate_login_refuse_locked(conn, name, db, err);
+}
+
+int gate_login_refuse_locked(gate_conn_t *conn, vd_slice_t name, const char *db, vd_error_t *err)
 {
     char user[256] = "-";
     if (name.len != 0)
         (void)vd_log_quote(name, user, sizeof user);
     atomic_fetch_add_explicit(&conn->thread->gate->stats.logins_failed, 1, memory_order_relaxed);
-    gate_limits_login_failed(conn->thread->gate->limits, &conn->address);
-    gate_lockout_who_t who = who_of(conn, name, vd_slice_str(db));
-    if (name.len != 0 && gate_lockout_failed(conn->thread->gate->lockout, &who, vd_monotonic_ms()))
-        vd_log(VD_LOG_WARN, "a user is locked out from an address", "client=%s user=%s db=%s",
-               conn->client, user, db);
     if (conn->request != NULL)
         gate_audit_login(conn->request, name, vd_slice_str(db), VD_ERR_AUTHENTICATION_FAILED);
     vd_log(VD_LOG_WARN, "login refused", "conn=%llu client=%s user=%s db=%s",

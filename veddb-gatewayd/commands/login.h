@@ -13,7 +13,11 @@ void gate_login_take(gate_conn_t *conn, gate_user_t *user, uint64_t left_s,
  * be empty. Returns the error. */
 int gate_login_refuse(gate_conn_t *conn, vd_slice_t name, const char *db, vd_error_t *err);
 
-/* How long a login by password must wait first; -1: refuse it. */
+/* The same for one that is locked out (lockout.h): it was not looked at, so it is no failure that
+ * the address has to pay for. */
+int gate_login_refuse_locked(gate_conn_t *conn, vd_slice_t name, const char *db, vd_error_t *err);
+#define GATE_LOGIN_LOCKED (-2)
+/* How long a login by password must wait first; -1, or GATE_LOGIN_LOCKED: refuse it. */
 int64_t gate_login_turn_ms(const gate_conn_t *conn, vd_slice_t name, vd_slice_t db);
 
 /* The state of a request that is such a login. */

@@ -42,14 +42,27 @@ static void write_step(const gate_sasl_t *sasl, bool done, vd_bb_t *reply)
     vd_bb_binary(reply, "payload", 0, vd_slice(sasl->out, sasl->out_len));
 }
 
-static int refuse(gate_conn_t *conn, vd_error_t *err)
+static int refuse_as(gate_conn_t *conn,
+                     int (*how)(gate_conn_t *conn, vd_slice_t name, const char *db,
+                                vd_error_t *err),
+                     vd_error_t *err)
 {
     const gate_sasl_t *sasl = conn->sasl;
     vd_slice_t name =
         sasl == NULL ? VD_SLICE_NULL : vd_slice(sasl->scram.user, sasl->scram.user_len);
-    int rc = gate_login_refuse(conn, name, sasl == NULL ? "-" : sasl->db, err);
+    int rc = how(conn, name, sasl == NULL ? "-" : sasl->db, err);
     gate_sasl_destroy(&conn->sasl);
     return rc;
+}
+
+static int refuse(gate_conn_t *conn, vd_error_t *err)
+{
+    return refuse_as(conn, gate_login_refuse, err);
+}
+
+static int refuse_locked(gate_conn_t *conn, vd_error_t *err)
+{
+    return refuse_as(conn, gate_login_refuse_locked, err);
 }
 
 static int payload_read(vd_value_t v, vd_slice_t *ret, uint8_t *space, uint32_t max,
@@ -173,6 +186,8 @@ static int64_t turn_ms(const gate_conn_t *conn)
 static int take_turn(gate_request_t *request, vd_error_t *err)
 {
     int64_t wait = turn_ms(request->conn);
+    if (wait == GATE_LOGIN_LOCKED)
+        return refuse_locked(request->conn, err);
     if (wait < 0)
         return refuse(request->conn, err);
     if (wait > 0)
