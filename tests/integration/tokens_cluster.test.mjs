@@ -60,7 +60,7 @@ const closeAll = (conns) => Object.values(conns).forEach((conn) => conn.close())
 
 /** What is asked a second after the revocation returned is never served; soon it is refused for what it is. */
 async function neverServed(conns) {
-  await sleep(LEASE_MS);
+  await sleep(LEASE_MS); // the promise itself: nothing is waited for
   await Promise.all(Object.entries(conns).map(async ([name, conn]) => {
     const first = await find(conn);
     assert.ok(first === REVOKED || first === CANT_SAY, `${name}: ${first}`);
