@@ -18,8 +18,9 @@
 #define REFRESH     "system.refresh_tokens"
 #define WAIT_MS     10000
 #define MAJORITY_MS 8000
-#define ANY_LIFE_MS (25ll * 60 * 60 * 1000) /* no access token lives longer (options.def: a day)   \
-                                             */
+#define ANY_LIFE_MS                                                                                \
+    (25ll * 60 * 60 * 1000) /* no access token lives longer (options.def: a day)                   \
+                             */
 #define CLEAN_MS       600000
 #define COMMAND_MAX    16384
 #define REFRESH_DOMAIN "refresh token"
