@@ -26,6 +26,7 @@ static const vdp_field_t state_fields[] = {
     VDP_FIELD(VDP_U32, vdp_operation_state_t, role, 0),
     VDP_FIELD(VDP_U64, vdp_operation_state_t, majority, 0),
     VDP_FIELD(VDP_BYTES, vdp_operation_state_t, topology, VDP_TOPOLOGY_MAX),
+    VDP_FIELD(VDP_U64, vdp_operation_state_t, fresh_ms, 0),
 };
 static const vdp_field_t command_fields[] = {
     VDP_FIELD(VDP_STRING, vdp_operation_command_t, name, 64),

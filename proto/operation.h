@@ -28,6 +28,9 @@ typedef struct {
     uint64_t majority; /* on a majority of the members' disks */
     /* BSON, what hello tells of the set (replication.md); empty: a set of this node alone */
     vd_slice_t topology;
+    /* The host's monotonic clock: what any member had acknowledged by then is in force here;
+     * UINT64_MAX: always (a node alone); 0: not known. */
+    uint64_t fresh_ms;
 } vdp_operation_state_t;
 
 enum {

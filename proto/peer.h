@@ -28,8 +28,10 @@ typedef struct {
     uint32_t sync_source; /* member's id, 0 = nobody */
     uint32_t role;        /* VDP_ROLE_* of its storage */
     bool empty;
-    vd_slice_t problem; /* why it does not get on, for people; empty: it does */
-    vd_slice_t builds;  /* as in STATE: index builds that are ready there */
+    vd_slice_t problem;     /* why it does not get on, for people; empty: it does */
+    vd_slice_t builds;      /* as in STATE: index builds that are ready there */
+    uint64_t newest_age_ms; /* of a leader: `applied` is all that it had acknowledged so long ago,
+                               and one; 0: not said */
 } vdp_peer_status_t;
 
 /* Begins a stream: ENTRIES with this request_id until a FAILURE or the end of the connection. */

@@ -28,6 +28,7 @@ static const vdp_field_t replication_state_fields[] = {
     VDP_FIELD(VDP_STRING, vdp_replication_state_t, load_source, VDP_NODE_NAME_MAX),
     VDP_FIELD(VDP_U64, vdp_replication_state_t, floor, 0),
     VDP_FIELD(VDP_BYTES, vdp_replication_state_t, builds, 8 * VDP_BUILDS_MAX),
+    VDP_FIELD(VDP_U64, vdp_replication_state_t, made_ms, 0),
 };
 static const vdp_field_t replication_role_fields[] = {
     VDP_FIELD(VDP_U64, vdp_replication_role_t, term, 0),
@@ -74,6 +75,7 @@ static const vdp_field_t replication_positions_fields[] = {
     VDP_FIELD(VDP_U64, vdp_replication_positions_t, majority, 0),
     VDP_FIELD(VDP_U64, vdp_replication_positions_t, lease_until_ms, 0),
     VDP_FIELD(VDP_BYTES, vdp_replication_positions_t, builds, 64 * VDP_MEMBER_BUILDS_MAX),
+    VDP_FIELD(VDP_U64, vdp_replication_positions_t, fresh_ms, 0),
 };
 static const vdp_field_t replication_config_fields[] = {
     VDP_FIELD(VDP_I64, vdp_replication_config_t, version, 0),

@@ -46,6 +46,7 @@ typedef struct {
     uint64_t floor; /* while loading: the newest that was here before, so no acknowledgement was of
                        anything above; 0: not known, or there was nothing */
     vd_slice_t builds; /* index builds that are ready to be committed here: ids, u64 LE each */
+    uint64_t made_ms;  /* the host's monotonic clock when `newest` was looked at */
 } vdp_replication_state_t;
 
 /* Answered when it is durable and, for less than primary, when no write is under way any more.
@@ -106,6 +107,7 @@ typedef struct {
                                 for a newer one of these; UINT64_MAX: no end; 0: of a follower */
     /* Which index builds the members have ready: {u32 LE member, u32 LE count, ids u64 LE}. */
     vd_slice_t builds;
+    uint64_t fresh_ms; /* as in OPERATION_STATE; 0: nothing new of it */
 } vdp_replication_positions_t;
 #define VDP_MEMBER_BUILDS_MAX (8 + 8 * VDP_BUILDS_MAX) /* bytes of one member's */
 #define VDP_POSITION_BYTES    32

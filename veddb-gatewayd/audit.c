@@ -13,6 +13,8 @@
 #define COMMAND_MAX_BYTES (256 * 1024)
 #define ROLES_MAX_BYTES   (32 * 1024)
 #define ROLES_MAX         64
+#define OUTSIDE_WAIT_MS   10000
+#define TOKEN_NAME_MAX    64
 
 struct gate_audit {
     gate_flight_t flight;
@@ -133,6 +135,74 @@ static bool refusal_fits(gate_thread_t *thread)
     return false;
 }
 
+/* ---- from elsewhere ---- */
+
+static vd_slice_t clean(vd_slice_t name)
+{
+    if (name.len > 256)
+        name.len = 256;
+    return vd_utf8_valid(name) ? name : VD_SLICE_LIT("(not UTF-8)");
+}
+
+static void put_note(vd_bb_t *bb, const gate_audit_note_t *note)
+{
+    vd_bb_int32(bb, "_vdAudit", 1);
+    vd_bb_begin_array(bb, "events");
+    vd_bb_begin_document(bb, "0");
+    vd_bb_cstr(bb, "atype", note->atype);
+    vd_bb_date(bb, "ts", vd_wall_ms());
+    put_user(bb, clean(note->user), clean(note->db));
+    if (note->client != NULL) {
+        put_remote(bb, note->client);
+    } else {
+        vd_bb_begin_document(bb, "remote");
+        vd_bb_cstr(bb, "unix", "control");
+        vd_bb_close(bb);
+    }
+    vd_bb_begin_document(bb, "param");
+    vd_bb_cstr(bb, "command", note->param);
+    if (note->subject.len != 0) {
+        vd_bb_string(bb, "user", clean(note->subject));
+        vd_bb_string(bb, "db", clean(note->subject_db));
+    }
+    if (note->detail != NULL)
+        vd_bb_cstr(bb, "detail", note->detail);
+    vd_bb_close(bb);
+    vd_bb_int32(bb, "result", -note->result);
+    vd_bb_close(bb);
+    vd_bb_close(bb);
+    vd_bb_cstr(bb, "$db", "admin");
+}
+
+int gate_audit_outside(gate_t *gate, const gate_audit_note_t *note, vd_error_t *err)
+{
+    uint64_t second = vd_monotonic_ms() / 1000;
+    vd_bb_t bb;
+    vd_buf_t reply;
+    vd_bson_t command;
+    if (!gate->settings.audit)
+        return VD_OK;
+    if (note->result != VD_OK) {
+        if (atomic_exchange(&gate->audit_second, second) != second)
+            atomic_store(&gate->audit_refusals, 0);
+        if (atomic_fetch_add(&gate->audit_refusals, 1) >= GATE_AUDIT_REFUSALS_MAX)
+            return VD_OK;
+    }
+    vd_bb_init(&bb, COMMAND_MAX_BYTES);
+    vd_buf_init(&reply, 64 * 1024);
+    put_note(&bb, note);
+    int rc = vd_bb_finish(&bb, &command, err);
+    if (rc == VD_OK)
+        rc = gate_internal_call(gate, GATE_CALL_IDEMPOTENT, VD_SLICE_LIT("admin"), command,
+                                OUTSIDE_WAIT_MS, &reply, err);
+    if (rc != VD_OK)
+        vd_log(VD_LOG_WARN, "an audit event could not be kept", "atype=%s error=%d", note->atype,
+               -rc);
+    vd_bb_done(&bb);
+    vd_buf_done(&reply);
+    return rc;
+}
+
 void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db, int result)
 {
     if (result != VD_OK && request->thread->gate->settings.audit && !refusal_fits(request->thread))
@@ -200,6 +270,15 @@ static void put_limits(vd_bb_t *bb, const gate_request_t *request)
     vd_bb_close(bb);
 }
 
+/* A token has dots, its name has none: what is no name of one may be a secret. */
+static void put_token_name(vd_bb_t *bb, vd_bson_t body, const char *field)
+{
+    vd_value_t v = vd_bson_get(body, field);
+    if (is_name(v) && vd_value_string(v).len <= TOKEN_NAME_MAX && v.len > 1 &&
+        memchr(vd_value_string(v).data, '.', vd_value_string(v).len) == NULL)
+        vd_bb_value(bb, vd_slice_str(field), v);
+}
+
 /* What of a command may stand in the log: what it is done to, roles; no password, no content. */
 static void put_param(vd_bb_t *bb, const gate_request_t *request)
 {
@@ -211,6 +290,8 @@ static void put_param(vd_bb_t *bb, const gate_request_t *request)
     vd_bb_string(bb, "db", db);
     if (is_name(first))
         vd_bb_value(bb, VD_SLICE_LIT("name"), first);
+    put_token_name(bb, body, "jti");
+    put_token_name(bb, body, "session");
     if (is_name(to))
         vd_bb_value(bb, VD_SLICE_LIT("to"), to);
     if (roles.type == VD_BSON_ARRAY && roles.len < ROLES_MAX_BYTES &&

@@ -13,6 +13,20 @@
 #define GATE_AUDIT_EVENTS_MAX   4
 #define GATE_AUDIT_REFUSALS_MAX 50
 
+/* What was done elsewhere than on a connection: over HTTPS, by an operator, by itself. */
+typedef struct {
+    const char *atype;
+    vd_slice_t user, db;            /* who it was; empty: nobody, or not known */
+    vd_slice_t subject, subject_db; /* whom it is about; empty: nobody */
+    const char *client;             /* address; NULL: this node */
+    const char *param;              /* what was asked for */
+    const char *detail;             /* no secret; NULL: nothing more */
+    int result;
+} gate_audit_note_t;
+/* Waits until storage has it on its disk. Not on a loop thread. Refusals beyond
+ * GATE_AUDIT_REFUSALS_MAX in a second are left out. */
+int gate_audit_outside(gate_t *gate, const gate_audit_note_t *note, vd_error_t *err);
+
 /* A login has ended: user as it was given. Does nothing where there is no audit, as the others. */
 void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db, int result);
 void gate_audit_logout(gate_request_t *request);

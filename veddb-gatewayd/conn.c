@@ -467,11 +467,54 @@ void gate_conn_open(gate_thread_t *thread, int fd, const gate_address_t *address
         gate_conn_close(conn, err.message);
 }
 
+void gate_conn_set_token(gate_conn_t *conn, const gate_token_t *token)
+{
+    if (conn->token != NULL) {
+        conn->thread->token_conns--;
+        vd_free(conn->token);
+        conn->token = NULL;
+    }
+    conn->token_revoked = false;
+    conn->token_generation = 0;
+    if (token == NULL)
+        return;
+    conn->token = vd_xalloc(sizeof *conn->token);
+    *conn->token = *token;
+    conn->thread->token_conns++;
+}
+
+static void end_login(gate_conn_t *conn)
+{
+    conn->login_ended = true;
+    if (conn->request != NULL && conn->forwarded)
+        gate_upstream_connection_closed(conn->thread->upstream, conn->id);
+}
+
+void gate_conn_check_token(gate_conn_t *conn)
+{
+    gate_tokens_t *tokens = conn->thread->gate->tokens;
+    if (conn->state == GATE_CONN_DEAD || conn->token == NULL || conn->token_revoked)
+        return;
+    uint64_t generation = gate_tokens_generation(tokens),
+             epoch = conn->user == NULL ? 0 : conn->user->epoch;
+    if (conn->token_generation == generation && conn->token_epoch == epoch)
+        return;
+    conn->token_generation = generation, conn->token_epoch = epoch;
+    if (gate_tokens_holds(tokens, conn->token, conn->user))
+        return;
+    conn->token_revoked = true;
+    vd_log(VD_LOG_INFO, "the token of a login was revoked", "conn=%llu client=%s",
+           (unsigned long long)conn->id, conn->client);
+    if (!conn->login_ended)
+        end_login(conn);
+}
+
 void gate_conn_logout(gate_conn_t *conn)
 {
     gate_sasl_destroy(&conn->sasl);
     gate_user_drop(&conn->user);
     gate_throttle_logout(conn);
+    gate_conn_set_token(conn, NULL);
     conn->login_until_ms = 0;
     conn->login_ended = conn->oidc_begun = false;
 }
@@ -539,11 +582,8 @@ void gate_conn_tick(gate_conn_t *conn, uint64_t now_ms)
         gate_conn_close(conn, "handshake took too long");
         return;
     }
-    if (gate_conn_login_expired(conn, now_ms) && !conn->login_ended) {
-        conn->login_ended = true;
-        if (conn->request != NULL && conn->forwarded)
-            gate_upstream_connection_closed(conn->thread->upstream, conn->id);
-    }
+    if (gate_conn_login_expired(conn, now_ms) && !conn->login_ended)
+        end_login(conn);
     if (conn->certificate_until_ms != 0 && now_ms > conn->certificate_until_ms) {
         gate_conn_close(conn, "the client's certificate has expired");
         return;

@@ -51,7 +51,11 @@ struct gate_conn {
     gate_user_t *user;       /* who is logged in */
     uint64_t login_until_ms; /* of a login by token; 0: it does not end by itself */
     bool login_ended;        /* what it had in flight was interrupted */
-    bool oidc_begun;         /* it was told of the issuer; the token comes next */
+    gate_token_t *token;     /* of ours, that it was opened with; NULL: another login */
+    bool token_revoked;
+    uint64_t token_generation; /* as of which it was looked at last, for the user as of: */
+    uint64_t token_epoch;
+    bool oidc_begun; /* it was told of the issuer; the token comes next */
     gate_sasl_t *sasl;
     char app[GATE_APP_NAME_MAX + 1];
 };
@@ -80,5 +84,10 @@ static inline bool gate_conn_login_expired(const gate_conn_t *conn, uint64_t now
 {
     return conn->login_until_ms != 0 && now_ms >= conn->login_until_ms;
 }
+/* The login is by this one (copied); NULL: by none of ours. */
+void gate_conn_set_token(gate_conn_t *conn, const gate_token_t *token);
+/* The token of its login was revoked: what it has in flight is interrupted, and only a login is
+ * heard. */
+void gate_conn_check_token(gate_conn_t *conn);
 /* Ends the login; both are fine when there is none. */
 void gate_conn_logout(gate_conn_t *conn);

@@ -8,6 +8,7 @@
 #include "libcommon/base/rand.h"
 #include "libcommon/runtime/files.h"
 #include "veddb-gatewayd/audit.h"
+#include "veddb-gatewayd/auth/token_store.h"
 #include "veddb-gatewayd/bootstrap.h"
 #include "veddb-gatewayd/certificates.h"
 #include "veddb-gatewayd/commands/handlers.h"
@@ -28,6 +29,7 @@
 /* Of a session that is read from the cache alone, within storage's time-out for it. */
 #define SESSION_REFRESHES 8
 #define KEYS_REFRESH_MS   60000
+#define TOKENS_TIDY_S     60
 #define KEYS_AGAIN_MS     1000 /* not more often, whoever asks */
 
 /* ---- what hello announces ---- */
@@ -194,6 +196,21 @@ void gate_users_forget_all(gate_t *gate)
         vd_loop_post(gate->threads[i]->loop, forget_users, gate->threads[i]);
 }
 
+static void end_revoked(void *context)
+{
+    gate_thread_t *thread = context;
+    VD_LIST_EACH(&thread->conns, node)
+    {
+        gate_conn_check_token(VD_CONTAINER_OF(node, gate_conn_t, node));
+    }
+}
+
+void gate_tokens_changed(gate_t *gate)
+{
+    for (uint32_t i = 0; i < gate->thread_count; i++)
+        vd_loop_post(gate->threads[i]->loop, end_revoked, gate->threads[i]);
+}
+
 gate_reply_times_t gate_times(const gate_thread_t *thread)
 {
     uint64_t newest = thread->state.newest;
@@ -265,8 +282,16 @@ static void tick(void *context)
         thread->gate->events.beat(thread->gate->events.context, thread->index, true);
     if (!thread->state.attached || !thread->state.ready || atomic_load(&thread->gate->keys_wanted))
         gate_note_state(thread);
+    /* Somebody is logged in with a token, perhaps in the middle of a long operation. */
+    if (thread->token_conns != 0 &&
+        gate_tokens_epoch(thread->gate->tokens) < thread->state.auth_epoch)
+        gate_token_store_want(thread->gate);
     if (++thread->ticks % TICKS_PER_SECOND != 0)
         return;
+    if (thread->index == 0 && thread->ticks / TICKS_PER_SECOND % TOKENS_TIDY_S == 0 &&
+        vd_worker_put(thread->gate->token_worker, NULL, gate_token_store_maintain, NULL,
+                      thread->gate, NULL) != VD_OK)
+        VD_DEBUG("tokens are tidied up the next time", "threads=%u", thread->gate->thread_count);
     thread->refusals_noted = 0;
     gate_audit_tick(thread);
     if (thread->index == 0) {
@@ -526,13 +551,24 @@ int gate_create(const gate_settings_t *settings, const gate_events_t *events, ga
         settings->connections_per_address_max;
     gate->quota = gate_quota_create(&gate->settings.limits);
     gate->notes = gate_notes_create();
+    gate->lockout = gate_lockout_create(settings->lockout_failures, settings->lockout_ms);
+    (void)pthread_mutex_init(&gate->token_lock, NULL); /* can't fail with default attributes */
+    gate_token_settings_t tokens = settings->tokens;
+    if (tokens.audience[0] == 0)
+        (void)snprintf(tokens.audience, sizeof tokens.audience, "%s", settings->replica_set);
+    gate->tokens = gate_tokens_create(&tokens);
     gate->faults = gate_faults_create();
     gate->keys = gate_keys_create();
     int rc = vd_tls_create(&settings->tls, &gate->tls, err);
     if (rc == VD_OK)
         rc = gate_oidc_create(&settings->oidc, &gate->oidc, err);
+    if (rc == VD_OK && strcmp(settings->oidc.issuer, settings->tokens.issuer) == 0)
+        rc = vd_error_set(err, VD_ERR_CONFIG,
+                          "oidc.issuer and tokens.issuer must differ: a token is of one of them");
     if (rc == VD_OK)
         rc = vd_worker_create("administration", 1, 1000, &gate->worker, err);
+    if (rc == VD_OK)
+        rc = vd_worker_create("tokens", 1, 16, &gate->token_worker, err);
     if (rc != VD_OK) {
         gate_destroy(&gate);
         return rc;
@@ -622,6 +658,7 @@ void gate_destroy(gate_t **gate_p)
     }
     gate_http_close(&gate->http);
     vd_worker_destroy(&gate->worker);
+    vd_worker_destroy(&gate->token_worker);
     for (uint32_t i = gate->thread_count; i-- > 0;) {
         gate_thread_t *thread = gate->threads[i];
         if (thread == NULL)
@@ -641,11 +678,14 @@ void gate_destroy(gate_t **gate_p)
     gate_limits_destroy(&gate->limits);
     gate_quota_destroy(&gate->quota);
     gate_notes_destroy(&gate->notes);
+    gate_lockout_destroy(&gate->lockout);
+    gate_tokens_destroy(&gate->tokens);
     vd_tls_destroy(&gate->tls);
     gate_oidc_destroy(&gate->oidc);
     gate_keys_destroy(&gate->keys);
     gate_member_done(gate);
     (void)pthread_mutex_destroy(&gate->call_lock);
+    (void)pthread_mutex_destroy(&gate->token_lock);
     vd_wipe(gate->fake_secret, sizeof gate->fake_secret);
     vd_free(gate);
     *gate_p = NULL;

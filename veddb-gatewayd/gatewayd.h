@@ -10,7 +10,9 @@
 #include "libcommon/runtime/metrics.h"
 #include "libcommon/runtime/tls.h"
 #include "libcommon/runtime/worker.h"
+#include "veddb-gatewayd/auth/lockout.h"
 #include "veddb-gatewayd/auth/oidc.h"
+#include "veddb-gatewayd/auth/tokens.h"
 #include "veddb-gatewayd/auth/users.h"
 #include "veddb-gatewayd/cache.h"
 #include "veddb-gatewayd/commands/table.h"
@@ -58,6 +60,9 @@ typedef struct {
     bool test_faults, insecure_dev;
     bool audit; /* logins, refusals and administration are told to storage */
     gate_oidc_settings_t oidc;
+    gate_token_settings_t tokens;
+    uint32_t lockout_failures;
+    uint64_t lockout_ms;
     char bootstrap_file[4001];
     char storage_path[256], versions_path[256];
     char config_file_hint[256]; /* shown by getCmdLineOpts */
@@ -108,7 +113,8 @@ struct gate_thread {
     gate_accounts_t *accounts;  /* of users and addresses, as the limits see them */
     gate_account_t *total;      /* of all together */
     vd_list_t conns, dead, idle_requests;
-    vd_list_t paused; /* connections that wait for room to read a large message */
+    uint32_t token_conns; /* logged in with a token of ours */
+    vd_list_t paused;     /* connections that wait for room to read a large message */
     uint32_t idle_request_count;
     uint64_t held_bytes; /* by messages and their unpacked form, and by replies not yet sent */
     uint64_t held_max_bytes;
@@ -133,11 +139,18 @@ struct gate {
     vd_tls_t *tls;
     gate_oidc_t *oidc; /* NULL: no outside issuer */
     gate_limits_t *limits;
-    gate_quota_t *quota;      /* rates and bounds */
-    gate_notes_t *notes;      /* refusals by them */
-    gate_topology_t topology; /* what hello announces: member.h */
-    gate_keys_t *keys;        /* that sign $clusterTime */
-    vd_worker_t *worker;      /* one thread: administration is done one after the other */
+    gate_quota_t *quota;        /* rates and bounds */
+    gate_notes_t *notes;        /* refusals by them */
+    gate_lockout_t *lockout;
+    gate_tokens_t *tokens;      /* our own */
+    vd_worker_t *token_worker;  /* one thread: reads revocations, tidies up */
+    pthread_mutex_t token_lock; /* token_store.c: epochs of users are made one after the other */
+    _Atomic bool tokens_wanted; /* a look is queued */
+    uint64_t tokens_clean_ms;   /* the token worker's */
+    _Atomic uint64_t audit_second, audit_refusals; /* audit.c: of HTTPS */
+    gate_topology_t topology;                      /* what hello announces: member.h */
+    gate_keys_t *keys;                             /* that sign $clusterTime */
+    vd_worker_t *worker; /* one thread: administration is done one after the other */
     _Atomic uint64_t certificate_warned_ms; /* monotonic; 0: not yet */
     gate_faults_t *faults;
     gate_listener_t *listener;
@@ -152,6 +165,7 @@ struct gate {
     _Atomic uint64_t next_connection_id;
     _Atomic bool draining, ready_said;
     _Atomic uint64_t auth_epoch; /* as thread 0 knows it */
+    _Atomic uint64_t fresh_ms;   /* the same; vdp_operation_state_t */
     pthread_mutex_t call_lock;   /* no internal call is posted once `stopping` is set under it */
     bool stopping;
     _Atomic uint32_t threads_drained;
@@ -189,6 +203,9 @@ void gate_note_state(gate_thread_t *thread);
 gate_reply_times_t gate_times(const gate_thread_t *thread);
 /* Cached users of all threads are out of date. Any thread. */
 void gate_users_forget_all(gate_t *gate);
+/* Tokens may have been revoked: connections that were opened with them are looked at. Any thread.
+ */
+void gate_tokens_changed(gate_t *gate);
 /* As clients are told it. */
 int32_t gate_session_minutes(const gate_t *gate);
 /* How an internal command bears to be sent again after storage died. */

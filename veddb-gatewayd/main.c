@@ -8,6 +8,7 @@
 #include "veddb-gatewayd/commands/limits.h"
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/gatewayd.h"
+#include "veddb-gatewayd/token_ask.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -116,6 +117,20 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
          vd_config_string(config, "oidc.principal_claim"));
     copy(oidc->name_prefix, sizeof oidc->name_prefix, vd_config_string(config, "oidc.name_prefix"));
     copy(oidc->client_id, sizeof oidc->client_id, vd_config_string(config, "oidc.client_id"));
+    gate_token_settings_t *tokens = &settings->tokens;
+    copy(tokens->issuer, sizeof tokens->issuer, vd_config_string(config, "tokens.issuer"));
+    copy(tokens->audience, sizeof tokens->audience, vd_config_string(config, "tokens.audience"));
+    tokens->access_ms = (uint64_t)vd_config_number(config, "tokens.access_lifetime");
+    tokens->refresh_ms = (uint64_t)vd_config_number(config, "tokens.refresh_lifetime");
+    tokens->key_ms = (uint64_t)vd_config_number(config, "tokens.key_lifetime");
+    tokens->lease_ms = (uint64_t)vd_config_number(config, "tokens.lease");
+    if (tokens->lease_ms == 0)
+        vd_log(VD_LOG_WARN,
+               "tokens.lease is 0: A MEMBER THAT IS CUT OFF GOES ON TAKING TOKENS THAT WERE "
+               "REVOKED",
+               "node=%s", settings->node_name);
+    settings->lockout_failures = (uint32_t)vd_config_number(config, "gateway.lockout_failures");
+    settings->lockout_ms = (uint64_t)vd_config_number(config, "gateway.lockout");
     settings->insecure_dev = vd_config_bool(config, "tls.insecure_dev");
     settings->test_faults = vd_config_bool(config, "test.faults");
     (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", settings->storage_path,
@@ -221,20 +236,24 @@ static void ask_limits(vd_daemon_t *daemon, state_t *state, uint64_t ticket, vd_
 static void ask(vd_daemon_t *daemon, void *context, uint64_t ticket, vd_slice_t verb,
                 vd_slice_t argument, vd_slice_t argument2)
 {
-    (void)argument2; /* none is needed */
     state_t *state = context;
+    bool tokens = vd_slice_is(verb, "tokens");
     if (vd_slice_is(verb, "limits")) {
         ask_limits(daemon, state, ticket, argument);
         return;
     }
-    if (!vd_slice_is(verb, "reload")) {
+    if (!tokens && !vd_slice_is(verb, "reload")) {
         vd_daemon_answer(daemon, ticket, VD_ERR_COMMAND_NOT_FOUND, "gatewayd knows no such verb",
                          VD_SLICE_NULL);
         return;
     }
     question_t *question = vd_xalloc(sizeof *question);
     *question = (question_t){daemon, ticket};
-    gate_certificates_ask(state->gate, vd_daemon_loop(daemon), reloaded, question);
+    if (tokens)
+        gate_token_ask(state->gate, vd_daemon_loop(daemon), argument, argument2, reloaded,
+                       question);
+    else
+        gate_certificates_ask(state->gate, vd_daemon_loop(daemon), reloaded, question);
 }
 
 int main(int argc, char **argv)

@@ -6,6 +6,7 @@
 #include "libcommon/base/mem.h"
 #include "veddb-gatewayd/access.h"
 #include "veddb-gatewayd/audit.h"
+#include "veddb-gatewayd/auth/token_store.h"
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/faults.h"
 #include "veddb-gatewayd/quota/throttle.h"
@@ -18,6 +19,8 @@
 #define TRY_AGAIN_MS      5
 #define KEYS_WAIT_MS      3000 /* for the keys to be loaded again */
 #define KEYS_LOOK_MS      50
+#define TOKEN_WAIT_MS     5000 /* for what was revoked to be known again */
+#define TOKEN_LOOK_MS     10
 #define STATE_FRESH_MS    3000 /* storage says its state every second */
 #define CLOCK_DRIFT_MAX_S (365ull * 24 * 60 * 60)
 
@@ -898,13 +901,49 @@ static void keys_look(gate_request_t *request)
     authorize(request);
 }
 
+/* True: the token of the login is good, as far as it can be known now. Else authorize() is called
+ * again, or the request has failed. */
+static bool token_is_current(gate_request_t *request)
+{
+    gate_thread_t *thread = request->thread;
+    gate_conn_t *conn = request->conn;
+    gate_tokens_t *tokens = thread->gate->tokens;
+    vd_error_t err = VD_ERROR_INIT;
+    if (conn->token == NULL)
+        return true;
+    bool known = gate_tokens_epoch(tokens) >= thread->state.auth_epoch;
+    bool fresh = gate_tokens_fresh(tokens, thread->state.fresh_ms, vd_monotonic_ms());
+    if (known && fresh) {
+        gate_conn_check_token(conn);
+        if (!conn->token_revoked)
+            return true;
+        (void)vd_error_set(&err, VD_ERR_REAUTHENTICATION_REQUIRED,
+                           "The token of this connection's login was revoked");
+        fail(request, &err);
+        return false;
+    }
+    if (!known)
+        gate_token_store_want(thread->gate);
+    uint64_t now = vd_monotonic_ms();
+    if (request->token_until_ms == 0)
+        request->token_until_ms = now + TOKEN_WAIT_MS;
+    if (now >= request->token_until_ms)
+        (void)vd_error_set(&err, VD_ERR_NOT_PRIMARY_OR_SECONDARY,
+                           "this member can't confirm at present which tokens were revoked");
+    else if (gate_request_park(request, TOKEN_LOOK_MS, authorize, &err) == VD_OK)
+        return false;
+    fail(request, &err);
+    return false;
+}
+
 static void authorize(gate_request_t *request)
 {
     const gate_command_t *command = request->command;
     vd_error_t err = VD_ERROR_INIT;
     if (!gate_throttle_admit(request, authorize))
         return;
-    if (command->check != GATE_CHECK_OPEN && !user_is_current(request))
+    if (command->check != GATE_CHECK_OPEN &&
+        (!user_is_current(request) || !token_is_current(request)))
         return;
     const gate_user_t *user = request->conn->user;
     bool expired = user != NULL &&

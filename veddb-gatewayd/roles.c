@@ -71,9 +71,19 @@ static bool resource_covers(const gate_resource_t *resource, gate_resource_kind_
     }
 }
 
+/* Keys that sign: no role gives them out, not even one that names them. */
+static bool is_secret(vd_slice_t db, vd_slice_t collection)
+{
+    return vd_slice_is(db, "admin") &&
+           (vd_slice_is(collection, "system.keys") || vd_slice_is(collection, "system.tokens") ||
+            vd_slice_is(collection, "system.refresh_tokens"));
+}
+
 bool gate_privileges_allow(const gate_privileges_t *privileges, gate_action_t action,
                            gate_resource_kind_t kind, vd_slice_t db, vd_slice_t collection)
 {
+    if (kind == GATE_RESOURCE_COLLECTION && is_secret(db, collection))
+        return false;
     for (uint32_t i = 0; i < privileges->count; i++) {
         const gate_privilege_t *p = &privileges->items[i];
         if (gate_actions_has(&p->actions, action) &&
@@ -97,7 +107,7 @@ bool gate_privileges_allow(const gate_privileges_t *privileges, gate_action_t ac
 #define USER_ADMIN_ACTIONS                                                                         \
     A(changeCustomData), A(changePassword), A(createRole), A(createUser), A(dropRole),             \
         A(dropUser), A(grantRole), A(revokeRole), A(setAuthenticationRestriction), A(viewRole),    \
-        A(viewUser)
+        A(viewUser), A(revokeTokens)
 #define DB_ADMIN_ACTIONS                                                                           \
     A(bypassDocumentValidation), A(collMod), A(collStats), A(compact), A(convertToCapped),         \
         A(createCollection), A(createIndex), A(dbStats), A(dropCollection), A(dropDatabase),       \
@@ -120,7 +130,7 @@ bool gate_privileges_allow(const gate_privileges_t *privileges, gate_action_t ac
     A(applicationMessage), A(closeAllDatabases), A(connPoolSync), A(dropConnections),              \
         A(flushRouterConfig), A(fsync), A(invalidateUserCache), A(killAnyCursor),                  \
         A(killAnySession), A(killop), A(logRotate), A(resync), A(rotateCertificates),              \
-        A(rotateKeys), A(setParameter), A(shutdown), A(touch), A(unlock), A(getParameter)
+        A(rotateKeys), A(rotateTokenKeys), A(setParameter), A(shutdown), A(touch), A(unlock), A(getParameter)
 
 LIST(read_list, READ_ACTIONS);
 LIST(read_write_list, READ_ACTIONS, WRITE_ACTIONS);
@@ -129,7 +139,8 @@ LIST(db_admin_list, DB_ADMIN_ACTIONS);
 LIST(db_owner_list, READ_ACTIONS, WRITE_ACTIONS, USER_ADMIN_ACTIONS, DB_ADMIN_ACTIONS);
 LIST(profile_list, READ_ACTIONS, A(convertToCapped), A(createCollection), A(dropCollection));
 LIST(list_databases_list, A(listDatabases));
-LIST(any_users_list, A(authSchemaUpgrade), A(invalidateUserCache), A(listDatabases));
+LIST(any_users_list, A(authSchemaUpgrade), A(invalidateUserCache), A(listDatabases),
+     A(revokeTokens), A(rotateTokenKeys));
 LIST(system_users_list, A(collStats), A(dbHash), A(dbStats), A(find), A(killCursors),
      A(listCollections), A(listIndexes), A(planCacheRead), A(changeStream));
 LIST(system_users_index_list, A(collStats), A(createIndex), A(dbHash), A(dbStats), A(dropIndex),
@@ -160,7 +171,7 @@ LIST(restore_system_list, A(find), A(insert), A(remove), A(update), A(createInde
      A(createCollection), A(dropCollection));
 LIST(root_any_list, A(validate), A(collStats), A(listCollections), A(listIndexes));
 LIST(root_cluster_list, CLUSTER_MONITOR_ACTIONS, CLUSTER_MANAGER_ACTIONS, HOST_MANAGER_ACTIONS,
-     A(authSchemaUpgrade), A(applyOps));
+     A(authSchemaUpgrade), A(applyOps), A(revokeTokens));
 LIST(root_normal_list, READ_ACTIONS, WRITE_ACTIONS, USER_ADMIN_ACTIONS, DB_ADMIN_ACTIONS,
      A(indexStats));
 #undef LIST

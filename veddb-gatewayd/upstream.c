@@ -246,6 +246,9 @@ static void apply_state(gate_upstream_t *upstream, const vdp_operation_state_t *
     state->durable = fields->durable, state->last_write_ms = fields->last_write_ms;
     state->majority = fields->topology.len == 0 ? fields->durable : fields->majority;
     state->role = fields->role;
+    state->fresh_ms = fields->fresh_ms;
+    if (upstream->thread->index == 0)
+        atomic_store(&upstream->thread->gate->fresh_ms, fields->fresh_ms);
     if (upstream->thread->index == 0)
         take_topology(state, fields->topology);
     if (fields->newest > state->newest)

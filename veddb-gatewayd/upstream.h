@@ -49,6 +49,7 @@ typedef struct {
     uint64_t auth_epoch, term, newest, durable;
     uint64_t majority; /* of a node alone: the durable one */
     int64_t last_write_ms;
+    uint64_t fresh_ms; /* vdp_operation_state_t */
     uint64_t heard_ms; /* when it said so; of the loop's clock */
     uint32_t role;     /* VDP_ROLE_* */
     uint8_t *topology; /* BSON, own copy; NULL: a node alone */

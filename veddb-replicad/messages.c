@@ -1,5 +1,6 @@
 /* veddb-replicad/messages.c — what nodes tell and ask each other: greeting, heartbeats, and to whom
  * a question goes. Contract in node.h. */
+#include "libcommon/base/clock.h"
 #include "veddb-replicad/node.h"
 
 #include <stdio.h>
@@ -68,6 +69,8 @@ vdp_peer_status_t repl_own_status(repl_node_t *node)
     }
     own.applied = primary || pull->applied == 0 ? state->newest : pull->applied;
     own.flushed = primary || pull->applied == 0 ? state->durable : pull->flushed;
+    if (repl_leads(node) && primary && state->made_ms != 0)
+        own.newest_age_ms = vd_monotonic_ms() - state->made_ms + 1;
     own.received = pull->streaming && pull->received > own.applied ? pull->received : own.applied;
     return own;
 }
@@ -117,6 +120,8 @@ static void peer_said(repl_node_t *node, repl_conn_t *conn, const vdp_peer_statu
     if (answers && now >= said->sent_ms)
         member->ping_ms = now - said->sent_ms;
     repl_pull_majority(node, said->term, said->majority);
+    if (answers)
+        repl_fresh_hear(node, said);
     repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_PEER,
                                          .from = member->id,
                                          .term = said->term,

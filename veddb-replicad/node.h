@@ -18,6 +18,7 @@
 #define REPL_JOINS_MAX   16
 #define REPL_EVENTS_MAX  64
 #define REPL_APPLIES_MAX 4 /* APPLY under way */
+#define REPL_FRESH_MAX   16
 #define REPL_CHUNKS_MAX  6 /* chunks asked for, or at storage */
 
 /* How many entries of our journal it has yet to receive, flush, apply; as storage counted last. */
@@ -100,6 +101,16 @@ typedef struct {
     char why[160];
 } repl_resync_t;
 
+/* fresh.c: times are of the host's monotonic clock. */
+typedef struct {
+    uint64_t position, at_ms; /* who has applied it knows of all that was acknowledged then */
+} repl_fresh_point_t;
+typedef struct {
+    uint64_t term, fresh_ms, told_ms;
+    repl_fresh_point_t list[REPL_FRESH_MAX]; /* not applied yet */
+    uint32_t count;
+} repl_fresh_t;
+
 typedef struct repl_node {
     vd_daemon_t *daemon;
     vd_loop_t *loop;
@@ -135,6 +146,7 @@ typedef struct repl_node {
 
     repl_marks_t marks; /* of the newest position: lag in time */
     repl_pull_t pull;
+    repl_fresh_t fresh;
     repl_resync_t resync;
     repl_heads_t heads;
     vd_list_t ships;   /* ship.c */
@@ -225,6 +237,12 @@ void repl_pull_position(repl_node_t *node, uint64_t applied, uint64_t durable);
 void repl_pull_reset(repl_node_t *node); /* storage is another start: nothing is under way there */
 void repl_pull_ack(repl_node_t *node);   /* end of turn */
 void repl_pull_majority(repl_node_t *node, uint64_t term, uint64_t majority);
+
+/* ---- fresh.c ---- */
+/* The answer to a heartbeat of ours. */
+void repl_fresh_hear(repl_node_t *node, const vdp_peer_status_t *said);
+/* Something was applied, or a majority answered. */
+void repl_fresh_look(repl_node_t *node);
 
 /* ---- snapshot.c ---- */
 void repl_resync_start(repl_node_t *node, bool rollback, uint64_t to, const char *why);

@@ -218,7 +218,7 @@ static void tell_positions(repl_node_t *node)
     }
     node->told_lease_ms = lease_until(node);
     vdp_replication_positions_t fields = {node->role.term, node->majority, node->told_lease_ms,
-                                          vd_slice(builds, builds_len)};
+                                          vd_slice(builds, builds_len), node->fresh.fresh_ms};
     repl_storage_tell(node->storage, &vdp_replication_positions, &fields, vd_slice(records, len));
 }
 
@@ -227,17 +227,21 @@ static bool send_due(void *context)
 {
     repl_node_t *node = context;
     bool told = false;
+    repl_fresh_look(node);
+    bool fresher = node->fresh.fresh_ms != node->fresh.told_ms;
+    node->fresh.told_ms = node->fresh.fresh_ms;
     bool renewed = node->told_lease_ms != lease_until(node);
-    if ((node->positions_due || renewed) && repl_leads(node)) {
+    if ((node->positions_due || renewed || fresher) && repl_leads(node)) {
         tell_positions(node);
         told = true;
     }
     node->positions_due = false;
     if (node->majority_due && repl_leads(node)) {
         repl_ship_majority(node);
-    } else if (node->majority_due) {
+    } else if (node->majority_due || (fresher && !repl_leads(node))) {
         vdp_replication_positions_t fields = {.term = node->role.term,
-                                              .majority = node->pull.majority};
+                                              .majority = node->pull.majority,
+                                              .fresh_ms = node->fresh.fresh_ms};
         repl_storage_tell(node->storage, &vdp_replication_positions, &fields, VD_SLICE_NULL);
         told = true;
     }

@@ -473,6 +473,8 @@ static bool has_users(stor_storage_t *storage)
 static vdp_operation_state_t state_make(stor_inbox_t *inbox)
 {
     stor_storage_t *storage = inbox->storage;
+    /* Before the epoch: what it says is known must be in what is told with it. */
+    uint64_t fresh_ms = stor_replication_fresh_ms(storage);
     bool ready = atomic_load(&storage->ready) && !atomic_load(&storage->draining);
     vd_slice_t topology = VD_SLICE_NULL;
     if (!stor_replication_alone(storage)) {
@@ -496,6 +498,7 @@ static vdp_operation_state_t state_make(stor_inbox_t *inbox)
         .role = (uint32_t)role,
         .majority = stor_replication_majority(storage),
         .topology = topology,
+        .fresh_ms = fresh_ms,
     };
 }
 

@@ -441,6 +441,14 @@ static void verb_limits(const request_t *request)
     ask_worker(request, &request->ops->system->workers[SUP_KIND_GATEWAYD], VD_SLICE_LIT("limits"));
 }
 
+/* argument2: the gateway's verb, a line feed, whose or which. */
+static void verb_tokens(const request_t *request)
+{
+    sup_worker_t *worker = &request->ops->system->workers[SUP_KIND_GATEWAYD];
+    vd_log(VD_LOG_INFO, "tokens are revoked by an operator", "worker=%s", worker->kind->name);
+    ask_worker(request, worker, VD_SLICE_LIT("tokens"));
+}
+
 static void verb_restart(const request_t *request)
 {
     sup_worker_t *worker = named_worker(request);
@@ -494,6 +502,7 @@ static const struct {
     {"reload", verb_reload},
     {"misbehave", verb_misbehave},
     {"limits", verb_limits},
+    {"tokens", verb_tokens},
 };
 
 /* Some of the argument, printable. */

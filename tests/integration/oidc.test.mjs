@@ -1,4 +1,4 @@
-// oidc.test.mjs — tokens of an outside issuer: logins of stock drivers (MONGODB-OIDC), HTTP bearer, and what ends with a token.
+// oidc.test.mjs — tokens of an outside issuer, and of our own beside it (tokens.test.mjs has the rest): logins of stock drivers (MONGODB-OIDC), HTTP bearer, and what ends with a token.
 import assert from 'node:assert/strict';
 import crypto from 'node:crypto';
 import fs from 'node:fs';
@@ -23,7 +23,7 @@ function token(sub, {life = 3600, key = keys[0], ...claims} = {}) {
   return `${body}.${crypto.sign('sha256', Buffer.from(body), {key: key.privateKey, dsaEncoding: 'ieee-p1363'}).toString('base64url')}`;
 }
 const asMachine = async (give, options = {}) => await new MongoClient(`mongodb://127.0.0.1:${node.port}/?tls=true&tlsCAFile=${node.info.caFile}&directConnection=true&authMechanism=MONGODB-OIDC`,
-  {authMechanismProperties: {OIDC_CALLBACK: async () => ({accessToken: give()})}, serverSelectionTimeoutMS: 4000, maxPoolSize: 2, ...options}).connect();
+  {authMechanismProperties: {OIDC_CALLBACK: async () => ({accessToken: await give()})}, serverSelectionTimeoutMS: 4000, maxPoolSize: 2, ...options}).connect();
 const get = (page, authorization) => new Promise((resolve, reject) => {
   https.get(`${node.info.httpAddress}${page}`, {ca: fs.readFileSync(node.info.caFile), headers: authorization ? {authorization} : {}}, (r) => {
     r.resume();
@@ -37,7 +37,7 @@ before(async () => {
   file = path.join(node.dir, 'jwks.json');
   keys = [makeKey('one'), makeKey('two')];
   writeKeys(keys[0]);
-  node.set = [`oidc.issuer=${ISSUER}`, `oidc.audience=${AUDIENCE}`, `oidc.jwks_file=${file}`, 'oidc.name_prefix=idp', 'oidc.client_id=console', 'gateway.login_rate=100000'];
+  node.set = [`oidc.issuer=${ISSUER}`, `oidc.audience=${AUDIENCE}`, `oidc.jwks_file=${file}`, 'oidc.name_prefix=idp', 'oidc.client_id=console', 'tokens.access_lifetime=2s', 'gateway.login_rate=100000'];
   await node.up();
   client = await node.client();
   await client.db('$external').command({createUser: 'idp/alice', roles: [{role: 'readWrite', db: 'shop'}]});
@@ -117,6 +117,35 @@ test('an operation under way ends with the token', async () => {
   assert.equal(reply.ok, 0, JSON.stringify(reply));
   assert.ok(Date.now() - begun < 30000);
   raw.close();
+});
+
+/** A token of our own, which lives for two seconds here. */
+const own = () => new Promise((resolve, reject) => {
+  const body = JSON.stringify({username: 'admin', password: node.info.password});
+  https.request(`${node.info.httpAddress}/v1/token`, {method: 'POST', ca: fs.readFileSync(node.info.caFile), headers: {'content-type': 'application/json'}}, (r) => {
+    let text = '';
+    r.on('data', (d) => (text += d));
+    r.on('end', () => resolve(JSON.parse(text).access_token));
+  }).on('error', reject).end(body);
+});
+
+test('a token of our own ends like one of the issuer: cursors, streams, and a driver asks for the next', async () => {
+  const login = (raw, jwt) => raw.run({saslStart: 1, mechanism: 'MONGODB-OIDC', payload: new Binary(serialize({jwt})), $db: '$external'});
+  const raw = await Raw.connect(node), stream = await Raw.connect(node);
+  const jwt = await own();
+  assert.equal((await login(raw, jwt)).done, true);
+  assert.equal((await login(stream, jwt)).done, true);
+  const {cursor} = await raw.run({find: 'many', batchSize: 2, $db: 'shop'});
+  const open = await stream.run({aggregate: 'many', pipeline: [{$changeStream: {}}], cursor: {}, $db: 'shop'});
+  assert.equal((await stream.run({getMore: open.cursor.id, collection: 'many', maxTimeMS: 60000, $db: 'shop'})).ok, 0, 'what is under way ends');
+  await until('the login ends', async () => (await raw.run({getMore: cursor.id, collection: 'many', batchSize: 1, $db: 'shop'})).code === 391);
+  assert.equal((await login(raw, jwt)).code, 18);
+  raw.close();
+  stream.close();
+  let given = 0;
+  const driver = await asMachine(() => (given++, own()), {maxPoolSize: 1});
+  await until('the driver asks for a new token by itself', async () => (await driver.db('shop').collection('many').findOne()) !== null && given >= 2);
+  await driver.close();
 });
 
 test('HTTP bearer: the same tokens, the same privileges', async () => {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import {execFileSync} from 'node:child_process';
 import fs from 'node:fs';
+import https from 'node:https';
 import path from 'node:path';
 import {after, before, describe, test} from 'node:test';
 import tls from 'node:tls';
@@ -179,6 +180,22 @@ describe('MONGODB-X509', () => {
     await assert.rejects(raw.db('admin').command({authenticate: 1, mechanism: 'MONGODB-X509'}), {code: 17});
     await assert.rejects(raw.db('$external').command({authenticate: 1, mechanism: 'MONGODB-CR'}), {code: 334});
     await raw.close();
+  });
+
+  test('a certificate gives a token over HTTPS, for the user that it stands for', async () => {
+    const ask = (options = {}) => new Promise((resolve, reject) => {
+      https.request(`${node.info.httpAddress}/v1/token`, {method: 'POST', ca: fs.readFileSync(caFile()), agent: false, headers: {'content-type': 'application/json'}, ...options}, (r) => {
+        let text = '';
+        r.on('data', (d) => (text += d));
+        r.on('end', () => resolve({status: r.statusCode, body: JSON.parse(text)}));
+      }).on('error', reject).end('{"grant_type": "certificate"}');
+    });
+    const {status, body} = await ask(shown(ca.issue('alice')));
+    assert.equal(status, 200, JSON.stringify(body));
+    const alice = await new MongoClient(uriOf('', {}, '&authMechanism=MONGODB-OIDC'), {authMechanismProperties: {OIDC_CALLBACK: async () => ({accessToken: body.access_token})}}).connect();
+    assert.deepEqual((await alice.db('admin').command({connectionStatus: 1})).authInfo.authenticatedUsers, [{user: ALICE, db: '$external'}]);
+    await alice.close();
+    assert.deepEqual([(await ask(shown(ca.issue('bob')))).body.error, (await ask()).body.error], ['invalid_grant', 'invalid_request']);
   });
 
   test('a certificate that is revoked ends what it opened', async () => {

@@ -526,6 +526,7 @@ fake_storage_t *fake_storage_start(const char *path)
         .ready = true,
         .writable = true,
         .auth_epoch = 1,
+        .fresh_ms = UINT64_MAX,
         .term = 1,
         .newest = (uint64_t)1700000000 << 32 | 1,
         .durable = (uint64_t)1700000000 << 32 | 1,

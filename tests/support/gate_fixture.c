@@ -86,6 +86,10 @@ void gate_fixture_init(gate_fixture_t *fixture)
     settings->connections_max = 1000;
     settings->connections_per_address_max = 1000;
     settings->login_rate = 1000;
+    settings->lockout_failures = 1000;
+    settings->lockout_ms = 60000;
+    settings->tokens = (gate_token_settings_t){
+        .issuer = "veddb", .access_ms = 900000, .refresh_ms = 86400000, .lease_ms = 1000};
     settings->handshake_timeout_ms = 5000;
     settings->storage_wait_ms = 5000;
     settings->held_max_bytes = 64u << 20;

@@ -5,26 +5,28 @@
 
 #include <bson/bson.h>
 #include <errno.h>
-#include <jwt.h>
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
+#include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
-#include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define KEY_ID_MAX     256
+#define KEY_ID_MAX     GATE_JWT_KEY_ID_MAX
 #define RSA_BITS_MIN   2048
 #define COORDINATE_LEN 32
+#define HEADER_MAX     2048
 #define NUMBER_MAX     1024 /* bytes of a modulus: RSA of 8,192 bits */
+
+typedef enum { ALG_NONE, ALG_ES256, ALG_RS256 } alg_t;
 
 typedef struct {
     char id[KEY_ID_MAX + 1];
-    jwt_alg_t alg;
-    char *pem;
+    alg_t alg;
+    EVP_PKEY *key;
 } jwk_t;
 
 struct gate_jwks {
@@ -45,7 +47,7 @@ static int digit_of(uint8_t c)
     return c == '-' ? 62 : c == '_' ? 63 : -1;
 }
 
-static bool base64url(vd_slice_t text, uint8_t *out, size_t max, size_t *ret_len)
+bool gate_base64url_decode(vd_slice_t text, uint8_t *out, size_t max, size_t *ret_len)
 {
     uint32_t bits = 0;
     unsigned have = 0;
@@ -117,7 +119,8 @@ static bool field_bytes(const bson_t *jwk, const char *name, uint8_t *out, size_
 {
     uint32_t len;
     const char *text = text_of(jwk, name, &len);
-    return text != NULL && base64url(vd_slice(text, len), out, max, ret_len) && *ret_len != 0;
+    return text != NULL && gate_base64url_decode(vd_slice(text, len), out, max, ret_len) &&
+           *ret_len != 0;
 }
 
 static EVP_PKEY *key_from(const char *type, OSSL_PARAM_BLD *build)
@@ -172,19 +175,6 @@ static EVP_PKEY *read_rsa(const bson_t *jwk)
     return key;
 }
 
-static char *pem_of(EVP_PKEY *key)
-{
-    char *bytes = NULL, *pem = NULL;
-    BIO *out = BIO_new(BIO_s_mem());
-    if (out != NULL && PEM_write_bio_PUBKEY(out, key) == 1) {
-        long len = BIO_get_mem_data(out, &bytes);
-        pem = vd_xalloc((size_t)len + 1);
-        memcpy(pem, bytes, (size_t)len);
-    }
-    BIO_free(out);
-    return pem;
-}
-
 /* False: a key that is not for us. */
 static bool read_key(const bson_t *jwk, jwk_t *ret)
 {
@@ -195,14 +185,12 @@ static bool read_key(const bson_t *jwk, jwk_t *ret)
         (has(jwk, "alg") && !text_is(jwk, "alg", ec ? "ES256" : "RS256")) || len > KEY_ID_MAX)
         return false;
     EVP_PKEY *key = ec ? read_ec(jwk) : read_rsa(jwk);
-    char *pem = key == NULL ? NULL : pem_of(key);
-    EVP_PKEY_free(key);
     ERR_clear_error();
-    if (pem == NULL)
+    if (key == NULL)
         return false;
     (void)snprintf(ret->id, sizeof ret->id, "%s", id == NULL ? "" : id);
-    ret->alg = ec ? JWT_ALG_ES256 : JWT_ALG_RS256;
-    ret->pem = pem;
+    ret->alg = ec ? ALG_ES256 : ALG_RS256;
+    ret->key = key;
     return true;
 }
 
@@ -242,7 +230,7 @@ void gate_jwks_destroy(gate_jwks_t **keys_p)
     gate_jwks_t *keys = *keys_p;
     *keys_p = NULL;
     for (uint32_t i = 0; keys != NULL && i < keys->count; i++)
-        vd_free(keys->keys[i].pem);
+        EVP_PKEY_free(keys->keys[i].key);
     vd_free(keys);
 }
 
@@ -253,55 +241,103 @@ static int bad(vd_error_t *err, const char *why)
     return vd_error_set(err, VD_ERR_AUTHENTICATION_FAILED, "token: %s", why);
 }
 
-/* Three parts, each in its one form: libjwt steps over bits that stand for nothing. */
-static bool is_well_formed(vd_slice_t token)
+typedef struct {
+    vd_slice_t header, claims; /* decoded, in `space` */
+    vd_slice_t signature;      /* the same */
+    vd_slice_t signed_text;    /* of the token */
+    uint8_t *space;
+} parts_t;
+
+/* Three parts, each in the one form that its bytes have. */
+static bool split(vd_slice_t token, parts_t *parts)
 {
-    uint8_t *space = vd_xalloc(token.len + 1);
-    bool good = true;
-    for (int part = 0; part < 3 && good; part++) {
-        const uint8_t *dot =
-            part == 2 || token.len == 0 ? NULL : memchr(token.data, '.', token.len);
-        size_t len = dot == NULL ? token.len : (size_t)(dot - token.data), n;
-        good = len != 0 && (part == 2 || dot != NULL) &&
-               base64url(vd_slice(token.data, len), space, len, &n);
-        if (good && part < 2)
-            token = vd_slice(token.data + len + 1, token.len - len - 1);
+    vd_slice_t *into[] = {&parts->header, &parts->claims, &parts->signature};
+    vd_slice_t rest = token;
+    uint8_t *space = parts->space;
+    for (size_t part = 0; part < VD_COUNT_OF(into); part++) {
+        bool last = part + 1 == VD_COUNT_OF(into);
+        const uint8_t *dot = last || rest.len == 0 ? NULL : memchr(rest.data, '.', rest.len);
+        size_t len = dot == NULL ? rest.len : (size_t)(dot - rest.data), n = 0;
+        if (len == 0 || (!last && dot == NULL) ||
+            !gate_base64url_decode(vd_slice(rest.data, len), space, len, &n))
+            return false;
+        *into[part] = vd_slice(space, n);
+        space += n;
+        if (last)
+            parts->signed_text = vd_slice(token.data, (size_t)(rest.data - token.data) - 1);
+        else
+            rest = vd_slice(rest.data + len + 1, rest.len - len - 1);
     }
-    vd_free(space);
+    return true;
+}
+
+/* JOSE has r and s one behind the other; OpenSSL wants them in DER. */
+static bool verify_es256(EVP_MD_CTX *context, const parts_t *parts)
+{
+    ECDSA_SIG *pair = ECDSA_SIG_new();
+    BIGNUM *r = NULL, *s = NULL;
+    unsigned char *der = NULL;
+    int len = -1;
+    if (pair != NULL && parts->signature.len == 2 * COORDINATE_LEN) {
+        r = BN_bin2bn(parts->signature.data, COORDINATE_LEN, NULL);
+        s = BN_bin2bn(parts->signature.data + COORDINATE_LEN, COORDINATE_LEN, NULL);
+        if (r != NULL && s != NULL && ECDSA_SIG_set0(pair, r, s) == 1) {
+            r = s = NULL; /* taken */
+            len = i2d_ECDSA_SIG(pair, &der);
+        }
+    }
+    bool good = len > 0 && EVP_DigestVerify(context, der, (size_t)len, parts->signed_text.data,
+                                            parts->signed_text.len) == 1;
+    BN_free(r);
+    BN_free(s);
+    OPENSSL_free(der);
+    ECDSA_SIG_free(pair);
+    return good;
+}
+
+/* By the algorithm that the key is for, whatever else the header may say. */
+static bool signature_is_good(const jwk_t *key, const parts_t *parts)
+{
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    bool good =
+        context != NULL && EVP_DigestVerifyInit(context, NULL, EVP_sha256(), NULL, key->key) == 1;
+    if (good && key->alg == ALG_ES256)
+        good = verify_es256(context, parts);
+    else if (good)
+        good = EVP_DigestVerify(context, parts->signature.data, parts->signature.len,
+                                parts->signed_text.data, parts->signed_text.len) == 1;
+    EVP_MD_CTX_free(context);
+    ERR_clear_error();
     return good;
 }
 
 /* The key that the header names, if it is for the algorithm that the header names. */
-static const jwk_t *choose_key(const gate_jwks_t *keys, vd_slice_t token, vd_error_t *err)
+static const jwk_t *choose_key(const gate_jwks_t *keys, vd_slice_t text, const char *type,
+                               vd_error_t *err)
 {
-    uint8_t text[2048];
-    size_t len;
     bson_error_t why;
-    const uint8_t *dot = memchr(token.data, '.', token.len);
     const jwk_t *found = NULL;
-    if (dot == NULL ||
-        !base64url(vd_slice(token.data, (size_t)(dot - token.data)), text, sizeof text, &len)) {
-        (void)bad(err, "it has no header");
-        return NULL;
-    }
-    bson_t *header = bson_new_from_json(text, (ssize_t)len, &why);
+    bson_t *header =
+        text.len > HEADER_MAX ? NULL : bson_new_from_json(text.data, (ssize_t)text.len, &why);
     if (header == NULL) {
         (void)bad(err, "its header is not JSON");
         return NULL;
     }
-    jwt_alg_t alg = text_is(header, "alg", "ES256")   ? JWT_ALG_ES256
-                    : text_is(header, "alg", "RS256") ? JWT_ALG_RS256
-                                                      : JWT_ALG_NONE;
-    for (uint32_t i = 0; i < keys->count && alg != JWT_ALG_NONE && found == NULL; i++)
+    alg_t alg = text_is(header, "alg", "ES256")   ? ALG_ES256
+                : text_is(header, "alg", "RS256") ? ALG_RS256
+                                                  : ALG_NONE;
+    for (uint32_t i = 0; i < keys->count && alg != ALG_NONE && found == NULL; i++)
         if (keys->keys[i].alg == alg &&
             (text_is(header, "kid", keys->keys[i].id) || (keys->count == 1 && !has(header, "kid"))))
             found = &keys->keys[i];
-    if (alg == JWT_ALG_NONE)
+    if (alg == ALG_NONE)
         (void)bad(err, "its algorithm is neither ES256 nor RS256");
     else if (has(header, "crit")) /* RFC 7515, 4.1.11: what we don't understand refuses */
         (void)bad(err, "it has critical extensions"), found = NULL;
     else if (found == NULL)
         (void)bad(err, "no key of its issuer has its kid and algorithm");
+    else if (type != NULL && !text_is(header, "typ", type))
+        (void)bad(err, "it is of another type"), found = NULL;
     bson_destroy(header);
     return found;
 }
@@ -321,6 +357,15 @@ static bool for_audience(const bson_t *claims, const char *audience)
             return true;
     }
     return false;
+}
+
+/* Empty when it is not there, or too long. */
+static void copy_claim(const bson_t *claims, const char *name, char *out, size_t max)
+{
+    uint32_t len = 0;
+    const char *text = text_of(claims, name, &len);
+    if (text != NULL && len <= max && strlen(text) == len)
+        memcpy(out, text, len);
 }
 
 static int check_claims(const bson_t *claims, const gate_jwt_policy_t *policy, int64_t now_s,
@@ -350,7 +395,34 @@ static int check_claims(const bson_t *claims, const gate_jwt_policy_t *policy, i
     memcpy(ret->principal, principal, len);
     if (id != NULL)
         memcpy(ret->id, id, id_len);
+    copy_claim(claims, "sid", ret->session, GATE_JWT_SESSION_MAX);
+    copy_claim(claims, "vd_cred", ret->credential, GATE_JWT_CREDENTIAL_MAX);
+    if (!number_of(claims, "vd_epoch", &ret->user_epoch))
+        ret->user_epoch = 0;
     return VD_OK;
+}
+
+bool gate_jwt_claims_issuer(vd_slice_t token, const char *issuer)
+{
+    bson_error_t why;
+    size_t len = 0;
+    const uint8_t *dot =
+        token.len == 0 || token.len > GATE_JWT_MAX ? NULL : memchr(token.data, '.', token.len);
+    if (dot == NULL)
+        return false;
+    vd_slice_t rest = vd_slice(dot + 1, token.len - (size_t)(dot + 1 - token.data));
+    dot = rest.len == 0 ? NULL : memchr(rest.data, '.', rest.len);
+    if (dot == NULL || dot == rest.data)
+        return false;
+    uint8_t *text = vd_xalloc(rest.len);
+    bson_t *claims = NULL;
+    if (gate_base64url_decode(vd_slice(rest.data, (size_t)(dot - rest.data)), text, rest.len, &len))
+        claims = bson_new_from_json(text, (ssize_t)len, &why);
+    bool is = claims != NULL && text_is(claims, "iss", issuer);
+    if (claims != NULL)
+        bson_destroy(claims);
+    vd_free(text);
+    return is;
 }
 
 int gate_jwt_verify(const gate_jwks_t *keys, const gate_jwt_policy_t *policy, vd_slice_t token,
@@ -360,35 +432,26 @@ int gate_jwt_verify(const gate_jwks_t *keys, const gate_jwt_policy_t *policy, vd
 
     if (token.len == 0 || token.len > GATE_JWT_MAX || memchr(token.data, 0, token.len) != NULL)
         return bad(err, "it is empty or too long");
-    const jwk_t *key = choose_key(keys, token, err);
-    if (key == NULL)
-        return VD_ERR_AUTHENTICATION_FAILED;
-    if (!is_well_formed(token))
-        return bad(err, "its signature is not in base64url");
-    char *text = vd_xalloc(token.len + 1), *json = NULL;
-    jwt_t *jwt = NULL;
+    parts_t parts = {.space = vd_xalloc(token.len)};
     bson_t *claims = NULL;
     bson_error_t why;
-    int rc = VD_OK;
-    memcpy(text, token.data, token.len);
-    /* libjwt verifies by the algorithm of the header that it reads itself: of two, perhaps the
-     * other one. So what it used must be what the key is for. */
-    if (jwt_decode(&jwt, text, (const unsigned char *)key->pem, (int)strlen(key->pem)) != 0)
+    int rc = split(token, &parts) ? VD_OK
+                                  : bad(err, "it has no header, claims and signature in base64url");
+    const jwk_t *key = rc == VD_OK ? choose_key(keys, parts.header, policy->type, err) : NULL;
+    if (rc == VD_OK && key == NULL)
+        rc = VD_ERR_AUTHENTICATION_FAILED;
+    if (rc == VD_OK && !signature_is_good(key, &parts))
         rc = bad(err, "its signature is not that of the key");
-    else if (jwt_get_alg(jwt) != key->alg)
-        rc = bad(err, "it names two algorithms");
     if (rc == VD_OK) {
-        json = jwt_get_grants_json(jwt, NULL);
-        claims = json == NULL ? NULL : bson_new_from_json((const uint8_t *)json, -1, &why);
+        claims = bson_new_from_json(parts.claims.data, (ssize_t)parts.claims.len, &why);
         rc = claims == NULL ? bad(err, "its claims can't be read")
                             : check_claims(claims, policy, now_s, ret_token, err);
     }
+    if (rc == VD_OK)
+        (void)snprintf(ret_token->key_id, sizeof ret_token->key_id, "%s", key->id);
     if (claims != NULL)
         bson_destroy(claims);
-    free(json); /* libjwt takes it from malloc */
-    jwt_free(jwt);
-    ERR_clear_error();
-    vd_wipe(text, token.len);
-    vd_free(text);
+    vd_wipe(parts.space, token.len);
+    vd_free(parts.space);
     return rc;
 }

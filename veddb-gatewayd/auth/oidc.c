@@ -95,7 +95,7 @@ int gate_oidc_verify(gate_oidc_t *oidc, vd_slice_t token, gate_oidc_login_t *ret
 {
     gate_jwt_t checked;
     gate_jwt_policy_t policy = {oidc->settings.issuer, oidc->settings.audience,
-                                oidc->settings.principal_claim};
+                                oidc->settings.principal_claim, NULL};
     int64_t now_s = vd_wall_ms() / 1000;
     (void)pthread_mutex_lock(&oidc->lock);
     int rc = gate_jwt_verify(oidc->keys, &policy, token, now_s, &checked, err);

@@ -46,6 +46,8 @@ bool gate_base64_decode(vd_slice_t text, uint8_t *out, uint32_t max, uint32_t *r
             else
                 return false;
         }
+        if ((v & ((1u << 8 * pad) - 1)) != 0) /* bits that stand for nothing: another's form */
+            return false;
         if (n + 3 - pad > max)
             return false;
         out[n++] = (uint8_t)(v >> 16);

@@ -115,6 +115,19 @@ static void gather_restrictions(gate_user_t *user, vd_bson_t document, const gat
     }
 }
 
+static void make_identity(gate_user_t *user, vd_bson_t document)
+{
+    uint8_t bytes[64 + GATE_SCRAM_KEY_BYTES] = {0};
+    vd_value_t id = vd_bson_get(document, "userId");
+    vd_slice_t unique = id.type == VD_BSON_BINARY ? vd_value_binary(id, NULL) : VD_SLICE_NULL;
+    if (unique.len != 0)
+        memcpy(bytes, unique.data, unique.len < 64 ? unique.len : 64);
+    if (user->credentials.real)
+        memcpy(bytes + 64, user->credentials.stored_key, GATE_SCRAM_KEY_BYTES);
+    (void)SHA256(bytes, sizeof bytes, user->identity);
+    vd_wipe(bytes, sizeof bytes);
+}
+
 int gate_user_make(vd_slice_t name, vd_slice_t db, vd_bson_t document, const gate_role_set_t *roles,
                    const uint8_t fake_secret[32], gate_user_t **ret_user, vd_error_t *err)
 {
@@ -139,6 +152,7 @@ int gate_user_make(vd_slice_t name, vd_slice_t db, vd_bson_t document, const gat
                                       err);
         if (rc != VD_OK)
             goto cleanup;
+        make_identity(user, own);
         gate_role_ref_t *all = NULL;
         uint32_t all_count = 0;
         gate_roles_resolve(roles, user->direct, user->direct_count, &user->privileges, &all,

@@ -51,6 +51,11 @@ int gate_command_grant_roles_to_user(gate_request_t *request, vd_bb_t *reply, vd
 int gate_command_revoke_roles_from_user(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_users_info(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 
+/* tokens.c, on the worker */
+int gate_command_revoke_token(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
+int gate_command_revoke_user_tokens(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
+int gate_command_rotate_token_keys(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
+
 /* roles.c, on the worker */
 int gate_command_create_role(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 int gate_command_update_role(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);

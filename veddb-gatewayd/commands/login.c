@@ -1,6 +1,7 @@
 /* veddb-gatewayd/commands/login.c — who is logged in on a connection. See login.h. */
 #include "veddb-gatewayd/commands/login.h"
 
+#include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/certificates.h"
@@ -8,11 +9,30 @@
 
 #define EXTERNAL "$external"
 
-void gate_login_take(gate_conn_t *conn, gate_user_t *user, uint64_t left_s)
+static gate_lockout_who_t who_of(const gate_conn_t *conn, vd_slice_t name, vd_slice_t db)
 {
+    return (gate_lockout_who_t){name, db, conn->address};
+}
+
+int64_t gate_login_turn_ms(const gate_conn_t *conn, vd_slice_t name, vd_slice_t db)
+{
+    gate_lockout_who_t who = who_of(conn, name, db);
+    int64_t address = gate_limits_login_wait_ms(conn->thread->gate->limits, &conn->address),
+            user = gate_lockout_wait_ms(conn->thread->gate->lockout, &who, vd_monotonic_ms());
+    if (user < 0)
+        return GATE_LOGIN_LOCKED;
+    return address < 0 ? -1 : address > user ? address : user;
+}
+
+void gate_login_take(gate_conn_t *conn, gate_user_t *user, uint64_t left_s,
+                     const gate_token_t *token)
+{
+    gate_lockout_who_t who = who_of(conn, user->name, user->db);
     char name[256];
     gate_user_drop(&conn->user);
     conn->user = user;
+    gate_conn_set_token(conn, token);
+    gate_lockout_good(conn->thread->gate->lockout, &who, vd_monotonic_ms());
     conn->login_until_ms = left_s == 0 ? 0 : vd_loop_now_ms(conn->thread->loop) + left_s * 1000;
     conn->login_ended = conn->oidc_begun = false;
     atomic_fetch_add_explicit(&conn->thread->gate->stats.logins, 1, memory_order_relaxed);
@@ -22,13 +42,29 @@ void gate_login_take(gate_conn_t *conn, gate_user_t *user, uint64_t left_s)
              vd_log_quote(vd_slice_str(user->name_at_db), name, sizeof name));
 }
 
+static void count_failure(gate_conn_t *conn, vd_slice_t name, const char *db)
+{
+    gate_t *gate = conn->thread->gate;
+    gate_lockout_who_t who = who_of(conn, name, vd_slice_str(db));
+    char user[256];
+    gate_limits_login_failed(gate->limits, &conn->address);
+    if (name.len != 0 && gate_lockout_failed(gate->lockout, &who, vd_monotonic_ms()))
+        vd_log(VD_LOG_WARN, "a user is locked out from an address", "client=%s user=%s db=%s",
+               conn->client, vd_log_quote(name, user, sizeof user), db);
+}
+
 int gate_login_refuse(gate_conn_t *conn, vd_slice_t name, const char *db, vd_error_t *err)
+{
+    count_failure(conn, name, db);
+    return gate_login_refuse_locked(conn, name, db, err);
+}
+
+int gate_login_refuse_locked(gate_conn_t *conn, vd_slice_t name, const char *db, vd_error_t *err)
 {
     char user[256] = "-";
     if (name.len != 0)
         (void)vd_log_quote(name, user, sizeof user);
     atomic_fetch_add_explicit(&conn->thread->gate->stats.logins_failed, 1, memory_order_relaxed);
-    gate_limits_login_failed(conn->thread->gate->limits, &conn->address);
     if (conn->request != NULL)
         gate_audit_login(conn->request, name, vd_slice_str(db), VD_ERR_AUTHENTICATION_FAILED);
     vd_log(VD_LOG_WARN, "login refused", "conn=%llu client=%s user=%s db=%s",
@@ -45,8 +81,14 @@ static int take(gate_request_t *request, gate_user_t *user, vd_error_t *err)
     gate_conn_t *conn = request->conn;
     gate_external_t *login = request->state;
     int rc = VD_OK;
-    if (!user->known || !gate_user_may_come(user, conn->client, conn->server))
-        rc = gate_login_refuse(conn, user->name, EXTERNAL, err);
+    if (!user->known || !gate_user_may_come(user, conn->client, conn->server) ||
+        (login->token != NULL &&
+         !gate_tokens_holds(conn->thread->gate->tokens, login->token, user)))
+        rc = gate_login_refuse(
+            conn, user->name,
+            login->db.len == 0 ? EXTERNAL
+                               : vd_arena_printf(request->arena, "%.*s", VD_SLICE_FMT(login->db)),
+            err);
     else if (conn->user != NULL && strcmp(conn->user->name_at_db, user->name_at_db) != 0)
         rc = vd_error_set(err, VD_ERR_PROTOCOL,
                           "Each client connection may only be authenticated once. Previously "
@@ -56,7 +98,7 @@ static int take(gate_request_t *request, gate_user_t *user, vd_error_t *err)
         gate_user_drop(&user);
         return rc;
     }
-    gate_login_take(conn, user, login->left_s);
+    gate_login_take(conn, user, login->left_s, login->token);
     login->logged_in = true;
     return VD_OK;
 }
@@ -92,8 +134,9 @@ static void load(gate_request_t *request)
     vd_error_t err = VD_ERROR_INIT;
     gate_user_t *user = NULL;
     request->waiting_user = true;
-    int rc = gate_users_get(request->thread->users, login->name, VD_SLICE_LIT(EXTERNAL),
-                            user_loaded, request, &user, &err);
+    int rc = gate_users_get(request->thread->users, login->name,
+                            login->db.len == 0 ? VD_SLICE_LIT(EXTERNAL) : login->db, user_loaded,
+                            request, &user, &err);
     if (rc == GATE_LATER)
         return;
     if (rc == VD_OK)

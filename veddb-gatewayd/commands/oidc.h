@@ -1,4 +1,5 @@
-/* veddb-gatewayd/commands/oidc.h — logins by a token of the outside issuer (MONGODB-OIDC).
+/* veddb-gatewayd/commands/oidc.h — logins by token (MONGODB-OIDC): of the outside issuer,
+ * or of our own.
  *
  * saslStart with {jwt} is a whole login. Without a token it is answered with the issuer; the token
  * follows in saslContinue. Threads: the loop's. */

@@ -42,14 +42,27 @@ static void write_step(const gate_sasl_t *sasl, bool done, vd_bb_t *reply)
     vd_bb_binary(reply, "payload", 0, vd_slice(sasl->out, sasl->out_len));
 }
 
-static int refuse(gate_conn_t *conn, vd_error_t *err)
+static int refuse_as(gate_conn_t *conn,
+                     int (*how)(gate_conn_t *conn, vd_slice_t name, const char *db,
+                                vd_error_t *err),
+                     vd_error_t *err)
 {
     const gate_sasl_t *sasl = conn->sasl;
     vd_slice_t name =
         sasl == NULL ? VD_SLICE_NULL : vd_slice(sasl->scram.user, sasl->scram.user_len);
-    int rc = gate_login_refuse(conn, name, sasl == NULL ? "-" : sasl->db, err);
+    int rc = how(conn, name, sasl == NULL ? "-" : sasl->db, err);
     gate_sasl_destroy(&conn->sasl);
     return rc;
+}
+
+static int refuse(gate_conn_t *conn, vd_error_t *err)
+{
+    return refuse_as(conn, gate_login_refuse, err);
+}
+
+static int refuse_locked(gate_conn_t *conn, vd_error_t *err)
+{
+    return refuse_as(conn, gate_login_refuse_locked, err);
 }
 
 static int payload_read(vd_value_t v, vd_slice_t *ret, uint8_t *space, uint32_t max,
@@ -161,11 +174,20 @@ static int begin(gate_request_t *request, vd_bson_t document, vd_slice_t db, vd_
     return VD_OK;
 }
 
-/* Too many failures from this address: the login waits its turn, or is refused. */
+static int64_t turn_ms(const gate_conn_t *conn)
+{
+    const gate_sasl_t *sasl = conn->sasl;
+    return gate_login_turn_ms(conn, vd_slice(sasl->scram.user, sasl->scram.user_len),
+                              vd_slice_str(sasl->db));
+}
+
+/* Too many failures from this address, or of this user from here: the login waits its turn, or is
+ * refused. */
 static int take_turn(gate_request_t *request, vd_error_t *err)
 {
-    int64_t wait =
-        gate_limits_login_wait_ms(request->thread->gate->limits, &request->conn->address);
+    int64_t wait = turn_ms(request->conn);
+    if (wait == GATE_LOGIN_LOCKED)
+        return refuse_locked(request->conn, err);
     if (wait < 0)
         return refuse(request->conn, err);
     if (wait > 0)
@@ -222,8 +244,7 @@ void gate_sasl_speculate(gate_request_t *request, vd_bson_t document,
     }
     request->conn->sasl->speculative = true;
     request->conn->sasl->speculated = done;
-    int64_t wait =
-        gate_limits_login_wait_ms(request->thread->gate->limits, &request->conn->address);
+    int64_t wait = turn_ms(request->conn);
     if (wait != 0) { /* the driver will come back with a plain saslStart, which waits its turn */
         gate_sasl_destroy(&request->conn->sasl);
         done(request);
@@ -244,7 +265,7 @@ void gate_sasl_speculated(gate_request_t *request, vd_bb_t *reply)
 
 static void log_in(gate_conn_t *conn)
 {
-    gate_login_take(conn, conn->sasl->user, 0);
+    gate_login_take(conn, conn->sasl->user, 0, NULL);
     conn->sasl->user = NULL;
 }
 

@@ -7,26 +7,36 @@
 
 #define EXTERNAL "$external"
 
-/* The subject into the request's arena; empty: no certificate that was accepted. */
-static vd_slice_t subject_of(gate_request_t *request)
+bool gate_x509_subject(SSL *ssl, char ret_subject[GATE_SCRAM_NAME_MAX + 1])
 {
     static const unsigned long form =
         (XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) | ASN1_STRFLGS_UTF8_CONVERT;
-    SSL *ssl = request->conn->io.ssl;
     X509 *certificate = ssl == NULL ? NULL : SSL_get0_peer_certificate(ssl);
     if (certificate == NULL || SSL_get_verify_result(ssl) != X509_V_OK)
-        return VD_SLICE_NULL;
+        return false;
     BIO *text = BIO_new(BIO_s_mem());
-    vd_slice_t subject = VD_SLICE_NULL;
     char *bytes = NULL;
+    bool good = false;
     if (text != NULL &&
         X509_NAME_print_ex(text, X509_get_subject_name(certificate), 0, form) >= 0) {
         long len = BIO_get_mem_data(text, &bytes);
-        if (len > 0 && len <= GATE_SCRAM_NAME_MAX && memchr(bytes, 0, (size_t)len) == NULL)
-            subject = vd_arena_copy_slice(request->arena, vd_slice(bytes, (size_t)len));
+        good = len > 0 && len <= GATE_SCRAM_NAME_MAX && memchr(bytes, 0, (size_t)len) == NULL;
+        if (good) {
+            memcpy(ret_subject, bytes, (size_t)len);
+            ret_subject[len] = 0;
+        }
     }
     BIO_free(text);
-    return subject;
+    return good;
+}
+
+/* The subject into the request's arena; empty: no certificate that was accepted. */
+static vd_slice_t subject_of(gate_request_t *request)
+{
+    char subject[GATE_SCRAM_NAME_MAX + 1];
+    return gate_x509_subject(request->conn->io.ssl, subject)
+               ? vd_arena_copy_slice(request->arena, vd_slice_str(subject))
+               : VD_SLICE_NULL;
 }
 
 static void put_login(gate_request_t *request, vd_bb_t *reply)

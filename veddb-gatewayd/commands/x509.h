@@ -7,6 +7,9 @@
 #pragma once
 #include "veddb-gatewayd/request.h"
 
+/* The subject of the certificate that the other end showed, if it was accepted, as RFC 2253 writes
+ * it. Any thread. */
+bool gate_x509_subject(SSL *ssl, char ret_subject[GATE_SCRAM_NAME_MAX + 1]);
 int gate_x509_authenticate(gate_request_t *request, vd_bb_t *reply, vd_error_t *err);
 /* False: `document` is no login of this kind, or none that can succeed. Else done() is called
  * exactly once, at once or later; failures are silent, as MongoDB's. */

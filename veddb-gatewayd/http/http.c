@@ -7,48 +7,26 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
-#include "veddb-gatewayd/commands/user_document.h"
+#include "veddb-gatewayd/commands/x509.h"
+#include "veddb-gatewayd/http/private.h"
 #include "veddb-gatewayd/listener.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent_ssl.h>
-#include <event2/event.h>
-#include <event2/http.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <openssl/sha.h>
 #include <signal.h>
 #include <stdio.h>
-#include <strings.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #define HEADERS_MAX_BYTES 8192
 #define BODY_MAX_BYTES    4096
 #define TIMEOUT_S         10
-#define LOGIN_WAIT_MS     2000 /* for storage */
 #define STORAGE_WAIT_MS   1000
-#define LOGIN_KEEP_MS     60000
 #define JOBS_MAX          16 /* that wait for the worker */
-
-struct gate_http {
-    gate_t *gate;
-    struct event_base *base;
-    struct evhttp *server;
-    struct event *wake_event;
-    int wake_fd;
-    pthread_t thread;
-    bool started;
-    _Atomic bool stopping;
-    vd_worker_t *worker; /* one thread */
-    vd_list_t jobs;      /* not yet answered; the HTTPS thread's */
-    /* The last login that was good: scrapers come every few seconds with the same. The worker's. */
-    uint8_t last_login[32];
-    uint64_t last_epoch, last_ms;
-    bool last_known;
-};
 
 static struct bufferevent *make_tls(struct event_base *base, void *context)
 {
@@ -76,73 +54,7 @@ static void answer(struct evhttp_request *request, int code, const char *reason,
         evbuffer_free(body);
 }
 
-/* ---- login ---- */
-
-static bool is_current(gate_http_t *http, const uint8_t digest[32])
-{
-    return http->last_known && http->last_epoch == atomic_load(&http->gate->auth_epoch) &&
-           vd_monotonic_ms() - http->last_ms < LOGIN_KEEP_MS &&
-           vd_equal_constant_time(http->last_login, digest, 32);
-}
-
-static int load_user(gate_http_t *http, vd_arena_t *arena, vd_slice_t name, const char *db,
-                     gate_user_t **ret_user, vd_error_t *err)
-{
-    gate_t *gate = http->gate;
-    vd_bson_t filter, *documents, *roles;
-    uint32_t count, role_count;
-    vd_bb_t bb;
-    vd_bb_init_arena(&bb, arena, 4096);
-    vd_bb_cstr(&bb, "_id", vd_arena_printf(arena, "%s.%.*s", db, VD_SLICE_FMT(name)));
-    int rc = vd_bb_finish(&bb, &filter, err);
-    if (rc == VD_OK)
-        rc = gate_internal_find_within(gate, "system.users", filter, LOGIN_WAIT_MS, arena,
-                                       &documents, &count, err);
-    if (rc == VD_OK)
-        rc = gate_internal_find_within(gate, "system.roles", VD_BSON_NONE, LOGIN_WAIT_MS, arena,
-                                       &roles, &role_count, err);
-    if (rc != VD_OK)
-        return rc;
-    gate_role_set_t set = {VD_ARENA_ARRAY(arena, gate_role_t, role_count + 1), role_count};
-    for (uint32_t i = 0; i < role_count && rc == VD_OK; i++)
-        rc = gate_role_parse(arena, roles[i], &set.items[i], err);
-    if (rc == VD_OK)
-        rc = gate_user_make(name, vd_slice_str(db), count == 0 ? VD_BSON_NONE : documents[0], &set,
-                            gate->fake_secret, ret_user, err);
-    return rc;
-}
-
-static bool password_matches(gate_user_t *user, vd_slice_t password)
-{
-    gate_scram_credentials_t derived;
-    const gate_scram_credentials_t *stored = &user->credentials;
-    bool good =
-        gate_scram_derive(password, stored->salt, stored->salt_len, stored->iterations, &derived,
-                          NULL) == VD_OK &&
-        vd_equal_constant_time(derived.stored_key, stored->stored_key, sizeof derived.stored_key) &&
-        stored->real;
-    vd_wipe(&derived, sizeof derived);
-    return good;
-}
-
-static bool may_monitor(const gate_user_t *user)
-{
-    return user->known &&
-           gate_privileges_allow(&user->privileges, GATE_ACTION_serverStatus, GATE_RESOURCE_CLUSTER,
-                                 VD_SLICE_NULL, VD_SLICE_NULL);
-}
-
-/* From where somebody came, and to which of our addresses. */
-typedef struct {
-    char client[64], server[64];
-} origin_t;
-
-static bool comes_from(const gate_user_t *user, const origin_t *origin)
-{
-    return gate_user_may_come(user, origin->client, origin->server);
-}
-
-static void read_origin(struct evhttp_request *request, origin_t *ret)
+static void read_origin(struct evhttp_request *request, gate_http_origin_t *ret)
 {
     struct evhttp_connection *conn = evhttp_request_get_connection(request);
     struct sockaddr_storage own = {0};
@@ -158,72 +70,6 @@ static void read_origin(struct evhttp_request *request, origin_t *ret)
     const struct sockaddr_in6 *v6 = (const void *)&own;
     const void *from = own.ss_family == AF_INET ? (const void *)&v4->sin_addr : &v6->sin6_addr;
     (void)inet_ntop(own.ss_family, from, ret->server, sizeof ret->server);
-}
-
-typedef enum { LOGIN_GOOD, LOGIN_BAD, LOGIN_FORBIDDEN, LOGIN_LATER, LOGIN_THROTTLED } login_t;
-
-/* RFC 6750: a token of the outside issuer. Nothing of it is kept. */
-static login_t check_bearer(gate_http_t *http, const origin_t *origin, const char *token)
-{
-    gate_oidc_login_t login;
-    gate_user_t *user = NULL;
-    vd_error_t err = VD_ERROR_INIT;
-    if (http->gate->oidc == NULL ||
-        gate_oidc_verify(http->gate->oidc, vd_slice_str(token), &login, &err) != VD_OK)
-        return LOGIN_BAD;
-    vd_arena_t *arena = vd_arena_create();
-    login_t result = LOGIN_LATER;
-    if (load_user(http, arena, vd_slice_str(login.user), "$external", &user, &err) == VD_OK)
-        result = !user->known || !comes_from(user, origin) ? LOGIN_BAD
-                 : may_monitor(user)                       ? LOGIN_GOOD
-                                                           : LOGIN_FORBIDDEN;
-    gate_user_drop(&user);
-    vd_arena_destroy(&arena);
-    return result;
-}
-
-static login_t check_login(gate_http_t *http, const origin_t *origin, const char *header)
-{
-    if (strncasecmp(header, "Bearer ", 7) == 0)
-        return check_bearer(http, origin, header + 7);
-    uint8_t text[1200], digest[32], salted[32 + sizeof text + sizeof *origin];
-    uint32_t len = 0;
-    if (strncasecmp(header, "Basic ", 6) != 0 ||
-        !gate_base64_decode(vd_slice_str(header + 6), text, sizeof text, &len))
-        return LOGIN_BAD;
-    const uint8_t *colon = memchr(text, ':', len);
-    if (colon == NULL || memchr(text, 0, len) != NULL)
-        return LOGIN_BAD;
-    memcpy(salted, http->gate->instance, 16);
-    memcpy(salted + 16, text, len);
-    memcpy(salted + 16 + len, origin, sizeof *origin);
-    (void)SHA256(salted, 16 + len + sizeof *origin, digest);
-    vd_wipe(salted, sizeof salted);
-    if (is_current(http, digest)) {
-        vd_wipe(text, sizeof text);
-        return LOGIN_GOOD;
-    }
-    vd_slice_t name = vd_slice(text, (size_t)(colon - text)),
-               password = vd_slice(colon + 1, len - name.len - 1);
-    vd_arena_t *arena = vd_arena_create();
-    gate_user_t *user = NULL;
-    vd_error_t err = VD_ERROR_INIT;
-    login_t result = LOGIN_LATER;
-    uint64_t epoch = atomic_load(&http->gate->auth_epoch);
-    if (name.len == 0 || name.len > GATE_SCRAM_NAME_MAX)
-        result = LOGIN_BAD;
-    else if (load_user(http, arena, name, "admin", &user, &err) == VD_OK)
-        result = !password_matches(user, password) || !comes_from(user, origin) ? LOGIN_BAD
-                 : may_monitor(user)                                            ? LOGIN_GOOD
-                                                                                : LOGIN_FORBIDDEN;
-    if (result == LOGIN_GOOD) {
-        memcpy(http->last_login, digest, sizeof digest);
-        http->last_epoch = epoch, http->last_ms = vd_monotonic_ms(), http->last_known = true;
-    }
-    vd_wipe(text, sizeof text);
-    gate_user_drop(&user);
-    vd_arena_destroy(&arena);
-    return result;
 }
 
 static bool peer_address(struct evhttp_request *request, gate_address_t *ret)
@@ -242,25 +88,30 @@ static bool peer_address(struct evhttp_request *request, gate_address_t *ret)
     return true;
 }
 
-static void refuse(struct evhttp_request *request, login_t login)
+static void put_challenge(struct evhttp_request *request)
+{
+    (void)evhttp_add_header(evhttp_request_get_output_headers(request), "WWW-Authenticate",
+                            "Basic realm=\"VedDB\", charset=\"UTF-8\"");
+}
+
+static void refuse(struct evhttp_request *request, gate_http_login_t login)
 {
     switch (login) {
-    case LOGIN_THROTTLED:
+    case GATE_HTTP_LOGIN_THROTTLED:
         answer(request, 429, "Too Many Requests", "text/plain",
                VD_SLICE_LIT("too many failed logins\n"));
         break;
-    case LOGIN_LATER:
+    case GATE_HTTP_LOGIN_LATER:
         answer(request, 503, "Service Unavailable", "text/plain",
                VD_SLICE_LIT("storage is not there\n"));
         break;
-    case LOGIN_FORBIDDEN:
+    case GATE_HTTP_LOGIN_FORBIDDEN:
         answer(request, 403, "Forbidden", "text/plain",
                VD_SLICE_LIT("needs the privilege serverStatus (role clusterMonitor)\n"));
         break;
-    case LOGIN_GOOD:
-    case LOGIN_BAD:
-        (void)evhttp_add_header(evhttp_request_get_output_headers(request), "WWW-Authenticate",
-                                "Basic realm=\"VedDB\", charset=\"UTF-8\"");
+    case GATE_HTTP_LOGIN_GOOD:
+    case GATE_HTTP_LOGIN_BAD:
+        put_challenge(request);
         answer(request, 401, "Unauthorized", "text/plain",
                VD_SLICE_LIT("log in with a user of the admin database\n"));
         break;
@@ -464,25 +315,6 @@ static int print_metrics(gate_t *gate, vd_buf_t *out)
 
 /* ---- jobs ---- */
 
-typedef struct {
-    const char *type;
-    int (*print)(gate_t *gate, vd_buf_t *out);
-} page_t;
-
-typedef struct {
-    vd_node_t node;
-    gate_http_t *http;
-    struct evhttp_request *request;
-    const page_t *page;
-    gate_address_t address;
-    origin_t origin;
-    char *header; /* Authorization */
-    login_t login;
-    int rc;
-    vd_buf_t out;
-    _Atomic bool done; /* the worker has left it */
-} job_t;
-
 static void wake(gate_http_t *http)
 {
     uint64_t one = 1;
@@ -490,65 +322,135 @@ static void wake(gate_http_t *http)
         continue;
 }
 
-static void job_run(void *context)
+static void show(gate_http_job_t *job)
 {
-    job_t *job = context;
-    gate_http_t *http = job->http;
-    gate_limits_t *limits = http->gate->limits;
+    gate_limits_t *limits = job->http->gate->limits;
     if (gate_limits_login_wait_ms(limits, &job->address) != 0)
-        job->login = LOGIN_THROTTLED;
+        job->login = GATE_HTTP_LOGIN_THROTTLED;
     else
-        job->login = check_login(http, &job->origin, job->header);
-    if (job->login == LOGIN_BAD)
+        job->login = gate_http_check_monitor(job);
+    if (job->login == GATE_HTTP_LOGIN_BAD)
         gate_limits_login_failed(limits, &job->address);
-    if (job->login == LOGIN_GOOD)
-        job->rc = job->page->print(http->gate, &job->out);
-    atomic_store(&job->done, true);
-    wake(http);
+    if (job->login == GATE_HTTP_LOGIN_GOOD)
+        job->rc = job->page->print(job->http->gate, &job->out);
 }
 
-static void job_free(job_t *job)
+static void job_run(void *context)
+{
+    gate_http_job_t *job = context;
+    if (job->page->act != NULL) {
+        job->page->act(job);
+        job->login = GATE_HTTP_LOGIN_GOOD;
+    } else {
+        show(job);
+    }
+    atomic_store(&job->done, true);
+    wake(job->http);
+}
+
+static void wipe_text(char *text)
+{
+    if (text != NULL)
+        vd_wipe(text, strlen(text));
+    vd_free(text);
+}
+
+/* Passwords and tokens were in it. */
+static void wipe_buf(vd_buf_t *buf)
+{
+    if (vd_buf_len(buf) != 0)
+        vd_wipe(vd_buf_at(buf, 0), vd_buf_len(buf));
+    vd_buf_done(buf);
+}
+
+static void job_free(gate_http_job_t *job)
 {
     vd_list_remove(&job->node);
-    vd_wipe(job->header, strlen(job->header));
-    vd_free(job->header);
-    vd_buf_done(&job->out);
+    wipe_text(job->header);
+    vd_free(job->type);
+    vd_free(job->certificate);
+    wipe_buf(&job->body);
+    wipe_buf(&job->out);
     vd_free(job);
 }
 
-static void job_answer(job_t *job)
+static void job_answer(gate_http_job_t *job)
 {
-    if (job->login != LOGIN_GOOD)
+    if (job->login != GATE_HTTP_LOGIN_GOOD) {
         refuse(job->request, job->login);
-    else if (job->rc == VD_OK)
-        answer(job->request, 200, "OK", job->page->type, vd_buf_slice(&job->out));
-    else
+    } else if (job->rc == VD_OK) {
+        if (job->challenge)
+            put_challenge(job->request);
+        answer(job->request, job->status, job->reason, job->page->type, vd_buf_slice(&job->out));
+    } else {
         answer(job->request, 500, "Internal Server Error", "text/plain",
                VD_SLICE_LIT("too large\n"));
+    }
     job_free(job);
 }
 
-static const page_t metrics_page = {"text/plain; version=0.0.4; charset=utf-8", print_metrics},
-                    status_page = {"application/json", gate_status};
+static const gate_http_page_t metrics_page = {"text/plain; version=0.0.4; charset=utf-8",
+                                              print_metrics, NULL, EVHTTP_REQ_GET},
+                              status_page = {"application/json", gate_status, NULL, EVHTTP_REQ_GET};
 
-static void page(gate_http_t *http, struct evhttp_request *request, const page_t *what)
+static char *header_of(struct evhttp_request *request, const char *name)
+{
+    const char *value = evhttp_find_header(evhttp_request_get_input_headers(request), name);
+    return value == NULL ? NULL : vd_xstrdup(value);
+}
+
+/* The one that it showed, if it would be accepted now: connections stay open for long. */
+static char *certificate_of(const gate_t *gate, struct evhttp_request *request)
+{
+    char subject[GATE_SCRAM_NAME_MAX + 1];
+    struct bufferevent *transport =
+        evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
+    SSL *ssl = transport == NULL ? NULL : bufferevent_openssl_get_ssl(transport);
+    return ssl != NULL && vd_tls_still_trusts(gate->tls, ssl) && gate_x509_subject(ssl, subject)
+               ? vd_xstrdup(subject)
+               : NULL;
+}
+
+/* GET stands for HEAD, too. */
+static bool method_fits(struct evhttp_request *request, const gate_http_page_t *what)
+{
+    int method = evhttp_request_get_command(request);
+    return method == what->method || (method == EVHTTP_REQ_HEAD && what->method == EVHTTP_REQ_GET);
+}
+
+static void page(gate_http_t *http, struct evhttp_request *request, const gate_http_page_t *what)
 {
     gate_address_t address;
-    const char *header =
-        evhttp_find_header(evhttp_request_get_input_headers(request), "Authorization");
-    if (header == NULL || !peer_address(request, &address)) {
-        refuse(request, LOGIN_BAD);
+    struct evbuffer *input = evhttp_request_get_input_buffer(request);
+    char *header = header_of(request, "Authorization");
+    if (!method_fits(request, what)) {
+        answer(request, 405, "Method Not Allowed", "text/plain", VD_SLICE_LIT("no such method\n"));
+        wipe_text(header);
         return;
     }
-    job_t *job = vd_xalloc(sizeof *job);
+    if ((header == NULL && what->act == NULL) || !peer_address(request, &address)) {
+        refuse(request, GATE_HTTP_LOGIN_BAD);
+        wipe_text(header);
+        return;
+    }
+    gate_http_job_t *job = vd_xalloc(sizeof *job);
     job->http = http;
     job->request = request;
     job->page = what;
     job->address = address;
     read_origin(request, &job->origin);
-    job->header = vd_xstrdup(header);
-    job->login = LOGIN_LATER;
+    job->header = header;
+    job->type = header_of(request, "Content-Type");
+    job->certificate = what->act == NULL ? NULL : certificate_of(http->gate, request);
+    job->login = GATE_HTTP_LOGIN_LATER;
+    job->status = 200, job->reason = "OK";
     vd_buf_init(&job->out, 4u << 20);
+    vd_buf_init(&job->body, BODY_MAX_BYTES);
+    size_t len = evbuffer_get_length(input);
+    uint8_t *space;
+    if (len != 0 && len <= BODY_MAX_BYTES && vd_buf_reserve(&job->body, len, &space) == VD_OK &&
+        evbuffer_remove(input, space, len) == (int)len)
+        vd_buf_commit(&job->body, len);
     vd_list_push_back(&http->jobs, &job->node);
     if (vd_worker_put(http->worker, NULL, job_run, NULL, job, NULL) != VD_OK) {
         answer(request, 503, "Service Unavailable", "text/plain",
@@ -567,6 +469,18 @@ static void status(struct evhttp_request *request, void *context)
     page(context, request, &status_page);
 }
 
+#define PAGE(name)                                                                                 \
+    static void name(struct evhttp_request *request, void *context)                                \
+    {                                                                                              \
+        page(context, request, &gate_http_##name##_page);                                          \
+    }
+PAGE(token)
+PAGE(token_revoke)
+PAGE(user_revoke)
+PAGE(all_revoke)
+PAGE(jwks)
+#undef PAGE
+
 static void nothing(struct evhttp_request *request, void *context)
 {
     (void)context; /* the same for every path */
@@ -583,7 +497,7 @@ static void woken(evutil_socket_t fd, short what, void *context)
     (void)!read(fd, &count, sizeof count); /* only a bell */
     VD_LIST_EACH(&http->jobs, node)
     {
-        job_t *job = VD_CONTAINER_OF(node, job_t, node);
+        gate_http_job_t *job = VD_CONTAINER_OF(node, gate_http_job_t, node);
         if (atomic_load(&job->done))
             job_answer(job);
     }
@@ -617,8 +531,15 @@ int gate_http_open(gate_t *gate, gate_http_t **ret_http, vd_error_t *err)
     static const struct {
         const char *path;
         void (*handler)(struct evhttp_request *request, void *context);
-    } pages[] = {
-        {"/healthz", healthz}, {"/readyz", readyz}, {"/metrics", metrics}, {"/status", status}};
+    } pages[] = {{"/healthz", healthz},
+                 {"/readyz", readyz},
+                 {"/metrics", metrics},
+                 {"/status", status},
+                 {"/v1/token", token},
+                 {"/v1/token/revoke", token_revoke},
+                 {"/v1/tokens/revoke-user", user_revoke},
+                 {"/v1/tokens/revoke-all", all_revoke},
+                 {"/v1/jwks", jwks}};
     gate_http_t *http = vd_xalloc(sizeof *http);
     int fd = gate->settings.http_fd, rc = VD_OK;
     http->gate = gate;
@@ -642,7 +563,7 @@ int gate_http_open(gate_t *gate, gate_http_t **ret_http, vd_error_t *err)
     evhttp_set_max_headers_size(http->server, HEADERS_MAX_BYTES);
     evhttp_set_max_body_size(http->server, BODY_MAX_BYTES);
     evhttp_set_timeout(http->server, TIMEOUT_S);
-    evhttp_set_allowed_methods(http->server, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
+    evhttp_set_allowed_methods(http->server, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST);
     evhttp_set_gencb(http->server, nothing, http);
     for (size_t i = 0; i < VD_COUNT_OF(pages); i++)
         (void)evhttp_set_cb(http->server, pages[i].path, pages[i].handler,
@@ -682,7 +603,7 @@ void gate_http_close(gate_http_t **http_p)
     vd_worker_destroy(&http->worker); /* of the jobs that it drops, login is still "later" */
     VD_LIST_EACH(&http->jobs, node)
     {
-        job_answer(VD_CONTAINER_OF(node, job_t, node));
+        job_answer(VD_CONTAINER_OF(node, gate_http_job_t, node));
     }
     if (http->wake_event != NULL)
         event_free(http->wake_event);

@@ -74,7 +74,7 @@ struct stor_collection {
     char *ns;            /* "db.name" */
     vd_slice_t db, name; /* into ns */
     uint8_t uuid[16];
-    bool is_auth;             /* admin.system.users or .roles */
+    bool is_auth;             /* admin.system.users, .roles, .tokens */
     uint64_t moved;           /* renamed: at which count of destructions; 0 */
     bool images;              /* changeStreamPreAndPostImages: writes journal what was before */
     bool view;                /* its table stays empty; only stor_catalog_view tells of it */

@@ -47,7 +47,9 @@ static bool system_allowed(vd_slice_t db, vd_slice_t collection, bool internal)
         return true;
     if (vd_slice_is(db, "admin") &&
         (vd_slice_is(collection, "system.users") || vd_slice_is(collection, "system.roles") ||
-         vd_slice_is(collection, "system.version") || vd_slice_is(collection, "system.keys")))
+         vd_slice_is(collection, "system.version") || vd_slice_is(collection, "system.keys") ||
+         vd_slice_is(collection, "system.tokens") ||
+         vd_slice_is(collection, "system.refresh_tokens")))
         return internal;
     return false;
 }
@@ -80,7 +82,8 @@ int stor_name_check_writable(vd_slice_t db, vd_slice_t collection, bool internal
 bool stor_name_is_auth(vd_slice_t db, vd_slice_t collection)
 {
     return vd_slice_is(db, "admin") &&
-           (vd_slice_is(collection, "system.users") || vd_slice_is(collection, "system.roles"));
+           (vd_slice_is(collection, "system.users") || vd_slice_is(collection, "system.roles") ||
+            vd_slice_is(collection, "system.tokens"));
 }
 
 bool stor_name_split(vd_slice_t ns, vd_slice_t *ret_db, vd_slice_t *ret_collection)

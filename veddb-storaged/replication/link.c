@@ -44,6 +44,7 @@ static vdp_replication_state_t state_make(stor_replication_link_t *link)
         .set_id = vd_slice(link->set_id, sizeof link->set_id),
         .empty = empty,
         .loading = atomic_load(&link->loading),
+        .made_ms = vd_monotonic_ms(),
     };
 }
 

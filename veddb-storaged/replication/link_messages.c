@@ -252,6 +252,7 @@ static int run_positions(stor_replication_link_t *link, stor_session_t *session,
         vdp_position_read(job->body.data + i * VDP_POSITION_BYTES, &members[i]);
     stor_replication_lease(link->storage, job->asked.positions.term,
                            job->asked.positions.lease_until_ms);
+    stor_replication_fresh(link->storage, job->asked.positions.term, job->asked.positions.fresh_ms);
     stor_positions_builds_note(link->storage->replication->positions, job->asked.positions.term,
                                job->asked.positions.builds);
     stor_positions_note(link->storage->replication->positions, job->asked.positions.term,

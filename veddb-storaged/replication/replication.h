@@ -28,6 +28,7 @@ struct stor_replication {
     atomic_int writers;            /* write transactions that passed the role's check */
     atomic_uint_fast64_t heard_ms; /* monotonic: when replicad last said something; role.c */
     atomic_uint_fast64_t lease_until_ms; /* monotonic: as primary; role.c */
+    atomic_uint_fast64_t fresh_ms;       /* as OPERATION_STATE tells it; role.c */
     pthread_mutex_t role_lock;           /* one change of role at a time */
     struct stor_positions *positions;    /* positions.h */
     struct stor_apply *apply;            /* apply.h */
@@ -56,6 +57,11 @@ void stor_replication_stop(stor_storage_t *storage);
 
 /* Something that STATE tells has changed (any thread). */
 void stor_replication_announce(stor_storage_t *storage);
+/* What every member had acknowledged at that time of the host's monotonic clock is in force here;
+ * UINT64_MAX: a node alone. */
+uint64_t stor_replication_fresh_ms(const stor_storage_t *storage);
+/* Replicad has confirmed it; gateways are told at once. */
+void stor_replication_fresh(stor_storage_t *storage, uint64_t term, uint64_t fresh_ms);
 /* No replicad says what we are: always primary, and what is durable is on a majority. */
 static inline bool stor_replication_alone(const stor_storage_t *storage)
 {

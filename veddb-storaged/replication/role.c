@@ -356,6 +356,24 @@ void stor_replication_lease(stor_storage_t *storage, uint64_t term, uint64_t unt
         atomic_store(&storage->replication->lease_until_ms, until_ms);
 }
 
+uint64_t stor_replication_fresh_ms(const stor_storage_t *storage)
+{
+    return stor_replication_alone(storage) ? UINT64_MAX
+                                           : atomic_load(&storage->replication->fresh_ms);
+}
+
+void stor_replication_fresh(stor_storage_t *storage, uint64_t term, uint64_t fresh_ms)
+{
+    stor_replication_t *replication = storage->replication;
+    uint_fast64_t before = atomic_load(&replication->fresh_ms);
+    if (term != stor_replication_term(storage) || fresh_ms <= before)
+        return;
+    /* One thread tells it: no other is overtaken. */
+    atomic_store(&replication->fresh_ms, fresh_ms);
+    if (storage->inbox != NULL)
+        stor_inbox_announce(storage->inbox);
+}
+
 void stor_replication_heard(stor_storage_t *storage)
 {
     atomic_store_explicit(&storage->replication->heard_ms, vd_monotonic_ms(), memory_order_relaxed);

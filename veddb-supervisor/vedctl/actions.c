@@ -123,6 +123,21 @@ int vedctl_misbehave(const vedctl_t *ctl)
                                                                          : VD_EXIT_FAILURE;
 }
 
+int vedctl_tokens(const vedctl_t *ctl)
+{
+    static const char words[] = "tokens revoke JTI | revoke-user USER[@DATABASE] | revoke-all";
+    char both[1200];
+    const char *verb = ctl->argc > 0 ? ctl->argv[0] : "";
+    bool all = strcmp(verb, "revoke-all") == 0;
+    if ((!all && strcmp(verb, "revoke") != 0 && strcmp(verb, "revoke-user") != 0) ||
+        ctl->argc != (all ? 1 : 2))
+        return usage(words);
+    int len = snprintf(both, sizeof both, "%s\n%s", verb, all ? "" : ctl->argv[1]);
+    if (len < 0 || (size_t)len >= sizeof both)
+        return usage(words);
+    return vedctl_ask(ctl, "tokens", "", both, NULL) == VD_OK ? VD_EXIT_OK : VD_EXIT_FAILURE;
+}
+
 int vedctl_drain(const vedctl_t *ctl)
 {
     if (ctl->argc != 0)

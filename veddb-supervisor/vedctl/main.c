@@ -19,6 +19,9 @@ static const char usage[] =
     "clients stay connected\n"
     "  restart WORKER            drain, stop and start rotated, storaged, replicad or gatewayd; "
     "waits until it runs\n"
+    "  tokens revoke JTI         revoke an access token, or a login by its session (sid)\n"
+    "  tokens revoke-user USER   revoke all tokens of a user (USER@DATABASE; admin without)\n"
+    "  tokens revoke-all         revoke all tokens: their key is replaced\n"
     "  drain                     finish what clients have in flight, then close the gateway\n"
     "  stop                      stop the node in order; waits until it has\n"
     "  log-level [WORKER] LEVEL  debug, info, warn, error or fatal, until the next start\n"
@@ -42,7 +45,7 @@ static const struct {
     {"drain", vedctl_drain},   {"stop", vedctl_stop},     {"log-level", vedctl_log_level},
     {"config", vedctl_config}, {"version", version},      {"replication", vedctl_replication},
     {"audit", vedctl_audit},   {"reload", vedctl_reload}, {"limits", vedctl_limits},
-    {"misbehave", vedctl_misbehave},
+    {"misbehave", vedctl_misbehave}, {"tokens", vedctl_tokens},
 };
 
 /* The control socket that a configuration names. */

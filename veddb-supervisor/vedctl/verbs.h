@@ -30,6 +30,7 @@ int vedctl_restart(const vedctl_t *ctl);
 int vedctl_misbehave(const vedctl_t *ctl); /* for tests; needs test.faults */
 int vedctl_reload(const vedctl_t *ctl);
 int vedctl_limits(const vedctl_t *ctl);
+int vedctl_tokens(const vedctl_t *ctl);
 int vedctl_drain(const vedctl_t *ctl);
 int vedctl_log_level(const vedctl_t *ctl);
 int vedctl_audit(const vedctl_t *ctl);

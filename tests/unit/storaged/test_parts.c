@@ -66,6 +66,9 @@ Test(parts, collection_names)
         {"admin", "system.users", true, false, true},
         {"admin", "system.roles", true, false, true},
         {"admin", "system.version", true, false, true},
+        {"admin", "system.tokens", true, false, true},
+        {"admin", "system.refresh_tokens", true, false, true},
+        {"d", "system.tokens", true, false, false},
         {"admin", "system.usersx", true, false, false},
         {"admin", "c", true, true, true},
         {"local", "c", true, false, true},
@@ -102,6 +105,8 @@ Test(parts, names_of_users_and_roles)
     } cases[] = {
         {"admin", "system.users", true},
         {"admin", "system.roles", true},
+        {"admin", "system.tokens", true},
+        {"admin", "system.refresh_tokens", false},
         {"admin", "system.version", false},
         {"admin", "system.user", false},
         {"Admin", "system.users", false},

@@ -1,0 +1,154 @@
+// tokens_cluster.test.mjs — tokens on three nodes: taken by all, revoked on all within a second, also by one that is cut off: that one
+// takes none. Passwords and roles, changed, on every node.
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import https from 'node:https';
+import {after, before, test} from 'node:test';
+import {Binary, serialize} from 'bson';
+import {Cluster} from '../support/cluster.mjs';
+import {sleep, until} from '../support/node.mjs';
+import {Raw} from '../support/wire.mjs';
+
+const LEASE_MS = 1000, CANT_SAY = 13436, REVOKED = 391;
+let set, client, leader;
+before(async () => {
+  set = await Cluster.start({network: true});
+  client = await set.client({driver: {retryWrites: true}});
+  await client.db('shop').collection('c').insertOne({_id: 1}, {writeConcern: {w: 3}});
+  for (const user of ['alice', 'bob', 'carol'])
+    await client.db('admin').command({createUser: user, pwd: 'pw', roles: [{role: 'readWrite', db: 'shop'}], writeConcern: {w: 3}});
+  leader = await set.primary();
+}, {timeout: 120000});
+after(async () => await set?.stop(), {timeout: 60000});
+
+const claims = (token) => JSON.parse(Buffer.from(token.split('.')[1], 'base64url'));
+function post(name, page, body) {
+  const text = JSON.stringify(body);
+  return new Promise((resolve, reject) => {
+    const request = https.request(`${set.node(name).httpAddress}${page}`, {method: 'POST', ca: fs.readFileSync(set.info.caFile), agent: false,
+      headers: {'content-type': 'application/json', 'content-length': Buffer.byteLength(text)}}, (r) => {
+      let answer = '';
+      r.on('data', (d) => (answer += d));
+      r.on('end', () => resolve({status: r.statusCode, body: JSON.parse(answer)}));
+    });
+    request.on('error', reject);
+    request.end(text);
+  });
+}
+const pair = async (username, name = leader) => (await post(name, '/v1/token', {username, password: 'pw'})).body;
+async function connect(name) {
+  const [host, port] = set.node(name).host.split(':');
+  return await Raw.connect({port: Number(port), info: set.info}, {host});
+}
+const login = (raw, token) => raw.run({saslStart: 1, mechanism: 'MONGODB-OIDC', payload: new Binary(serialize({jwt: token})), $db: '$external'});
+const find = async (raw) => {
+  const reply = await raw.run({find: 'c', limit: 1, singleBatch: true, $db: 'shop', $readPreference: {mode: 'nearest'}});
+  return reply.ok === 1 ? 0 : reply.code;
+};
+/** A connection to each node, logged in with this token. */
+async function everywhere(token) {
+  const conns = {};
+  for (const name of set.names) {
+    conns[name] = await connect(name);
+    // A member that lags on a loaded machine says that it can't tell; it can soon.
+    await until(`${name} takes the token`, async () => (await login(conns[name], token)).done === true);
+    await until(`${name} serves`, async () => (await find(conns[name])) === 0);
+  }
+  return conns;
+}
+const closeAll = (conns) => Object.values(conns).forEach((conn) => conn.close());
+
+/** What is asked a second after the revocation returned is never served; soon it is refused for what it is. */
+async function neverServed(conns) {
+  await sleep(LEASE_MS); // the promise itself: nothing is waited for
+  await Promise.all(Object.entries(conns).map(async ([name, conn]) => {
+    const first = await find(conn);
+    assert.ok(first === REVOKED || first === CANT_SAY, `${name}: ${first}`);
+    await until(`${name} says why`, async () => {
+      const code = await find(conn);
+      assert.notEqual(code, 0, name);
+      return code === REVOKED;
+    });
+  }));
+}
+
+test('a token of the primary is taken by every node; only the primary gives one out', async () => {
+  const {access_token: token} = await pair('alice');
+  closeAll(await everywhere(token));
+  const other = set.names.find((name) => name !== leader);
+  assert.equal((await post(other, '/v1/token', {username: 'alice', password: 'pw'})).status, 503);
+});
+
+test('one token, those of a user, all: void on every node a second later', async () => {
+  const one = (await pair('alice')).access_token;
+  let conns = await everywhere(one);
+  await client.db('admin').command({revokeToken: 1, jti: claims(one).jti});
+  await neverServed(conns);
+  closeAll(conns);
+  const rest = await pair('alice'), bob = await pair('bob');
+  conns = await everywhere(rest.access_token);
+  await client.db('admin').command({revokeUserTokens: 'alice'});
+  await neverServed(conns);
+  closeAll(conns);
+  assert.equal((await post(leader, '/v1/token', {refresh_token: rest.refresh_token})).status, 400);
+  conns = await everywhere(bob.access_token);
+  await client.db('admin').command({rotateTokenKeys: 1});
+  await neverServed(conns);
+  closeAll(conns);
+});
+
+test('another password or other roles take hold on every node', async () => {
+  const {access_token: token} = await pair('carol');
+  let conns = await everywhere(token);
+  await client.db('admin').command({updateUser: 'carol', roles: []});
+  await Promise.all(Object.values(conns).map((conn) => until('the role is gone', async () => (await find(conn)) === 13)));
+  await client.db('admin').command({updateUser: 'carol', roles: [{role: 'readWrite', db: 'shop'}]});
+  await Promise.all(Object.values(conns).map((conn) => until('the role is back', async () => (await find(conn)) === 0)));
+  await client.db('admin').command({updateUser: 'carol', pwd: 'other'});
+  await neverServed(conns);
+  closeAll(conns);
+});
+
+test('a node that is cut off takes no token; when it is back it knows what was revoked', async () => {
+  const {access_token: token} = await pair('bob');
+  const {access_token: good} = await pair('alice');
+  const conns = await everywhere(token);
+  const cut = set.names.find((name) => name !== leader);
+  const fine = await connect(cut);
+  await until('it takes the good one', async () => (await login(fine, good)).done === true);
+  set.partition(cut, set.names.filter((name) => name !== cut));
+  await client.db('admin').command({revokeToken: 1, jti: claims(token).jti});
+  await sleep(LEASE_MS);
+  const [bad, unknown] = await Promise.all([find(conns[cut]), find(fine)]);
+  assert.deepEqual([bad, unknown], [CANT_SAY, CANT_SAY]);
+  set.heal();
+  await until('it takes tokens again', async () => (await find(fine)) === 0);
+  assert.equal(await find(conns[cut]), REVOKED);
+  closeAll(conns);
+  fine.close();
+});
+
+test('what is revoked stays so when another one leads, which gives out and renews', async () => {
+  const bad = await pair('bob'), good = await pair('bob');
+  await client.db('admin').command({revokeToken: 1, jti: claims(bad.access_token).jti});
+  const admin = await set.client({node: leader, driver: {directConnection: true}});
+  await until('it hands over', async () => {
+    try {
+      await admin.db('admin').command({replSetStepDown: 60, secondaryCatchUpPeriodSecs: 10});
+      return true;
+    } catch (e) {
+      return e.code === undefined || [11602, 10107, 189].includes(e.code); // the connection may be closed instead
+    }
+  });
+  const before = leader;
+  await until('another one leads', async () => (leader = await set.primary()) !== before);
+  await set.whole();
+  const conns = await everywhere(good.access_token);
+  closeAll(conns);
+  for (const name of set.names) {
+    const conn = await connect(name);
+    await until(`${name} refuses`, async () => (await login(conn, bad.access_token)).code === 18);
+    conn.close();
+  }
+  await until('it renews', async () => (await post(leader, '/v1/token', {refresh_token: good.refresh_token})).status === 200);
+});

@@ -1,0 +1,91 @@
+/* veddb-gatewayd/http/private.h — what the files of this room share.
+ *
+ * A job is a request on its way over the worker: it belongs to the HTTPS thread, to the worker
+ * while it runs there. */
+#pragma once
+#include "veddb-gatewayd/http/http.h"
+
+#include <event2/event.h>
+#include <event2/http.h>
+
+#define GATE_HTTP_LOGIN_WAIT_MS 2000 /* for storage */
+
+struct gate_http {
+    gate_t *gate;
+    struct event_base *base;
+    struct evhttp *server;
+    struct event *wake_event;
+    int wake_fd;
+    pthread_t thread;
+    bool started;
+    _Atomic bool stopping;
+    vd_worker_t *worker; /* one thread */
+    vd_list_t jobs;      /* not yet answered; the HTTPS thread's */
+    /* The last login that was good: scrapers come every few seconds with the same. The worker's. */
+    uint8_t last_login[32];
+    uint64_t last_epoch, last_ms;
+    bool last_known;
+};
+
+/* From where somebody came, and to which of our addresses. */
+typedef struct {
+    char client[64], server[64];
+} gate_http_origin_t;
+
+typedef enum {
+    GATE_HTTP_LOGIN_GOOD,
+    GATE_HTTP_LOGIN_BAD,
+    GATE_HTTP_LOGIN_FORBIDDEN,
+    GATE_HTTP_LOGIN_LATER,
+    GATE_HTTP_LOGIN_THROTTLED,
+} gate_http_login_t;
+
+typedef struct gate_http_job gate_http_job_t;
+
+typedef struct {
+    const char *type;
+    /* Behind a login with serverStatus: what is shown. */
+    int (*print)(gate_t *gate, vd_buf_t *out);
+    /* Or: does what is asked, and sets status, reason and `out`. */
+    void (*act)(gate_http_job_t *job);
+    int method; /* EVHTTP_REQ_GET (and HEAD), or EVHTTP_REQ_POST */
+} gate_http_page_t;
+
+struct gate_http_job {
+    vd_node_t node;
+    gate_http_t *http;
+    struct evhttp_request *request;
+    const gate_http_page_t *page;
+    gate_address_t address;
+    gate_http_origin_t origin;
+    char *header;      /* Authorization; NULL: there is none */
+    char *type;        /* Content-Type; NULL: there is none */
+    char *certificate; /* the client's subject, as RFC 2253 writes it; NULL: it showed none */
+    vd_buf_t body;
+    gate_http_login_t login;
+    int rc, status;
+    const char *reason;
+    bool challenge; /* WWW-Authenticate goes with it */
+    vd_buf_t out;
+    _Atomic bool done; /* the worker has left it */
+};
+
+/* login.c; all block. */
+/* Whose header it is: may this one see figures? */
+gate_http_login_t gate_http_check_monitor(gate_http_job_t *job);
+/* Who it is: *ret_user is set when it is good. */
+gate_http_login_t gate_http_identify(gate_http_job_t *job, vd_arena_t *arena,
+                                     gate_user_t **ret_user);
+/* By name and password. */
+gate_http_login_t gate_http_password(gate_http_job_t *job, vd_arena_t *arena, vd_slice_t name,
+                                     vd_slice_t db, vd_slice_t password, gate_user_t **ret_user);
+/* The name and password of a Basic header, in `text`; false: it is none. */
+bool gate_http_basic(const char *header, uint8_t *text, uint32_t max, vd_slice_t *ret_name,
+                     vd_slice_t *ret_password);
+VD_MUST_CHECK int gate_http_load_user(gate_t *gate, vd_arena_t *arena, vd_slice_t name,
+                                      vd_slice_t db, gate_user_t **ret_user, vd_error_t *err);
+bool gate_http_comes_from(const gate_user_t *user, const gate_http_origin_t *origin);
+
+/* tokens.c */
+extern const gate_http_page_t gate_http_token_page, gate_http_token_revoke_page,
+    gate_http_user_revoke_page, gate_http_all_revoke_page, gate_http_jwks_page;
