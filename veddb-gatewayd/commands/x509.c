@@ -1,6 +1,7 @@
 /* veddb-gatewayd/commands/x509.c — see x509.h. */
 #include "veddb-gatewayd/commands/x509.h"
 
+#include "veddb-gatewayd/auth/subject.h"
 #include "veddb-gatewayd/commands/login.h"
 
 #include <openssl/x509.h>
@@ -10,23 +11,14 @@
 /* The subject into the request's arena; empty: no certificate that was accepted. */
 static vd_slice_t subject_of(gate_request_t *request)
 {
-    static const unsigned long form =
-        (XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) | ASN1_STRFLGS_UTF8_CONVERT;
     SSL *ssl = request->conn->io.ssl;
     X509 *certificate = ssl == NULL ? NULL : SSL_get0_peer_certificate(ssl);
-    if (certificate == NULL || SSL_get_verify_result(ssl) != X509_V_OK)
-        return VD_SLICE_NULL;
-    BIO *text = BIO_new(BIO_s_mem());
+    char text[GATE_SCRAM_NAME_MAX];
     vd_slice_t subject = VD_SLICE_NULL;
-    char *bytes = NULL;
-    if (text != NULL &&
-        X509_NAME_print_ex(text, X509_get_subject_name(certificate), 0, form) >= 0) {
-        long len = BIO_get_mem_data(text, &bytes);
-        if (len > 0 && len <= GATE_SCRAM_NAME_MAX && memchr(bytes, 0, (size_t)len) == NULL)
-            subject = vd_arena_copy_slice(request->arena, vd_slice(bytes, (size_t)len));
-    }
-    BIO_free(text);
-    return subject;
+    if (certificate == NULL || SSL_get_verify_result(ssl) != X509_V_OK ||
+        !gate_subject_print(X509_get_subject_name(certificate), text, sizeof text, &subject))
+        return VD_SLICE_NULL;
+    return vd_arena_copy_slice(request->arena, subject);
 }
 
 static void put_login(gate_request_t *request, vd_bb_t *reply)

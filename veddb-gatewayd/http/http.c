@@ -7,6 +7,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
+#include "veddb-gatewayd/auth/authorization.h"
 #include "veddb-gatewayd/commands/user_document.h"
 #include "veddb-gatewayd/listener.h"
 
@@ -184,27 +185,23 @@ static login_t check_bearer(gate_http_t *http, const origin_t *origin, const cha
 
 static login_t check_login(gate_http_t *http, const origin_t *origin, const char *header)
 {
-    if (strncasecmp(header, "Bearer ", 7) == 0)
+    gate_authorization_t said;
+    gate_authorization_parse(header, &said);
+    if (said.kind == GATE_AUTHORIZATION_BEARER)
         return check_bearer(http, origin, header + 7);
-    uint8_t text[1200], digest[32], salted[32 + sizeof text + sizeof *origin];
-    uint32_t len = 0;
-    if (strncasecmp(header, "Basic ", 6) != 0 ||
-        !gate_base64_decode(vd_slice_str(header + 6), text, sizeof text, &len))
+    if (said.kind == GATE_AUTHORIZATION_NONE)
         return LOGIN_BAD;
-    const uint8_t *colon = memchr(text, ':', len);
-    if (colon == NULL || memchr(text, 0, len) != NULL)
-        return LOGIN_BAD;
+    uint8_t digest[32], salted[32 + sizeof said.text + sizeof *origin];
     memcpy(salted, http->gate->instance, 16);
-    memcpy(salted + 16, text, len);
-    memcpy(salted + 16 + len, origin, sizeof *origin);
-    (void)SHA256(salted, 16 + len + sizeof *origin, digest);
+    memcpy(salted + 16, said.text, said.text_len);
+    memcpy(salted + 16 + said.text_len, origin, sizeof *origin);
+    (void)SHA256(salted, 16 + said.text_len + sizeof *origin, digest);
     vd_wipe(salted, sizeof salted);
     if (is_current(http, digest)) {
-        vd_wipe(text, sizeof text);
+        vd_wipe(&said, sizeof said);
         return LOGIN_GOOD;
     }
-    vd_slice_t name = vd_slice(text, (size_t)(colon - text)),
-               password = vd_slice(colon + 1, len - name.len - 1);
+    vd_slice_t name = said.name, password = said.password;
     vd_arena_t *arena = vd_arena_create();
     gate_user_t *user = NULL;
     vd_error_t err = VD_ERROR_INIT;
@@ -220,7 +217,7 @@ static login_t check_login(gate_http_t *http, const origin_t *origin, const char
         memcpy(http->last_login, digest, sizeof digest);
         http->last_epoch = epoch, http->last_ms = vd_monotonic_ms(), http->last_known = true;
     }
-    vd_wipe(text, sizeof text);
+    vd_wipe(&said, sizeof said);
     gate_user_drop(&user);
     vd_arena_destroy(&arena);
     return result;
