@@ -1,6 +1,7 @@
 // tests/bench/run.mjs — the same work against VedDB and PostgreSQL 15 on this machine in one run, with the floors; prints a table (--json FILE keeps the figures).
 //   --quick        fewer records, shorter runs     --only A,C   these workloads only     --no-postgres
 //   --pairs N      C with and without the cache of results, and its hits beside Redis, N times in turns (3; 0 = not)
+//   --audit N      A with and without the audit log, N times in turns (0 = not)
 //   --group-gb N   group N GB of keys under the budget of 100 MB (0 = not)
 import {execFileSync, spawn, spawnSync} from 'node:child_process';
 import fs from 'node:fs';
@@ -15,7 +16,7 @@ const records = Number(argument('--records') ?? (quick ? 20000 : 200000));
 const seconds = Number(argument('--seconds') ?? (quick ? 3 : 10));
 const clientCounts = (argument('--clients') ?? '1,16,64').split(',').map(Number);
 const workloads = (argument('--only') ?? 'A,B,C,D,E,F,I').split(',');
-const pairs = Number(argument('--pairs') ?? 3), groupGb = Number(argument('--group-gb') ?? 0);
+const pairs = Number(argument('--pairs') ?? 3), groupGb = Number(argument('--group-gb') ?? 0), audits = Number(argument('--audit') ?? 0);
 const bench = (name) => path.join(build, 'bench', name);
 const rows = [];
 
@@ -51,8 +52,7 @@ async function veddb() {
   const node = await Node.start();
   try {
     const ready = /msg="node ready" took_ms=(\d+)/.exec(node.log());
-    const workers = (await node.status()).workers.map((w) => w.pid);
-    const all = [node.pid, ...workers];
+    const all = await pidsOf(node);
     await sleep(1500);
     rows.push({system: 'VedDB', workload: 'idle', pss_kib: pss(all), ready_ms: Number(ready?.[1] ?? Date.now() - start)});
     console.error(`  VedDB idle: ${(pss(all) / 1024).toFixed(1)} MiB PSS of all processes, ready after ${ready?.[1]} ms`);
@@ -242,14 +242,16 @@ class Redis {
   }
 }
 
+const median = (list, f) => list.map(f).sort((a, b) => a - b)[Math.floor(list.length / 2)];
+const pidsOf = async (node) => [node.pid, ...(await node.status()).workers.map((w) => w.pid)];
+
 async function cachePairs() {
   const nodes = [], redis = new Redis(), got = {};
-  const median = (list, f) => list.map(f).sort((a, b) => a - b)[Math.floor(list.length / 2)];
   const add = (system, row) => (note({system, ...row}), (got[`${system} ${row.workload}`] ??= []).push(row));
   try {
     for (const bytes of ['0', '64MB']) {
       const node = await Node.start({set: [`gateway.result_cache=${bytes}`]});
-      nodes.push({node, system: bytes === '0' ? 'no cache' : 'cache', pids: [node.pid, ...(await node.status()).workers.map((w) => w.pid)]});
+      nodes.push({node, system: bytes === '0' ? 'no cache' : 'cache', pids: await pidsOf(node)});
       generate('bench_lean', node.info, nodes.at(-1).pids, 'load', 1);
     }
     const withRedis = spawnSync('redis-server', ['--version']).status === 0;
@@ -266,6 +268,27 @@ async function cachePairs() {
   } finally {
     for (const n of nodes) await n.node.stop();
     if (redis.child) await redis.stop();
+  }
+}
+
+// ---- the audit log: the same updates and reads with and without it, in turns ----
+async function auditPairs() {
+  const nodes = [];
+  try {
+    for (const on of ['true', 'false']) {
+      const node = await Node.start({set: [`audit.enabled=${on}`]});
+      nodes.push({node, on, pids: await pidsOf(node), rows: []});
+      generate('bench_lean', node.info, nodes.at(-1).pids, 'load', 1);
+    }
+    for (let i = 0; i < audits; i++)
+      for (const n of nodes) {
+        n.rows.push(generate('bench_lean', n.node.info, n.pids, 'A', 64));
+        note({system: `audit ${n.on}`, ...n.rows.at(-1)});
+      }
+    const [on, off] = nodes.map((n) => ({ops: median(n.rows, (r) => r.ops_per_s), cpu: median(n.rows, (r) => r.server_cpu_us)}));
+    console.log(`audit on / off, A at 64 clients: ops/s ${(on.ops / off.ops).toFixed(2)}, CPU per operation ${(on.cpu / off.cpu).toFixed(2)}`);
+  } finally {
+    for (const n of nodes) await n.node.stop();
   }
 }
 
@@ -308,6 +331,7 @@ if (!process.argv.includes('--no-floors')) await floors();
 if (workloads[0] !== '') await veddb();
 if (workloads[0] !== '' && !process.argv.includes('--no-postgres')) await postgres();
 if (pairs > 0) await cachePairs();
+if (audits > 0) await auditPairs();
 if (groupGb > 0) await groupKeys();
 console.log(table());
 if (argument('--json')) fs.writeFileSync(argument('--json'), JSON.stringify({records, seconds, rows}, null, 1));
