@@ -9,6 +9,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 /* What every program reads: its libraries, the machine, names and addresses, itself. */
 static const vd_view_t common_view[] = {
     {"/usr", false},
@@ -81,6 +92,11 @@ static size_t add_files(const vd_daemon_t *daemon, const vd_program_t *program, 
 
 int vd_confine_view(const vd_daemon_t *daemon, const vd_program_t *program, vd_error_t *err)
 {
+    if (SANITIZED) {
+        vd_log(VD_LOG_WARN, "A BUILD WITH SANITIZERS: the view of the file system is not limited",
+               "program=%s", program->program);
+        return VD_OK; /* they write reports where they are told to */
+    }
     vd_view_t view[VIEW_MAX];
     char(*paths)[512] = vd_xalloc(sizeof *paths * VIEW_MAX);
     size_t count = VD_COUNT_OF(common_view);
