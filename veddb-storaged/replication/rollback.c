@@ -8,9 +8,9 @@
 #include "veddb-storaged/replication/load.h"
 
 #include "libcommon/base/clock.h"
-#include "libcommon/base/paths.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/map.h"
+#include "libcommon/base/paths.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/journal.h"
