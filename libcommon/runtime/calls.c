@@ -195,25 +195,25 @@ static bool add_checked(rules_t *rules, const char *call, const vd_calls_t *call
                     good   ? allow
                     : inet ? kill
                            : SCMP_ACT_ERRNO(EAFNOSUPPORT),
-                    call, SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)domain));
+                    call, SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)domain, 0));
         }
-        rule_if(rules, SCMP_ACT_ERRNO(EAFNOSUPPORT), call, SCMP_A0_32(SCMP_CMP_GT, AF_INET6));
+        rule_if(rules, SCMP_ACT_ERRNO(EAFNOSUPPORT), call, SCMP_A0_32(SCMP_CMP_GT, AF_INET6, 0));
     } else if (strcmp(call, "clone") == 0) {
         rule_if(rules, allow, call, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
         rule_if(rules, kill, call, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0)); /* a process */
     } else if (strcmp(call, "rt_sigaction") == 0) {
-        rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_NE, SIGSYS));
-        rule_if(rules, kill, call, SCMP_A0_32(SCMP_CMP_EQ, SIGSYS));
+        rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_NE, SIGSYS, 0));
+        rule_if(rules, kill, call, SCMP_A0_32(SCMP_CMP_EQ, SIGSYS, 0));
     } else if (strcmp(call, "kill") == 0 || strcmp(call, "tgkill") == 0) {
-        rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)getpid()));
+        rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)getpid(), 0));
     } else if (strcmp(call, "prctl") == 0) {
         static const uint32_t good[] = {PR_SET_NAME, PR_GET_NAME, VMA_NAME};
         for (size_t i = 0; i < VD_COUNT_OF(good); i++)
-            rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_EQ, good[i]));
+            rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_EQ, good[i], 0));
     } else if (strcmp(call, "ioctl") == 0) {
         static const uint32_t good[] = {FIONBIO, FIONREAD, 0x5401 /* is it a terminal? */};
         for (size_t i = 0; i < VD_COUNT_OF(good); i++)
-            rule_if(rules, allow, call, SCMP_A1_32(SCMP_CMP_EQ, good[i]));
+            rule_if(rules, allow, call, SCMP_A1_32(SCMP_CMP_EQ, good[i], 0));
     } else {
         return false;
     }
@@ -243,8 +243,8 @@ static void fill(rules_t *rules, const vd_calls_t *calls)
     for (size_t i = 0; i < VD_COUNT_OF(refused); i++)
         rule(rules, SCMP_ACT_ERRNO(ENOSYS), refused[i]);
     if (!is_listed("socket", calls->letter)) {
-        rule_if(rules, SCMP_ACT_KILL_PROCESS, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET));
-        rule_if(rules, SCMP_ACT_KILL_PROCESS, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET6));
+        rule_if(rules, SCMP_ACT_KILL_PROCESS, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET, 0));
+        rule_if(rules, SCMP_ACT_KILL_PROCESS, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET6, 0));
     }
     for (size_t i = 0; i < VD_COUNT_OF(listed); i++)
         if (strchr(listed[i].letters, calls->letter) != NULL &&
