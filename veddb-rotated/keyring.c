@@ -478,6 +478,27 @@ cleanup:
     return rc;
 }
 
+int rot_keyring_read(const uint8_t *bytes, size_t len, const uint8_t kek[ROT_KEY_BYTES],
+                     rot_keyring_t **ret_keyring, vd_error_t *err)
+{
+    rot_keyring_t *keyring = vd_xalloc(sizeof *keyring);
+    void *secret = NULL;
+    int rc = vd_secret_alloc(sizeof *keyring->secret, &secret, err);
+    if (rc == VD_OK) {
+        keyring->secret = secret;
+        memcpy(keyring->secret->kek, kek, ROT_KEY_BYTES);
+        rc = len > KEYRING_FILE_MAX
+                 ? vd_error_set(err, VD_ERR_CORRUPT, "a keyring of %zu bytes is none", len)
+                 : parse(keyring, "(bytes)", bytes, len, &keyring->secret->now,
+                         &keyring->generation, err);
+    }
+    if (rc != VD_OK)
+        rot_keyring_close(&keyring);
+    else
+        *ret_keyring = keyring;
+    return rc;
+}
+
 void rot_keyring_close(rot_keyring_t **keyring_p)
 {
     rot_keyring_t *keyring = *keyring_p;

@@ -45,6 +45,10 @@ typedef struct rot_keyring rot_keyring_t;
  * kek is copied into locked memory. */
 VD_MUST_CHECK int rot_keyring_open(const char *folder, const uint8_t kek[ROT_KEY_BYTES],
                                    rot_keyring_t **ret_keyring, vd_error_t *err);
+/* From the bytes of a file, to look at: it has no folder and can't be changed. */
+VD_MUST_CHECK int rot_keyring_read(const uint8_t *bytes, size_t len,
+                                   const uint8_t kek[ROT_KEY_BYTES], rot_keyring_t **ret_keyring,
+                                   vd_error_t *err);
 void rot_keyring_close(rot_keyring_t **keyring_p);
 uint32_t rot_keyring_count(const rot_keyring_t *keyring);
 uint64_t rot_keyring_generation(const rot_keyring_t *keyring);

@@ -263,7 +263,7 @@ static void signals_block(void)
 {
     sigset_t all;
     (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS); /* says which call it was (calls.c) */
+    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
 }
 

@@ -116,8 +116,8 @@ static int keys_ask(state_t *state, bool bootstrap, vd_error_t *err)
     vd_buf_init(&reply, VD_LOCAL_PACKET_MAX);
     int rc = vdp_encode(&ask, &envelope, &vdp_keys_open, &open, VD_SLICE_NULL, err);
     if (rc == VD_OK)
-        rc = vd_local_call(path, vd_buf_slice(&ask), KEYS_CALL_MS,
-                           holder_uid(state->daemon), &reply, err);
+        rc = vd_local_call(path, vd_buf_slice(&ask), KEYS_CALL_MS, holder_uid(state->daemon),
+                           &reply, err);
     if (rc == VD_OK)
         rc = answer_read(state, vd_buf_slice(&reply), err);
     vd_wipe(reply.data, reply.cap);

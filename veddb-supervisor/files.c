@@ -50,8 +50,7 @@ static void asked(void *context, int fd, unsigned events)
             sup_files_close(worker);
         return;
     }
-    if (path[0] == '\0' ||
-        !sup_files_may(worker->system->config, worker->kind->letter, path)) {
+    if (path[0] == '\0' || !sup_files_may(worker->system->config, worker->kind->letter, path)) {
         char quoted[300];
         vd_log(VD_LOG_ERROR, "a worker asked for a file that is not its own: it is killed",
                "worker=%s file=%s", worker->kind->name,

@@ -23,8 +23,8 @@ typedef struct {
     const char *control_path; /* control link of this kind */
     uint64_t generation;
     bool users;
-    int files;     /* the child's end of files.h */
-    int last_word; /* libcommon/runtime/sandbox.h */
+    int files;                       /* the child's end of files.h */
+    int last_word;                   /* libcommon/runtime/sandbox.h */
     const sup_listener_t *listeners; /* of all kinds: the child gets its own */
     size_t listener_count;
 } sup_spawn_t;

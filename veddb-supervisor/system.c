@@ -26,7 +26,8 @@ static void worker_ended(void *context, pid_t pid, int how, int code)
 {
     sup_worker_t *worker = context;
     char text[160], call[64] = "";
-    if (how != CLD_EXITED && code == SIGSYS && vd_last_word_take(worker->last_word, call, sizeof call))
+    if (how != CLD_EXITED && code == SIGSYS &&
+        vd_last_word_take(worker->last_word, call, sizeof call))
         (void)snprintf(text, sizeof text, "signal %d (%s): %s", code, strsignal(code), call);
     else if (how == CLD_EXITED)
         (void)snprintf(text, sizeof text, "exit code %d", code);

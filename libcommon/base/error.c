@@ -1,5 +1,6 @@
 /* libcommon/base/error.c — the first error wins; see error.h. */
 #include "libcommon/base/error.h"
+#include "libcommon/base/paths.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@ int vd_error_setv(vd_error_t *err, int code, const char *format, va_list args)
         return code;
     err->code = code;
     (void)vsnprintf(err->message, sizeof err->message, format, args);
+    vd_paths_tell(err->message, sizeof err->message);
     return code;
 }
 
@@ -83,6 +85,7 @@ int vd_error_prefix(vd_error_t *err, const char *format, ...)
     if (len + 2 < sizeof text) /* else the prefix alone fills the message */
         (void)snprintf(text + len, sizeof text - len, ": %.*s", (int)(sizeof text - len - 3),
                        err->message);
+    vd_paths_tell(text, sizeof text);
     memcpy(err->message, text, sizeof text);
     return err->code;
 }

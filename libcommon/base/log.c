@@ -3,6 +3,7 @@
  * The line is made on the stack and leaves in one write(2); the ring is behind a mutex that is held
  * for a copy only. */
 #include "libcommon/base/log.h"
+#include "libcommon/base/paths.h"
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/error.h"
@@ -248,6 +249,7 @@ void vd_log(vd_log_level_t level, const char *msg, const char *fields, ...)
     if (vsnprintf(text, sizeof text, fields, args) < 0)
         text[0] = '\0';
     va_end(args);
+    vd_paths_tell(text, sizeof text);
     for (char *p = text; *p != '\0'; p++) /* a value that was not quoted must not end the line */
         if ((unsigned char)*p < 0x20)
             *p = ' ';

@@ -46,28 +46,71 @@ static const struct {
 
 /* What no program of ours ever does. */
 static const char *const never[] = {
-    "execve",          "execveat",        "fork",
-    "vfork",           "ptrace",          "process_vm_readv",
-    "process_vm_writev", "mount",         "umount2",
-    "pivot_root",      "chroot",          "move_mount",
-    "fsopen",          "fsconfig",        "fsmount",
-    "open_tree",       "mount_setattr",   "kexec_load",
-    "kexec_file_load", "bpf",             "perf_event_open",
-    "init_module",     "finit_module",    "delete_module",
-    "keyctl",          "add_key",         "request_key",
-    "setns",           "unshare",         "open_by_handle_at",
-    "swapon",          "swapoff",         "reboot",
-    "userfaultfd",     "acct",            "settimeofday",
-    "clock_settime",   "clock_adjtime",   "adjtimex",
-    "iopl",            "ioperm",          "quotactl",
-    "sethostname",     "setdomainname",   "personality",
-    "vhangup",         "pidfd_getfd",     "kcmp",
-    "setuid",          "setgid",          "setreuid",
-    "setregid",        "setresuid",       "setresgid",
-    "setgroups",       "setfsuid",        "setfsgid",
-    "capset",          "seccomp",         "modify_ldt",
-    "memfd_secret",    "mknod",           "mknodat",
-    "symlink",         "symlinkat",
+    "execve",
+    "execveat",
+    "fork",
+    "vfork",
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "mount",
+    "umount2",
+    "pivot_root",
+    "chroot",
+    "move_mount",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "open_tree",
+    "mount_setattr",
+    "kexec_load",
+    "kexec_file_load",
+    "bpf",
+    "perf_event_open",
+    "init_module",
+    "finit_module",
+    "delete_module",
+    "keyctl",
+    "add_key",
+    "request_key",
+    "setns",
+    "unshare",
+    "open_by_handle_at",
+    "swapon",
+    "swapoff",
+    "reboot",
+    "userfaultfd",
+    "acct",
+    "settimeofday",
+    "clock_settime",
+    "clock_adjtime",
+    "adjtimex",
+    "iopl",
+    "ioperm",
+    "quotactl",
+    "sethostname",
+    "setdomainname",
+    "personality",
+    "vhangup",
+    "pidfd_getfd",
+    "kcmp",
+    "setuid",
+    "setgid",
+    "setreuid",
+    "setregid",
+    "setresuid",
+    "setresgid",
+    "setgroups",
+    "setfsuid",
+    "setfsgid",
+    "capset",
+    "seccomp",
+    "modify_ldt",
+    "memfd_secret",
+    "mknod",
+    "mknodat",
+    "symlink",
+    "symlinkat",
 };
 
 /* What a library may probe for: it is told that there is no such thing. */
@@ -99,8 +142,8 @@ static void say(const char *level, const char *what, int number)
     do
         digits[--at] = (char)('0' + number % 10);
     while ((number /= 10) > 0 && at > 0);
-    const char *const parts[] = {"level=", level,          " prog=",  who,  " msg=\"",
-                                 what,     "\" syscall=", digits + at, " name=", name, "\n"};
+    const char *const parts[] = {"level=",      level,       " prog=", who,  " msg=\"", what,
+                                 "\" syscall=", digits + at, " name=", name, "\n"};
     for (size_t i = 0; i < VD_COUNT_OF(parts); i++)
         for (const char *c = parts[i]; *c != '\0' && len < sizeof line; c++)
             line[len++] = *c;
@@ -148,26 +191,29 @@ static bool add_checked(rules_t *rules, const char *call, const vd_calls_t *call
         for (int domain = 0; domain <= AF_INET6; domain++) {
             bool inet = domain == AF_INET || domain == AF_INET6;
             bool good = domain == AF_UNIX || (inet && calls->network);
-            rule_if(rules, good ? allow : inet ? kill : SCMP_ACT_ERRNO(EAFNOSUPPORT), call,
-                    SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)domain));
+            rule_if(rules,
+                    good   ? allow
+                    : inet ? kill
+                           : SCMP_ACT_ERRNO(EAFNOSUPPORT),
+                    call, SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)domain, 0));
         }
-        rule_if(rules, SCMP_ACT_ERRNO(EAFNOSUPPORT), call, SCMP_A0_32(SCMP_CMP_GT, AF_INET6));
+        rule_if(rules, SCMP_ACT_ERRNO(EAFNOSUPPORT), call, SCMP_A0_32(SCMP_CMP_GT, AF_INET6, 0));
     } else if (strcmp(call, "clone") == 0) {
         rule_if(rules, allow, call, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
         rule_if(rules, kill, call, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0)); /* a process */
     } else if (strcmp(call, "rt_sigaction") == 0) {
-        rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_NE, SIGSYS));
-        rule_if(rules, kill, call, SCMP_A0_32(SCMP_CMP_EQ, SIGSYS));
+        rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_NE, SIGSYS, 0));
+        rule_if(rules, kill, call, SCMP_A0_32(SCMP_CMP_EQ, SIGSYS, 0));
     } else if (strcmp(call, "kill") == 0 || strcmp(call, "tgkill") == 0) {
-        rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)getpid()));
+        rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)getpid(), 0));
     } else if (strcmp(call, "prctl") == 0) {
         static const uint32_t good[] = {PR_SET_NAME, PR_GET_NAME, VMA_NAME};
         for (size_t i = 0; i < VD_COUNT_OF(good); i++)
-            rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_EQ, good[i]));
+            rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_EQ, good[i], 0));
     } else if (strcmp(call, "ioctl") == 0) {
         static const uint32_t good[] = {FIONBIO, FIONREAD, 0x5401 /* is it a terminal? */};
         for (size_t i = 0; i < VD_COUNT_OF(good); i++)
-            rule_if(rules, allow, call, SCMP_A1_32(SCMP_CMP_EQ, good[i]));
+            rule_if(rules, allow, call, SCMP_A1_32(SCMP_CMP_EQ, good[i], 0));
     } else {
         return false;
     }
@@ -197,8 +243,8 @@ static void fill(rules_t *rules, const vd_calls_t *calls)
     for (size_t i = 0; i < VD_COUNT_OF(refused); i++)
         rule(rules, SCMP_ACT_ERRNO(ENOSYS), refused[i]);
     if (!is_listed("socket", calls->letter)) {
-        rule_if(rules, SCMP_ACT_KILL_PROCESS, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET));
-        rule_if(rules, SCMP_ACT_KILL_PROCESS, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET6));
+        rule_if(rules, SCMP_ACT_KILL_PROCESS, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET, 0));
+        rule_if(rules, SCMP_ACT_KILL_PROCESS, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET6, 0));
     }
     for (size_t i = 0; i < VD_COUNT_OF(listed); i++)
         if (strchr(listed[i].letters, calls->letter) != NULL &&
@@ -256,8 +302,7 @@ static int note(const vd_calls_t *calls, vd_error_t *err)
         bool good = calls->mode == VD_CALLS_NOTE && is_listed(names[i], calls->letter);
         if (strcmp(names[i], "clone3") == 0)
             rule(&rules, SCMP_ACT_ERRNO(ENOSYS), names[i]);
-        else if (!good && names[i][0] != '?' &&
-                 !is_in(names[i], refused, VD_COUNT_OF(refused)))
+        else if (!good && names[i][0] != '?' && !is_in(names[i], refused, VD_COUNT_OF(refused)))
             rule(&rules, SCMP_ACT_NOTIFY, names[i]);
     }
     *listener = -1;

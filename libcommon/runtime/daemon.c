@@ -9,6 +9,8 @@
 #include "libcommon/base/limits.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/base/paths.h"
+#include "libcommon/runtime/confine.h"
 #include "libcommon/runtime/files.h"
 #include "libcommon/runtime/link.h"
 #include "libcommon/runtime/misbehave.h"
@@ -57,9 +59,9 @@ static const struct {
 
 struct vd_daemon {
     const vd_program_t *program;
-    bool users; /* see vd_daemon_users */
+    bool users;                                   /* see vd_daemon_users */
     char passed[VD_COUNT_OF(passed_folders)][32]; /* as paths; empty: by its own */
-    void *state; /* the program's */
+    void *state;                                  /* the program's */
     vd_config_t *config;
     vd_loop_t *loop;
     vd_link_t *link; /* NULL when alone */
@@ -805,6 +807,15 @@ static int choose_user(vd_daemon_t *daemon, vd_error_t *err)
     return VD_OK;
 }
 
+/* The process's own name for it, and the one that people read. The names outlive the daemon: its
+ * last log line may have one. */
+static void tell_as(vd_daemon_t *daemon, size_t i, int fd)
+{
+    (void)snprintf(daemon->passed[i], sizeof daemon->passed[i], "/proc/self/fd/%d", fd);
+    vd_paths_told(vd_xstrdup(daemon->passed[i]),
+                  vd_xstrdup(vd_config_string(daemon->config, passed_folders[i].option)));
+}
+
 static void take_folders(vd_daemon_t *daemon)
 {
     for (size_t i = 0; i < VD_COUNT_OF(passed_folders); i++) {
@@ -814,120 +825,8 @@ static void take_folders(vd_daemon_t *daemon)
         if (access(vd_config_string(daemon->config, passed_folders[i].option), X_OK) == 0)
             (void)close(fd); /* not needed */
         else
-            (void)snprintf(daemon->passed[i], sizeof daemon->passed[i], "/proc/self/fd/%d", fd);
+            tell_as(daemon, i, fd);
     }
-}
-
-/* What every program reads: its libraries, the machine, names and addresses, itself. */
-static const vd_view_t common_view[] = {
-    {"/usr", false},
-    {"/lib", false},
-    {"/lib64", false},
-    {"/proc", false},
-    {"/sys/devices/system/cpu", false},
-    {"/sys/fs/cgroup", false},
-    {"/dev/null", true},
-    {"/dev/urandom", false},
-    {"/etc/passwd", false},
-    {"/etc/group", false},
-    {"/etc/nsswitch.conf", false},
-    {"/etc/hosts", false},
-    {"/etc/host.conf", false},
-    {"/etc/resolv.conf", false},
-    {"/etc/gai.conf", false},
-    {"/etc/services", false},
-    {"/etc/localtime", false},
-    {"/etc/ld.so.cache", false},
-    {"/etc/ssl/openssl.cnf", false},
-};
-
-/* What only one sees. Sockets between two: the other's folder, too, to connect. */
-static const struct {
-    char letter;
-    const char *option, *below;
-    bool write;
-} own_view[] = {
-    {'r', "node.folder", "keys", true},
-    {'r', "node.folder", "audit", true},
-    {'r', "audit.second_place", "", true},
-    {'r', "node.run_folder", "storage-rotated", true},
-    {'r', "node.run_folder", "supervisor-rotated", false},
-    {'t', "node.folder", "data", true},
-    {'t', "node.run_folder", "storage-rotated", true},
-    {'t', "node.run_folder", "storage-replicad", true},
-    {'t', "node.run_folder", "storage-gateway", true},
-    {'t', "node.run_folder", "supervisor-storaged", false},
-    {'p', "node.run_folder", "storage-replicad", false},
-    {'p', "node.run_folder", "supervisor-replicad", false},
-    {'g', "node.run_folder", "storage-gateway", false},
-    {'g', "node.run_folder", "supervisor-gatewayd", false},
-};
-
-#define VIEW_MAX 64
-
-/* Alone nobody opens files for us (files.h), and they may be replaced: their folders are seen. */
-static size_t add_files(const vd_daemon_t *daemon, vd_view_t *view, char (*paths)[512], size_t count)
-{
-    for (size_t i = 0; i < vd_option_count && count < VIEW_MAX; i++) {
-        const vd_option_t *option = &vd_options[i];
-        size_t len = strlen(option->name);
-        if (option->type != VD_OPTION_PATH || len < 5 ||
-            strcmp(option->name + len - 5, "_file") != 0 ||
-            strchr(option->programs, daemon->program->letter) == NULL)
-            continue;
-        (void)snprintf(paths[count], sizeof paths[count], "%s",
-                       vd_config_string(daemon->config, option->name));
-        char *slash = strrchr(paths[count], '/');
-        if (slash == NULL)
-            continue;
-        slash[slash == paths[count]] = '\0';
-        view[count] = (vd_view_t){paths[count], false};
-        count++;
-    }
-    return count;
-}
-
-static int limit_view(vd_daemon_t *daemon, vd_error_t *err)
-{
-    vd_view_t view[VIEW_MAX];
-    char(*paths)[512] = vd_xalloc(sizeof *paths * VIEW_MAX);
-    size_t count = VD_COUNT_OF(common_view);
-    bool in_force = false;
-    memcpy(view, common_view, sizeof common_view);
-    for (size_t i = 0; i < VD_COUNT_OF(own_view); i++) {
-        if (own_view[i].letter != daemon->program->letter)
-            continue;
-        const char *folder = vd_daemon_folder(daemon, own_view[i].option);
-        if (folder[0] == '\0')
-            continue;
-        (void)snprintf(paths[count], sizeof paths[count], "%s/%s", folder, own_view[i].below);
-        view[count] = (vd_view_t){paths[count], own_view[i].write};
-        count++;
-    }
-    if (vd_daemon_passed_fd(daemon, "FILES") < 0)
-        count = add_files(daemon, view, paths, count);
-    int rc = vd_sandbox_view(view, count, &in_force, err);
-    vd_free(paths);
-    if (rc == VD_OK && !in_force)
-        vd_log(VD_LOG_WARN, "THIS KERNEL HAS NO LANDLOCK: the view of the file system is limited "
-                            "by users and modes only",
-               "program=%s", daemon->program->program);
-    return rc;
-}
-
-static int limit_calls(vd_daemon_t *daemon, vd_error_t *err)
-{
-    const char *mode = vd_config_string(daemon->config, "test.syscalls");
-    vd_calls_t calls = {
-        .program = daemon->program->program,
-        .letter = daemon->program->letter,
-        .network = daemon->program->network,
-        .mode = strcmp(mode, "note") == 0       ? VD_CALLS_NOTE
-                : strcmp(mode, "note_all") == 0 ? VD_CALLS_NOTE_ALL
-                                                : VD_CALLS_ENFORCE,
-        .last_word = vd_last_word_map(vd_daemon_passed_fd(daemon, "LAST_WORD")),
-    };
-    return vd_sandbox_calls(&calls, err);
 }
 
 static int bring_up(vd_daemon_t *daemon, vd_error_t *err)
@@ -948,7 +847,7 @@ static int bring_up(vd_daemon_t *daemon, vd_error_t *err)
     if (rc == VD_OK) /* again: a change of user clears it */
         rc = vd_sandbox_basic(daemon->parent_pid, err);
     if (rc == VD_OK)
-        rc = limit_view(daemon, err);
+        rc = vd_confine_view(daemon, program, err);
     if (rc == VD_OK)
         rc = open_control(daemon, err);
     if (rc == VD_OK && program->start != NULL)
@@ -956,7 +855,7 @@ static int bring_up(vd_daemon_t *daemon, vd_error_t *err)
     if (rc == VD_OK)
         rc = start_watchdog(daemon, err);
     if (rc == VD_OK)
-        rc = limit_calls(daemon, err);
+        rc = vd_confine_calls(daemon, program, err);
     return rc;
 }
 

@@ -5,8 +5,8 @@
  * heartbeat, status, log level, drain, stop), exit codes. Alone (no VEDDB_CONTROL_SOCKET): no
  * control link. Not started by the supervisor (no VEDDB_PARENT_PID): its own watchdog. Order: load
  * config -> program->prepare (open what needs privileges; no threads yet) -> user change,
- * no-new-privs, limits, view of the file system -> program->start (threads, links) -> seccomp -> run
- * the main loop -> drain -> stop. Under a supervisor it has its user from birth. The program
+ * no-new-privs, limits, view of the file system -> program->start (threads, links) -> seccomp ->
+ * run the main loop -> drain -> stop. Under a supervisor it has its user from birth. The program
  * calls vd_daemon_ready() when it can serve. Threads: the main loop belongs to the main thread;
  * vd_daemon_ready, _fatal and _beat may be called from any. */
 #pragma once

@@ -31,8 +31,7 @@ bool vd_last_word_take(int fd, char *text, size_t size)
     (void)!pwrite(fd, &none, sizeof none, 0); /* the next start's */
     number--;
     char *name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, (int)number);
-    (void)snprintf(text, size, "system call %lld %s", (long long)number,
-                   name == NULL ? "?" : name);
+    (void)snprintf(text, size, "system call %lld %s", (long long)number, name == NULL ? "?" : name);
     free(name); /* the library's, by malloc */
     return true;
 }

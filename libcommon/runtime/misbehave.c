@@ -156,10 +156,10 @@ static const struct {
     const char *name;
     long (*attempt)(const char *path);
 } attempts[] = {
-    {"exec", try_exec},       {"fork", try_fork},         {"ptrace", try_ptrace},
-    {"tcp", try_tcp},         {"handler", try_handler},   {"unlisted", try_unlisted},
-    {"open", try_open},       {"write", try_write},       {"connect", try_connect},
-    {"file", try_file},       {"principal", try_principal}, {"key", try_key},
+    {"exec", try_exec}, {"fork", try_fork},           {"ptrace", try_ptrace},
+    {"tcp", try_tcp},   {"handler", try_handler},     {"unlisted", try_unlisted},
+    {"open", try_open}, {"write", try_write},         {"connect", try_connect},
+    {"file", try_file}, {"principal", try_principal}, {"key", try_key},
 };
 
 int vd_misbehave(vd_slice_t what, const char *path, char *message, size_t size)

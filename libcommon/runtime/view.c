@@ -39,8 +39,8 @@ static int add(int ruleset, uint64_t handled, const vd_view_t *view, vd_error_t 
     int fd = open(view->path, O_PATH | O_CLOEXEC), rc = VD_OK;
     if (fd < 0)
         return VD_OK; /* not there, or not for us: then it is not seen */
-    uint64_t allowed = view->write ? handled & ~(EXECUTE | NEVER)
-                                   : handled & (EXECUTE | READ_FILE | READ_DIR);
+    uint64_t allowed =
+        view->write ? handled & ~(EXECUTE | NEVER) : handled & (EXECUTE | READ_FILE | READ_DIR);
     if (fstat(fd, &st) == 0 && !S_ISDIR(st.st_mode))
         allowed &= OF_FILES;
     struct beneath rule = {.allowed = allowed, .parent = fd};

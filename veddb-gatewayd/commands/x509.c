@@ -1,6 +1,7 @@
 /* veddb-gatewayd/commands/x509.c — see x509.h. */
 #include "veddb-gatewayd/commands/x509.h"
 
+#include "veddb-gatewayd/auth/subject.h"
 #include "veddb-gatewayd/commands/login.h"
 
 #include <openssl/x509.h>
@@ -9,25 +10,14 @@
 
 bool gate_x509_subject(SSL *ssl, char ret_subject[GATE_SCRAM_NAME_MAX + 1])
 {
-    static const unsigned long form =
-        (XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) | ASN1_STRFLGS_UTF8_CONVERT;
     X509 *certificate = ssl == NULL ? NULL : SSL_get0_peer_certificate(ssl);
-    if (certificate == NULL || SSL_get_verify_result(ssl) != X509_V_OK)
+    vd_slice_t subject;
+    if (certificate == NULL || SSL_get_verify_result(ssl) != X509_V_OK ||
+        !gate_subject_print(X509_get_subject_name(certificate), ret_subject, GATE_SCRAM_NAME_MAX,
+                            &subject))
         return false;
-    BIO *text = BIO_new(BIO_s_mem());
-    char *bytes = NULL;
-    bool good = false;
-    if (text != NULL &&
-        X509_NAME_print_ex(text, X509_get_subject_name(certificate), 0, form) >= 0) {
-        long len = BIO_get_mem_data(text, &bytes);
-        good = len > 0 && len <= GATE_SCRAM_NAME_MAX && memchr(bytes, 0, (size_t)len) == NULL;
-        if (good) {
-            memcpy(ret_subject, bytes, (size_t)len);
-            ret_subject[len] = 0;
-        }
-    }
-    BIO_free(text);
-    return good;
+    ret_subject[subject.len] = 0;
+    return true;
 }
 
 /* The subject into the request's arena; empty: no certificate that was accepted. */

@@ -3,6 +3,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "veddb-gatewayd/auth/authorization.h"
 #include "veddb-gatewayd/auth/token_store.h"
 #include "veddb-gatewayd/commands/user_document.h"
 #include "veddb-gatewayd/http/private.h"
@@ -12,7 +13,6 @@
 #include <strings.h>
 
 #define LOGIN_KEEP_MS 60000
-#define BASIC_MAX     1200
 
 int gate_http_load_user(gate_t *gate, vd_arena_t *arena, vd_slice_t name, vd_slice_t db,
                         gate_user_t **ret_user, vd_error_t *err)
@@ -109,21 +109,6 @@ static gate_http_login_t own(gate_http_job_t *job, vd_arena_t *arena, vd_slice_t
 
 /* ---- passwords ---- */
 
-bool gate_http_basic(const char *header, uint8_t *text, uint32_t max, vd_slice_t *ret_name,
-                     vd_slice_t *ret_password)
-{
-    uint32_t len = 0;
-    if (strncasecmp(header, "Basic ", 6) != 0 ||
-        !gate_base64_decode(vd_slice_str(header + 6), text, max, &len))
-        return false;
-    const uint8_t *colon = len == 0 ? NULL : memchr(text, ':', len);
-    if (colon == NULL || memchr(text, 0, len) != NULL)
-        return false;
-    *ret_name = vd_slice(text, (size_t)(colon - text));
-    *ret_password = vd_slice(colon + 1, len - ret_name->len - 1);
-    return true;
-}
-
 gate_http_login_t gate_http_password(gate_http_job_t *job, vd_arena_t *arena, vd_slice_t name,
                                      vd_slice_t db, vd_slice_t password, gate_user_t **ret_user)
 {
@@ -153,30 +138,28 @@ gate_http_login_t gate_http_password(gate_http_job_t *job, vd_arena_t *arena, vd
 gate_http_login_t gate_http_identify(gate_http_job_t *job, vd_arena_t *arena,
                                      gate_user_t **ret_user)
 {
-    uint8_t text[BASIC_MAX];
-    vd_slice_t name, password;
+    gate_authorization_t said;
+    gate_http_login_t login = GATE_HTTP_LOGIN_BAD;
     if (job->header == NULL)
         return GATE_HTTP_LOGIN_BAD;
-    if (strncasecmp(job->header, "Bearer ", 7) == 0) {
-        vd_slice_t token = vd_slice_str(job->header + 7);
-        return gate_tokens_claimed(job->http->gate->tokens, token)
-                   ? own(job, arena, token, ret_user)
-                   : outside(job, arena, token, ret_user);
-    }
-    if (!gate_http_basic(job->header, text, sizeof text, &name, &password))
-        return GATE_HTTP_LOGIN_BAD;
-    gate_http_login_t login =
-        gate_http_password(job, arena, name, VD_SLICE_LIT("admin"), password, ret_user);
-    vd_wipe(text, sizeof text);
+    gate_authorization_parse(job->header, &said);
+    if (said.kind == GATE_AUTHORIZATION_BEARER)
+        login = gate_tokens_claimed(job->http->gate->tokens, said.token)
+                    ? own(job, arena, said.token, ret_user)
+                    : outside(job, arena, said.token, ret_user);
+    else if (said.kind == GATE_AUTHORIZATION_BASIC)
+        login = gate_http_password(job, arena, said.name, VD_SLICE_LIT("admin"), said.password,
+                                   ret_user);
+    vd_wipe(&said, sizeof said);
     return login;
 }
 
 /* Tokens have no digest: each is looked at anew. */
 static bool digest_of(const gate_http_job_t *job, uint8_t digest[32])
 {
-    uint8_t salted[16 + 2 * BASIC_MAX + sizeof job->origin];
+    uint8_t salted[16 + 2 * GATE_AUTHORIZATION_TEXT_MAX + sizeof job->origin];
     size_t len = strlen(job->header);
-    if (strncasecmp(job->header, "Basic ", 6) != 0 || len > 2 * BASIC_MAX)
+    if (strncasecmp(job->header, "Basic ", 6) != 0 || len > 2 * GATE_AUTHORIZATION_TEXT_MAX)
         return false;
     memcpy(salted, job->http->gate->instance, 16);
     memcpy(salted + 16, job->header, len);

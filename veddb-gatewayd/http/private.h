@@ -79,9 +79,6 @@ gate_http_login_t gate_http_identify(gate_http_job_t *job, vd_arena_t *arena,
 /* By name and password. */
 gate_http_login_t gate_http_password(gate_http_job_t *job, vd_arena_t *arena, vd_slice_t name,
                                      vd_slice_t db, vd_slice_t password, gate_user_t **ret_user);
-/* The name and password of a Basic header, in `text`; false: it is none. */
-bool gate_http_basic(const char *header, uint8_t *text, uint32_t max, vd_slice_t *ret_name,
-                     vd_slice_t *ret_password);
 VD_MUST_CHECK int gate_http_load_user(gate_t *gate, vd_arena_t *arena, vd_slice_t name,
                                       vd_slice_t db, gate_user_t **ret_user, vd_error_t *err);
 bool gate_http_comes_from(const gate_user_t *user, const gate_http_origin_t *origin);

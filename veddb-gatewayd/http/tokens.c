@@ -7,6 +7,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "veddb-gatewayd/audit.h"
+#include "veddb-gatewayd/auth/authorization.h"
 #include "veddb-gatewayd/auth/token_store.h"
 #include "veddb-gatewayd/http/private.h"
 
@@ -244,14 +245,17 @@ static void issue(gate_http_job_t *job, gate_http_login_t login, const gate_user
 
 static void by_password(gate_http_job_t *job, const fields_t *fields, vd_arena_t *arena)
 {
-    uint8_t text[1200];
+    gate_authorization_t said = {.kind = GATE_AUTHORIZATION_NONE};
     vd_slice_t name = VD_SLICE_NULL, password = VD_SLICE_NULL,
                db = fields->db == NULL ? VD_SLICE_LIT("admin") : vd_slice_str(fields->db);
     gate_user_t *user = NULL;
     gate_http_login_t login = GATE_HTTP_LOGIN_BAD;
-    bool given =
-        job->header != NULL && gate_http_basic(job->header, text, sizeof text, &name, &password);
-    if (!given && fields->username != NULL && fields->password != NULL) {
+    if (job->header != NULL)
+        gate_authorization_parse(job->header, &said);
+    bool given = said.kind == GATE_AUTHORIZATION_BASIC;
+    if (given)
+        name = said.name, password = said.password;
+    else if (fields->username != NULL && fields->password != NULL) {
         name = vd_slice_str(fields->username), password = vd_slice_str(fields->password);
         given = true;
     }
@@ -260,7 +264,7 @@ static void by_password(gate_http_job_t *job, const fields_t *fields, vd_arena_t
         return;
     }
     login = gate_http_password(job, arena, name, db, password, &user);
-    vd_wipe(text, sizeof text);
+    vd_wipe(&said, sizeof said);
     issue(job, login, user, "pwd", "POST /v1/token password");
     gate_user_drop(&user);
 }

@@ -513,7 +513,7 @@ static void *run(void *context)
     vd_error_t err = VD_ERROR_INIT;
     sigset_t all_signals;
     (void)sigfillset(&all_signals);
-    (void)sigdelset(&all_signals, SIGSYS); /* says which call it was (calls.c) */
+    (void)sigdelset(&all_signals, SIGSYS);                  /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all_signals, NULL); /* the main loop takes them */
     vd_link_options_t options = {
         .path = audit->socket,
@@ -639,7 +639,7 @@ static void *ask_run(void *context)
     rot_audit_t *audit = context;
     sigset_t all_signals;
     (void)sigfillset(&all_signals);
-    (void)sigdelset(&all_signals, SIGSYS); /* says which call it was (calls.c) */
+    (void)sigdelset(&all_signals, SIGSYS);                  /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all_signals, NULL); /* the main loop takes them */
     vd_error_clear(&audit->ask_error);
     audit->ask_rc = rot_ask_run(&audit->ask, &audit->ask_out, &audit->ask_error);

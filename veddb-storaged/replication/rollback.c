@@ -10,6 +10,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/map.h"
+#include "libcommon/base/paths.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/journal.h"
@@ -412,6 +413,7 @@ static int folder_make(save_t *save, vd_buf_t *path, vd_error_t *err)
     int rc = folder_sync(parent, err);
     if (rc == VD_OK)
         rc = folder_sync(data, err);
+    vd_paths_tell(name, sizeof name); /* for a person */
     if (rc == VD_OK && vd_buf_append(path, name, strlen(name)) != VD_OK)
         rc = vd_error_set(err, VD_ERR_FULL, "the recovery folder's name is too long");
     return rc;

@@ -120,7 +120,7 @@ int vedctl_misbehave(const vedctl_t *ctl)
     (void)snprintf(what, sizeof what, "%s%s%s", ctl->argv[1], ctl->argc == 3 ? "\n" : "",
                    ctl->argc == 3 ? ctl->argv[2] : "");
     return vedctl_ask(ctl, "misbehave", ctl->argv[0], what, NULL) == VD_OK ? VD_EXIT_OK
-                                                                         : VD_EXIT_FAILURE;
+                                                                           : VD_EXIT_FAILURE;
 }
 
 int vedctl_tokens(const vedctl_t *ctl)

@@ -57,8 +57,8 @@ Test(folders, which_files_a_worker_is_given)
         const char *path;
         bool may;
     } cases[] = {
-        {'g', "/k", true},   {'r', "/kek", true}, {'g', "/kek", false}, {'t', "/k", false},
-        {'p', "/k", false},  {'t', "/kek", false}, {'g', "/f", false},  {'r', "/f", false},
+        {'g', "/k", true},   {'r', "/kek", true},         {'g', "/kek", false}, {'t', "/k", false},
+        {'p', "/k", false},  {'t', "/kek", false},        {'g', "/f", false},   {'r', "/f", false},
         {'g', "/k/", false}, {'g', "/etc/shadow", false},
     };
     for (size_t i = 0; i < VD_COUNT_OF(cases); i++)
