@@ -390,7 +390,7 @@ static void told(void *context, const gate_answer_t *answer)
     audit_free(audit);
 }
 
-static void put_note(gate_audit_t *audit, const gate_note_t *note)
+static void put_refusals(gate_audit_t *audit, const gate_note_t *note)
 {
     vd_bb_t *bb = &audit->bb;
     vd_slice_t who = vd_slice_str(note->who), db = VD_SLICE_NULL;
@@ -426,7 +426,7 @@ void gate_audit_limits(gate_thread_t *thread, const gate_note_t *notes, uint32_t
         return;
     gate_audit_t *audit = audit_new(thread);
     for (uint32_t i = 0; i < count; i++)
-        put_note(audit, &notes[i]);
+        put_refusals(audit, &notes[i]);
     audit->sent = true;
     if (send_events(audit, told, &err) == VD_OK)
         return;
@@ -477,7 +477,7 @@ typedef struct {
     gate_thread_t *thread;
     char atype[32], detail[400];
     int result;
-} gate_note_t;
+} own_event_t;
 
 static void note_answered(void *context, const gate_answer_t *answer)
 {
@@ -491,7 +491,7 @@ static void note_answered(void *context, const gate_answer_t *answer)
 /* On its thread. */
 static void note_send(void *context)
 {
-    gate_note_t *note = context;
+    own_event_t *note = context;
     vd_error_t err = VD_ERROR_INIT;
     gate_audit_t *audit = vd_xalloc(sizeof *audit);
     vd_bb_t *bb = &audit->bb;
@@ -523,7 +523,7 @@ void gate_audit_note(gate_t *gate, const char *atype, int result, const char *fo
     va_list args;
     if (!gate->settings.audit || gate->thread_count == 0)
         return;
-    gate_note_t *note = vd_xalloc(sizeof *note);
+    own_event_t *note = vd_xalloc(sizeof *note);
     note->thread = gate->threads[0];
     note->result = result;
     (void)snprintf(note->atype, sizeof note->atype, "%s", atype);
