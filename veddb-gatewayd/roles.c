@@ -130,7 +130,8 @@ bool gate_privileges_allow(const gate_privileges_t *privileges, gate_action_t ac
     A(applicationMessage), A(closeAllDatabases), A(connPoolSync), A(dropConnections),              \
         A(flushRouterConfig), A(fsync), A(invalidateUserCache), A(killAnyCursor),                  \
         A(killAnySession), A(killop), A(logRotate), A(resync), A(rotateCertificates),              \
-        A(rotateKeys), A(rotateTokenKeys), A(setParameter), A(shutdown), A(touch), A(unlock), A(getParameter)
+        A(rotateKeys), A(rotateTokenKeys), A(setParameter), A(shutdown), A(touch), A(unlock),      \
+        A(getParameter)
 
 LIST(read_list, READ_ACTIONS);
 LIST(read_write_list, READ_ACTIONS, WRITE_ACTIONS);

@@ -202,11 +202,10 @@ static int file_text(const rot_kek_source_t *source, bool next, uint8_t *text, s
 
 static int file_adopt(const rot_kek_source_t *source, vd_error_t *err)
 {
-    char next[PATH_MAX];
-    int rc = path_of(source, true, next, err);
-    if (rc == VD_OK && rename(next, source->where) != 0)
-        rc = vd_error_set_errno(err, "can't put %s in place of %s", next, source->where);
-    return rc;
+    return vd_files_adopt(source->where) == 0
+               ? VD_OK
+               : vd_error_set_errno(err, "can't put %s%s in its place", source->where,
+                                    ROT_KEK_NEXT);
 }
 
 static int command_text(const rot_kek_source_t *source, bool next, uint8_t *text, size_t *ret_len,

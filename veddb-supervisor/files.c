@@ -7,10 +7,39 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+static bool is_or_is_next(const char *path, const char *name)
+{
+    size_t len = strlen(name);
+    return len > 0 && strncmp(path, name, len) == 0 &&
+           (path[len] == '\0' || strcmp(path + len, VD_FILES_NEXT) == 0);
+}
+
+/* The key-encryption key that follows the present one, and the credentials of the service manager,
+ * which no option names by path. */
+static bool names_kek(const vd_config_t *config, const char *path)
+{
+    char credential[VD_FILES_PATH_MAX];
+    const char *folder = getenv("CREDENTIALS_DIRECTORY"),
+               *name = vd_config_string(config, "keys.kek_credential");
+    if (is_or_is_next(path, vd_config_string(config, "keys.kek_file")))
+        return true;
+    if (folder == NULL || *name == '\0' || strchr(name, '/') != NULL ||
+        snprintf(credential, sizeof credential, "%s/%s", folder, name) >= (int)sizeof credential)
+        return false;
+    return is_or_is_next(path, credential);
+}
+
+static bool may_adopt(const vd_config_t *config, char letter, const char *path)
+{
+    return letter == 'r' && strcmp(vd_config_string(config, "keys.kek_file"), path) == 0;
+}
 
 bool sup_files_may(const vd_config_t *config, char letter, const char *path)
 {
@@ -23,7 +52,7 @@ bool sup_files_may(const vd_config_t *config, char letter, const char *path)
             strcmp(vd_config_string(config, option->name), path) == 0)
             return true;
     }
-    return false;
+    return letter == 'r' && names_kek(config, path);
 }
 
 /* Regular files only: nothing else is worth waiting for. */
@@ -43,14 +72,17 @@ static void asked(void *context, int fd, unsigned events)
 {
     sup_worker_t *worker = context;
     char path[VD_FILES_PATH_MAX];
-    bool gone = false;
+    const vd_config_t *config = worker->system->config;
+    char letter = worker->kind->letter;
+    bool adopt = false, gone = false;
     (void)events; /* reading tells */
-    if (!vd_files_take(fd, path, &gone)) {
+    if (!vd_files_take(fd, path, &adopt, &gone)) {
         if (gone)
             sup_files_close(worker);
         return;
     }
-    if (path[0] == '\0' || !sup_files_may(worker->system->config, worker->kind->letter, path)) {
+    if (path[0] == '\0' ||
+        !(adopt ? may_adopt(config, letter, path) : sup_files_may(config, letter, path))) {
         char quoted[300];
         vd_log(VD_LOG_ERROR, "a worker asked for a file that is not its own: it is killed",
                "worker=%s file=%s", worker->kind->name,
@@ -58,6 +90,10 @@ static void asked(void *context, int fd, unsigned events)
         vd_files_answer(fd, -1, EACCES);
         if (worker->child != NULL)
             (void)!vd_loop_child_signal(worker->child, SIGKILL, NULL); /* gone: as well */
+        return;
+    }
+    if (adopt) {
+        vd_files_answer(fd, -1, vd_files_replace(path) == 0 ? 0 : errno);
         return;
     }
     int file = file_open(path);

@@ -1,10 +1,12 @@
-/* libcommon/runtime/files.c — see files.h. A question is a path, an answer an errno and, when that
- * is 0, a descriptor (SCM_RIGHTS). */
+/* libcommon/runtime/files.c — see files.h. A question is 'o' (open) or 'a' (adopt) and a path, an
+ * answer an errno and, when that is 0 and a file was asked for, a descriptor (SCM_RIGHTS). */
 #include "libcommon/runtime/files.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -17,7 +19,7 @@ void vd_files_setup(int fd)
     door = fd;
 }
 
-/* The descriptor that came with an answer, or -1 with errno. */
+/* The descriptor that came with an answer, or -1 with errno (0: done, and no descriptor). */
 static int answer_take(int fd)
 {
     int why = EIO, file = -1;
@@ -39,7 +41,28 @@ static int answer_take(int fd)
         header->cmsg_len == CMSG_LEN(sizeof file))
         memcpy(&file, CMSG_DATA(header), sizeof file);
     if (file < 0)
-        errno = len == sizeof why && why != 0 ? why : EIO;
+        errno = len == sizeof why ? why : EIO;
+    return file;
+}
+
+static int ask(char kind, const char *path)
+{
+    size_t len = strlen(path);
+    if (len >= VD_FILES_PATH_MAX) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    struct iovec parts[] = {{&kind, 1}, {(void *)(uintptr_t)path, len}}; /* only read */
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = VD_COUNT_OF(parts)};
+    (void)pthread_mutex_lock(&asking);
+    ssize_t sent;
+    do
+        sent = sendmsg(door, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    int file = sent == (ssize_t)len + 1 ? answer_take(door) : -1;
+    int why = errno;
+    (void)pthread_mutex_unlock(&asking);
+    errno = why;
     return file;
 }
 
@@ -49,21 +72,39 @@ int vd_files_open(const char *path)
 
     if (door < 0)
         return open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    size_t len = strlen(path);
-    if (len >= VD_FILES_PATH_MAX) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    (void)pthread_mutex_lock(&asking);
-    ssize_t sent;
-    do
-        sent = send(door, path, len, MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
-    int file = sent == (ssize_t)len ? answer_take(door) : -1;
-    int why = errno;
-    (void)pthread_mutex_unlock(&asking);
-    errno = why;
+    int file = ask('o', path);
+    if (file < 0 && errno == 0)
+        errno = EIO; /* done, but where is it? */
     return file;
+}
+
+int vd_files_adopt(const char *path)
+{
+    VD_ASSERT(path != NULL);
+
+    if (door < 0)
+        return vd_files_replace(path);
+    int file = ask('a', path);
+    if (file >= 0)
+        (void)close(file); /* nobody asked for one */
+    return file < 0 && errno == 0 ? 0 : -1;
+}
+
+int vd_files_replace(const char *path)
+{
+    char next[VD_FILES_PATH_MAX + sizeof VD_FILES_NEXT], folder[VD_FILES_PATH_MAX];
+    VD_ASSERT(path != NULL && strlen(path) < VD_FILES_PATH_MAX);
+
+    (void)snprintf(next, sizeof next, "%s%s", path, VD_FILES_NEXT);
+    (void)snprintf(folder, sizeof folder, "%s", path);
+    if (rename(next, path) != 0)
+        return -1;
+    int fd = open(dirname(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 ? -1 : fsync(fd), why = errno;
+    if (fd >= 0)
+        (void)close(fd); /* synced, or not */
+    errno = why;
+    return rc;
 }
 
 int vd_files_read(const char *path, vd_buf_t *out, vd_error_t *err)
@@ -93,15 +134,21 @@ int vd_files_read(const char *path, vd_buf_t *out, vd_error_t *err)
     return rc;
 }
 
-bool vd_files_take(int fd, char *ret_path, bool *ret_gone)
+bool vd_files_take(int fd, char *ret_path, bool *ret_adopt, bool *ret_gone)
 {
-    VD_ASSERT(ret_path != NULL && ret_gone != NULL);
+    VD_ASSERT(ret_path != NULL && ret_adopt != NULL && ret_gone != NULL);
 
-    ssize_t len = recv(fd, ret_path, VD_FILES_PATH_MAX - 1, MSG_DONTWAIT);
+    char kind = 0;
+    struct iovec parts[] = {{&kind, 1}, {ret_path, VD_FILES_PATH_MAX - 1}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = VD_COUNT_OF(parts)};
+    ssize_t len = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     *ret_gone = len == 0 || (len < 0 && errno != EAGAIN && errno != EINTR);
     if (len <= 0)
         return false;
-    ret_path[len] = '\0';
+    ret_path[len - 1] = '\0';
+    *ret_adopt = kind == 'a';
+    if (kind != 'a' && kind != 'o')
+        ret_path[0] = '\0'; /* no question: names nothing */
     return true;
 }
 
