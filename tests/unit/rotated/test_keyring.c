@@ -286,7 +286,7 @@ Test(kek, a_command_is_told_which_key_is_wanted)
     cr_assert_eq(fchmod(fd, 0700), 0);
     close(fd);
     char command[128];
-    (void)snprintf(command, sizeof command, "sh %s %s", path, HEX + 2);
+    (void)snprintf(command, sizeof command, "sh %s %s", path, &HEX[2]);
     vd_error_t e = VD_ERROR_INIT;
     cr_assert_eq(kek_of("", command, "", true, key, &e), VD_OK, "%s", e.message);
     cr_assert_eq(key[0], 0xaa);

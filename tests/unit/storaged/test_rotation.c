@@ -127,15 +127,13 @@ static int run(node_t *node, const char *json, vd_bson_t *ret_reply)
 /* Names in quotes: a text that can't be read ends a child without a word. */
 static const char *const made[] = {
     "{'create': 'capped', 'capped': true, 'size': 100000}",
-    "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a'}, {'key': {'u': 1}, 'name': "
-    "'u', 'unique': "
-    "true}]}",
+    "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a'}]}",
+    "{'createIndexes': 'c', 'indexes': [{'key': {'u': 1}, 'name': 'u', 'unique': true}]}",
     "{'insert': 'capped', 'documents': [{'_id': 1, 'a': 'x'}, {'_id': 2, 'a': 'y'}]}",
     "{'create': 'empty'}",
     "{'insert': 'gone', 'documents': [{'_id': 1}]}",
     "{'drop': 'gone'}",
-    "{'update': 'c', 'updates': [{'q': {'_id': {'$lt': 100}}, 'u': {'$set': {'b': 'changed'}}, "
-    "'multi': true}]}",
+    "{'update': 'c', 'updates': [{'q': {}, 'u': {'$set': {'b': 1}}, 'multi': true}]}",
     "{'delete': 'c', 'deletes': [{'q': {'_id': {'$gte': 1450}}, 'limit': 0}]}",
 };
 
