@@ -198,7 +198,7 @@ Test(plan_run, hints_min_max_and_return_key)
         {"db", "{'find': 'c', 'filter': {'a': 9, 'b': 99}, 'hint': 'ab', 'returnKey': true}",
          "{'cursor.firstBatch': [{'a': 9, 'b': 99}]}", 0, NULL},
         {"db", "{'find': 'c', 'filter': {'_id': 5}, 'returnKey': true}",
-         "{'cursor.firstBatch': [{}]}", 0, NULL},
+         "{'cursor.firstBatch': [{'_id': 5}]}", 0, NULL},
         {"db", "{'find': 'c', 'showRecordId': true}", NULL, VD_ERR_NOT_IMPLEMENTED, NULL},
         {"db",
          "{'update': 'c', 'updates': [{'q': {'a': 3}, 'u': {'$set': {'z': 1}}, 'multi': true, "
