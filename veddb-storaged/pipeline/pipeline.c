@@ -342,13 +342,13 @@ static void stages_close(stor_stage_t **stages, uint32_t count)
             stages[i]->class->close(stages[i]);
 }
 
-/* What the stages behind the head read of its documents. */
 static bool matches_version(stor_stage_t *stage)
 {
     return stage->class == &stor_stage_match &&
            stor_filter_version(stor_stage_match_filter(stage)) != 0;
 }
 
+/* What the stages behind the head read of its documents. */
 static void head_needs(const stor_pipeline_context_t *context, stor_stage_t *const *behind,
                        uint32_t count, stor_query_spec_t *spec)
 {
@@ -440,10 +440,12 @@ int stor_pipeline_parse(const stor_pipeline_context_t *given, vd_bson_t stages,
     bool versioned = pipeline->has_head;
     for (uint32_t i = 0; i < pipeline->stage_count; i++) {
         const stor_stage_class_t *class = pipeline->stages[i]->class;
-        if (!versioned && matches_version(pipeline->stages[i]))
+        if (!versioned && matches_version(pipeline->stages[i])) {
+            stor_pipeline_close(&pipeline);
             return vd_error_set(err, VD_ERR_BAD_VALUE,
                                 "$version is only allowed in a $match behind stages that keep "
                                 "documents apart");
+        }
         versioned = versioned && (class->keeps_version || class == &stor_stage_sort);
         pipeline->stages[i]->source = pipeline->last;
         pipeline->last = pipeline->stages[i];
