@@ -123,11 +123,10 @@ test('what a cut-off primary alone had is saved in its recovery folder, and it f
   assert.ok(saved.some((name) => fs.readFileSync(path.join(rollbackFolder, name)).includes('alone')), `${rollbackFolder}: ${saved}`);
   // The audit log keeps what was taken back, and says that it was.
   const audited = async (...conditions) => JSON.parse((await set.vedctl(old, '--json', 'audit', 'search', ...conditions)).stdout).records;
-  const [event] = await until('it is in the audit log', async () => {
+  await until('it is in the audit log', async () => {
     const records = await audited('atype=rollback').catch(() => []);
-    return records.length > 0 && records;
+    return records.some((r) => r.event.param.folder === rollbackFolder); // the node may have had others before
   });
-  assert.equal(event.event.param.folder, rollbackFolder);
   assert.equal((await until('the write stays', async () => audited('ns=diverged.c', 'text=alone').catch(() => false))).length, 1);
 });
 
