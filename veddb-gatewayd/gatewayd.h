@@ -139,8 +139,8 @@ struct gate {
     vd_tls_t *tls;
     gate_oidc_t *oidc; /* NULL: no outside issuer */
     gate_limits_t *limits;
-    gate_quota_t *quota;        /* rates and bounds */
-    gate_notes_t *notes;        /* refusals by them */
+    gate_quota_t *quota; /* rates and bounds */
+    gate_notes_t *notes; /* refusals by them */
     gate_lockout_t *lockout;
     gate_tokens_t *tokens;      /* our own */
     vd_worker_t *token_worker;  /* one thread: reads revocations, tidies up */
