@@ -632,9 +632,14 @@ class NotYet(Case):
         self.assertEqual(self.c.count_documents({}), 4)
 
     def test_kinds_of_collections(self):
-        for i, kw in enumerate(({"timeseries": {"timeField": "t"}},)):
-            self.refused(self.db.create_collection, "kind%d" % i, **kw)
-        self.assertEqual([n for n in self.db.list_collection_names() if n.startswith("kind")], [])
+        at = datetime.datetime(2026, 1, 2, 3, 4, 5)
+        series = self.db.create_collection("series", timeseries={"timeField": "t", "metaField": "m"})
+        series.insert_many([{"t": at, "m": i % 2, "v": i} for i in range(4)])
+        self.assertEqual([d["v"] for d in series.find({"m": 1}).sort("v", 1)], [1, 3])
+        self.assertEqual(next(c["type"] for c in self.db.list_collections() if c["name"] == "series"), "timeseries")
+        self.refused(self.db.create_collection, "bad", timeseries={"timeField": "t"}, capped=True, size=4096)
+        series.drop()
+        self.assertEqual([n for n in self.db.list_collection_names() if n in ("series", "bad")], [])
 
     def test_language(self):
         for stage in ({"$geoNear": {}}, {"$planCacheStats": {"a": 1}}):
