@@ -82,7 +82,7 @@ test('a log that is put back is found by what the others hold, and stays so', as
     const s = await status(put_back);
     return s.alarm !== '' && s;
   });
-  assert.match(alarm, /holds head \d+, this log ends at head \d+/);
+  assert.match(alarm, /holds head \d+, this log (ends at head|has another one of that number)/); // whichever of the two is seen first
   await assert.rejects(ask(put_back, 'verify'), /holds head/);
   assert.match(set.log(put_back), /THE AUDIT LOG WAS PUT BACK OR CHANGED/);
   await until('it is in the log itself', async () => (await found(put_back, 'auditRollback')).some((e) => /holds head/.test(e.param.detail)));
