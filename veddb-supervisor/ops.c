@@ -499,10 +499,8 @@ static const struct {
     {"restart", verb_restart},     {"audit", verb_audit},
     {"keys", verb_keys},           {"drain", verb_drain},
     {"log-level", verb_log_level}, {"replication", verb_replication},
-    {"reload", verb_reload},
-    {"misbehave", verb_misbehave},
-    {"limits", verb_limits},
-    {"tokens", verb_tokens},
+    {"reload", verb_reload},       {"misbehave", verb_misbehave},
+    {"limits", verb_limits},       {"tokens", verb_tokens},
 };
 
 /* Some of the argument, printable. */

@@ -22,17 +22,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 #define NUMBERS_MAX 512
 #define VMA_NAME    0x53564d41 /* PR_SET_VMA: malloc of later C libraries names its memory */
 
@@ -322,7 +311,7 @@ int vd_sandbox_calls(const vd_calls_t *calls, vd_error_t *err)
 {
     VD_ASSERT(calls != NULL && calls->program != NULL);
 
-    if (SANITIZED) {
+    if (VD_SANITIZED) {
         vd_log(VD_LOG_WARN, "A BUILD WITH SANITIZERS: system calls are not limited", "program=%s",
                calls->program);
         return VD_OK; /* they need calls that are forbidden here */

@@ -9,17 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 /* What every program reads: its libraries, the machine, names and addresses, itself. */
 static const vd_view_t common_view[] = {
     {"/usr", false},
@@ -92,7 +81,7 @@ static size_t add_files(const vd_daemon_t *daemon, const vd_program_t *program, 
 
 int vd_confine_view(const vd_daemon_t *daemon, const vd_program_t *program, vd_error_t *err)
 {
-    if (SANITIZED) {
+    if (VD_SANITIZED) {
         vd_log(VD_LOG_WARN, "A BUILD WITH SANITIZERS: the view of the file system is not limited",
                "program=%s", program->program);
         return VD_OK; /* they write reports where they are told to */

@@ -10,24 +10,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 int vd_sandbox_basic(int64_t expected_parent, vd_error_t *err)
 {
     struct rlimit none = {0, 0};
     if (setrlimit(RLIMIT_CORE, &none) != 0)
         return vd_error_set_errno(err, "no core dumps");
     /* The sanitizers' leak checker attaches to its own process. */
-    if (!SANITIZED && prctl(PR_SET_DUMPABLE, 0) != 0)
+    if (!VD_SANITIZED && prctl(PR_SET_DUMPABLE, 0) != 0)
         return vd_error_set_errno(err, "not dumpable");
     if (expected_parent != 0) {
         if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)

@@ -6,6 +6,18 @@
 #pragma once
 #include "libcommon/base/error.h"
 
+/* Built with a sanitizer, which needs calls, files and memory of its own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define VD_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define VD_SANITIZED 1
+#endif
+#endif
+#ifndef VD_SANITIZED
+#define VD_SANITIZED 0
+#endif
+
 /* RLIMIT_CORE 0, PR_SET_DUMPABLE 0, PDEATHSIG = SIGKILL with the getppid check (expected_parent
  * 0 = none), NO_NEW_PRIVS. Call again after setresuid (which clears PDEATHSIG). */
 VD_MUST_CHECK int vd_sandbox_basic(int64_t expected_parent, vd_error_t *err);

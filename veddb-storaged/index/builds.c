@@ -394,6 +394,7 @@ static void *build_run(void *context)
     vd_error_t err = VD_ERROR_INIT;
     sigset_t all;
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     request_make(build, request);
     int rc = stor_session_open(builds->storage->engine, &session, &err);

@@ -86,6 +86,7 @@ void stor_link_signals_block(void)
 {
     sigset_t all;
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
 }
 

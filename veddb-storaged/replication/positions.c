@@ -719,6 +719,7 @@ static void *run(void *context)
     stor_positions_t *positions = context;
     sigset_t all;
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     (void)pthread_mutex_lock(&positions->lock);
     while (!positions->closing)

@@ -187,6 +187,7 @@ static void *run(void *context)
     vd_error_t err = VD_ERROR_INIT;
     sigset_t all;
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     vd_link_options_t options = {
         .path = link->path,

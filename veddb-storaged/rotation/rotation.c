@@ -628,6 +628,7 @@ static void *run(void *context)
     stor_rotation_t *rotation = context;
     sigset_t all;
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     pthread_mutex_lock(&rotation->lock);
     while (!atomic_load(&rotation->stop)) {

@@ -41,10 +41,10 @@ static const struct {
     const char *name;
     int (*run)(const vedctl_t *ctl);
 } verbs[] = {
-    {"status", vedctl_status}, {"keys", vedctl_keys},     {"restart", vedctl_restart},
-    {"drain", vedctl_drain},   {"stop", vedctl_stop},     {"log-level", vedctl_log_level},
-    {"config", vedctl_config}, {"version", version},      {"replication", vedctl_replication},
-    {"audit", vedctl_audit},   {"reload", vedctl_reload}, {"limits", vedctl_limits},
+    {"status", vedctl_status},       {"keys", vedctl_keys},     {"restart", vedctl_restart},
+    {"drain", vedctl_drain},         {"stop", vedctl_stop},     {"log-level", vedctl_log_level},
+    {"config", vedctl_config},       {"version", version},      {"replication", vedctl_replication},
+    {"audit", vedctl_audit},         {"reload", vedctl_reload}, {"limits", vedctl_limits},
     {"misbehave", vedctl_misbehave}, {"tokens", vedctl_tokens},
 };
 
