@@ -412,3 +412,12 @@ const char *vdp_id_name(uint32_t id)
         return "unknown";
     }
 }
+
+int vdp_foreign(uint32_t id, const char *receiver, vd_error_t *err)
+{
+    const char *name = vdp_id_name(id);
+    if (strcmp(name, "unknown") == 0)
+        return vd_error_set(err, VD_ERR_COMMAND_NOT_FOUND, "message %u is not known to %s", id,
+                            receiver);
+    return vd_error_set(err, VD_ERR_PROTOCOL, "message %u (%s) is not for %s", id, name, receiver);
+}

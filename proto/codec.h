@@ -68,3 +68,7 @@ VD_MUST_CHECK int vdp_decode(const vdp_message_t *message, vd_slice_t rest, void
                              vd_slice_t *ret_body, vd_error_t *err);
 /* "OPERATION_COMMAND", or "unknown". */
 const char *vdp_id_name(uint32_t id);
+/* A message that a conversation's table does not have. VD_ERR_PROTOCOL: its number is of another
+ * conversation or direction, and whoever sends it is cut off (link.h). VD_ERR_COMMAND_NOT_FOUND:
+ * ids.def does not have it, the sender may be of a newer release: it is refused, nothing else. */
+VD_MUST_CHECK int vdp_foreign(uint32_t id, const char *receiver, vd_error_t *err);

@@ -75,6 +75,7 @@ typedef struct {
     void (*ready)(void *context, const char *detail);
     void (*drained)(void *context);
     void (*beat)(void *context, uint32_t thread, bool busy);
+    void (*cut_off)(void *context); /* storage has cut a link of ours (link.h) */
     void *context;
 } gate_events_t;
 

@@ -34,6 +34,12 @@ static void drained(void *context)
     vd_daemon_drained(state->daemon);
 }
 
+static void cut_off(void *context)
+{
+    state_t *state = context;
+    vd_daemon_cut_off(state->daemon);
+}
+
 static void beat(void *context, uint32_t thread, bool busy)
 {
     state_t *state = context;
@@ -168,7 +174,7 @@ static int prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
 {
     state_t *state = vd_xalloc(sizeof *state);
     gate_settings_t *settings = vd_xalloc(sizeof *settings);
-    gate_events_t events = {ready, drained, beat, state};
+    gate_events_t events = {ready, drained, beat, cut_off, state};
     state->daemon = daemon;
     *state_p = state;
     int rc = read_settings(daemon, settings, err);

@@ -300,15 +300,12 @@ static void on_failure(gate_upstream_t *upstream, uint64_t id, vd_slice_t rest, 
 
 static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
 {
-    (void)peer; /* a DEALER has one */
     gate_upstream_t *upstream = context;
     vd_error_t err = VD_ERROR_INIT;
     vdp_envelope_t envelope;
     vd_slice_t rest, body;
-    if (vdp_decode_envelope(item, &envelope, &rest, &err) != VD_OK) {
-        lost(upstream); /* whose answer it was is not known */
+    if (vdp_decode_envelope(item, &envelope, &rest, &err) != VD_OK)
         goto cleanup;
-    }
     switch (envelope.id) {
     case VDP_OPERATION_REPLY:
         on_reply(upstream, envelope.request_id, rest, &err);
@@ -328,13 +325,22 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
     case VDP_OPERATION_PONG:
         break;
     default:
-        (void)vd_error_set(&err, VD_ERR_PROTOCOL, "message %u is not for a gateway",
-                           envelope.id); /* logged below */
+        (void)!vdp_foreign(envelope.id, "a gateway", &err); /* told below */
         break;
     }
 cleanup:
-    if (err.code != VD_OK)
+    if (err.code == VD_ERR_PROTOCOL)
+        vd_link_cut(upstream->link, peer, err.message); /* what is under way is lost with it */
+    else if (err.code != VD_OK)
         vd_log(VD_LOG_ERROR, "storage sent something that can't be read", "error=%d", err.code);
+}
+
+static void cut_off(void *context)
+{
+    gate_upstream_t *upstream = context;
+    const gate_events_t *events = &upstream->thread->gate->events;
+    if (events->cut_off != NULL)
+        events->cut_off(events->context);
 }
 
 int gate_upstream_create(gate_thread_t *thread, const char *path, uint64_t wait_ms,
@@ -347,8 +353,11 @@ int gate_upstream_create(gate_thread_t *thread, const char *path, uint64_t wait_
     vd_buf_init(&upstream->head, 64 * 1024);
     /* Callbacks may come before vd_link_open returns its link to us only from the loop, never from
      * inside. */
-    vd_link_options_t options = {
-        .path = path, .item = item_arrived, .peer_changed = peer_changed, .context = upstream};
+    vd_link_options_t options = {.path = path,
+                                 .item = item_arrived,
+                                 .peer_changed = peer_changed,
+                                 .cut = cut_off,
+                                 .context = upstream};
     int rc = vd_link_open(thread->loop, &options, &upstream->link, err);
     if (rc != VD_OK) {
         gate_upstream_destroy(&upstream);

@@ -97,6 +97,12 @@ static void storage_lost(void *context)
     repl_lead_event(node, (repl_event_t){.kind = REPL_EVENT_STORAGE_LOST});
 }
 
+static void storage_cut_off(void *context)
+{
+    repl_node_t *node = context;
+    vd_daemon_cut_off(node->daemon);
+}
+
 typedef struct {
     repl_node_t *node;
     uint64_t request;
@@ -454,6 +460,7 @@ static int replicad_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
         .node = node->name,
         .state = storage_state,
         .lost = storage_lost,
+        .cut_off = storage_cut_off,
         .ask = storage_ask,
         .audit_head = repl_heads_own,
         .context = node,

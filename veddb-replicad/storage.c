@@ -189,14 +189,12 @@ static void on_item(repl_storage_t *storage, const vdp_envelope_t *envelope, vd_
         if (vdp_decode(&vdp_replication_audit_head, rest, &head, &body, err) == VD_OK)
             storage->options.audit_head(storage->options.context, &head);
     } else {
-        (void)vd_error_set(err, VD_ERR_PROTOCOL, "%s is not for replicad",
-                           vdp_id_name(envelope->id)); /* logged by the caller */
+        (void)!vdp_foreign(envelope->id, "replicad", err); /* told by the caller */
     }
 }
 
 static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
 {
-    (void)peer; /* a DEALER has one */
     repl_storage_t *storage = context;
     vd_error_t err = VD_ERROR_INIT;
     vdp_envelope_t envelope;
@@ -204,9 +202,18 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
     char quoted[300];
     if (vdp_decode_envelope(item, &envelope, &rest, &err) == VD_OK)
         on_item(storage, &envelope, rest, &err);
-    if (err.code != VD_OK)
+    if (err.code == VD_ERR_PROTOCOL)
+        vd_link_cut(storage->link, peer, err.message);
+    else if (err.code != VD_OK)
         vd_log(VD_LOG_ERROR, "storage sent something that can't be read", "error=%s",
                vd_log_quote(vd_slice_str(err.message), quoted, sizeof quoted));
+}
+
+static void cut_off(void *context)
+{
+    repl_storage_t *storage = context;
+    if (storage->options.cut_off != NULL)
+        storage->options.cut_off(storage->options.context);
 }
 
 static void tick(void *context)
@@ -231,6 +238,7 @@ int repl_storage_open(vd_loop_t *loop, const repl_storage_options_t *options,
                               .item_max_bytes = ITEM_MAX_BYTES,
                               .item = item_arrived,
                               .peer_changed = peer_changed,
+                              .cut = cut_off,
                               .context = storage};
     int rc = vd_link_open(loop, &link, &storage->link, err);
     if (rc == VD_OK)

@@ -34,6 +34,8 @@ typedef struct {
      * borrowed; empty: none. */
     void (*state)(void *context, bool attached, vd_bson_t config);
     void (*lost)(void *context);
+    /* It has cut the link (link.h). */
+    void (*cut_off)(void *context);
     /* The newest head of our audit log. */
     void (*audit_head)(void *context, const vdp_audit_head_t *head);
     void (*ask)(void *context, uint64_t request, const vdp_replication_ask_t *ask, vd_slice_t body);

@@ -15,6 +15,7 @@
 #include "libcommon/runtime/daemon.h"
 #include "libcommon/runtime/link.h"
 #include "proto/failure.h"
+#include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/load.h"
@@ -379,6 +380,19 @@ void stor_inbox_failed(const vd_error_t *err, void *context)
     stor_engine_abandon(storage->engine, STOR_EXIT_PANIC);
 }
 
+void stor_inbox_cut_off(stor_storage_t *storage)
+{
+    if (storage->inbox != NULL && storage->inbox->daemon != NULL)
+        vd_daemon_cut_off(storage->inbox->daemon);
+    stor_engine_abandon(storage->engine, VD_EXIT_PROTOCOL);
+}
+
+static void cut_off(void *context)
+{
+    stor_inbox_t *inbox = context;
+    stor_inbox_cut_off(inbox->storage);
+}
+
 static void signals_block(void)
 {
     sigset_t all;
@@ -616,8 +630,8 @@ static int on_command(const arrival_t *arrival, vd_error_t *err)
     int rc = vdp_decode_envelope(request->item, &request->envelope, &none, err);
     if (rc == VD_OK)
         rc = vdp_decode(&vdp_operation_command, none, &request->command, &body, err);
-    if (rc == VD_OK)
-        rc = vdp_sections_parse(body, &request->sections, err);
+    if (rc == VD_OK && vdp_sections_parse(body, &request->sections, err) != VD_OK)
+        rc = err->code = VD_ERR_BAD_VALUE; /* a client's bytes: nobody is cut off for them */
     if (rc != VD_OK) {
         request_give(inbox, request);
         return rc;
@@ -692,12 +706,11 @@ static int message_handle(const arrival_t *arrival, vd_error_t *err)
         if (messages[i].id != arrival->envelope.id)
             continue;
         if (messages[i].attached && !arrival->peer->attached)
-            return vd_error_set(err, VD_ERR_PROTOCOL, "%s before ATTACH",
+            return vd_error_set(err, VD_ERR_BAD_VALUE, "%s before ATTACH",
                                 vdp_id_name(arrival->envelope.id));
         return messages[i].handle(arrival, err);
     }
-    return vd_error_set(err, VD_ERR_PROTOCOL, "message %u is not for storage",
-                        arrival->envelope.id);
+    return vdp_foreign(arrival->envelope.id, "storage", err);
 }
 
 static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
@@ -712,6 +725,11 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
         rc = message_handle(&arrival, &err);
     if (rc == VD_OK)
         return;
+    if (rc == VD_ERR_PROTOCOL) {
+        vd_link_cut(inbox->link, peer, err.message);
+        stor_audit_cut(inbox->storage->audit, "veddb-gatewayd", err.message);
+        return;
+    }
     char text[VD_ERROR_MESSAGE_SIZE + 64];
     vd_log(VD_LOG_WARN, "message of a gateway refused", "error=%s",
            vd_log_quote(vd_slice_str(err.message), text, sizeof text));
@@ -843,6 +861,7 @@ static int io_open(stor_inbox_t *inbox, vd_error_t *err)
         .socket_mode = 0660, /* the folder lets in only ourselves and the gateway's group */
         .item = item_arrived,
         .peer_changed = peer_changed,
+        .cut = cut_off,
         .context = inbox,
     };
     int rc = vd_loop_create(&inbox->loop, err);

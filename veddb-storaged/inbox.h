@@ -29,6 +29,8 @@ void stor_inbox_stop(stor_inbox_t **inbox_p);
  * replies depend on is on disk. failed: nothing more can be made durable; the process ends. */
 void stor_inbox_released(stor_flush_waiter_t *list, void *context);
 void stor_inbox_failed(const vd_error_t *err, void *context);
+/* Another program has cut a link of ours (vd_daemon_cut_off). Any thread. */
+_Noreturn void stor_inbox_cut_off(stor_storage_t *storage);
 /* Requests that were parked by positions.c (linked by next): answered, or run again (any thread).
  */
 void stor_inbox_concern_met(stor_inbox_t *inbox, stor_request_t *list);

@@ -197,7 +197,7 @@ static int on_fatal(const arrival_t *arrival, vd_error_t *err)
 #define IN(state) (1u << SUP_CHILD_##state)
 #define ALIVE     (IN(STARTING) | IN(RUNNING) | IN(DRAINING) | IN(STOPPING))
 
-/* Message, states in which it is permitted, handler. Anything else is dropped and told. */
+/* Message, states in which it is permitted, handler. Anything else cuts the link. */
 static const struct {
     uint32_t id;
     uint32_t states;
@@ -233,8 +233,11 @@ static void control_item(void *context, uint64_t peer, vd_slice_t item)
             return;
     }
     if (rc == VD_OK)
-        rc = vd_error_set(&err, VD_ERR_PROTOCOL, "message %u is not for the supervisor",
-                          arrival.envelope.id);
+        rc = vdp_foreign(arrival.envelope.id, "the supervisor", &err);
+    if (rc == VD_ERR_PROTOCOL) {
+        vd_link_cut(worker->link, peer, err.message); /* one that lives on is found hanging */
+        return;
+    }
     vd_log(VD_LOG_WARN, "message dropped", "worker=%s code=%d error=\"%s\"", worker->kind->name, rc,
            err.message);
 }

@@ -29,6 +29,8 @@ static void worker_ended(void *context, pid_t pid, int how, int code)
     if (how != CLD_EXITED && code == SIGSYS &&
         vd_last_word_take(worker->last_word, call, sizeof call))
         (void)snprintf(text, sizeof text, "signal %d (%s): %s", code, strsignal(code), call);
+    else if (how == CLD_EXITED && code == VD_EXIT_PROTOCOL)
+        (void)snprintf(text, sizeof text, "exit code %d (cut off from a link)", code);
     else if (how == CLD_EXITED)
         (void)snprintf(text, sizeof text, "exit code %d", code);
     else

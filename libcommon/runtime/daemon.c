@@ -339,6 +339,7 @@ static void send_fatal(vd_daemon_t *daemon, bool structural, const char *message
 typedef struct {
     vd_daemon_t *daemon;
     bool structural;
+    int code;
     char message[VD_ERROR_MESSAGE_SIZE + 64];
 } fatal_note_t;
 
@@ -346,13 +347,11 @@ static void on_fatal(void *context)
 {
     fatal_note_t *note = context;
     send_fatal(note->daemon, note->structural, note->message);
-    _exit(note->structural ? VD_EXIT_STRUCTURAL : VD_EXIT_FAILURE);
+    _exit(note->code);
 }
 
-void vd_daemon_fatal(vd_daemon_t *daemon, bool structural, const vd_error_t *err)
+static _Noreturn void end(vd_daemon_t *daemon, bool structural, int code, const vd_error_t *err)
 {
-    VD_ASSERT(daemon != NULL && err != NULL);
-
     static atomic_flag once = ATOMIC_FLAG_INIT;
     if (atomic_flag_test_and_set(&once))
         for (;;)
@@ -361,6 +360,7 @@ void vd_daemon_fatal(vd_daemon_t *daemon, bool structural, const vd_error_t *err
     char quoted[sizeof note.message * 2];
     note.daemon = daemon;
     note.structural = structural;
+    note.code = code;
     (void)vd_error_print(err, note.message, sizeof note.message);
     vd_log(VD_LOG_FATAL, "the process ends", "structural=%d error=%s", structural,
            vd_log_quote(vd_slice_str(note.message), quoted, sizeof quoted));
@@ -368,7 +368,24 @@ void vd_daemon_fatal(vd_daemon_t *daemon, bool structural, const vd_error_t *err
         on_fatal(&note);
     vd_loop_post(daemon->loop, on_fatal, &note);
     pause_ms(1000);
-    _exit(structural ? VD_EXIT_STRUCTURAL : VD_EXIT_FAILURE);
+    _exit(code);
+}
+
+void vd_daemon_fatal(vd_daemon_t *daemon, bool structural, const vd_error_t *err)
+{
+    VD_ASSERT(daemon != NULL && err != NULL);
+
+    end(daemon, structural, structural ? VD_EXIT_STRUCTURAL : VD_EXIT_FAILURE, err);
+}
+
+void vd_daemon_cut_off(vd_daemon_t *daemon)
+{
+    VD_ASSERT(daemon != NULL);
+
+    vd_error_t err = VD_ERROR_INIT;
+    (void)vd_error_set(&err, VD_ERR_PROTOCOL,
+                       "cut off by another program, for a message that its link does not carry");
+    end(daemon, false, VD_EXIT_PROTOCOL, &err);
 }
 
 /* ---- control link: receiving ---- */
@@ -496,6 +513,8 @@ static int on_ask(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_
         rc = vd_misbehave(ask.argument, reachable(daemon, path, buf, sizeof buf), message,
                           sizeof message);
         vd_daemon_answer(daemon, envelope->request_id, rc, message, VD_SLICE_NULL);
+        if (rc == VD_ERR_CLOSED)
+            vd_daemon_cut_off(daemon);
         return VD_OK;
     }
     if (daemon->program->ask != NULL && daemon->state != NULL) {
@@ -577,6 +596,11 @@ static void control_changed(void *context, uint64_t peer, bool up)
         send_ready(daemon);
     if (daemon->phase == STATE_DRAINED)
         send_drained(daemon);
+}
+
+static void control_cut(void *context)
+{
+    vd_daemon_cut_off(context);
 }
 
 /* ---- the life ---- */
@@ -743,6 +767,7 @@ static int open_control(vd_daemon_t *daemon, vd_error_t *err)
                                  .peer_timeout_ms = daemon->hang_ms,
                                  .item = control_item,
                                  .peer_changed = control_changed,
+                                 .cut = control_cut,
                                  .context = daemon};
     int rc = vd_link_open(daemon->loop, &options, &daemon->link, err);
     return rc == VD_OK ? wait_for_link(daemon, HELLO_WAIT_MS, err) : rc;

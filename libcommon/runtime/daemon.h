@@ -23,6 +23,7 @@ enum {
     VD_EXIT_OK = 0,
     VD_EXIT_FAILURE = 1,
     VD_EXIT_USAGE = 64,
+    VD_EXIT_PROTOCOL = 76,    /* cut off by another program (link.h); started again */
     VD_EXIT_STRUCTURAL = 125, /* an operator must act: don't restart */
 };
 
@@ -77,6 +78,10 @@ void vd_daemon_answer(vd_daemon_t *daemon, uint64_t ticket, int code, const char
                       vd_slice_t json);
 /* Reports and ends the process (structural: no restart). Any thread; does not return. */
 _Noreturn void vd_daemon_fatal(vd_daemon_t *daemon, bool structural, const vd_error_t *err);
+/* Another program has cut one of our links, because of what we said on it: reports and ends the
+ * process with VD_EXIT_PROTOCOL, so that it begins anew instead of waiting on a link that answers
+ * nothing. Any thread; does not return. */
+_Noreturn void vd_daemon_cut_off(vd_daemon_t *daemon);
 /* A thread that works outside the main loop registers a slot and stamps it when it begins (true)
  * and ends (false) a piece of work; a slot busy for longer than the hang timeout stops the
  * heartbeats, so that the supervisor kills the process. */

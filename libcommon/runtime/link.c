@@ -9,6 +9,9 @@
  * Hello:   the DEALER says hello until the ROUTER answers with its own; only then it is up. A
  *          ROUTER that doesn't know the sender of a frame answers reset, and the DEALER begins
  *          anew.
+ * Cut:     a peer that sent what the link doesn't carry, or a malformed frame, is told so (control
+ *          cut) and not listened to any more until it has connected anew: a ROUTER keeps its
+ *          routing id until sending finds it gone, a DEALER waits for its connection to break.
  *
  * ZeroMQ:  its descriptor is edge-triggered: after every turn we flush, then receive until EAGAIN.
  *          IMMEDIATE keeps frames from waiting for a connection that isn't there (they would reach
@@ -19,18 +22,15 @@
 #include "libcommon/base/buf.h"
 #include "libcommon/base/limits.h"
 #include "libcommon/base/list.h"
+#include "libcommon/base/log.h"
 #include "libcommon/base/map.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
+#include "libcommon/runtime/link_socket.h"
+#include "libcommon/runtime/metrics.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <zmq.h>
 
 #define LINK_PROTOCOL            1
@@ -40,8 +40,6 @@
 #define HEAD_BYTES               4
 #define PIECE_HEAD_BYTES         8
 #define INSTANCE_BYTES           16
-#define PATH_MAX_BYTES           100
-#define HIGH_WATER_FRAMES        32
 #define RECEIVE_FRAMES_PER_STEP  64
 #define ROUNDS_PER_STEP          4
 #define PIECES_PER_FLUSH         4
@@ -55,8 +53,11 @@
 #define PROBE_MS                 10
 #define PROBES                   4
 
+#define CUT_LOG_MS 1000
+#define CUT_HELP   "Links between processes that were cut because of what was said on them"
+
 enum { KIND_WHOLE = 0, KIND_PIECE = 1, KIND_CONTROL = 2 };
-enum { CONTROL_HELLO = 1, CONTROL_HEARTBEAT = 2, CONTROL_RESET = 3 };
+enum { CONTROL_HELLO = 1, CONTROL_HEARTBEAT = 2, CONTROL_RESET = 3, CONTROL_CUT = 4 };
 
 typedef struct {
     vd_node_t node;
@@ -82,6 +83,7 @@ typedef struct {
     uint64_t number; /* 0: the DEALER's one peer */
     uint32_t session;
     bool up, blocked;
+    bool cut, cutting; /* cutting: by the owner, within the item callback */
     uint8_t routing_id[255];
     uint8_t routing_id_len;
     uint8_t instance[INSTANCE_BYTES];
@@ -104,10 +106,9 @@ typedef struct {
 struct vd_link {
     vd_loop_t *loop;
     vd_link_options_t options;
-    char path[PATH_MAX_BYTES + 1];
+    char path[VD_LINK_PATH_MAX_BYTES + 1];
     uint8_t instance[INSTANCE_BYTES];
-    void *socket, *monitor;
-    int lock_fd;
+    vd_link_socket_t wire;
     vd_source_t *socket_source, *monitor_source, *step_source, *tick_source, *retry_source;
     bool retry_armed, hello_due, in_step, closing, dirty;
     uint32_t probes_left;
@@ -116,39 +117,11 @@ struct vd_link {
     uint32_t peer_high;               /* slots in use are below */
     uint64_t next_generation;
     vd_map_t *by_routing_id;
+    char cut_reason[VD_ERROR_MESSAGE_SIZE];
+    uint64_t cut_logged_ms;
+    vd_metric_t *cut_by_us, *cut_by_other;
     vd_link_stats_t stats;
 };
-
-/* ---- the process's one ZeroMQ context, alive while any link is ---- */
-
-static pthread_mutex_t context_mutex = PTHREAD_MUTEX_INITIALIZER;
-static void *context_shared;
-static uint32_t context_users;
-
-static void *context_take(void)
-{
-    (void)pthread_mutex_lock(&context_mutex);
-    if (context_shared == NULL) {
-        context_shared = zmq_ctx_new();
-        VD_ASSERT(context_shared != NULL);
-        (void)zmq_ctx_set(context_shared, ZMQ_IO_THREADS, 1);
-    }
-    context_users++;
-    void *context = context_shared;
-    (void)pthread_mutex_unlock(&context_mutex);
-    return context;
-}
-
-static void context_drop(void)
-{
-    (void)pthread_mutex_lock(&context_mutex);
-    if (--context_users == 0) {
-        while (zmq_ctx_term(context_shared) != 0 && errno == EINTR)
-            ;
-        context_shared = NULL;
-    }
-    (void)pthread_mutex_unlock(&context_mutex);
-}
 
 /* ---- peers ---- */
 
@@ -206,6 +179,16 @@ static void peer_purge(peer_t *peer)
     peer->blocked = false;
 }
 
+/* Its pair and its name: storage-gateway/operation. */
+static const char *link_name(const vd_link_t *link)
+{
+    const char *name = link->path + strlen(link->path);
+    for (int slashes = 0; name > link->path; name--)
+        if (name[-1] == '/' && ++slashes == 2)
+            break;
+    return name;
+}
+
 static peer_t *peer_find(const vd_link_t *link, uint64_t number)
 {
     peer_t *peer = link->peers[number & (VD_LINK_PEERS_MAX - 1)];
@@ -224,6 +207,7 @@ static void peer_down(vd_link_t *link, peer_t *peer)
         vd_free(peer);
     } else {
         peer->session++;
+        peer->cut = peer->cutting = false;
         link->hello_due = true;
         link->dirty = true;
     }
@@ -350,18 +334,63 @@ static sent_t send_msg(vd_link_t *link, peer_t *peer, zmq_msg_t *msg)
     int rc;
     if (link->options.bind) {
         do
-            rc = zmq_send(link->socket, peer->routing_id, peer->routing_id_len,
+            rc = zmq_send(link->wire.socket, peer->routing_id, peer->routing_id_len,
                           ZMQ_SNDMORE | ZMQ_DONTWAIT);
         while (rc < 0 && errno == EINTR);
         if (rc < 0)
             return errno == EAGAIN ? BLOCKED : GONE;
     }
     do
-        rc = zmq_msg_send(msg, link->socket, ZMQ_DONTWAIT);
+        rc = zmq_msg_send(msg, link->wire.socket, ZMQ_DONTWAIT);
     while (rc < 0 && errno == EINTR);
     if (rc < 0)
         return errno == EAGAIN ? BLOCKED : GONE;
     return SENT;
+}
+
+/* Past the queue: nothing else may leave for this peer. */
+static sent_t control_now(vd_link_t *link, vd_slice_t routing_id, uint32_t session, uint8_t type)
+{
+    uint8_t frame[SESSION_BYTES + HEAD_BYTES + 1];
+    vd_put_u32(frame, session);
+    vd_put_u32(frame + 4, 1u | (uint32_t)KIND_CONTROL << KIND_SHIFT);
+    frame[8] = type;
+    int rc = 0;
+    if (link->options.bind)
+        rc = zmq_send(link->wire.socket, routing_id.data, routing_id.len,
+                      ZMQ_SNDMORE | ZMQ_DONTWAIT);
+    if (rc >= 0)
+        rc = zmq_send(link->wire.socket, frame, sizeof frame, ZMQ_DONTWAIT);
+    return rc >= 0 ? SENT : errno == EAGAIN || errno == EINTR ? BLOCKED : GONE;
+}
+
+static sent_t cut_tell(vd_link_t *link, const peer_t *peer)
+{
+    return control_now(link, vd_slice(peer->routing_id, peer->routing_id_len), peer->session,
+                       CONTROL_CUT);
+}
+
+/* Nothing more is taken from it or told to it; its slot is held until its connection is gone. */
+static void peer_cut(vd_link_t *link, peer_t *peer, const char *why)
+{
+    bool was_up = peer->up;
+    char quoted[VD_ERROR_MESSAGE_SIZE * 2];
+    uint64_t now = vd_loop_now_ms(link->loop);
+    if (now - link->cut_logged_ms >= CUT_LOG_MS) /* whoever comes back for it fills no disk */
+        vd_log(VD_LOG_ERROR, "a link was cut: its other end said what it does not carry",
+               "link=%s peer=%llu cut_before=%llu reason=%s", link_name(link),
+               (unsigned long long)peer->number, (unsigned long long)link->stats.cut,
+               vd_log_quote(vd_slice_str(why), quoted, sizeof quoted));
+    link->cut_logged_ms = now - link->cut_logged_ms >= CUT_LOG_MS ? now : link->cut_logged_ms;
+    vd_metric_add(link->cut_by_us, 1);
+    link->stats.cut++;
+    peer->up = peer->cutting = false;
+    peer->cut = true;
+    peer_purge(peer);
+    (void)cut_tell(link, peer); /* a ROUTER tells it again at each tick */
+    link->hello_due = false;
+    if (was_up && link->options.peer_changed != NULL)
+        link->options.peer_changed(link->options.context, peer->number, false);
 }
 
 static sent_t flush_frames(vd_link_t *link, peer_t *peer)
@@ -464,7 +493,7 @@ static void try_hello(vd_link_t *link)
     uint8_t frame[SESSION_BYTES + 6 + INSTANCE_BYTES];
     vd_put_u32(frame, link->peers[0]->session);
     size_t len = SESSION_BYTES + hello_write(link, frame + SESSION_BYTES);
-    if (zmq_send(link->socket, frame, len, ZMQ_DONTWAIT) >= 0)
+    if (zmq_send(link->wire.socket, frame, len, ZMQ_DONTWAIT) >= 0)
         link->hello_due = false;
 }
 
@@ -563,14 +592,30 @@ static peer_t *router_hello(vd_link_t *link, peer_t *peer, vd_slice_t routing_id
     return peer;
 }
 
+/* The owner is told last: it may end the process. */
+static void cut_by_other(vd_link_t *link, peer_t *peer)
+{
+    vd_log(VD_LOG_ERROR, "a link was cut by its other end: we said what it does not carry",
+           "link=%s", link_name(link));
+    vd_metric_add(link->cut_by_other, 1);
+    peer_down(link, peer);
+    if (!link->options.bind) {
+        peer->cut = true;
+        link->hello_due = false;
+    }
+    if (link->options.cut != NULL)
+        link->options.cut(link->options.context);
+}
+
 static bool dealer_control(vd_link_t *link, peer_t *peer, vd_slice_t payload)
 {
     switch (payload.data[0]) {
     case CONTROL_HELLO:
-        if (payload.len != 2 + INSTANCE_BYTES || payload.data[1] != LINK_PROTOCOL)
-            return false;
-        if (peer->up && memcmp(peer->instance, payload.data + 2, INSTANCE_BYTES) != 0)
-            return false;
+        if (payload.len != 2 + INSTANCE_BYTES || payload.data[1] != LINK_PROTOCOL ||
+            (peer->up && memcmp(peer->instance, payload.data + 2, INSTANCE_BYTES) != 0)) {
+            peer_down(link, peer); /* another release, or another process */
+            return true;
+        }
         memcpy(peer->instance, payload.data + 2, INSTANCE_BYTES);
         if (!peer->up) {
             link->hello_due = false;
@@ -579,6 +624,9 @@ static bool dealer_control(vd_link_t *link, peer_t *peer, vd_slice_t payload)
         return true;
     case CONTROL_RESET:
         peer_down(link, peer);
+        return true;
+    case CONTROL_CUT:
+        cut_by_other(link, peer);
         return true;
     default:
         return payload.data[0] == CONTROL_HEARTBEAT;
@@ -599,6 +647,10 @@ static bool take_items(vd_link_t *link, peer_t *peer, vd_slice_t items)
         items = vd_slice(payload.data + len, items.len - HEAD_BYTES - len);
         switch (head >> KIND_SHIFT) {
         case KIND_CONTROL:
+            if (link->options.bind && payload.data[0] == CONTROL_CUT) {
+                cut_by_other(link, peer);
+                return true;
+            }
             if (link->options.bind
                     ? payload.data[0] != CONTROL_HELLO && payload.data[0] != CONTROL_HEARTBEAT
                     : !dealer_control(link, peer, payload))
@@ -623,6 +675,10 @@ static bool take_items(vd_link_t *link, peer_t *peer, vd_slice_t items)
         }
         if (link->closing)
             return true;
+        if (peer->cutting) {
+            peer_cut(link, peer, link->cut_reason);
+            return true;
+        }
     }
     return true;
 }
@@ -640,17 +696,6 @@ static bool is_hello(vd_slice_t frame, vd_slice_t *ret_payload)
     return true;
 }
 
-static void send_reset(vd_link_t *link, vd_slice_t routing_id, uint32_t session)
-{
-    uint8_t frame[SESSION_BYTES + HEAD_BYTES + 1];
-    vd_put_u32(frame, session);
-    vd_put_u32(frame + 4, 1u | (uint32_t)KIND_CONTROL << KIND_SHIFT);
-    frame[8] = CONTROL_RESET;
-    /* Best effort: it will ask again. */
-    if (zmq_send(link->socket, routing_id.data, routing_id.len, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
-        (void)zmq_send(link->socket, frame, sizeof frame, ZMQ_DONTWAIT);
-}
-
 static void take_frame(vd_link_t *link, vd_slice_t routing_id, vd_slice_t frame)
 {
     link->stats.frames_received++;
@@ -658,6 +703,10 @@ static void take_frame(vd_link_t *link, vd_slice_t routing_id, vd_slice_t frame)
     peer_t *peer =
         link->options.bind ? vd_map_get(link->by_routing_id, routing_id) : link->peers[0];
     if (frame.len <= SESSION_BYTES) {
+        link->stats.refused++;
+        return;
+    }
+    if (peer != NULL && peer->cut) {
         link->stats.refused++;
         return;
     }
@@ -675,14 +724,14 @@ static void take_frame(vd_link_t *link, vd_slice_t routing_id, vd_slice_t frame)
     if (peer == NULL || peer->session != session) {
         link->stats.refused++;
         if (link->options.bind && peer == NULL)
-            send_reset(link, routing_id, session);
+            (void)control_now(link, routing_id, session, CONTROL_RESET); /* it will ask again */
         return;
     }
     peer->last_seen_ms = vd_loop_now_ms(link->loop);
     vd_slice_t items = vd_slice(frame.data + SESSION_BYTES, frame.len - SESSION_BYTES);
     if (!take_items(link, peer, items)) {
         link->stats.refused++;
-        peer_down(link, peer);
+        peer_cut(link, peer, "a malformed frame");
     }
 }
 
@@ -690,7 +739,7 @@ static bool receive_part(vd_link_t *link, zmq_msg_t *msg)
 {
     int rc;
     do
-        rc = zmq_msg_recv(msg, link->socket, ZMQ_DONTWAIT);
+        rc = zmq_msg_recv(msg, link->wire.socket, ZMQ_DONTWAIT);
     while (rc < 0 && errno == EINTR);
     return rc >= 0;
 }
@@ -779,7 +828,8 @@ static void retry_fired(void *context)
         return;
     link->probes_left--;
     for (uint32_t slot = 0; slot < link->peer_high; slot++)
-        if (link->peers[slot] != NULL && link->peers[slot]->queued_bytes == 0)
+        if (link->peers[slot] != NULL && !link->peers[slot]->cut &&
+            link->peers[slot]->queued_bytes == 0)
             send_control(link, link->peers[slot], CONTROL_HEARTBEAT);
     if (link->probes_left > 0)
         arm_retry(link, PROBE_MS);
@@ -798,6 +848,11 @@ static void tick_fired(void *context)
             continue;
         if (late)
             peer->last_seen_ms = now; /* it was we who slept: their frames wait unread */
+        if (peer->cut) {
+            if (link->options.bind && cut_tell(link, peer) == GONE)
+                peer_down(link, peer);
+            continue;
+        }
         if (!peer->up) {
             link->hello_due = true;
             continue;
@@ -829,7 +884,7 @@ static void monitor_ready(void *context, int fd, unsigned events)
     bool broken = false;
     uint8_t part[512];
     for (int i = 0; i < 1000; i++) {
-        int len = zmq_recv(link->monitor, part, sizeof part, ZMQ_DONTWAIT);
+        int len = zmq_recv(link->wire.monitor, part, sizeof part, ZMQ_DONTWAIT);
         if (len < 0 && errno == EINTR)
             continue;
         if (len < 0)
@@ -853,125 +908,22 @@ static void monitor_ready(void *context, int fd, unsigned events)
 
 /* ---- opening and closing ---- */
 
-static int check_folder(const char *path, bool bind, vd_error_t *err)
-{
-    char folder[PATH_MAX_BYTES + 1];
-    (void)snprintf(folder, sizeof folder, "%s", path);
-    char *slash = strrchr(folder, '/');
-    slash[slash == folder ? 1 : 0] = '\0';
-    struct stat st;
-    if (stat(folder, &st) != 0) {
-        if (!bind && errno == ENOENT)
-            return VD_OK; /* the other end makes it; we keep trying */
-        return vd_error_set_errno(err, "folder of socket %s", path);
-    }
-    if (!S_ISDIR(st.st_mode) || (st.st_mode & S_IRWXO) != 0)
-        return vd_error_set(err, VD_ERR_CONFIG, "folder of socket %s is open to other users", path);
-    return VD_OK;
-}
-
-/* A second bind on a live path would succeed and take the name away: the lock refuses it. */
-static int lock_path(vd_link_t *link, vd_error_t *err)
-{
-    char lock[PATH_MAX_BYTES + 8];
-    (void)snprintf(lock, sizeof lock, "%s.lock", link->path);
-    link->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (link->lock_fd < 0)
-        return vd_error_set_errno(err, "%s", lock);
-    if (flock(link->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        if (errno == EWOULDBLOCK)
-            return vd_error_set(err, VD_ERR_EXISTS, "%s is served by another process", link->path);
-        return vd_error_set_errno(err, "%s", lock);
-    }
-    if (unlink(link->path) != 0 && errno != ENOENT)
-        return vd_error_set_errno(err, "%s", link->path);
-    return VD_OK;
-}
-
-static int zmq_failed(vd_error_t *err, const char *what, const char *path)
-{
-    return vd_error_set(err, VD_ERR_IO, "%s %s: %s", what, path, zmq_strerror(zmq_errno()));
-}
-
-static int attach(vd_link_t *link, vd_error_t *err)
-{
-    char endpoint[PATH_MAX_BYTES + 8];
-    (void)snprintf(endpoint, sizeof endpoint, "ipc://%s", link->path);
-    if (!link->options.bind) {
-        if (zmq_connect(link->socket, endpoint) != 0)
-            return zmq_failed(err, "connect", link->path);
-        return VD_OK;
-    }
-    int rc = lock_path(link, err);
-    if (rc != VD_OK)
-        return rc;
-    /* Private from birth: zmq_bind makes the socket in this thread, then the mode is opened as
-     * asked. */
-    mode_t mask = umask(0177);
-    int bound = zmq_bind(link->socket, endpoint);
-    (void)umask(mask);
-    if (bound != 0)
-        return zmq_failed(err, "bind", link->path);
-    if (chmod(link->path,
-              (mode_t)(link->options.socket_mode == 0 ? 0600 : link->options.socket_mode)))
-        return vd_error_set_errno(err, "%s", link->path);
-    return VD_OK;
-}
-
-static void set_int(void *socket, int option, int value)
-{
-    int rc = zmq_setsockopt(socket, option, &value, sizeof value);
-    VD_ASSERT(rc == 0); /* constants of ours */
-}
-
-static int make_sockets(vd_link_t *link, void *context, vd_error_t *err)
-{
-    static atomic_uint monitors;
-    link->socket = zmq_socket(context, link->options.bind ? ZMQ_ROUTER : ZMQ_DEALER);
-    link->monitor = zmq_socket(context, ZMQ_PAIR);
-    if (link->socket == NULL || link->monitor == NULL)
-        return zmq_failed(err, "socket for", link->path);
-    set_int(link->socket, ZMQ_LINGER, 0);
-    set_int(link->monitor, ZMQ_LINGER, 0);
-    set_int(link->socket, ZMQ_SNDHWM, HIGH_WATER_FRAMES);
-    set_int(link->socket, ZMQ_RCVHWM, HIGH_WATER_FRAMES);
-    int64_t frame_max = VD_LINK_FRAME_MAX_BYTES + 64;
-    int rc = zmq_setsockopt(link->socket, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
-    VD_ASSERT(rc == 0);
-    if (link->options.bind) {
-        set_int(link->socket, ZMQ_ROUTER_MANDATORY, 1);
-    } else {
-        set_int(link->socket, ZMQ_IMMEDIATE, 1);
-        set_int(link->socket, ZMQ_RECONNECT_IVL, 10);
-        set_int(link->socket, ZMQ_RECONNECT_IVL_MAX, 100);
-    }
-    char endpoint[64];
-    (void)snprintf(endpoint, sizeof endpoint, "inproc://vd-link-monitor-%u",
-                   atomic_fetch_add(&monitors, 1));
-    if (zmq_socket_monitor(link->socket, endpoint, ZMQ_EVENT_DISCONNECTED) != 0 ||
-        zmq_connect(link->monitor, endpoint) != 0)
-        return zmq_failed(err, "monitor of", link->path);
-    /* A pipe tells its reader of news only after the reader has found it empty once. */
-    char nothing;
-    (void)zmq_recv(link->monitor, &nothing, 1, ZMQ_DONTWAIT);
-    return VD_OK;
-}
-
 static int watch_socket(vd_link_t *link, void *socket, void (*ready)(void *, int, unsigned),
                         vd_source_t **ret_source, vd_error_t *err)
 {
     int fd = -1;
     size_t size = sizeof fd;
     if (zmq_getsockopt(socket, ZMQ_FD, &fd, &size) != 0)
-        return zmq_failed(err, "descriptor of", link->path);
+        return vd_error_set(err, VD_ERR_IO, "descriptor of %s: %s", link->path,
+                            zmq_strerror(zmq_errno()));
     return vd_loop_add_fd(link->loop, fd, VD_LOOP_READ, ready, link, ret_source, err);
 }
 
 static int add_sources(vd_link_t *link, vd_error_t *err)
 {
-    int rc = watch_socket(link, link->socket, socket_ready, &link->socket_source, err);
+    int rc = watch_socket(link, link->wire.socket, socket_ready, &link->socket_source, err);
     if (rc == VD_OK)
-        rc = watch_socket(link, link->monitor, monitor_ready, &link->monitor_source, err);
+        rc = watch_socket(link, link->wire.monitor, monitor_ready, &link->monitor_source, err);
     if (rc == VD_OK)
         rc = vd_loop_add_end_of_turn(link->loop, VD_LINK_STEP_ORDER, link_step, link,
                                      &link->step_source, err);
@@ -988,17 +940,15 @@ int vd_link_open(vd_loop_t *loop, const vd_link_options_t *options, vd_link_t **
 {
     VD_ASSERT(loop != NULL && options != NULL && options->item != NULL && ret_link != NULL);
 
-    if (options->path == NULL || options->path[0] != '/' || strlen(options->path) > PATH_MAX_BYTES)
+    if (options->path == NULL || options->path[0] != '/' ||
+        strlen(options->path) > VD_LINK_PATH_MAX_BYTES)
         return vd_error_set(err, VD_ERR_CONFIG, "socket path %s: absolute, at most %d bytes",
-                            options->path == NULL ? "(none)" : options->path, PATH_MAX_BYTES);
-    int rc = check_folder(options->path, options->bind, err);
-    if (rc != VD_OK)
-        return rc;
+                            options->path == NULL ? "(none)" : options->path,
+                            VD_LINK_PATH_MAX_BYTES);
 
     vd_link_t *link = vd_xalloc(sizeof *link);
     link->loop = loop;
     link->options = *options;
-    link->lock_fd = -1;
     memcpy(link->path, options->path, strlen(options->path));
     if (link->options.item_max_bytes == 0)
         link->options.item_max_bytes = VD_LINK_ITEM_MAX_BYTES;
@@ -1012,6 +962,9 @@ int vd_link_open(vd_loop_t *loop, const vd_link_options_t *options, vd_link_t **
         link->interval_ms = 10;
     link->last_tick_ms = vd_loop_now_ms(loop);
     link->next_generation = 1;
+    link->cut_by_us = vd_metric_counter("veddb_link_cut_total", "by=\"us\"", CUT_HELP);
+    link->cut_by_other =
+        vd_metric_counter("veddb_link_cut_total", "by=\"the other end\"", CUT_HELP);
     vd_rand_secret(link->instance, sizeof link->instance);
     if (options->bind) {
         link->by_routing_id = vd_map_create(VD_LINK_PEERS_MAX);
@@ -1021,9 +974,7 @@ int vd_link_open(vd_loop_t *loop, const vd_link_options_t *options, vd_link_t **
         vd_rand_secret(&link->peers[0]->session, sizeof link->peers[0]->session);
         link->hello_due = true;
     }
-    rc = make_sockets(link, context_take(), err);
-    if (rc == VD_OK)
-        rc = attach(link, err);
+    int rc = vd_link_socket_open(link->path, options->bind, options->socket_mode, &link->wire, err);
     if (rc == VD_OK)
         rc = add_sources(link, err);
     if (rc != VD_OK) {
@@ -1042,26 +993,17 @@ static void link_free(vd_link_t *link)
     vd_loop_remove(&link->tick_source);
     vd_loop_remove(&link->retry_source);
     link->options.peer_changed = NULL; /* the owner is closing: it needs no news */
-    if (link->socket != NULL && link->peer_high > 0) {
+    if (link->wire.socket != NULL)
         (void)flush_all(link);
-        set_int(link->socket, ZMQ_LINGER, CLOSE_LINGER_MS);
-    }
     for (uint32_t slot = 0; slot < link->peer_high; slot++) {
         if (link->peers[slot] == NULL)
             continue;
         peer_purge(link->peers[slot]);
         vd_free(link->peers[slot]);
     }
-    if (link->socket != NULL) {
-        (void)zmq_socket_monitor(link->socket, NULL, 0);
-        (void)zmq_close(link->socket);
-    }
-    if (link->monitor != NULL)
-        (void)zmq_close(link->monitor);
-    context_drop();
+    if (link->wire.socket != NULL)
+        vd_link_socket_close(&link->wire, link->peer_high > 0 ? CLOSE_LINGER_MS : 0);
     vd_map_destroy(&link->by_routing_id);
-    if (link->lock_fd >= 0)
-        (void)close(link->lock_fd); /* the file stays: removing it would race with the next owner */
     vd_free(link);
 }
 
@@ -1140,6 +1082,17 @@ int vd_link_send_ordered(vd_link_t *link, uint64_t number, vd_slice_t head, vd_s
                          vd_error_t *err)
 {
     return send_item(link, number, head, body, true, err);
+}
+
+void vd_link_cut(vd_link_t *link, uint64_t number, const char *why)
+{
+    VD_ASSERT(link != NULL && link->in_step && why != NULL);
+
+    peer_t *peer = peer_find(link, number);
+    if (peer == NULL || peer->cut)
+        return;
+    peer->cutting = true;
+    (void)snprintf(link->cut_reason, sizeof link->cut_reason, "%s", why);
 }
 
 bool vd_link_peer_up(const vd_link_t *link, uint64_t number)

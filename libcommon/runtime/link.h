@@ -38,6 +38,9 @@ typedef struct {
     /* up: first frame from it (or, for a DEALER, connected); down: timed out, disconnected. In
      * flight items to or from it are lost. */
     void (*peer_changed)(void *context, uint64_t peer, bool up);
+    /* The other end has cut us off, after peer_changed: a process that says what it must not ends
+     * (vd_daemon_cut_off). NULL: a DEALER stays down until its connection breaks. */
+    void (*cut)(void *context);
     void *context;
 } vd_link_options_t;
 
@@ -57,11 +60,15 @@ VD_MUST_CHECK int vd_link_send(vd_link_t *link, uint64_t peer, vd_slice_t head, 
 /* The same, in order among those sent with it. */
 VD_MUST_CHECK int vd_link_send_ordered(vd_link_t *link, uint64_t peer, vd_slice_t head,
                                        vd_slice_t body, vd_error_t *err);
+/* The peer has said what this link does not carry, or what can't be decoded: logged, counted, told
+ * to it (cut), then nothing more is taken from it or sent to it until it has connected anew. Within
+ * the item callback only; peer_changed follows it. why: for a person. */
+void vd_link_cut(vd_link_t *link, uint64_t peer, const char *why);
 bool vd_link_peer_up(const vd_link_t *link, uint64_t peer);
 /* Bytes queued for a peer and not yet given to the socket. */
 uint64_t vd_link_queued_bytes(const vd_link_t *link, uint64_t peer);
 typedef struct {
     uint64_t items_sent, items_received, frames_sent, frames_received, bytes_sent, bytes_received,
-        refused;
+        refused, cut;
 } vd_link_stats_t;
 void vd_link_stats(const vd_link_t *link, vd_link_stats_t *ret_stats);

@@ -88,8 +88,14 @@ static long try_file(const char *path)
 
 typedef struct {
     int code; /* VD_OK: no answer yet */
-    bool answered;
+    bool answered, cut;
 } answer_t;
+
+static void answer_cut(void *context)
+{
+    answer_t *answer = context;
+    answer->cut = true;
+}
 
 static void answer_item(void *context, uint64_t peer, vd_slice_t item)
 {
@@ -106,14 +112,15 @@ static void answer_item(void *context, uint64_t peer, vd_slice_t item)
         answer->code = vdp_failure_to(&failure, &why);
 }
 
-/* Refused: -1 and EPERM. */
+/* Refused: -1 and EPERM; cut off: -1 and ECONNRESET. */
 static long send_on(const char *path, const vdp_message_t *message, const void *fields)
 {
     answer_t answer = {0};
     vd_loop_t *loop = NULL;
     vd_link_t *link = NULL;
     vd_buf_t item;
-    vd_link_options_t options = {.path = path, .item = answer_item, .context = &answer};
+    vd_link_options_t options = {
+        .path = path, .item = answer_item, .cut = answer_cut, .context = &answer};
     vdp_envelope_t envelope = {.id = message->id, .request_id = 77};
     uint64_t until = vd_monotonic_ms() + LINK_WAIT_MS;
     vd_buf_init(&item, 64 * 1024);
@@ -126,12 +133,12 @@ static long send_on(const char *path, const vdp_message_t *message, const void *
         rc = vdp_encode(&item, &envelope, message, fields, VD_SLICE_NULL, NULL);
     if (rc == VD_OK)
         rc = vd_link_send(link, 0, vd_buf_slice(&item), VD_SLICE_NULL, NULL);
-    while (rc == VD_OK && !answer.answered && vd_monotonic_ms() < until)
+    while (rc == VD_OK && !answer.answered && !answer.cut && vd_monotonic_ms() < until)
         rc = vd_loop_turn(loop, 10, NULL);
     vd_link_close(&link);
     vd_loop_destroy(&loop);
     vd_buf_done(&item);
-    errno = answer.code == VD_ERR_PROTOCOL ? EPERM : EIO;
+    errno = answer.cut ? ECONNRESET : answer.answered ? EPERM : EIO;
     return rc == VD_OK && answer.answered && answer.code == VD_OK ? 0 : -1;
 }
 
@@ -167,9 +174,9 @@ int vd_misbehave(vd_slice_t what, const char *path, char *message, size_t size)
     for (size_t i = 0; i < VD_COUNT_OF(attempts); i++) {
         if (!vd_slice_is(what, attempts[i].name))
             continue;
-        bool done = attempts[i].attempt(path) >= 0;
+        bool done = attempts[i].attempt(path) >= 0, cut = !done && errno == ECONNRESET;
         (void)snprintf(message, size, "%s: %s", attempts[i].name, done ? "done" : strerror(errno));
-        return done ? VD_OK : VD_ERR_UNAUTHORIZED;
+        return done ? VD_OK : cut ? VD_ERR_CLOSED : VD_ERR_UNAUTHORIZED;
     }
     (void)snprintf(message, size, "no such misbehaviour");
     return VD_ERR_BAD_VALUE;

@@ -227,7 +227,7 @@ static int records_append(rot_audit_t *audit, vd_slice_t body, vd_error_t *err)
         if (len < 5 || len > body.len - VDP_AUDIT_RECORD_HEAD_BYTES ||
             len > ROT_DOCUMENT_MAX_BYTES || body.data[0] < ROT_SOURCE_JOURNAL ||
             body.data[0] > ROT_SOURCE_EVENTS)
-            return vd_error_set(err, VD_ERR_PROTOCOL, "storage sent a malformed audit record");
+            return vd_error_set(err, VD_ERR_BAD_VALUE, "a malformed audit record");
         rc = rot_log_append(audit->log, body.data[0], vd_get_u64(body.data + 8),
                             vd_get_u32(body.data + 4),
                             vd_slice(body.data + VDP_AUDIT_RECORD_HEAD_BYTES, len), err);
@@ -310,14 +310,24 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
         audit->pulled = 0;
         if (envelope.id == VDP_AUDIT_BATCH)
             rc = batch_take(audit, rest, &err);
+        else if (envelope.id == VDP_FAILURE)
+            vd_log(VD_LOG_ERROR, "storage can't answer a pull of audit records", "peer=%" PRIu64,
+                   peer);
         else
-            rc = vd_error_set(&err, VD_ERR_PROTOCOL, "storage answers a pull with message %u",
-                              envelope.id);
-    }
-    if (rc == VD_ERR_PROTOCOL)
-        vd_log(VD_LOG_ERROR, "message of storage refused", "error=\"%s\"", err.message);
-    else if (rc != VD_OK)
+            rc = vdp_foreign(envelope.id, "the audit of rotated", &err);
+    } else if (rc == VD_OK && envelope.id != VDP_AUDIT_HELD && envelope.id != VDP_AUDIT_BATCH &&
+               envelope.id != VDP_FAILURE) {
+        rc = vdp_foreign(envelope.id, "the audit of rotated", &err);
+    } /* else: of a storage that was, or an answer that comes too late */
+    if (rc == VD_ERR_PROTOCOL) {
+        vd_link_cut(audit->link, peer, err.message);
+        rot_audit_note(audit, "linkCut", "veddb-storaged: %s", err.message);
+    } else if (rc == VD_ERR_COMMAND_NOT_FOUND || rc == VD_ERR_BAD_VALUE) {
+        /* A record in the journal: storage would end for it again and again. */
+        vd_log(VD_LOG_WARN, "message of storage refused", "error=\"%s\"", err.message);
+    } else if (rc != VD_OK) {
         log_broke(audit, &err);
+    }
 }
 
 static void peer_changed(void *context, uint64_t peer, bool up)
@@ -507,6 +517,12 @@ static void tick(void *context)
     (void)context; /* the turn that this begins does it */
 }
 
+static void cut_off(void *context)
+{
+    rot_audit_t *audit = context;
+    vd_daemon_cut_off(audit->daemon);
+}
+
 static void *run(void *context)
 {
     rot_audit_t *audit = context;
@@ -522,6 +538,7 @@ static void *run(void *context)
         .item_max_bytes = VDP_AUDIT_BODY_MAX_BYTES + 4096,
         .item = item_arrived,
         .peer_changed = peer_changed,
+        .cut = cut_off,
         .context = audit,
     };
     int rc = vd_link_open(audit->loop, &options, &audit->link, &err);

@@ -441,9 +441,12 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
     else if (rc == VD_OK && envelope.id == VDP_ROTATION_REPORT && peer == rotation->peer)
         rc = report(rotation, rest, &err);
     else if (rc == VD_OK && envelope.id != VDP_ROTATION_REPORT)
-        rc = vd_error_set(&err, VD_ERR_PROTOCOL, "message %u is not for the rotation of keys",
-                          envelope.id);
-    if (rc != VD_OK)
+        rc = vdp_foreign(envelope.id, "the rotation of keys", &err);
+    if (rc == VD_ERR_PROTOCOL) {
+        vd_link_cut(rotation->link, peer, err.message);
+        if (rotation->options.audit != NULL)
+            rot_audit_note(rotation->options.audit, "linkCut", "veddb-storaged: %s", err.message);
+    } else if (rc != VD_OK)
         vd_log(VD_LOG_ERROR, "message of storage refused", "error=\"%s\"", err.message);
 }
 
@@ -455,6 +458,12 @@ static void peer_changed(void *context, uint64_t peer, bool up)
     rotation->peer = 0;
     event_begin(rotation, ROT_EVENT_DETACH);
     step(rotation);
+}
+
+static void cut_off(void *context)
+{
+    rot_rotation_t *rotation = context;
+    vd_daemon_cut_off(rotation->options.daemon);
 }
 
 static void tick(void *context)
@@ -495,6 +504,7 @@ int rot_rotation_create(const rot_rotation_options_t *options, rot_rotation_t **
         .socket_mode = 0660, /* the folder lets in only ourselves and storage's group */
         .item = item_arrived,
         .peer_changed = peer_changed,
+        .cut = cut_off,
         .context = rotation,
     };
     int rc = vd_secret_alloc(ROT_KEY_BYTES, &kek, err);

@@ -554,6 +554,7 @@ static const char *const filtered_kinds[] = {
     "certificateExpires",
     "startup",
     "shutdown",
+    "linkCut",
 };
 /* What says that something is missing, or what happened to processes, keys and the log itself. */
 static const char *const kept_kinds[] = {

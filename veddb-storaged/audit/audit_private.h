@@ -23,6 +23,11 @@ typedef struct {
     bool has_head, has_other, frozen;
 } stor_audit_held_t;
 
+typedef struct {
+    char program[32], why[VD_ERROR_MESSAGE_SIZE]; /* of the last one */
+    uint64_t count, told_ms;
+} stor_audit_cuts_t;
+
 struct stor_audit {
     stor_storage_t *storage;
     stor_audit_options_t options;
@@ -39,6 +44,7 @@ struct stor_audit {
     uint64_t own_serial; /* 0: none yet */
     stor_audit_held_t held[STOR_AUDIT_HELD_MAX];
     uint32_t held_count;
+    stor_audit_cuts_t cuts;
     /* the link's thread */
     uint64_t durable, mark, mark_flushes; /* of event numbers */
     uint64_t read_bytes;                  /* of the journal; counted as before_bytes is */
@@ -59,5 +65,7 @@ bool stor_audit_takes(const stor_audit_t *audit, vd_arena_t *arena, vd_bson_t ev
 void stor_audit_own_head_take(stor_audit_t *audit, const vdp_audit_sealed_t *sealed);
 /* The oldest answer that waits for rotated; false: none. */
 bool stor_audit_held_next(stor_audit_t *audit, stor_audit_held_t *ret_held);
+/* cuts.c: the event that waits, on the link's thread. */
+void stor_audit_cuts_look(stor_audit_t *audit, stor_session_t *session);
 /* tail.c */
 void stor_audit_marks_sealed(stor_audit_t *audit, uint64_t journal, uint32_t part);

@@ -82,7 +82,6 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
     vdp_envelope_t envelope = {0};
     vdp_audit_sealed_t sealed = {0};
     vd_slice_t rest, body;
-    (void)peer; /* a DEALER has one */
     int rc = vdp_decode_envelope(item, &envelope, &rest, &err);
     if (rc == VD_OK && envelope.id == VDP_AUDIT_PULL) {
         rc = vdp_decode(&vdp_audit_pull, rest, &link->pull, &body, &err);
@@ -98,11 +97,15 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
         told(link, rc, &err);
         rc = rc == VD_ERR_PROTOCOL ? rc : VD_OK; /* the next head says more */
     } else if (rc == VD_OK) {
-        rc = vd_error_set(&err, VD_ERR_PROTOCOL, "message %u is not for the audit of storage",
-                          envelope.id);
+        rc = vdp_foreign(envelope.id, "the audit of storage", &err);
     }
     if (rc == VD_OK)
         return;
+    if (rc == VD_ERR_PROTOCOL) {
+        vd_link_cut(link->link, peer, err.message);
+        stor_audit_cut(link->storage->audit, "veddb-rotated", err.message);
+        return;
+    }
     vd_log(VD_LOG_WARN, "message of rotated refused", "error=\"%s\"", err.message);
     if (envelope.request_id != 0) {
         vdp_failure_t failure = vdp_failure_from(&err);
@@ -124,6 +127,12 @@ static void peer_changed(void *context, uint64_t peer, bool up)
     message_send(link, &vdp_audit_attach, &attach, 0, VD_SLICE_NULL);
 }
 
+static void cut_off(void *context)
+{
+    stor_audit_link_t *link = context;
+    stor_inbox_cut_off(link->storage);
+}
+
 static void look_due(void *context)
 {
     stor_audit_link_t *link = context;
@@ -136,6 +145,7 @@ static void look_due(void *context)
             .other = held.has_other ? vd_slice(held.other, sizeof held.other) : VD_SLICE_NULL};
         message_send(link, &vdp_audit_held, &fields, 0, VD_SLICE_NULL);
     }
+    stor_audit_cuts_look(link->storage->audit, link->session);
     look(link);
 }
 
@@ -172,6 +182,7 @@ static void *run(void *context)
         .item_max_bytes = VDP_AUDIT_BODY_MAX_BYTES + 4096,
         .item = item_arrived,
         .peer_changed = peer_changed,
+        .cut = cut_off,
         .context = link,
     };
     int rc = vd_link_open(link->loop, &options, &link->link, &err);

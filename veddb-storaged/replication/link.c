@@ -163,11 +163,11 @@ static int message_take(stor_replication_link_t *link, stor_link_job_t *job, vd_
 {
     const stor_link_row_t *row = job->row;
     if (row->id != VDP_REPLICATION_ATTACH && (link->peer == 0 || job->peer != link->peer))
-        return vd_error_set(err, VD_ERR_PROTOCOL, "%s before ATTACH", vdp_id_name(row->id));
+        return vd_error_set(err, VD_ERR_BAD_VALUE, "%s before ATTACH", vdp_id_name(row->id));
     stor_replication_heard(link->storage);
     bool kept = row->where != HERE || row->id == VDP_REPLICATION_TAIL;
     if (kept && vd_buf_append_slice(&job->item, item) != VD_OK)
-        return vd_error_set(err, VD_ERR_PROTOCOL, "the message is too large");
+        return vd_error_set(err, VD_ERR_FULL, "the message is too large");
     int rc = job_decode(job, kept ? vd_buf_slice(&job->item) : item, err);
     if (rc != VD_OK)
         return rc;
@@ -193,7 +193,7 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
     int rc = vdp_decode_envelope(item, &envelope, &rest, &err);
     const stor_link_row_t *row = rc == VD_OK ? stor_link_row(envelope.id) : NULL;
     if (rc == VD_OK && row == NULL)
-        rc = vd_error_set(&err, VD_ERR_PROTOCOL, "message %u is not for storage", envelope.id);
+        rc = vdp_foreign(envelope.id, "storage", &err);
     if (rc == VD_OK) {
         stor_link_job_t *job = stor_link_job_make(row, peer, envelope.request_id);
         rc = message_take(link, job, item, &err);
@@ -202,6 +202,11 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
     }
     if (rc == VD_OK)
         return;
+    if (rc == VD_ERR_PROTOCOL) {
+        vd_link_cut(link->link, peer, err.message);
+        stor_audit_cut(link->storage->audit, "veddb-replicad", err.message);
+        return;
+    }
     char text[VD_ERROR_MESSAGE_SIZE + 64];
     vd_log(VD_LOG_WARN, "message of replicad refused", "error=%s",
            vd_log_quote(vd_slice_str(err.message), text, sizeof text));
@@ -373,6 +378,12 @@ static void tail_due(void *context)
 
 /* ---- life ---- */
 
+static void cut_off(void *context)
+{
+    stor_replication_link_t *link = context;
+    stor_inbox_cut_off(link->storage);
+}
+
 static int io_open(stor_replication_link_t *link, vd_error_t *err)
 {
     vd_link_options_t options = {
@@ -382,6 +393,7 @@ static int io_open(stor_replication_link_t *link, vd_error_t *err)
         .item_max_bytes = STOR_LINK_ITEM_MAX_BYTES,
         .item = item_arrived,
         .peer_changed = peer_changed,
+        .cut = cut_off,
         .context = link,
     };
     int rc = stor_session_open(link->storage->engine, &link->session, err);

@@ -5,6 +5,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "proto/failure.h"
+#include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/rotation/figures.h"
 #include "veddb-storaged/rotation/rotation.h"
@@ -136,7 +137,6 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
     vd_error_t err = VD_ERROR_INIT;
     vdp_envelope_t envelope = {0};
     vd_slice_t rest, body;
-    (void)peer; /* a DEALER has one */
     int rc = vdp_decode_envelope(item, &envelope, &rest, &err);
     if (rc == VD_OK && envelope.id == VDP_ROTATION_ORDER) {
         vdp_rotation_order_t order = {0};
@@ -157,9 +157,12 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
             answer_take(link, envelope.request_id, &answer, VD_SLICE_NULL);
         }
     } else if (rc == VD_OK) {
-        rc = vd_error_set(&err, VD_ERR_PROTOCOL, "message %u is not for storage", envelope.id);
+        rc = vdp_foreign(envelope.id, "storage", &err);
     }
-    if (rc != VD_OK)
+    if (rc == VD_ERR_PROTOCOL) {
+        vd_link_cut(link->link, peer, err.message);
+        stor_audit_cut(link->storage->audit, "veddb-rotated", err.message);
+    } else if (rc != VD_OK)
         vd_log(VD_LOG_WARN, "message of rotated refused", "error=\"%s\"", err.message);
 }
 
@@ -181,6 +184,12 @@ static void peer_changed(void *context, uint64_t peer, bool up)
     message_send(link, &vdp_rotation_attach, &attach, 0, VD_SLICE_NULL);
 }
 
+static void cut_off(void *context)
+{
+    stor_rotation_link_t *link = context;
+    stor_inbox_cut_off(link->storage);
+}
+
 static void *run(void *context)
 {
     stor_rotation_link_t *link = context;
@@ -194,6 +203,7 @@ static void *run(void *context)
         .item_max_bytes = VDP_ROTATION_JSON_MAX_BYTES + 8192,
         .item = item_arrived,
         .peer_changed = peer_changed,
+        .cut = cut_off,
         .context = link,
     };
     int rc = vd_link_open(link->loop, &options, &link->link, &err);

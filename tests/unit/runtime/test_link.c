@@ -45,8 +45,8 @@ TestSuite(link, .init = setup, .fini = teardown, .timeout = 60);
 typedef struct {
     vd_loop_t *loop;
     vd_link_t *link;
-    bool echo;
-    int ups, downs;
+    bool echo, foreign;
+    int ups, downs, cuts;
     uint64_t peer; /* last one that came up */
     uint64_t items, bytes, last, misordered, big_items, small_while_big;
     bool big_sent;
@@ -62,6 +62,10 @@ static void on_item(void *context, uint64_t peer, vd_slice_t item)
     end_t *end = context;
     end->items++;
     end->bytes += item.len;
+    if (end->foreign) {
+        vd_link_cut(end->link, peer, "it is not carried here");
+        return;
+    }
     if (item.len == BIG) {
         end->big_items++;
         for (size_t i = 0; i < item.len; i += 997)
@@ -85,6 +89,12 @@ static void on_peer(void *context, uint64_t peer, bool up)
     end->downs += !up;
 }
 
+static void on_cut(void *context)
+{
+    end_t *end = context;
+    end->cuts++;
+}
+
 static int try_open(end_t *end, bool bind, uint64_t timeout_ms, vd_error_t *err)
 {
     vd_link_options_t options = {.path = path,
@@ -92,6 +102,7 @@ static int try_open(end_t *end, bool bind, uint64_t timeout_ms, vd_error_t *err)
                                  .peer_timeout_ms = timeout_ms,
                                  .item = on_item,
                                  .peer_changed = on_peer,
+                                 .cut = on_cut,
                                  .context = end};
     return vd_link_open(end->loop, &options, &end->link, err);
 }
@@ -482,30 +493,32 @@ Test(link, hostile_frames)
         const char *what;
         uint8_t bytes[24];
         size_t len;
+        uint64_t cut;
     } cases[] = {
-        {"empty", {0}, 0},
-        {"session alone", {9, 0, 0, 0}, 4},
-        {"half a head", {9, 0, 0, 0, 1, 0}, 6},
-        {"no length", {9, 0, 0, 0, 0, 0, 0, 0}, 8},
-        {"longer than the frame", {9, 0, 0, 0, 5, 0, 0, 0, 'x'}, 9},
-        {"length of 256 MiB", {9, 0, 0, 0, 0xff, 0xff, 0xff, 0x0f, 'x'}, 9},
-        {"unknown kind", {9, 0, 0, 0, 1, 0, 0, 0x70, 'x'}, 9},
-        {"unknown control", {9, 0, 0, 0, 1, 0, 0, 0x20, 99}, 9},
-        {"hello that is too short", {9, 0, 0, 0, 1, 0, 0, 0x20, 1}, 9},
-        {"hello of another version", {9, 0, 0, 0, 2, 0, 0, 0x20, 1, 7}, 10},
-        {"reset from a client", {9, 0, 0, 0, 1, 0, 0, 0x20, 3}, 9},
-        {"piece without bytes", {9, 0, 0, 0, 8, 0, 0, 0x10, 1, 0, 0, 0, 9, 0, 0, 0}, 16},
-        {"piece of no total", {9, 0, 0, 0, 9, 0, 0, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 'x'}, 17},
+        {"empty", {0}, 0, 0},
+        {"session alone", {9, 0, 0, 0}, 4, 0},
+        {"half a head", {9, 0, 0, 0, 1, 0}, 6, 1},
+        {"no length", {9, 0, 0, 0, 0, 0, 0, 0}, 8, 1},
+        {"longer than the frame", {9, 0, 0, 0, 5, 0, 0, 0, 'x'}, 9, 1},
+        {"length of 256 MiB", {9, 0, 0, 0, 0xff, 0xff, 0xff, 0x0f, 'x'}, 9, 1},
+        {"unknown kind", {9, 0, 0, 0, 1, 0, 0, 0x70, 'x'}, 9, 1},
+        {"unknown control", {9, 0, 0, 0, 1, 0, 0, 0x20, 99}, 9, 1},
+        {"hello that is too short", {9, 0, 0, 0, 1, 0, 0, 0x20, 1}, 9, 0},
+        {"hello of another version", {9, 0, 0, 0, 2, 0, 0, 0x20, 1, 7}, 10, 0},
+        {"reset from a client", {9, 0, 0, 0, 1, 0, 0, 0x20, 3}, 9, 1},
+        {"piece without bytes", {9, 0, 0, 0, 8, 0, 0, 0x10, 1, 0, 0, 0, 9, 0, 0, 0}, 16, 1},
+        {"piece of no total", {9, 0, 0, 0, 9, 0, 0, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 'x'}, 17, 1},
         {"piece of 4 GiB",
          {9, 0, 0, 0, 9, 0, 0, 0x10, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 'x'},
-         17},
-        {"another session", {8, 0, 0, 0, 1, 0, 0, 0, 'x'}, 9},
+         17,
+         1},
+        {"another session", {8, 0, 0, 0, 1, 0, 0, 0, 'x'}, 9, 0},
     };
     end_t server = {0}, honest = {0};
-    void *context;
-    void *dealer = raw_dealer(&context);
     open_both(&server, &honest, 5000);
     for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
+        void *context;
+        void *dealer = raw_dealer(&context); /* another connection: the one before may be cut */
         uint8_t frame[64];
         vd_link_stats_t before, after;
         vd_link_stats(server.link, &before);
@@ -518,13 +531,106 @@ Test(link, hostile_frames)
             vd_link_stats(server.link, &after);
         } while (after.refused == before.refused);
         cr_assert_eq(server.items, items, "%s", cases[i].what);
+        cr_assert_eq(after.cut - before.cut, cases[i].cut, "%s", cases[i].what);
+        (void)zmq_close(dealer);
+        (void)zmq_ctx_term(context);
     }
     cr_assert_eq(vd_link_send(honest.link, 0, VD_SLICE_LIT("fine"), VD_SLICE_NULL, NULL), VD_OK);
     UNTIL(server.items == 1, &server, &honest);
-    (void)zmq_close(dealer);
-    (void)zmq_ctx_term(context);
     close_end(&honest);
     close_end(&server);
+}
+
+/* What comes to a raw end until there is a control item of that type. */
+static void await_control(end_t *server, void *dealer, uint8_t type)
+{
+    uint64_t limit_ms = vd_monotonic_ms() + 20000;
+    uint8_t frame[256];
+    for (;;) {
+        cr_assert_lt(vd_monotonic_ms(), limit_ms, "waited in vain for control %u", type);
+        cr_assert_eq(vd_loop_turn(server->loop, 1, NULL), VD_OK);
+        int len = zmq_recv(dealer, frame, sizeof frame, ZMQ_DONTWAIT);
+        if (len >= 9 && vd_get_u32(frame + 4) >> 28 == 2 && frame[8] == type)
+            return;
+    }
+}
+
+/* One who goes on after having been cut off is not heard, however it says hello; another
+ * connection of the same process is a new peer. */
+Test(link, who_is_cut_off_gets_nothing_more)
+{
+    end_t server = {.foreign = true}, honest = {0};
+    void *context, *other_context;
+    uint8_t frame[64];
+    static const uint8_t word[] = {9, 0, 0, 0, 1, 0, 0, 0, 'x'};
+    vd_link_stats_t before, after;
+    open_both(&server, &honest, 200); /* it is told at each tick */
+    void *dealer = raw_dealer(&context);
+    (void)zmq_send(dealer, frame, hello(frame, 9), 0);
+    (void)zmq_send(dealer, word, sizeof word, 0);
+    await_control(&server, dealer, 4);
+    cr_assert_eq(server.items, 1);
+    cr_assert_eq(server.downs, 1, "the owner is told");
+    cr_assert_eq(vd_link_send(server.link, server.peer, VD_SLICE_LIT("x"), VD_SLICE_NULL, NULL),
+                 VD_ERR_CLOSED);
+    vd_link_stats(server.link, &before);
+    cr_assert_eq(before.cut, 1);
+    for (uint32_t session = 9; session < 12; session++) {
+        (void)zmq_send(dealer, frame, hello(frame, session), 0);
+        (void)zmq_send(dealer, word, sizeof word, 0);
+    }
+    do {
+        UNTIL(true, &server, &honest);
+        cr_assert_eq(vd_loop_turn(server.loop, 1, NULL), VD_OK);
+        vd_link_stats(server.link, &after);
+    } while (after.refused < before.refused + 6);
+    await_control(&server, dealer, 4);
+    cr_assert_eq(server.items, 1, "nothing was taken");
+    cr_assert_eq(server.ups, 2);
+    void *other = raw_dealer(&other_context);
+    (void)zmq_send(other, frame, hello(frame, 9), 0);
+    await_control(&server, other, 1);
+    cr_assert_eq(server.ups, 3);
+    (void)zmq_close(dealer);
+    (void)zmq_ctx_term(context);
+    (void)zmq_close(other);
+    (void)zmq_ctx_term(other_context);
+    close_end(&honest);
+    close_end(&server);
+}
+
+/* Both sides may cut; the other notices, and does not come back by itself. */
+Test(link, the_one_who_is_cut_off_is_told)
+{
+    for (int by_server = 0; by_server < 2; by_server++) {
+        end_t server = {.foreign = by_server != 0}, client = {.foreign = by_server == 0};
+        open_both(&server, &client, 300);
+        end_t *guilty = by_server ? &client : &server, *strict = by_server ? &server : &client;
+        for (int i = 0; i < 3; i++)
+            cr_assert_eq(vd_link_send(guilty->link, by_server ? 0 : server.peer,
+                                      VD_SLICE_LIT("what?"), VD_SLICE_NULL, NULL),
+                         VD_OK);
+        UNTIL(guilty->cuts == 1, &server, &client);
+        cr_assert_eq(strict->items, 1, "the rest of the frame is not looked at");
+        cr_assert_eq(strict->cuts, 0);
+        cr_assert_eq(server.downs, 1);
+        cr_assert_eq(client.downs, 1);
+        uint64_t later_ms = vd_monotonic_ms() + 400; /* more than a tick and a retry of hello */
+        UNTIL(vd_monotonic_ms() > later_ms, &server, &client);
+        cr_assert_eq(server.ups, 1);
+        cr_assert_eq(client.ups, 1);
+        /* The process begins anew. */
+        vd_link_close(&guilty->link);
+        strict->foreign = false;
+        open_end(guilty, !by_server, 300);
+        UNTIL(server.ups == 2 && client.ups == 2, &server, &client);
+        cr_assert_eq(vd_link_send(client.link, 0, VD_SLICE_LIT("fine"), VD_SLICE_NULL, NULL),
+                     VD_OK);
+        uint64_t items = server.items;
+        UNTIL(server.items > items, &server, &client);
+        close_end(&client);
+        close_end(&server);
+    }
 }
 
 Test(link, random_frames_and_many_parts)

@@ -4,6 +4,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/runtime/link.h"
 #include "proto/failure.h"
+#include "proto/keys.h"
 #include "tests/unit/query/query_json.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/inbox.h"
@@ -35,7 +36,7 @@ static struct {
     vdp_operation_state_t state;
     uint32_t states;
     answer_t answers[ANSWERS_MAX];
-    uint32_t answer_count;
+    uint32_t answer_count, cuts;
     atomic_int drained;
 } t;
 
@@ -87,6 +88,12 @@ static void on_peer(void *context, uint64_t peer, bool up)
 {
     (void)context, (void)peer;
     t.up = up;
+}
+
+static void on_cut(void *context)
+{
+    (void)context;
+    t.cuts++;
 }
 
 static void turns_until(const uint32_t *value, uint32_t wanted)
@@ -189,7 +196,8 @@ static void setup(void)
                  err.message);
     atomic_store(&t.storage->ready, true);
     cr_assert_eq(stor_inbox_start(t.storage, NULL, t.path, &err), VD_OK, "%s", err.message);
-    vd_link_options_t link = {.path = t.path, .item = on_item, .peer_changed = on_peer};
+    vd_link_options_t link = {
+        .path = t.path, .item = on_item, .peer_changed = on_peer, .cut = on_cut};
     cr_assert_eq(vd_loop_create(&t.loop, NULL), VD_OK);
     cr_assert_eq(vd_link_open(t.loop, &link, &t.link, &err), VD_OK, "%s", err.message);
     uint64_t limit_ms = vd_monotonic_ms() + 20000;
@@ -218,7 +226,7 @@ Test(inbox, nothing_before_attach_and_state_after_it)
     send_command(5, "{'find': 'c'}", 0);
     turns_until(&t.answer_count, 1);
     cr_assert_eq(t.answers[0].id, VDP_FAILURE);
-    cr_assert_eq(t.answers[0].status, VD_ERR_PROTOCOL);
+    cr_assert_eq(t.answers[0].status, VD_ERR_BAD_VALUE);
     attach();
     cr_assert(t.state.ready && t.state.writable && !t.state.has_users);
     cr_assert_eq(t.state.boot_id.len, 16);
@@ -301,31 +309,60 @@ Test(inbox, a_write_that_wants_no_answer_gets_an_empty_one)
     cr_assert_eq(ask(4, "{'count': 'c'}")->n, 1);
 }
 
-Test(inbox, hostile_messages_are_refused_and_harm_nobody)
+/* A client's bytes, or a message of a newer release, cost the gateway nothing but an error. */
+Test(inbox, what_may_happen_is_refused_and_harms_nobody)
 {
     attach();
-    static const uint8_t junk[] = {0xdf, 0xff, 0xff, 0xff, 0xff};
-    cr_assert_eq(vd_link_send(t.link, 0, vd_slice(junk, sizeof junk), VD_SLICE_NULL, NULL), VD_OK);
-    turns_until(&t.answer_count, 1);
-    cr_assert_eq(t.answers[0].status, VD_ERR_PROTOCOL);
     /* Sections that claim more than there is. */
     static const uint8_t cut[] = {0, 200, 0, 0, 0, 1, 'a', 0};
     vdp_operation_command_t command = {
         .name = VD_SLICE_LIT("find"), .db = VD_SLICE_LIT("test"), .txn_number = -1};
     send_message(&vdp_operation_command, &command, 8, vd_slice(cut, sizeof cut));
-    turns_until(&t.answer_count, 2);
+    turns_until(&t.answer_count, 1);
     cr_assert_eq(answer_to(8)->id, VDP_FAILURE);
     /* Well framed, but a string's length leads out of the document. */
     uint8_t bad[32] = {0, 30, 0, 0, 0, 2, 'f', 'i', 'n', 'd', 0, 0xff, 0xff, 0xff, 0x7f};
     send_message(&vdp_operation_command, &command, 9, vd_slice(bad, 31));
-    turns_until(&t.answer_count, 3);
+    turns_until(&t.answer_count, 2);
     cr_assert_eq(answer_to(9)->status, VD_ERR_INVALID_BSON);
-    /* A message of storage's own. */
+    static const vdp_message_t newer = {.id = 60000, .name = "NEWER"};
+    send_message(&newer, &command, 10, VD_SLICE_NULL);
+    turns_until(&t.answer_count, 3);
+    cr_assert_eq(answer_to(10)->status, VD_ERR_COMMAND_NOT_FOUND);
+    cr_assert_eq(ask(11, "{'find': 'c'}")->status, VD_OK);
+    cr_assert_eq(t.cuts, 0);
+}
+
+/* What only a gateway that is not itself says: it is cut off, and nothing more is answered. */
+static void cut_off_for(const char *what)
+{
+    send_command(20, "{'find': 'c'}", 0);
+    turns_until(&t.cuts, 1);
+    cr_assert_eq(t.answer_count, 0, "%s", what);
+    cr_assert(!vd_link_peer_up(t.link, 0), "%s", what);
+}
+
+Test(inbox, bytes_that_are_no_message_cut_the_link)
+{
+    attach();
+    static const uint8_t junk[] = {0xdf, 0xff, 0xff, 0xff, 0xff};
+    cr_assert_eq(vd_link_send(t.link, 0, vd_slice(junk, sizeof junk), VD_SLICE_NULL, NULL), VD_OK);
+    cut_off_for("junk");
+}
+
+Test(inbox, a_message_of_storages_own_cuts_the_link)
+{
+    attach();
     vdp_operation_ping_t pong = {0};
     send_message(&vdp_operation_pong, &pong, 10, VD_SLICE_NULL);
-    turns_until(&t.answer_count, 4);
-    cr_assert_eq(answer_to(10)->id, VDP_FAILURE);
-    cr_assert_eq(ask(11, "{'find': 'c'}")->status, VD_OK);
+    cut_off_for("pong");
+}
+
+Test(inbox, a_question_for_keys_cuts_the_link)
+{
+    vdp_keys_open_t keys = {0};
+    send_message(&vdp_keys_open, &keys, 10, VD_SLICE_NULL);
+    cut_off_for("keys");
 }
 
 static void on_drained(void *context)

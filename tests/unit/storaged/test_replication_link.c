@@ -246,7 +246,7 @@ static uint64_t apply_post(uint64_t after, uint64_t timestamp, int64_t delay_ms)
 Test(replication_link, attach_role_state)
 {
     set_up();
-    cr_assert_eq(role(2, VDP_ROLE_PRIMARY), VD_ERR_PROTOCOL); /* before ATTACH */
+    cr_assert_eq(role(2, VDP_ROLE_PRIMARY), VD_ERR_BAD_VALUE); /* before ATTACH */
     attach();
     cr_assert_eq(t.state.role, VDP_ROLE_STARTING);
     cr_assert(t.state.ready && t.state.empty && !t.state.loading);
