@@ -77,12 +77,12 @@ const LEGACY = ['TLSv1', 'TLSv1.1'];
 export const checks = [
   {
     number: '1.1',
-    title: 'Ensure the appropriate software version and patches are installed',
+    title: 'Ensure the appropriate MongoDB software version/patches are installed',
     why: 'which release is the right one is not written on the machine; the version is printed by every program (--version)',
   },
   {
     number: '2.1',
-    title: 'Ensure authentication is configured',
+    title: 'Ensure Authentication is configured',
     async run(s) {
       for (const command of [{listDatabases: 1}, {find: 'x'}, {insert: 'x', documents: [{a: 1}]}, {serverStatus: 1}, {createUser: 'x', pwd: 'x', roles: []}])
         assert.equal(await codeOf(() => s.stranger.db('admin').command(command)), 13, JSON.stringify(command));
@@ -95,7 +95,7 @@ export const checks = [
   },
   {
     number: '2.2',
-    title: 'Ensure the localhost exception does not bypass authentication',
+    title: 'Ensure that MongoDB does not bypass authentication via the localhost exception',
     async run(s) {
       assert.equal(await codeOf(() => s.stranger.db('admin').command({createUser: 'intruder', pwd: 'x', roles: ['root']})), 13);
       const {users} = await s.admin.db('admin').command({usersInfo: 1});
@@ -106,7 +106,7 @@ export const checks = [
   },
   {
     number: '2.3',
-    title: 'Ensure authentication is enabled between the members of a cluster',
+    title: 'Ensure authentication is enabled in the sharded cluster',
     async run(s) {
       // A listener for other nodes can't exist without certificates on both sides.
       const r = spawnSync(path.join(bin, 'veddb-supervisor'), ['--config', s.node.info.configFile, '--replication.port=1'], {encoding: 'utf8'});
@@ -129,7 +129,7 @@ export const checks = [
   },
   {
     number: '3.2',
-    title: 'Ensure role-based access control is enabled and configured',
+    title: 'Ensure that role-based access control is enabled and configured appropriately',
     async run(s) {
       const {roles} = await s.admin.db('admin').command({rolesInfo: 1, showBuiltinRoles: true});
       for (const name of ['read', 'readWrite', 'dbAdmin', 'userAdmin', 'root']) assert.ok(roles.some((r) => r.role === name), name);
@@ -140,20 +140,7 @@ export const checks = [
   },
   {
     number: '3.3',
-    title: 'Ensure the server listens on authorized interfaces only',
-    async run(s) {
-      const tcp = [];
-      for (const [name, pid] of await s.pids()) tcp.push(...listeners(pid).map((at) => [name, at]));
-      tcp.push(...listeners(s.node.pid).map((at) => ['supervisor', at]));
-      assert.ok(tcp.length >= 2);
-      for (const [name, at] of tcp) assert.match(at, /^0100007F:|^00000000000000000000000001000000:/, `${name} listens on ${at}`);
-      assert.ok(tcp.every(([name]) => name === 'gatewayd' || name === 'supervisor'), 'storaged and rotated have no network');
-      return `all ${tcp.length} TCP listeners are on loopback, and the gateway's; the sockets between processes are unix sockets in closed folders`;
-    },
-  },
-  {
-    number: '3.4',
-    title: 'Ensure the server runs under a non-privileged, dedicated account',
+    title: 'Ensure that MongoDB is run using a non-privileged, dedicated service account',
     async run(s) {
       const users = [];
       for (const [name, pid] of await s.pids()) {
@@ -168,13 +155,13 @@ export const checks = [
     },
   },
   {
-    number: '3.5',
-    title: 'Ensure each role is needed and grants only the necessary privileges',
-    why: 'needed by whom is for the operator to say; that a default node has no custom role is checked with 3.6',
+    number: '3.4',
+    title: 'Ensure that each role for each MongoDB database is needed and grants only the necessary privileges',
+    why: 'needed by whom is for the operator to say; that a default node has no custom role is checked with 3.5',
   },
   {
-    number: '3.6',
-    title: 'Review superuser and administrative roles',
+    number: '3.5',
+    title: 'Review Superuser/Admin Roles',
     async run(s) {
       const {users} = await s.admin.db('admin').command({usersInfo: {forAllDBs: true}});
       const strong = users.filter((u) => u.roles.some((r) => ['root', '__system', 'userAdminAnyDatabase', 'dbOwner', 'restore'].includes(r.role)));
@@ -198,7 +185,7 @@ export const checks = [
   },
   {
     number: '4.2',
-    title: 'Ensure weak protocols and suites are disabled',
+    title: 'Ensure Weak Protocols are Disabled',
     async run(s) {
       for (const suite of ['AES128-SHA', 'AES128-GCM-SHA256', 'ECDHE-ECDSA-AES128-SHA', 'ECDHE-ECDSA-AES256-SHA384', 'ECDHE-ECDSA-NULL-SHA'])
         assert.match((await s.handshake({maxVersion: 'TLSv1.2', ciphers: `${suite}@SECLEVEL=0`})).error ?? 'it is spoken', /ALERT|ECONNRESET/, suite);
@@ -214,7 +201,7 @@ export const checks = [
   },
   {
     number: '4.3',
-    title: 'Ensure data in transit is encrypted',
+    title: 'Ensure Encryption of Data in Transit TLS or SSL (Transport Encryption)',
     async run(s) {
       const plain = new MongoClient(s.node.uri.replace('tls=true&', '').replace(/tlsCAFile=[^&]*&?/, ''), {serverSelectionTimeoutMS: 1500});
       assert.notEqual(await codeOf(() => plain.connect()), 0);
@@ -231,12 +218,12 @@ export const checks = [
   },
   {
     number: '4.4',
-    title: 'Ensure FIPS mode is used where it is required',
+    title: 'Ensure Federal Information Processing Standard (FIPS) is enabled',
     why: 'a matter of the machine: OpenSSL 3 takes a FIPS provider from its own configuration; Debian 12 ships none',
   },
   {
     number: '4.5',
-    title: 'Ensure data at rest is encrypted',
+    title: 'Ensure Encryption of Data at Rest',
     async run(s) {
       const needle = 'cis-needle-that-must-not-lie-in-the-clear';
       await s.admin.db('cis').collection('secret').insertOne({needle, filler: needle.repeat(10)}, {writeConcern: {w: 1, j: true}});
@@ -248,7 +235,7 @@ export const checks = [
   },
   {
     number: '5.1',
-    title: 'Ensure system activity is audited',
+    title: 'Ensure that system activity is audited',
     async run(s) {
       const out = (await s.node.vedctl('audit', 'search', 'atype=createUser')).stdout;
       assert.match(out, /reader/);
@@ -261,7 +248,7 @@ export const checks = [
   },
   {
     number: '5.2',
-    title: 'Ensure audit filters are configured properly',
+    title: 'Ensure that audit filters are configured properly',
     async run(s) {
       const {stdout} = spawnSync(path.join(bin, 'vedctl'), ['--config', s.node.info.configFile, 'config', 'show'], {encoding: 'utf8'});
       const audit = /^audit:\n((?: .*\n)+)/m.exec(stdout)[1];
@@ -272,7 +259,7 @@ export const checks = [
   },
   {
     number: '5.3',
-    title: 'Ensure logging captures enough',
+    title: 'Ensure that logging captures as much information as possible',
     async run(s) {
       const log = s.node.log();
       for (const what of [/msg="worker ready"/, /msg="node ready"/]) assert.match(log, what);
@@ -283,7 +270,7 @@ export const checks = [
   },
   {
     number: '5.4',
-    title: 'Ensure new log entries are appended',
+    title: 'Ensure that new entries are appended to the end of the log file',
     async run(s) {
       for (const pid of [s.node.pid, ...(await s.pids()).values()]) {
         const flags = parseInt(/^flags:\t(\d+)/m.exec(fs.readFileSync(`/proc/${pid}/fdinfo/2`, 'utf8'))[1], 8);
@@ -294,7 +281,7 @@ export const checks = [
   },
   {
     number: '6.1',
-    title: 'Ensure a non-default port is used',
+    title: 'Ensure that MongoDB uses a non-default port',
     async run(s) {
       assert.notEqual(s.node.port, 27017);
       return `this node listens on ${s.node.port}; gateway.port sets it, and where nothing is said the default is on loopback, behind TLS and a login`;
@@ -302,7 +289,7 @@ export const checks = [
   },
   {
     number: '6.2',
-    title: 'Ensure resource limits of the system are set',
+    title: 'Ensure that operating system resource limits are set for MongoDB',
     async run(s) {
       for (const [name, pid] of await s.pids()) {
         const limits = fs.readFileSync(`/proc/${pid}/limits`, 'utf8');
@@ -316,7 +303,7 @@ export const checks = [
   },
   {
     number: '6.3',
-    title: 'Ensure server-side scripting is disabled',
+    title: 'Ensure that server-side scripting is disabled if not needed',
     async run(s) {
       const c = s.admin.db('cis').collection('secret');
       for (const fn of [
@@ -332,7 +319,7 @@ export const checks = [
   },
   {
     number: '7.1',
-    title: 'Ensure key file permissions are set correctly',
+    title: 'Ensure appropriate key file permissions are set',
     async run(s) {
       const looked = [];
       for (const file of [path.join(s.node.dir, 'kek'), path.join(s.node.dir, 'certs/server.key'), path.join(s.node.dir, 'bootstrap.json'), ...walk(s.files.keys)]) {
@@ -345,7 +332,7 @@ export const checks = [
   },
   {
     number: '7.2',
-    title: 'Ensure database file permissions are set correctly',
+    title: 'Ensure appropriate database file permissions are set',
     async run(s) {
       let count = 0;
       for (const [name, user] of Object.entries(KEEPERS)) {
@@ -360,6 +347,19 @@ export const checks = [
       }
       assert.ok(count > 10);
       return `${count} files and folders of data, keys and audit log: 0600 and 0700, each of the process that keeps them`;
+    },
+  },
+  {
+    number: 'own',
+    title: 'Ensure the server listens on loopback only, and only where clients come in',
+    async run(s) {
+      const tcp = [];
+      for (const [name, pid] of await s.pids()) tcp.push(...listeners(pid).map((at) => [name, at]));
+      tcp.push(...listeners(s.node.pid).map((at) => ['supervisor', at]));
+      assert.ok(tcp.length >= 2);
+      for (const [name, at] of tcp) assert.match(at, /^0100007F:|^00000000000000000000000001000000:/, `${name} listens on ${at}`);
+      assert.ok(tcp.every(([name]) => name === 'gatewayd' || name === 'supervisor'), 'storaged and rotated have no network');
+      return `all ${tcp.length} TCP listeners are on loopback, and the gateway's; the sockets between processes are unix sockets in closed folders`;
     },
   },
 ];
