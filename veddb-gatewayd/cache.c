@@ -5,9 +5,9 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/map.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/files.h"
 #include "proto/versions.h"
 
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -73,7 +73,7 @@ static const vdp_versions_t *map(const char *path, const uint8_t boot_id[16])
 {
     struct stat st;
     void *mapped = MAP_FAILED;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = vd_files_open(path);
     if (fd < 0)
         return NULL;
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= (off_t)sizeof(vdp_versions_t))

@@ -533,6 +533,7 @@ int gate_create(const gate_settings_t *settings, const gate_events_t *events, ga
     gate->settings = *settings;
     if (events != NULL)
         gate->events = *events;
+    gate->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     gate->started_wall_ms = vd_wall_ms();
     gate->started_ms = vd_monotonic_ms();
     gate_commands_init();
@@ -687,6 +688,8 @@ void gate_destroy(gate_t **gate_p)
     (void)pthread_mutex_destroy(&gate->call_lock);
     (void)pthread_mutex_destroy(&gate->token_lock);
     vd_wipe(gate->fake_secret, sizeof gate->fake_secret);
+    if (gate->statm_fd >= 0)
+        (void)close(gate->statm_fd); /* only read from */
     vd_free(gate);
     *gate_p = NULL;
 }

@@ -137,6 +137,7 @@ struct gate_thread {
 struct gate {
     gate_settings_t settings;
     gate_events_t events;
+    int statm_fd; /* of /proc/self, opened while we may still open files; -1: none */
     vd_tls_t *tls;
     gate_oidc_t *oidc; /* NULL: no outside issuer */
     gate_limits_t *limits;

@@ -141,8 +141,13 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
     settings->test_faults = vd_config_bool(config, "test.faults");
     (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", settings->storage_path,
                                 sizeof settings->storage_path);
-    (void)vd_daemon_socket_path(daemon, "storage-gateway", VDP_VERSIONS_FILE,
-                                settings->versions_path, sizeof settings->versions_path);
+    if (vd_daemon_passed_fd(daemon, "FILES") < 0)
+        (void)vd_daemon_socket_path(daemon, "storage-gateway", VDP_VERSIONS_FILE,
+                                    settings->versions_path, sizeof settings->versions_path);
+    else /* the supervisor opens it, by its name */
+        (void)snprintf(settings->versions_path, sizeof settings->versions_path,
+                       "%s/storage-gateway/%s", vd_config_string(config, "node.run_folder"),
+                       VDP_VERSIONS_FILE);
     settings->result_cache_bytes = result_cache_bytes(config);
     const char *verify = vd_config_string(config, "tls.client_certificates");
     if (settings->insecure_dev)

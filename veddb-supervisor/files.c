@@ -3,9 +3,11 @@
 
 #include "libcommon/base/log.h"
 #include "libcommon/runtime/files.h"
+#include "proto/versions.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +43,15 @@ static bool may_adopt(const vd_config_t *config, char letter, const char *path)
     return letter == 'r' && strcmp(vd_config_string(config, "keys.kek_file"), path) == 0;
 }
 
+/* Storage's table of versions (proto/versions.md), which the gateway maps. */
+static bool is_versions(const vd_config_t *config, const char *path)
+{
+    char versions[VD_FILES_PATH_MAX];
+    (void)snprintf(versions, sizeof versions, "%s/storage-gateway/" VDP_VERSIONS_FILE,
+                   vd_config_string(config, "node.run_folder"));
+    return strcmp(versions, path) == 0;
+}
+
 bool sup_files_may(const vd_config_t *config, char letter, const char *path)
 {
     static const char ending[] = "_file";
@@ -52,15 +63,22 @@ bool sup_files_may(const vd_config_t *config, char letter, const char *path)
             strcmp(vd_config_string(config, option->name), path) == 0)
             return true;
     }
-    return letter == 'r' && names_kek(config, path);
+    return (letter == 'r' && names_kek(config, path)) ||
+           (letter == 'g' && is_versions(config, path));
 }
 
-/* Regular files only: nothing else is worth waiting for. */
-static int file_open(const char *path)
+/* Regular files only: nothing else is worth waiting for. In a folder that a worker writes to, no
+ * link is followed, and the file must be that worker's. */
+static int file_open(const char *path, bool worker_owned)
 {
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (fd >= 0 && (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))) {
+    struct stat st, folder;
+    char above[VD_FILES_PATH_MAX];
+    int fd =
+        open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (worker_owned ? O_NOFOLLOW : 0));
+    (void)snprintf(above, sizeof above, "%s", path);
+    if (fd >= 0 && (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) ||
+                    (worker_owned && (stat(dirname(above), &folder) != 0 ||
+                                      folder.st_uid != st.st_uid || st.st_nlink != 1)))) {
         (void)close(fd); /* not wanted */
         errno = EINVAL;
         return -1;
@@ -96,7 +114,7 @@ static void asked(void *context, int fd, unsigned events)
         vd_files_answer(fd, -1, vd_files_replace(path) == 0 ? 0 : errno);
         return;
     }
-    int file = file_open(path);
+    int file = file_open(path, is_versions(config, path));
     vd_files_answer(fd, file, errno);
     if (file >= 0)
         (void)close(file); /* the worker has its own */

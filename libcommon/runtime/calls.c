@@ -6,7 +6,9 @@
 #include "libcommon/base/log.h"
 #include "libcommon/runtime/sandbox.h"
 
+#include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -101,6 +103,9 @@ static const char *const never[] = {
     "symlink",
     "symlinkat",
 };
+
+/* Programs that write no file: they may open for reading alone. */
+static const char readers[] = "pg";
 
 /* What a library may probe for: it is told that there is no such thing. */
 static const char *const refused[] = {
@@ -199,6 +204,9 @@ static bool add_checked(rules_t *rules, const char *call, const vd_calls_t *call
         static const uint32_t good[] = {PR_SET_NAME, PR_GET_NAME, VMA_NAME};
         for (size_t i = 0; i < VD_COUNT_OF(good); i++)
             rule_if(rules, allow, call, SCMP_A0_32(SCMP_CMP_EQ, good[i], 0));
+    } else if (strcmp(call, "openat") == 0 && strchr(readers, calls->letter) != NULL) {
+        const uint32_t writes = O_ACCMODE | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY);
+        rule_if(rules, allow, call, SCMP_A2_32(SCMP_CMP_MASKED_EQ, writes, 0));
     } else if (strcmp(call, "ioctl") == 0) {
         static const uint32_t good[] = {FIONBIO, FIONREAD, 0x5401 /* is it a terminal? */};
         for (size_t i = 0; i < VD_COUNT_OF(good); i++)
@@ -209,11 +217,17 @@ static bool add_checked(rules_t *rules, const char *call, const vd_calls_t *call
     return true;
 }
 
-static bool is_listed(const char *call, char letter)
+static bool has(const char *letters, const vd_calls_t *calls)
+{
+    return strchr(letters, calls->letter) != NULL ||
+           (calls->alone && strchr(letters, toupper((unsigned char)calls->letter)) != NULL);
+}
+
+static bool is_listed(const char *call, const vd_calls_t *calls)
 {
     for (size_t i = 0; i < VD_COUNT_OF(listed); i++)
         if (strcmp(listed[i].name, call) == 0)
-            return strchr(listed[i].letters, letter) != NULL;
+            return has(listed[i].letters, calls);
     return false;
 }
 
@@ -231,13 +245,12 @@ static void fill(rules_t *rules, const vd_calls_t *calls)
         rule(rules, SCMP_ACT_KILL_PROCESS, never[i]);
     for (size_t i = 0; i < VD_COUNT_OF(refused); i++)
         rule(rules, SCMP_ACT_ERRNO(ENOSYS), refused[i]);
-    if (!is_listed("socket", calls->letter)) {
+    if (!is_listed("socket", calls)) {
         rule_if(rules, SCMP_ACT_KILL_PROCESS, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET, 0));
         rule_if(rules, SCMP_ACT_KILL_PROCESS, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET6, 0));
     }
     for (size_t i = 0; i < VD_COUNT_OF(listed); i++)
-        if (strchr(listed[i].letters, calls->letter) != NULL &&
-            !add_checked(rules, listed[i].name, calls))
+        if (has(listed[i].letters, calls) && !add_checked(rules, listed[i].name, calls))
             rule(rules, SCMP_ACT_ALLOW, listed[i].name);
 }
 
@@ -288,7 +301,7 @@ static int note(const vd_calls_t *calls, vd_error_t *err)
            "program=%s", calls->program);
     rules.rc = seccomp_attr_set(rules.filter, SCMP_FLTATR_CTL_TSYNC, 1);
     for (int i = 0; i < NUMBERS_MAX; i++) {
-        bool good = calls->mode == VD_CALLS_NOTE && is_listed(names[i], calls->letter);
+        bool good = calls->mode == VD_CALLS_NOTE && is_listed(names[i], calls);
         if (strcmp(names[i], "clone3") == 0)
             rule(&rules, SCMP_ACT_ERRNO(ENOSYS), names[i]);
         else if (!good && names[i][0] != '?' && !is_in(names[i], refused, VD_COUNT_OF(refused)))

@@ -1,4 +1,4 @@
-// What a worker that somebody has taken over may do: each tries what it must not (test.faults), and dies, or is refused by the system.
+// What a worker that somebody has taken over may do: each tries what it must not (test.faults), and dies, or is refused by the system, or is cut off.
 import assert from 'node:assert/strict';
 import {execFileSync, spawnSync} from 'node:child_process';
 import fs from 'node:fs';
@@ -126,15 +126,20 @@ describe('a worker that was taken over', {skip: sanitized && 'there is no filter
     assert.match(node.log(), /a worker asked for a file that is not its own: it is killed" worker=gatewayd/);
   });
 
-  test('gatewayd opens a data file, or the keys, or asks for a key', async () => {
-    await isRefused('gatewayd', 'open', set('data/data/WiredTiger.wt'));
-    await isRefused('gatewayd', 'open', set('data/keys/keyring'));
-    await isRefused('gatewayd', 'open', set('kek'));
+  // It opens nothing at all once it serves: what it needs comes by the supervisor's door (the test above, reload in tls.test.mjs).
+  const opened = /signal 31 \(Bad system call\): system call \d+ openat/;
+  test('gatewayd opens a data file', () => dies('gatewayd', opened, 'open', set('data/data/WiredTiger.wt')));
+  test('gatewayd writes a file', async () => {
+    await dies('gatewayd', opened, 'write', '/tmp/veddb-jail-test');
+    assert.ok(!fs.existsSync('/tmp/veddb-jail-test'));
+  });
+
+  test('gatewayd comes to nobody else\'s socket', async () => {
     if (root) await isRefused('gatewayd', 'connect', path.join(fs.readFileSync(set('run_folder'), 'utf8').trim(), 'storage-rotated/keys'));
   });
 
   test('nobody sees what is not theirs, or writes anywhere else', async () => {
-    for (const name of WORKERS) {
+    for (const name of ['rotated', 'storaged']) {
       await isRefused(name, 'open', '/etc/shadow');
       await isRefused(name, 'open', '/etc/hostname'); // open to all by its mode: only the view keeps it
       await isRefused(name, 'open', set('bootstrap.json'));
@@ -150,10 +155,25 @@ describe('a worker that was taken over', {skip: sanitized && 'there is no filter
 describe('links carry what their peer may say, and nothing else', () => {
   const socket = (name) => path.join(fs.readFileSync(set('run_folder'), 'utf8').trim(), name);
 
+  /** The other end cuts the link, and whoever is cut off ends with a code of its own and is started again. */
+  const cutOff = (name, ...args) => dies(name, /exit code 76 \(cut off from a link\)/, ...args);
+  const audited = (program) =>
+    until('it is in the audit log', async () => {
+      const {stdout} = await node.vedctl('audit', 'search', 'atype=linkCut').catch((e) => e);
+      return new RegExp(`${program}.*not for`).test(stdout);
+    });
+
   test('gatewayd asks storage for keys', async () => {
-    // As the worker reaches it: its user may be unable to come to the folder by name.
-    assert.match(await said('gatewayd', 'key', socket('storage-gateway/operation')), /Operation not permitted|Input\/output error/);
-    await until('it is refused and told', () => /message of a gateway refused.*(not for storage|before ATTACH)/.test(node.log()));
+    await cutOff('gatewayd', 'key', socket('storage-gateway/operation'));
+    assert.match(node.log(), /prog=veddb-storaged .*a link was cut.*link=storage-gateway\/operation .*KEYS_OPEN.*not for storage/);
+    assert.match(node.log(), /prog=veddb-gatewayd .*a link was cut by its other end/);
+    await audited('veddb-gatewayd');
+  });
+
+  test('storaged names a principal to rotated', async () => {
+    await cutOff('storaged', 'principal', socket('storage-rotated/audit'));
+    assert.match(node.log(), /prog=veddb-rotated .*a link was cut.*link=storage-rotated\/audit .*OPERATION_COMMAND.*not for the audit of rotated/);
+    await audited('veddb-storaged');
   });
 
   test('replicad names a principal, executes, opens what is not its own', async () => {
@@ -165,13 +185,16 @@ describe('links carry what their peer may say, and nothing else', () => {
       single.info = info;
       const misbehave = (...args) => spawnSync(path.join(bin, 'vedctl'), ['--socket', info.controlSocket, 'misbehave', 'replicad', ...args], {encoding: 'utf8'});
       const run = path.dirname(info.controlSocket);
-      assert.match(misbehave('principal', `${run}/storage-replicad/replication`).stderr, /Operation not permitted/);
-      assert.match(single.log(), /message of replicad refused.*not for storage/);
-      assert.match(misbehave('open', `${info.folder}/data/data/WiredTiger.wt`).stderr, /Permission denied/);
+      const dead = (how) => until(`it is dead of it: ${how}`, () => how.test(single.log())).then(() => single.whole());
+      misbehave('principal', `${run}/storage-replicad/replication`);
+      await dead(/worker ended.*worker=replicad how="exit code 76 \(cut off from a link\)/);
+      assert.match(single.log(), /a link was cut.*link=storage-replicad\/replication .*OPERATION_COMMAND.*not for storage/);
       if (!sanitized) {
+        assert.match(misbehave('open', `${info.folder}/data/data/WiredTiger.wt`).stderr, /Permission denied/); // it resolves names: it may read what is in view
+        misbehave('write', '/tmp/veddb-jail-test');
+        await dead(/worker ended.*worker=replicad how="signal 31.*openat/);
         misbehave('exec');
-        await until('it is dead of it', () => /worker ended.*worker=replicad how="signal 31/.test(single.log()));
-        await single.whole();
+        await dead(/worker ended.*worker=replicad how="signal 31 \(Bad system call\)"/);
       }
     } finally {
       execFileSync(dev, ['down', '--dir', dir], {stdio: 'pipe'});

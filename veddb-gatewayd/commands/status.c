@@ -20,15 +20,14 @@ static bool is_own(vd_slice_t name)
     return false;
 }
 
-static void put_memory(vd_bb_t *reply)
+static void put_memory(const gate_t *gate, vd_bb_t *reply)
 {
     unsigned long size = 0, resident = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (file != NULL) {
-        if (fscanf(file, "%lu %lu", &size, &resident) != 2)
-            size = resident = 0;
-        (void)fclose(file);
-    }
+    char text[128];
+    ssize_t len = pread(gate->statm_fd, text, sizeof text - 1, 0);
+    text[len > 0 ? len : 0] = '\0';
+    if (sscanf(text, "%lu %lu", &size, &resident) != 2)
+        size = resident = 0;
     unsigned long page = (unsigned long)sysconf(_SC_PAGESIZE);
     vd_bb_begin_document(reply, "mem");
     vd_bb_int32(reply, "bits", 64);
@@ -124,7 +123,7 @@ static void answered(gate_request_t *request, const gate_answer_t *answer)
     put_head(gate, reply);
     put_figures(gate, reply);
     if (vd_value_is_missing(vd_bson_get(body, "mem")))
-        put_memory(reply);
+        put_memory(gate, reply);
     vd_bson_iter_t each;
     vd_bson_iter_init(&each, body);
     while (vd_bson_iter_next(&each)) {

@@ -418,11 +418,10 @@ static int asked_by_storage(rot_rotation_t *rotation, uint64_t peer, uint64_t re
     vd_slice_t none;
     rotation->asker = (asker_t){.ticket = request_id, .peer = peer};
     vd_buf_clear(&rotation->json);
-    if (vdp_decode(&vdp_rotation_ask, rest, &fields, &none, err) == VD_OK)
+    int rc = vdp_decode(&vdp_rotation_ask, rest, &fields, &none, err);
+    if (rc == VD_OK)
         ask(rotation, fields.verb, fields.argument);
-    else
-        answer(rotation, err->code, err->message);
-    return VD_OK;
+    return rc;
 }
 
 /* ---- the link ---- */
