@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 /* What every program reads: its libraries, the machine, names and addresses, itself. */
 static const vd_view_t common_view[] = {
@@ -126,5 +127,6 @@ int vd_confine_calls(const vd_daemon_t *daemon, const vd_program_t *program, vd_
                                                 : VD_CALLS_ENFORCE,
         .last_word = vd_last_word_map(vd_daemon_passed_fd(daemon, "LAST_WORD")),
     };
+    tzset(); /* reads the time zone's file, which the first conversion of a time would do */
     return vd_sandbox_calls(&calls, err);
 }

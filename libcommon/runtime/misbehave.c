@@ -40,7 +40,7 @@ static long try_fork(const char *path)
 static long try_ptrace(const char *path)
 {
     (void)path; /* none is needed */
-    return syscall(SYS_ptrace, 16, getppid(), 0, 0);
+    return syscall(SYS_ptrace, 16, 1, 0, 0);
 }
 
 static long try_tcp(const char *path)

@@ -2,6 +2,7 @@
  * log, commands. */
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
+#include "libcommon/base/machine.h"
 #include "libcommon/base/mem.h"
 #include "veddb-gatewayd/commands/handlers.h"
 
@@ -65,7 +66,7 @@ int gate_command_host_info(gate_request_t *request, vd_bb_t *reply, vd_error_t *
     vd_bb_int32(reply, "cpuAddrSize", 64);
     vd_bb_int64(reply, "memSizeMB", megabytes);
     vd_bb_int64(reply, "memLimitMB", megabytes);
-    vd_bb_int32(reply, "numCores", (int32_t)sysconf(_SC_NPROCESSORS_ONLN));
+    vd_bb_int32(reply, "numCores", (int32_t)vd_machine_cores());
     vd_bb_cstr(reply, "cpuArch", system.machine);
     vd_bb_bool(reply, "numaEnabled", false);
     vd_bb_close(reply);

@@ -162,7 +162,8 @@ static int try_second_filter(void)
 }
 static int try_kill_another(void)
 {
-    return load(true) != 0 ? 1 : kill(getppid(), 0) & 0;
+    pid_t parent = getppid();
+    return load(true) != 0 ? 1 : kill(parent, 0) & 0;
 }
 static int try_unlisted(void)
 {
@@ -232,6 +233,57 @@ Test(sandbox, the_last_word_names_the_call)
     cr_assert(strstr(text, "getpgid") != NULL, "%s", text);
     cr_assert_not(vd_last_word_take(last_word_fd, text, sizeof text), "taken once");
     (void)close(last_word_fd);
+}
+
+/* ---- opening files ---- */
+
+static int open_as(char letter, bool alone, int flags)
+{
+    const vd_calls_t calls = {.program = "unit_runtime", .letter = letter, .alone = alone};
+    if (vd_sandbox_basic(0, NULL) != VD_OK || vd_sandbox_calls(&calls, NULL) != VD_OK)
+        return 1;
+    return open("/dev/null", flags, 0600) < 0 ? 2 : 0;
+}
+static int gateway_reads(void)
+{
+    return open_as('g', false, O_RDONLY | O_CLOEXEC);
+}
+static int gateway_alone_reads(void)
+{
+    return open_as('g', true, O_RDONLY | O_CLOEXEC);
+}
+static int gateway_alone_writes(void)
+{
+    return open_as('g', true, O_WRONLY);
+}
+static int replicad_reads(void)
+{
+    return open_as('p', false, O_RDONLY | O_CLOEXEC | O_DIRECTORY) == 2 && errno == ENOTDIR ? 0 : 3;
+}
+static int replicad_writes(void)
+{
+    return open_as('p', false, O_RDWR);
+}
+static int replicad_makes(void)
+{
+    return open_as('p', false, O_RDONLY | O_CREAT);
+}
+static int storaged_writes(void)
+{
+    return open_as('t', false, O_RDWR | O_CREAT);
+}
+
+Test(sandbox, who_opens_files_and_how)
+{
+    if (SANITIZED)
+        return;
+    cr_expect_eq(in_child(gateway_reads), 1000 + SIGSYS, "the supervisor opens files for it");
+    cr_expect_eq(in_child(gateway_alone_reads), 0);
+    cr_expect_eq(in_child(gateway_alone_writes), 1000 + SIGSYS);
+    cr_expect_eq(in_child(replicad_reads), 0);
+    cr_expect_eq(in_child(replicad_writes), 1000 + SIGSYS);
+    cr_expect_eq(in_child(replicad_makes), 1000 + SIGSYS);
+    cr_expect_eq(in_child(storaged_writes), 0);
 }
 
 static char view_in[] = "/tmp/vd-view-XXXXXX", view_out[] = "/tmp/vd-unseen-XXXXXX";

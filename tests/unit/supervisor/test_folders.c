@@ -49,17 +49,29 @@ Test(folders, a_start_as_root)
 
 Test(folders, which_files_a_worker_is_given)
 {
-    char key[] = "--tls.key_file=/k", kek[] = "--keys.kek_file=/kek", peer[] = "--node.folder=/f";
-    char *const flags[] = {key, kek, peer};
-    vd_config_t *config = load(flags, 3);
+    char key[] = "--tls.key_file=/k", kek[] = "--keys.kek_file=/kek", peer[] = "--node.folder=/f",
+         run[] = "--node.run_folder=/run/v";
+    char *const flags[] = {key, kek, peer, run};
+    vd_config_t *config = load(flags, 4);
     static const struct {
         char letter;
         const char *path;
         bool may;
     } cases[] = {
-        {'g', "/k", true},   {'r', "/kek", true},         {'g', "/kek", false}, {'t', "/k", false},
-        {'p', "/k", false},  {'t', "/kek", false},        {'g', "/f", false},   {'r', "/f", false},
-        {'g', "/k/", false}, {'g', "/etc/shadow", false},
+        {'g', "/k", true},
+        {'r', "/kek", true},
+        {'g', "/kek", false},
+        {'t', "/k", false},
+        {'p', "/k", false},
+        {'t', "/kek", false},
+        {'g', "/f", false},
+        {'r', "/f", false},
+        {'g', "/k/", false},
+        {'g', "/etc/shadow", false},
+        {'g', "/run/v/storage-gateway/versions", true},
+        {'p', "/run/v/storage-gateway/versions", false},
+        {'g', "/run/v/storage-gateway/operation", false},
+        {'g', "/run/v/storage-gateway/versions.new", false},
     };
     for (size_t i = 0; i < VD_COUNT_OF(cases); i++)
         cr_expect_eq(sup_files_may(config, cases[i].letter, cases[i].path), cases[i].may, "%c %s",
