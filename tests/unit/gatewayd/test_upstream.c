@@ -147,6 +147,8 @@ Test(upstream, answers_that_cannot_be_read_end_their_flight)
     fake_storage_mishap_next(fixture.storage, "find", FAKE_STORAGE_GARBLE);
     ask("find", -1);
     cr_expect_neq(receive(), 0);
+    fake_storage_kill(fixture.storage); /* it was cut off, and ends */
+    fake_storage_revive(fixture.storage);
     fake_storage_mishap_next(fixture.storage, "find", FAKE_STORAGE_REFUSE);
     ask("find", -1);
     cr_expect_eq(receive(), 17, "%d", reply_code(reply));
