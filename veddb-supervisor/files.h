@@ -1,5 +1,6 @@
-/* veddb-supervisor/files.h — opens for a worker the files that its configuration names, and no
- * others (libcommon/runtime/files.h): they may be root's, the worker is not. */
+/* veddb-supervisor/files.h — opens for a worker the files that its configuration names, for the
+ * gateway storage's table of versions, and no others (libcommon/runtime/files.h): they may be
+ * root's, the worker is not. */
 #pragma once
 #include "veddb-supervisor/system.h"
 
