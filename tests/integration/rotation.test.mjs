@@ -1,6 +1,6 @@
 // A rotation of keys under a load of writers and readers: storage, the key holder and the whole node are killed in the middle; it goes
 // on by itself and ends Completed, nothing acknowledged is lost, and the old key is of no use to what is there now, nor today's
-// keyring to what was there before. `VD_TEST_KILLS` more kills at random moments: `./dev chaos --rotation` sets it.
+// keyring to what was there before. The long form: `./dev chaos --rotation`.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
