@@ -81,6 +81,7 @@ async function up() {
 }
 
 function strike(pid) {
+  if (!(pid > 1)) return; // it does not run at present; 0 would be all of us
   try {
     process.kill(pid, 'SIGKILL');
   } catch (e) {
@@ -88,25 +89,38 @@ function strike(pid) {
   }
 }
 
-/** Kills, and waits until everything runs again. known: pids from before, where storage or the key holder may not answer now. */
+/** A second one, while what was killed may be starting again. */
+async function strikeAgain() {
+  await sleep(random() * 1200);
+  const victim = random.of(['storaged', 'rotated']);
+  const pid = (await pids().catch(() => ({})))[victim];
+  if (!(pid > 1)) return {};
+  strike(pid);
+  kills++;
+  tell(`kill ${kills}: ${victim}, while it starts again`);
+  return {[victim]: pid};
+}
+
+/** Kills, sometimes twice, and waits until everything runs again. known: pids from before, where storage or the key holder may not answer now. */
 async function kill(victims, why, known) {
   const now = known ?? (await pids());
   kills++;
   tell(`kill ${kills}: ${victims} (${why})`);
-  const took = {at: Date.now()};
+  const at = Date.now(), twice = !known && random() < 0.2;
   if (victims.includes('supervisor')) {
     await load.outage(async () => {
       for (const v of victims) strike(v === 'supervisor' ? node.pid : now[v]);
-      await up();
-      await node.whole();
+      const [again] = await Promise.all([twice ? strikeAgain() : {}, up()]);
+      await back(again);
     });
   } else {
     for (const v of victims) strike(now[v]);
-    await back(Object.fromEntries(victims.map((v) => [v, now[v]])));
+    const again = twice ? await strikeAgain() : {};
+    await back({...Object.fromEntries(victims.map((v) => [v, now[v]])), ...again});
     if (victims.includes('gatewayd')) await load.goesOn();
   }
   load.check();
-  tell(`all run again after ${Date.now() - took.at} ms`);
+  tell(`all run again after ${Date.now() - at} ms`);
 }
 
 async function back(old) {
