@@ -229,7 +229,7 @@ async function meddle() {
   const what = random();
   if (what < 0.12 && (await say('pause'))) return async () => await say('resume');
   if (what < 0.24) await say('throttle', '--rate', random.of(['0', '4MB/s', '20MB/s']));
-  else if (what < 0.28) await say('cancel');
+  else if (what < 0.34) await say('cancel');
   return async () => {};
 }
 
@@ -238,7 +238,8 @@ async function atRandom() {
     const most = 1 + random.below(8);
     await start('--rate', random.of(['0', '3MB/s', '8MB/s', '20MB/s']), '--max-latency-rise', random.of(['0', '15']));
     for (let i = 0; i < most && kills < until_; i++) {
-      await sleep(random() ** 2 * 2500);
+      if (random() < 0.3) await nearEnd(random.of(['verifying', 'retiring']));
+      else await sleep(random() ** 2 * 2500);
       const now = await rotation();
       if (!now?.busy) break;
       const undo = random() < 0.3 ? await meddle() : async () => {};
@@ -253,6 +254,14 @@ async function atRandom() {
     if (more < 0.2) await whileChecking();
     else if (more < 0.4) await rewrap();
   }
+}
+
+/** Most of a rotation's time is no verifying or retiring: a kill there is waited for. */
+async function nearEnd(state) {
+  await node.vedctl('keys', 'throttle', '--rate', '0', '--max-latency-rise', '0').catch(() => {}); // it may be over
+  if ((await rotation())?.state === 'paused') await node.vedctl('keys', 'resume');
+  await reached([state, 'completed', 'cancelled']);
+  await sleep(random() * 60);
 }
 
 /** `keys verify` by itself, too, goes on or ends where it began. */
