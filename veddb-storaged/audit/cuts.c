@@ -52,7 +52,7 @@ void stor_audit_cuts_look(stor_audit_t *audit, stor_session_t *session)
     vd_bb_cstr(&bb, "reason", cuts.why);
     vd_bb_int64(&bb, "count", (int64_t)cuts.count);
     vd_bb_close(&bb);
-    vd_bb_int32(&bb, "result", VD_ERR_PROTOCOL < 0 ? -VD_ERR_PROTOCOL : VD_ERR_PROTOCOL);
+    vd_bb_int32(&bb, "result", -VD_ERR_PROTOCOL);
     int rc = vd_bb_finish(&bb, &event, &err);
     if (rc == VD_OK)
         rc = stor_audit_event(audit, session, event, &err);
