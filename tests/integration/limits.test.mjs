@@ -194,6 +194,14 @@ test('too much waits in storage: refused at once, and not refused any more when 
   const slow = Array.from({length: 12}, () => db.collection('c').aggregate(pipeline, {maxTimeMS: 120000}).toArray().then(() => 0, (e) => e.code));
   const running = async () => (await client.db('admin').command({currentOp: 1, 'command.aggregate': 'c'})).inprog;
   await until('all of them are in storage', async () => (await running()).length === 12);
+  // Behind them, with little time: answered when that ends, although no worker has come; so is one that is killed.
+  const late = await db.collection('c').aggregate([{$count: 'n'}], {maxTimeMS: 1500}).toArray().then(() => 0, (e) => e.code);
+  assert.equal(late, 50);
+  const doomed = db.collection('c').aggregate([{$count: 'n'}], {comment: 'doomed'}).toArray().then(() => 0, (e) => e.code);
+  const op = await until('it waits', async () => (await running()).find((o) => o.command.comment === 'doomed'));
+  await client.db('admin').command({killOp: 1, op: op.opid});
+  assert.equal(await doomed, 11601);
+  assert.equal((await running()).length, 12, 'they are still there, and nothing else');
   await sleep(50); // what is next has waited for longer than the millisecond that the next request gives itself
   const early = await anna.db('shop').collection('c').aggregate([{$group: {_id: '$text', n: {$sum: 1}}}], {maxTimeMS: 1}).toArray().then(() => null, (e) => e);
   assert.equal(early?.code, 462, String(early));
