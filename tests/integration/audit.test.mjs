@@ -79,6 +79,43 @@ test('logins, good and bad, refusals, users', async () => {
   assert.deepEqual((await ask('search', 'text=canary')).records, []);
 });
 
+test('what clients say of themselves, of every connection that somebody logs in on; databases and collections', async () => {
+  const {port} = new URL(node.uri.replace('mongodb:', 'http:'));
+  const named = await node.client({driver: {appName: 'auditor'}});
+  await named.db('fresh').collection('one').insertOne({_id: 1});
+  await named.db('fresh').createCollection('two');
+  await named.close();
+  const said = await records(1, 'atype=clientMetadata', 'text=auditor');
+  for (const {event} of said) {
+    assert.equal(event.param.clientMetadata.application.name, 'auditor');
+    assert.equal(event.param.clientMetadata.driver.name, 'nodejs');
+    assert.deepEqual([event.param.localEndpoint.ip, Number(event.param.localEndpoint.port)], ['127.0.0.1', Number(port)]);
+    assert.equal(event.remote.ip, '127.0.0.1');
+  }
+  const made = await records(2, 'atype=createCollection', 'text=fresh.');
+  assert.deepEqual(made.map((r) => r.event.param.ns), ['fresh.one', 'fresh.two']);
+  const [database, more] = await records(1, 'atype=createDatabase', 'ns=fresh');
+  assert.equal(more, undefined, 'once');
+  assert.deepEqual(database.event.users, [{user: node.info.username, db: 'admin'}]);
+  assert.ok(database.number < made[0].number);
+  // More hellos at once than have an event of their own: it comes with the login.
+  const raws = await Promise.all(Array.from({length: 90}, () => Raw.connect(node)));
+  for (const raw of raws) raw.send(msg({hello: 1, $db: 'admin', client: {driver: {name: 'by hand', version: '1'}, os: {type: 'any'}}}));
+  for (const raw of raws) assert.equal((await raw.reply()).doc.ok, 1);
+  const loggedIn = [];
+  for (const raw of raws.slice(-8)) {
+    assert.equal((await raw.login()).ok, 1);
+    loggedIn.push(raw.socket.localPort);
+  }
+  await until('those who logged in have one', async () => {
+    const ports = (await records(1, 'atype=clientMetadata', 'text=by hand')).map((r) => Number(r.event.remote.port));
+    return loggedIn.every((p) => ports.includes(p));
+  });
+  for (const raw of raws) raw.close();
+  // Users and roles are written by their commands alone.
+  for (const name of ['system.users', 'system.roles']) await assert.rejects(client.db('admin').collection(name).insertOne({_id: 'x'}), (e) => e.code > 0, name);
+});
+
 test('certificates, refused handshakes, keys, configuration; roles of who did it; names of any bytes', async () => {
   await node.vedctl('reload', 'certs');
   const [reload] = await records(1, 'atype=certificateReload');
