@@ -161,10 +161,18 @@ test('rotated and storage die in the middle: no write is missing, none is there 
       }
     }
   })();
+  // An answer to a login means that its record is on the disk: who is killed right behind it has kept it.
+  const refused = [];
   for (const worker of ['rotated', 'storaged', 'rotated', 'gatewayd']) {
     const enough = acknowledged.size + 50;
     await until('writes go on', () => acknowledged.size >= enough);
-    await node.kill(worker);
+    const raw = await Raw.connect(node), pid = (await node.worker(worker)).pid, name = `nobody-${refused.length}`;
+    const {doc} = await raw.run({saslStart: 1, mechanism: 'SCRAM-SHA-256', payload: Buffer.from(`n,,n=${name},r=abc`), $db: 'admin'}).then((doc) => ({doc}));
+    const answer = await raw.run({saslContinue: 1, conversationId: doc.conversationId, payload: Buffer.from('c=biws,r=wrong,p=AAAA'), $db: 'admin'});
+    process.kill(pid, 'SIGKILL');
+    assert.equal(answer.code, 18);
+    refused.push(name);
+    raw.close();
     await node.whole();
   }
   stop = true;
@@ -172,6 +180,13 @@ test('rotated and storage die in the middle: no write is missing, none is there 
   const last = Math.max(...acknowledged);
   await records(1, 'ns=shop.kept', `text=[ ${last} ]`);
   await records(4, 'atype=workerEnded');
+  for (const name of refused) await records(1, 'atype=authenticate', 'result=18', `text=${name}`);
+  // Started and ended, by itself and by a signal.
+  await records(2, 'atype=startup');
+  const {stdout: tail} = await node.vedctl('--json', 'audit', 'tail', '5');
+  const newest = JSON.parse(tail).records;
+  assert.equal(newest.length, 5);
+  assert.ok(newest.every((r, i) => i === 0 || r.record === newest[i - 1].record + 1));
   await client.close();
   await node.down();
   const printed = execFileSync('python3', [verifier, path.join(node.dir, 'data/audit'), '--kek', path.join(node.dir, 'kek'), '--second', second, '--print'], {
@@ -191,6 +206,7 @@ test('rotated and storage die in the middle: no write is missing, none is there 
   for (const id of acknowledged) assert.equal(seen.get(id), 1, `the insert of ${id} is there ${seen.get(id)} times`);
   await node.up();
   client = await node.client();
+  await records(1, 'atype=shutdown');
   assert.equal(await client.db('shop').collection('kept').countDocuments(), seen.size);
 });
 
