@@ -21,14 +21,13 @@ static const char *const suites[] = {
     "ECDHE-RSA-AES256-GCM-SHA384",  "ECDHE-ECDSA-CHACHA20-POLY1305",
     "ECDHE-RSA-CHACHA20-POLY1305",
 };
-#define SUITES_TEXT_MAX    512
 #define PEM_FILE_MAX_BYTES (4u << 20)
 static const char groups[] = "X25519:P-256:P-384";
 static const unsigned char session_context[] = "veddb";
 
 struct vd_tls {
     char *certificate_file, *key_file, *ca_file, *crl_file, *ocsp_file, *expected_name;
-    char suites_12[SUITES_TEXT_MAX], suites_13[SUITES_TEXT_MAX]; /* either may be empty */
+    char suites_12[VD_TLS_SUITES_MAX], suites_13[VD_TLS_SUITES_MAX]; /* either may be empty */
     bool server, tls13_only;
     int verify;
     pthread_mutex_t mutex; /* over the two below */
@@ -227,6 +226,22 @@ static int load_files(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
                                                  : rc;
 }
 
+static void suite_add(size_t i, char text_12[VD_TLS_SUITES_MAX], char text_13[VD_TLS_SUITES_MAX])
+{
+    char *text = strncmp(suites[i], "TLS_", 4) == 0 ? text_13 : text_12;
+    size_t len = strlen(text);
+    (void)snprintf(text + len, VD_TLS_SUITES_MAX - len, "%s%s", len == 0 ? "" : ":", suites[i]);
+}
+
+void vd_tls_suites(char ret_12[VD_TLS_SUITES_MAX], char ret_13[VD_TLS_SUITES_MAX])
+{
+    ret_12[0] = ret_13[0] = '\0';
+    for (size_t i = 0; i < VD_COUNT_OF(suites); i++)
+        suite_add(i, ret_12, ret_13);
+    size_t len = strlen(ret_12);
+    (void)snprintf(ret_12 + len, VD_TLS_SUITES_MAX - len, ":@SECLEVEL=2");
+}
+
 /* The policy's suites, or those of them that the list names: there is no way to add a weaker one.
  */
 static int choose_suites(vd_tls_t *tls, const char *list, vd_error_t *err)
@@ -247,11 +262,8 @@ static int choose_suites(vd_tls_t *tls, const char *list, vd_error_t *err)
         at += *at == ',';
     }
     for (size_t i = 0; i < VD_COUNT_OF(suites); i++) {
-        char *text = strncmp(suites[i], "TLS_", 4) == 0 ? tls->suites_13 : tls->suites_12;
-        size_t len = strlen(text);
         if (all || chosen[i])
-            (void)snprintf(text + len, SUITES_TEXT_MAX - len, "%s%s", len == 0 ? "" : ":",
-                           suites[i]);
+            suite_add(i, tls->suites_12, tls->suites_13);
     }
     if (tls->suites_13[0] == '\0')
         return vd_error_set(err, VD_ERR_CONFIG, "tls.suites must keep one of TLS 1.3");

@@ -33,6 +33,11 @@ typedef struct {
     const char *expected_name; /* clients: the server's name, checked */
 } vd_tls_options_t;
 
+/* The policy's suites as OpenSSL takes them, for who speaks TLS through another library: of
+ * TLS 1.2, with the security level, and of 1.3. */
+#define VD_TLS_SUITES_MAX 512
+void vd_tls_suites(char ret_12[VD_TLS_SUITES_MAX], char ret_13[VD_TLS_SUITES_MAX]);
+
 VD_MUST_CHECK int vd_tls_create(const vd_tls_options_t *options, vd_tls_t **ret_tls,
                                 vd_error_t *err);
 void vd_tls_destroy(vd_tls_t **tls_p);
