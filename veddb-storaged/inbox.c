@@ -19,6 +19,7 @@
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/load.h"
 #include "veddb-storaged/replication/positions.h"
+#include "veddb-storaged/request_queue.h"
 #include "veddb-storaged/rotation/latency.h"
 #include "veddb-storaged/streams/waits.h"
 
@@ -36,12 +37,8 @@
 #define UNSENT_RETRY_MS     2
 #define QUICK_WAKE_DEPTH    8
 #define SWEEP_PAUSE_US      10000 /* between two looks at all that waits */
-#define LONG_NICE           5 /* quick operations go first when cores are short */
-
-typedef struct {
-    stor_request_t *first, **last;
-    uint64_t count;
-} queue_t;
+#define LEFT_MS             2     /* so long one waits while a worker is idle */
+#define LONG_NICE           5     /* quick operations go first when cores are short */
 
 typedef struct worker {
     stor_inbox_t *inbox;
@@ -56,14 +53,15 @@ typedef struct worker {
 
 /* Under inbox->lock. */
 typedef struct lane {
-    queue_t queue;
+    stor_queue_t queue;
     /* Since when the first of the queue waits; 0: nobody does. When that one was given up it stays
      * until a worker comes: others would not have been taken before. */
     _Atomic uint64_t next_since_us;
     worker_t *idle;
     uint32_t running;
     /* So much waits that another worker is woken for it. A wake costs as much as several quick
-     * operations; where one blocks, the next turn's arrivals find its leftovers (step_dispatch). */
+     * operations; where one blocks, the next turn's arrivals find its leftovers (step_dispatch), or
+     * a timer does (left_due). */
     uint32_t wake_depth;
 } lane_t;
 
@@ -83,10 +81,10 @@ struct stor_inbox {
     pthread_t thread;
     vd_loop_t *loop;
     vd_link_t *link;
-    vd_source_t *reply_step, *dispatch_step, *state_timer, *unsent_timer, *sweep_timer;
+    vd_source_t *reply_step, *dispatch_step, *state_timer, *unsent_timer, *sweep_timer, *left_timer;
     peer_t peers[VD_LINK_PEERS_MAX];
-    queue_t arrived[LANE_COUNT];
-    queue_t unsent; /* finished, but the peer's credit is used up */
+    stor_queue_t arrived[LANE_COUNT];
+    stor_queue_t unsent; /* finished, but the peer's credit is used up */
     stor_request_t *idle_first;
     uint32_t idle_count;
     uint64_t held_bytes;
@@ -118,45 +116,7 @@ struct stor_inbox {
     void *drained_context;
 };
 
-/* ---- queues (linked by request->next) ---- */
-
-static void queue_init(queue_t *queue)
-{
-    queue->first = NULL;
-    queue->last = &queue->first;
-    queue->count = 0;
-}
-
-static void queue_push(queue_t *queue, stor_request_t *request)
-{
-    request->next = NULL;
-    *queue->last = request;
-    queue->last = &request->next;
-    queue->count++;
-}
-
-static stor_request_t *queue_pop(queue_t *queue)
-{
-    stor_request_t *request = queue->first;
-    if (request == NULL)
-        return NULL;
-    queue->first = request->next;
-    if (queue->first == NULL)
-        queue->last = &queue->first;
-    queue->count--;
-    return request;
-}
-
-/* Moves everything of `from` to the end of `to`. */
-static void queue_join(queue_t *to, queue_t *from)
-{
-    if (from->first == NULL)
-        return;
-    *to->last = from->first;
-    to->last = from->last;
-    to->count += from->count;
-    queue_init(from);
-}
+/* ---- lanes ---- */
 
 /* A worker has come to the lane's queue, under the lock. */
 static void note_next(lane_t *lane)
@@ -240,7 +200,7 @@ static stor_request_t *work_take(stor_inbox_t *inbox, worker_t *worker)
         note_next(lane);
         idle_wait(inbox, worker);
     }
-    stor_request_t *request = inbox->stopping ? NULL : queue_pop(&lane->queue);
+    stor_request_t *request = inbox->stopping ? NULL : stor_queue_pop(&lane->queue);
     note_next(lane);
     lane->running += request != NULL;
     worker_t *next = lane->queue.count >= lane->wake_depth ? idle_take(lane) : NULL;
@@ -301,7 +261,7 @@ static void run_again(stor_inbox_t *inbox, stor_request_t *request)
     lane_t *lane = &inbox->lanes[request->slow_lane ? LANE_LONG : LANE_QUICK];
     request->queued_us = vd_monotonic_us();
     (void)pthread_mutex_lock(&inbox->lock);
-    queue_push(&lane->queue, request);
+    stor_queue_push(&lane->queue, request);
     note_more(lane);
     worker_t *worker = idle_take(lane);
     if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
@@ -430,7 +390,7 @@ static void *worker_run(void *context)
 /* Under the lock. */
 static void lane_push(lane_t *lane, stor_request_t *request)
 {
-    queue_push(&lane->queue, request);
+    stor_queue_push(&lane->queue, request);
     note_more(lane);
     worker_t *worker = idle_take(lane);
     if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
@@ -450,7 +410,7 @@ static void await_over(stor_request_t *first, void *context)
         if (first->await_ready != NULL)
             lane_push(&inbox->lanes[first->slow_lane ? LANE_LONG : LANE_QUICK], first);
         else
-            queue_push(&lane->queue, first);
+            stor_queue_push(&lane->queue, first);
         first = next;
     }
     note_more(lane);
@@ -666,7 +626,7 @@ static int on_command(const arrival_t *arrival, vd_error_t *err)
     stor_registry_add(request);
     if (request->deadline_us != 0)
         sweep_at(inbox, request->deadline_us);
-    queue_push(&inbox->arrived[request->slow_lane ? LANE_LONG : LANE_QUICK], request);
+    stor_queue_push(&inbox->arrived[request->slow_lane ? LANE_LONG : LANE_QUICK], request);
     return VD_OK;
 }
 
@@ -793,9 +753,9 @@ static bool reply_send(stor_inbox_t *inbox, stor_request_t *request)
 static void unsent_retry(stor_inbox_t *inbox)
 {
     for (uint64_t n = inbox->unsent.count; n > 0; n--) {
-        stor_request_t *request = queue_pop(&inbox->unsent);
+        stor_request_t *request = stor_queue_pop(&inbox->unsent);
         if (!reply_send(inbox, request))
-            queue_push(&inbox->unsent, request);
+            stor_queue_push(&inbox->unsent, request);
     }
     if (inbox->unsent.count > 0)
         vd_loop_set_timer(inbox->unsent_timer, UNSENT_RETRY_MS, 0);
@@ -828,7 +788,7 @@ static bool step_replies(void *context)
         stor_request_t *request = ordered;
         ordered = ordered->next;
         if (!reply_send(inbox, request)) {
-            queue_push(&inbox->unsent, request);
+            stor_queue_push(&inbox->unsent, request);
             vd_loop_set_timer(inbox->unsent_timer, UNSENT_RETRY_MS, 0);
         }
     }
@@ -838,16 +798,17 @@ static bool step_replies(void *context)
 
 /* Takes those out of a queue that need no worker any more; *soonest_us: the next deadline of who
  * stays. Under the lock. */
-static void queue_sweep(queue_t *queue, uint64_t now_us, queue_t *over, uint64_t *soonest_us)
+static void queue_sweep(stor_queue_t *queue, uint64_t now_us, stor_queue_t *over,
+                        uint64_t *soonest_us)
 {
-    queue_t all = *queue;
+    stor_queue_t all = *queue;
     stor_request_t *request;
     if (all.first == NULL)
         return;
-    queue_init(queue);
-    while ((request = queue_pop(&all)) != NULL) {
+    stor_queue_init(queue);
+    while ((request = stor_queue_pop(&all)) != NULL) {
         bool is_over = stor_request_is_over(request, now_us);
-        queue_push(is_over ? over : queue, request);
+        stor_queue_push(is_over ? over : queue, request);
         /* One that has begun is a worker's to end. */
         if (!is_over && request->deadline_us > now_us && request->deadline_us < *soonest_us)
             *soonest_us = request->deadline_us;
@@ -863,8 +824,8 @@ static bool sweep_is_due(stor_inbox_t *inbox, uint64_t now_us)
     if (now_us >= inbox->swept_us + SWEEP_PAUSE_US)
         return true;
     inbox->sweep_us = now_us;
-    vd_loop_set_timer(inbox->sweep_timer,
-                      (inbox->swept_us + SWEEP_PAUSE_US - now_us + 999) / 1000, 0);
+    vd_loop_set_timer(inbox->sweep_timer, (inbox->swept_us + SWEEP_PAUSE_US - now_us + 999) / 1000,
+                      0);
     return false;
 }
 
@@ -872,11 +833,11 @@ static bool sweep_is_due(stor_inbox_t *inbox, uint64_t now_us)
 static void sweep(stor_inbox_t *inbox)
 {
     uint64_t now_us = vd_monotonic_us(), soonest_us = UINT64_MAX;
-    queue_t over;
+    stor_queue_t over;
     stor_request_t *request;
     if (!sweep_is_due(inbox, now_us))
         return;
-    queue_init(&over);
+    stor_queue_init(&over);
     atomic_store(&inbox->sweep_asked, false); /* before: who is killed from here on asks again */
     (void)pthread_mutex_lock(&inbox->lock);
     for (int i = 0; i < LANE_COUNT; i++)
@@ -887,7 +848,7 @@ static void sweep(stor_inbox_t *inbox)
     if (soonest_us != UINT64_MAX)
         sweep_at(inbox, soonest_us);
     atomic_fetch_add_explicit(&inbox->given_up, over.count, memory_order_relaxed);
-    while ((request = queue_pop(&over)) != NULL) {
+    while ((request = stor_queue_pop(&over)) != NULL) {
         stor_request_give_up(request);
         reply_encode(request);
         done_push(inbox, request, request);
@@ -898,14 +859,16 @@ static bool step_dispatch(void *context)
 {
     stor_inbox_t *inbox = context;
     worker_t *workers[LANE_COUNT] = {NULL};
+    bool left = false;
     if (inbox->arrived[LANE_QUICK].first != NULL || inbox->arrived[LANE_LONG].first != NULL) {
         (void)pthread_mutex_lock(&inbox->lock);
         for (int i = 0; i < LANE_COUNT; i++) {
             lane_t *lane = &inbox->lanes[i];
             bool wake = lane->running == 0 || lane->queue.first != NULL;
-            queue_join(&lane->queue, &inbox->arrived[i]);
+            stor_queue_join(&lane->queue, &inbox->arrived[i]);
             note_more(lane);
             wake |= lane->queue.count >= lane->wake_depth;
+            left |= lane->queue.first != NULL && lane->idle != NULL;
             workers[i] = wake && lane->queue.first != NULL ? idle_take(lane) : NULL;
         }
         (void)pthread_mutex_unlock(&inbox->lock);
@@ -913,6 +876,8 @@ static bool step_dispatch(void *context)
     for (int i = 0; i < LANE_COUNT; i++)
         if (workers[i] != NULL)
             (void)pthread_cond_signal(&workers[i]->wake);
+    if (left)
+        vd_loop_set_timer(inbox->left_timer, LEFT_MS, 0);
     sweep(inbox);
     return atomic_load_explicit(&inbox->done, memory_order_relaxed) != NULL;
 }
@@ -920,6 +885,20 @@ static bool step_dispatch(void *context)
 static void turn_due(void *context)
 {
     (void)context; /* the turn that this begins does it */
+}
+
+/* Nothing came for a while that would have found it: what was left to a worker that blocks goes to
+ * another. */
+static void left_due(void *context)
+{
+    stor_inbox_t *inbox = context;
+    (void)pthread_mutex_lock(&inbox->lock);
+    for (int i = 0; i < LANE_COUNT; i++) {
+        worker_t *worker = inbox->lanes[i].queue.first == NULL ? NULL : idle_take(&inbox->lanes[i]);
+        if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
+            (void)pthread_cond_signal(&worker->wake);
+    }
+    (void)pthread_mutex_unlock(&inbox->lock);
 }
 
 /* ---- life ---- */
@@ -952,6 +931,9 @@ static int io_open(stor_inbox_t *inbox, vd_error_t *err)
     if (rc == VD_OK)
         rc = vd_loop_add_timer(inbox->loop, STATE_PERIOD_MS, 0, turn_due, inbox,
                                &inbox->sweep_timer, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_timer(inbox->loop, STATE_PERIOD_MS, 0, left_due, inbox, &inbox->left_timer,
+                               err);
     return rc;
 }
 
@@ -962,6 +944,7 @@ static void io_close(stor_inbox_t *inbox)
     vd_loop_remove(&inbox->state_timer);
     vd_loop_remove(&inbox->unsent_timer);
     vd_loop_remove(&inbox->sweep_timer);
+    vd_loop_remove(&inbox->left_timer);
     if (inbox->link != NULL)
         vd_link_close(&inbox->link);
     vd_loop_destroy(&inbox->loop);
@@ -1032,10 +1015,10 @@ int stor_inbox_start(stor_storage_t *storage, vd_daemon_t *daemon, const char *s
     inbox->daemon = daemon;
     (void)snprintf(inbox->path, sizeof inbox->path, "%s", socket_path);
     inbox->sweep_us = UINT64_MAX;
-    queue_init(&inbox->unsent);
+    stor_queue_init(&inbox->unsent);
     for (int i = 0; i < LANE_COUNT; i++) {
-        queue_init(&inbox->arrived[i]);
-        queue_init(&inbox->lanes[i].queue);
+        stor_queue_init(&inbox->arrived[i]);
+        stor_queue_init(&inbox->lanes[i].queue);
         inbox->lanes[i].wake_depth = i == LANE_QUICK ? QUICK_WAKE_DEPTH : 1;
     }
     vd_buf_init(&inbox->item, 64 * 1024);
@@ -1115,10 +1098,10 @@ static void parked_wait(stor_inbox_t *inbox)
     }
 }
 
-static void queue_free(queue_t *queue)
+static void queue_free(stor_queue_t *queue)
 {
     stor_request_t *request;
-    while ((request = queue_pop(queue)) != NULL) {
+    while ((request = stor_queue_pop(queue)) != NULL) {
         stor_registry_remove(request);
         request_free(request);
     }
@@ -1138,12 +1121,12 @@ void stor_inbox_stop(stor_inbox_t **inbox_p)
         vd_loop_stop(inbox->loop);
         (void)pthread_join(inbox->thread, NULL);
     }
-    queue_t left;
-    queue_init(&left);
+    stor_queue_t left;
+    stor_queue_init(&left);
     stor_request_t *done = atomic_exchange(&inbox->done, NULL), *next;
     for (; done != NULL; done = next) {
         next = done->next;
-        queue_push(&left, done);
+        stor_queue_push(&left, done);
     }
     queue_free(&left);
     queue_free(&inbox->unsent);

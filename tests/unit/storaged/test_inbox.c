@@ -286,6 +286,18 @@ Test(inbox, a_long_operation_holds_up_neither_quick_nor_long_ones)
     cr_assert_eq(answer_to(5)->n, 0);
 }
 
+Test(inbox, nothing_waits_behind_a_quick_one_that_blocks_while_a_worker_is_idle)
+{
+    attach();
+    cr_assert_eq(ask(2, "{'insert': 'c', 'documents': [{'_id': 1}]}")->n, 1);
+    cr_assert_eq(vd_fault_arm("request.before_handler=wait:times=1", NULL), VD_OK);
+    for (uint64_t i = 0; i < 3; i++) /* nothing comes after them */
+        send_command(3 + i, "{'find': 'c', 'filter': {'_id': 1}}", 0);
+    turns_until(&t.answer_count, 3);
+    vd_fault_disarm("request.before_handler");
+    turns_until(&t.answer_count, 4);
+}
+
 Test(inbox, cancel_ends_what_waits)
 {
     attach();
