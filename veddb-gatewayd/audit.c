@@ -255,6 +255,24 @@ static void metadata_put(gate_audit_t *audit, vd_bson_t client)
     event_end(bb, VD_OK);
 }
 
+/* A line a second at most: where the log of audit is full, the other log may be soon. */
+static void metadata_lost(gate_thread_t *thread, int rc)
+{
+    uint64_t second = vd_loop_now_ms(thread->loop) / 1000;
+    if (thread->audit_metadata_lost != second)
+        vd_log(VD_LOG_WARN, "audit events could not be kept", "atype=clientMetadata error=%d", -rc);
+    thread->audit_metadata_lost = second;
+}
+
+static void metadata_answered(void *context, const gate_answer_t *answer)
+{
+    gate_audit_t *audit = context;
+    int rc = answer->rc != VD_OK ? answer->rc : (int)answer->reply->status;
+    if (rc != VD_OK)
+        metadata_lost(audit->thread, rc);
+    audit_free(audit);
+}
+
 static bool metadata_fits(gate_thread_t *thread)
 {
     uint64_t second = vd_loop_now_ms(thread->loop) / 1000;
@@ -283,10 +301,10 @@ void gate_audit_metadata(gate_request_t *request, vd_bson_t client)
     metadata_put(audit, client);
     audit->request = NULL;
     audit->sent = true;
-    int rc = send_events(audit, note_answered, &err);
+    int rc = send_events(audit, metadata_answered, &err);
     if (rc == VD_OK)
         return;
-    vd_log(VD_LOG_WARN, "an audit event could not be kept", "atype=clientMetadata error=%d", -rc);
+    metadata_lost(thread, rc);
     audit_free(audit);
 }
 

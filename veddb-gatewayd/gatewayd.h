@@ -132,6 +132,7 @@ struct gate_thread {
     uint32_t audit_refusals, audit_handshakes; /* handshakes refused since the last event */
     char audit_handshake[256];                 /* the last of them */
     uint64_t audit_metadata_second;            /* audit.c */
+    uint64_t audit_metadata_lost;              /* in which second one was lost, and said so */
     uint32_t audit_metadata;                   /* told in that second */
     uint32_t refusals_noted;                   /* handshakes, in this second */
     bool room_made;                            /* memory was given back in this turn */
