@@ -116,6 +116,24 @@ describe('find and cursors', () => {
     assert.deepEqual((await c.find().toArray()).map((d) => d._id), numbers(1000).map((d) => d._id));
   });
 
+  test('cursors of no collection are killed by the name that the reply gave', async () => {
+    await set(3);
+    const opened = {'$cmd.aggregate': {aggregate: 1, pipeline: [{$documents: [{a: 1}, {a: 2}]}], cursor: {batchSize: 1}}, '$cmd.listCollections': {listCollections: 1, cursor: {batchSize: 0}}};
+    for (const [name, command] of Object.entries(opened)) {
+      const {cursor} = await db.command(command);
+      assert.equal(cursor.ns, `crud.${name}`);
+      const killed = await db.command({killCursors: name, cursors: [Long.fromValue(cursor.id)]});
+      assert.deepEqual(killed.cursorsKilled.map(String), [String(cursor.id)]);
+    }
+    assert.equal(await codeOf(() => db.command({killCursors: '$other', cursors: []})), 73);
+  });
+
+  test('one document that unwinds to a million stops at maxTimeMS', async () => {
+    await set(1);
+    const long = [{$project: {a: {$range: [0, 3000000]}}}, {$unwind: '$a'}, {$group: {_id: null, n: {$sum: '$a'}}}];
+    assert.equal(await codeOf(() => c.aggregate(long, {maxTimeMS: 1}).toArray()), 50);
+  });
+
   test('batchSize, limit, skip, singleBatch, negative limit', async () => {
     await set();
     assert.equal((await c.find().batchSize(1).limit(7).toArray()).length, 7);
