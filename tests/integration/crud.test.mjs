@@ -128,6 +128,11 @@ describe('find and cursors', () => {
     assert.equal(await codeOf(() => db.command({killCursors: '$other', cursors: []})), 73);
   });
 
+  test('$out and $merge read at no linearizable point', async () => {
+    for (const stage of [{$out: 'written'}, {$merge: 'written'}])
+      assert.equal(await codeOf(() => c.aggregate([stage], {readConcern: {level: 'linearizable'}}).toArray()), 72);
+  });
+
   test('one document that unwinds to a million stops at maxTimeMS', async () => {
     await set(1);
     const long = [{$project: {a: {$range: [0, 3000000]}}}, {$unwind: '$a'}, {$group: {_id: null, n: {$sum: '$a'}}}];
@@ -831,6 +836,10 @@ test('the API version: strict refuses what is not in it, unknown versions are re
   await t.insertOne({_id: 1});
   assert.equal(await t.countDocuments(), 1);
   assert.equal(await codeOf(() => strict.db('crud').command({distinct: 'api', key: 'a'})), 323);
+  for (const stage of [{$indexStats: {}}, {$collStats: {storageStats: {}}}, {$lookup: {from: 'api', pipeline: [{$indexStats: {}}], as: 'x'}}])
+    assert.equal(await codeOf(() => t.aggregate([stage]).toArray()), 323, JSON.stringify(stage));
+  assert.equal(await codeOf(() => strict.db('crud').aggregate([{$listLocalSessions: {}}]).toArray()), 323);
+  assert.equal((await t.aggregate([{$collStats: {count: {}}}]).toArray())[0].count, 1);
   await strict.close();
   assert.equal(await codeOf(() => client.db('crud').command({ping: 1, apiVersion: '2'})), 322);
   assert.equal(await codeOf(() => client.db('crud').command({nonsense: 1})), 59);
