@@ -1,5 +1,5 @@
-/* veddb-gatewayd/faults.h — the fail point failCommand, as driver test suites use it. Exists only
- * under test.faults.
+/* veddb-gatewayd/faults.h — the fail points failCommand and failGetMoreAfterCursorCheckout, as driver
+ * test suites use them; one is armed at a time. Exist only under test.faults.
  *
  * Owner:   the gateway.
  * Threads: any (one lock). */

@@ -824,9 +824,17 @@ describe('time limits, killing, sessions, concerns', () => {
     await point({failCommands: ['find'], errorCode: 50}, {skip: 1});
     await c.findOne();
     assert.equal(await codeOf(() => c.findOne()), 50);
+    const concern = {failCommands: ['insert'], writeConcernError: {code: 91, errmsg: 'ends'}};
+    await point(concern);
+    await c.insertOne({_id: 4});
+    await point(concern, {times: 2});
+    await assert.rejects(c.insertOne({_id: 5}), (e) => e.code === 91 && e.hasErrorLabel('RetryableWriteError'));
     await point({}, 'off');
     await c.findOne();
-    assert.equal(await c.countDocuments(), 3);
+    assert.equal(await c.countDocuments(), 5);
+    await admin.command({configureFailPoint: 'failGetMoreAfterCursorCheckout', mode: {times: 1}, data: {errorCode: 6}});
+    assert.equal(await codeOf(() => c.find().batchSize(2).toArray()), 6);
+    assert.equal((await c.find().batchSize(2).toArray()).length, 5);
   });
 });
 
