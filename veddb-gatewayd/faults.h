@@ -1,7 +1,3 @@
-/* veddb-gatewayd/faults.h — the fail points failCommand and failGetMoreAfterCursorCheckout, as driver
- * test suites use them; one is armed at a time. Exist only under test.faults.
- *
- * Owner:   the gateway.
  * Threads: any (one lock). */
 #pragma once
 #include "veddb-gatewayd/request.h"
