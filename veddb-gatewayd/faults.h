@@ -1,3 +1,7 @@
+/* veddb-gatewayd/faults.h — fail points, as driver test suites use them: failCommand and
+ * failGetMoreAfterCursorCheckout, one of them armed at a time. Exist only under test.faults.
+ *
+ * Owner:   the gateway.
  * Threads: any (one lock). */
 #pragma once
 #include "veddb-gatewayd/request.h"
