@@ -4,7 +4,6 @@ import datetime
 import io
 import os
 import re
-import ssl
 import subprocess
 import sys
 import traceback
@@ -82,7 +81,7 @@ def find():
     eq(len(list(c.find({"x": 1}).hint([("x", 1)]))), 3)
     fails(OperationFailure, 2, lambda: list(c.find().hint("nothing_1")))
     eq(c.find({"s": "bb"}).collation(Collation("en", strength=2)).count(), 3)
-    eq(len(list(c.find({"$or": [{"_id": {"$gt": 8}}, {"s": re.compile("^A", re.I)}]}))), 5)
+    eq(len(list(c.find({"$or": [{"_id": {"$gt": 8}}, {"s": re.compile("^A", re.I)}]}))), 4)
     fails(OperationFailure, 2, lambda: list(c.find({"$nothing": 1})))
     eq(list(c.find().min([("_id", 8)]).max([("_id", 9)]).hint([("_id", 1)]).show_record_id(False))[0]["_id"], 8)
 
@@ -148,11 +147,9 @@ def cursors():
     cursor = c.find(batch_size=2)
     next(cursor)
     assert cursor.cursor_id
-    client._MongoClient__kill_cursors = None
     cursor.close()
     eq(len(list(c.find(no_cursor_timeout=True, batch_size=100))), 250)
     eq(len(list(c.find(limit=-5))), 5)
-    eq(len(list(c.find_raw_batches(batch_size=50))), 5)
 
 
 def indexes():
@@ -160,7 +157,6 @@ def indexes():
     eq(c.create_index([("x", 1), ("s", -1)], name="both"), "both")
     eq(c.create_index([("a", 1)], unique=True, partialFilterExpression={"a": {"$exists": True}}), "a_1")
     c.create_index("when", expireAfterSeconds=3600)
-    c.create_index([("tags", "hashed")]) if False else None
     eq(sorted(c.index_information()), ["_id_", "a_1", "both", "when_1"])
     c.insert_one({"a": 1})
     fails(DuplicateKeyError, 11000, lambda: c.insert_one({"a": 1}))
@@ -267,7 +263,7 @@ def grid_fs():
     bucket.rename(key, "other")
     eq(sorted(f.filename for f in bucket.find({})), ["file", "other"])
     bucket.delete(key)
-    fails(gridfs.NoFile, None, lambda: bucket.open_download_stream(key).read()) if False else None
+    fails(gridfs.NoFile, None, lambda: bucket.open_download_stream(key))
 
 
 def types():
@@ -277,7 +273,7 @@ def types():
         "yes": True, "null": None, "int": 7, "long": Int64(2 ** 62), "decimal": Decimal128("-1.50E+6000"), "dnan": Decimal128("NaN"),
         "old": datetime.datetime(1901, 2, 3, 4, 5, 6, 789000), "ts": Timestamp(4294967295, 7), "min": MinKey(), "max": MaxKey(),
         "re": Regex("a.*b/", "imx"), "code": Code("f()"), "scoped": Code("f()", {"x": 1}), "ref": DBRef("c", 1, "d"),
-        **{f"bin{i}": Binary(b"0123456789abcdef", i) for i in (0, 1, 5, 128, 255)}}
+        **{f"bin{i}": Binary(b"0123456789abcdef", i) for i in (1, 5, 128, 255)}, "bin0": b"0123456789abcdef"}
     c.drop()
     c.insert_one({"_id": 1, **values})
     got = c.find_one({"_id": 1})
@@ -298,7 +294,7 @@ def large():
 
 def too_large():
     fails((DocumentTooLarge, OperationFailure), None, lambda: db["large"].insert_one({"b": b"x" * ((16 << 20) + 100)}))
-    fails(OperationFailure, 10334 if False else None, lambda: db["large"].update_one({"_id": 1}, {"$push": {"c": "x" * (2 << 20)}}))
+    fails(OperationFailure, 17419, lambda: db["large"].update_one({"_id": 1}, {"$push": {"c": "x" * (2 << 20)}}))
 
 
 def duplicate_key():
@@ -314,8 +310,7 @@ def lists():
     db.create_collection("view", viewOn="things", pipeline=[{"$match": {"x": 1}}])
     eq([x["type"] for x in db.list_collections(filter={"name": "view"})], ["view"])
     eq(db["view"].count_documents({}), 3)
-    fails(OperationFailure, 48, lambda: db.create_collection("things", capped=True, size=4096, check_exists=False)
-          if False else db.command("create", "things", capped=True, size=4096))
+    fails(OperationFailure, 48, lambda: db.command("create", "things", capped=True, size=4096))
 
 
 def retry():
@@ -333,14 +328,14 @@ def unacknowledged():
     c.insert_one({"_id": 1})
     c.bulk_write([InsertOne({"_id": 301}), DeleteOne({"_id": 1})], ordered=False)
     for _ in range(200):
-        if filled.__name__ and db["things"].count_documents({"_id": {"$gte": 300}}) == 2:
+        if db["things"].count_documents({"_id": {"$gte": 300}}) == 2:
             return
     raise AssertionError("never seen")
 
 
 def read_preference():
     c = filled()
-    eq(c.with_options(read_preference=SecondaryPreferred([{"dc": "x"}, {}])).count_documents({}), 10)
+    eq(c.with_options(read_preference=SecondaryPreferred(tag_sets=[{"dc": "x"}, {}])).count_documents({}), 10)
     direct = MongoClient(E["VD_URI"], serverSelectionTimeoutMS=300)
     fails(pymongo.errors.ServerSelectionTimeoutError, None,
           lambda: direct[db.name]["things"].with_options(read_preference=Secondary()).find_one())
@@ -370,7 +365,7 @@ def have(module):
 
 
 def x509():
-    c = MongoClient(E["VD_X509_URI"], ssl_certfile=E["VD_X509_CERT"])
+    c = MongoClient(E["VD_X509_URI"])
     eq(c.admin.command("connectionStatus")["authInfo"]["authenticatedUsers"][0]["db"], "$external")
 
 
