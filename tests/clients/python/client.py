@@ -83,7 +83,7 @@ def find():
     eq(c.find({"s": "bb"}).collation(Collation("en", strength=2)).count(), 3)
     eq(len(list(c.find({"$or": [{"_id": {"$gt": 8}}, {"s": re.compile("^A", re.I)}]}))), 4)
     fails(OperationFailure, 2, lambda: list(c.find({"$nothing": 1})))
-    eq(list(c.find().min([("_id", 8)]).max([("_id", 9)]).hint([("_id", 1)]).show_record_id(False))[0]["_id"], 8)
+    eq(list(c.find().min([("_id", 8)]).max([("_id", 9)]).hint([("_id", 1)]))[0]["_id"], 8)
 
 
 def update():
