@@ -10,6 +10,7 @@
 struct gate_faults {
     pthread_mutex_t lock;
     bool armed;
+    bool get_more;       /* failGetMoreAfterCursorCheckout: names no commands */
     int64_t times, skip; /* -1: for ever */
     uint64_t hits;
     uint8_t *data; /* a copy of the document "data" */
@@ -56,7 +57,7 @@ static int read_mode(vd_value_t mode, bool *ret_armed, int64_t *ret_times, int64
                         "mode must be \"off\", \"alwaysOn\", {times: n} or {skip: n}");
 }
 
-static int check_data(vd_bson_t data, vd_error_t *err)
+static int check_data(vd_bson_t data, bool get_more, vd_error_t *err)
 {
     static const char *const known[] = {"failCommands",        "errorCode",   "closeConnection",
                                         "blockConnection",     "blockTimeMS", "errorLabels",
@@ -72,7 +73,7 @@ static int check_data(vd_bson_t data, vd_error_t *err)
             return vd_error_set(err, VD_ERR_BAD_VALUE, "failCommand does not know \"%.*s\"",
                                 (int)(each.name.len < 64 ? each.name.len : 64), each.name.data);
     }
-    if (vd_bson_get(data, "failCommands").type != VD_BSON_ARRAY)
+    if (!get_more && vd_bson_get(data, "failCommands").type != VD_BSON_ARRAY)
         return vd_error_set(err, VD_ERR_BAD_VALUE, "failCommand needs an array failCommands");
     return VD_OK;
 }
@@ -84,16 +85,20 @@ int gate_faults_configure(gate_request_t *request, vd_bb_t *reply, vd_error_t *e
     vd_value_t given = vd_bson_get(body, "data");
     bool armed;
     int64_t times, skip;
-    if (request->first.type != VD_BSON_STRING ||
-        !vd_slice_is(vd_value_string(request->first), "failCommand"))
-        return vd_error_set(err, VD_ERR_LOCATION(82), "only the fail point failCommand is offered");
+    vd_slice_t name =
+        request->first.type == VD_BSON_STRING ? vd_value_string(request->first) : VD_SLICE_NULL;
+    bool get_more = vd_slice_is(name, "failGetMoreAfterCursorCheckout");
+    if (!get_more && !vd_slice_is(name, "failCommand"))
+        return vd_error_set(err, VD_ERR_LOCATION(82),
+                            "only the fail points failCommand and failGetMoreAfterCursorCheckout "
+                            "are offered");
     int rc =
         vd_bson_validate(vd_slice(body.data, body.len), VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX, err);
     if (rc == VD_OK)
         rc = read_mode(vd_bson_get(body, "mode"), &armed, &times, &skip, err);
     if (rc == VD_OK && armed) {
         data = given.type == VD_BSON_OBJECT ? vd_value_document(given) : VD_BSON_NONE;
-        rc = check_data(data, err);
+        rc = check_data(data, get_more, err);
     }
     if (rc != VD_OK)
         return rc;
@@ -106,7 +111,8 @@ int gate_faults_configure(gate_request_t *request, vd_bb_t *reply, vd_error_t *e
         faults->data = vd_xalloc(data.len);
         memcpy(faults->data, data.data, data.len);
     }
-    faults->armed = armed, faults->times = times, faults->skip = skip;
+    faults->armed = armed, faults->get_more = get_more;
+    faults->times = times, faults->skip = skip;
     (void)pthread_mutex_unlock(&faults->lock);
     return VD_OK;
 }
@@ -126,10 +132,12 @@ static bool lists(vd_value_t array, const gate_request_t *request)
     return false;
 }
 
-static bool fits(vd_bson_t data, const gate_request_t *request)
+static bool fits(const gate_faults_t *faults, const gate_request_t *request)
 {
+    vd_bson_t data = {faults->data, faults->data_len};
     vd_value_t app = vd_bson_get(data, "appName"), ns = vd_bson_get(data, "namespace");
-    if (!lists(vd_bson_get(data, "failCommands"), request))
+    if (faults->get_more ? strcmp(request->command->name, "getMore") != 0
+                         : !lists(vd_bson_get(data, "failCommands"), request))
         return false;
     if (app.type == VD_BSON_STRING && !vd_slice_is(vd_value_string(app), request->conn->app))
         return false;
@@ -152,7 +160,7 @@ void gate_faults_match(gate_faults_t *faults, gate_request_t *request)
         return;
     (void)pthread_mutex_lock(&faults->lock);
     vd_bson_t data = {faults->data, faults->data_len};
-    bool active = faults->armed && fits(data, request);
+    bool active = faults->armed && fits(faults, request);
     if (active && faults->skip > 0) {
         faults->skip--;
         active = false;

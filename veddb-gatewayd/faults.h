@@ -1,5 +1,5 @@
-/* veddb-gatewayd/faults.h — the fail point failCommand, as driver test suites use it. Exists only
- * under test.faults.
+/* veddb-gatewayd/faults.h — fail points, as driver test suites use them: failCommand and
+ * failGetMoreAfterCursorCheckout, one of them armed at a time. Exist only under test.faults.
  *
  * Owner:   the gateway.
  * Threads: any (one lock). */

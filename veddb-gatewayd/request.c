@@ -166,6 +166,12 @@ static void finished(gate_request_t *request)
         gate_conn_request_done(conn);
 }
 
+static unsigned labels_of(const gate_request_t *request, int code, unsigned facts)
+{
+    bool more = request->command != NULL && strcmp(request->command->name, "getMore") == 0;
+    return gate_reply_labels(code, facts) | (more ? gate_reply_cursor_labels(code) : 0);
+}
+
 /* Puts what a fail point asks for behind a reply. */
 static vd_slice_t add_fault(gate_request_t *request, vd_slice_t document)
 {
@@ -176,8 +182,14 @@ static vd_slice_t add_fault(gate_request_t *request, vd_slice_t document)
     vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
     vd_bb_concat(&bb, (vd_bson_t){document.data, (uint32_t)document.len});
     vd_bb_document(&bb, "writeConcernError", request->fault.write_concern_error);
+    int64_t code = 0;
+    (void)vd_value_as_int64(vd_bson_get(request->fault.write_concern_error, "code"), &code);
+    unsigned labels =
+        code <= 0 || code > INT32_MAX ? 0 : labels_of(request, -(int)code, request->facts);
     if (request->fault.has_labels)
         vd_bb_array(&bb, "errorLabels", request->fault.labels);
+    else if ((labels & VD_LABEL_RETRYABLE_WRITE) != 0)
+        gate_reply_label_array(&bb, VD_LABEL_RETRYABLE_WRITE);
     if (vd_bb_finish(&bb, &whole, NULL) != VD_OK)
         return document;
     return vd_slice(whole.data, whole.len);
@@ -213,12 +225,6 @@ bool gate_request_stream(gate_request_t *request)
     vd_arena_reset(request->arena);
     vd_bb_init_arena(&request->reply, request->arena, REPLY_MAX_BYTES);
     return true;
-}
-
-static unsigned labels_of(const gate_request_t *request, int code, unsigned facts)
-{
-    bool more = request->command != NULL && strcmp(request->command->name, "getMore") == 0;
-    return gate_reply_labels(code, facts) | (more ? gate_reply_cursor_labels(code) : 0);
 }
 
 static void fail(gate_request_t *request, const vd_error_t *err)

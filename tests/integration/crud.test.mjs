@@ -116,6 +116,29 @@ describe('find and cursors', () => {
     assert.deepEqual((await c.find().toArray()).map((d) => d._id), numbers(1000).map((d) => d._id));
   });
 
+  test('cursors of no collection are killed by the name that the reply gave', async () => {
+    await set(3);
+    const opened = {'$cmd.aggregate': {aggregate: 1, pipeline: [{$documents: [{a: 1}, {a: 2}]}], cursor: {batchSize: 1}}, '$cmd.listCollections': {listCollections: 1, cursor: {batchSize: 0}}};
+    for (const [name, command] of Object.entries(opened)) {
+      const {cursor} = await db.command(command);
+      assert.equal(cursor.ns, `crud.${name}`);
+      const killed = await db.command({killCursors: name, cursors: [Long.fromValue(cursor.id)]});
+      assert.deepEqual(killed.cursorsKilled.map(String), [String(cursor.id)]);
+    }
+    assert.equal(await codeOf(() => db.command({killCursors: '$other', cursors: []})), 73);
+  });
+
+  test('$out and $merge read at no linearizable point', async () => {
+    for (const stage of [{$out: 'written'}, {$merge: 'written'}])
+      assert.equal(await codeOf(() => c.aggregate([stage], {readConcern: {level: 'linearizable'}}).toArray()), 72);
+  });
+
+  test('one document that unwinds to a million stops at maxTimeMS', async () => {
+    await set(1);
+    const long = [{$project: {a: {$range: [0, 3000000]}}}, {$unwind: '$a'}, {$group: {_id: null, n: {$sum: '$a'}}}];
+    assert.equal(await codeOf(() => c.aggregate(long, {maxTimeMS: 1}).toArray()), 50);
+  });
+
   test('batchSize, limit, skip, singleBatch, negative limit', async () => {
     await set();
     assert.equal((await c.find().batchSize(1).limit(7).toArray()).length, 7);
@@ -801,9 +824,17 @@ describe('time limits, killing, sessions, concerns', () => {
     await point({failCommands: ['find'], errorCode: 50}, {skip: 1});
     await c.findOne();
     assert.equal(await codeOf(() => c.findOne()), 50);
+    const concern = {failCommands: ['insert'], writeConcernError: {code: 91, errmsg: 'ends'}};
+    await point(concern);
+    await c.insertOne({_id: 4});
+    await point(concern, {times: 2});
+    await assert.rejects(c.insertOne({_id: 5}), (e) => e.code === 91 && e.hasErrorLabel('RetryableWriteError'));
     await point({}, 'off');
     await c.findOne();
-    assert.equal(await c.countDocuments(), 3);
+    assert.equal(await c.countDocuments(), 5);
+    await admin.command({configureFailPoint: 'failGetMoreAfterCursorCheckout', mode: {times: 1}, data: {errorCode: 6}});
+    assert.equal(await codeOf(() => c.find().batchSize(2).toArray()), 6);
+    assert.equal((await c.find().batchSize(2).toArray()).length, 5);
   });
 });
 
@@ -813,6 +844,10 @@ test('the API version: strict refuses what is not in it, unknown versions are re
   await t.insertOne({_id: 1});
   assert.equal(await t.countDocuments(), 1);
   assert.equal(await codeOf(() => strict.db('crud').command({distinct: 'api', key: 'a'})), 323);
+  for (const stage of [{$indexStats: {}}, {$collStats: {storageStats: {}}}, {$lookup: {from: 'api', pipeline: [{$indexStats: {}}], as: 'x'}}])
+    assert.equal(await codeOf(() => t.aggregate([stage]).toArray()), 323, JSON.stringify(stage));
+  assert.equal(await codeOf(() => strict.db('crud').aggregate([{$listLocalSessions: {}}]).toArray()), 323);
+  assert.equal((await t.aggregate([{$collStats: {count: {}}}]).toArray())[0].count, 1);
   await strict.close();
   assert.equal(await codeOf(() => client.db('crud').command({ping: 1, apiVersion: '2'})), 322);
   assert.equal(await codeOf(() => client.db('crud').command({nonsense: 1})), 59);

@@ -311,11 +311,17 @@ int stor_run_kill_cursors(stor_request_t *request, vd_error_t *err)
                                         [STOR_KILL_NOT_FOUND] = "cursorsNotFound",
                                         [STOR_KILL_ALIVE] = "cursorsAlive"};
     kill_args_t args = {0};
-    vd_slice_t collection;
+    vd_slice_t collection, field;
+    vd_value_t first;
     vd_bson_iter_t iter;
     int rc = stor_args_parse(request->body, "killCursors", true, kill_table,
                              VD_COUNT_OF(kill_table), &args, err);
-    if (rc == VD_OK)
+    /* Cursors of no collection have names that no collection may have. */
+    if (rc == VD_OK && vd_bson_first(request->body, &field, &first) &&
+        first.type == VD_BSON_STRING &&
+        vd_slice_starts_with(vd_value_string(first), VD_SLICE_LIT("$cmd.")))
+        collection = vd_value_string(first);
+    else if (rc == VD_OK)
         rc = stor_request_collection_name(request, &collection, err);
     if (rc != VD_OK)
         return rc;

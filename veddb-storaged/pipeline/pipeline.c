@@ -145,6 +145,48 @@ static bool in_transaction_ok(const stor_stage_class_t *class)
     return true;
 }
 
+/* What a client that asked for API version 1 alone (apiStrict) may not use. */
+static int check_strict(const stor_request_t *request, const stor_stage_class_t *class,
+                        vd_value_t spec, vd_error_t *err)
+{
+    static const stor_stage_class_t *const refused[] = {
+        &stor_stage_index_stats, &stor_stage_current_op, &stor_stage_list_sessions,
+        &stor_stage_list_local_sessions, &stor_stage_plan_cache_stats};
+    vd_value_t strict = vd_bson_get(request->body, "apiStrict");
+    if (strict.type != VD_BSON_BOOL || !vd_value_bool(strict))
+        return VD_OK;
+    vd_slice_t option;
+    vd_value_t value;
+    if (class == &stor_stage_coll_stats && spec.type == VD_BSON_OBJECT) {
+        vd_bson_t options = vd_value_document(spec);
+        if (vd_bson_count(options) != 1 || !vd_bson_first(options, &option, &value) ||
+            !vd_slice_is(option, "count"))
+            return vd_error_set(err, VD_ERR_API_STRICT_ERROR,
+                                "only the 'count' option to $collStats is supported in API "
+                                "Version 1");
+    }
+    for (size_t i = 0; i < VD_COUNT_OF(refused); i++)
+        if (class == refused[i])
+            return vd_error_set(err, VD_ERR_API_STRICT_ERROR,
+                                "stage %s is not allowed with 'apiStrict: true' in API Version 1",
+                                class->name);
+    return VD_OK;
+}
+
+static int check_request(const stor_request_t *request, const stor_stage_class_t *class,
+                         vd_value_t spec, vd_error_t *err)
+{
+    if (request->transaction != NULL && !in_transaction_ok(class))
+        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+                            "Stage not supported inside of a multi-document transaction: %s",
+                            class->name);
+    if (class->last_only && request->read_level == STOR_READ_LINEARIZABLE)
+        return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
+                            "%s cannot be used with a 'linearizable' read concern level",
+                            class->name);
+    return check_strict(request, class, spec, err);
+}
+
 static int parse_stage(const stor_pipeline_context_t *context, vd_value_t spec,
                        stor_stage_t **ret_stage, vd_error_t *err)
 {
@@ -161,12 +203,9 @@ static int parse_stage(const stor_pipeline_context_t *context, vd_value_t spec,
     const stor_stage_class_t *class = stor_stage_find(name);
     if (class == NULL)
         return unknown_stage(name, err);
-    if (context->request != NULL && context->request->transaction != NULL &&
-        !in_transaction_ok(class))
-        return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
-                            "Stage not supported inside of a multi-document transaction: %s",
-                            class->name);
-    int rc = check_inside(context, class, err);
+    int rc = context->request == NULL ? VD_OK : check_request(context->request, class, value, err);
+    if (rc == VD_OK)
+        rc = check_inside(context, class, err);
     if (rc == VD_OK)
         rc = class->parse(context, value, ret_stage, err);
     if (rc == VD_OK) {

@@ -254,12 +254,15 @@ static int unwind_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *
     if (unwind->scratch == NULL)
         unwind->scratch = vd_arena_create();
     for (;;) {
+        int rc = stor_request_check(request, err); /* one document may have a million elements */
+        if (rc != VD_OK)
+            return rc;
         if (unwind->inside && vd_bson_iter_next(&unwind->elements))
             return unwind_emit(unwind, unwind->elements.value, true, unwind->index++, ret_document,
                                err);
         unwind->inside = false;
         vd_bson_t document;
-        int rc = stor_stage_pull(stage, request, &document, err);
+        rc = stor_stage_pull(stage, request, &document, err);
         if (rc != VD_OK)
             return rc;
         vd_free(unwind->held); /* a batch may end while its elements are given out */

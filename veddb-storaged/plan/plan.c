@@ -568,22 +568,90 @@ static bool has_strings(vd_bson_t document)
     return strings;
 }
 
+static int not_between(vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_LOCATION(51174),
+                        "The index chosen is not compatible with min/max");
+}
+
+static int not_before(vd_error_t *err)
+{
+    return vd_error_set(err, VD_ERR_LOCATION(51175),
+                        "The value provided for min() does not come before the value provided "
+                        "for max()");
+}
+
+/* The key of {_id: value}; empty for an empty document. */
+static int id_key(vd_arena_t *arena, vd_bson_t document, vd_slice_t *ret_key, vd_error_t *err)
+{
+    vd_slice_t name;
+    vd_value_t value;
+    vd_buf_t buf;
+    bool exact;
+    if (document.len == 0)
+        return VD_OK;
+    if (vd_bson_count(document) != 1 || !vd_bson_first(document, &name, &value) ||
+        !vd_slice_is(name, "_id"))
+        return not_between(err);
+    vd_buf_init(&buf, 4 * VD_KEYCODE_MAX_BYTES);
+    int rc = stor_keycode_append(&buf, value, false, &exact, err);
+    if (rc == VD_OK)
+        *ret_key = vd_arena_copy_slice(arena, vd_buf_slice(&buf));
+    vd_buf_done(&buf);
+    return rc;
+}
+
+/* min and max with a hint of _id: a range of the collection itself. */
+static int add_between_ids(candidates_t *list, vd_error_t *err)
+{
+    planner_t *planner = list->planner;
+    const stor_plan_query_t *query = planner->query;
+    int by_id = 1;
+    stor_bounds_t *bounds = VD_ARENA_NEW(planner->arena, stor_bounds_t);
+    stor_range_t *range = VD_ARENA_NEW(planner->arena, stor_range_t);
+    int rc = id_key(planner->arena, query->min, &range->low, err);
+    if (rc == VD_OK)
+        rc = id_key(planner->arena, query->max, &range->high, err);
+    if (rc != VD_OK)
+        return rc;
+    if ((has_strings(query->min) || has_strings(query->max)) && vd_collation_get() != NULL)
+        return not_between(err);
+    if (range->high.len > 0 && vd_slice_compare(range->low, range->high) >= 0)
+        return not_before(err);
+    range->high_exclusive = true;
+    bounds->ranges = range;
+    bounds->count = 1;
+    bool ordered = !wants_order(planner) ||
+                   (stor_sort_is_id(query->sort, &by_id) && vd_collation_get() == NULL);
+    stor_plan_node_t *node = VD_ARENA_NEW(planner->arena, stor_plan_node_t);
+    node->kind = STOR_PLAN_ID_RANGE;
+    node->id_bounds = bounds;
+    node->backward = ordered && by_id < 0;
+    node->documents = planner->documents * id_share(planner, bounds);
+    node->keys = node->out = node->documents;
+    put(list, node, ordered, 0);
+    return VD_OK;
+}
+
 static int add_between(candidates_t *list, vd_error_t *err)
 {
     planner_t *planner = list->planner;
     const stor_plan_query_t *query = planner->query;
     const stor_plan_index_t *index = planner->hinted;
     uint32_t explode;
+    if (index == NULL && planner->id_only && query->natural == 0) {
+        /* Where the table's key is no _id, nothing is ordered by it. */
+        if (!planner->facts->keyless && planner->facts->time.data == NULL)
+            return add_between_ids(list, err);
+        return not_between(err);
+    }
     if (index == NULL)
-        return planner->id_only && query->natural == 0
-                   ? vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "min and max on _id are not built")
-                   : vd_error_set(err, VD_ERR_LOCATION(51173),
-                                  "When using min()/max() a hint of which index to use must be "
-                                  "provided");
+        return vd_error_set(err, VD_ERR_LOCATION(51173),
+                            "When using min()/max() a hint of which index to use must be "
+                            "provided");
     if (index->def->has_wildcard || (query->min.len > 0 && !names_match(index->def, query->min)) ||
         (query->max.len > 0 && !names_match(index->def, query->max)))
-        return vd_error_set(err, VD_ERR_LOCATION(51174),
-                            "The index chosen is not compatible with min/max");
+        return not_between(err);
     if ((has_strings(query->min) || has_strings(query->max)) &&
         !stor_collation_same(index->def->collation, vd_collation_get()))
         return vd_error_set(err, VD_ERR_LOCATION(51174),
@@ -596,9 +664,7 @@ static int add_between(candidates_t *list, vd_error_t *err)
         return rc;
     const stor_range_t *range = &bounds->ranges.ranges[0];
     if (range->high.len > 0 && vd_slice_compare(range->low, range->high) >= 0)
-        return vd_error_set(err, VD_ERR_LOCATION(51175),
-                            "The value provided for min() does not come before the value provided "
-                            "for max()");
+        return not_before(err);
     int direction =
         wants_order(planner) ? stor_plan_order(index, bounds, query->sort, &explode) : 1;
     stor_plan_node_t *node = index_node(list, index, bounds, direction < 0);

@@ -195,6 +195,19 @@ Test(plan_run, hints_min_max_and_return_key)
         {"db", "{'find': 'c', 'hint': 'ab', 'min': {'a': 3}}", NULL, VD_ERR_LOCATION(51174), NULL},
         {"db", "{'find': 'c', 'hint': 'q', 'min': {'q': 3}, 'max': {'q': 3}}", NULL,
          VD_ERR_LOCATION(51175), NULL},
+        /* of _id: a range of the collection */
+        {"db",
+         "{'find': 'c', 'hint': {'_id': 1}, 'min': {'_id': 3}, 'max': {'_id': 5}, 'projection': "
+         "{'_id': 1}}",
+         "{'cursor.firstBatch': [{'_id': 3}, {'_id': 4}]}", 0, NULL},
+        {"db",
+         "{'find': 'c', 'filter': {'a': {'$ne': 1}}, 'hint': '_id_', 'max': {'_id': 4}, 'sort': "
+         "{'_id': -1}, 'projection': {'_id': 1}}",
+         "{'cursor.firstBatch': [{'_id': 3}, {'_id': 2}, {'_id': 0}]}", 0, NULL},
+        {"db", "{'find': 'c', 'hint': '_id_', 'min': {'a': 3}}", NULL, VD_ERR_LOCATION(51174),
+         NULL},
+        {"db", "{'find': 'c', 'hint': '_id_', 'min': {'_id': 3}, 'max': {'_id': 3}}", NULL,
+         VD_ERR_LOCATION(51175), NULL},
         {"db", "{'find': 'c', 'filter': {'a': 9, 'b': 99}, 'hint': 'ab', 'returnKey': true}",
          "{'cursor.firstBatch': [{'a': 9, 'b': 99}]}", 0, NULL},
         {"db", "{'find': 'c', 'filter': {'_id': 5}, 'returnKey': true}",
