@@ -165,15 +165,20 @@ static void note_defaults(stor_catalog_t *catalog, const stor_collection_t *coll
         atomic_store(&catalog->has_defaults, true);
 }
 
-void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection)
+void stor_catalog_enter_locked(stor_catalog_t *catalog, stor_collection_t *collection)
 {
-    pthread_rwlock_wrlock(&catalog->lock);
     note_defaults(catalog, collection);
     void *old = NULL;
     int rc = vd_map_put(catalog->by_ns, vd_slice_str(collection->ns), collection, &old);
     VD_ASSERT(rc == VD_OK && old == NULL); /* the number was checked before */
     rc = vd_map_put(catalog->by_id, vd_key_u64(&collection->id), collection, &old);
     VD_ASSERT(rc == VD_OK && old == NULL);
+}
+
+void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection)
+{
+    pthread_rwlock_wrlock(&catalog->lock);
+    stor_catalog_enter_locked(catalog, collection);
     pthread_rwlock_unlock(&catalog->lock);
 }
 

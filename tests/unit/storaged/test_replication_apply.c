@@ -263,6 +263,13 @@ static void random_transaction(reads_t *reads, vd_rand_t *rand, int64_t number, 
     uint32_t statements = 1 + (uint32_t)vd_rand_below(rand, 8);
     const char *how = ", 'startTransaction': true, 'autocommit': false}";
     memset(reads->lsid, 9, sizeof reads->lsid);
+    if (vd_rand_below(rand, 3) == 0) { /* fails where it exists */
+        run(reads, number, "db",
+            "{'createIndexes': '%s', 'indexes': [{'key': {'deep': 1}, 'name': 'deep'}, {'key': "
+            "{'x': 1, 'l': 1}, 'name': 'u', 'unique': true}]%s",
+            c, how);
+        how = ", 'autocommit': false}";
+    }
     for (uint32_t i = 0; i < statements; i++, how = ", 'autocommit': false}") {
         int id = (int)vd_rand_below(rand, 6), x = (int)vd_rand_below(rand, 1000);
         const char *in = x % 3 == 0 ? to : c;
