@@ -65,6 +65,7 @@ typedef struct row {
 typedef struct {
     stor_collection_t *collections[STOR_OWN_MAX];
     uint32_t count;
+    bool entered;
 } own_t;
 
 typedef struct {
@@ -505,8 +506,8 @@ static void piece_committed(piece_t *piece)
 }
 
 /* own: NULL, or what it makes. */
-static int piece_try(stor_apply_t *apply, stor_session_t *session, const own_t *own,
-                     const item_t *items, uint32_t count, vd_error_t *err)
+static int piece_try(stor_apply_t *apply, stor_session_t *session, own_t *own, const item_t *items,
+                     uint32_t count, vd_error_t *err)
 {
     stor_catalog_t *catalog = apply->storage->catalog;
     piece_t piece = {.apply = apply, .session = session, .own = own};
@@ -530,6 +531,8 @@ static int piece_try(stor_apply_t *apply, stor_session_t *session, const own_t *
         rc = stor_txn_commit(session, err);
     if (rc == VD_OK)
         piece_committed(&piece);
+    if (own != NULL)
+        own->entered = rc == VD_OK;
     piece_done(&piece);
     return rc == VD_OK ? VD_FAULT("apply.after_commit", err) : rc;
 }
@@ -558,7 +561,7 @@ static int schema_apply(stor_apply_t *apply, stor_session_t *session, const item
 }
 
 /* The keeper removes rows of old sessions and folds counters: such a conflict is waited for. */
-static int piece_tries(stor_apply_t *apply, stor_session_t *session, const own_t *own,
+static int piece_tries(stor_apply_t *apply, stor_session_t *session, own_t *own,
                        const item_t *items, uint32_t count, vd_error_t *err)
 {
     for (int i = 1;; i++) {
@@ -607,7 +610,7 @@ static int making_apply(stor_apply_t *apply, stor_session_t *session, const item
         rc = piece_tries(apply, session, own, items, count, err);
     stor_catalog_own_end(catalog);
     for (uint32_t i = 0; i < own->count; i++)
-        stor_catalog_own_done(catalog, &own->collections[i], rc == VD_OK);
+        stor_catalog_own_done(catalog, &own->collections[i], own->entered);
     vd_free(own);
     vd_arena_reset(apply->arena);
     return rc;
