@@ -53,6 +53,12 @@ bool stor_build_has_ended(const stor_build_t *build);
 /* Who waited will not come again. NULL is fine. */
 void stor_build_leave(stor_build_t **build_p);
 
+/* Another quorum for the build that has all of these indexes, while this member leads; a later
+ * primary has what createIndexes asked for. VD_ERR_NOT_FOUND: there is no such build. */
+VD_MUST_CHECK int stor_builds_quorum_set(stor_builds_t *builds, uint64_t collection_id,
+                                         const vd_slice_t *names, uint32_t count, vd_value_t quorum,
+                                         vd_error_t *err);
+
 /* A replica commits: the build of that id when it is ready and rests, which it does until
  * release. VD_ERR_AGAIN: not yet; it hurries. VD_ERR_NOT_FOUND: nobody builds it. */
 VD_MUST_CHECK int stor_builds_claim(stor_builds_t *builds, uint64_t id, stor_build_t **ret_build,
