@@ -255,7 +255,7 @@ int stor_command_convert_to_capped(stor_request_t *request, vd_error_t *err)
     return rc;
 }
 
-static int clone(job_t *job, vd_error_t *err)
+static int copy_beside(job_t *job, vd_error_t *err)
 {
     vd_error_t step = VD_ERROR_INIT;
     int rc = copy_make(job, &step);
@@ -289,7 +289,7 @@ int stor_command_clone_as_capped(stor_request_t *request, vd_error_t *err)
         rc = stor_capped_size_check(args.size, "cloneCollectionAsCapped.size", &job->size, err);
     job->to = args.to;
     if (rc == VD_OK)
-        rc = clone(job, err);
+        rc = copy_beside(job, err);
     vd_buf_done(&job->place);
     return rc;
 }

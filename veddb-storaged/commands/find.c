@@ -185,7 +185,7 @@ static int find_point(stor_request_t *request, const find_args_t *args,
     return VD_OK;
 }
 
-static int spec_make(vd_arena_t *arena, const find_args_t *args, const stor_variables_t *variables,
+static int spec_make(vd_arena_t *arena, const find_args_t *args, stor_variables_t *variables,
                      stor_query_spec_t *ret_spec, vd_error_t *err)
 {
     int rc = stor_read_parse(arena, &args->parts, variables, ret_spec, err);

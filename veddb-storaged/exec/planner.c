@@ -7,6 +7,7 @@
 #include "libcommon/bson/compare.h"
 #include "veddb-storaged/exec/sampling.h"
 #include "veddb-storaged/local/local.h"
+#include "veddb-storaged/query/collation.h"
 
 #include <stdio.h>
 #include <time.h>

@@ -232,6 +232,20 @@ static void ready_set(stor_build_t *build, bool ready)
         stor_replication_announce(build->builds->storage);
 }
 
+bool stor_builds_enough(bool asked, bool met, bool majority, uint64_t took_ms, uint64_t waited_ms,
+                        bool *ret_alone)
+{
+    *ret_alone = false;
+    if (met || asked)
+        return met;
+    if (waited_ms < took_ms + STOR_BUILDS_ALL_MS)
+        return false;
+    if (majority)
+        return true;
+    *ret_alone = waited_ms >= 10 * took_ms + STOR_BUILDS_MAJORITY_MS;
+    return *ret_alone;
+}
+
 /* What is asked for now. */
 static vd_value_t quorum_of(stor_build_t *build, uint8_t buf[QUORUM_BYTES])
 {
@@ -288,17 +302,14 @@ static bool is_enough(stor_build_t *build, uint64_t took_ms, uint64_t ready_ms)
     vd_value_t quorum = quorum_of(build, buf);
     uint64_t waited_ms = vd_monotonic_ms() - ready_ms;
     stor_positions_built(storage->replication->positions, build->id, quorum, &built);
-    if (built.met || quorum.type != VD_BSON_MISSING)
-        return built.met;
-    if (waited_ms < took_ms + STOR_BUILDS_ALL_MS)
+    bool alone = false;
+    if (!stor_builds_enough(quorum.type != VD_BSON_MISSING, built.met, built.majority, took_ms,
+                            waited_ms, &alone))
         return false;
-    if (built.majority)
-        return true;
-    if (waited_ms < 10 * took_ms + STOR_BUILDS_MAJORITY_MS)
-        return false;
-    vd_log(VD_LOG_WARN, "an index is committed that no majority has ready",
-           "collection=%" PRIu64 " build=%" PRIu64 " waited_ms=%" PRIu64, build->collection_id,
-           build->id, waited_ms);
+    if (alone)
+        vd_log(VD_LOG_WARN, "an index is committed that no majority has ready",
+               "collection=%" PRIu64 " build=%" PRIu64 " waited_ms=%" PRIu64, build->collection_id,
+               build->id, waited_ms);
     return true;
 }
 

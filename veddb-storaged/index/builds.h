@@ -22,6 +22,12 @@
 #define STOR_BUILDS_ALL_MS      1000
 #define STOR_BUILDS_MAJORITY_MS 60000
 
+/* Whether one that is ready may be committed (pure). asked: for a quorum, which is met or not; else
+ * who has it ready decides, and for how long we have waited, measured by what the build took here.
+ * *ret_alone: no majority has it, and it is committed all the same. */
+bool stor_builds_enough(bool asked, bool met, bool majority, uint64_t took_ms, uint64_t waited_ms,
+                        bool *ret_alone);
+
 typedef struct stor_builds stor_builds_t;
 typedef struct stor_build stor_build_t;
 
