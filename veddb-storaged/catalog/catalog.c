@@ -497,6 +497,8 @@ int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespa
                     rc = is_view(ret_collections[i]->ns, err);
                 if (rc == VD_OK)
                     rc = snapshot_check(request, ret_collections[i], err);
+                if (rc == VD_OK)
+                    rc = collation_check(request, ret_collections[i], err);
             }
             if (rc != VD_OK)
                 for (uint32_t i = 0; i < count; i++)
