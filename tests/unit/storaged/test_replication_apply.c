@@ -471,7 +471,7 @@ Test(apply, random_histories, .timeout = 240)
     for (uint64_t seed = 1; seed <= 4; seed++) {
         char *want, *is;
         vd_rand_t rand;
-        recorded_t recorded = history(seed, 500, &want);
+        recorded_t recorded = history(seed, 300, &want);
         making += making_count(&recorded);
         reads_t *reads = reads_open();
         start(reads, VDP_ROLE_SECONDARY);
@@ -884,7 +884,7 @@ Test(apply, parts)
 
     char *first = NULL;
     for (uint32_t a = 1; a < 6; a++)
-        for (uint32_t b = a + 1; b < 7; b++) {
+        for (uint32_t b = a + 1; b < 7; b = b < 6 ? 6 : 7) {
             reads = reads_open();
             start(reads, VDP_ROLE_SECONDARY);
             apply_ok(reads, &cut, 0, a);
@@ -1004,12 +1004,13 @@ Test(tail, common_point)
 /* Small entries a second; printed with VD_TEST_RATES=1. */
 Test(apply, rate, .timeout = 120)
 {
-    enum { ENTRIES = 40000 };
+    const bool measure = getenv("VD_TEST_RATES") != NULL;
+    const int entries = measure ? 40000 : 8000; /* several batches, each of several pieces */
     vd_rand_t rand;
     vd_rand_seed(&rand, 1);
     reads_t *reads = reads_open();
     start(reads, VDP_ROLE_PRIMARY);
-    for (int i = 0; i < ENTRIES; i++)
+    for (int i = 0; i < entries; i++)
         run(reads, 0, "db", "{'insert': 'c', 'documents': [{'_id': %d, 'a': 1, 'b': 'text'}]}", i);
     recorded_t recorded = record(reads, &rand);
     stop(reads);
@@ -1021,11 +1022,11 @@ Test(apply, rate, .timeout = 120)
         apply_ok(reads, &recorded, at, at + 5000 < recorded.count ? at + 5000 : recorded.count);
     durable_wait(reads);
     uint64_t took_us = vd_monotonic_us() - began_us;
-    if (getenv("VD_TEST_RATES") != NULL)
+    if (measure)
         fprintf(stderr, "applied and durable: %u entries, %.0f a second\n", recorded.count,
                 recorded.count * 1e6 / (double)took_us);
     stor_collection_t *c = stor_catalog_reference(reads->storage.catalog, 1);
-    cr_assert_eq(c->documents, ENTRIES);
+    cr_assert_eq(c->documents, entries);
     stor_catalog_unreference(&c);
     stop(reads);
     reads_close(reads);
