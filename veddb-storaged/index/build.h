@@ -19,9 +19,8 @@
 
 #define STOR_INDEX_DRAIN_LITTLE 2000  /* entries that may be left for the fence */
 #define STOR_INDEX_PAUSE_MAX_US 20000 /* of writers that are as fast as the build */
-* /
 
-    typedef struct stor_index_build stor_index_build_t;
+typedef struct stor_index_build stor_index_build_t;
 
 /* They are in the set, BUILDING (catalog/indexes.h). request: carries storage, session, arena.
  * again: the tables hold what an earlier try has put there; all of the log is still there. */
