@@ -96,10 +96,10 @@ VD_MUST_CHECK int stor_catalog_object_applied(stor_request_t *request, uint64_t 
                                               stor_collection_t **ret_collection, vd_error_t *err);
 /* The index that comes with the collection, in its entry; NULL: none. */
 const struct stor_index *stor_catalog_made_with(const stor_collection_t *collection);
-/* The body of its CREATE, and its rows. */
+/* The body of its CREATE, and its rows. database_made: by an earlier CREATE of the same entry. */
 VD_MUST_CHECK int stor_catalog_create_body(stor_request_t *request,
-                                           const stor_collection_t *collection, vd_bson_t *ret_body,
-                                           vd_error_t *err);
+                                           const stor_collection_t *collection, bool database_made,
+                                           vd_bson_t *ret_body, vd_error_t *err);
 VD_MUST_CHECK int stor_catalog_created_put(stor_session_t *session,
                                            const stor_collection_t *collection, vd_error_t *err);
 VD_MUST_CHECK int stor_catalog_next_id_put(stor_catalog_t *catalog, stor_session_t *session,

@@ -80,7 +80,10 @@ int stor_catalog_own_changes(stor_request_t *request, stor_collection_t *const *
     for (uint32_t i = 0; rc == VD_OK && i < count; i++) {
         stor_change_t create = {STOR_CHANGE_CREATE, -1, .collection_id = own[i]->id};
         stor_change_t indexes = {STOR_CHANGE_CREATE_INDEXES, -1, .collection_id = own[i]->id};
-        rc = stor_catalog_create_body(request, own[i], &create.body, err);
+        bool database_made = false;
+        for (uint32_t k = 0; k < i; k++)
+            database_made |= vd_slice_equal(own[k]->db, own[i]->db);
+        rc = stor_catalog_create_body(request, own[i], database_made, &create.body, err);
         if (rc == VD_OK)
             rc = stor_catalog_own_indexes_body(request, own[i], &indexes.body, err);
         if (rc != VD_OK)
