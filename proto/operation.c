@@ -48,6 +48,7 @@ static const vdp_field_t command_fields[] = {
     VDP_FIELD(VDP_U32, vdp_operation_command_t, batch_max, 0),
     VDP_FIELD(VDP_U64, vdp_operation_command_t, result_max, 0),
     VDP_FIELD(VDP_U32, vdp_operation_command_t, queue_wait_ms, 0),
+    VDP_FIELD(VDP_BYTES, vdp_operation_command_t, roles, VISIBLE_MAX_BYTES),
 };
 static const vdp_field_t reply_fields[] = {
     VDP_FIELD(VDP_I64, vdp_operation_reply_t, status, 0),

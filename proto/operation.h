@@ -69,6 +69,8 @@ typedef struct {
     uint32_t batch_max;     /* bytes of one batch */
     uint64_t result_max;    /* bytes of all batches of a cursor that this command opens */
     uint32_t queue_wait_ms; /* it is refused at once when it would wait for longer */
+    /* $$USER_ROLES: BSON array of {_id, role, db}, all that the user has; empty = none */
+    vd_slice_t roles;
 } vdp_operation_command_t;
 /* Body: the OP_MSG sections as on the wire (kind 0 document and kind 1 sequences), checked by the
  * gateway for structure (sections.h). */

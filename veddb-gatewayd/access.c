@@ -350,6 +350,17 @@ static bool may_create(const question_t *q)
            may_pipeline(q, vd_bson_get(body, "pipeline"), q->db, vd_value_string(source), 1);
 }
 
+static bool may_clone_capped(const question_t *q)
+{
+    vd_bson_t body = q->sections->body;
+    vd_value_t to = vd_bson_get(body, "toCollection");
+    vd_slice_t target = to.type == VD_BSON_STRING ? vd_value_string(to) : VD_SLICE_NULL;
+    return on_collection(q, GATE_ACTION_find, q->db, first_collection(body)) &&
+           on_collection(q, GATE_ACTION_insert, q->db, target) &&
+           on_collection(q, GATE_ACTION_createIndex, q->db, target) &&
+           on_collection(q, GATE_ACTION_convertToCapped, q->db, target);
+}
+
 static bool may_coll_mod(const question_t *q)
 {
     vd_bson_t body = q->sections->body;
@@ -574,6 +585,8 @@ static bool allowed(const question_t *q, gate_access_grant_t *grant)
         return may_explain(q);
     case GATE_CHECK_CREATE:
         return may_create(q);
+    case GATE_CHECK_CLONE_CAPPED:
+        return may_clone_capped(q);
     case GATE_CHECK_COLLMOD:
         return may_coll_mod(q);
     case GATE_CHECK_RENAME:

@@ -13,16 +13,17 @@
 
 #include <strings.h>
 
-#define POOL_MAX          64
-#define REPLY_MAX_BYTES   (VD_BSON_INTERNAL_MAX_BYTES)
-#define TRIES_MAX         200 /* storage asked to try again so often */
-#define TRY_AGAIN_MS      5
-#define KEYS_WAIT_MS      3000 /* for the keys to be loaded again */
-#define KEYS_LOOK_MS      50
-#define TOKEN_WAIT_MS     5000 /* for what was revoked to be known again */
-#define TOKEN_LOOK_MS     10
-#define STATE_FRESH_MS    3000 /* storage says its state every second */
-#define CLOCK_DRIFT_MAX_S (365ull * 24 * 60 * 60)
+#define POOL_MAX            64
+#define ROLE_LIST_MAX_BYTES (1024 * 1024)
+#define REPLY_MAX_BYTES     (VD_BSON_INTERNAL_MAX_BYTES)
+#define TRIES_MAX           200 /* storage asked to try again so often */
+#define TRY_AGAIN_MS        5
+#define KEYS_WAIT_MS        3000 /* for the keys to be loaded again */
+#define KEYS_LOOK_MS        50
+#define TOKEN_WAIT_MS       5000 /* for what was revoked to be known again */
+#define TOKEN_LOOK_MS       10
+#define STATE_FRESH_MS      3000 /* storage says its state every second */
+#define CLOCK_DRIFT_MAX_S   (365ull * 24 * 60 * 60)
 
 static void authorize(gate_request_t *request);
 static void fail(gate_request_t *request, const vd_error_t *err);
@@ -435,6 +436,30 @@ static bool answer_from_cache(gate_request_t *request)
 }
 
 /* Which databases and collections this user may see: {all, databases, collections}. */
+/* Kept with the user. False: there are too many to tell. */
+static bool role_list(gate_user_t *user, vd_slice_t *ret_list)
+{
+    if (user->role_list.data == NULL) {
+        vd_bb_t bb;
+        char key[12];
+        vd_bb_init_arena(&bb, user->privileges.arena, ROLE_LIST_MAX_BYTES);
+        for (uint32_t i = 0; i < user->principal.role_count; i++) {
+            const gate_role_ref_t *role = &user->principal.roles[i];
+            vd_bb_open_document(&bb, vd_array_name(i, key));
+            vd_bb_cstr(&bb, "_id",
+                       vd_arena_printf(user->privileges.arena, "%.*s.%.*s", VD_SLICE_FMT(role->db),
+                                       VD_SLICE_FMT(role->role)));
+            vd_bb_string(&bb, "role", role->role);
+            vd_bb_string(&bb, "db", role->db);
+            vd_bb_close(&bb);
+        }
+        if (vd_bb_finish(&bb, &user->role_list, NULL) != VD_OK)
+            return false;
+    }
+    *ret_list = vd_slice(user->role_list.data, user->role_list.len);
+    return true;
+}
+
 static vd_slice_t visible_list(gate_request_t *request, const gate_user_t *user)
 {
     vd_bb_t bb;
@@ -492,6 +517,8 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
     if (conn->user != NULL) {
         out->user = vd_slice_str(conn->user->name_at_db);
         out->auth_epoch = conn->user->epoch;
+        if (!role_list(conn->user, &out->roles))
+            return vd_error_set(err, VD_ERR_UNAUTHORIZED, "the user has too many roles");
     }
     out->client = vd_slice_str(conn->client);
     out->app = vd_slice_str(conn->app);

@@ -32,7 +32,9 @@ typedef enum {
     /* Where change streams want images: the document before the change that follows in this entry;
      * body: that document. Changes nothing. */
     STOR_CHANGE_IMAGE = 7,
-    STOR_CHANGE_CREATE = 16, /* body: {db, name, uuid, options} */
+    /* body: {db, name, uuid, options}. Schema changes stand alone in their entry; but that of a
+     * transaction begins with CREATE and CREATE_INDEXES of what it has made (catalog/own.h). */
+    STOR_CHANGE_CREATE = 16,
     STOR_CHANGE_DROP = 17,   /* body: {db, name, uuid} */
     /* body: {db, name, uuid, toDb, toName} and, where there was one under that name, {dropped: its
      * id, droppedUuid} */

@@ -297,22 +297,35 @@ static int change_journal(stor_request_t *request, const stor_change_t *change, 
     return rc == VD_OK ? stor_journal_add(entry, change, err) : rc;
 }
 
-int stor_pending_stamp(stor_pending_t *pending, stor_request_t *request, uint64_t timestamp,
-                       const stor_change_t *result, vd_error_t *err)
+static int changes_journal(stor_pending_t *pending, stor_request_t *request, uint64_t timestamp,
+                           uint32_t *part, vd_buf_t *entry, vd_error_t *err)
 {
-    uint32_t part = 0;
-    vd_buf_t entry;
-    VD_ASSERT(pending->count > 0);
-    int rc = documents_stamp(pending, request, timestamp, err);
-    vd_buf_init(&entry, ENTRY_MAX_BYTES);
+    int rc = VD_OK;
     for (pending_change_t *c = pending->first; rc == VD_OK && c != NULL; c = c->next) {
         rc = stor_request_check(request, err);
         change_stamp(c, timestamp);
         if (c->change.kind != STOR_CHANGE_IMAGE)
             pending->totals[c->touched->total].hash += c->change.hash_delta;
         if (rc == VD_OK)
-            rc = change_journal(request, &c->change, timestamp, &part, &entry, err);
+            rc = change_journal(request, &c->change, timestamp, part, entry, err);
     }
+    return rc;
+}
+
+int stor_pending_stamp(stor_pending_t *pending, stor_request_t *request, uint64_t timestamp,
+                       const stor_change_t *first, uint32_t first_count,
+                       const stor_change_t *result, vd_error_t *err)
+{
+    uint32_t part = 0;
+    vd_buf_t entry;
+    VD_ASSERT(stor_pending_count(pending) + first_count > 0);
+    int rc = pending == NULL ? VD_OK : documents_stamp(pending, request, timestamp, err);
+    vd_buf_init(&entry, ENTRY_MAX_BYTES);
+    for (uint32_t i = 0; rc == VD_OK && i < first_count; i++)
+        rc = change_journal(request, &first[i], timestamp, &part, &entry, err);
+    VD_ASSERT(part == 0);
+    if (rc == VD_OK && pending != NULL)
+        rc = changes_journal(pending, request, timestamp, &part, &entry, err);
     if (rc == VD_OK && result != NULL)
         rc = change_journal(request, result, timestamp, &part, &entry, err);
     if (rc == VD_OK)
@@ -323,7 +336,7 @@ int stor_pending_stamp(stor_pending_t *pending, stor_request_t *request, uint64_
 
 void stor_pending_committed(stor_pending_t *pending)
 {
-    for (uint32_t i = 0; i < pending->total_count; i++) {
+    for (uint32_t i = 0; pending != NULL && i < pending->total_count; i++) {
         const total_t *total = &pending->totals[i];
         atomic_fetch_add_explicit(&total->collection->documents, total->documents,
                                   memory_order_relaxed);

@@ -24,11 +24,13 @@ VD_MUST_CHECK int stor_pending_add(stor_pending_t *pending, stor_collection_t *c
                                    vd_slice_t key, const stor_change_t *change,
                                    vd_slice_t old_document, uint64_t old_version, vd_error_t *err);
 /* Stamps the documents and appends the journal's entry, in the request's open engine transaction,
- * whose timestamp was drawn. result: one change more, at the end; NULL = none. */
+ * whose timestamp was drawn. first: changes that come before (at most STOR_OWN_BYTES_MAX); result:
+ * one more at the end, NULL = none. pending may be NULL where there are some of these. */
 VD_MUST_CHECK int stor_pending_stamp(stor_pending_t *pending, stor_request_t *request,
-                                     uint64_t timestamp, const stor_change_t *result,
+                                     uint64_t timestamp, const stor_change_t *first,
+                                     uint32_t first_count, const stor_change_t *result,
                                      vd_error_t *err);
-/* After the commit: counters of the collections. */
+/* After the commit: counters of the collections. NULL is fine. */
 void stor_pending_committed(stor_pending_t *pending);
 uint64_t stor_pending_count(const stor_pending_t *pending);
 uint64_t stor_pending_bytes(const stor_pending_t *pending);

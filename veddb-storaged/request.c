@@ -311,6 +311,8 @@ int stor_request_prepare(stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_COMMAND_NOT_FOUND, "no such command: '%.*s'",
                             VD_SLICE_FMT(request->command.name));
     request->variables.now_ms = vd_wall_ms();
+    request->variables.user_roles =
+        (vd_bson_t){request->command.roles.data, (uint32_t)request->command.roles.len};
     if (request->storage->engine != NULL)
         request->variables.cluster_time = stor_engine_newest(request->storage->engine);
     request->txn_number = request->command.txn_number;

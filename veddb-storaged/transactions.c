@@ -22,7 +22,6 @@
 #define ASIDE_LOOK_MS      5000
 #define CACHE_AGE_MIN_MS   1000 /* a younger one does not hold much back */
 #define COLLECTIONS_MAX    1000 /* in which one may have shares */
-#define OWN_MAX            100  /* that one may make */
 #define TOTAL_BYTES_FACTOR 3    /* all open ones together, against the most of one */
 
 struct stor_transaction {
@@ -40,8 +39,8 @@ struct stor_transaction {
     uint64_t changes, bytes;
     stor_collection_t **held;
     uint32_t held_count, held_cap;
-    stor_collection_t *own[OWN_MAX]; /* that it has made */
-    uint32_t own_count, own_entered; /* the first ones stand in the catalog, while it commits */
+    stor_collection_t *own[STOR_OWN_MAX]; /* that it has made */
+    uint32_t own_count;
     bool failed;
     uint32_t cursors;
     stor_pending_t *pending; /* NULL until the first change */
@@ -167,7 +166,7 @@ void stor_transaction_end(stor_storage_t *storage, stor_transaction_t **transact
     for (uint32_t i = 0; i < t->held_count; i++)
         stor_catalog_share_end(storage->catalog, t->held[i]);
     for (uint32_t i = 0; i < t->own_count; i++)
-        stor_catalog_own_done(storage->catalog, &t->own[i], i < t->own_entered);
+        stor_catalog_own_done(storage->catalog, &t->own[i], committed);
     atomic_fetch_sub(&all->bytes, t->bytes);
     stor_transactions_session_give(storage->sessions, &t->session);
     transaction_free(t);
@@ -583,23 +582,6 @@ bool stor_transaction_is_transient(int code)
     }
 }
 
-/* Lets go of a collection that the transaction has not changed. */
-static void share_drop(stor_request_t *request, stor_collection_t *collection)
-{
-    stor_transaction_t *t = request->transaction;
-    transactions_t *all = transactions_of(request->storage);
-    bool found = false;
-    lock(all);
-    for (uint32_t i = 0; !found && i < t->held_count; i++)
-        if (t->held[i] == collection) {
-            t->held[i] = t->held[--t->held_count];
-            found = true;
-        }
-    unlock(all);
-    if (found)
-        stor_catalog_share_end(request->storage->catalog, collection);
-}
-
 stor_collection_t *stor_transaction_own(const stor_request_t *request, vd_slice_t ns, uint64_t id)
 {
     const stor_transaction_t *t = request->transaction;
@@ -617,9 +599,9 @@ int stor_transaction_create(stor_request_t *request, vd_slice_t db, vd_slice_t n
         if (vd_slice_equal(t->own[i]->db, db) && vd_slice_equal(t->own[i]->name, name))
             return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "Collection %s already exists.",
                                 t->own[i]->ns);
-    if (t->own_count == OWN_MAX)
+    if (t->own_count == STOR_OWN_MAX)
         return vd_error_set(err, VD_ERR_TRANSACTION_TOO_LARGE,
-                            "a transaction makes %d collections at most", OWN_MAX);
+                            "a transaction makes %d collections at most", STOR_OWN_MAX);
     int rc = stor_request_space(request, err);
     if (rc == VD_OK)
         rc = stor_catalog_own_make(request, db, name, options, &t->own[t->own_count], err);
@@ -686,7 +668,8 @@ static int stamp(stor_request_t *request, stor_transaction_t *t, uint64_t timest
                  vd_error_t *err)
 {
     bool replicated = request->storage->settings.replicated;
-    stor_change_t result;
+    stor_change_t result, *made = NULL;
+    uint32_t made_count = 0;
     vd_slice_t key, value;
     request->txn_number = request->transaction_number; /* the entry and the row name it */
     stor_sessions_transaction_row(request, timestamp, &key, &value);
@@ -694,7 +677,12 @@ static int stamp(stor_request_t *request, stor_transaction_t *t, uint64_t timest
     if (rc == VD_OK && replicated)
         rc = result_make(request, key, value, &result, err);
     if (rc == VD_OK)
-        rc = stor_pending_stamp(t->pending, request, timestamp, replicated ? &result : NULL, err);
+        rc = stor_catalog_own_changes(request, t->own, t->own_count, &made, &made_count, err);
+    if (rc == VD_OK)
+        rc = stor_catalog_own_put(t->session, t->own, t->own_count, err);
+    if (rc == VD_OK)
+        rc = stor_pending_stamp(t->pending, request, timestamp, made, made_count,
+                                replicated ? &result : NULL, err);
     request->txn_number = -1;
     return rc;
 }
@@ -716,7 +704,9 @@ static int commit_try(stor_request_t *request, stor_transaction_t *t, uint64_t *
     if (rc == VD_OK)
         rc = stor_replication_request_commit(request, err);
     if (rc == VD_OK)
-        rc = stor_txn_commit(t->session, err);
+        rc = t->own_count == 0 ? stor_txn_commit(t->session, err)
+                               : stor_catalog_own_commit(request->storage->catalog, t->session,
+                                                         t->own, t->own_count, err);
     if (rc == VD_OK)
         *ret_timestamp = timestamp;
     return rc;
@@ -731,46 +721,25 @@ static void committed_told(stor_request_t *request, uint64_t timestamp)
     request->operation_time = timestamp;
 }
 
-/* What it has made exists from here on, empty; on an error what was entered goes again. */
-static int own_enter(stor_request_t *request, stor_transaction_t *t, vd_error_t *err)
-{
-    stor_session_t *session = request->session;
-    int rc = VD_OK;
-    request->session = request->worker_session;
-    while (rc == VD_OK && t->own_entered < t->own_count) {
-        stor_collection_t *collection = t->own[t->own_entered];
-        bool entered = false;
-        rc = stor_catalog_own_enter(request, collection, &entered, err);
-        if (entered) {
-            t->own_entered++;
-            share_add(t, transactions_of(request->storage), collection);
-        }
-    }
-    request->session = session;
-    return rc;
-}
-
-static void own_leave(stor_request_t *request, stor_transaction_t *t)
-{
-    stor_session_t *session = request->session;
-    request->session = request->worker_session;
-    for (uint32_t i = 0; i < t->own_entered; i++) {
-        share_drop(request, t->own[i]);
-        stor_catalog_own_leave(request, t->own[i]);
-    }
-    request->session = session;
-}
-
 static int changes_commit(stor_request_t *request, stor_transaction_t *t, uint64_t *ret_timestamp,
                           vd_error_t *err)
 {
-    if (stor_pending_count(t->pending) == 0)
+    bool makes = t->own_count > 0;
+    if (stor_pending_count(t->pending) == 0 && !makes)
         return VD_OK;
-    int rc = commit_try(request, t, ret_timestamp, err);
-    stor_replication_request_leave(request);
+    int rc =
+        makes ? stor_catalog_own_begin(request, request->worker_session, t->own, t->own_count, err)
+              : VD_OK;
     if (rc != VD_OK)
         return rc; /* the frame aborts it */
-    stor_pending_committed(t->pending);
+    rc = commit_try(request, t, ret_timestamp, err);
+    stor_replication_request_leave(request);
+    if (rc == VD_OK)
+        stor_pending_committed(t->pending);
+    if (makes)
+        stor_catalog_own_end(request->storage->catalog); /* with the counters in place */
+    if (rc != VD_OK)
+        return rc;
     atomic_store_explicit(&request->storage->last_write_ms, request->variables.now_ms,
                           memory_order_relaxed);
     atomic_fetch_add(&transactions_of(request->storage)->rows, 1);
@@ -787,15 +756,9 @@ int stor_transaction_commit(stor_request_t *request, vd_error_t *err)
         committed_told(request, session->committed);
         return VD_OK;
     }
-    int rc = own_enter(request, t, err);
-    if (rc == VD_OK && t->own_count > 0)
-        timestamp = request->operation_time; /* of the last that was entered */
-    if (rc == VD_OK)
-        rc = changes_commit(request, t, &timestamp, err);
-    if (rc != VD_OK) {
-        own_leave(request, t);
+    int rc = changes_commit(request, t, &timestamp, err);
+    if (rc != VD_OK)
         return rc;
-    }
     committed_told(request, timestamp);
     /* One that only read waits for what it saw, each time that it is asked. */
     session->committed = timestamp != 0 ? timestamp : t->snapshot;

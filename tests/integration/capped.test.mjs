@@ -149,6 +149,25 @@ describe('one node', () => {
     await valid(db, 'resized');
   });
 
+  test('cloneCollectionAsCapped copies the newest; the source stays as it is', async () => {
+    const c = db.collection('cloned');
+    await c.insertMany(Array.from({length: 100}, (_, _id) => ({_id, s: 'x'.repeat(80)})));
+    await db.command({cloneCollectionAsCapped: 'cloned', toCollection: 'clone', size: 5000});
+    const found = ids(await db.collection('clone').find().toArray());
+    assert.ok(found.length > 20 && found.length < 60, `${found.length}`);
+    assert.deepEqual(found, Array.from({length: found.length}, (_, i) => 100 - found.length + i));
+    assert.equal(await db.collection('clone').isCapped(), true);
+    assert.equal(await c.isCapped(), false);
+    assert.equal(await c.countDocuments(), 100);
+    await valid(db, 'clone');
+    for (const [command, code] of [
+      [{cloneCollectionAsCapped: 'cloned', toCollection: 'clone', size: 5000}, 48],
+      [{cloneCollectionAsCapped: 'nowhere', toCollection: 'clone2', size: 5000}, 26],
+      [{cloneCollectionAsCapped: 'cloned', toCollection: 'clone2'}, 40414],
+      [{cloneCollectionAsCapped: 'cloned', size: 5000}, 40414],
+    ]) assert.equal(await codeOf(() => db.command(command)), code, JSON.stringify(command));
+  });
+
   test('convertToCapped keeps the newest, in their order', async () => {
     const c = db.collection('converted');
     await c.insertMany(Array.from({length: 200}, (_, _id) => ({_id, s: 'x'.repeat(80)})));

@@ -255,10 +255,30 @@ describe('find and cursors', () => {
 
   test('tailable and other unbuilt options are refused, not ignored', async () => {
     await set(3);
-    for (const options of [{tailable: true}, {showRecordId: true}, {min: {_id: 1}}, {max: {_id: 1}}]) {
+    for (const options of [{tailable: true}, {min: {_id: 1}}, {max: {_id: 1}}]) {
       const r = await db.command({find: c.collectionName, ...options}).then((x) => x, (e) => e.code);
       assert.equal(typeof r, 'number', `${JSON.stringify(options)} was taken`);
     }
+  });
+
+  test('showRecordId adds what the record is known by, whatever is projected or sorted', async () => {
+    await set(3);
+    const of = async (options) => (await db.command({find: c.collectionName, showRecordId: true, ...options})).cursor.firstBatch;
+    const plain = await of({}), sorted = await of({sort: {n: -1}, projection: {_id: 1}});
+    assert.equal(new Set(plain.map((d) => d.$recordId.toString('hex'))).size, 3);
+    assert.deepEqual(sorted.map((d) => [d._id, d.$recordId.toString('hex')]).sort(), plain.map((d) => [d._id, d.$recordId.toString('hex')]).sort());
+    assert.deepEqual(Object.keys((await of({filter: {_id: plain[0]._id}, projection: {_id: 1}}))[0]), ['_id', '$recordId']);
+  });
+
+  test('$$USER_ROLES tells what the user has, also in a view and behind getMore', async () => {
+    await set(3);
+    const root = {_id: 'admin.root', role: 'root', db: 'admin'};
+    assert.deepEqual(await c.find({}, {projection: {_id: 0, r: '$$USER_ROLES'}, batchSize: 1}).toArray(), [{r: [root]}, {r: [root]}, {r: [root]}]);
+    await db.createCollection('mine', {viewOn: c.collectionName, pipeline: [{$match: {$expr: {$in: ['root', '$$USER_ROLES.role']}}}]});
+    assert.equal((await db.collection('mine').find().toArray()).length, 3);
+    await c.updateMany({}, [{$set: {by: '$$USER_ROLES.db'}}]);
+    assert.deepEqual((await c.findOne()).by, ['admin']);
+    await db.dropCollection('mine');
   });
 
   test('count, countDocuments, estimatedDocumentCount, distinct', async () => {

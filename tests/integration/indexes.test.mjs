@@ -317,9 +317,12 @@ describe('three nodes', () => {
       assert.notEqual(await build, 'built'); // who asked hears that the primary is another one
       await until('it is built by the new one', async () => (await building(there)).includes(index));
       await c.insertOne({_id: 6000, a: 6000}, {writeConcern: {w: 2}});
+      const quorum = (indexNames) => c.db.command({setIndexCommitQuorum: 'c', indexNames, commitQuorum: 'majority'});
+      await assert.rejects(quorum(['other']), {code: 27});
+      await quorum([index]);
+      await until('the index is there, while a node is down', async () => (await names(c)).includes(index));
       await set.startNode(down);
       await set.whole();
-      await until('the index is there', async () => (await names(c)).includes(index));
     });
     await everywhere('set4', 'c', 2);
   });

@@ -133,6 +133,13 @@ test('index filters and trials of all plans', async () => {
   assert.equal(queryPlanner.indexFilterSet, true);
   assert.equal(leaf(queryPlanner.winningPlan).indexName, 'status_1_total_1');
   assert.equal((await db.command({planCacheListFilters: 'orders'})).filters.length, 1);
+  const asked = {user: 9, status: 'open'};
+  await c.find(asked).toArray();
+  const cached = (await c.aggregate([{$planCacheStats: {}}]).toArray()).find((one) => one.createdFromQuery?.query.user === 9);
+  if (cached) { // one that is cheap enough to be kept
+    assert.deepEqual(cached.createdFromQuery, {query: asked, sort: {}, projection: {}});
+    assert.equal(cached.indexFilterSet, true);
+  }
   await db.command({planCacheClearFilters: 'orders'});
   assert.equal((await explained(c.find(filter))).queryPlanner.indexFilterSet, false);
 });

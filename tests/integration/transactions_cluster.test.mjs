@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import {after, before, test} from 'node:test';
 import {Cluster} from '../support/cluster.mjs';
 import {until} from '../support/node.mjs';
-import {Lists, mover} from './transactions_suite.mjs';
+import {Lists, madeWhole, maker, mover} from './transactions_suite.mjs';
 
 let set, client;
 before(async () => {
@@ -16,9 +16,10 @@ after(async () => await set?.stop(), {timeout: 60000});
 test('16 clients move money through deaths of storage and a step-down', {timeout: 400000}, async () => {
   const db = client.db('txn'), accounts = 20, collection = db.collection('accounts');
   await collection.insertMany(Array.from({length: accounts}, (_, i) => ({_id: i, n: 100})));
-  const state = {running: true, moved: 0, errors: []};
+  const state = {running: true, moved: 0, errors: [], made: [], begun: 0};
   const lists = new Lists(db.collection('lists'), {clients: 4});
   const movers = Array.from({length: 16}, () => mover(client, collection, accounts, state));
+  movers.push(maker(client, client.db('makes'), state));
   await lists.run(client);
   const more = async () => {
     const from = state.moved;
@@ -51,10 +52,13 @@ test('16 clients move money through deaths of storage and a step-down', {timeout
   assert.equal(all.reduce((sum, d) => sum + d.n, 0), accounts * 100);
   assert.deepEqual(await lists.finish(), []);
   assert.ok(lists.history.filter((t) => t.status === 'ok').length > 50);
+  assert.ok(state.made.length > 5);
   await set.equal('txn');
+  await set.equal('makes');
   for (const name of set.names) {
     const one = await set.client({node: name, driver: {readPreference: 'secondaryPreferred'}});
     await until(`none is open on ${name}`, async () => (await one.db('admin').command({serverStatus: 1})).transactions.currentOpen === 0);
+    await madeWhole(one.db('makes'), state);
     for (const c of ['accounts', 'lists']) assert.equal((await one.db('txn').command({validate: c, full: true})).valid, true);
     await one.close(true);
   }

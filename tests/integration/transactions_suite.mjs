@@ -96,3 +96,33 @@ export async function mover(client, collection, accounts, state) {
     }
   }
 }
+
+/** Transactions that make two collections, an index and documents, until told to stop: `state.made` has the names of those that said so. */
+export async function maker(client, db, state) {
+  for (let n = 0; state.running; n++) {
+    const name = `made${n}`;
+    state.begun = n + 1;
+    try {
+      await client.withSession(async (session) => session.withTransaction(async () => {
+        await db.collection(name).createIndex({a: 1}, {session, unique: true});
+        await db.collection(name).insertMany([{_id: 1, a: 1}, {_id: 2, a: 2}], {session});
+        await db.createCollection(`${name}_empty`, {session});
+      }, {writeConcern: {w: 'majority'}}));
+      state.made.push(name);
+    } catch (e) {
+      if (!e.hasErrorLabel?.('UnknownTransactionCommitResult')) state.errors.push(e);
+    }
+    await sleep(50);
+  }
+}
+
+/** Each of them is there as a whole, or not at all; those that said so are. */
+export async function madeWhole(db, state) {
+  const names = new Set((await db.listCollections({}, {nameOnly: true}).toArray()).map((c) => c.name));
+  for (const name of state.made) assert.ok(names.has(name), `${name} was acknowledged`);
+  for (let n = 0; n < state.begun; n++) {
+    const name = `made${n}`;
+    assert.equal(names.has(`${name}_empty`), names.has(name), `${name}: half of it`);
+    if (names.has(name)) assert.deepEqual(await db.collection(name).find({a: {$gt: 0}}).hint('a_1').sort({a: 1}).toArray(), [{_id: 1, a: 1}, {_id: 2, a: 2}], name);
+  }
+}

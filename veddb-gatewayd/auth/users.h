@@ -25,6 +25,7 @@ typedef struct {
     uint8_t identity[32];  /* another when it is made anew, or has another password */
     gate_scram_credentials_t credentials;
     gate_principal_t principal;
+    vd_bson_t role_list; /* $$USER_ROLES, as storage is told; made when first needed */
     gate_privileges_t privileges;
     vd_bson_t *restrictions; /* arrays: the user's own and those of the roles */
     uint32_t restriction_count;

@@ -165,15 +165,20 @@ static void note_defaults(stor_catalog_t *catalog, const stor_collection_t *coll
         atomic_store(&catalog->has_defaults, true);
 }
 
-void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection)
+void stor_catalog_enter_locked(stor_catalog_t *catalog, stor_collection_t *collection)
 {
-    pthread_rwlock_wrlock(&catalog->lock);
     note_defaults(catalog, collection);
     void *old = NULL;
     int rc = vd_map_put(catalog->by_ns, vd_slice_str(collection->ns), collection, &old);
     VD_ASSERT(rc == VD_OK && old == NULL); /* the number was checked before */
     rc = vd_map_put(catalog->by_id, vd_key_u64(&collection->id), collection, &old);
     VD_ASSERT(rc == VD_OK && old == NULL);
+}
+
+void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection)
+{
+    pthread_rwlock_wrlock(&catalog->lock);
+    stor_catalog_enter_locked(catalog, collection);
     pthread_rwlock_unlock(&catalog->lock);
 }
 
@@ -492,6 +497,8 @@ int stor_catalog_acquire_many(stor_request_t *request, const vd_slice_t *namespa
                     rc = is_view(ret_collections[i]->ns, err);
                 if (rc == VD_OK)
                     rc = snapshot_check(request, ret_collections[i], err);
+                if (rc == VD_OK)
+                    rc = collation_check(request, ret_collections[i], err);
             }
             if (rc != VD_OK)
                 for (uint32_t i = 0; i < count; i++)

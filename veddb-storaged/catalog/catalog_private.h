@@ -1,5 +1,5 @@
-/* veddb-storaged/catalog/catalog_private.h — what catalog.c and change.c share: the maps, the
- * fence, making of objects.
+/* veddb-storaged/catalog/catalog_private.h — what catalog.c, change.c, own.c and indexes.c share:
+ * the maps, the fence, making of objects.
  *
  * Threads: see catalog.h. Order of locks: change_lock, then the fence, then lock. */
 #pragma once
@@ -41,6 +41,8 @@ VD_MUST_CHECK int stor_collection_make(uint64_t id, vd_slice_t db, vd_slice_t na
 VD_MUST_CHECK int stor_catalog_table_make(stor_catalog_t *catalog, const char *table,
                                           vd_error_t *err);
 void stor_catalog_enter(stor_catalog_t *catalog, stor_collection_t *collection);
+/* The same, where lock is held for writing. */
+void stor_catalog_enter_locked(stor_catalog_t *catalog, stor_collection_t *collection);
 void stor_catalog_leave(stor_catalog_t *catalog, stor_collection_t *collection);
 /* `to` (same id) takes the place of `from`, and of `dropped` (may be NULL), in one step: nobody
  * sees a moment without either. */
@@ -79,10 +81,42 @@ stor_collection_t *stor_catalog_find(stor_catalog_t *catalog, vd_slice_t db, vd_
 /* What it has in tables goes. */
 void stor_catalog_tables_gone(stor_catalog_t *catalog, const stor_collection_t *collection);
 
+/* ---- change.c, for own.c ---- */
+/* A change that holds it may wait for a collection that a transaction has a share in: so a request
+ * in one gives up soon, with VD_ERR_LOCK_TIMEOUT. */
+VD_MUST_CHECK int stor_catalog_change_lock(stor_request_t *request, vd_error_t *err);
+/* Another database that differs by case alone: 13297. */
+VD_MUST_CHECK int stor_catalog_case_check(stor_catalog_t *catalog, vd_slice_t db, vd_error_t *err);
+/* An object and its tables, which nobody knows yet: what is asked for, or what another node has
+ * made. change_lock is held. */
+VD_MUST_CHECK int stor_catalog_object_make(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                                           const stor_create_options_t *options,
+                                           stor_collection_t **ret_collection, vd_error_t *err);
+VD_MUST_CHECK int stor_catalog_object_applied(stor_request_t *request, uint64_t id, vd_bson_t body,
+                                              stor_collection_t **ret_collection, vd_error_t *err);
+/* The index that comes with the collection, in its entry; NULL: none. */
+const struct stor_index *stor_catalog_made_with(const stor_collection_t *collection);
+/* The body of its CREATE, and its rows. database_made: by an earlier CREATE of the same entry. */
+VD_MUST_CHECK int stor_catalog_create_body(stor_request_t *request,
+                                           const stor_collection_t *collection, bool database_made,
+                                           vd_bson_t *ret_body, vd_error_t *err);
+VD_MUST_CHECK int stor_catalog_created_put(stor_session_t *session,
+                                           const stor_collection_t *collection, vd_error_t *err);
+VD_MUST_CHECK int stor_catalog_next_id_put(stor_catalog_t *catalog, stor_session_t *session,
+                                           vd_error_t *err);
+
 /* ---- indexes.c ---- */
-/* Rows and entry of what own.h's stor_catalog_own_index has made; nothing when there is none. */
-VD_MUST_CHECK int stor_catalog_own_indexes_commit(stor_request_t *request,
-                                                  stor_collection_t *collection, vd_error_t *err);
+/* Of an own collection (own.h): the body of CREATE_INDEXES (VD_BSON_NONE: there is nothing to
+ * tell), the rows, and what another node's entry tells. */
+VD_MUST_CHECK int stor_catalog_own_indexes_body(stor_request_t *request,
+                                                const stor_collection_t *collection,
+                                                vd_bson_t *ret_body, vd_error_t *err);
+VD_MUST_CHECK int stor_catalog_own_indexes_put(stor_session_t *session,
+                                               const stor_collection_t *collection,
+                                               vd_error_t *err);
+VD_MUST_CHECK int stor_catalog_own_indexes_applied(stor_request_t *request,
+                                                   stor_collection_t *collection, vd_bson_t body,
+                                                   vd_error_t *err);
 VD_MUST_CHECK int stor_catalog_indexes_load(stor_catalog_t *catalog, stor_session_t *session,
                                             vd_error_t *err);
 /* change_lock is held, and the collection is the one that the change means. */

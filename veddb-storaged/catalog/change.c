@@ -5,7 +5,6 @@
 #include "libcommon/base/rand.h"
 #include "veddb-storaged/catalog/catalog_private.h"
 #include "veddb-storaged/catalog/names.h"
-#include "veddb-storaged/catalog/own.h"
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/facts.h"
@@ -170,7 +169,7 @@ stor_collection_t *stor_catalog_find(stor_catalog_t *catalog, vd_slice_t db, vd_
     return collection;
 }
 
-static int database_case_check(stor_catalog_t *catalog, vd_slice_t db, vd_error_t *err)
+int stor_catalog_case_check(stor_catalog_t *catalog, vd_slice_t db, vd_error_t *err)
 {
     size_t position = 0;
     vd_slice_t key;
@@ -193,12 +192,11 @@ static int database_case_check(stor_catalog_t *catalog, vd_slice_t db, vd_error_
 /* ---- create ---- */
 
 typedef struct {
-    const stor_catalog_t *catalog;
+    stor_catalog_t *catalog;
     const stor_collection_t *collection;
 } create_t;
 
-/* The index that comes with the collection, in its entry; NULL: none. */
-static const stor_index_t *made_with(const stor_collection_t *collection)
+const struct stor_index *stor_catalog_made_with(const stor_collection_t *collection)
 {
     const stor_index_set_t *set = collection->indexes;
     bool with =
@@ -206,25 +204,30 @@ static const stor_index_t *made_with(const stor_collection_t *collection)
     return with ? set->items[0] : NULL;
 }
 
+int stor_catalog_created_put(stor_session_t *session, const stor_collection_t *collection,
+                             vd_error_t *err)
+{
+    const stor_index_t *with = stor_catalog_made_with(collection);
+    int rc = stor_rows_collection_put(session, collection, err);
+    return rc != VD_OK || with == NULL
+               ? rc
+               : stor_rows_index_put(session, collection->id, with->id, with->table_number,
+                                     with->def->spec, VD_BSON_NONE, err);
+}
+
+int stor_catalog_next_id_put(stor_catalog_t *catalog, stor_session_t *session, vd_error_t *err)
+{
+    uint8_t payload[8];
+    vd_put_u64(payload, catalog->next_id);
+    return stor_catalog_meta_put(session, "next_id",
+                                 (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
+}
+
 static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
     const create_t *create = context;
-    const stor_collection_t *collection = create->collection;
-    const stor_index_t *with = made_with(collection);
-    uint64_t next = create->catalog->next_id;
-    uint8_t payload[8];
-    int rc = stor_rows_collection_put(session, collection, err);
-    if (rc == VD_OK && with != NULL)
-        rc = stor_rows_index_put(session, collection->id, with->id, with->table_number,
-                                 with->def->spec, VD_BSON_NONE, err);
-    next = collection->id >= next ? collection->id + 1 : next;
-    if (with != NULL && with->id >= next)
-        next = with->id + 1;
-    vd_put_u64(payload, next);
-    if (rc == VD_OK)
-        rc = stor_catalog_meta_put(session, "next_id",
-                                   (vd_value_t){payload, sizeof payload, VD_BSON_INT64}, err);
-    return rc;
+    int rc = stor_catalog_created_put(session, create->collection, err);
+    return rc == VD_OK ? stor_catalog_next_id_put(create->catalog, session, err) : rc;
 }
 
 /* Its file is there. Takes the collection. */
@@ -311,13 +314,14 @@ static bool is_first(stor_catalog_t *catalog, vd_slice_t db)
     return !found;
 }
 
-static int create_body(stor_request_t *request, const stor_collection_t *collection,
-                       vd_bson_t *ret_body, vd_error_t *err)
+int stor_catalog_create_body(stor_request_t *request, const stor_collection_t *collection,
+                             bool database_made, vd_bson_t *ret_body, vd_error_t *err)
 {
     static uint8_t yes[] = {1};
     int rc = change_body(request, collection, NULL, true, ret_body, err);
-    const stor_index_t *index = made_with(collection);
-    if (rc == VD_OK && is_first(request->storage->catalog, collection->db)) /* for the audit log */
+    const stor_index_t *index = stor_catalog_made_with(collection);
+    bool first = !database_made && is_first(request->storage->catalog, collection->db);
+    if (rc == VD_OK && first) /* for the audit log */
         rc = body_extend(request, ret_body, "newDatabase", (vd_value_t){yes, 1, VD_BSON_BOOL}, err);
     if (rc != VD_OK || index == NULL)
         return rc;
@@ -332,16 +336,15 @@ static int create_body(stor_request_t *request, const stor_collection_t *collect
                : rc;
 }
 
-/* An object and its tables, which nobody knows yet. */
-static int object_make(stor_request_t *request, vd_slice_t db, vd_slice_t name,
-                       const stor_create_options_t *options, stor_collection_t **ret_collection,
-                       vd_error_t *err)
+int stor_catalog_object_make(stor_request_t *request, vd_slice_t db, vd_slice_t name,
+                             const stor_create_options_t *options,
+                             stor_collection_t **ret_collection, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     if (stor_catalog_find(catalog, db, name) != NULL)
         return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "Collection %.*s.%.*s already exists.",
                             VD_SLICE_FMT(db), VD_SLICE_FMT(name));
-    int rc = database_case_check(catalog, db, err);
+    int rc = stor_catalog_case_check(catalog, db, err);
     if (rc != VD_OK)
         return rc;
     if (vd_map_count(catalog->by_id) + 1 >= STOR_COLLECTIONS_MAX)
@@ -387,9 +390,9 @@ static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name
 {
     stor_collection_t *collection = NULL;
     vd_bson_t body;
-    int rc = object_make(request, db, name, options, &collection, err);
+    int rc = stor_catalog_object_make(request, db, name, options, &collection, err);
     if (rc == VD_OK)
-        rc = create_body(request, collection, &body, err);
+        rc = stor_catalog_create_body(request, collection, false, &body, err);
     if (rc == VD_OK)
         return create_commit(request, collection, body, NULL, err);
     if (collection != NULL)
@@ -398,9 +401,7 @@ static int create_locked(stor_request_t *request, vd_slice_t db, vd_slice_t name
     return rc;
 }
 
-/* A change that holds it may wait for a collection that this transaction has a share in: so a
- * transaction gives up soon. */
-static int change_lock(stor_request_t *request, vd_error_t *err)
+int stor_catalog_change_lock(stor_request_t *request, vd_error_t *err)
 {
     pthread_mutex_t *lock = &request->storage->catalog->change_lock;
     if (request->transaction == NULL) {
@@ -426,7 +427,7 @@ int stor_catalog_create(stor_request_t *request, vd_slice_t db, vd_slice_t name,
     int rc = stor_name_check_writable(db, name, stor_request_internal(request), err);
     if (rc != VD_OK)
         return rc;
-    rc = change_lock(request, err);
+    rc = stor_catalog_change_lock(request, err);
     if (rc != VD_OK)
         return rc;
     rc = create_locked(request, db, name, options, err);
@@ -531,86 +532,6 @@ int stor_catalog_drop_database(stor_request_t *request, vd_slice_t db, uint32_t 
     if (*ret_dropped == 0)
         stor_request_depends_newest(request);
     return rc;
-}
-
-/* ---- what a transaction has made ---- */
-
-int stor_catalog_own_make(stor_request_t *request, vd_slice_t db, vd_slice_t name,
-                          const stor_create_options_t *options, stor_collection_t **ret_collection,
-                          vd_error_t *err)
-{
-    int rc = stor_name_check_writable(db, name, stor_request_internal(request), err);
-    if (rc == VD_OK)
-        rc = change_lock(request, err);
-    if (rc != VD_OK)
-        return rc;
-    rc = object_make(request, db, name, options, ret_collection, err);
-    pthread_mutex_unlock(&request->storage->catalog->change_lock);
-    return rc;
-}
-
-static int enter_locked(stor_request_t *request, stor_collection_t *collection, bool *ret_entered,
-                        vd_error_t *err)
-{
-    stor_catalog_t *catalog = request->storage->catalog;
-    create_t create = {catalog, collection};
-    change_t change = {.kind = STOR_CHANGE_CREATE,
-                       .collection_id = collection->id,
-                       .rows = create_rows,
-                       .context = &create};
-    if (stor_catalog_find(catalog, collection->db, collection->name) != NULL)
-        return vd_error_set(err, VD_ERR_WRITE_CONFLICT,
-                            "a collection of the name that the transaction has made came "
-                            "meanwhile");
-    int rc = database_case_check(catalog, collection->db, err);
-    if (rc == VD_OK)
-        rc = create_body(request, collection, &change.body, err);
-    if (rc == VD_OK)
-        rc = stor_catalog_change_commit(request, &change, err);
-    if (rc != VD_OK)
-        return rc;
-    /* The transaction's own, so that a change of the schema waits for its end. */
-    atomic_fetch_add(&collection->users, 1);
-    atomic_fetch_add(&collection->references, 1);
-    rc = stor_catalog_own_indexes_commit(request, collection, err);
-    stor_catalog_enter(catalog, collection);
-    *ret_entered = true;
-    return rc;
-}
-
-int stor_catalog_own_enter(stor_request_t *request, stor_collection_t *collection,
-                           bool *ret_entered, vd_error_t *err)
-{
-    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
-    int rc = change_lock(request, err);
-    if (rc != VD_OK)
-        return rc;
-    rc = enter_locked(request, collection, ret_entered, err);
-    pthread_mutex_unlock(&request->storage->catalog->change_lock);
-    return rc;
-}
-
-void stor_catalog_own_leave(stor_request_t *request, stor_collection_t *collection)
-{
-    stor_catalog_t *catalog = request->storage->catalog;
-    vd_error_t err = VD_ERROR_INIT;
-    int rc = change_lock(request, &err);
-    if (rc == VD_OK) {
-        stor_collection_t *found = stor_catalog_find(catalog, collection->db, collection->name);
-        if (found != NULL && found->id == collection->id)
-            rc = drop_locked(request, found, true, NULL, &err);
-        pthread_mutex_unlock(&catalog->change_lock);
-    }
-    if (rc != VD_OK)
-        vd_log(VD_LOG_WARN, "a collection of a transaction that failed stays, empty",
-               "id=%llu code=%d", (unsigned long long)collection->id, -rc);
-}
-
-void stor_catalog_own_done(stor_catalog_t *catalog, stor_collection_t **collection_p, bool entered)
-{
-    if (!entered)
-        stor_catalog_tables_gone(catalog, *collection_p);
-    stor_catalog_unreference(collection_p);
 }
 
 /* ---- rename ---- */
@@ -749,7 +670,7 @@ static int rename_locked(stor_request_t *request, vd_slice_t from_db, vd_slice_t
         stor_request_depends_newest(request);
         return vd_error_set(err, VD_ERR_NAMESPACE_EXISTS, "target namespace exists");
     }
-    int rc = database_case_check(catalog, to_db, err);
+    int rc = stor_catalog_case_check(catalog, to_db, err);
     return rc == VD_OK ? rename_checked(request, from, to_db, to_name, target, NULL, NULL, err)
                        : rc;
 }
@@ -896,8 +817,8 @@ static int body_read(stor_change_kind_t kind, vd_bson_t from, body_t *ret, vd_er
     return VD_OK;
 }
 
-static int applied_create(stor_request_t *request, uint64_t id, const body_t *body, vd_bson_t from,
-                          const given_t *given, vd_error_t *err)
+static int object_applied(stor_request_t *request, uint64_t id, const body_t *body, vd_bson_t from,
+                          stor_collection_t **ret_collection, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *collection = stor_catalog_reference(catalog, id);
@@ -933,7 +854,24 @@ static int applied_create(stor_request_t *request, uint64_t id, const body_t *bo
         catalog->next_id = id + 1;
     if ((uint64_t)index_id >= catalog->next_id)
         catalog->next_id = (uint64_t)index_id + 1;
-    return create_commit(request, collection, from, given, err);
+    *ret_collection = collection;
+    return VD_OK;
+}
+
+int stor_catalog_object_applied(stor_request_t *request, uint64_t id, vd_bson_t from,
+                                stor_collection_t **ret_collection, vd_error_t *err)
+{
+    body_t body = {0};
+    int rc = body_read(STOR_CHANGE_CREATE, from, &body, err);
+    return rc == VD_OK ? object_applied(request, id, &body, from, ret_collection, err) : rc;
+}
+
+static int applied_create(stor_request_t *request, uint64_t id, const body_t *body, vd_bson_t from,
+                          const given_t *given, vd_error_t *err)
+{
+    stor_collection_t *collection = NULL;
+    int rc = object_applied(request, id, body, from, &collection, err);
+    return rc == VD_OK ? create_commit(request, collection, from, given, err) : rc;
 }
 
 /* The collection that the change means, by id and uuid, under the name that it says. */

@@ -372,21 +372,12 @@ int stor_catalog_indexes_begin(stor_request_t *request, uint64_t collection_id,
 /* ---- of a collection that only its transaction knows ---- */
 
 /* Nothing has to be caught up with: they are ready at once. */
-int stor_catalog_own_index(stor_request_t *request, stor_collection_t *collection,
-                           const vd_bson_t *specs, uint32_t count, vd_error_t *err)
+static int own_add(stor_request_t *request, stor_collection_t *collection, const vd_bson_t *specs,
+                   const uint64_t *ids, uint32_t count, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     stor_index_t *indexes[STOR_INDEXES_MAX];
-    uint64_t ids[STOR_INDEXES_MAX];
-    VD_ASSERT(count > 0 && count < STOR_INDEXES_MAX);
-    int rc = begin_check(collection, specs, count, err);
-    if (rc != VD_OK)
-        return rc;
-    pthread_mutex_lock(&catalog->change_lock);
-    for (uint32_t i = 0; i < count; i++)
-        ids[i] = catalog->next_id++;
-    rc = indexes_make(catalog, specs, ids, count, VD_BSON_NONE, indexes, err);
-    pthread_mutex_unlock(&catalog->change_lock);
+    int rc = indexes_make(catalog, specs, ids, count, VD_BSON_NONE, indexes, err);
     if (rc != VD_OK)
         return rc;
     stor_index_set_t *before = collection->indexes;
@@ -400,14 +391,53 @@ int stor_catalog_own_index(stor_request_t *request, stor_collection_t *collectio
     return VD_OK;
 }
 
-int stor_catalog_own_indexes_commit(stor_request_t *request, stor_collection_t *collection,
-                                    vd_error_t *err)
+int stor_catalog_own_index(stor_request_t *request, stor_collection_t *collection,
+                           const vd_bson_t *specs, uint32_t count, vd_error_t *err)
 {
-    stor_index_set_t *set = collection->indexes;
-    uint32_t skip = stor_index_set_has_id(set); /* came with the collection itself */
-    return set == NULL || set->count == skip ? VD_OK
-                                             : ready_commit(request, collection, set->items + skip,
-                                                            set->count - skip, true, NULL, err);
+    stor_catalog_t *catalog = request->storage->catalog;
+    uint64_t ids[STOR_INDEXES_MAX];
+    VD_ASSERT(count > 0 && count < STOR_INDEXES_MAX);
+    int rc = begin_check(collection, specs, count, err);
+    if (rc != VD_OK)
+        return rc;
+    pthread_mutex_lock(&catalog->change_lock);
+    for (uint32_t i = 0; i < count; i++)
+        ids[i] = catalog->next_id++;
+    rc = own_add(request, collection, specs, ids, count, err);
+    pthread_mutex_unlock(&catalog->change_lock);
+    return rc;
+}
+
+/* How many of the set stand in the collection's own entry. */
+static uint32_t own_skip(const stor_collection_t *collection)
+{
+    return stor_catalog_made_with(collection) != NULL;
+}
+
+int stor_catalog_own_indexes_body(stor_request_t *request, const stor_collection_t *collection,
+                                  vd_bson_t *ret_body, vd_error_t *err)
+{
+    const stor_index_set_t *set = collection->indexes;
+    uint32_t skip = own_skip(collection);
+    *ret_body = VD_BSON_NONE;
+    return set == NULL || set->count == skip
+               ? VD_OK
+               : body_make(request, collection, set->items + skip, set->count - skip, NULL,
+                           VD_BSON_NONE, ret_body, err);
+}
+
+/* What is kept beside an index has rows when there is something to keep: the number of entries when
+ * the keeper notes it, multikey since it was met, in a transaction of its own. */
+int stor_catalog_own_indexes_put(stor_session_t *session, const stor_collection_t *collection,
+                                 vd_error_t *err)
+{
+    const stor_index_set_t *set = collection->indexes;
+    int rc = VD_OK;
+    for (uint32_t i = own_skip(collection); rc == VD_OK && set != NULL && i < set->count; i++)
+        rc = stor_rows_index_put(session, collection->id, set->items[i]->id,
+                                 set->items[i]->table_number, set->items[i]->def->spec,
+                                 VD_BSON_NONE, err);
+    return rc;
 }
 
 /* ---- commit, abort ---- */
@@ -764,6 +794,19 @@ static void ids_raise(stor_catalog_t *catalog, const listed_t *listed)
     for (uint32_t i = 0; i < listed->count; i++)
         if (listed->ids[i] >= catalog->next_id)
             catalog->next_id = listed->ids[i] + 1;
+}
+
+int stor_catalog_own_indexes_applied(stor_request_t *request, stor_collection_t *collection,
+                                     vd_bson_t body, vd_error_t *err)
+{
+    listed_t listed;
+    int rc = listed_read(body, &listed, err);
+    if (rc == VD_OK)
+        rc = begin_check(collection, listed.specs, listed.count, err);
+    if (rc != VD_OK)
+        return rc;
+    ids_raise(request->storage->catalog, &listed);
+    return own_add(request, collection, listed.specs, listed.ids, listed.count, err);
 }
 
 /* What START_INDEXES or a copy begins. given NULL: no entry, and the keeper has it worked on. */

@@ -371,8 +371,7 @@ static int aggregate_cursor(stor_request_t *request, vd_arena_t *arena, vd_error
     stor_aggregate_args_t args = {0};
     vd_bson_t body = {vd_arena_copy(arena, request->body.data, request->body.len),
                       request->body.len};
-    stor_variables_t *variables =
-        vd_arena_copy(arena, &request->variables, sizeof request->variables);
+    stor_variables_t *variables = stor_variables_copy(arena, &request->variables);
     aggregate_t *aggregate = VD_ARENA_NEW(arena, aggregate_t);
     int rc = stor_aggregate_args(request, body, false, &args, err);
     if (rc == VD_OK)

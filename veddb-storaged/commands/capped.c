@@ -1,4 +1,4 @@
-/* veddb-storaged/commands/capped.c — convertToCapped.
+/* veddb-storaged/commands/capped.c — convertToCapped, cloneCollectionAsCapped.
  *
  * The documents are copied in their natural order into a new collection, which keeps the newest. It
  * takes the place of the old one, unless that was written meanwhile: then all starts over. Indexes
@@ -19,6 +19,7 @@
 
 typedef struct {
     vd_value_t size;
+    vd_slice_t to; /* cloneCollectionAsCapped */
 } capped_args_t;
 
 typedef struct {
@@ -250,6 +251,45 @@ int stor_command_convert_to_capped(stor_request_t *request, vd_error_t *err)
         vd_arena_printf(request->arena, "tmp%016llx.convertToCapped", (unsigned long long)number));
     if (rc == VD_OK)
         rc = convert(job, err);
+    vd_buf_done(&job->place);
+    return rc;
+}
+
+static int copy_beside(job_t *job, vd_error_t *err)
+{
+    vd_error_t step = VD_ERROR_INIT;
+    int rc = copy_make(job, &step);
+    if (rc == VD_ERR_NAMESPACE_EXISTS) {
+        vd_slice_t db = job->request->db;
+        vd_error_clear(&step);
+        return vd_error_set(err, rc,
+                            "cloneCollectionAsCapped failed - destination collection %.*s.%.*s "
+                            "already exists. source collection: %.*s.%.*s",
+                            VD_SLICE_FMT(db), VD_SLICE_FMT(job->to), VD_SLICE_FMT(db),
+                            VD_SLICE_FMT(job->from));
+    }
+    if (rc != VD_OK)
+        vd_error_copy(&step, err);
+    return rc;
+}
+
+int stor_command_clone_as_capped(stor_request_t *request, vd_error_t *err)
+{
+    static const stor_arg_t table[] = {
+        STOR_ARG("size", STOR_ARG_VALUE, capped_args_t, size, STOR_ARG_REQUIRED),
+        STOR_ARG("toCollection", STOR_ARG_STRING, capped_args_t, to, STOR_ARG_REQUIRED)};
+    capped_args_t args = {.size = VD_VALUE_MISSING};
+    job_t *job = VD_ARENA_NEW(request->arena, job_t);
+    job_init(job, request);
+    int rc = stor_args_parse(request->body, "cloneCollectionAsCapped", true, table,
+                             VD_COUNT_OF(table), &args, err);
+    if (rc == VD_OK)
+        rc = stor_request_collection_name(request, &job->from, err);
+    if (rc == VD_OK)
+        rc = stor_capped_size_check(args.size, "cloneCollectionAsCapped.size", &job->size, err);
+    job->to = args.to;
+    if (rc == VD_OK)
+        rc = copy_beside(job, err);
     vd_buf_done(&job->place);
     return rc;
 }

@@ -55,8 +55,6 @@ static int find_args(stor_request_t *request, vd_bson_t body, find_args_t *args,
     if (rc == VD_OK && args->await_data && !args->tailable)
         rc = vd_error_set(err, VD_ERR_FAILED_TO_PARSE,
                           "Cannot set 'awaitData' without also setting 'tailable'");
-    if (rc == VD_OK && args->show_record_id)
-        rc = vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "find: showRecordId is not built");
     return rc;
 }
 
@@ -135,7 +133,7 @@ static int find_point(stor_request_t *request, const find_args_t *args,
     if (collection != NULL && collection->timeseries.is)
         return VD_OK; /* many may have it */
     if (vd_value_is_missing(id) || id.type == VD_BSON_OBJECT || spec->skip > 0 ||
-        args->batch_size == 0 || spec->natural != 0 || spec->return_key ||
+        args->batch_size == 0 || spec->natural != 0 || spec->return_key || spec->record_id ||
         !vd_bson_is_empty(spec->min) || !vd_bson_is_empty(spec->max) ||
         stor_read_hints_index(spec->hint))
         return VD_OK;
@@ -187,6 +185,17 @@ static int find_point(stor_request_t *request, const find_args_t *args,
     return VD_OK;
 }
 
+static int spec_make(vd_arena_t *arena, const find_args_t *args, stor_variables_t *variables,
+                     stor_query_spec_t *ret_spec, vd_error_t *err)
+{
+    int rc = stor_read_parse(arena, &args->parts, variables, ret_spec, err);
+    if (rc == VD_OK && args->show_record_id) {
+        ret_spec->record_id = true;
+        ret_spec->needs = NULL;
+    }
+    return rc;
+}
+
 /* The same command again, in an arena that may outlive the request. Takes the arena. */
 static int find_cursor(stor_request_t *request, uint64_t collection_id, vd_arena_t *arena,
                        vd_error_t *err)
@@ -195,12 +204,11 @@ static int find_cursor(stor_request_t *request, uint64_t collection_id, vd_arena
     stor_query_spec_t spec;
     vd_bson_t body = {vd_arena_copy(arena, request->body.data, request->body.len),
                       request->body.len};
-    stor_variables_t *variables =
-        vd_arena_copy(arena, &request->variables, sizeof request->variables);
+    stor_variables_t *variables = stor_variables_copy(arena, &request->variables);
     find_state_t *find = VD_ARENA_NEW(arena, find_state_t);
     int rc = find_args(request, body, &args, err);
     if (rc == VD_OK)
-        rc = stor_read_parse(arena, &args.parts, variables, &spec, err);
+        rc = spec_make(arena, &args, variables, &spec, err);
     if (rc == VD_OK) {
         spec.collection_id = find->collection_id = collection_id;
         stor_tail_options_t tail = {collection_id, args.batch_size, args.await_data,
@@ -239,11 +247,14 @@ int stor_run_find(stor_request_t *request, vd_error_t *err)
         if (args.tailable)
             return vd_error_set(err, VD_ERR_LOCATION(168),
                                 "Option tailable not supported in aggregation.");
+        if (args.show_record_id)
+            return vd_error_set(err, VD_ERR_LOCATION(168),
+                                "Option showRecordId not supported in aggregation.");
         return stor_view_find(request, args.collection, &args.parts, args.batch_size,
                               args.single_batch, err);
     }
     if (rc == VD_OK)
-        rc = stor_read_parse(request->arena, &args.parts, &request->variables, &spec, err);
+        rc = spec_make(request->arena, &args, &request->variables, &spec, err);
     if (rc == VD_OK && args.tailable)
         rc = stor_local_is(collection_id)
                  ? vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,

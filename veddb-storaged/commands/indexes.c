@@ -1,4 +1,5 @@
-/* veddb-storaged/commands/indexes.c — createIndexes, dropIndexes, listIndexes. */
+/* veddb-storaged/commands/indexes.c — createIndexes, dropIndexes, listIndexes,
+ * setIndexCommitQuorum. */
 #include "veddb-storaged/catalog/indexes.h"
 #include "libcommon/base/clock.h"
 #include "veddb-storaged/args.h"
@@ -587,4 +588,72 @@ int stor_command_list_indexes(stor_request_t *request, vd_error_t *err)
         return stor_read_documents(request, &arena, documents, count, request->ns, batch_size, err);
     vd_arena_destroy(&arena);
     return rc;
+}
+
+/* ---- setIndexCommitQuorum ---- */
+
+typedef struct {
+    vd_bson_t names;
+    vd_value_t quorum;
+} quorum_args_t;
+
+static const stor_arg_t quorum_table[] = {
+    STOR_ARG("indexNames", STOR_ARG_ARRAY, quorum_args_t, names, STOR_ARG_REQUIRED),
+    STOR_ARG("commitQuorum", STOR_ARG_VALUE, quorum_args_t, quorum, STOR_ARG_REQUIRED),
+};
+
+static int quorum_names(vd_bson_t list, vd_slice_t names[STOR_INDEXES_MAX], uint32_t *ret_count,
+                        vd_error_t *err)
+{
+    vd_bson_iter_t iter;
+    *ret_count = 0;
+    vd_bson_iter_init(&iter, list);
+    while (vd_bson_iter_next(&iter)) {
+        if (iter.value.type != VD_BSON_STRING)
+            return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
+                                "BSON field 'setIndexCommitQuorum.indexNames' has to be an array "
+                                "of strings");
+        if (*ret_count == STOR_INDEXES_MAX)
+            break; /* no build has so many */
+        names[(*ret_count)++] = vd_value_string(iter.value);
+    }
+    return VD_OK;
+}
+
+int stor_command_set_commit_quorum(stor_request_t *request, vd_error_t *err)
+{
+    quorum_args_t args = {.quorum = VD_VALUE_MISSING};
+    vd_slice_t names[STOR_INDEXES_MAX], name;
+    stor_collection_t *collection = NULL;
+    uint32_t count = 0;
+    uint64_t id = 0;
+    int rc = stor_args_parse(request->body, "setIndexCommitQuorum", true, quorum_table,
+                             VD_COUNT_OF(quorum_table), &args, err);
+    if (rc == VD_OK)
+        rc = stor_request_collection_name(request, &name, err);
+    if (rc == VD_OK)
+        rc = quorum_check(request, args.quorum, err);
+    if (rc == VD_OK)
+        rc = quorum_names(args.names, names, &count, err);
+    if (rc != VD_OK)
+        return rc;
+    if (count == 0)
+        return vd_error_set(err, VD_ERR_INDEX_NOT_FOUND,
+                            "Cannot set a new commit quorum on an index build in collection '%.*s' "
+                            "without providing any indexes.",
+                            VD_SLICE_FMT(request->ns));
+    rc = stor_read_collection(request, name, &id, &collection, err);
+    if (rc == VD_OK && collection == NULL)
+        return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "Collection '%.*s' was not found.",
+                            VD_SLICE_FMT(request->ns));
+    if (rc == VD_OK) {
+        stor_catalog_release(request, collection);
+        rc = stor_builds_quorum_set(request->storage->builds, id, names, count, args.quorum, err);
+    }
+    return rc == VD_ERR_NOT_FOUND
+               ? vd_error_set(err, VD_ERR_INDEX_NOT_FOUND,
+                              "Cannot find an index build on collection '%.*s' with the provided "
+                              "index names",
+                              VD_SLICE_FMT(request->ns))
+               : rc;
 }

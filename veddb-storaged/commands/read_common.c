@@ -103,6 +103,9 @@ int stor_read_parse(vd_arena_t *arena, const stor_query_parts_t *parts, stor_var
 {
     stor_query_spec_t spec = {
         .variables = variables,
+        .asked_filter = parts->filter,
+        .asked_sort = parts->sort,
+        .asked_projection = parts->projection,
         .skip = parts->skip,
         .limit = parts->limit,
         .hint = parts->hint,

@@ -52,6 +52,8 @@ STOR_HANDLER(drop_database);
 STOR_HANDLER(rename_collection); /* rename.c */
 STOR_HANDLER(coll_mod);          /* coll_mod.c */
 STOR_HANDLER(convert_to_capped); /* capped.c */
+STOR_HANDLER(clone_as_capped);
+STOR_HANDLER(set_commit_quorum); /* indexes.c */
 STOR_HANDLER(create_indexes);    /* indexes.c */
 STOR_HANDLER(drop_indexes);
 STOR_HANDLER(list_indexes);

@@ -91,8 +91,7 @@ static int constants_read(stor_request_t *request, const stor_update_args_t *arg
         vd_bb_value(&bb, VD_SLICE_LIT("$literal"), iter.value);
         vd_bb_close(&bb);
     }
-    stor_variables_t *variables =
-        vd_arena_copy(arena, &request->variables, sizeof request->variables);
+    stor_variables_t *variables = stor_variables_copy(arena, &request->variables);
     int rc = vd_bb_finish(&bb, &let, err);
     if (rc == VD_OK)
         rc = stor_variables_parse_let(arena, let, variables, err);

@@ -7,6 +7,7 @@
 #include "libcommon/bson/compare.h"
 #include "veddb-storaged/exec/sampling.h"
 #include "veddb-storaged/local/local.h"
+#include "veddb-storaged/query/collation.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -19,10 +20,12 @@
 #define LIMIT_WORSE       4 /* times what a plan hoped to read for a few results */
 #define LIMIT_SLACK       500
 #define SUMMARY_BYTES     160
+#define ASKED_BYTES       512 /* of a query that $planCacheStats shows */
 
 typedef struct {
     stor_plan_cache_entry_t entry;
     char summary[SUMMARY_BYTES];
+    uint8_t asked[ASKED_BYTES];
 } cached_t;
 
 typedef struct record {
@@ -474,6 +477,25 @@ int stor_planner_plan(vd_arena_t *arena, stor_request_t *request, const stor_que
 
 /* ---- what was learnt ---- */
 
+/* {query, sort, projection, collation}; NONE when it is too long. */
+static vd_bson_t asked_make(vd_arena_t *arena, const stor_query_spec_t *spec)
+{
+    static const uint8_t none[5] = {5};
+    vd_bson_t empty = {none, sizeof none}, asked, collation = stor_collation_spec();
+    vd_bson_t filter = spec->asked_filter.len > 0 ? spec->asked_filter
+                       : spec->filter != NULL     ? stor_filter_to_bson(arena, spec->filter)
+                                                  : empty;
+    vd_bb_t bb;
+    vd_bb_init_arena(&bb, arena, ASKED_BYTES);
+    vd_bb_document(&bb, "query", filter);
+    vd_bb_document(&bb, "sort", spec->asked_sort.len > 0 ? spec->asked_sort : empty);
+    vd_bb_document(&bb, "projection",
+                   spec->asked_projection.len > 0 ? spec->asked_projection : empty);
+    if (collation.len > 0)
+        vd_bb_document(&bb, "collation", collation);
+    return vd_bb_finish(&bb, &asked, NULL) == VD_OK ? asked : VD_BSON_NONE;
+}
+
 void stor_planner_ran(stor_request_t *request, const stor_query_spec_t *spec,
                       const stor_plan_t *plan, uint64_t works)
 {
@@ -501,7 +523,12 @@ void stor_planner_ran(stor_request_t *request, const stor_query_spec_t *spec,
                                                   .signature = plan->signature,
                                                   .works = works,
                                                   .cost = plan->cost,
-                                                  .created_wall_ms = vd_wall_ms()};
+                                                  .created_wall_ms = vd_wall_ms(),
+                                                  .filter_shape = stor_planner_filter_shape(spec)};
+        vd_bson_t asked = asked_make(request->arena, spec);
+        cached->entry.created_from = (vd_bson_t){NULL, asked.len};
+        if (asked.len > 0)
+            memcpy(cached->asked, asked.data, asked.len);
         (void)snprintf(cached->summary, sizeof cached->summary, "%s",
                        stor_plan_summary(request->arena, plan));
     }
@@ -534,6 +561,8 @@ void stor_planner_entries(stor_planner_t *planner, vd_arena_t *arena, uint64_t c
     for (uint32_t i = 0; i < count; i++) {
         entries[i] = record->cached[i].entry;
         entries[i].summary = vd_arena_strdup(arena, record->cached[i].summary);
+        entries[i].created_from.data =
+            vd_arena_copy(arena, record->cached[i].asked, entries[i].created_from.len);
     }
     (void)pthread_mutex_unlock(&planner->lock);
     *ret_entries = entries;

@@ -62,6 +62,8 @@ typedef struct {
     double cost;
     int64_t created_wall_ms;
     const char *summary; /* in the arena given */
+    uint64_t filter_shape;
+    vd_bson_t created_from; /* {query, sort, projection, collation}; NONE: too long to be kept */
 } stor_plan_cache_entry_t;
 /* As clients see them: queryHash, planCacheKey. */
 typedef struct {

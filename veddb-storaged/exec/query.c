@@ -235,8 +235,18 @@ static int note_key(stor_query_t *query, const stor_found_t *found, vd_error_t *
     return rc;
 }
 
-static int project(stor_query_t *query, vd_bson_t document, uint64_t version,
-                   int64_t array_position, vd_bson_t *ret_document, vd_error_t *err)
+/* Collections are kept in the order of _id: so its key is what a record is known by. */
+static int record_id_add(stor_query_t *query, vd_slice_t key, vd_bson_t *document, vd_error_t *err)
+{
+    vd_bb_t bb;
+    vd_bb_init_arena(&bb, query->scratch, VD_BSON_INTERNAL_MAX_BYTES + VD_KEYCODE_MAX_BYTES + 64);
+    vd_bb_concat(&bb, *document);
+    vd_bb_binary(&bb, "$recordId", 0, key);
+    return vd_bb_finish(&bb, document, err);
+}
+
+static int project_only(stor_query_t *query, vd_bson_t document, uint64_t version,
+                        int64_t array_position, vd_bson_t *ret_document, vd_error_t *err)
 {
     query->last_version = version;
     if (query->spec.project == NULL || document.data == NULL) {
@@ -248,6 +258,17 @@ static int project(stor_query_t *query, vd_bson_t document, uint64_t version,
     query->env.index_key = query->last_key;
     return stor_project_apply(query->spec.project, &query->env, document, array_position,
                               ret_document, err);
+}
+
+static int project(stor_query_t *query, vd_bson_t document, uint64_t version,
+                   int64_t array_position, vd_bson_t *ret_document, vd_error_t *err)
+{
+    vd_slice_t key;
+    int rc = project_only(query, document, version, array_position, ret_document, err);
+    if (rc != VD_OK || !query->spec.record_id || document.data == NULL)
+        return rc;
+    rc = stor_id_key(query->scratch, vd_bson_get(document, "_id"), &key, err);
+    return rc == VD_OK ? record_id_add(query, key, ret_document, err) : rc;
 }
 
 /* ---- sorted, or as it comes ---- */
@@ -377,8 +398,12 @@ static int next_streamed(stor_query_t *query, stor_request_t *request, vd_bson_t
         rc = sort_add(query, request, &found, err);
         return rc == VD_OK ? next_sorted(query, request, ret_document, err) : rc;
     }
-    if (query->spec.return_key)
-        return key_document(query, &found, ret_document, err);
+    if (query->spec.return_key) {
+        rc = key_document(query, &found, ret_document, err);
+        return rc == VD_OK && query->spec.record_id
+                   ? record_id_add(query, found.key, ret_document, err)
+                   : rc;
+    }
     rc = note_key(query, &found, err);
     if (rc != VD_OK)
         return rc;

@@ -24,12 +24,15 @@ typedef struct {
     const stor_sort_t *sort;       /* NULL = none */
     const stor_project_t *project; /* NULL = none */
     const stor_variables_t *variables;
+    /* As they were asked, for $planCacheStats; NONE = they were not, or there are none. */
+    vd_bson_t asked_filter, asked_sort, asked_projection;
     int64_t skip, limit; /* limit 0 = none */
     int8_t natural;      /* hint {$natural: d}: the collection itself; -1: backward */
     vd_value_t hint;     /* an index's name or pattern; MISSING = none */
     vd_bson_t min, max;  /* keys of the hinted index; NONE = none */
     bool return_key;     /* the entries' keys instead of documents */
     bool index_key;      /* the entries' keys beside documents: stor_query_index_key */
+    bool record_id;      /* one field more, $recordId: the record's key; needs must be NULL */
     /* What whoever asked reads of the results: then they may be made of index entries alone, and
      * have just these fields. NULL = all. */
     const stor_needs_t *needs;

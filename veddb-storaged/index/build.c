@@ -23,10 +23,10 @@
 #define PLAIN_BATCH        1000
 #define DRAIN_BATCH        500
 #define DRAIN_PASSES_MAX   40
-#define DRAIN_LITTLE       2000 /* entries that may be left for the fence */
+#define DRAIN_LITTLE       STOR_INDEX_DRAIN_LITTLE
 #define CONTESTED_BYTES    (64u << 20)
 #define DRAIN_PAUSE_MIN_US 250
-#define DRAIN_PAUSE_MAX_US 20000
+#define DRAIN_PAUSE_MAX_US STOR_INDEX_PAUSE_MAX_US
 #define FREEZE_LOOK_NS     50000000
 
 /* A key that two documents claimed: both (or more) of them. */
@@ -627,14 +627,14 @@ static int contested_look(build_t *build, part_t *part, bool settle, vd_error_t 
 static int pass_all(build_t *build, uint32_t *ret_most, vd_error_t *err)
 {
     *ret_most = 0;
-    for (uint32_t i = 0; i < build->count; i++) {
+    int rc = VD_FAULT("index.pass", err);
+    for (uint32_t i = 0; rc == VD_OK && i < build->count; i++) {
         uint32_t taken;
-        int rc = pass_run(build, &build->parts[i], false, &taken, err);
-        if (rc != VD_OK)
-            return rc;
-        *ret_most = taken > *ret_most ? taken : *ret_most;
+        rc = pass_run(build, &build->parts[i], false, &taken, err);
+        if (rc == VD_OK)
+            *ret_most = taken > *ret_most ? taken : *ret_most;
     }
-    return VD_OK;
+    return rc;
 }
 
 static void slow_down(build_t *build, uint32_t pause_us)

@@ -17,6 +17,9 @@
 #define STOR_INDEX_SORT_BYTES    (64u << 20)
 #define STOR_INDEX_CONTESTED_MAX 100000
 
+#define STOR_INDEX_DRAIN_LITTLE 2000  /* entries that may be left for the fence */
+#define STOR_INDEX_PAUSE_MAX_US 20000 /* of writers that are as fast as the build */
+
 typedef struct stor_index_build stor_index_build_t;
 
 /* They are in the set, BUILDING (catalog/indexes.h). request: carries storage, session, arena.

@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <time.h>
 
+#define QUORUM_BYTES     512
 #define REST_PRIMARY_MS  20  /* between looks at the quorum */
 #define REST_REPLICA_MS  200 /* between passes over the log */
 #define REST_WANTED_MS   50  /* in which it is claimed */
@@ -44,6 +45,8 @@ struct stor_build {
     vd_arena_t *arena; /* the request's, and details of the error */
     stor_request_t *request;
     stor_index_build_t *work;
+    uint8_t
+        quorum[QUORUM_BYTES]; /* setIndexCommitQuorum: {quorum}, under the lock; empty: as begun */
 };
 
 struct stor_builds {
@@ -229,6 +232,65 @@ static void ready_set(stor_build_t *build, bool ready)
         stor_replication_announce(build->builds->storage);
 }
 
+bool stor_builds_enough(bool asked, bool met, bool majority, uint64_t took_ms, uint64_t waited_ms,
+                        bool *ret_alone)
+{
+    *ret_alone = false;
+    if (met || asked)
+        return met;
+    if (waited_ms < took_ms + STOR_BUILDS_ALL_MS)
+        return false;
+    if (majority)
+        return true;
+    *ret_alone = waited_ms >= 10 * took_ms + STOR_BUILDS_MAJORITY_MS;
+    return *ret_alone;
+}
+
+/* What is asked for now. */
+static vd_value_t quorum_of(stor_build_t *build, uint8_t buf[QUORUM_BYTES])
+{
+    lock(build->builds);
+    memcpy(buf, build->quorum, QUORUM_BYTES);
+    unlock(build->builds);
+    vd_bson_t set = {buf, vd_get_u32(buf)};
+    return vd_bson_get(set.len > 0 ? set : build->building, "quorum");
+}
+
+static bool has_names(const stor_build_t *build, const vd_slice_t *names, uint32_t count)
+{
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < build->count; i++)
+        for (uint32_t n = 0; n < count; n++)
+            found += vd_slice_equal(
+                names[n], vd_value_string(vd_bson_get(build->indexes[i]->def->spec, "name")));
+    return found == count && count == build->count;
+}
+
+int stor_builds_quorum_set(stor_builds_t *builds, uint64_t collection_id, const vd_slice_t *names,
+                           uint32_t count, vd_value_t quorum, vd_error_t *err)
+{
+    uint8_t buf[QUORUM_BYTES];
+    vd_bb_t bb;
+    vd_bson_t document;
+    vd_arena_t *arena = vd_arena_create();
+    vd_bb_init_arena(&bb, arena, sizeof buf);
+    vd_bb_value(&bb, VD_SLICE_LIT("quorum"), quorum);
+    int rc = vd_bb_finish(&bb, &document, err);
+    if (rc == VD_OK)
+        memcpy(buf, document.data, document.len);
+    bool found = false;
+    lock(builds);
+    for (stor_build_t *build = builds->first; rc == VD_OK && build != NULL; build = build->next)
+        if (build->collection_id == collection_id && !build->ended &&
+            has_names(build, names, count)) {
+            memcpy(build->quorum, buf, document.len);
+            found = true;
+        }
+    unlock(builds);
+    vd_arena_destroy(&arena);
+    return rc != VD_OK || found ? rc : VD_ERR_NOT_FOUND;
+}
+
 /* Whether it may be committed now: we lead, and have had it ready since `ready_ms`. */
 static bool is_enough(stor_build_t *build, uint64_t took_ms, uint64_t ready_ms)
 {
@@ -236,20 +298,18 @@ static bool is_enough(stor_build_t *build, uint64_t took_ms, uint64_t ready_ms)
     if (stor_replication_alone(storage) || storage->replication->positions == NULL)
         return true;
     stor_positions_built_t built;
-    vd_value_t quorum = vd_bson_get(build->building, "quorum");
+    uint8_t buf[QUORUM_BYTES];
+    vd_value_t quorum = quorum_of(build, buf);
     uint64_t waited_ms = vd_monotonic_ms() - ready_ms;
     stor_positions_built(storage->replication->positions, build->id, quorum, &built);
-    if (built.met || quorum.type != VD_BSON_MISSING)
-        return built.met;
-    if (waited_ms < took_ms + STOR_BUILDS_ALL_MS)
+    bool alone = false;
+    if (!stor_builds_enough(quorum.type != VD_BSON_MISSING, built.met, built.majority, took_ms,
+                            waited_ms, &alone))
         return false;
-    if (built.majority)
-        return true;
-    if (waited_ms < 10 * took_ms + STOR_BUILDS_MAJORITY_MS)
-        return false;
-    vd_log(VD_LOG_WARN, "an index is committed that no majority has ready",
-           "collection=%" PRIu64 " build=%" PRIu64 " waited_ms=%" PRIu64, build->collection_id,
-           build->id, waited_ms);
+    if (alone)
+        vd_log(VD_LOG_WARN, "an index is committed that no majority has ready",
+               "collection=%" PRIu64 " build=%" PRIu64 " waited_ms=%" PRIu64, build->collection_id,
+               build->id, waited_ms);
     return true;
 }
 

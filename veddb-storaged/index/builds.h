@@ -22,6 +22,12 @@
 #define STOR_BUILDS_ALL_MS      1000
 #define STOR_BUILDS_MAJORITY_MS 60000
 
+/* Whether one that is ready may be committed (pure). asked: for a quorum, which is met or not; else
+ * who has it ready decides, and for how long we have waited, measured by what the build took here.
+ * *ret_alone: no majority has it, and it is committed all the same. */
+bool stor_builds_enough(bool asked, bool met, bool majority, uint64_t took_ms, uint64_t waited_ms,
+                        bool *ret_alone);
+
 typedef struct stor_builds stor_builds_t;
 typedef struct stor_build stor_build_t;
 
@@ -52,6 +58,12 @@ VD_MUST_CHECK int stor_builds_wait(stor_request_t *request, stor_build_t **build
 bool stor_build_has_ended(const stor_build_t *build);
 /* Who waited will not come again. NULL is fine. */
 void stor_build_leave(stor_build_t **build_p);
+
+/* Another quorum for the build that has all of these indexes, while this member leads; a later
+ * primary has what createIndexes asked for. VD_ERR_NOT_FOUND: there is no such build. */
+VD_MUST_CHECK int stor_builds_quorum_set(stor_builds_t *builds, uint64_t collection_id,
+                                         const vd_slice_t *names, uint32_t count, vd_value_t quorum,
+                                         vd_error_t *err);
 
 /* A replica commits: the build of that id when it is ready and rests, which it does until
  * release. VD_ERR_AGAIN: not yet; it hurries. VD_ERR_NOT_FOUND: nobody builds it. */

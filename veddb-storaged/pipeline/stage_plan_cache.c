@@ -49,13 +49,17 @@ static int stats_next(stor_stage_t *stage, stor_request_t *request, vd_bson_t *r
     vd_bb_cstr(&bb, "queryHash", hashes.query);
     vd_bb_cstr(&bb, "planCacheKey", hashes.key);
     vd_bb_bool(&bb, "isActive", true);
+    if (entry->created_from.len > 0)
+        vd_bb_document(&bb, "createdFromQuery", entry->created_from);
     vd_bb_int64(&bb, "works", (int64_t)entry->works);
     vd_bb_date(&bb, "timeOfCreation", entry->created_wall_ms);
     vd_bb_begin_document(&bb, "cachedPlan");
     vd_bb_cstr(&bb, "planSummary", entry->summary);
     vd_bb_double(&bb, "cost", entry->cost);
     vd_bb_close(&bb);
-    vd_bb_bool(&bb, "indexFilterSet", false);
+    vd_bb_bool(&bb, "indexFilterSet",
+               stor_plan_filters_has(stor_planner_filters(request->storage->planner),
+                                     stats->collection_id, entry->filter_shape));
     return vd_bb_finish(&bb, ret_document, err);
 }
 

@@ -220,10 +220,20 @@ static int eval_cluster_time(const stor_expr_t *expr, stor_expr_env_t *env, vd_v
 static int eval_user_roles(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t *ret,
                            vd_error_t *err)
 {
-    if (env->variables == NULL || env->variables->user_roles.data == NULL)
-        return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED, "$$USER_ROLES is not built");
-    return stor_expr_walk(env->arena, vd_value_from_array(env->variables->user_roles), expr->names,
-                          expr->name_count, ret, err);
+    static const uint8_t none[5] = {5};
+    vd_bson_t roles = env->variables == NULL ? VD_BSON_NONE : env->variables->user_roles;
+    if (roles.len < sizeof none)
+        roles = (vd_bson_t){none, sizeof none};
+    return stor_expr_walk(env->arena, vd_value_from_array(roles), expr->names, expr->name_count,
+                          ret, err);
+}
+
+stor_variables_t *stor_variables_copy(vd_arena_t *arena, const stor_variables_t *from)
+{
+    stor_variables_t *copy = vd_arena_copy(arena, from, sizeof *from);
+    if (from->user_roles.len > 0)
+        copy->user_roles.data = vd_arena_copy(arena, from->user_roles.data, from->user_roles.len);
+    return copy;
 }
 
 int stor_expr_eval_into(const stor_expr_t *expr, stor_expr_env_t *env, vd_bb_t *bb, vd_slice_t name,

@@ -1,7 +1,8 @@
 /* veddb-storaged/replication/apply.c — see apply.h.
  *
  * A batch's way: framed and decoded (items) -> what we have is stepped over -> pieces: up to 1000
- * entries in one transaction, or one schema change. The position is the engine's visible point:
+ * entries in one transaction, one transaction that makes collections, or one schema change. The
+ * position is the engine's visible point:
  * while we are no primary nothing else moves it. */
 #include "veddb-storaged/replication/apply.h"
 
@@ -11,6 +12,7 @@
 #include "libcommon/runtime/daemon.h"
 #include "veddb-storaged/capped.h"
 #include "veddb-storaged/catalog/catalog.h"
+#include "veddb-storaged/catalog/own.h"
 #include "veddb-storaged/delta.h"
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/inbox.h"
@@ -29,7 +31,8 @@
 typedef struct {
     vd_slice_t key, value;
     stor_journal_entry_t entry;
-    bool schema;
+    bool schema; /* one change of what exists, and nothing else */
+    bool makes;  /* begins with the collections that its transaction has made */
 } item_t;
 
 struct stor_apply {
@@ -58,6 +61,13 @@ typedef struct row {
     vd_slice_t key, value;
 } row_t;
 
+/* Collections that the transaction has made, which is the whole piece. */
+typedef struct {
+    stor_collection_t *collections[STOR_OWN_MAX];
+    uint32_t count;
+    bool entered;
+} own_t;
+
 typedef struct {
     stor_apply_t *apply;
     stor_session_t *session;
@@ -67,6 +77,7 @@ typedef struct {
     vd_bson_t config;
     uint64_t auth_timestamp; /* 0: no users or roles changed */
     int64_t wall_ms;         /* of the newest entry that changes something */
+    const own_t *own;
 } piece_t;
 
 static int malformed(vd_error_t *err)
@@ -153,21 +164,18 @@ static bool frame_take(vd_slice_t *rest, item_t *ret)
     return true;
 }
 
-/* An entry that changes what exists holds that one change, and nothing else. */
+/* An entry that changes what exists holds that one change, and nothing else; but one of a
+ * transaction begins with what it has made (catalog/own.h). */
 static int schema_look(item_t *item, vd_error_t *err)
 {
     vd_slice_t changes = item->entry.changes;
     stor_change_t change;
-    uint32_t schema = 0;
-    int rc;
-    if (item->entry.change_count > 1 && !stor_change_is_schema(item->entry.changes.data[0]))
-        return VD_OK; /* mixed ones are refused where they are applied */
-    while ((rc = stor_journal_change_next(&changes, &change, err)) == VD_OK)
-        schema += stor_change_is_schema(change.kind);
-    if (rc != VD_ERR_NOT_FOUND)
-        return rc;
-    item->schema = schema > 0;
-    return schema > 0 && item->entry.change_count != 1 ? malformed(err) : VD_OK;
+    int rc = stor_journal_change_next(&changes, &change, err);
+    if (rc != VD_OK || !stor_change_is_schema(change.kind))
+        return rc; /* where one follows that is, it is refused when it is applied */
+    item->schema = item->entry.change_count == 1;
+    item->makes = !item->schema && change.kind == STOR_CHANGE_CREATE && item->entry.part == 0;
+    return item->schema || item->makes ? VD_OK : malformed(err);
 }
 
 /* Ascending; the parts of a timestamp from 0 on, without a hole. */
@@ -208,6 +216,14 @@ static int items_read(vd_arena_t *arena, vd_slice_t bytes, item_t **ret_items, u
 
 /* ---- documents ---- */
 
+static stor_collection_t *own_find(const piece_t *piece, uint64_t id)
+{
+    for (uint32_t i = 0; piece->own != NULL && i < piece->own->count; i++)
+        if (piece->own->collections[i]->id == id)
+            return piece->own->collections[i];
+    return NULL;
+}
+
 static touched_t *touched_get(piece_t *piece, uint64_t id, vd_error_t *err)
 {
     if (piece->recent < piece->touched_count && piece->touched[piece->recent].collection->id == id)
@@ -217,7 +233,11 @@ static touched_t *touched_get(piece_t *piece, uint64_t id, vd_error_t *err)
             piece->recent = i;
             return &piece->touched[i];
         }
-    stor_collection_t *collection = stor_catalog_reference(piece->apply->storage->catalog, id);
+    stor_collection_t *collection = own_find(piece, id);
+    if (collection != NULL)
+        atomic_fetch_add(&collection->references, 1);
+    else
+        collection = stor_catalog_reference(piece->apply->storage->catalog, id);
     if (collection == NULL)
         return NULL;
     if (piece->touched_count == piece->touched_cap) {
@@ -411,10 +431,11 @@ static int change_apply(piece_t *piece, uint64_t timestamp, const stor_change_t 
     case STOR_CHANGE_DROP_DATABASE: /* behind the drops of its collections */
         return VD_OK;
     case STOR_CHANGE_CREATE:
+    case STOR_CHANGE_CREATE_INDEXES: /* of what was made before (own_make) */
+        return own_find(piece, change->collection_id) != NULL ? VD_OK : malformed(err);
     case STOR_CHANGE_DROP:
     case STOR_CHANGE_RENAME:
     case STOR_CHANGE_MODIFY:
-    case STOR_CHANGE_CREATE_INDEXES:
     case STOR_CHANGE_DROP_INDEXES:
     case STOR_CHANGE_MODIFY_INDEX:
     case STOR_CHANGE_START_INDEXES:
@@ -484,26 +505,34 @@ static void piece_committed(piece_t *piece)
         stor_inbox_announce(storage->inbox);
 }
 
-static int piece_try(stor_apply_t *apply, stor_session_t *session, const item_t *items,
+/* own: NULL, or what it makes. */
+static int piece_try(stor_apply_t *apply, stor_session_t *session, own_t *own, const item_t *items,
                      uint32_t count, vd_error_t *err)
 {
-    piece_t piece = {.apply = apply, .session = session};
+    stor_catalog_t *catalog = apply->storage->catalog;
+    piece_t piece = {.apply = apply, .session = session, .own = own};
     int rc = stor_txn_begin(session, err);
     if (rc != VD_OK)
         return rc;
     stor_txn_timestamp_given(session, items[count - 1].entry.timestamp);
+    if (own != NULL)
+        rc = stor_catalog_own_put_applied(catalog, session, own->collections, own->count, err);
     for (uint32_t i = 0; rc == VD_OK && i < count; i++)
         rc = item_apply(&piece, &items[i], err);
     if (rc == VD_OK && piece.auth_timestamp != 0)
         rc = epoch_put(&piece, err);
     if (rc == VD_OK)
         rc = VD_FAULT("apply.before_commit", err);
-    if (rc == VD_OK)
-        rc = stor_txn_commit(session, err);
-    else
+    if (rc != VD_OK)
         stor_txn_rollback(session);
+    else if (own != NULL)
+        rc = stor_catalog_own_commit(catalog, session, own->collections, own->count, err);
+    else
+        rc = stor_txn_commit(session, err);
     if (rc == VD_OK)
         piece_committed(&piece);
+    if (own != NULL)
+        own->entered = rc == VD_OK;
     piece_done(&piece);
     return rc == VD_OK ? VD_FAULT("apply.after_commit", err) : rc;
 }
@@ -532,27 +561,71 @@ static int schema_apply(stor_apply_t *apply, stor_session_t *session, const item
 }
 
 /* The keeper removes rows of old sessions and folds counters: such a conflict is waited for. */
-static int piece_apply(stor_apply_t *apply, stor_session_t *session, const item_t *items,
-                       uint32_t count, vd_error_t *err)
+static int piece_tries(stor_apply_t *apply, stor_session_t *session, own_t *own,
+                       const item_t *items, uint32_t count, vd_error_t *err)
 {
-    if (items[0].schema)
-        return schema_apply(apply, session, &items[0], err);
-    int rc = stor_engine_write_allowed(apply->storage->engine, err);
-    for (int i = 0; rc == VD_OK && i < CONFLICTS_MAX; i++) {
+    for (int i = 1;; i++) {
         vd_error_t step = VD_ERROR_INIT;
-        rc = piece_try(apply, session, items, count, &step);
+        int rc = piece_try(apply, session, own, items, count, &step);
         if (rc == VD_OK)
             return VD_OK;
-        if (rc != VD_ERR_WRITE_CONFLICT || i + 1 == CONFLICTS_MAX) {
+        if (rc != VD_ERR_WRITE_CONFLICT || i == CONFLICTS_MAX) {
             if (err != NULL)
                 vd_error_copy(&step, err);
             return rc;
         }
         struct timespec pause = {.tv_nsec = CONFLICT_PAUSE};
         (void)nanosleep(&pause, NULL); /* waking early is fine */
-        rc = VD_OK;
     }
+}
+
+/* Objects and tables of what the transaction's entry begins with. */
+static int own_make(stor_apply_t *apply, stor_session_t *session, const item_t *item, own_t *own,
+                    vd_error_t *err)
+{
+    vd_slice_t changes = item->entry.changes;
+    stor_request_t *request = vd_xalloc(sizeof *request);
+    stor_change_t change;
+    int rc;
+    stor_request_init(request, apply->storage, apply->arena);
+    request->session = session;
+    request->slot = apply->slot;
+    while ((rc = stor_journal_change_next(&changes, &change, err)) == VD_OK &&
+           (change.kind == STOR_CHANGE_CREATE || change.kind == STOR_CHANGE_CREATE_INDEXES))
+        if ((rc = stor_catalog_own_applied(request, &change, own->collections, &own->count, err)) !=
+            VD_OK)
+            break;
+    vd_free(request);
+    return rc == VD_ERR_NOT_FOUND ? VD_OK : rc;
+}
+
+static int making_apply(stor_apply_t *apply, stor_session_t *session, const item_t *items,
+                        uint32_t count, vd_error_t *err)
+{
+    stor_catalog_t *catalog = apply->storage->catalog;
+    own_t *own = vd_xalloc(sizeof *own);
+    stor_catalog_own_begin_applied(catalog);
+    int rc = own_make(apply, session, &items[0], own, err);
+    if (rc == VD_OK)
+        rc = piece_tries(apply, session, own, items, count, err);
+    stor_catalog_own_end(catalog);
+    for (uint32_t i = 0; i < own->count; i++)
+        stor_catalog_own_done(catalog, &own->collections[i], own->entered);
+    vd_free(own);
+    vd_arena_reset(apply->arena);
     return rc;
+}
+
+static int piece_apply(stor_apply_t *apply, stor_session_t *session, const item_t *items,
+                       uint32_t count, vd_error_t *err)
+{
+    if (items[0].schema)
+        return schema_apply(apply, session, &items[0], err);
+    int rc = stor_engine_write_allowed(apply->storage->engine, err);
+    if (rc != VD_OK)
+        return rc;
+    return items[0].makes ? making_apply(apply, session, items, count, err)
+                          : piece_tries(apply, session, NULL, items, count, err);
 }
 
 /* How many items from here on go into one transaction; whole timestamps. */
@@ -562,9 +635,10 @@ static uint32_t piece_size(const item_t *items, uint32_t count)
     uint32_t n = 0;
     if (items[0].schema)
         return 1;
-    while (n < count && !items[n].schema) {
+    while (n < count && !items[n].schema && (n == 0 || !items[n].makes)) {
         bool border = n > 0 && items[n].entry.timestamp != items[n - 1].entry.timestamp;
-        if (border && (n >= STOR_APPLY_ENTRIES_MAX || bytes >= STOR_APPLY_BYTES_MAX))
+        if (border &&
+            (items[0].makes || n >= STOR_APPLY_ENTRIES_MAX || bytes >= STOR_APPLY_BYTES_MAX))
             break;
         bytes += items[n++].value.len;
     }

@@ -23,7 +23,7 @@ Test(expr, paths)
         {"{'a': 1}", "'$$REMOVE'", "MISSING", 0},
         {NULL, "'$$NOW'", "{'$date': {'$numberLong': '1700000000123'}}", 0},
         {NULL, "'$$CLUSTER_TIME'", "{'$timestamp': {'t': 7, 'i': 9}}", 0},
-        {NULL, "'$$USER_ROLES'", NULL, 238},
+        {NULL, "'$$USER_ROLES'", "[]", 0},
         {NULL, "'$'", NULL, 16872},
         {NULL, "'$$'", NULL, 9},
         {NULL, "'$$nothing'", NULL, 17276},

@@ -1088,7 +1088,7 @@ static void kill_once(uint64_t seed)
     }
     close(pipes[1]);
     vd_rand_seed(&rand, seed + 2);
-    uint32_t last = child_kill(child, pipes[0], 20 + (uint32_t)vd_rand_below(&rand, 150),
+    uint32_t last = child_kill(child, pipes[0], 15 + (uint32_t)vd_rand_below(&rand, 80),
                                (uint32_t)vd_rand_below(&rand, 3000));
     close(pipes[0]);
 

@@ -4,6 +4,8 @@
 #include "veddb-storaged/catalog/renew.h"
 #include "veddb-storaged/catalog/rows.h"
 
+#include <pthread.h>
+
 #define CI "{'locale': 'en', 'strength': 2}"
 
 static void fill(reads_t *reads)
@@ -187,5 +189,102 @@ Test(collations, a_unique_index_that_can_not_be_made_anew, .timeout = 60)
     cr_assert_not_null(strstr(err.message, "index w of db.c can't be filled anew"), "%s",
                        err.message);
     vd_arena_destroy(&rows.arena);
+    reads_close(reads);
+}
+
+/* ---- a default that changes while it is used ---- */
+
+typedef struct {
+    reads_t *reads;
+    pthread_t thread;
+    atomic_bool stop;
+    atomic_uint folded, plain, overtaken, wrong;
+    int code; /* an error that is none of these */
+} asker_t;
+
+/* The answer must be all of one collation: that of the collection whose document it shows. */
+static void answer_look(asker_t *asker, const stor_request_t *request)
+{
+    vd_bson_t cursor = vd_value_document(vd_bson_get(request->reply_document, "cursor"));
+    vd_bson_t batch = vd_value_document(vd_bson_get(cursor, "firstBatch"));
+    vd_value_t first = vd_bson_get(batch, "0");
+    if (first.type != VD_BSON_OBJECT)
+        return; /* it was not there, or was empty */
+    bool folds = vd_value_as_flag(vd_bson_get(vd_value_document(first), "folds"));
+    bool equal = vd_value_as_flag(vd_bson_get(vd_value_document(first), "equal"));
+    asker->wrong += folds != equal;
+    asker->folded += folds;
+    asker->plain += !folds;
+}
+
+static void *asker_run(void *context)
+{
+    static const char *const json =
+        "{'aggregate': 'r', 'pipeline': [{'$match': {'w': {'$in': ['a', 'A']}}}, {'$project': "
+        "{'folds': 1, 'equal': {'$eq': ['$w', 'a']}}}], 'cursor': {}}";
+    asker_t *asker = context;
+    vd_error_t err = VD_ERROR_INIT;
+    stor_session_t *session = NULL;
+    vd_arena_t *arena = vd_arena_create();
+    stor_request_t *request = calloc(1, sizeof *request);
+    asker->wrong += stor_session_open(asker->reads->storage.engine, &session, &err) != VD_OK;
+    while (!atomic_load(&asker->stop) && asker->wrong == 0) {
+        vd_arena_reset(arena);
+        stor_request_init(request, &asker->reads->storage, arena);
+        request->command.db = request->db = VD_SLICE_LIT("db");
+        request->command.user = vd_slice_str(asker->reads->user);
+        request->command.name = VD_SLICE_LIT("aggregate");
+        request->sections.body = query_json(arena, json);
+        stor_request_run(request, session);
+        if (request->status == VD_OK)
+            answer_look(asker, request);
+        else if (request->status == -175)
+            asker->overtaken++;
+        else {
+            asker->code = (int)request->status;
+            asker->wrong++;
+        }
+    }
+    stor_session_close(&session);
+    vd_arena_destroy(&arena);
+    free(request);
+    return NULL;
+}
+
+/* Dropped and made anew, with and without a default collation, under queries that take it: none is
+ * answered by one half with the one and by the other half with the other. */
+Test(collations, a_default_that_changes_under_queries, .timeout = 60)
+{
+    reads_t *reads = reads_open();
+    asker_t askers[2] = {{.reads = reads}, {.reads = reads}};
+    for (size_t i = 0; i < VD_COUNT_OF(askers); i++)
+        cr_assert_eq(pthread_create(&askers[i].thread, NULL, asker_run, &askers[i]), 0);
+    uint32_t folded = 0, plain = 0;
+    for (int round = 0; round < 30; round++) {
+        bool folds = round % 2 == 0;
+        reads_step_t steps[] = {
+            {"db", folds ? "{'create': 'r', 'collation': " CI "}" : "{'create': 'r'}", NULL, 0,
+             NULL},
+            {"db",
+             folds ? "{'insert': 'r', 'documents': [{'_id': 1, 'w': 'A', 'folds': true}]}"
+                   : "{'insert': 'r', 'documents': [{'_id': 1, 'w': 'A', 'folds': false}]}",
+             "{'n': 1}", 0, NULL},
+        };
+        READS_SCRIPT(reads, steps);
+        uint32_t seen = askers[0].folded + askers[0].plain;
+        for (int i = 0; i < 1000 && askers[0].folded + askers[0].plain == seen; i++)
+            usleep(100);
+        reads_step_t drop = {"db", "{'drop': 'r'}", NULL, 0, NULL};
+        reads_script(reads, &drop, 1);
+    }
+    for (size_t i = 0; i < VD_COUNT_OF(askers); i++) {
+        atomic_store(&askers[i].stop, true);
+        (void)pthread_join(askers[i].thread, NULL);
+        cr_assert_eq(askers[i].wrong, 0, "code %d", askers[i].code);
+        folded += askers[i].folded;
+        plain += askers[i].plain;
+    }
+    cr_assert_gt(folded, 0);
+    cr_assert_gt(plain, 0);
     reads_close(reads);
 }

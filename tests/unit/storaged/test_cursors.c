@@ -397,8 +397,8 @@ Test(cursors, bytes_of_a_batch_and_of_a_result)
         {0, 210, 10, 1, VD_OK},  {0, 209, 10, 1, VD_ERR_RESULT_TOO_LARGE},
         {42, 210, 10, 5, VD_OK}, {42, 100, 10, 3, VD_ERR_RESULT_TOO_LARGE},
     };
+    reads_t *reads = reads_open();
     for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
-        reads_t *reads = reads_open();
         int closed = 0, batches = 0, rc = VD_OK;
         stor_request_t *request = begin(reads);
         request->command.result_max = cases[i].result_max;
@@ -413,6 +413,6 @@ Test(cursors, bytes_of_a_batch_and_of_a_result)
         cr_expect_eq(batches, cases[i].batches, "case %zu: %d", i, batches);
         cr_expect_eq(closed, 1, "case %zu", i);
         cr_expect_eq(open_count(reads), 0, "case %zu", i);
-        reads_close(reads);
     }
+    reads_close(reads);
 }

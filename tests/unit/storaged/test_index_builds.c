@@ -3,6 +3,8 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/rand.h"
 #include "tests/unit/storaged/index_support.h"
+#include "veddb-storaged/index/build.h"
+#include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/scrub_indexes.h"
 
 #include <pthread.h>
@@ -190,7 +192,7 @@ static void *writer_run(void *context)
     w->failures += stor_session_open(w->reads->storage.engine, &session, &err) != VD_OK;
     while (!atomic_load(&w->stop) && w->failures == 0) {
         vd_arena_reset(arena);
-        int id = (int)vd_rand_below(&rand, 20000);
+        int id = (int)vd_rand_below(&rand, 8000);
         bool remove = vd_rand_below(&rand, 4) == 0;
         const char *json =
             remove ? vd_arena_printf(arena,
@@ -243,7 +245,7 @@ Test(index_builds, beside_writers_that_never_stop, .timeout = 120)
 {
     reads_t *reads = reads_open();
     writer_t writers[2] = {{.reads = reads, .seed = 1}, {.reads = reads, .seed = 2}};
-    fill(reads, 0, 20000);
+    fill(reads, 0, 8000); /* enough for a build that sorts */
     for (size_t i = 0; i < VD_COUNT_OF(writers); i++)
         cr_assert_eq(pthread_create(&writers[i].thread, NULL, writer_run, &writers[i]), 0);
     for (int i = 0; i < 3; i++) {
@@ -262,6 +264,75 @@ Test(index_builds, beside_writers_that_never_stop, .timeout = 120)
     OK(reads, "{'validate': 'c'}");
     reads_expect(reads, "validate", "{'valid': true, 'nIndexes': 4}");
     reads_close(reads);
+}
+
+/* Passes over the log that gain nothing on the writers make these wait, twice as long each time, up
+ * to a bound; when it has ended nobody waits. */
+Test(index_builds, writers_that_are_faster_are_slowed_down, .timeout = 60)
+{
+    reads_t *reads = reads_open();
+    beside_t build;
+    uint32_t pause = 0, most = 0, grown = 0;
+    fill(reads, 0, 1000);
+    arm("index.pass=wait,index.caught_up=wait");
+    beside_start(&build, reads,
+                 "{'createIndexes': 'c', 'indexes': [{'key': {'a': 1}, 'name': 'a'}]}");
+    for (int pass = 0; pass < 12; pass++) {
+        reached("index.pass");
+        stor_index_t *index =
+            stor_index_set_named(index_hold(reads, "db", "c")->indexes, VD_SLICE_LIT("a"));
+        pause = atomic_load(&index->log->pause_us);
+        stor_catalog_release_all(&reads->request);
+        cr_assert(pause == most || pause == 2 * most || most == 0 ||
+                      pause == STOR_INDEX_PAUSE_MAX_US,
+                  "%u after %u", pause, most);
+        cr_assert_leq(pause, STOR_INDEX_PAUSE_MAX_US);
+        grown += pause > most;
+        most = pause > most ? pause : most;
+        fill(reads, 1000 + 3000 * pass, 3000); /* more than may be left for the fence */
+        arm("index.pass=wait");                /* this pass runs, the next one waits */
+    }
+    cr_assert_eq(most, STOR_INDEX_PAUSE_MAX_US, "%u", most);
+    cr_assert_gt(grown, 3);
+    vd_fault_disarm("index.pass");
+    reached("index.caught_up");
+    vd_fault_disarm(NULL);
+    (void)beside_join(&build);
+    cr_assert_eq(build.rc, VD_OK);
+    stor_index_t *index = stor_index_by_name(index_hold(reads, "db", "c"), VD_SLICE_LIT("a"));
+    cr_assert_eq(atomic_load(&index->state), STOR_INDEX_READY);
+    stor_catalog_release_all(&reads->request);
+    cr_assert_eq(index_sound(reads, "db", "c", "a"), 37000);
+    reads_close(reads);
+}
+
+/* How long a build that is ready waits for the others. */
+Test(index_builds, how_long_others_are_waited_for)
+{
+    enum { ALL = STOR_BUILDS_ALL_MS, MOST = STOR_BUILDS_MAJORITY_MS };
+    static const struct {
+        bool asked, met, majority;
+        uint64_t took_ms, waited_ms;
+        bool enough, alone;
+    } cases[] = {
+        {false, true, true, 100, 0, true, false}, /* all have it */
+        {true, true, false, 100, 0, true, false},
+        {true, false, true, 0, UINT64_MAX / 2, false, false}, /* asked for: without an end */
+        {false, false, true, 100, 100 + ALL - 1, false, false},
+        {false, false, true, 100, 100 + ALL, true, false},
+        {false, false, true, 60000, 60000 + ALL - 1, false, false}, /* a long one waits longer */
+        {false, false, false, 100, 100 + ALL, false, false},
+        {false, false, false, 100, 1000 + MOST - 1, false, false},
+        {false, false, false, 100, 1000 + MOST, true, true},
+        {false, false, false, 0, MOST, true, true},
+    };
+    for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
+        bool alone = !cases[i].alone;
+        cr_assert_eq(stor_builds_enough(cases[i].asked, cases[i].met, cases[i].majority,
+                                        cases[i].took_ms, cases[i].waited_ms, &alone),
+                     cases[i].enough, "%zu", i);
+        cr_assert_eq(alone, cases[i].alone, "%zu", i);
+    }
 }
 
 Test(index_builds, duplicates_that_come_and_go, .timeout = 60)

@@ -212,7 +212,13 @@ Test(plan_run, hints_min_max_and_return_key)
          "{'cursor.firstBatch': [{'a': 9, 'b': 99}]}", 0, NULL},
         {"db", "{'find': 'c', 'filter': {'_id': 5}, 'returnKey': true}",
          "{'cursor.firstBatch': [{'_id': 5}]}", 0, NULL},
-        {"db", "{'find': 'c', 'showRecordId': true}", NULL, VD_ERR_NOT_IMPLEMENTED, NULL},
+        /* Collections are in the order of _id: its key is what a record is known by. */
+        {"db",
+         "{'find': 'c', 'filter': {'_id': 5}, 'projection': {'a': 1, '_id': 0}, 'showRecordId': "
+         "true}",
+         "{'cursor.firstBatch': [{'a': 5, '$recordId': {'$binary': {'base64': 'LQo=', 'subType': "
+         "'00'}}}]}",
+         0, NULL},
         {"db",
          "{'update': 'c', 'updates': [{'q': {'a': 3}, 'u': {'$set': {'z': 1}}, 'multi': true, "
          "'hint': 'ab'}]}",
@@ -387,6 +393,8 @@ Test(plan_run, the_plan_cache)
         {"db", "{'aggregate': 'c', 'pipeline': [{'$planCacheStats': {}}], 'cursor': {}}",
          "{'cursor.firstBatch.0.isActive': true, 'cursor.firstBatch.0.works': 2, "
          "'cursor.firstBatch.0.cachedPlan.planSummary': 'IXSCAN { b: 1 }', "
+         "'cursor.firstBatch.0.createdFromQuery': {'query': {'a': 3, 'b': 3}, 'sort': {}, "
+         "'projection': {}}, 'cursor.firstBatch.0.indexFilterSet': false, "
          "'cursor.firstBatch.1': null}",
          0, NULL},
         {"db", "{'planCacheClear': 'c', 'query': {'x': 1}}", NULL, 0, NULL},

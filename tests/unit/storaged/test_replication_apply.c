@@ -263,6 +263,13 @@ static void random_transaction(reads_t *reads, vd_rand_t *rand, int64_t number, 
     uint32_t statements = 1 + (uint32_t)vd_rand_below(rand, 8);
     const char *how = ", 'startTransaction': true, 'autocommit': false}";
     memset(reads->lsid, 9, sizeof reads->lsid);
+    if (vd_rand_below(rand, 3) == 0) { /* fails where it exists */
+        run(reads, number, "db",
+            "{'createIndexes': '%s', 'indexes': [{'key': {'deep': 1}, 'name': 'deep'}, {'key': "
+            "{'x': 1, 'l': 1}, 'name': 'u', 'unique': true}]%s",
+            c, how);
+        how = ", 'autocommit': false}";
+    }
     for (uint32_t i = 0; i < statements; i++, how = ", 'autocommit': false}") {
         int id = (int)vd_rand_below(rand, 6), x = (int)vd_rand_below(rand, 1000);
         const char *in = x % 3 == 0 ? to : c;
@@ -442,12 +449,30 @@ static void same(const char *is, const char *want)
 
 /* ---- tests ---- */
 
+/* Entries of transactions that make collections. */
+static uint32_t making_count(recorded_t *recorded)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < recorded->count; i++) {
+        const uint8_t *frame = vd_buf_at(&recorded->frames, recorded->at[i]);
+        stor_journal_entry_t entry;
+        vd_error_t err = VD_ERROR_INIT;
+        reads_ok(stor_journal_decode(vd_slice(frame, STOR_JOURNAL_KEY_BYTES),
+                                     vd_slice(frame + 16, vd_get_u32(frame + 12)), &entry, &err),
+                 &err);
+        count += entry.change_count > 1 && entry.changes.data[0] == STOR_CHANGE_CREATE;
+    }
+    return count;
+}
+
 Test(apply, random_histories, .timeout = 240)
 {
+    uint32_t making = 0;
     for (uint64_t seed = 1; seed <= 4; seed++) {
         char *want, *is;
         vd_rand_t rand;
-        recorded_t recorded = history(seed, 500, &want);
+        recorded_t recorded = history(seed, 300, &want);
+        making += making_count(&recorded);
         reads_t *reads = reads_open();
         start(reads, VDP_ROLE_SECONDARY);
         vd_rand_seed(&rand, seed + 100);
@@ -486,6 +511,7 @@ Test(apply, random_histories, .timeout = 240)
         reads_close(reads);
         recorded_done(&recorded);
     }
+    cr_assert_gt(making, 0);
 }
 
 /* Index of the first schema entry of that kind. */
@@ -571,6 +597,108 @@ Test(apply, indexes_are_built_beside, .timeout = 120)
         reads_close(reads);
         recorded_done(&recorded);
     }
+}
+
+/* How many collections a reader finds of the two. */
+static uint32_t made_count(reads_t *reads)
+{
+    uint32_t count = 0;
+    uint64_t id = 0;
+    for (stor_collection_t *c; (c = stor_catalog_next(reads->storage.catalog, id)) != NULL;
+         stor_catalog_unreference(&c)) {
+        id = c->id;
+        count += vd_slice_is(c->name, "a") || vd_slice_is(c->name, "b");
+    }
+    return count;
+}
+
+/* Collections, indexes and documents of one transaction: a member that dies while it takes them has
+ * all of it or nothing, and goes on. */
+Test(apply, what_a_transaction_makes_comes_whole)
+{
+    static const char *const how = ", 'autocommit': false}";
+    vd_rand_t rand;
+    vd_error_t err = VD_ERROR_INIT;
+    vd_rand_seed(&rand, 1);
+    reads_t *reads = reads_open();
+    start(reads, VDP_ROLE_PRIMARY);
+    reads_session(reads, "ann@admin", 1);
+    run(reads, 0, "db", "{'insert': 'c', 'documents': [{'_id': 1}]}");
+    run(reads, 1, "db",
+        "{'createIndexes': 'a', 'indexes': [{'key': {'x': 1}, 'name': 'x', 'unique': true}], "
+        "'startTransaction': true%s",
+        how);
+    run(reads, 1, "db", "{'create': 'b', 'collation': {'locale': 'en'}%s", how);
+    run(reads, 1, "db", "{'insert': 'a', 'documents': [{'_id': 1, 'x': [1, 2]}]%s", how);
+    run(reads, 1, "db", "{'update': 'c', 'updates': [{'q': {'_id': 1}, 'u': {'y': 2}}]%s", how);
+    run(reads, 1, "admin", "{'commitTransaction': 1%s", how);
+    cr_assert_eq(made_count(reads), 2);
+    run(reads, 0, "db", "{'insert': 'a', 'documents': [{'_id': 2, 'x': 3}]}");
+    recorded_t recorded = record(reads, &rand);
+    cr_assert_eq(recorded.count, 4); /* create, insert, the transaction, insert */
+    char *want = fingerprint(reads);
+    stop(reads);
+    reads_close(reads);
+
+    for (int stays = 0; stays < 2; stays++) {
+        reads = reads_open();
+        start(reads, VDP_ROLE_SECONDARY);
+        apply_ok(reads, &recorded, 0, 2);
+        char *before = fingerprint(reads);
+        static const char *const points[2][2] = {
+            {"own.put=error:skip=1", "apply.before_commit=error"},
+            {"apply.after_commit=error", NULL}};
+        for (int i = 0; i < 2 && points[stays][i] != NULL; i++) {
+            reads_ok(vd_fault_arm(points[stays][i], &err), &err);
+            cr_assert_eq(apply_some(reads, &recorded, 2, 4, timestamp_at(&recorded, 1), NULL),
+                         VD_ERR_FAULT_INJECTED);
+            vd_fault_disarm(NULL);
+            cr_assert_eq(made_count(reads), stays == 0 ? 0 : 2);
+            char *is = fingerprint(reads);
+            if (stays == 0)
+                same(is, before);
+            free(is);
+            if (stays != 0)
+                durable_wait(reads);
+            restart(reads);
+            cr_assert_eq(made_count(reads), stays == 0 ? 0 : 2);
+        }
+        apply_ok(reads, &recorded, stays == 0 ? 2 : 3, 4);
+        char *is = fingerprint(reads);
+        same(is, want);
+        free(is), free(before);
+        stop(reads);
+        reads_close(reads);
+    }
+
+    /* A change of what exists behind those at its head. */
+    reads = reads_open();
+    start(reads, VDP_ROLE_SECONDARY);
+    apply_ok(reads, &recorded, 0, 2);
+    uint8_t *frame = vd_buf_at(&recorded.frames, recorded.at[2]);
+    stor_journal_entry_t entry;
+    reads_ok(stor_journal_decode(vd_slice(frame, STOR_JOURNAL_KEY_BYTES),
+                                 vd_slice(frame + 16, vd_get_u32(frame + 12)), &entry, &err),
+             &err);
+    uint8_t *kind = (uint8_t *)(uintptr_t)entry.changes.data;
+    cr_assert_eq(*kind, STOR_CHANGE_CREATE);
+    static const stor_change_kind_t wrong[] = {STOR_CHANGE_CREATE_INDEXES, STOR_CHANGE_DROP,
+                                               STOR_CHANGE_START_INDEXES};
+    for (size_t i = 0; i < VD_COUNT_OF(wrong); i++) {
+        *kind = (uint8_t)wrong[i];
+        vd_error_clear(&err);
+        cr_assert_eq(apply_some(reads, &recorded, 2, 3, timestamp_at(&recorded, 1), &err),
+                     VD_ERR_CORRUPT, "%s", err.message);
+        cr_assert_eq(made_count(reads), 0);
+    }
+    *kind = STOR_CHANGE_CREATE;
+    apply_ok(reads, &recorded, 2, 4);
+    char *is = fingerprint(reads);
+    same(is, want);
+    free(is), free(want);
+    stop(reads);
+    reads_close(reads);
+    recorded_done(&recorded);
 }
 
 /* A retryable write is answered by the other member as by the one that did it. */
@@ -756,7 +884,7 @@ Test(apply, parts)
 
     char *first = NULL;
     for (uint32_t a = 1; a < 6; a++)
-        for (uint32_t b = a + 1; b < 7; b++) {
+        for (uint32_t b = a + 1; b < 7; b = b < 6 ? 6 : 7) {
             reads = reads_open();
             start(reads, VDP_ROLE_SECONDARY);
             apply_ok(reads, &cut, 0, a);
@@ -876,12 +1004,13 @@ Test(tail, common_point)
 /* Small entries a second; printed with VD_TEST_RATES=1. */
 Test(apply, rate, .timeout = 120)
 {
-    enum { ENTRIES = 40000 };
+    const bool measure = getenv("VD_TEST_RATES") != NULL;
+    const int entries = measure ? 40000 : 8000; /* several batches, each of several pieces */
     vd_rand_t rand;
     vd_rand_seed(&rand, 1);
     reads_t *reads = reads_open();
     start(reads, VDP_ROLE_PRIMARY);
-    for (int i = 0; i < ENTRIES; i++)
+    for (int i = 0; i < entries; i++)
         run(reads, 0, "db", "{'insert': 'c', 'documents': [{'_id': %d, 'a': 1, 'b': 'text'}]}", i);
     recorded_t recorded = record(reads, &rand);
     stop(reads);
@@ -893,11 +1022,11 @@ Test(apply, rate, .timeout = 120)
         apply_ok(reads, &recorded, at, at + 5000 < recorded.count ? at + 5000 : recorded.count);
     durable_wait(reads);
     uint64_t took_us = vd_monotonic_us() - began_us;
-    if (getenv("VD_TEST_RATES") != NULL)
+    if (measure)
         fprintf(stderr, "applied and durable: %u entries, %.0f a second\n", recorded.count,
                 recorded.count * 1e6 / (double)took_us);
     stor_collection_t *c = stor_catalog_reference(reads->storage.catalog, 1);
-    cr_assert_eq(c->documents, ENTRIES);
+    cr_assert_eq(c->documents, entries);
     stor_catalog_unreference(&c);
     stop(reads);
     reads_close(reads);
