@@ -51,10 +51,6 @@ VD_MUST_CHECK int stor_rewrite_table(stor_rewrite_t *rewrite, const char *table,
 /* Counts in the engine's own table and in its metadata, which the checkpoint has written anew. */
 VD_MUST_CHECK int stor_rewrite_own(stor_rewrite_t *rewrite, stor_rewrite_counts_t *counts,
                                    vd_error_t *err);
-/* Counts in a named checkpoint. */
-VD_MUST_CHECK int stor_rewrite_named(stor_rewrite_t *rewrite, const char *table,
-                                     const char *checkpoint, stor_rewrite_counts_t *counts,
-                                     vd_error_t *err);
 /* Blocks of old keys in the log's files. */
 VD_MUST_CHECK int stor_rewrite_log_count(stor_rewrite_t *rewrite, stor_rewrite_counts_t *counts,
                                          vd_error_t *err);
