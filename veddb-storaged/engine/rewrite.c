@@ -124,6 +124,8 @@ int stor_rewrite_open(stor_engine_t *engine, const stor_rewrite_options_t *optio
     stor_rewrite_t *rewrite = vd_xalloc(sizeof *rewrite);
     rewrite->engine = engine;
     rewrite->options = *options;
+    if (options->slice_bytes == 0)
+        rewrite->options.slice_bytes = STOR_REWRITE_SLICE_BYTES;
     rewrite->walked = vd_map_create(TABLES_MAX);
     vd_buf_init(&rewrite->value, VALUE_MAX_BYTES);
     vd_buf_init(&rewrite->last, VALUE_MAX_BYTES);
@@ -398,7 +400,7 @@ static int slice_walk(stor_rewrite_t *rewrite, walk_t *walk, bool *ret_end, vd_e
             rewrite->yielded = true;
             return VD_OK;
         }
-        if (walk->live != NULL && rewrite->slice_bytes >= STOR_REWRITE_SLICE_BYTES)
+        if (walk->live != NULL && rewrite->slice_bytes >= rewrite->options.slice_bytes)
             return VD_OK;
     }
     if (ret != WT_NOTFOUND)

@@ -14,7 +14,7 @@
  *          walked before (stor_rewrite_checkpoint), and says VD_ERR_AGAIN otherwise.
  * Others:  who needs a table alone (drop, alter, bulk load) calls stor_rewrite_keep_out: the walk
  *          lets go of it at the next record and comes back in a later pass.
- * Growth:  behind each STOR_REWRITE_SLICE_BYTES an ordinary checkpoint is made, and the walk goes
+ * Growth:  behind each slice_bytes of old blocks an ordinary checkpoint is made, and the walk goes
  * on in it; so files grow by a few slices, not to twice their size. Owner:   open/close. Threads:
  * one. */
 #pragma once
@@ -32,6 +32,7 @@ typedef struct {
      * last call. Anything but VD_OK ends the walk with that code. */
     int (*pace)(uint64_t walked_bytes, uint64_t old_bytes, void *context, vd_error_t *err);
     void *context;
+    uint64_t slice_bytes; /* 0 = STOR_REWRITE_SLICE_BYTES */
 } stor_rewrite_options_t;
 
 typedef struct {

@@ -874,16 +874,22 @@ static void left_report(stor_rotation_t *rotation, vd_buf_t *body)
         if (infos[i].state != STOR_KEY_ACTIVE && infos[i].state != STOR_KEY_DESTROYED &&
             (newest == STOR_KEYS_MAX || infos[i].version > infos[newest].version))
             newest = i;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t told = 0;;) { /* in the order of versions */
+        uint32_t i = count;
+        for (uint32_t k = 0; k < count; k++)
+            if (infos[k].state != STOR_KEY_DESTROYED && infos[k].version >= told &&
+                (i == count || infos[k].version < infos[i].version))
+                i = k;
+        if (i == count)
+            break;
+        told = infos[i].version + 1;
         uint64_t left = rotation->left[i];
-        if (infos[i].state == STOR_KEY_DESTROYED)
-            continue;
         if (infos[i].state == STOR_KEY_ACTIVE) /* told too, so that a report always has one */
             left = 0;
-        else if (!rotation->left_known) /* at a guess; the first pass counts */
-            left = i == newest && report->step == VDP_ROTATION_REENCRYPT
-                       ? (report->bytes_total - report->bytes_done) / BLOCK_BYTES + 1
-                       : 0;
+        else if (!rotation->left_known && i == newest && report->step == VDP_ROTATION_REENCRYPT)
+            left = (report->bytes_total - report->bytes_done) / BLOCK_BYTES + 1; /* a guess */
+        else if (!rotation->left_known)
+            continue; /* nobody has counted */
         if (vd_buf_append_u32(body, infos[i].version) != VD_OK ||
             vd_buf_append_u64(body, left) != VD_OK)
             break;

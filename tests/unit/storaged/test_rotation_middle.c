@@ -4,7 +4,9 @@
 #include "libcommon/base/fault.h"
 #include "tests/unit/storaged/rotation_support.h"
 #include "veddb-storaged/engine/checkpoint.h"
+#include "veddb-storaged/engine/engine_private.h"
 #include "veddb-storaged/exec/spill.h"
+#include "veddb-storaged/rotation/latency.h"
 
 #include <dirent.h>
 #include <pthread.h>
@@ -580,6 +582,68 @@ Test(rotation_middle, values_and_keys_that_do_not_fit_into_a_page, .timeout = 12
     cr_assert_eq(everything(&node, &after), before);
     end_and_reopen(&node);
     cr_assert_eq(everything(&node, &after), before);
+    stop(&node);
+}
+
+/* ---- who goes first ---- */
+
+static void requests(node_t *node, uint64_t took_us)
+{
+    for (int i = 0; i < 200; i++)
+        stor_latency_note(node->storage->latency, took_us);
+    stor_rotation_window(node->rotation);
+}
+
+/* Requests that become slow beside it slow it down, and it says so; quick ones let it go on. */
+Test(rotation_middle, it_gives_way_to_requests, .timeout = 120)
+{
+    node_t node;
+    told_t now;
+    vdp_rotation_order_t order = order_of(VDP_ROTATION_REENCRYPT);
+    start(&node);
+    for (int i = 0; i < 4; i++)
+        requests(&node, 100); /* without it */
+    node.newest = 2;
+    order.rate_max_bytes = 400000; /* so that it is at work for a while */
+    order.latency_rise_max = 15;
+    stor_rotation_order(node.rotation, &order, true);
+    do {
+        usleep(1000);
+        told(&node, &now);
+    } while (now.report.blocks_rewritten == 0 && !now.report.done);
+    requests(&node, 100);
+    requests(&node, 110); /* that may be */
+    told(&node, &now);
+    cr_assert_eq(strstr(now.text.note, "gives way"), NULL, "%s", now.text.note);
+    requests(&node, 5000);
+    cr_assert(noted(&node, "gives way to requests: their 99th percentile is 5"), "it went on");
+    for (int i = 0; i < 30; i++)
+        requests(&node, 100);
+    for (uint64_t until = vd_monotonic_ms() + STATES_MS; vd_monotonic_ms() < until; usleep(2000)) {
+        told(&node, &now);
+        if (now.text.note[0] == '\0')
+            break;
+    }
+    cr_assert_eq(now.text.note[0], '\0', "%s", now.text.note);
+    begin(&node, 0);
+    end_and_reopen(&node);
+    stop(&node);
+}
+
+Test(rotation_middle, it_waits_for_space, .timeout = 120)
+{
+    node_t node;
+    told_t now;
+    start(&node);
+    stor_reserve_t *reserve = &node.storage->engine->reserve;
+    uint64_t before = reserve->reserve_bytes;
+    reserve->reserve_bytes = UINT64_MAX / 4;
+    begin(&node, 0);
+    cr_assert(noted(&node, "free space"), "it went on");
+    told(&node, &now);
+    cr_assert_eq(now.report.rate, 0);
+    reserve->reserve_bytes = before;
+    end_and_reopen(&node);
     stop(&node);
 }
 
