@@ -132,6 +132,14 @@ static void writing_end(stor_rotation_t *rotation)
     rotation->writes = false;
 }
 
+/* Nothing moves. */
+static void rate_stop(stor_rotation_t *rotation)
+{
+    pthread_mutex_lock(&rotation->lock);
+    rotation->report.rate = 0;
+    pthread_mutex_unlock(&rotation->lock);
+}
+
 /* Waits for the end of a freeze. */
 static int writing_begin(stor_rotation_t *rotation, vd_error_t *err)
 {
@@ -141,6 +149,7 @@ static int writing_begin(stor_rotation_t *rotation, vd_error_t *err)
         if (rotation->writes)
             break;
         waited = true;
+        rate_stop(rotation);
         note_put(rotation, "%s", "waits for fsyncUnlock: the files are frozen");
         if (!sleep_us(rotation, NAP_US, false))
             return interrupted(err);
@@ -153,9 +162,7 @@ static int writing_begin(stor_rotation_t *rotation, vd_error_t *err)
 static int wait_a_little(stor_rotation_t *rotation, uint64_t ms, vd_error_t *err)
 {
     writing_end(rotation);
-    pthread_mutex_lock(&rotation->lock);
-    rotation->report.rate = 0; /* nothing moves */
-    pthread_mutex_unlock(&rotation->lock);
+    rate_stop(rotation);
     return sleep_us(rotation, ms * 1000, false) ? writing_begin(rotation, err) : interrupted(err);
 }
 
