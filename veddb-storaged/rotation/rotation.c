@@ -54,10 +54,12 @@ struct stor_rotation {
     bool of_documents;                                 /* the table that is walked: the worker's */
     uint64_t rested_us, space_us, rate_us, rate_bytes; /* the worker's */
     bool gives_way;                                    /* told: the worker's */
-    bool writes;                 /* counted as a writer (freeze.h): the worker's */
-    names_t named;               /* checkpoints that may need old keys: the worker's */
-    uint64_t named_generation;   /* of keys, of which `named` speaks; 0: of none */
-    uint64_t aside_generation;   /* of keys, of which `aside` speaks */
+    bool walked_all; /* a pass came to its end: progress is whole; the worker's */
+    uint64_t walked_bytes, walked_documents; /* by the pass under way: the worker's */
+    bool writes;                             /* counted as a writer (freeze.h): the worker's */
+    names_t named;                           /* checkpoints that may need old keys: the worker's */
+    uint64_t named_generation;               /* of keys, of which `named` speaks; 0: of none */
+    uint64_t aside_generation;               /* of keys, of which `aside` speaks */
     bool aside;                  /* old versions stood aside when the key became active */
     atomic_uint_fast64_t serial; /* of the order: grows when what is done must end */
     atomic_uint_fast64_t changes;
@@ -182,11 +184,16 @@ static void progress_add(stor_rotation_t *rotation, uint64_t walked, uint64_t ol
     const stor_rewrite_counts_t *counts = rotation->counts;
     report->blocks_rewritten += counts->rewritten - rotation->rewritten_told;
     rotation->rewritten_told = counts->rewritten;
-    if (report->pass <= 1 && rotation->of_documents)
-        report->documents_done += counts->records - rotation->records_told;
+    if (!rotation->walked_all && rotation->of_documents)
+        rotation->walked_documents += counts->records - rotation->records_told;
     rotation->records_told = counts->records;
-    if (report->pass <= 1 && report->step == VDP_ROTATION_REENCRYPT)
-        report->bytes_done += walked;
+    if (!rotation->walked_all && report->step == VDP_ROTATION_REENCRYPT)
+        rotation->walked_bytes += walked;
+    /* A pass that was broken off begins anew, and comes by what is done. */
+    if (rotation->walked_documents > report->documents_done)
+        report->documents_done = rotation->walked_documents;
+    if (rotation->walked_bytes > report->bytes_done)
+        report->bytes_done = rotation->walked_bytes;
     if (report->bytes_done > report->bytes_total)
         report->bytes_done = report->bytes_total;
     rotation->rate_bytes += report->step == VDP_ROTATION_REENCRYPT ? old : walked;
@@ -485,6 +492,7 @@ static int passes(stor_rotation_t *rotation, vd_error_t *err)
         pthread_mutex_lock(&rotation->lock);
         rotation->report.pass++;
         pthread_mutex_unlock(&rotation->lock);
+        rotation->walked_bytes = rotation->walked_documents = 0;
         int rc = stor_rewrite_small(rotation->rewrite, &step);
         if (rc == VD_OK)
             rc = pass(rotation, true, &step);
@@ -499,6 +507,7 @@ static int passes(stor_rotation_t *rotation, vd_error_t *err)
                 vd_error_copy(&step, err);
             return rc;
         }
+        rotation->walked_all = true;
         stor_rewrite_small_count(rotation->rewrite, rotation->counts);
         left_put(rotation);
         if (rotation->counts->old_blocks == 0 && !rotation->counts->busy)
@@ -584,6 +593,7 @@ static int leftovers_wait(stor_rotation_t *rotation, vd_error_t *err)
 static int reencrypt(stor_rotation_t *rotation, const vdp_rotation_order_t *order, vd_error_t *err)
 {
     int rc = key_have(rotation, order->active_version, err);
+    rotation->walked_all = false;
     if (rc == VD_OK)
         rc = tables_list(rotation, err);
     if (rc != VD_OK)
