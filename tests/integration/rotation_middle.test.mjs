@@ -58,12 +58,12 @@ test('the data of before', async () => {
 });
 
 test('cancelled at work and in a pause: both keys stay and open; the next one takes all with it', async () => {
-  await keys('rotate', '--rate', '200KB/s', '--max-latency-rise', '0');
+  await keys('rotate', '--rate', '2MB/s', '--max-latency-rise', '0');
   await until('blocks were moved', async () => (await rotation()).blocks > 3);
   await keys('cancel');
   assert.deepEqual(await states(), ['decrypt-only', 'active']);
   await db.collection('c').updateOne({_id: 1}, {$set: {a: 'of key 2'}});
-  await keys('rotate', '--rate', '200KB/s', '--max-latency-rise', '0');
+  await keys('rotate', '--rate', '2MB/s', '--max-latency-rise', '0');
   await until('blocks were moved', async () => (await rotation()).blocks > 3);
   await keys('pause');
   await reached('paused');
@@ -98,7 +98,7 @@ test('everything goes on through it', async () => {
   await db.collection('long').insertOne({_id: 't1', k: 't1'}, {session});
   assert.equal((await db.collection('long').find({}, {session: old}).toArray()).length, 50);
 
-  await keys('rotate', '--rate', '300KB/s', '--max-latency-rise', '0');
+  await keys('rotate', '--rate', '2MB/s', '--max-latency-rise', '0');
   const seen = watched();
   await until('blocks were moved', async () => (await rotation()).blocks > 3);
   // What operators are told is true.
@@ -106,7 +106,7 @@ test('everything goes on through it', async () => {
     const now = await rotation();
     return now.rate > 0 && now.documents > 0 && now.bytesDone > 0 && now.current.startsWith('m.') && now;
   });
-  assert.deepEqual([told.state, told.target, told.oldVersion, told.rateMax], ['reencrypting', 4, 3, 300 * 1024]);
+  assert.deepEqual([told.state, told.target, told.oldVersion, told.rateMax], ['reencrypting', 4, 3, 2 * 1024 * 1024]);
   assert.ok(told.bytesDone <= told.bytesTotal && told.documents <= 100000, JSON.stringify(told));
   assert.ok(told.etaSeconds >= 0, 'no estimate');
   const left = Object.fromEntries(told.blocksLeft.map((l) => [l.version, l.blocks]));

@@ -60,9 +60,9 @@ struct stor_rotation {
     names_t named;                           /* checkpoints that may need old keys: the worker's */
     uint64_t named_generation;               /* of keys, of which `named` speaks; 0: of none */
     uint64_t aside_generation;               /* of keys, of which `aside` speaks */
-    bool aside;                  /* old versions stood aside when the key became active */
-    atomic_uint_fast64_t serial; /* of the order: grows when what is done must end */
-    atomic_uint_fast64_t changes;
+    bool aside;                           /* old versions stood aside when the key became active */
+    atomic_uint_fast64_t serial;          /* of the order: grows when what is done must end */
+    atomic_uint_fast64_t changes, limits; /* limits: grows when other ones are told */
     atomic_bool resting, working, stop;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -111,12 +111,13 @@ static int interrupted(vd_error_t *err)
 /* False: interrupted. */
 static bool sleep_us(stor_rotation_t *rotation, uint64_t us, bool yielding)
 {
-    uint64_t until = vd_monotonic_us() + us;
+    uint64_t until = vd_monotonic_us() + us, limits = atomic_load(&rotation->limits);
     for (uint64_t now = vd_monotonic_us(); now < until; now = vd_monotonic_us()) {
         if (is_interrupted(rotation))
             return false;
         if (yielding && (stor_rewrite_is_wanted(rotation->storage->engine) ||
-                         !stor_freeze_is_open(&rotation->storage->freeze)))
+                         !stor_freeze_is_open(&rotation->storage->freeze) ||
+                         atomic_load(&rotation->limits) != limits))
             return true;
         uint64_t nap = until - now < NAP_US ? until - now : NAP_US;
         struct timespec pause = {.tv_nsec = (long)nap * 1000};
@@ -860,8 +861,10 @@ void stor_rotation_order(stor_rotation_t *rotation, const vdp_rotation_order_t *
                 now->old_version == order->old_version;
     bool other = now->rotation != order->rotation;
     if (now->rate_max_bytes != order->rate_max_bytes ||
-        now->latency_rise_max != order->latency_rise_max || !same)
+        now->latency_rise_max != order->latency_rise_max || !same) {
         stor_pace_limits(&rotation->pace, order->rate_max_bytes, order->latency_rise_max);
+        atomic_fetch_add(&rotation->limits, 1);
+    }
     rotation->order = *order;
     if (!same || anew) {
         vdp_rotation_report_t *report = &rotation->report;

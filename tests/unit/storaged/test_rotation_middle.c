@@ -630,6 +630,23 @@ Test(rotation_middle, it_gives_way_to_requests, .timeout = 120)
     stop(&node);
 }
 
+/* Another rate counts at once, not when what the one before asks for is slept. */
+Test(rotation_middle, another_rate_ends_a_long_sleep, .timeout = 120)
+{
+    node_t node;
+    told_t now;
+    vdp_rotation_order_t order = order_of(VDP_ROTATION_REENCRYPT);
+    start(&node);
+    begin(&node, 10); /* some hours for each block */
+    do {
+        usleep(1000);
+        told(&node, &now);
+    } while (now.report.blocks_rewritten == 0);
+    stor_rotation_order(node.rotation, &order, false);
+    end_and_reopen(&node);
+    stop(&node);
+}
+
 Test(rotation_middle, it_waits_for_space, .timeout = 120)
 {
     node_t node;
