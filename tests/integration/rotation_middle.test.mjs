@@ -55,6 +55,7 @@ test('the data of before', async () => {
   await db.collection('ttl').createIndex({at: 1}, {expireAfterSeconds: 0});
   await db.collection('ttl').insertMany(Array.from({length: 100}, (_, i) => ({_id: i, at: new Date(Date.now() + 1e9)})));
   await db.createCollection('empty');
+  await client.db('admin').command({fsync: 1}); // blocks of it are on disk, under the first key
 });
 
 test('cancelled at work and in a pause: both keys stay and open; the next one takes all with it', async () => {
@@ -157,7 +158,7 @@ test('everything goes on through it', async () => {
   await old.endSession();
   const past = (await history()).at(-1), now = await rotation();
   assert.deepEqual([past.kind, past.outcome, past.target, past.documents, past.bytes], ['rotation', 'completed', 4, now.documents, now.bytes]);
-  assert.ok(past.documents >= DOCUMENTS && past.bytes <= now.bytesTotal * 1.01 && past.endedMs > past.startedMs, JSON.stringify(past));
+  assert.ok(past.documents >= DOCUMENTS && past.bytes >= told.bytesDone && past.bytes <= 1.5 * told.bytesTotal && past.endedMs > past.startedMs, JSON.stringify(past));
 });
 
 test('figures of it stand on the page of metrics, and alerts are about figures that are there', async () => {
@@ -228,13 +229,13 @@ test('keyrings that do not fit are refused, and by what is missing', async () =>
 
 test('by age and by count it begins by itself', async () => {
   await node.down();
-  node.set.push('keys.rotate_after=1h', 'keys.rotate_blocks=1');
+  node.set.push('keys.rotate_after=1s');
   await node.up();
-  await until('one by count has completed', async () => (await history()).some((p) => p.reason === 'blocks' && p.outcome === 'completed'), 60000);
+  await until('one by age has begun', async () => (await rotation()).reason === 'age' || (await history()).at(-1).reason === 'age');
   await node.down();
-  node.set.push('keys.rotate_after=1s', 'keys.rotate_blocks=0');
-  await node.up();
-  await until('one by age has completed', async () => (await history()).some((p) => p.reason === 'age' && p.outcome === 'completed'), 60000);
-  assert.ok((await states()).includes('destroyed'));
+  node.set.push('keys.rotate_after=0', 'keys.rotate_blocks=1');
+  await node.up(); // it goes on, and behind it comes the next one
+  await until('it has completed', async () => (await history()).some((p) => p.reason === 'age' && p.outcome === 'completed'), 60000);
+  await until('one by count has begun', async () => (await rotation()).reason === 'blocks' || (await history()).at(-1).reason === 'blocks');
   assert.equal(await db.collection('c').countDocuments({}), DOCUMENTS);
 });
