@@ -233,7 +233,7 @@ test('by age and by count it begins by itself', async () => {
   await node.up();
   await until('one by age has begun', async () => (await rotation()).reason === 'age' || (await history()).at(-1).reason === 'age');
   await node.down();
-  node.set.push('keys.rotate_after=0', 'keys.rotate_blocks=1');
+  node.set.push('keys.rotate_after=0ms', 'keys.rotate_blocks=1');
   await node.up(); // it goes on, and behind it comes the next one
   await until('it has completed', async () => (await history()).some((p) => p.reason === 'age' && p.outcome === 'completed'), 60000);
   await until('one by count has begun', async () => (await rotation()).reason === 'blocks' || (await history()).at(-1).reason === 'blocks');
