@@ -272,6 +272,20 @@ describe('a disk that runs full', {skip: refusal}, () => {
     await readable();
   });
 
+  test('a rotation of keys waits for space, says so, and goes on when it comes', {timeout: 120000}, async () => {
+    const rotation = async () => JSON.parse((await node.vedctl('keys', 'status', '--json')).stdout).rotation;
+    leave(RESERVE + 20);
+    await node.vedctl('keys', 'rotate');
+    await until('it waits', async () => {
+      leave(RESERVE + 20); // a checkpoint may give a log file back
+      return (await rotation()).note.includes('free space');
+    });
+    assert.equal((await rotation()).state, 'reencrypting');
+    relieve();
+    await until('it has ended', async () => (await rotation()).state === 'completed', 60000);
+    await readable();
+  });
+
   test('after all of that a crash loses nothing', {timeout: 60000}, async () => {
     await client.close();
     node.killSupervisor();

@@ -260,8 +260,10 @@ static void report(rot_machine_t *machine, const rot_event_t *event, rot_actions
     if (event->rotation != now.rotation || event->step != now.step)
         return; /* of another order */
     if (kept->state == ROT_REENCRYPTING) {
-        kept->bytes += grown(event->bytes_done, machine->bytes_done);
-        kept->documents += grown(event->documents_done, machine->documents_done);
+        /* Begun anew, it comes by what is done already. */
+        kept->bytes = event->bytes_done > kept->bytes ? event->bytes_done : kept->bytes;
+        kept->documents =
+            event->documents_done > kept->documents ? event->documents_done : kept->documents;
         kept->blocks += grown(event->blocks_rewritten, machine->blocks_rewritten);
         machine->bytes_done = event->bytes_done;
         machine->documents_done = event->documents_done;

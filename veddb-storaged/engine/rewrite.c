@@ -124,6 +124,8 @@ int stor_rewrite_open(stor_engine_t *engine, const stor_rewrite_options_t *optio
     stor_rewrite_t *rewrite = vd_xalloc(sizeof *rewrite);
     rewrite->engine = engine;
     rewrite->options = *options;
+    if (options->slice_bytes == 0)
+        rewrite->options.slice_bytes = STOR_REWRITE_SLICE_BYTES;
     rewrite->walked = vd_map_create(TABLES_MAX);
     vd_buf_init(&rewrite->value, VALUE_MAX_BYTES);
     vd_buf_init(&rewrite->last, VALUE_MAX_BYTES);
@@ -398,7 +400,7 @@ static int slice_walk(stor_rewrite_t *rewrite, walk_t *walk, bool *ret_end, vd_e
             rewrite->yielded = true;
             return VD_OK;
         }
-        if (walk->live != NULL && rewrite->slice_bytes >= STOR_REWRITE_SLICE_BYTES)
+        if (walk->live != NULL && rewrite->slice_bytes >= rewrite->options.slice_bytes)
             return VD_OK;
     }
     if (ret != WT_NOTFOUND)
@@ -420,13 +422,12 @@ static void walk_close(walk_t *walk)
 
 /* Opens both cursors; the old one first, so that what is opened is what was walked. *ret_none: the
  * table is gone, or has no checkpoint, and so no old block. */
-static int cursors_open(stor_rewrite_t *rewrite, walk_t *walk, const char *checkpoint, bool write,
-                        bool *ret_none, vd_error_t *err)
+static int cursors_open(stor_rewrite_t *rewrite, walk_t *walk, bool write, bool *ret_none,
+                        vd_error_t *err)
 {
-    char config[STOR_TABLE_NAME_MAX_BYTES + 32];
     /* raw: the metadata's rows are text */
-    (void)snprintf(config, sizeof config, "raw,checkpoint=%s", checkpoint);
-    int ret = rewrite->session->open_cursor(rewrite->session, walk->uri, NULL, config, &walk->old);
+    int ret =
+        rewrite->session->open_cursor(rewrite->session, walk->uri, NULL, "raw," LAST, &walk->old);
     if (ret == 0 && write)
         ret = rewrite->writer->open_cursor(rewrite->writer, walk->uri, NULL, "overwrite=false",
                                            &walk->live);
@@ -452,7 +453,7 @@ static int walk_slices(stor_rewrite_t *rewrite, walk_t *walk, bool write, uint64
             return VD_OK; /* gone */
         if (ret != 0)
             return stor_wt_error(ret, err, walk->table);
-        rc = cursors_open(rewrite, walk, "WiredTigerCheckpoint", write, &none, err);
+        rc = cursors_open(rewrite, walk, write, &none, err);
         if (rc == VD_OK && !none)
             rc = slice_walk(rewrite, walk, &end, err);
         walk_close(walk);
@@ -551,29 +552,6 @@ int stor_rewrite_own(stor_rewrite_t *rewrite, stor_rewrite_counts_t *counts, vd_
 {
     int rc = fresh_walk(rewrite, STOR_OWN_TABLE, false, counts, err);
     return rc == VD_OK ? fresh_walk(rewrite, METADATA_URI, false, counts, err) : rc;
-}
-
-int stor_rewrite_named(stor_rewrite_t *rewrite, const char *table, const char *checkpoint,
-                       stor_rewrite_counts_t *counts, vd_error_t *err)
-{
-    walk_t walk = {.table = table, .counts = counts};
-    bool none = false, end = false;
-    int rc = stor_table_uri(table, walk.uri, err);
-    if (rc != VD_OK)
-        return rc;
-    if (!walk_enter(rewrite, table)) {
-        counts->busy = true;
-        return VD_OK;
-    }
-    counters_clear();
-    rewrite->yielded = false;
-    rc = cursors_open(rewrite, &walk, checkpoint, false, &none, err);
-    if (rc == VD_OK && !none)
-        rc = slice_walk(rewrite, &walk, &end, err);
-    walk_close(&walk);
-    walk_leave(rewrite);
-    counts->busy = counts->busy || rewrite->yielded;
-    return rc;
 }
 
 /* ---- the log ---- */

@@ -14,7 +14,7 @@
  *          walked before (stor_rewrite_checkpoint), and says VD_ERR_AGAIN otherwise.
  * Others:  who needs a table alone (drop, alter, bulk load) calls stor_rewrite_keep_out: the walk
  *          lets go of it at the next record and comes back in a later pass.
- * Growth:  behind each STOR_REWRITE_SLICE_BYTES an ordinary checkpoint is made, and the walk goes
+ * Growth:  behind each slice_bytes of old blocks an ordinary checkpoint is made, and the walk goes
  * on in it; so files grow by a few slices, not to twice their size. Owner:   open/close. Threads:
  * one. */
 #pragma once
@@ -32,6 +32,7 @@ typedef struct {
      * last call. Anything but VD_OK ends the walk with that code. */
     int (*pace)(uint64_t walked_bytes, uint64_t old_bytes, void *context, vd_error_t *err);
     void *context;
+    uint64_t slice_bytes; /* 0 = STOR_REWRITE_SLICE_BYTES */
 } stor_rewrite_options_t;
 
 typedef struct {
@@ -51,10 +52,6 @@ VD_MUST_CHECK int stor_rewrite_table(stor_rewrite_t *rewrite, const char *table,
 /* Counts in the engine's own table and in its metadata, which the checkpoint has written anew. */
 VD_MUST_CHECK int stor_rewrite_own(stor_rewrite_t *rewrite, stor_rewrite_counts_t *counts,
                                    vd_error_t *err);
-/* Counts in a named checkpoint. */
-VD_MUST_CHECK int stor_rewrite_named(stor_rewrite_t *rewrite, const char *table,
-                                     const char *checkpoint, stor_rewrite_counts_t *counts,
-                                     vd_error_t *err);
 /* Blocks of old keys in the log's files. */
 VD_MUST_CHECK int stor_rewrite_log_count(stor_rewrite_t *rewrite, stor_rewrite_counts_t *counts,
                                          vd_error_t *err);

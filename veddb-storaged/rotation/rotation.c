@@ -31,8 +31,15 @@
 #define SPACE_LOOK_US   1000000
 #define RATE_WINDOW_US  1000000
 #define BLOCK_BYTES     (24 * 1024) /* of an estimate before the first pass has counted */
-#define CHECKPOINTS_MAX 16
+#define CHECKPOINTS_MAX 64
 #define TABLES_FIRST    256
+
+/* Of named checkpoints. */
+typedef struct {
+    char names[CHECKPOINTS_MAX][64];
+    uint32_t count;
+    bool more; /* than have room: not all are known */
+} names_t;
 
 struct stor_rotation {
     stor_storage_t *storage;
@@ -46,8 +53,16 @@ struct stor_rotation {
     uint64_t rewritten_told, records_told;             /* of counts: the worker's */
     bool of_documents;                                 /* the table that is walked: the worker's */
     uint64_t rested_us, space_us, rate_us, rate_bytes; /* the worker's */
-    atomic_uint_fast64_t serial; /* of the order: grows when what is done must end */
-    atomic_uint_fast64_t changes;
+    bool gives_way;                                    /* told: the worker's */
+    bool walked_all; /* a pass came to its end: progress is whole; the worker's */
+    uint64_t walked_bytes, walked_documents; /* by the pass under way: the worker's */
+    bool writes;                             /* counted as a writer (freeze.h): the worker's */
+    names_t named;                           /* checkpoints that may need old keys: the worker's */
+    uint64_t named_generation;               /* of keys, of which `named` speaks; 0: of none */
+    uint64_t aside_generation;               /* of keys, of which `aside` speaks */
+    bool aside;                           /* old versions stood aside when the key became active */
+    atomic_uint_fast64_t serial;          /* of the order: grows when what is done must end */
+    atomic_uint_fast64_t changes, limits; /* limits: grows when other ones are told */
     atomic_bool resting, working, stop;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -96,11 +111,13 @@ static int interrupted(vd_error_t *err)
 /* False: interrupted. */
 static bool sleep_us(stor_rotation_t *rotation, uint64_t us, bool yielding)
 {
-    uint64_t until = vd_monotonic_us() + us;
+    uint64_t until = vd_monotonic_us() + us, limits = atomic_load(&rotation->limits);
     for (uint64_t now = vd_monotonic_us(); now < until; now = vd_monotonic_us()) {
         if (is_interrupted(rotation))
             return false;
-        if (yielding && stor_rewrite_is_wanted(rotation->storage->engine))
+        if (yielding && (stor_rewrite_is_wanted(rotation->storage->engine) ||
+                         !stor_freeze_is_open(&rotation->storage->freeze) ||
+                         atomic_load(&rotation->limits) != limits))
             return true;
         uint64_t nap = until - now < NAP_US ? until - now : NAP_US;
         struct timespec pause = {.tv_nsec = (long)nap * 1000};
@@ -109,9 +126,47 @@ static bool sleep_us(stor_rotation_t *rotation, uint64_t us, bool yielding)
     return !is_interrupted(rotation);
 }
 
+/* ---- a freeze of the files (freeze.h): the worker is a writer, but while it sleeps ---- */
+
+static void writing_end(stor_rotation_t *rotation)
+{
+    if (rotation->writes)
+        stor_freeze_leave(rotation->storage);
+    rotation->writes = false;
+}
+
+/* Nothing moves. */
+static void rate_stop(stor_rotation_t *rotation)
+{
+    pthread_mutex_lock(&rotation->lock);
+    rotation->report.rate = 0;
+    pthread_mutex_unlock(&rotation->lock);
+}
+
+/* Waits for the end of a freeze. */
+static int writing_begin(stor_rotation_t *rotation, vd_error_t *err)
+{
+    bool waited = false;
+    while (!rotation->writes) {
+        rotation->writes = stor_freeze_enter(rotation->storage);
+        if (rotation->writes)
+            break;
+        waited = true;
+        rate_stop(rotation);
+        note_put(rotation, "%s", "waits for fsyncUnlock: the files are frozen");
+        if (!sleep_us(rotation, NAP_US, false))
+            return interrupted(err);
+    }
+    if (waited)
+        note_put(rotation, "%s", "");
+    return VD_OK;
+}
+
 static int wait_a_little(stor_rotation_t *rotation, uint64_t ms, vd_error_t *err)
 {
-    return sleep_us(rotation, ms * 1000, false) ? VD_OK : interrupted(err);
+    writing_end(rotation);
+    rate_stop(rotation);
+    return sleep_us(rotation, ms * 1000, false) ? writing_begin(rotation, err) : interrupted(err);
 }
 
 /* ---- the pace: called by the walk ---- */
@@ -130,11 +185,16 @@ static void progress_add(stor_rotation_t *rotation, uint64_t walked, uint64_t ol
     const stor_rewrite_counts_t *counts = rotation->counts;
     report->blocks_rewritten += counts->rewritten - rotation->rewritten_told;
     rotation->rewritten_told = counts->rewritten;
-    if (report->pass <= 1 && rotation->of_documents)
-        report->documents_done += counts->records - rotation->records_told;
+    if (!rotation->walked_all && rotation->of_documents)
+        rotation->walked_documents += counts->records - rotation->records_told;
     rotation->records_told = counts->records;
-    if (report->pass <= 1 && report->step == VDP_ROTATION_REENCRYPT)
-        report->bytes_done += walked;
+    if (!rotation->walked_all && report->step == VDP_ROTATION_REENCRYPT)
+        rotation->walked_bytes += walked;
+    /* A pass that was broken off begins anew, and comes by what is done. */
+    if (rotation->walked_documents > report->documents_done)
+        report->documents_done = rotation->walked_documents;
+    if (rotation->walked_bytes > report->bytes_done)
+        report->bytes_done = rotation->walked_bytes;
     if (report->bytes_done > report->bytes_total)
         report->bytes_done = report->bytes_total;
     rotation->rate_bytes += report->step == VDP_ROTATION_REENCRYPT ? old : walked;
@@ -147,6 +207,19 @@ static void progress_add(stor_rotation_t *rotation, uint64_t walked, uint64_t ol
     }
 }
 
+static void gives_way_note(stor_rotation_t *rotation, const stor_pace_t *pace)
+{
+    bool gives_way = pace->share > 0;
+    if (gives_way)
+        note_put(rotation,
+                 "gives way to requests: their 99th percentile is %" PRIu64
+                 " us, without it %" PRIu64 " us",
+                 pace->window_us, pace->baseline_us);
+    else if (rotation->gives_way)
+        note_put(rotation, "%s", "");
+    rotation->gives_way = gives_way;
+}
+
 static int walk_pace(uint64_t walked, uint64_t old, void *context, vd_error_t *err)
 {
     stor_rotation_t *rotation = context;
@@ -155,9 +228,11 @@ static int walk_pace(uint64_t walked, uint64_t old, void *context, vd_error_t *e
         return interrupted(err);
     pthread_mutex_lock(&rotation->lock);
     progress_add(rotation, walked, old, now_us);
+    stor_pace_t seen = rotation->pace;
     bool rests = rotation->pace.rise_max > 0 && now_us - rotation->rested_us > REST_EACH_US;
     uint64_t sleep = stor_pace_step(&rotation->pace, now_us, old);
     pthread_mutex_unlock(&rotation->lock);
+    gives_way_note(rotation, &seen);
     if (rests) { /* to see what the foreground is like without us */
         rotation->rested_us = now_us;
         atomic_store(&rotation->resting, true);
@@ -170,6 +245,8 @@ static int walk_pace(uint64_t walked, uint64_t old, void *context, vd_error_t *e
     pthread_mutex_unlock(&rotation->lock);
     if (!go_on)
         return interrupted(err);
+    if (!stor_freeze_is_open(&rotation->storage->freeze))
+        return vd_error_set(err, VD_ERR_LOCK_TIMEOUT, "the files are frozen");
     if (now_us - rotation->space_us > SPACE_LOOK_US) {
         rotation->space_us = now_us;
         if (space_is_short(rotation))
@@ -278,35 +355,51 @@ static void left_put(stor_rotation_t *rotation)
 
 /* ---- named checkpoints: of copies that other members read ---- */
 
-typedef struct {
-    char names[CHECKPOINTS_MAX][64];
-    uint32_t count;
-} names_t;
-
 static int name_note(const char *name, void *context)
 {
     names_t *names = context;
     if (names->count < CHECKPOINTS_MAX)
         (void)snprintf(names->names[names->count++], sizeof names->names[0], "%s", name);
+    else
+        names->more = true;
     return VD_OK;
 }
 
-static int named_count(stor_rotation_t *rotation, names_t *names, vd_error_t *err)
+static bool names_have(const names_t *names, const char *name)
 {
-    *names = (names_t){.count = 0};
+    for (uint32_t i = 0; i < names->count; i++)
+        if (strcmp(names->names[i], name) == 0)
+            return true;
+    return names->more;
+}
+
+/* Those that stand and may need an old key. Their blocks can't be counted: who reads a copy has its
+ * pages in memory. So it is known by when they were made: one that came behind a pass over all that
+ * found nothing has nothing, either. */
+static int named_left(stor_rotation_t *rotation, names_t *ret_names, vd_error_t *err)
+{
+    names_t now = {.count = 0};
+    bool known = rotation->named_generation == stor_keys_generation(rotation->storage->keys);
     int rc =
-        stor_checkpoint_names(rotation->storage->engine, STOR_CATALOG_TABLE, name_note, names, err);
-    for (uint32_t n = 0; rc == VD_OK && n < names->count; n++)
-        for (size_t i = 0; rc == VD_OK && i < rotation->table_count; i++) {
-            vd_error_t step = VD_ERROR_INIT;
-            rc = stor_rewrite_named(rotation->rewrite, rotation->tables[i], names->names[n],
-                                    rotation->counts, &step);
-            if (rc == VD_ERR_NOT_FOUND)
-                rc = VD_OK; /* it was dropped meanwhile */
-            else if (rc != VD_OK && err != NULL)
-                vd_error_copy(&step, err);
-        }
+        stor_checkpoint_names(rotation->storage->engine, STOR_CATALOG_TABLE, name_note, &now, err);
+    *ret_names = (names_t){.more = now.more};
+    for (uint32_t i = 0; rc == VD_OK && i < now.count; i++)
+        if (!known || names_have(&rotation->named, now.names[i]))
+            (void)name_note(now.names[i], ret_names);
     return rc;
+}
+
+/* Behind a pass over all tables that has found no block of an old key. */
+static int named_settle(stor_rotation_t *rotation, vd_error_t *err)
+{
+    names_t left;
+    uint64_t generation = stor_keys_generation(rotation->storage->keys);
+    int rc = named_left(rotation, &left, err);
+    if (rc != VD_OK)
+        return rc;
+    rotation->named = left;
+    rotation->named_generation = generation;
+    return VD_OK;
 }
 
 /* ---- reencrypt ---- */
@@ -332,6 +425,17 @@ static bool key_is_active(stor_rotation_t *rotation, uint32_t version)
     return active;
 }
 
+/* Old versions that stand aside are in blocks of their time. When none did as the key became
+ * active, those of today need no other. */
+static void aside_look(stor_rotation_t *rotation)
+{
+    uint64_t generation = stor_keys_generation(rotation->storage->keys);
+    if (rotation->aside_generation == generation)
+        return;
+    rotation->aside = stor_rewrite_aside(rotation->rewrite) > 0;
+    rotation->aside_generation = generation;
+}
+
 static int key_have(stor_rotation_t *rotation, uint32_t version, vd_error_t *err)
 {
     while (!key_is_active(rotation, version)) {
@@ -349,6 +453,7 @@ static int key_have(stor_rotation_t *rotation, uint32_t version, vd_error_t *err
             return rc;
     }
     note_put(rotation, "%s", "");
+    aside_look(rotation);
     return VD_FAULT("rotation.after_keys", err);
 }
 
@@ -367,6 +472,20 @@ static int space_wait(stor_rotation_t *rotation, vd_error_t *err)
     return VD_OK;
 }
 
+/* What ended a walk that begins anew when it is over. */
+static bool passes_by(int rc)
+{
+    return rc == VD_ERR_OUT_OF_DISK_SPACE || rc == VD_ERR_LOCK_TIMEOUT;
+}
+
+static int passing_wait(stor_rotation_t *rotation, int rc, vd_error_t *err)
+{
+    if (rc == VD_ERR_OUT_OF_DISK_SPACE)
+        return space_wait(rotation, err);
+    writing_end(rotation);
+    return writing_begin(rotation, err);
+}
+
 static int passes(stor_rotation_t *rotation, vd_error_t *err)
 {
     for (;;) {
@@ -374,11 +493,12 @@ static int passes(stor_rotation_t *rotation, vd_error_t *err)
         pthread_mutex_lock(&rotation->lock);
         rotation->report.pass++;
         pthread_mutex_unlock(&rotation->lock);
+        rotation->walked_bytes = rotation->walked_documents = 0;
         int rc = stor_rewrite_small(rotation->rewrite, &step);
         if (rc == VD_OK)
             rc = pass(rotation, true, &step);
-        if (rc == VD_ERR_OUT_OF_DISK_SPACE) {
-            rc = space_wait(rotation, err);
+        if (passes_by(rc)) {
+            rc = passing_wait(rotation, rc, err);
             if (rc != VD_OK)
                 return rc;
             continue;
@@ -388,10 +508,11 @@ static int passes(stor_rotation_t *rotation, vd_error_t *err)
                 vd_error_copy(&step, err);
             return rc;
         }
+        rotation->walked_all = true;
         stor_rewrite_small_count(rotation->rewrite, rotation->counts);
         left_put(rotation);
         if (rotation->counts->old_blocks == 0 && !rotation->counts->busy)
-            return VD_OK;
+            return named_settle(rotation, err);
         if (rotation->counts->busy) {
             note_put(rotation, "%s", "waits for tables that are being loaded, dropped or checked");
             rc = wait_a_little(rotation, RETRY_MS, err);
@@ -407,11 +528,20 @@ static int log_move(stor_rotation_t *rotation, vd_error_t *err)
     for (int tries = 0;; tries++) {
         counts_clear(rotation);
         int rc = stor_rewrite_log_count(rotation->rewrite, rotation->counts, err);
-        if (rc != VD_OK || rotation->counts->old_blocks == 0)
+        if (rc != VD_OK)
             return rc;
         left_put(rotation);
+        if (rotation->counts->old_blocks == 0)
+            return VD_OK;
+        vd_error_t step = VD_ERROR_INIT;
         if (tries % LOG_TRIES == 0)
-            rc = stor_rewrite_log_renew(rotation->rewrite, err);
+            rc = stor_rewrite_log_renew(rotation->rewrite, &step);
+        if (passes_by(rc)) {
+            tries = -1; /* it is filled up again */
+            rc = passing_wait(rotation, rc, err);
+        } else if (rc != VD_OK && err != NULL) {
+            vd_error_copy(&step, err);
+        }
         if (rc == VD_OK)
             rc = wait_a_little(rotation, LOG_WAIT_MS, err);
         if (rc != VD_OK)
@@ -424,13 +554,19 @@ static bool leftovers(stor_rotation_t *rotation)
 {
     uint32_t bulks = stor_rewrite_old_bulks(rotation->rewrite);
     uint64_t runs = stor_spill_old_runs(rotation->storage->spill);
-    uint64_t aside = stor_rewrite_aside(rotation->rewrite);
+    uint64_t aside = 0;
+    if (rotation->aside ||
+        rotation->aside_generation != stor_keys_generation(rotation->storage->keys))
+        aside = stor_rewrite_aside(rotation->rewrite);
     if (bulks > 0)
         note_put(rotation, "waits for %u loads (of an index, or of a copy) of before", bulks);
     else if (runs > 0)
         note_put(rotation, "waits for %" PRIu64 " spill files of queries of before", runs);
     else if (aside > 0)
-        note_put(rotation, "waits for %" PRIu64 " old versions that old snapshots may need", aside);
+        note_put(rotation,
+                 "waits for %" PRIu64 " old versions that were moved to disk for old snapshots; "
+                 "when those have ended: vedctl restart storaged",
+                 aside);
     return bulks > 0 || runs > 0 || aside > 0;
 }
 
@@ -439,14 +575,13 @@ static int leftovers_wait(stor_rotation_t *rotation, vd_error_t *err)
     for (;;) {
         names_t names;
         bool any = leftovers(rotation);
-        counts_clear(rotation);
-        int rc = named_count(rotation, &names, err);
+        int rc = named_left(rotation, &names, err);
         if (rc != VD_OK)
             return rc;
-        if (!any && rotation->counts->old_blocks == 0 && !rotation->counts->busy)
+        if (!any && names.count == 0 && !names.more)
             return VD_OK;
-        if (rotation->counts->old_blocks > 0)
-            note_put(rotation, "waits for the end of a copy that another member reads (%s)",
+        if (names.count > 0)
+            note_put(rotation, "waits for the end of a copy that is read (checkpoint %s)",
                      names.names[0]);
         rc = wait_a_little(rotation, 2 * RETRY_MS, err);
         if (rc == VD_OK)
@@ -459,6 +594,7 @@ static int leftovers_wait(stor_rotation_t *rotation, vd_error_t *err)
 static int reencrypt(stor_rotation_t *rotation, const vdp_rotation_order_t *order, vd_error_t *err)
 {
     int rc = key_have(rotation, order->active_version, err);
+    rotation->walked_all = false;
     if (rc == VD_OK)
         rc = tables_list(rotation, err);
     if (rc != VD_OK)
@@ -480,8 +616,12 @@ static int reencrypt(stor_rotation_t *rotation, const vdp_rotation_order_t *orde
         rotation->report.pass++;
         pthread_mutex_unlock(&rotation->lock);
         rc = pass(rotation, true, err);
-        if (rc != VD_OK && rc != VD_ERR_OUT_OF_DISK_SPACE)
+        if (rc != VD_OK && !passes_by(rc))
             return rc;
+        if (passes_by(rc))
+            rc = passing_wait(rotation, rc, NULL) == VD_OK ? rc : VD_ERR_INTERRUPTED;
+        if (rc == VD_ERR_INTERRUPTED)
+            return interrupted(err);
         if (rc == VD_OK && rotation->counts->old_blocks == 0 && !rotation->counts->busy)
             break;
         vd_error_clear(err);
@@ -510,13 +650,18 @@ static uint32_t old_place(stor_rotation_t *rotation, uint32_t old_version)
 }
 
 /* The checkpoint is made behind the look for loads: what they have written is in it. */
-static int count_all(stor_rotation_t *rotation, bool *ret_unproven, vd_error_t *err)
+static int count_all(stor_rotation_t *rotation, bool *ret_unproven, uint32_t *ret_named,
+                     vd_error_t *err)
 {
     names_t names;
     *ret_unproven = leftovers(rotation);
     int rc = pass(rotation, false, err);
+    if (rc == VD_OK && rotation->counts->old_blocks == 0 && !rotation->counts->busy)
+        rc = named_settle(rotation, err);
     if (rc == VD_OK)
-        rc = named_count(rotation, &names, err);
+        rc = named_left(rotation, &names, err);
+    if (rc == VD_OK)
+        *ret_named = names.count + names.more;
     if (rc == VD_OK)
         rc = stor_rewrite_log_count(rotation->rewrite, rotation->counts, err);
     stor_rewrite_small_count(rotation->rewrite, rotation->counts);
@@ -527,12 +672,13 @@ static int count_all(stor_rotation_t *rotation, bool *ret_unproven, vd_error_t *
 static int verify(stor_rotation_t *rotation, const vdp_rotation_order_t *order, vd_error_t *err)
 {
     bool unproven = true;
+    uint32_t named = 0;
     int rc = VD_FAULT("rotation.before_verify", err);
     for (int tries = 0; rc == VD_OK; tries++) {
         vd_error_t step = VD_ERROR_INIT;
-        rc = count_all(rotation, &unproven, &step);
-        if (rc == VD_ERR_OUT_OF_DISK_SPACE) { /* it reads, but for the checkpoint */
-            rc = space_wait(rotation, err);
+        rc = count_all(rotation, &unproven, &named, &step);
+        if (passes_by(rc)) { /* it reads, but for the checkpoint */
+            rc = passing_wait(rotation, rc, err);
             continue;
         }
         if (rc != VD_OK && err != NULL)
@@ -544,8 +690,8 @@ static int verify(stor_rotation_t *rotation, const vdp_rotation_order_t *order, 
     if (rc != VD_OK)
         return rc;
     uint32_t place = old_place(rotation, order->old_version);
-    if (unproven && place < STOR_KEYS_MAX)
-        rotation->counts->by_key[place]++;
+    if (place < STOR_KEYS_MAX)
+        rotation->counts->by_key[place] += named + unproven;
     left_put(rotation);
     return VD_FAULT("rotation.after_verify", err);
 }
@@ -646,7 +792,10 @@ static void *run(void *context)
         rotation->rate_us = 0;
         atomic_store(&rotation->working,
                      order.step == VDP_ROTATION_REENCRYPT || order.step == VDP_ROTATION_VERIFY);
-        int rc = step_run(rotation, &order, &err);
+        int rc = writing_begin(rotation, &err);
+        if (rc == VD_OK)
+            rc = step_run(rotation, &order, &err);
+        writing_end(rotation);
         atomic_store(&rotation->working, false);
         step_ended(rotation, &order, rc, &err);
         pthread_mutex_lock(&rotation->lock);
@@ -661,7 +810,8 @@ int stor_rotation_start(stor_storage_t *storage, const stor_rotation_options_t *
     stor_rotation_t *rotation = vd_xalloc(sizeof *rotation);
     rotation->storage = storage;
     rotation->options = *options;
-    rotation->finished = true; /* nothing is asked yet */
+    rotation->finished = true;                                        /* nothing is asked yet */
+    rotation->aside_generation = stor_keys_generation(storage->keys); /* the engine begins anew */
     rotation->counts = vd_xalloc(sizeof *rotation->counts);
     (void)pthread_mutex_init(&rotation->lock, NULL);
     (void)pthread_cond_init(&rotation->wake, NULL);
@@ -712,8 +862,10 @@ void stor_rotation_order(stor_rotation_t *rotation, const vdp_rotation_order_t *
                 now->old_version == order->old_version;
     bool other = now->rotation != order->rotation;
     if (now->rate_max_bytes != order->rate_max_bytes ||
-        now->latency_rise_max != order->latency_rise_max || !same)
+        now->latency_rise_max != order->latency_rise_max || !same) {
         stor_pace_limits(&rotation->pace, order->rate_max_bytes, order->latency_rise_max);
+        atomic_fetch_add(&rotation->limits, 1);
+    }
     rotation->order = *order;
     if (!same || anew) {
         vdp_rotation_report_t *report = &rotation->report;
@@ -743,16 +895,22 @@ static void left_report(stor_rotation_t *rotation, vd_buf_t *body)
         if (infos[i].state != STOR_KEY_ACTIVE && infos[i].state != STOR_KEY_DESTROYED &&
             (newest == STOR_KEYS_MAX || infos[i].version > infos[newest].version))
             newest = i;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t told = 0;;) { /* in the order of versions */
+        uint32_t i = count;
+        for (uint32_t k = 0; k < count; k++)
+            if (infos[k].state != STOR_KEY_DESTROYED && infos[k].version >= told &&
+                (i == count || infos[k].version < infos[i].version))
+                i = k;
+        if (i == count)
+            break;
+        told = infos[i].version + 1;
         uint64_t left = rotation->left[i];
-        if (infos[i].state == STOR_KEY_DESTROYED)
-            continue;
         if (infos[i].state == STOR_KEY_ACTIVE) /* told too, so that a report always has one */
             left = 0;
-        else if (!rotation->left_known) /* at a guess; the first pass counts */
-            left = i == newest && report->step == VDP_ROTATION_REENCRYPT
-                       ? (report->bytes_total - report->bytes_done) / BLOCK_BYTES + 1
-                       : 0;
+        else if (!rotation->left_known && i == newest && report->step == VDP_ROTATION_REENCRYPT)
+            left = (report->bytes_total - report->bytes_done) / BLOCK_BYTES + 1; /* a guess */
+        else if (!rotation->left_known)
+            continue; /* nobody has counted */
         if (vd_buf_append_u32(body, infos[i].version) != VD_OK ||
             vd_buf_append_u64(body, left) != VD_OK)
             break;

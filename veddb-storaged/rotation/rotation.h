@@ -11,8 +11,9 @@
  * and the small files. What can't be counted counts as one block left: never a false zero. retire:
  * refused while anything of the process may need the key; then noted durably that the data needs it
  * no more, then wiped. Pace:    pace.h; and it rests while free space is short, with a checkpoint,
- * so that blocks become free. Owner:   start/stop by main.c, between engine's open and close.
- * Threads: the worker; the link's; the rest any. */
+ * so that blocks become free; so it does under fsyncLock. Its note says what it waits for. Owner:
+ * start/stop by main.c, between engine's open and close. Threads: the worker; the link's; the rest
+ * any. */
 #pragma once
 #include "proto/rotation.h"
 #include "veddb-storaged/replication/asks.h"

@@ -313,6 +313,56 @@ Test(rewrite, what_cant_be_flipped_moves_too)
     place_done(&place);
 }
 
+/* Blocks that a slice's checkpoint frees are used by the next one: a file never comes near to
+ * twice its size. */
+Test(rewrite, files_grow_by_slices)
+{
+    place_t place;
+    stor_session_t *session = NULL;
+    stor_cursor_t *cursor;
+    stor_rewrite_t *rewrite = NULL;
+    stor_rewrite_counts_t *counts = calloc(1, sizeof *counts);
+    static char value[2000];
+    uint64_t before = 0, after = 0, ignored;
+    stor_rewrite_options_t options = {.flip = flip_first, .slice_bytes = 512 << 10};
+    place_init(&place);
+    keys_have(&place, 1, 1);
+    cr_assert_eq(place_open(&place, true), VD_OK, "%s", place.err.message);
+    cr_assert_eq(stor_engine_table_create(place.engine, "c-1", false, &place.err), VD_OK);
+    cr_assert_eq(stor_session_open(place.engine, &session, &place.err), VD_OK);
+    cr_assert_eq(stor_cursor_open(session, "c-1", &cursor, &place.err), VD_OK);
+    for (int i = 0; i < 6000;) {
+        cr_assert_eq(stor_txn_begin(session, &place.err), VD_OK);
+        for (int k = 0; k < 500; k++, i++) {
+            char key[16];
+            (void)snprintf(key, sizeof key, "%06d", i);
+            memset(value, 'a' + i % 20, sizeof value);
+            cr_assert_eq(stor_cursor_put(cursor, vd_slice_str(key), vd_slice(value, sizeof value),
+                                         &place.err),
+                         VD_OK);
+        }
+        cr_assert_eq(stor_txn_commit(session, &place.err), VD_OK);
+    }
+    stor_session_close(&session);
+    cr_assert_eq(place_close(&place), VD_OK); /* what is in memory is clean, and the file whole */
+    cr_assert_eq(place_open(&place, false), VD_OK);
+    cr_assert_eq(stor_engine_table_size(place.engine, "c-1", &before, &ignored, NULL), VD_OK);
+    cr_assert_gt(before, 8 << 20);
+    cr_assert_eq(key_switch(&place, 2), VD_OK);
+    cr_assert_eq(stor_rewrite_open(place.engine, &options, &rewrite, &place.err), VD_OK);
+    cr_assert_eq(pass_all(&place, rewrite, true, counts), VD_OK, "%s", place.err.message);
+    cr_assert_gt(counts->rewritten, 100);
+    cr_assert_eq(pass_all(&place, rewrite, true, counts), VD_OK, "%s", place.err.message);
+    stor_rewrite_close(&rewrite);
+    /* Files shrink at their end alone, at a checkpoint: this is near to the most that it had. */
+    cr_assert_eq(stor_engine_table_size(place.engine, "c-1", &after, &ignored, NULL), VD_OK);
+    cr_expect_lt((double)after, 1.5 * (double)before, "%llu from %llu", (unsigned long long)after,
+                 (unsigned long long)before);
+    free(counts);
+    cr_assert_eq(place_close(&place), VD_OK);
+    place_done(&place);
+}
+
 Test(rewrite, a_keyring_without_a_key_of_the_data_is_refused_by_version)
 {
     place_t place;
