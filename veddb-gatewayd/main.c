@@ -263,6 +263,7 @@ int main(int argc, char **argv)
         .letter = 'g',
         .summary = "MongoDB's wire protocol over TLS: logins, privileges, limits; holds no data",
         .network = true,
+        .openssl_memory = VD_OPENSSL_KEYS,
         .prepare = prepare,
         .start = start,
         .drain = drain,
