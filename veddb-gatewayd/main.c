@@ -129,6 +129,13 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
                "tokens.lease is 0: A MEMBER THAT IS CUT OFF GOES ON TAKING TOKENS THAT WERE "
                "REVOKED",
                "node=%s", settings->node_name);
+    tokens->with_data_keys = vd_config_bool(config, "tokens.rotate_with_data_keys");
+    settings->users_lease_ms = (uint64_t)vd_config_number(config, "users.lease");
+    if (settings->users_lease_ms == 0)
+        vd_log(VD_LOG_WARN,
+               "users.lease is 0: A SECONDARY THAT IS CUT OFF GOES ON SERVING USERS WHO WERE "
+               "DROPPED, BY THEIR OLD PASSWORDS AND PRIVILEGES",
+               "node=%s", settings->node_name);
     settings->lockout_failures = (uint32_t)vd_config_number(config, "gateway.lockout_failures");
     settings->lockout_ms = (uint64_t)vd_config_number(config, "gateway.lockout");
     settings->insecure_dev = vd_config_bool(config, "tls.insecure_dev");

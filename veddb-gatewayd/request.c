@@ -19,8 +19,8 @@
 #define TRY_AGAIN_MS      5
 #define KEYS_WAIT_MS      3000 /* for the keys to be loaded again */
 #define KEYS_LOOK_MS      50
-#define TOKEN_WAIT_MS     5000 /* for what was revoked to be known again */
-#define TOKEN_LOOK_MS     10
+#define LEASE_WAIT_MS     5000 /* for what was acknowledged to be known again */
+#define LEASE_LOOK_MS     10
 #define STATE_FRESH_MS    3000 /* storage says its state every second */
 #define CLOCK_DRIFT_MAX_S (365ull * 24 * 60 * 60)
 
@@ -901,6 +901,23 @@ static void keys_look(gate_request_t *request)
     authorize(request);
 }
 
+/* Until this member knows again of all that was acknowledged; not for ever. */
+static void wait_for_lease(gate_request_t *request, _Atomic uint64_t *refused, const char *why)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    uint64_t now = vd_monotonic_ms();
+    if (request->lease_until_ms == 0)
+        request->lease_until_ms = now + LEASE_WAIT_MS;
+    if (now < request->lease_until_ms) {
+        if (gate_request_park(request, LEASE_LOOK_MS, authorize, &err) != VD_OK)
+            fail(request, &err);
+        return;
+    }
+    atomic_fetch_add_explicit(refused, 1, memory_order_relaxed);
+    (void)vd_error_set(&err, VD_ERR_NOT_PRIMARY_OR_SECONDARY, "%s", why);
+    fail(request, &err);
+}
+
 /* True: the token of the login is good, as far as it can be known now. Else authorize() is called
  * again, or the request has failed. */
 static bool token_is_current(gate_request_t *request)
@@ -911,12 +928,14 @@ static bool token_is_current(gate_request_t *request)
     vd_error_t err = VD_ERROR_INIT;
     if (conn->token == NULL)
         return true;
+    gate_stats_t *stats = &thread->gate->stats;
     bool known = gate_tokens_epoch(tokens) >= thread->state.auth_epoch;
     bool fresh = gate_tokens_fresh(tokens, thread->state.fresh_ms, vd_monotonic_ms());
     if (known && fresh) {
         gate_conn_check_token(conn);
         if (!conn->token_revoked)
             return true;
+        atomic_fetch_add_explicit(&stats->tokens_refused_revoked, 1, memory_order_relaxed);
         (void)vd_error_set(&err, VD_ERR_REAUTHENTICATION_REQUIRED,
                            "The token of this connection's login was revoked");
         fail(request, &err);
@@ -924,15 +943,24 @@ static bool token_is_current(gate_request_t *request)
     }
     if (!known)
         gate_token_store_want(thread->gate);
-    uint64_t now = vd_monotonic_ms();
-    if (request->token_until_ms == 0)
-        request->token_until_ms = now + TOKEN_WAIT_MS;
-    if (now >= request->token_until_ms)
-        (void)vd_error_set(&err, VD_ERR_NOT_PRIMARY_OR_SECONDARY,
-                           "this member can't confirm at present which tokens were revoked");
-    else if (gate_request_park(request, TOKEN_LOOK_MS, authorize, &err) == VD_OK)
-        return false;
-    fail(request, &err);
+    wait_for_lease(request, &stats->tokens_refused_unsure,
+                   "this member can't confirm at present which tokens were revoked");
+    return false;
+}
+
+/* A secondary gives out documents only while it knows that its users and roles are those of
+ * users.lease ago at most. What the gateway answers itself, and what ends something, is done: it
+ * tells of no document, and an operator needs it to make the set whole. True, or as above. */
+static bool users_are_sure(gate_request_t *request)
+{
+    gate_thread_t *thread = request->thread;
+    const gate_command_t *command = request->command;
+    if (request->conn->user == NULL || command->where == GATE_RUN_HERE ||
+        (command->flags & GATE_ENDS) != 0 ||
+        gate_member_knows_users(thread->gate, &thread->state, vd_monotonic_ms()))
+        return true;
+    wait_for_lease(request, &thread->gate->stats.users_refused_unsure,
+                   "this member can't confirm at present that its users and roles are the newest");
     return false;
 }
 
@@ -943,7 +971,7 @@ static void authorize(gate_request_t *request)
     if (!gate_throttle_admit(request, authorize))
         return;
     if (command->check != GATE_CHECK_OPEN &&
-        (!user_is_current(request) || !token_is_current(request)))
+        (!user_is_current(request) || !token_is_current(request) || !users_are_sure(request)))
         return;
     const gate_user_t *user = request->conn->user;
     bool expired = user != NULL &&

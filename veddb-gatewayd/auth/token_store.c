@@ -22,7 +22,9 @@
     (25ll * 60 * 60 * 1000) /* no access token lives longer (options.def: a day)                   \
                              */
 #define CLEAN_MS       600000
-#define COMMAND_MAX    16384
+#define STATUS_MS      2000
+#define MEMBERS_MAX    60 /* whose data keys are remembered, beside our own */
+#define COMMAND_MAX    65536
 #define REFRESH_DOMAIN "refresh token"
 
 void gate_token_pair_done(gate_token_pair_t *pair)
@@ -173,6 +175,99 @@ static void put_id(vd_bb_t *bb, const char *id)
     vd_bb_close(bb);
 }
 
+/* ---- the data keys: as of which of them the signing key is ---- */
+
+/* Of the last rotation of this node's data keys that has completed; 0: there was none. */
+static int data_key_of(gate_t *gate, int64_t *ret_version, vd_error_t *err)
+{
+    vd_arena_t *arena = vd_arena_create();
+    vd_bson_t command, document;
+    vd_buf_t reply;
+    vd_bb_t bb;
+    vd_buf_init(&reply, 64 * 1024);
+    vd_bb_init_arena(&bb, arena, 1024);
+    vd_bb_int32(&bb, "rotationStatus", 1);
+    vd_bb_cstr(&bb, "$db", "admin");
+    int rc = vd_bb_finish(&bb, &command, err);
+    if (rc == VD_OK)
+        rc = gate_internal_call(gate, GATE_CALL_IDEMPOTENT, VD_SLICE_LIT("admin"), command,
+                                STATUS_MS, &reply, err);
+    if (rc == VD_OK)
+        rc = vd_bson_peek(vd_buf_slice(&reply), &document, err);
+    if (rc == VD_OK) {
+        vd_value_t state = vd_bson_get(document, "state");
+        *ret_version = 0;
+        if (state.type == VD_BSON_STRING && vd_slice_is(vd_value_string(state), "completed") &&
+            !vd_value_as_int64(vd_bson_get(document, "target"), ret_version))
+            *ret_version = 0;
+    }
+    vd_buf_done(&reply);
+    vd_arena_destroy(&arena);
+    return rc;
+}
+
+static vd_slice_t member_name(const gate_t *gate)
+{
+    return vd_slice_str(gate->settings.address[0] != 0 ? gate->settings.address
+                                                       : gate->settings.node_name);
+}
+
+static bool is_of(vd_value_t entry, vd_slice_t name)
+{
+    vd_value_t member = entry.type == VD_BSON_OBJECT
+                            ? vd_bson_get(vd_value_document(entry), "member")
+                            : VD_VALUE_MISSING;
+    return member.type == VD_BSON_STRING && vd_slice_equal(vd_value_string(member), name);
+}
+
+/* What the key's document says of this member; 0: nothing. */
+static int64_t data_key_noted(gate_t *gate, vd_bson_t document)
+{
+    vd_value_t list = vd_bson_get(document, "dataKeys");
+    vd_bson_iter_t each;
+    int64_t version = 0;
+    if (list.type != VD_BSON_ARRAY)
+        return 0;
+    vd_bson_iter_init(&each, vd_value_document(list));
+    while (vd_bson_iter_next(&each))
+        if (is_of(each.value, member_name(gate)) &&
+            !vd_value_as_int64(vd_bson_get(vd_value_document(each.value), "version"), &version))
+            version = 0;
+    return version;
+}
+
+/* The list of the document, with what is true of this member now: in the same write as the key, so
+ * that a rotation replaces it once. Not known: the list stays as it is. */
+static void put_data_keys(gate_t *gate, vd_bb_t *bb, vd_arena_t *arena)
+{
+    vd_bson_t document = VD_BSON_NONE;
+    vd_bson_iter_t each;
+    int64_t version;
+    int rc;
+    if (data_key_of(gate, &version, NULL) != VD_OK)
+        return;
+    if (!find_one(gate, TOKENS, "key", arena, &document, &rc, NULL) && rc != VD_OK)
+        return;
+    vd_value_t list = vd_bson_get(document, "dataKeys");
+    char place[16];
+    uint32_t count = 0;
+    vd_bb_begin_array(bb, "dataKeys");
+    vd_bb_begin_document(bb, "0");
+    vd_bb_string(bb, "member", member_name(gate));
+    vd_bb_int64(bb, "version", version);
+    vd_bb_close(bb);
+    if (list.type == VD_BSON_ARRAY) {
+        vd_bson_iter_init(&each, vd_value_document(list));
+        while (vd_bson_iter_next(&each) && count < MEMBERS_MAX) {
+            if (each.value.type != VD_BSON_OBJECT || is_of(each.value, member_name(gate)))
+                continue;
+            (void)snprintf(place, sizeof place, "%u", ++count);
+            vd_bb_document(bb, place, vd_value_document(each.value));
+        }
+    }
+    vd_bb_close(bb);
+}
+
 /* {$setOnInsert or $set: a new key}. */
 static int put_key(gate_t *gate, const char *operator, vd_error_t * err)
 {
@@ -189,6 +284,7 @@ static int put_key(gate_t *gate, const char *operator, vd_error_t * err)
     vd_bb_begin_document(&bb, operator);
     vd_bb_binary(&bb, "key", 0, vd_slice(der, len));
     vd_bb_date(&bb, "made", vd_wall_ms());
+    put_data_keys(gate, &bb, arena);
     vd_bb_close(&bb);
     vd_bb_close(&bb);
     vd_bb_bool(&bb, "upsert", true);
@@ -591,6 +687,34 @@ static int clean(gate_t *gate, const char *collection, vd_error_t *err)
     return rc;
 }
 
+/* A rotation of this node's data keys has completed since the key was made: whoever can read what
+ * an old data key had encrypted must not be able to sign. Once for each, also over crashes: the
+ * key's document says as of which it is. */
+static int follow_data_keys(gate_t *gate, vd_error_t *err)
+{
+    vd_error_t away = VD_ERROR_INIT;
+    vd_bson_t document = VD_BSON_NONE;
+    int64_t version = 0;
+    int rc = VD_OK;
+    if (!gate_tokens_settings(gate->tokens)->with_data_keys ||
+        data_key_of(gate, &version, &away) != VD_OK || version <= gate->tokens_data_key)
+        return VD_OK; /* what can't be asked now is asked again */
+    vd_arena_t *arena = vd_arena_create();
+    if (find_one(gate, TOKENS, "key", arena, &document, &rc, err) &&
+        data_key_noted(gate, document) < version) {
+        rc = gate_token_rotate(gate, err);
+        (void)gate_audit_outside(gate,
+                                 &(gate_audit_note_t){.atype = "rotateTokenKeys",
+                                                      .param = "rotation of data keys",
+                                                      .result = rc},
+                                 NULL);
+    }
+    if (rc == VD_OK)
+        gate->tokens_data_key = version;
+    vd_arena_destroy(&arena);
+    return rc;
+}
+
 void gate_token_store_maintain(void *context)
 {
     gate_t *gate = context;
@@ -598,8 +722,10 @@ void gate_token_store_maintain(void *context)
     gate_member_t member;
     uint64_t key_ms = gate_tokens_settings(gate->tokens)->key_ms, now = vd_monotonic_ms();
     gate_member_read(gate, NULL, &member);
-    if (!member.ready || !member.primary)
+    if (!member.ready || !member.primary) {
+        gate->tokens_data_key = 0; /* another may replace the key meanwhile */
         return;
+    }
     int rc = gate_token_store_current(gate, &err);
     int64_t made_ms = gate_tokens_key_made_ms(gate->tokens);
     if (rc != VD_OK || made_ms == 0)
@@ -611,6 +737,8 @@ void gate_token_store_maintain(void *context)
             &(gate_audit_note_t){.atype = "rotateTokenKeys", .param = "schedule", .result = rc},
             NULL);
     }
+    if (rc == VD_OK)
+        rc = follow_data_keys(gate, &err);
     if (rc == VD_OK && now >= gate->tokens_clean_ms) {
         gate->tokens_clean_ms = now + CLEAN_MS;
         rc = clean(gate, TOKENS, &err);

@@ -4,7 +4,9 @@
  * Duty:    reads admin.system.tokens into tokens.h; makes and replaces the key; gives out and
  * renews pairs of tokens; revokes. Revocations are on a majority's disks, and in force here, when
  *          the call returns. Decides nothing about who may.
- * Form:    admin.system.refresh_tokens: {_id: session, user, db, method, n: int32, hash: SHA-256 of
+ * Form:    the key's document also has dataKeys: [{member, version}], the data key that each
+ *          member's last completed rotation had led to when the key was made;
+ *          admin.system.refresh_tokens: {_id: session, user, db, method, n: int32, hash: SHA-256 of
  *          the one that is good, epoch: int64, begun: date, expiresAt: date}.
  * Threads: blocks: on a worker. Those that write need this member to be primary. want: any.
  * Errors:  VD_ERR_AUTHENTICATION_FAILED, VD_ERR_FULL (too many revocations), storage's own. */
@@ -26,7 +28,8 @@ void gate_token_pair_done(gate_token_pair_t *pair);
 VD_MUST_CHECK int gate_token_store_current(gate_t *gate, vd_error_t *err);
 /* The same, later, on the worker of tokens. */
 void gate_token_store_want(gate_t *gate);
-/* Every minute, on the worker of tokens: a key that is due is replaced, what has expired goes. */
+/* Every few seconds, on the worker of tokens: a key that is due is replaced, by its age or because
+ * this node's data keys have rotated; what has expired goes. */
 void gate_token_store_maintain(void *gate);
 
 /* A new session of this user; makes the key when there is none. */

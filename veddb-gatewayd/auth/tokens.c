@@ -250,11 +250,15 @@ bool gate_tokens_holds(gate_tokens_t *tokens, const gate_token_t *token, const g
     return holds;
 }
 
-bool gate_tokens_fresh(const gate_tokens_t *tokens, uint64_t fresh_ms, uint64_t now_ms)
+bool gate_lease_holds(uint64_t lease_ms, uint64_t fresh_ms, uint64_t now_ms)
 {
-    uint64_t lease_ms = tokens->settings.lease_ms;
     return lease_ms == 0 || fresh_ms == UINT64_MAX ||
            (fresh_ms != 0 && now_ms <= fresh_ms + lease_ms);
+}
+
+bool gate_tokens_fresh(const gate_tokens_t *tokens, uint64_t fresh_ms, uint64_t now_ms)
+{
+    return gate_lease_holds(tokens->settings.lease_ms, fresh_ms, now_ms);
 }
 
 /* ---- new ones ---- */
