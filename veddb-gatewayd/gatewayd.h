@@ -96,7 +96,7 @@ typedef struct {
     _Atomic uint64_t connections_current, connections_total, connections_rejected,
         connections_active, exhaust_hello, awaiting_hello, handshakes_failed;
     _Atomic uint64_t logins, logins_failed;
-    _Atomic uint64_t tokens_refused_revoked, tokens_refused_unsure, users_refused_unsure;
+    _Atomic uint64_t tokens_refused_unsure, users_refused_unsure;
 } gate_stats_t;
 
 struct gate_thread {
@@ -149,7 +149,7 @@ struct gate {
     pthread_mutex_t token_lock; /* token_store.c: epochs of users are made one after the other */
     _Atomic bool tokens_wanted; /* a look is queued */
     uint64_t tokens_clean_ms;   /* the token worker's */
-    int64_t tokens_data_key;    /* the token worker's: of the rotation that was last looked at */
+    _Atomic int64_t tokens_data_key; /* of the rotation that tokens' key was last seen to follow */
     _Atomic uint64_t audit_second, audit_refusals; /* audit.c: of HTTPS */
     gate_topology_t topology;                      /* what hello announces: member.h */
     gate_keys_t *keys;                             /* that sign $clusterTime */

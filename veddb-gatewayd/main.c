@@ -230,6 +230,13 @@ static void reloaded(void *context, int code, const char *message)
     vd_free(question);
 }
 
+static void tokens_answered(void *context, int code, const char *message, vd_slice_t json)
+{
+    question_t *question = context;
+    vd_daemon_answer(question->daemon, question->ticket, code, message, json);
+    vd_free(question);
+}
+
 static void ask_limits(vd_daemon_t *daemon, state_t *state, uint64_t ticket, vd_slice_t words)
 {
     vd_error_t err = VD_ERROR_INIT;
@@ -257,7 +264,7 @@ static void ask(vd_daemon_t *daemon, void *context, uint64_t ticket, vd_slice_t 
     question_t *question = vd_xalloc(sizeof *question);
     *question = (question_t){daemon, ticket};
     if (tokens)
-        gate_token_ask(state->gate, vd_daemon_loop(daemon), argument, argument2, reloaded,
+        gate_token_ask(state->gate, vd_daemon_loop(daemon), argument, argument2, tokens_answered,
                        question);
     else
         gate_certificates_ask(state->gate, vd_daemon_loop(daemon), reloaded, question);

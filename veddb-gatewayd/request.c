@@ -918,28 +918,21 @@ static void wait_for_lease(gate_request_t *request, _Atomic uint64_t *refused, c
     fail(request, &err);
 }
 
-/* True: the token of the login is good, as far as it can be known now. Else authorize() is called
+/* True: it is known whether the token of the login is good. Else authorize() is called
  * again, or the request has failed. */
 static bool token_is_current(gate_request_t *request)
 {
     gate_thread_t *thread = request->thread;
     gate_conn_t *conn = request->conn;
     gate_tokens_t *tokens = thread->gate->tokens;
-    vd_error_t err = VD_ERROR_INIT;
     if (conn->token == NULL)
         return true;
     gate_stats_t *stats = &thread->gate->stats;
     bool known = gate_tokens_epoch(tokens) >= thread->state.auth_epoch;
     bool fresh = gate_tokens_fresh(tokens, thread->state.fresh_ms, vd_monotonic_ms());
     if (known && fresh) {
-        gate_conn_check_token(conn);
-        if (!conn->token_revoked)
-            return true;
-        atomic_fetch_add_explicit(&stats->tokens_refused_revoked, 1, memory_order_relaxed);
-        (void)vd_error_set(&err, VD_ERR_REAUTHENTICATION_REQUIRED,
-                           "The token of this connection's login was revoked");
-        fail(request, &err);
-        return false;
+        gate_conn_check_token(conn); /* what came of it is conn's: token_revoked */
+        return true;
     }
     if (!known)
         gate_token_store_want(thread->gate);
@@ -948,20 +941,28 @@ static bool token_is_current(gate_request_t *request)
     return false;
 }
 
-/* A secondary gives out documents only while it knows that its users and roles are those of
- * users.lease ago at most. What the gateway answers itself, and what ends something, is done: it
- * tells of no document, and an operator needs it to make the set whole. True, or as above. */
+/* True: this member knows that its users and roles are the newest, or need not for this. Else as
+ * above. */
 static bool users_are_sure(gate_request_t *request)
 {
     gate_thread_t *thread = request->thread;
-    const gate_command_t *command = request->command;
-    if (request->conn->user == NULL || command->where == GATE_RUN_HERE ||
-        (command->flags & GATE_ENDS) != 0 ||
+    if (request->conn->user == NULL || !gate_access_is_leased(request->command) ||
         gate_member_knows_users(thread->gate, &thread->state, vd_monotonic_ms()))
         return true;
     wait_for_lease(request, &thread->gate->stats.users_refused_unsure,
                    "this member can't confirm at present that its users and roles are the newest");
     return false;
+}
+
+static gate_login_state_t login_state(const gate_request_t *request)
+{
+    const gate_conn_t *conn = request->conn;
+    if (conn->user == NULL)
+        return GATE_LOGIN_HOLDS; /* there is none */
+    if (conn->token != NULL && conn->token_revoked)
+        return GATE_LOGIN_REVOKED;
+    return gate_conn_login_expired(conn, vd_loop_now_ms(request->thread->loop)) ? GATE_LOGIN_EXPIRED
+                                                                                : GATE_LOGIN_HOLDS;
 }
 
 static void authorize(gate_request_t *request)
@@ -974,9 +975,10 @@ static void authorize(gate_request_t *request)
         (!user_is_current(request) || !token_is_current(request) || !users_are_sure(request)))
         return;
     const gate_user_t *user = request->conn->user;
-    bool expired = user != NULL &&
-                   gate_conn_login_expired(request->conn, vd_loop_now_ms(request->thread->loop));
-    int rc = gate_access_state(command, expired, request->in_transaction, &err);
+    gate_login_state_t login = login_state(request);
+    int rc = gate_access_state(command, login, request->in_transaction, &err);
+    if (rc == VD_ERR_REAUTHENTICATION_REQUIRED && login == GATE_LOGIN_REVOKED)
+        gate_tokens_count_refused(request->thread->gate->tokens);
     if (rc == VD_OK)
         rc = gate_access_check(command, request->db, &request->message.sections,
                                user == NULL ? NULL : &user->principal, &request->grant, &err);

@@ -29,8 +29,8 @@ void repl_fresh_hear(repl_node_t *node, const vdp_peer_status_t *said)
         *fresh = (repl_fresh_t){
             .term = said->term, .fresh_ms = fresh->fresh_ms, .joined_term = fresh->joined_term};
     bool joined = fresh->joined_term == said->term && said->auth_position != 0;
-    uint64_t position = joined && said->auth_position - 1 < said->applied ? said->auth_position - 1
-                                                                          : said->applied;
+    uint64_t position =
+        joined && said->auth_position - 1 < said->applied ? said->auth_position - 1 : said->applied;
     if (fresh->count == REPL_FRESH_MAX)
         return; /* what came earlier is met earlier */
     fresh->list[fresh->count++] =

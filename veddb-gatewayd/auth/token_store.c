@@ -237,14 +237,15 @@ static int64_t data_key_noted(gate_t *gate, vd_bson_t document)
 }
 
 /* The list of the document, with what is true of this member now: in the same write as the key, so
- * that a rotation replaces it once. Not known: the list stays as it is. */
-static void put_data_keys(gate_t *gate, vd_bb_t *bb, vd_arena_t *arena)
+ * that a rotation replaces it once. data_key NULL: it is asked for. Not known: the list stays as it
+ * is. */
+static void put_data_keys(gate_t *gate, vd_bb_t *bb, const int64_t *data_key, vd_arena_t *arena)
 {
     vd_bson_t document = VD_BSON_NONE;
     vd_bson_iter_t each;
-    int64_t version;
+    int64_t version = data_key == NULL ? 0 : *data_key;
     int rc;
-    if (data_key_of(gate, &version, NULL) != VD_OK)
+    if (data_key == NULL && data_key_of(gate, &version, NULL) != VD_OK)
         return;
     if (!find_one(gate, TOKENS, "key", arena, &document, &rc, NULL) && rc != VD_OK)
         return;
@@ -269,7 +270,7 @@ static void put_data_keys(gate_t *gate, vd_bb_t *bb, vd_arena_t *arena)
 }
 
 /* {$setOnInsert or $set: a new key}. */
-static int put_key(gate_t *gate, const char *operator, vd_error_t * err)
+static int put_key(gate_t *gate, const char *operator, const int64_t * data_key, vd_error_t *err)
 {
     uint8_t der[GATE_SIGNER_DER_MAX];
     uint32_t len = 0;
@@ -284,7 +285,7 @@ static int put_key(gate_t *gate, const char *operator, vd_error_t * err)
     vd_bb_begin_document(&bb, operator);
     vd_bb_binary(&bb, "key", 0, vd_slice(der, len));
     vd_bb_date(&bb, "made", vd_wall_ms());
-    put_data_keys(gate, &bb, arena);
+    put_data_keys(gate, &bb, data_key, arena);
     vd_bb_close(&bb);
     vd_bb_close(&bb);
     vd_bb_bool(&bb, "upsert", true);
@@ -299,7 +300,7 @@ static int need_key(gate_t *gate, vd_error_t *err)
     int rc = gate_token_store_current(gate, err);
     if (rc != VD_OK || gate_tokens_have_key(gate->tokens))
         return rc;
-    rc = put_key(gate, "$setOnInsert", err);
+    rc = put_key(gate, "$setOnInsert", NULL, err);
     if (rc == VD_OK) {
         vd_log(VD_LOG_INFO, "a key for tokens was made", "set=%s", gate->settings.replica_set);
         rc = load(gate, err);
@@ -359,9 +360,9 @@ static int access_make(gate_t *gate, const gate_user_t *user, vd_slice_t method,
     return gate_tokens_make(gate->tokens, &claims, user, &pair->access, err);
 }
 
-static int session_insert(gate_t *gate, const gate_user_t *user, const char *method, int64_t epoch,
-                          const gate_token_pair_t *pair, const uint8_t hash[32], vd_arena_t *arena,
-                          vd_error_t *err)
+static int session_insert(gate_t *gate, const gate_user_t *user, const char *method,
+                          const char *client, int64_t epoch, const gate_token_pair_t *pair,
+                          const uint8_t hash[32], vd_arena_t *arena, vd_error_t *err)
 {
     vd_bb_t bb;
     int64_t now_ms = vd_wall_ms();
@@ -374,6 +375,8 @@ static int session_insert(gate_t *gate, const gate_user_t *user, const char *met
     vd_bb_binary(&bb, "hash", 0, vd_slice(hash, 32));
     vd_bb_int64(&bb, "epoch", epoch);
     vd_bb_date(&bb, "begun", now_ms);
+    vd_bb_date(&bb, "used", now_ms);
+    vd_bb_cstr(&bb, "address", client);
     vd_bb_date(&bb, "expiresAt", now_ms + (int64_t)gate_tokens_settings(gate->tokens)->refresh_ms);
     int rc = end(gate, &bb, false, NULL, err);
     if (rc == VD_ERR_DUPLICATE_KEY) { /* ours: it was sent twice */
@@ -383,7 +386,7 @@ static int session_insert(gate_t *gate, const gate_user_t *user, const char *met
     return rc;
 }
 
-int gate_token_issue(gate_t *gate, const gate_user_t *user, const char *method,
+int gate_token_issue(gate_t *gate, const gate_user_t *user, const char *method, const char *client,
                      gate_token_pair_t *ret_pair, vd_error_t *err)
 {
     vd_arena_t *arena = vd_arena_create();
@@ -400,7 +403,7 @@ int gate_token_issue(gate_t *gate, const gate_user_t *user, const char *method,
     if (rc == VD_OK)
         rc = access_make(gate, user, vd_slice_str(method), epoch, ret_pair, err);
     if (rc == VD_OK)
-        rc = session_insert(gate, user, method, epoch, ret_pair, hash, arena, err);
+        rc = session_insert(gate, user, method, client, epoch, ret_pair, hash, arena, err);
     vd_arena_destroy(&arena);
     return rc;
 }
@@ -490,8 +493,8 @@ int gate_refresh_find(gate_t *gate, vd_slice_t text, vd_arena_t *arena, gate_ref
     return rc;
 }
 
-static int swap(gate_t *gate, const gate_refresh_t *refresh, const uint8_t hash[32],
-                vd_arena_t *arena, bool *ret_done, vd_error_t *err)
+static int swap(gate_t *gate, const gate_refresh_t *refresh, const char *client,
+                const uint8_t hash[32], vd_arena_t *arena, bool *ret_done, vd_error_t *err)
 {
     vd_bb_t bb;
     int64_t n = 0;
@@ -505,6 +508,8 @@ static int swap(gate_t *gate, const gate_refresh_t *refresh, const uint8_t hash[
     vd_bb_begin_document(&bb, "$set");
     vd_bb_int32(&bb, "n", (int32_t)(refresh->n + 1));
     vd_bb_binary(&bb, "hash", 0, vd_slice(hash, 32));
+    vd_bb_date(&bb, "used", vd_wall_ms());
+    vd_bb_cstr(&bb, "address", client);
     vd_bb_close(&bb);
     vd_bb_close(&bb);
     int rc = end(gate, &bb, false, &n, err);
@@ -513,7 +518,7 @@ static int swap(gate_t *gate, const gate_refresh_t *refresh, const uint8_t hash[
 }
 
 int gate_refresh_use(gate_t *gate, gate_refresh_t *refresh, const gate_user_t *user,
-                     gate_token_pair_t *ret_pair, vd_error_t *err)
+                     const char *client, gate_token_pair_t *ret_pair, vd_error_t *err)
 {
     vd_arena_t *arena = vd_arena_create();
     uint8_t hash[32], there[32];
@@ -529,7 +534,7 @@ int gate_refresh_use(gate_t *gate, gate_refresh_t *refresh, const gate_user_t *u
     if (rc == VD_OK)
         rc = access_make(gate, user, refresh->method, refresh->user_epoch, ret_pair, err);
     if (rc == VD_OK)
-        rc = swap(gate, refresh, hash, arena, &done, err);
+        rc = swap(gate, refresh, client, hash, arena, &done, err);
     if (rc != VD_OK || done)
         goto cleanup;
     /* Sent twice, and done the first time; or somebody else used it at the same moment. */
@@ -658,15 +663,20 @@ int gate_token_revoke_user(gate_t *gate, vd_slice_t name, vd_slice_t db, vd_erro
     return rc;
 }
 
-int gate_token_rotate(gate_t *gate, vd_error_t *err)
+static int rotate(gate_t *gate, const int64_t *data_key, vd_error_t *err)
 {
-    int rc = in_force(gate, put_key(gate, "$set", err), err);
+    int rc = in_force(gate, put_key(gate, "$set", data_key, err), err);
     if (rc == VD_OK) {
         vd_log(VD_LOG_INFO, "the key of tokens was replaced: all tokens are void", "set=%s",
                gate->settings.replica_set);
         rc = delete_where(gate, NULL, VD_SLICE_NULL, NULL, VD_SLICE_NULL, false, err);
     }
     return rc;
+}
+
+int gate_token_rotate(gate_t *gate, vd_error_t *err)
+{
+    return rotate(gate, NULL, err);
 }
 
 /* ---- what has expired ---- */
@@ -702,7 +712,7 @@ static int follow_data_keys(gate_t *gate, vd_error_t *err)
     vd_arena_t *arena = vd_arena_create();
     if (find_one(gate, TOKENS, "key", arena, &document, &rc, err) &&
         data_key_noted(gate, document) < version) {
-        rc = gate_token_rotate(gate, err);
+        rc = rotate(gate, &version, err);
         (void)gate_audit_outside(gate,
                                  &(gate_audit_note_t){.atype = "rotateTokenKeys",
                                                       .param = "rotation of data keys",

@@ -4,7 +4,8 @@
  * Duty:    reads admin.system.tokens into tokens.h; makes and replaces the key; gives out and
  * renews pairs of tokens; revokes. Revocations are on a majority's disks, and in force here, when
  *          the call returns. Decides nothing about who may.
- * Form:    the key's document also has dataKeys: [{member, version}], the data key that each
+ * Form:    of a session: {_id, user, db, method, n, hash, epoch, begun, used, address, expiresAt};
+ *          the key's document also has dataKeys: [{member, version}], the data key that each
  *          member's last completed rotation had led to when the key was made;
  *          admin.system.refresh_tokens: {_id: session, user, db, method, n: int32, hash: SHA-256 of
  *          the one that is good, epoch: int64, begun: date, expiresAt: date}.
@@ -34,7 +35,8 @@ void gate_token_store_maintain(void *gate);
 
 /* A new session of this user; makes the key when there is none. */
 VD_MUST_CHECK int gate_token_issue(gate_t *gate, const gate_user_t *user, const char *method,
-                                   gate_token_pair_t *ret_pair, vd_error_t *err);
+                                   const char *client, gate_token_pair_t *ret_pair,
+                                   vd_error_t *err);
 
 typedef struct {
     char session[GATE_TOKEN_SESSION_MAX + 1];
@@ -50,7 +52,8 @@ VD_MUST_CHECK int gate_refresh_find(gate_t *gate, vd_slice_t text, vd_arena_t *a
                                     gate_refresh_t *ret_refresh, vd_error_t *err);
 /* Uses it up for the next pair. */
 VD_MUST_CHECK int gate_refresh_use(gate_t *gate, gate_refresh_t *refresh, const gate_user_t *user,
-                                   gate_token_pair_t *ret_pair, vd_error_t *err);
+                                   const char *client, gate_token_pair_t *ret_pair,
+                                   vd_error_t *err);
 
 /* By its jti; until then it could have lived (0: as long as any). */
 VD_MUST_CHECK int gate_token_revoke_id(gate_t *gate, vd_slice_t id, int64_t expires_s,

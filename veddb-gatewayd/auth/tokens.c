@@ -26,7 +26,7 @@ struct gate_tokens {
     gate_token_settings_t settings;
     pthread_mutex_t lock; /* over view */
     view_t view;
-    _Atomic uint64_t epoch, generation;
+    _Atomic uint64_t epoch, generation, refused;
 };
 
 static void view_done(view_t *view)
@@ -149,6 +149,16 @@ uint32_t gate_tokens_revoked(gate_tokens_t *tokens)
     return count;
 }
 
+void gate_tokens_count_refused(gate_tokens_t *tokens)
+{
+    atomic_fetch_add_explicit(&tokens->refused, 1, memory_order_relaxed);
+}
+
+uint64_t gate_tokens_refused(const gate_tokens_t *tokens)
+{
+    return atomic_load_explicit(&tokens->refused, memory_order_relaxed);
+}
+
 int gate_tokens_jwks(gate_tokens_t *tokens, vd_buf_t *out)
 {
     (void)pthread_mutex_lock(&tokens->lock);
@@ -218,9 +228,11 @@ int gate_tokens_verify(gate_tokens_t *tokens, vd_slice_t token, int64_t now_s,
         memcpy(good.principal, read.principal, sizeof good.principal);
         memcpy(good.key_id, read.key_id, sizeof good.key_id - 1); /* verified: it is ours */
         const char *why = revoked_by(&tokens->view, &good);
-        if (why != NULL)
+        if (why != NULL) {
+            gate_tokens_count_refused(tokens);
             rc = vd_error_set(err, VD_ERR_AUTHENTICATION_FAILED, "token: %s", why);
-        else
+        }
+        if (rc == VD_OK)
             *ret_token = good;
     }
     (void)pthread_mutex_unlock(&tokens->lock);

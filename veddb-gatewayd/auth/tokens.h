@@ -59,6 +59,9 @@ bool gate_tokens_have_key(gate_tokens_t *tokens);
 /* When the key was made; 0: there is none. */
 int64_t gate_tokens_key_made_ms(gate_tokens_t *tokens);
 uint32_t gate_tokens_revoked(gate_tokens_t *tokens);
+/* A login, or a command of one, was refused since its token was revoked. */
+void gate_tokens_count_refused(gate_tokens_t *tokens);
+uint64_t gate_tokens_refused(const gate_tokens_t *tokens);
 /* Appends the public keys. */
 VD_MUST_CHECK int gate_tokens_jwks(gate_tokens_t *tokens, vd_buf_t *out);
 
@@ -69,7 +72,8 @@ VD_MUST_CHECK int gate_tokens_verify(gate_tokens_t *tokens, vd_slice_t token, in
                                      gate_token_t *ret_token, vd_error_t *err);
 /* Nothing of it was revoked. user NULL: whose user is not looked at. */
 bool gate_tokens_holds(gate_tokens_t *tokens, const gate_token_t *token, const gate_user_t *user);
-/* It was heard of everything at fresh_ms (STATE), which is no longer ago than the lease (0: ever). */
+/* It was heard of everything at fresh_ms (STATE), which is no longer ago than the lease (0: ever).
+ */
 bool gate_lease_holds(uint64_t lease_ms, uint64_t fresh_ms, uint64_t now_ms);
 /* A member that heard of everything at fresh_ms may take tokens now. */
 bool gate_tokens_fresh(const gate_tokens_t *tokens, uint64_t fresh_ms, uint64_t now_ms);
