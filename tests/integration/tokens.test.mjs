@@ -207,11 +207,17 @@ test('another password, or a user made anew, ends the tokens of before', async (
   await client.db('admin').command({updateUser: 'erin', pwd: 'other'});
   assert.equal((await raw.run({find: 'c', $db: 'shop'})).code, 391);
   raw.close();
+  assert.equal((await refresh(pair.refresh_token)).status, 400, 'nor is it renewed');
+  const second = await byPassword('erin', 'other');
+  await client.db('admin').command({dropUser: 'erin'});
+  await client.db('admin').command({createUser: 'erin', pwd: 'other', roles: []});
+  assert.equal((await refresh(second.refresh_token)).status, 400, 'nor that of one who was there before, with the same password');
 });
 
 test('logins are listed: whose, since when, from where; one\'s own, or those of others for who may end them', async () => {
   const first = await byPassword('erin', 'other'), second = await byPassword('erin', 'other'), sid = claims(first.access_token).sid;
   await refresh(second.refresh_token);
+  await byPassword('bob');
   const own = await sessions('', `Bearer ${first.access_token}`);
   assert.equal(own.status, 200, JSON.stringify(own.body));
   assert.deepEqual(own.body.sessions.map((s) => s.sid).sort(), [sid, claims(second.access_token).sid].sort());

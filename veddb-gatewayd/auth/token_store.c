@@ -308,6 +308,24 @@ static int need_key(gate_t *gate, vd_error_t *err)
     return rc;
 }
 
+static int delete_where(gate_t *gate, const char *field, vd_slice_t value, const char *field2,
+                        vd_slice_t value2, bool one, vd_error_t *err)
+{
+    vd_arena_t *arena = vd_arena_create();
+    vd_bb_t bb;
+    begin(&bb, arena, "delete", REFRESH, "deletes");
+    vd_bb_begin_document(&bb, "q");
+    if (field != NULL)
+        vd_bb_string(&bb, field, value);
+    if (field2 != NULL)
+        vd_bb_string(&bb, field2, value2);
+    vd_bb_close(&bb);
+    vd_bb_int32(&bb, "limit", one);
+    int rc = end(gate, &bb, false, NULL, err);
+    vd_arena_destroy(&arena);
+    return rc;
+}
+
 /* ---- pairs ---- */
 
 static void session_new(char out[GATE_TOKEN_SESSION_MAX + 1])
@@ -366,6 +384,9 @@ static int session_insert(gate_t *gate, const gate_user_t *user, const char *met
 {
     vd_bb_t bb;
     int64_t now_ms = vd_wall_ms();
+    char credential[GATE_TOKEN_CREDENTIAL + 1];
+    if (!gate_tokens_credential(gate->tokens, user, credential))
+        return vd_error_set(err, VD_ERR_NOT_FOUND, "there is no signing key");
     begin(&bb, arena, "insert", REFRESH, "documents");
     vd_bb_cstr(&bb, "_id", pair->session);
     vd_bb_string(&bb, "user", user->name);
@@ -374,6 +395,7 @@ static int session_insert(gate_t *gate, const gate_user_t *user, const char *met
     vd_bb_int32(&bb, "n", 1);
     vd_bb_binary(&bb, "hash", 0, vd_slice(hash, 32));
     vd_bb_int64(&bb, "epoch", epoch);
+    vd_bb_cstr(&bb, "credential", credential);
     vd_bb_date(&bb, "begun", now_ms);
     vd_bb_date(&bb, "used", now_ms);
     vd_bb_cstr(&bb, "address", client);
@@ -420,10 +442,13 @@ static int family_read(vd_bson_t document, vd_arena_t *arena, gate_refresh_t *re
 {
     vd_value_t user = vd_bson_get(document, "user"), db = vd_bson_get(document, "db"),
                method = vd_bson_get(document, "method"), hash = vd_bson_get(document, "hash"),
-               until = vd_bson_get(document, "expiresAt");
+               until = vd_bson_get(document, "expiresAt"),
+               credential = vd_bson_get(document, "credential");
     int64_t n = 0;
     if (user.type != VD_BSON_STRING || db.type != VD_BSON_STRING || method.type != VD_BSON_STRING ||
         hash.type != VD_BSON_BINARY || until.type != VD_BSON_DATE ||
+        credential.type != VD_BSON_STRING ||
+        vd_value_string(credential).len != GATE_TOKEN_CREDENTIAL ||
         vd_value_binary(hash, NULL).len != 32 ||
         !vd_value_as_int64(vd_bson_get(document, "n"), &n) || n < 1 || n > UINT32_MAX ||
         !vd_value_as_int64(vd_bson_get(document, "epoch"), &ret->user_epoch))
@@ -432,6 +457,7 @@ static int family_read(vd_bson_t document, vd_arena_t *arena, gate_refresh_t *re
     ret->db = vd_arena_copy_slice(arena, vd_value_string(db));
     ret->method = vd_arena_copy_slice(arena, vd_value_string(method));
     *ret_n = (uint32_t)n;
+    memcpy(ret->credential, vd_value_string(credential).data, GATE_TOKEN_CREDENTIAL);
     memcpy(ret_hash, vd_value_binary(hash, NULL).data, 32);
     return vd_value_int64(until) <= vd_wall_ms() ? bad(err, "its session is over") : VD_OK;
 }
@@ -526,7 +552,15 @@ int gate_refresh_use(gate_t *gate, gate_refresh_t *refresh, const gate_user_t *u
     bool done = false;
     gate_refresh_t now = {0};
     vd_bson_t document = VD_BSON_NONE;
+    char credential[GATE_TOKEN_CREDENTIAL + 1];
     *ret_pair = (gate_token_pair_t){0};
+    if (!gate_tokens_credential(gate->tokens, user, credential) ||
+        !vd_equal_constant_time(credential, refresh->credential, GATE_TOKEN_CREDENTIAL)) {
+        vd_arena_destroy(&arena);
+        (void)delete_where(gate, "_id", vd_slice_str(refresh->session), NULL, VD_SLICE_NULL, true,
+                           NULL); /* it is of no use any more; else it expires */
+        return bad(err, "its user has another password, or is another");
+    }
     memcpy(ret_pair->session, refresh->session, sizeof ret_pair->session);
     int rc = refresh->n >= INT32_MAX ? bad(err, "its session was renewed too often")
                                      : refresh_make(gate, refresh->session, refresh->n + 1,
@@ -608,24 +642,6 @@ int gate_token_revoke_id(gate_t *gate, vd_slice_t id, int64_t expires_s, vd_erro
     char key[8 + GATE_JWT_ID_MAX];
     (void)snprintf(key, sizeof key, "jti:%.*s", VD_SLICE_FMT(id));
     return revoke(gate, key, until_ms, 0, err);
-}
-
-static int delete_where(gate_t *gate, const char *field, vd_slice_t value, const char *field2,
-                        vd_slice_t value2, bool one, vd_error_t *err)
-{
-    vd_arena_t *arena = vd_arena_create();
-    vd_bb_t bb;
-    begin(&bb, arena, "delete", REFRESH, "deletes");
-    vd_bb_begin_document(&bb, "q");
-    if (field != NULL)
-        vd_bb_string(&bb, field, value);
-    if (field2 != NULL)
-        vd_bb_string(&bb, field2, value2);
-    vd_bb_close(&bb);
-    vd_bb_int32(&bb, "limit", one);
-    int rc = end(gate, &bb, false, NULL, err);
-    vd_arena_destroy(&arena);
-    return rc;
 }
 
 /* The access tokens first: without a session's document there is no new one. */

@@ -262,6 +262,21 @@ bool gate_tokens_holds(gate_tokens_t *tokens, const gate_token_t *token, const g
     return holds;
 }
 
+bool gate_tokens_credential(gate_tokens_t *tokens, const gate_user_t *user,
+                            char ret_credential[GATE_TOKEN_CREDENTIAL + 1])
+{
+    char credential[GATE_TOKEN_CREDENTIAL + 3];
+    (void)pthread_mutex_lock(&tokens->lock);
+    bool there = tokens->view.signer != NULL;
+    if (there) {
+        credential_of(tokens->view.signer, user, credential);
+        memcpy(ret_credential, credential, GATE_TOKEN_CREDENTIAL);
+        ret_credential[GATE_TOKEN_CREDENTIAL] = 0;
+    }
+    (void)pthread_mutex_unlock(&tokens->lock);
+    return there;
+}
+
 bool gate_lease_holds(uint64_t lease_ms, uint64_t fresh_ms, uint64_t now_ms)
 {
     return lease_ms == 0 || fresh_ms == UINT64_MAX ||

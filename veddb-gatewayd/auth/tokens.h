@@ -75,6 +75,9 @@ bool gate_tokens_holds(gate_tokens_t *tokens, const gate_token_t *token, const g
 /* It was heard of everything at fresh_ms (STATE), which is no longer ago than the lease (0: ever).
  */
 bool gate_lease_holds(uint64_t lease_ms, uint64_t fresh_ms, uint64_t now_ms);
+/* Who the user is, password and all, in a form that tells nobody anything. False: no key. */
+bool gate_tokens_credential(gate_tokens_t *tokens, const gate_user_t *user,
+                            char ret_credential[GATE_TOKEN_CREDENTIAL + 1]);
 /* A member that heard of everything at fresh_ms may take tokens now. */
 bool gate_tokens_fresh(const gate_tokens_t *tokens, uint64_t fresh_ms, uint64_t now_ms);
 
