@@ -190,6 +190,12 @@ describe('links carry what their peer may say, and nothing else', () => {
       assert.match(misbehave('principal', `${run}/storage-replicad/replication`).stderr, /Operation not permitted/);
       assert.match(single.log(), /message of replicad refused.*not for storage/);
       assert.match(misbehave('open', `${info.folder}/data/data/WiredTiger.wt`).stderr, /Permission denied/);
+      if (root && !sanitized) {
+        const config = fs.readFileSync(info.configFile, 'utf8'), file = config.match(/^replication:(?:\n +.*)*?\n +key_file: (\S+)/m)[1];
+        const found = memory.search((await single.worker('replicad')).pid, memory.scalar(fs.readFileSync(file)));
+        assert.ok(found.length > 0, 'its private key');
+        for (const f of found) for (const flag of ['lo', 'dd', 'wf']) assert.ok(f.mapping.flags.includes(flag), `${f.name} ${f.mapping.flags}`);
+      }
       if (!sanitized) {
         misbehave('exec');
         await until('it is dead of it', () => /worker ended.*worker=replicad how="signal 31/.test(single.log()));
