@@ -177,7 +177,8 @@ static void put_id(vd_bb_t *bb, const char *id)
 
 /* ---- the data keys: as of which of them the signing key is ---- */
 
-/* Of the last rotation of this node's data keys that has completed; 0: there was none. */
+/* Of the last rotation of this node's data keys that has completed; 0: there was none, or something
+ * is under way. */
 static int data_key_of(gate_t *gate, int64_t *ret_version, vd_error_t *err)
 {
     vd_arena_t *arena = vd_arena_create();
@@ -252,6 +253,8 @@ static void put_data_keys(gate_t *gate, vd_bb_t *bb, const int64_t *data_key, vd
     vd_value_t list = vd_bson_get(document, "dataKeys");
     char place[16];
     uint32_t count = 0;
+    if (version == 0)
+        version = data_key_noted(gate, document); /* what is under way is followed when it ends */
     vd_bb_begin_array(bb, "dataKeys");
     vd_bb_begin_document(bb, "0");
     vd_bb_string(bb, "member", member_name(gate));
@@ -723,11 +726,12 @@ static int follow_data_keys(gate_t *gate, vd_error_t *err)
     int64_t version = 0;
     int rc = VD_OK;
     if (!gate_tokens_settings(gate->tokens)->with_data_keys ||
-        data_key_of(gate, &version, &away) != VD_OK || version <= gate->tokens_data_key)
+        data_key_of(gate, &version, &away) != VD_OK || version == 0 ||
+        version == gate->tokens_data_key)
         return VD_OK; /* what can't be asked now is asked again */
     vd_arena_t *arena = vd_arena_create();
     if (find_one(gate, TOKENS, "key", arena, &document, &rc, err) &&
-        data_key_noted(gate, document) < version) {
+        data_key_noted(gate, document) != version) {
         rc = rotate(gate, &version, err);
         (void)gate_audit_outside(gate,
                                  &(gate_audit_note_t){.atype = "rotateTokenKeys",
