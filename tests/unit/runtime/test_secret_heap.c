@@ -139,7 +139,7 @@ static bool dies(void (*what)(void))
     }
     int status = 0;
     cr_assert_eq(waitpid(pid, &status, 0), pid);
-    return WIFSIGNALED(status);
+    return !WIFEXITED(status) || WEXITSTATUS(status) != 0; /* a sanitizer ends it by itself */
 }
 
 static void free_twice(void)
@@ -200,7 +200,8 @@ Test(secret_heap, too_late, .disabled = VD_SANITIZED)
     cr_expect_not_null(strstr(err.message, "before its memory was locked"));
 }
 
-Test(secret_heap, memory_that_is_not_locked_is_counted)
+/* Sanitizers do nothing for mlock, and say that it is done. */
+Test(secret_heap, memory_that_is_not_locked_is_counted, .disabled = VD_SANITIZED)
 {
     struct rlimit none = {0, 0};
     vd_secret_heap_stats_t stats;
