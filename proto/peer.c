@@ -35,6 +35,7 @@ static const vdp_field_t status_fields[] = {
     VDP_FIELD(VDP_STRING, vdp_peer_status_t, problem, VDP_PEER_PROBLEM_MAX),
     VDP_FIELD(VDP_BYTES, vdp_peer_status_t, builds, 8 * VDP_BUILDS_MAX),
     VDP_FIELD(VDP_U64, vdp_peer_status_t, newest_age_ms, 0),
+    VDP_FIELD(VDP_U64, vdp_peer_status_t, auth_position, 0),
 };
 static const vdp_field_t pull_fields[] = {
     VDP_FIELD(VDP_U64, vdp_peer_pull_t, term, 0),

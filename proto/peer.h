@@ -32,6 +32,8 @@ typedef struct {
     vd_slice_t builds;      /* as in STATE: index builds that are ready there */
     uint64_t newest_age_ms; /* of a leader: `applied` is all that it had acknowledged so long ago,
                                and one; 0: not said */
+    uint64_t auth_position; /* of a leader: of the newest change of users, roles, tokens then, and
+                               one; 0: not said */
 } vdp_peer_status_t;
 
 /* Begins a stream: ENTRIES with this request_id until a FAILURE or the end of the connection. */

@@ -29,6 +29,7 @@ static const vdp_field_t replication_state_fields[] = {
     VDP_FIELD(VDP_U64, vdp_replication_state_t, floor, 0),
     VDP_FIELD(VDP_BYTES, vdp_replication_state_t, builds, 8 * VDP_BUILDS_MAX),
     VDP_FIELD(VDP_U64, vdp_replication_state_t, made_ms, 0),
+    VDP_FIELD(VDP_U64, vdp_replication_state_t, auth_position, 0),
 };
 static const vdp_field_t replication_role_fields[] = {
     VDP_FIELD(VDP_U64, vdp_replication_role_t, term, 0),

@@ -45,8 +45,9 @@ typedef struct {
     vd_slice_t load_snapshot, load_source;
     uint64_t floor; /* while loading: the newest that was here before, so no acknowledgement was of
                        anything above; 0: not known, or there was nothing */
-    vd_slice_t builds; /* index builds that are ready to be committed here: ids, u64 LE each */
-    uint64_t made_ms;  /* the host's monotonic clock when `newest` was looked at */
+    vd_slice_t builds;      /* index builds that are ready to be committed here: ids, u64 LE each */
+    uint64_t made_ms;       /* the host's monotonic clock when `newest` was looked at */
+    uint64_t auth_position; /* of the newest change of users, roles, tokens, and one; 0: not said */
 } vdp_replication_state_t;
 
 /* Answered when it is durable and, for less than primary, when no write is under way any more.

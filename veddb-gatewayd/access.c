@@ -667,13 +667,20 @@ static int refuse(const question_t *q, vd_error_t *err)
                         VD_SLICE_FMT(q->db), VD_SLICE_FMT(name), VD_SLICE_FMT(q->db));
 }
 
-int gate_access_state(const gate_command_t *command, bool expired, bool in_transaction,
+bool gate_access_is_leased(const gate_command_t *command)
+{
+    return command->check != GATE_CHECK_OPEN && (command->flags & GATE_ENDS) == 0 &&
+           (command->where == GATE_RUN_STORAGE || command->where == GATE_RUN_WORKER);
+}
+
+int gate_access_state(const gate_command_t *command, gate_login_state_t login, bool in_transaction,
                       vd_error_t *err)
 {
     bool ours = command->where == GATE_RUN_HERE || command->where == GATE_RUN_WORKER;
-    if (expired && command->check != GATE_CHECK_OPEN)
+    if (login != GATE_LOGIN_HOLDS && command->check != GATE_CHECK_OPEN)
         return vd_error_set(err, VD_ERR_REAUTHENTICATION_REQUIRED,
-                            "The token of this connection's login has expired");
+                            "The token of this connection's login %s",
+                            login == GATE_LOGIN_REVOKED ? "was revoked" : "has expired");
     if (in_transaction && ours)
         return vd_error_set(err, VD_ERR_OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
                             "Cannot run '%s' in a multi-document transaction.", command->name);

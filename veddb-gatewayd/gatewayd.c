@@ -29,7 +29,7 @@
 /* Of a session that is read from the cache alone, within storage's time-out for it. */
 #define SESSION_REFRESHES 8
 #define KEYS_REFRESH_MS   60000
-#define TOKENS_TIDY_S     60
+#define TOKENS_TIDY_S     5
 #define KEYS_AGAIN_MS     1000 /* not more often, whoever asks */
 
 /* ---- what hello announces ---- */

@@ -61,6 +61,7 @@ typedef struct {
     bool audit; /* logins, refusals and administration are told to storage */
     gate_oidc_settings_t oidc;
     gate_token_settings_t tokens;
+    uint64_t users_lease_ms; /* 0: not looked at */
     uint32_t lockout_failures;
     uint64_t lockout_ms;
     char bootstrap_file[4001];
@@ -99,6 +100,7 @@ typedef struct {
         connections_active, exhaust_hello, awaiting_hello, handshakes_failed;
     _Atomic uint64_t https_current, https_rejected;
     _Atomic uint64_t logins, logins_failed;
+    _Atomic uint64_t tokens_refused_unsure, users_refused_unsure;
 } gate_stats_t;
 
 struct gate_thread {
@@ -155,6 +157,7 @@ struct gate {
     pthread_mutex_t token_lock; /* token_store.c: epochs of users are made one after the other */
     _Atomic bool tokens_wanted; /* a look is queued */
     uint64_t tokens_clean_ms;   /* the token worker's */
+    _Atomic int64_t tokens_data_key; /* of the rotation that tokens' key was last seen to follow */
     _Atomic uint64_t audit_second, audit_refusals; /* audit.c: of HTTPS */
     gate_topology_t topology;                      /* what hello announces: member.h */
     gate_keys_t *keys;                             /* that sign $clusterTime */

@@ -154,6 +154,13 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
                "tokens.lease is 0: A MEMBER THAT IS CUT OFF GOES ON TAKING TOKENS THAT WERE "
                "REVOKED",
                "node=%s", settings->node_name);
+    tokens->with_data_keys = vd_config_bool(config, "tokens.rotate_with_data_keys");
+    settings->users_lease_ms = (uint64_t)vd_config_number(config, "users.lease");
+    if (settings->users_lease_ms == 0)
+        vd_log(VD_LOG_WARN,
+               "users.lease is 0: A SECONDARY THAT IS CUT OFF GOES ON SERVING USERS WHO WERE "
+               "DROPPED, BY THEIR OLD PASSWORDS AND PRIVILEGES",
+               "node=%s", settings->node_name);
     settings->lockout_failures = (uint32_t)vd_config_number(config, "gateway.lockout_failures");
     settings->lockout_ms = (uint64_t)vd_config_number(config, "gateway.lockout");
     settings->insecure_dev = vd_config_bool(config, "tls.insecure_dev");
@@ -254,6 +261,13 @@ static void reloaded(void *context, int code, const char *message)
     vd_free(question);
 }
 
+static void tokens_answered(void *context, int code, const char *message, vd_slice_t json)
+{
+    question_t *question = context;
+    vd_daemon_answer(question->daemon, question->ticket, code, message, json);
+    vd_free(question);
+}
+
 static void ask_limits(vd_daemon_t *daemon, state_t *state, uint64_t ticket, vd_slice_t words)
 {
     vd_error_t err = VD_ERROR_INIT;
@@ -281,7 +295,7 @@ static void ask(vd_daemon_t *daemon, void *context, uint64_t ticket, vd_slice_t 
     question_t *question = vd_xalloc(sizeof *question);
     *question = (question_t){daemon, ticket};
     if (tokens)
-        gate_token_ask(state->gate, vd_daemon_loop(daemon), argument, argument2, reloaded,
+        gate_token_ask(state->gate, vd_daemon_loop(daemon), argument, argument2, tokens_answered,
                        question);
     else
         gate_certificates_ask(state->gate, vd_daemon_loop(daemon), reloaded, question);
@@ -294,6 +308,7 @@ int main(int argc, char **argv)
         .letter = 'g',
         .summary = "MongoDB's wire protocol over TLS: logins, privileges, limits; holds no data",
         .network = true,
+        .openssl_memory = VD_OPENSSL_KEYS,
         .prepare = prepare,
         .start = start,
         .drain = drain,

@@ -55,6 +55,10 @@ static bool take_set(gate_topology_t *topology, vd_slice_t bytes)
     topology->set_len = (uint32_t)bytes.len;
     memcpy(topology->set, bytes.data, bytes.len);
     vd_bson_t set = {topology->set, topology->set_len};
+    int64_t delay_s = 0;
+    if (!vd_value_as_int64(vd_bson_get(set, "secondaryDelaySecs"), &delay_s))
+        delay_s = 0;
+    atomic_store(&topology->delayed, delay_s > 0);
     atomic_store(&topology->automatic, vd_value_as_flag(vd_bson_get(set, "automatic")));
     return true;
 }
@@ -95,6 +99,13 @@ bool gate_member_note(gate_t *gate, const gate_storage_state_t *state, bool usab
         changed(gate, topology);
     (void)pthread_mutex_unlock(&topology->lock);
     return differs;
+}
+
+bool gate_member_knows_users(const gate_t *gate, const gate_storage_state_t *state, uint64_t now_ms)
+{
+    return gate_state_role(state) != VDP_ROLE_SECONDARY ||
+           gate_lease_holds(gate->settings.users_lease_ms, state->fresh_ms, now_ms) ||
+           atomic_load_explicit(&gate->topology.delayed, memory_order_relaxed);
 }
 
 void gate_member_drain(gate_t *gate)

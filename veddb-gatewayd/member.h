@@ -40,6 +40,7 @@ typedef struct {
     uint32_t set_len;
     uint64_t lost_ms;       /* storage away since; 0 = is there */
     _Atomic bool automatic; /* another member leads by itself when this one goes */
+    _Atomic bool delayed;   /* by its configuration: secondaryDelaySecs */
     bool draining;
 } gate_topology_t;
 
@@ -61,6 +62,10 @@ uint32_t gate_state_role(const gate_storage_state_t *state);
 bool gate_member_note(gate_t *gate, const gate_storage_state_t *state, bool usable);
 /* What was asked of storage when it went may be asked of another member. */
 bool gate_member_others_lead(const gate_t *gate);
+/* Users and roles are known as of users.lease ago, or this member need not know: a secondary must,
+ * unless it is delayed by its configuration. What a primary has is what there is. */
+bool gate_member_knows_users(const gate_t *gate, const gate_storage_state_t *state,
+                             uint64_t now_ms);
 /* Nobody new is served. */
 void gate_member_drain(gate_t *gate);
 void gate_member_done(gate_t *gate);

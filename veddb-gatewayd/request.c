@@ -20,8 +20,8 @@
 #define TRY_AGAIN_MS        5
 #define KEYS_WAIT_MS        3000 /* for the keys to be loaded again */
 #define KEYS_LOOK_MS        50
-#define TOKEN_WAIT_MS       5000 /* for what was revoked to be known again */
-#define TOKEN_LOOK_MS       10
+#define LEASE_WAIT_MS       5000 /* for what was acknowledged to be known again */
+#define LEASE_LOOK_MS       10
 #define STATE_FRESH_MS      3000 /* storage says its state every second */
 #define CLOCK_DRIFT_MAX_S   (365ull * 24 * 60 * 60)
 
@@ -934,39 +934,68 @@ static void keys_look(gate_request_t *request)
     authorize(request);
 }
 
-/* True: the token of the login is good, as far as it can be known now. Else authorize() is called
+/* Until this member knows again of all that was acknowledged; not for ever. */
+static void wait_for_lease(gate_request_t *request, _Atomic uint64_t *refused, const char *why)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    uint64_t now = vd_monotonic_ms();
+    if (request->lease_until_ms == 0)
+        request->lease_until_ms = now + LEASE_WAIT_MS;
+    if (now < request->lease_until_ms) {
+        if (gate_request_park(request, LEASE_LOOK_MS, authorize, &err) != VD_OK)
+            fail(request, &err);
+        return;
+    }
+    atomic_fetch_add_explicit(refused, 1, memory_order_relaxed);
+    (void)vd_error_set(&err, VD_ERR_NOT_PRIMARY_OR_SECONDARY, "%s", why);
+    fail(request, &err);
+}
+
+/* True: it is known whether the token of the login is good. Else authorize() is called
  * again, or the request has failed. */
 static bool token_is_current(gate_request_t *request)
 {
     gate_thread_t *thread = request->thread;
     gate_conn_t *conn = request->conn;
     gate_tokens_t *tokens = thread->gate->tokens;
-    vd_error_t err = VD_ERROR_INIT;
     if (conn->token == NULL)
         return true;
+    gate_stats_t *stats = &thread->gate->stats;
     bool known = gate_tokens_epoch(tokens) >= thread->state.auth_epoch;
     bool fresh = gate_tokens_fresh(tokens, thread->state.fresh_ms, vd_monotonic_ms());
     if (known && fresh) {
-        gate_conn_check_token(conn);
-        if (!conn->token_revoked)
-            return true;
-        (void)vd_error_set(&err, VD_ERR_REAUTHENTICATION_REQUIRED,
-                           "The token of this connection's login was revoked");
-        fail(request, &err);
-        return false;
+        gate_conn_check_token(conn); /* what came of it is conn's: token_revoked */
+        return true;
     }
     if (!known)
         gate_token_store_want(thread->gate);
-    uint64_t now = vd_monotonic_ms();
-    if (request->token_until_ms == 0)
-        request->token_until_ms = now + TOKEN_WAIT_MS;
-    if (now >= request->token_until_ms)
-        (void)vd_error_set(&err, VD_ERR_NOT_PRIMARY_OR_SECONDARY,
-                           "this member can't confirm at present which tokens were revoked");
-    else if (gate_request_park(request, TOKEN_LOOK_MS, authorize, &err) == VD_OK)
-        return false;
-    fail(request, &err);
+    wait_for_lease(request, &stats->tokens_refused_unsure,
+                   "this member can't confirm at present which tokens were revoked");
     return false;
+}
+
+/* True: this member knows that its users and roles are the newest, or need not for this. Else as
+ * above. */
+static bool users_are_sure(gate_request_t *request)
+{
+    gate_thread_t *thread = request->thread;
+    if (request->conn->user == NULL || !gate_access_is_leased(request->command) ||
+        gate_member_knows_users(thread->gate, &thread->state, vd_monotonic_ms()))
+        return true;
+    wait_for_lease(request, &thread->gate->stats.users_refused_unsure,
+                   "this member can't confirm at present that its users and roles are the newest");
+    return false;
+}
+
+static gate_login_state_t login_state(const gate_request_t *request)
+{
+    const gate_conn_t *conn = request->conn;
+    if (conn->user == NULL)
+        return GATE_LOGIN_HOLDS; /* there is none */
+    if (conn->token != NULL && conn->token_revoked)
+        return GATE_LOGIN_REVOKED;
+    return gate_conn_login_expired(conn, vd_loop_now_ms(request->thread->loop)) ? GATE_LOGIN_EXPIRED
+                                                                                : GATE_LOGIN_HOLDS;
 }
 
 static void authorize(gate_request_t *request)
@@ -976,12 +1005,13 @@ static void authorize(gate_request_t *request)
     if (!gate_throttle_admit(request, authorize))
         return;
     if (command->check != GATE_CHECK_OPEN &&
-        (!user_is_current(request) || !token_is_current(request)))
+        (!user_is_current(request) || !token_is_current(request) || !users_are_sure(request)))
         return;
     const gate_user_t *user = request->conn->user;
-    bool expired = user != NULL &&
-                   gate_conn_login_expired(request->conn, vd_loop_now_ms(request->thread->loop));
-    int rc = gate_access_state(command, expired, request->in_transaction, &err);
+    gate_login_state_t login = login_state(request);
+    int rc = gate_access_state(command, login, request->in_transaction, &err);
+    if (rc == VD_ERR_REAUTHENTICATION_REQUIRED && login == GATE_LOGIN_REVOKED)
+        gate_tokens_count_refused(request->thread->gate->tokens);
     if (rc == VD_OK)
         rc = gate_access_check(command, request->db, &request->message.sections,
                                user == NULL ? NULL : &user->principal, &request->grant, &err);

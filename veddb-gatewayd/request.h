@@ -35,7 +35,7 @@ struct gate_request {
     vd_value_t cluster_time; /* as the client sent it */
     bool keys_waited;        /* for the keys to be loaded once more: */
     uint64_t keys_loads, keys_until_ms;
-    uint64_t token_until_ms; /* it waits for what was revoked to be known; 0: it does not */
+    uint64_t lease_until_ms; /* it waits for what is acknowledged to be known; 0: it does not */
     uint8_t lsid[16];
     bool admitted;       /* by the limits */
     uint32_t wire_bytes; /* of the message, as it came */

@@ -3,6 +3,7 @@
 
 #include "libcommon/base/mem.h"
 #include "veddb-gatewayd/audit.h"
+#include "veddb-gatewayd/auth/token_sessions.h"
 #include "veddb-gatewayd/auth/token_store.h"
 
 #include <stdio.h>
@@ -10,9 +11,10 @@
 typedef struct {
     gate_t *gate;
     char *verb, *argument;
-    void (*done)(void *context, int code, const char *message);
+    void (*done)(void *context, int code, const char *message, vd_slice_t json);
     void *context;
     vd_error_t err;
+    vd_buf_t json;
 } question_t;
 
 static bool is_session(const char *text)
@@ -38,6 +40,17 @@ static int act(question_t *question, gate_audit_note_t *note, vd_error_t *err)
         note->atype = "rotateTokenKeys";
         return gate_token_rotate(gate, err);
     }
+    if (strcmp(question->verb, "list") == 0) {
+        note->atype = "listTokenSessions";
+        if (argument[0] != 0) {
+            split(argument, &name, &db);
+            if (db.len == 0)
+                return vd_error_set(err, VD_ERR_BAD_VALUE, "of which database?");
+            note->subject = name, note->subject_db = db;
+            return gate_token_sessions(gate, name, db, &question->json, err);
+        }
+        return gate_token_sessions(gate, VD_SLICE_NULL, VD_SLICE_NULL, &question->json, err);
+    }
     if (argument[0] == 0)
         return vd_error_set(err, VD_ERR_BAD_VALUE, "whose, or which, is missing");
     if (strcmp(question->verb, "revoke-user") == 0) {
@@ -49,7 +62,7 @@ static int act(question_t *question, gate_audit_note_t *note, vd_error_t *err)
     note->atype = "revokeToken";
     if (strcmp(question->verb, "revoke") != 0)
         return vd_error_set(err, VD_ERR_COMMAND_NOT_FOUND,
-                            "verbs are revoke, revoke-user, revoke-all");
+                            "verbs are list, revoke, revoke-user, revoke-all");
     if (strchr(argument, '.') != NULL)
         return vd_error_set(err, VD_ERR_BAD_VALUE,
                             "give the jti or sid of a token, not the token: that is a secret");
@@ -76,14 +89,21 @@ static void question_done(void *context)
 {
     question_t *question = context;
     int code = question->err.code;
-    question->done(question->context, code, code == VD_OK ? "revoked" : question->err.message);
+    bool list = strcmp(question->verb, "list") == 0;
+    question->done(question->context, code,
+                   code != VD_OK ? question->err.message
+                   : list        ? ""
+                                 : "revoked",
+                   code == VD_OK ? vd_buf_slice(&question->json) : VD_SLICE_NULL);
+    vd_buf_done(&question->json);
     vd_free(question->verb);
     vd_free(question->argument);
     vd_free(question);
 }
 
 void gate_token_ask(gate_t *gate, vd_loop_t *loop, vd_slice_t verb, vd_slice_t argument,
-                    void (*done)(void *context, int code, const char *message), void *context)
+                    void (*done)(void *context, int code, const char *message, vd_slice_t json),
+                    void *context)
 {
     question_t *question = vd_xalloc(sizeof *question);
     *question = (question_t){.gate = gate,
@@ -92,6 +112,7 @@ void gate_token_ask(gate_t *gate, vd_loop_t *loop, vd_slice_t verb, vd_slice_t a
                              .done = done,
                              .context = context,
                              .err = VD_ERROR_INIT};
+    vd_buf_init(&question->json, 2 * GATE_SESSIONS_BYTES);
     if (vd_worker_put(gate->worker, loop, question_run, question_done, question, &question->err) !=
         VD_OK)
         question_done(question);

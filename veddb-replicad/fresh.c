@@ -4,7 +4,11 @@
  * A leader knows of everything as of the oldest of the newest answers of a majority: who answered
  * in its term had not agreed to another. A follower asks the leader by heartbeats: what the answer
  * says was newest when storage there looked, and once that is applied here, this node knows of all
- * that was acknowledged until then. Nothing is assumed about how fast anybody is: ages travel. */
+ * that was acknowledged until then. Nothing is assumed about how fast anybody is: ages travel.
+ *
+ * All that matters is who may do what: once this node has caught up in a term, so that what it has
+ * is what the leader has, it need not have applied more than the newest change of users, roles or
+ * tokens. Then a node that lags with data is not held up by it. */
 #include "veddb-replicad/node.h"
 
 #define FREE_STEP_MS 100 /* where no lease binds it is told so often */
@@ -22,11 +26,15 @@ void repl_fresh_hear(repl_node_t *node, const vdp_peer_status_t *said)
         node->resync.state != REPL_RESYNC_NONE || said->sent_ms < said->newest_age_ms)
         return;
     if (fresh->term != said->term)
-        *fresh = (repl_fresh_t){.term = said->term, .fresh_ms = fresh->fresh_ms};
+        *fresh = (repl_fresh_t){
+            .term = said->term, .fresh_ms = fresh->fresh_ms, .joined_term = fresh->joined_term};
+    bool joined = fresh->joined_term == said->term && said->auth_position != 0;
+    uint64_t position =
+        joined && said->auth_position - 1 < said->applied ? said->auth_position - 1 : said->applied;
     if (fresh->count == REPL_FRESH_MAX)
         return; /* what came earlier is met earlier */
     fresh->list[fresh->count++] =
-        (repl_fresh_point_t){said->applied, said->sent_ms - said->newest_age_ms};
+        (repl_fresh_point_t){position, said->sent_ms - said->newest_age_ms};
     repl_fresh_look(node);
 }
 
@@ -53,8 +61,12 @@ void repl_fresh_look(repl_node_t *node)
     }
     if (fresh->term != node->role.term || node->resync.state != REPL_RESYNC_NONE)
         fresh->count = 0;
+    if (node->resync.state != REPL_RESYNC_NONE)
+        fresh->joined_term = 0;
     while (met < fresh->count && fresh->list[met].position <= applied)
         note(node, fresh->list[met++].at_ms);
+    if (met > 0)
+        fresh->joined_term = fresh->term;
     fresh->count -= met;
     memmove(fresh->list, fresh->list + met, fresh->count * sizeof fresh->list[0]);
 }

@@ -71,6 +71,7 @@ vdp_peer_status_t repl_own_status(repl_node_t *node)
     own.flushed = primary || pull->applied == 0 ? state->durable : pull->flushed;
     if (repl_leads(node) && primary && state->made_ms != 0)
         own.newest_age_ms = vd_monotonic_ms() - state->made_ms + 1;
+    own.auth_position = own.newest_age_ms != 0 ? state->auth_position : 0;
     own.received = pull->streaming && pull->received > own.applied ? pull->received : own.applied;
     return own;
 }

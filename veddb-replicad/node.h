@@ -110,6 +110,7 @@ typedef struct {
 } repl_fresh_point_t;
 typedef struct {
     uint64_t term, fresh_ms, told_ms;
+    uint64_t joined_term; /* in it, this node has once had all that its leader had */
     repl_fresh_point_t list[REPL_FRESH_MAX]; /* not applied yet */
     uint32_t count;
 } repl_fresh_t;

@@ -555,6 +555,7 @@ const vd_program_t repl_program = {
     .letter = 'p',
     .summary = "keeps the copies of a replica set equal; decides with the others who leads",
     .network = true,
+    .openssl_memory = VD_OPENSSL_KEYS,
     .prepare = replicad_prepare,
     .start = replicad_start,
     .drain = replicad_drain,

@@ -107,7 +107,7 @@ static void take_state(repl_storage_t *storage, const vdp_replication_state_t *f
     state->ready = fields->ready, state->empty = fields->empty, state->loading = fields->loading;
     state->role = fields->role, state->term = fields->term;
     state->newest = fields->newest, state->durable = fields->durable;
-    state->made_ms = fields->made_ms;
+    state->made_ms = fields->made_ms, state->auth_position = fields->auth_position;
     state->oldest = fields->oldest, state->majority = fields->majority;
     state->floor = fields->floor;
     state->load_known = fields->load_snapshot.len == 16;

@@ -15,7 +15,8 @@ typedef struct {
     bool attached, ready, empty, loading;
     uint32_t role; /* VDP_ROLE_* */
     uint64_t term, newest, durable, oldest, majority, floor;
-    uint64_t made_ms; /* when storage looked at `newest`; 0: it does not say */
+    uint64_t made_ms;       /* when storage looked at `newest`; 0: it does not say */
+    uint64_t auth_position; /* as in STATE */
     uint8_t boot_id[16], set_id[12];
     bool has_set_id;
     bool load_known; /* the copy that is half loaded, and whose it is */

@@ -367,6 +367,7 @@ const vd_program_t rot_program = {
     .letter = 'r',
     .summary = "holds the key-encryption key and the keyring; hands data keys to storage",
     .network = false,
+    .openssl_memory = VD_OPENSSL_ALL,
     .prepare = rotated_prepare,
     .start = rotated_start,
     .drain = rotated_drain,

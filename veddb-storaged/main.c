@@ -378,6 +378,7 @@ int main(int argc, char **argv)
         .letter = 't',
         .summary = "documents: storage engine, query language, journal; no network",
         .network = false,
+        .openssl_memory = VD_OPENSSL_ALL,
         .prepare = prepare,
         .start = start,
         .drain = drain,

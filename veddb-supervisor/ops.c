@@ -445,7 +445,7 @@ static void verb_limits(const request_t *request)
 static void verb_tokens(const request_t *request)
 {
     sup_worker_t *worker = &request->ops->system->workers[SUP_KIND_GATEWAYD];
-    vd_log(VD_LOG_INFO, "tokens are revoked by an operator", "worker=%s", worker->kind->name);
+    vd_log(VD_LOG_INFO, "an operator lists or revokes tokens", "worker=%s", worker->kind->name);
     ask_worker(request, worker, VD_SLICE_LIT("tokens"));
 }
 

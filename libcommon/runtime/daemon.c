@@ -15,6 +15,7 @@
 #include "libcommon/runtime/link.h"
 #include "libcommon/runtime/misbehave.h"
 #include "libcommon/runtime/sandbox.h"
+#include "libcommon/runtime/secret_heap.h"
 #include "proto/control.h"
 #include "proto/failure.h"
 
@@ -81,6 +82,7 @@ struct vd_daemon {
     pthread_mutex_t slots_mutex;
     vd_daemon_slot_t slots[SLOTS_MAX];
     atomic_uint slot_count;
+    bool unlocked_told;          /* that some memory for keys is not locked */
     vd_daemon_slot_t *main_slot; /* with a watchdog: stamped by the main loop for it */
     pthread_t watchdog;
     bool has_watchdog;
@@ -166,9 +168,25 @@ static uint64_t take_busy_max_ms(vd_daemon_t *daemon)
     return longest_us / 1000;
 }
 
+/* Once: it goes on, but an operator should know. */
+static void tell_unlocked(vd_daemon_t *daemon)
+{
+    vd_secret_heap_stats_t stats;
+    vd_secret_heap_stats(&stats);
+    if (stats.unlocked_bytes == 0 || daemon->unlocked_told)
+        return;
+    daemon->unlocked_told = true;
+    vd_log(VD_LOG_WARN,
+           "MEMORY FOR KEYS IS NOT LOCKED and may reach swap: raise RLIMIT_MEMLOCK (LimitMEMLOCK=, "
+           "--ulimit memlock)",
+           "unlocked_bytes=%llu of_bytes=%llu", (unsigned long long)stats.unlocked_bytes,
+           (unsigned long long)stats.held_bytes);
+}
+
 static void heartbeat(void *context)
 {
     vd_daemon_t *daemon = context;
+    tell_unlocked(daemon);
     if (daemon->main_slot != NULL) {
         vd_daemon_beat(daemon->main_slot, false);
         vd_daemon_beat(daemon->main_slot, true);
@@ -1003,6 +1021,9 @@ int vd_daemon_main(const vd_program_t *program, int argc, char **argv)
 
     vd_error_t err = VD_ERROR_INIT;
     vd_daemon_t *daemon = vd_xalloc(sizeof *daemon);
+    int rc = program->openssl_memory == VD_OPENSSL_NONE
+                 ? VD_OK
+                 : vd_secret_heap_start(program->openssl_memory == VD_OPENSSL_ALL, &err);
     daemon->program = program;
     daemon->main_thread = pthread_self();
     daemon->generation = (uint64_t)environment_number("VEDDB_GENERATION", 0);
@@ -1011,7 +1032,9 @@ int vd_daemon_main(const vd_program_t *program, int argc, char **argv)
     vd_buf_init(&daemon->kept, VD_KEPT_MAX_BYTES);
     vd_log_setup(program->program, VD_LOG_INFO, VD_LOG_LOGFMT);
 
-    int rc = load_config(daemon, file, flags, flag_count, &err);
+    tell_unlocked(daemon);
+    if (rc == VD_OK)
+        rc = load_config(daemon, file, flags, flag_count, &err);
     if (rc == VD_OK)
         rc = vd_sandbox_basic(daemon->parent_pid, &err);
     if (rc == VD_OK)

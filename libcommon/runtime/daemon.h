@@ -30,11 +30,19 @@ enum {
     VD_EXIT_STRUCTURAL = 125, /* an operator must act: don't restart */
 };
 
+/* What of OpenSSL's memory is locked, in no dump and cleared when freed (secret_heap.h). */
+typedef enum {
+    VD_OPENSSL_NONE,
+    VD_OPENSSL_KEYS, /* what is allocated between vd_secret_heap_enter and _leave */
+    VD_OPENSSL_ALL,
+} vd_openssl_memory_t;
+
 typedef struct {
     const char *program; /* "veddb-storaged" */
     char letter;         /* in options.def */
     const char *summary; /* for --help */
     bool network;        /* seccomp: may use inet sockets (gatewayd, replicad) */
+    vd_openssl_memory_t openssl_memory;
     /* All return VD_OK or an error that ends the process: VD_ERR_CONFIG, VD_ERR_CORRUPT,
      * VD_ERR_KEY_* are structural (exit 125). state_p is the program's. */
     int (*prepare)(vd_daemon_t *daemon, void **state_p, vd_error_t *err);

@@ -2,6 +2,7 @@
 #include "libcommon/runtime/tls.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/files.h"
+#include "libcommon/runtime/secret_heap.h"
 #include "libcommon/runtime/tls_staple.h"
 
 #include <openssl/err.h>
@@ -56,6 +57,23 @@ static int no_passphrase(char *buf, int size, int writing, void *context)
     return -1;
 }
 
+/* What OpenSSL works out of a key (of RSA, the primes in Montgomery's form) it keeps from the first
+ * use on: that shall be now, where it is allocated in the memory for keys. */
+static bool sign_once(EVP_PKEY *key)
+{
+    static const unsigned char text[] = "veddb";
+    unsigned char signature[1024]; /* RSA of 8,192 bits */
+    size_t len = sizeof signature;
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    bool edwards = EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448");
+    bool good = context != NULL && EVP_PKEY_get_size(key) <= (int)sizeof signature &&
+                EVP_DigestSignInit(context, NULL, edwards ? NULL : EVP_sha256(), NULL, key) == 1 &&
+                EVP_DigestSign(context, signature, &len, text, sizeof text) == 1;
+    EVP_MD_CTX_free(context);
+    ERR_clear_error();
+    return good;
+}
+
 static int load_key(SSL_CTX *context, const char *file, vd_error_t *err)
 {
     int fd = vd_files_open(file);
@@ -80,6 +98,8 @@ static int load_key(SSL_CTX *context, const char *file, vd_error_t *err)
         rc = tls_error(err, VD_ERR_CONFIG, "private key");
         (void)vd_error_prefix(err, "%s", file);
     }
+    if (rc == VD_OK && !sign_once(key))
+        rc = vd_error_set(err, VD_ERR_CONFIG, "private key %s can't sign", file);
 cleanup:
     EVP_PKEY_free(key);
     BIO_free(bio);
@@ -315,6 +335,15 @@ static int make_context(const vd_tls_t *tls, SSL_CTX **ret_context, vd_error_t *
     return VD_OK;
 }
 
+/* Private key and keys of tickets stand in the memory for keys (secret_heap.h). */
+static int make_context_locked(const vd_tls_t *tls, SSL_CTX **ret_context, vd_error_t *err)
+{
+    vd_secret_heap_enter();
+    int rc = make_context(tls, ret_context, err);
+    vd_secret_heap_leave();
+    return rc;
+}
+
 static char *copy_text(const char *text)
 {
     return vd_xstrdup(text == NULL ? "" : text);
@@ -349,7 +378,7 @@ int vd_tls_create(const vd_tls_options_t *options, vd_tls_t **ret_tls, vd_error_
     (void)pthread_mutex_init(&tls->mutex, NULL);
     int rc = choose_suites(tls, options->suites, err);
     if (rc == VD_OK)
-        rc = make_context(tls, &tls->current, err);
+        rc = make_context_locked(tls, &tls->current, err);
     if (rc != VD_OK) {
         vd_tls_destroy(&tls);
         return rc;
@@ -382,7 +411,7 @@ int vd_tls_reload(vd_tls_t *tls, vd_error_t *err)
 
     SSL_CTX *fresh = NULL;
     bool soon;
-    int rc = make_context(tls, &fresh, err);
+    int rc = make_context_locked(tls, &fresh, err);
     if (rc == VD_OK && vd_tls_staple_left_s(fresh, &soon) <= 0) {
         SSL_CTX_free(fresh);
         rc = vd_error_set(err, VD_ERR_CONFIG, "%s is out of date", tls->ocsp_file);

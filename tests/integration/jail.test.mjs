@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import {after, before, describe, test} from 'node:test';
+import * as memory from '../support/memory.mjs';
 import {Node, bin, dev, until} from '../support/node.mjs';
 
 const root = process.getuid() === 0;
@@ -86,14 +87,35 @@ describe('what each process is', () => {
   });
 
   test('keys are in locked memory that is in no dump', async () => {
-    for (const name of ['rotated', 'storaged']) {
+    for (const name of WORKERS) {
       const {pid} = await node.worker(name);
       const maps = fs.readFileSync(`/proc/${pid}/smaps`, 'utf8').split(/\n(?=[0-9a-f]+-[0-9a-f]+ )/);
       const locked = maps.filter((m) => /^VmFlags:.* lo( |$)/m.test(m));
       assert.ok(locked.length > 0, `${name} has locked memory`);
       for (const m of locked) assert.match(m, /^VmFlags:.* dd( |$)/m, `${name}: not dumped: ${m.split('\n')[0]}`);
     }
-    assert.doesNotMatch(node.log(), /keys are not in locked memory/);
+    assert.doesNotMatch(node.log(), /keys are not in locked memory|MEMORY FOR KEYS IS NOT LOCKED/);
+  });
+
+  // All of a process's memory is looked through: the keys stand where they may, and they do stand there.
+  test('no byte of a key is anywhere else', {skip: (!root || sanitized) && 'memory of others is for root to read; sanitizers see OpenSSL\'s memory'}, async () => {
+    await client.db('jail').collection('c').insertMany(Array.from({length: 2000}, (_, i) => ({_id: i, text: 'x'.repeat(100)})));
+    await client.db('admin').command({fsync: 1});
+    const {kek, wrapping, keys} = memory.keysOf(set('data'), set('kek'));
+    const data = Object.fromEntries(Object.entries(keys).map(([id, key]) => [`data key ${id}`, key]));
+    const blocks = memory.blockKeys(set('data/data'), keys), audit = memory.blockKeys(set('data/audit'), keys);
+    const tls = memory.scalar(fs.readFileSync(set('certs/server.key')));
+    const expected = {rotated: /^(kek|data key)/, storaged: /^block key/, gatewayd: /^private key/};
+    for (const name of WORKERS) {
+      const found = memory.search((await node.worker(name)).pid, {kek, wrapping, ...data, ...blocks, ...audit, ...tls});
+      assert.ok(found.some((f) => expected[name].test(f.name)), `${name}: its own is found, so this test can find it`);
+      for (const f of found) {
+        const where = `${name}: ${f.name} at ${f.at} ${f.mapping.name} ${f.mapping.flags.join(' ')}`;
+        for (const flag of ['lo', 'dd', 'wf']) assert.ok(f.mapping.flags.includes(flag), where);
+        if (name === 'gatewayd') assert.match(f.name, expected.gatewayd, where);
+        if (name === 'storaged') assert.doesNotMatch(f.name, /^(kek|private key)/, where);
+      }
+    }
   });
 
   test('folders and files are closed to others', () => {
@@ -189,6 +211,12 @@ describe('links carry what their peer may say, and nothing else', () => {
       misbehave('principal', `${run}/storage-replicad/replication`);
       await dead(/worker ended.*worker=replicad how="exit code 76 \(cut off from a link\)/);
       assert.match(single.log(), /a link was cut.*link=storage-replicad\/replication .*OPERATION_COMMAND.*not for storage/);
+      if (root && !sanitized) {
+        const config = fs.readFileSync(info.configFile, 'utf8'), file = config.match(/^replication:(?:\n +.*)*?\n +key_file: (\S+)/m)[1];
+        const found = memory.search((await single.worker('replicad')).pid, memory.scalar(fs.readFileSync(file)));
+        assert.ok(found.length > 0, 'its private key');
+        for (const f of found) for (const flag of ['lo', 'dd', 'wf']) assert.ok(f.mapping.flags.includes(flag), `${f.name} ${f.mapping.flags}`);
+      }
       if (!sanitized) {
         assert.match(misbehave('open', `${info.folder}/data/data/WiredTiger.wt`).stderr, /Permission denied/); // it resolves names: it may read what is in view
         misbehave('write', '/tmp/veddb-jail-test');

@@ -8,9 +8,11 @@ import {after, before, test} from 'node:test';
 import {Binary, serialize} from 'bson';
 import {MongoClient} from 'mongodb';
 import {Node, until} from '../support/node.mjs';
+import {metrics} from '../support/metrics.mjs';
 import {Raw} from '../support/wire.mjs';
 
 let node, client;
+const sessions = async (query, authorization) => (await ask(`/v1/sessions${query}`, {method: 'GET', authorization}));
 const b64 = (text) => Buffer.from(text).toString('base64url');
 const basic = (user, password) => `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
 const claims = (token) => JSON.parse(Buffer.from(token.split('.')[1], 'base64url'));
@@ -214,6 +216,62 @@ test('another password, or a user made anew, ends the tokens of before', async (
   await client.db('admin').command({updateUser: 'erin', pwd: 'other'});
   assert.equal((await raw.run({find: 'c', $db: 'shop'})).code, 391);
   raw.close();
+  assert.equal((await refresh(pair.refresh_token)).status, 400, 'nor is it renewed');
+  const second = await byPassword('erin', 'other');
+  await client.db('admin').command({dropUser: 'erin'});
+  await client.db('admin').command({createUser: 'erin', pwd: 'other', roles: []});
+  assert.equal((await refresh(second.refresh_token)).status, 400, 'nor that of one who was there before, with the same password');
+});
+
+test('logins are listed: whose, since when, from where; one\'s own, or those of others for who may end them', async () => {
+  const first = await byPassword('erin', 'other'), second = await byPassword('erin', 'other'), sid = claims(first.access_token).sid;
+  await refresh(second.refresh_token);
+  await byPassword('bob');
+  const own = await sessions('', `Bearer ${first.access_token}`);
+  assert.equal(own.status, 200, JSON.stringify(own.body));
+  assert.deepEqual(own.body.sessions.map((s) => s.sid).sort(), [sid, claims(second.access_token).sid].sort());
+  const listed = own.body.sessions.find((s) => s.sid === sid);
+  assert.deepEqual([listed.user, listed.db, listed.method, listed.address.replace(/:\d+$/, '')], ['erin', 'admin', 'pwd', '127.0.0.1']);
+  for (const at of ['created', 'lastUsed', 'expires']) assert.match(listed[at], /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+  assert.equal(own.body.more, false);
+  const all = await sessions('?all=1', basic('admin', node.info.password));
+  assert.ok(all.body.sessions.some((s) => s.user === 'bob') && all.body.sessions.some((s) => s.sid === sid));
+  assert.deepEqual((await sessions('?user=erin&db=admin', basic('admin', node.info.password))).body, own.body);
+  for (const query of ['?all=1', '?user=bob']) assert.equal((await sessions(query, `Bearer ${first.access_token}`)).status, 403, query);
+  assert.equal((await sessions('', basic('erin', 'wrong'))).status, 401);
+  assert.equal((await sessions('')).status, 401);
+  assert.match((await node.vedctl('tokens', 'list', 'erin@admin')).stdout, new RegExp(`^SID .*\\n(.*\\n)*${sid} +erin@admin .*127\\.0\\.0\\.1`));
+  const shown = JSON.stringify([own.body, all.body]) + (await node.vedctl('--json', 'tokens', 'list')).stdout;
+  for (const {access_token, refresh_token} of [first, second]) for (const part of [...access_token.split('.'), refresh_token]) assert.ok(!shown.includes(part), 'no byte of a token');
+  await client.db('admin').command({revokeToken: 1, session: sid});
+  assert.equal((await sessions('?user=erin', basic('admin', node.info.password))).body.sessions.length, 1, 'one that is over is not there');
+});
+
+test('a rotation of the data keys ends all tokens, once', {timeout: 120000}, async () => {
+  const key = async () => (await ask('/v1/jwks', {method: 'GET'})).body.keys[0].kid;
+  const followed = () => until('the key of tokens follows', async () => (await metrics(node.info))['veddb_gateway_tokens_data_key'] === 2);
+  const before = await key(), {access_token: old} = await byPassword('bob'), raw = await Raw.connect(node);
+  assert.equal((await login(raw, old)).done, true);
+  const revoked = (await metrics(node.info))['veddb_gateway_tokens_refused_total{reason="revoked"}'];
+  assert.equal((await client.db('admin').command({rotateKey: 1})).ok, 1);
+  await followed();
+  assert.equal((await client.db('admin').command({rotationStatus: 1})).state, 'completed');
+  assert.notEqual(await key(), before);
+  assert.equal((await raw.run({find: 'many', $db: 'shop'})).code, 391);
+  assert.ok((await metrics(node.info))['veddb_gateway_tokens_refused_total{reason="revoked"}'] > revoked, 'refusals are counted');
+  raw.close();
+  // It does not happen again: not when the gateway begins anew and looks, nor when the rotation's state comes back from a verify.
+  const after = await key(), {access_token: fresh} = await byPassword('bob');
+  const {starts} = await node.kill('gatewayd');
+  await until('gatewayd is back', async () => (await node.worker('gatewayd').catch(() => null))?.starts > starts);
+  await node.whole();
+  await followed();
+  assert.equal(await key(), after);
+  const machine = await asMachine(() => fresh);
+  assert.equal(await machine.db('shop').collection('many').countDocuments(), 10);
+  await machine.close();
+  const {stdout} = await node.vedctl('audit', 'search', 'atype=rotateTokenKeys');
+  assert.equal(stdout.match(/rotation of data keys/g)?.length, 1, stdout);
 });
 
 test('what signs, and what is revoked, can be read by nobody', async () => {

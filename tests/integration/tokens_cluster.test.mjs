@@ -6,6 +6,7 @@ import https from 'node:https';
 import {after, before, test} from 'node:test';
 import {Binary, serialize} from 'bson';
 import {Cluster} from '../support/cluster.mjs';
+import {metrics} from '../support/metrics.mjs';
 import {sleep, until} from '../support/node.mjs';
 import {Raw} from '../support/wire.mjs';
 
@@ -126,6 +127,58 @@ test('a node that is cut off takes no token; when it is back it knows what was r
   assert.equal(await find(conns[cut]), REVOKED);
   closeAll(conns);
   fine.close();
+});
+
+// Users and roles: the same lease, whatever the login was made with. A secondary that is cut off serves nobody whom it can't be sure of.
+const byPassword = (name, username) => set.client({node: name, driver: {directConnection: true, auth: {username, password: 'pw'}, readPreference: 'nearest', retryReads: false}});
+const read = async (c) => {
+  try {
+    await c.db('shop').collection('c').findOne({});
+    return 0;
+  } catch (e) {
+    return e.code ?? String(e);
+  }
+};
+
+test('users who are dropped, or have lost their roles, read nowhere a second later, cut off or not', {timeout: 120000}, async (t) => {
+  t.after(() => set.heal());
+  for (const user of ['dora', 'emil', 'fred'])
+    await client.db('admin').command({createUser: user, pwd: 'pw', roles: [{role: 'readWrite', db: 'shop'}], writeConcern: {w: 3}});
+  const cut = set.names.find((name) => name !== leader), joined = set.names.find((name) => name !== leader && name !== cut);
+  const [there, known] = await Promise.all([byPassword(cut, 'dora'), byPassword(joined, 'emil')]);
+  for (const c of [there, known]) await until('a secondary serves', async () => (await read(c)) === 0);
+  set.partition(cut, set.names.filter((name) => name !== cut));
+  await client.db('admin').command({dropUser: 'dora'});
+  await client.db('admin').command({updateUser: 'emil', roles: []});
+  await sleep(LEASE_MS); // the promise itself
+  // On one that is connected: it takes hold, and is soon refused for what it is.
+  const first = await read(known);
+  assert.ok([13, CANT_SAY].includes(first), String(first));
+  await until('it says why', async () => {
+    const code = await read(known);
+    assert.notEqual(code, 0);
+    return code === 13;
+  });
+  // On the one that is cut off: neither who was dropped, nor who was not, nor a new login; but an operator can look and act.
+  assert.equal(await read(there), CANT_SAY);
+  const late = await byPassword(cut, 'dora');
+  assert.equal(await read(late), CANT_SAY);
+  const operator = await set.client({node: cut, driver: {directConnection: true, readPreference: 'nearest'}});
+  assert.equal((await operator.db('admin').command({replSetGetStatus: 1})).ok, 1);
+  assert.ok((await metrics({...set.node(cut), caFile: set.info.caFile, username: set.info.username, password: set.info.password}))['veddb_gateway_users_refused_total{reason="unsure"}'] >= 2);
+  set.heal();
+  await until('it knows again', async () => (await read(operator)) === 0);
+  assert.ok([13, 391, 18].includes(await read(there)) || /auth/i.test(String(await read(there))), 'who was dropped is nobody any more');
+  // Another password: the old one opens nothing.
+  await client.db('admin').command({updateUser: 'fred', pwd: 'other'});
+  await Promise.all(set.names.map((name) => until(`${name} refuses the old one`, async () => {
+    try {
+      await byPassword(name, 'fred');
+      return false;
+    } catch (e) {
+      return e.code === 18;
+    }
+  })));
 });
 
 test('what is revoked stays so when another one leads, which gives out and renews', async () => {

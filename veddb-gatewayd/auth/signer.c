@@ -2,6 +2,8 @@
 #include "veddb-gatewayd/auth/signer.h"
 
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/sandbox.h"
+#include "libcommon/runtime/secret_heap.h"
 
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
@@ -37,19 +39,20 @@ size_t gate_base64url_encode(vd_slice_t bytes, char *out)
 
 int gate_signer_make(uint8_t ret_der[GATE_SIGNER_DER_MAX], uint32_t *ret_len, vd_error_t *err)
 {
+    vd_secret_heap_enter();
     EVP_PKEY *key = EVP_EC_gen("P-256");
     unsigned char *der = NULL;
     int len = key == NULL ? -1 : i2d_PrivateKey(key, &der);
+    bool good = len > 0 && len <= GATE_SIGNER_DER_MAX;
+    if (good)
+        memcpy(ret_der, der, (size_t)len);
     EVP_PKEY_free(key);
     ERR_clear_error();
-    if (len <= 0 || len > GATE_SIGNER_DER_MAX) {
-        OPENSSL_free(der);
+    OPENSSL_clear_free(der, len > 0 ? (size_t)len : 0);
+    vd_secret_heap_leave();
+    if (!good)
         return vd_error_set(err, VD_ERR_INTERNAL, "a signing key can't be made");
-    }
-    memcpy(ret_der, der, (size_t)len);
     *ret_len = (uint32_t)len;
-    vd_wipe(der, (size_t)len);
-    OPENSSL_free(der);
     return VD_OK;
 }
 
@@ -85,13 +88,19 @@ static bool describe(gate_signer_t *signer)
 
 int gate_signer_create(vd_slice_t der, gate_signer_t **ret_signer, vd_error_t *err)
 {
-    gate_signer_t *signer = vd_xalloc(sizeof *signer);
+    void *secret = NULL;
+    int rc = vd_secret_alloc(sizeof(gate_signer_t), &secret, err);
+    if (rc != VD_OK)
+        return rc;
+    gate_signer_t *signer = secret;
     const unsigned char *at = der.data;
+    vd_secret_heap_enter();
     signer->key = der.len == 0 || der.len > GATE_SIGNER_DER_MAX
                       ? NULL
                       : d2i_PrivateKey(EVP_PKEY_EC, NULL, &at, (long)der.len);
     bool good = signer->key != NULL && at == der.data + der.len && describe(signer);
     ERR_clear_error();
+    vd_secret_heap_leave();
     if (!good) {
         gate_signer_destroy(&signer);
         return vd_error_set(err, VD_ERR_CORRUPT, "the stored signing key is none");
@@ -108,8 +117,7 @@ void gate_signer_destroy(gate_signer_t **signer_p)
     if (signer == NULL)
         return;
     EVP_PKEY_free(signer->key);
-    vd_wipe(signer->secret, sizeof signer->secret);
-    vd_free(signer);
+    vd_secret_free(signer, sizeof *signer);
 }
 
 const char *gate_signer_id(const gate_signer_t *signer)
@@ -137,6 +145,7 @@ static bool signature(const gate_signer_t *signer, vd_slice_t text, uint8_t out[
     uint8_t der[DER_SIGNATURE];
     const unsigned char *at = der;
     size_t len = sizeof der;
+    vd_secret_heap_enter();
     EVP_MD_CTX *context = EVP_MD_CTX_new();
     bool good = context != NULL &&
                 EVP_DigestSignInit(context, NULL, EVP_sha256(), NULL, signer->key) == 1 &&
@@ -147,6 +156,7 @@ static bool signature(const gate_signer_t *signer, vd_slice_t text, uint8_t out[
            BN_bn2binpad(ECDSA_SIG_get0_s(pair), out + 32, 32) == 32;
     ECDSA_SIG_free(pair);
     ERR_clear_error();
+    vd_secret_heap_leave();
     return good;
 }
 
@@ -177,9 +187,11 @@ void gate_signer_mac(const gate_signer_t *signer, const char *purpose, vd_slice_
 {
     uint8_t key[GATE_SIGNER_MAC_BYTES];
     unsigned len = sizeof key;
+    vd_secret_heap_enter();
     VD_ASSERT(HMAC(EVP_sha256(), signer->secret, sizeof signer->secret, (const uint8_t *)purpose,
                    strlen(purpose), key, &len) != NULL);
     VD_ASSERT(HMAC(EVP_sha256(), key, sizeof key, bytes.data, bytes.len, ret_mac, &len) != NULL &&
               len == GATE_SIGNER_MAC_BYTES);
+    vd_secret_heap_leave();
     vd_wipe(key, sizeof key);
 }

@@ -22,7 +22,9 @@
     (25ll * 60 * 60 * 1000) /* no access token lives longer (options.def: a day)                   \
                              */
 #define CLEAN_MS       600000
-#define COMMAND_MAX    16384
+#define STATUS_MS      2000
+#define MEMBERS_MAX    60 /* whose data keys are remembered, beside our own */
+#define COMMAND_MAX    65536
 #define REFRESH_DOMAIN "refresh token"
 
 void gate_token_pair_done(gate_token_pair_t *pair)
@@ -173,8 +175,105 @@ static void put_id(vd_bb_t *bb, const char *id)
     vd_bb_close(bb);
 }
 
+/* ---- the data keys: as of which of them the signing key is ---- */
+
+/* Of the last rotation of this node's data keys that has completed; 0: there was none, or something
+ * is under way. */
+static int data_key_of(gate_t *gate, int64_t *ret_version, vd_error_t *err)
+{
+    vd_arena_t *arena = vd_arena_create();
+    vd_bson_t command, document;
+    vd_buf_t reply;
+    vd_bb_t bb;
+    vd_buf_init(&reply, 64 * 1024);
+    vd_bb_init_arena(&bb, arena, 1024);
+    vd_bb_int32(&bb, "rotationStatus", 1);
+    vd_bb_cstr(&bb, "$db", "admin");
+    int rc = vd_bb_finish(&bb, &command, err);
+    if (rc == VD_OK)
+        rc = gate_internal_call(gate, GATE_CALL_IDEMPOTENT, VD_SLICE_LIT("admin"), command,
+                                STATUS_MS, &reply, err);
+    if (rc == VD_OK)
+        rc = vd_bson_peek(vd_buf_slice(&reply), &document, err);
+    if (rc == VD_OK) {
+        vd_value_t state = vd_bson_get(document, "state");
+        *ret_version = 0;
+        if (state.type == VD_BSON_STRING && vd_slice_is(vd_value_string(state), "completed") &&
+            !vd_value_as_int64(vd_bson_get(document, "target"), ret_version))
+            *ret_version = 0;
+    }
+    vd_buf_done(&reply);
+    vd_arena_destroy(&arena);
+    return rc;
+}
+
+static vd_slice_t member_name(const gate_t *gate)
+{
+    return vd_slice_str(gate->settings.address[0] != 0 ? gate->settings.address
+                                                       : gate->settings.node_name);
+}
+
+static bool is_of(vd_value_t entry, vd_slice_t name)
+{
+    vd_value_t member = entry.type == VD_BSON_OBJECT
+                            ? vd_bson_get(vd_value_document(entry), "member")
+                            : VD_VALUE_MISSING;
+    return member.type == VD_BSON_STRING && vd_slice_equal(vd_value_string(member), name);
+}
+
+/* What the key's document says of this member; 0: nothing. */
+static int64_t data_key_noted(gate_t *gate, vd_bson_t document)
+{
+    vd_value_t list = vd_bson_get(document, "dataKeys");
+    vd_bson_iter_t each;
+    int64_t version = 0;
+    if (list.type != VD_BSON_ARRAY)
+        return 0;
+    vd_bson_iter_init(&each, vd_value_document(list));
+    while (vd_bson_iter_next(&each))
+        if (is_of(each.value, member_name(gate)) &&
+            !vd_value_as_int64(vd_bson_get(vd_value_document(each.value), "version"), &version))
+            version = 0;
+    return version;
+}
+
+/* The list of the document, with what is true of this member now: in the same write as the key, so
+ * that a rotation replaces it once. data_key NULL: it is asked for. Not known: the list stays as it
+ * is. */
+static void put_data_keys(gate_t *gate, vd_bb_t *bb, const int64_t *data_key, vd_arena_t *arena)
+{
+    vd_bson_t document = VD_BSON_NONE;
+    vd_bson_iter_t each;
+    int64_t version = data_key == NULL ? 0 : *data_key;
+    int rc;
+    if (data_key == NULL && data_key_of(gate, &version, NULL) != VD_OK)
+        return;
+    if (!find_one(gate, TOKENS, "key", arena, &document, &rc, NULL) && rc != VD_OK)
+        return;
+    vd_value_t list = vd_bson_get(document, "dataKeys");
+    char place[16];
+    uint32_t count = 0;
+    if (version == 0)
+        version = data_key_noted(gate, document); /* what is under way is followed when it ends */
+    vd_bb_begin_array(bb, "dataKeys");
+    vd_bb_begin_document(bb, "0");
+    vd_bb_string(bb, "member", member_name(gate));
+    vd_bb_int64(bb, "version", version);
+    vd_bb_close(bb);
+    if (list.type == VD_BSON_ARRAY) {
+        vd_bson_iter_init(&each, vd_value_document(list));
+        while (vd_bson_iter_next(&each) && count < MEMBERS_MAX) {
+            if (each.value.type != VD_BSON_OBJECT || is_of(each.value, member_name(gate)))
+                continue;
+            (void)snprintf(place, sizeof place, "%u", ++count);
+            vd_bb_document(bb, place, vd_value_document(each.value));
+        }
+    }
+    vd_bb_close(bb);
+}
+
 /* {$setOnInsert or $set: a new key}. */
-static int put_key(gate_t *gate, const char *operator, vd_error_t * err)
+static int put_key(gate_t *gate, const char *operator, const int64_t * data_key, vd_error_t *err)
 {
     uint8_t der[GATE_SIGNER_DER_MAX];
     uint32_t len = 0;
@@ -189,6 +288,7 @@ static int put_key(gate_t *gate, const char *operator, vd_error_t * err)
     vd_bb_begin_document(&bb, operator);
     vd_bb_binary(&bb, "key", 0, vd_slice(der, len));
     vd_bb_date(&bb, "made", vd_wall_ms());
+    put_data_keys(gate, &bb, data_key, arena);
     vd_bb_close(&bb);
     vd_bb_close(&bb);
     vd_bb_bool(&bb, "upsert", true);
@@ -203,11 +303,29 @@ static int need_key(gate_t *gate, vd_error_t *err)
     int rc = gate_token_store_current(gate, err);
     if (rc != VD_OK || gate_tokens_have_key(gate->tokens))
         return rc;
-    rc = put_key(gate, "$setOnInsert", err);
+    rc = put_key(gate, "$setOnInsert", NULL, err);
     if (rc == VD_OK) {
         vd_log(VD_LOG_INFO, "a key for tokens was made", "set=%s", gate->settings.replica_set);
         rc = load(gate, err);
     }
+    return rc;
+}
+
+static int delete_where(gate_t *gate, const char *field, vd_slice_t value, const char *field2,
+                        vd_slice_t value2, bool one, vd_error_t *err)
+{
+    vd_arena_t *arena = vd_arena_create();
+    vd_bb_t bb;
+    begin(&bb, arena, "delete", REFRESH, "deletes");
+    vd_bb_begin_document(&bb, "q");
+    if (field != NULL)
+        vd_bb_string(&bb, field, value);
+    if (field2 != NULL)
+        vd_bb_string(&bb, field2, value2);
+    vd_bb_close(&bb);
+    vd_bb_int32(&bb, "limit", one);
+    int rc = end(gate, &bb, false, NULL, err);
+    vd_arena_destroy(&arena);
     return rc;
 }
 
@@ -263,12 +381,15 @@ static int access_make(gate_t *gate, const gate_user_t *user, vd_slice_t method,
     return gate_tokens_make(gate->tokens, &claims, user, &pair->access, err);
 }
 
-static int session_insert(gate_t *gate, const gate_user_t *user, const char *method, int64_t epoch,
-                          const gate_token_pair_t *pair, const uint8_t hash[32], vd_arena_t *arena,
-                          vd_error_t *err)
+static int session_insert(gate_t *gate, const gate_user_t *user, const char *method,
+                          const char *client, int64_t epoch, const gate_token_pair_t *pair,
+                          const uint8_t hash[32], vd_arena_t *arena, vd_error_t *err)
 {
     vd_bb_t bb;
     int64_t now_ms = vd_wall_ms();
+    char credential[GATE_TOKEN_CREDENTIAL + 1];
+    if (!gate_tokens_credential(gate->tokens, user, credential))
+        return vd_error_set(err, VD_ERR_NOT_FOUND, "there is no signing key");
     begin(&bb, arena, "insert", REFRESH, "documents");
     vd_bb_cstr(&bb, "_id", pair->session);
     vd_bb_string(&bb, "user", user->name);
@@ -277,7 +398,10 @@ static int session_insert(gate_t *gate, const gate_user_t *user, const char *met
     vd_bb_int32(&bb, "n", 1);
     vd_bb_binary(&bb, "hash", 0, vd_slice(hash, 32));
     vd_bb_int64(&bb, "epoch", epoch);
+    vd_bb_cstr(&bb, "credential", credential);
     vd_bb_date(&bb, "begun", now_ms);
+    vd_bb_date(&bb, "used", now_ms);
+    vd_bb_cstr(&bb, "address", client);
     vd_bb_date(&bb, "expiresAt", now_ms + (int64_t)gate_tokens_settings(gate->tokens)->refresh_ms);
     int rc = end(gate, &bb, false, NULL, err);
     if (rc == VD_ERR_DUPLICATE_KEY) { /* ours: it was sent twice */
@@ -287,7 +411,7 @@ static int session_insert(gate_t *gate, const gate_user_t *user, const char *met
     return rc;
 }
 
-int gate_token_issue(gate_t *gate, const gate_user_t *user, const char *method,
+int gate_token_issue(gate_t *gate, const gate_user_t *user, const char *method, const char *client,
                      gate_token_pair_t *ret_pair, vd_error_t *err)
 {
     vd_arena_t *arena = vd_arena_create();
@@ -304,7 +428,7 @@ int gate_token_issue(gate_t *gate, const gate_user_t *user, const char *method,
     if (rc == VD_OK)
         rc = access_make(gate, user, vd_slice_str(method), epoch, ret_pair, err);
     if (rc == VD_OK)
-        rc = session_insert(gate, user, method, epoch, ret_pair, hash, arena, err);
+        rc = session_insert(gate, user, method, client, epoch, ret_pair, hash, arena, err);
     vd_arena_destroy(&arena);
     return rc;
 }
@@ -321,10 +445,13 @@ static int family_read(vd_bson_t document, vd_arena_t *arena, gate_refresh_t *re
 {
     vd_value_t user = vd_bson_get(document, "user"), db = vd_bson_get(document, "db"),
                method = vd_bson_get(document, "method"), hash = vd_bson_get(document, "hash"),
-               until = vd_bson_get(document, "expiresAt");
+               until = vd_bson_get(document, "expiresAt"),
+               credential = vd_bson_get(document, "credential");
     int64_t n = 0;
     if (user.type != VD_BSON_STRING || db.type != VD_BSON_STRING || method.type != VD_BSON_STRING ||
         hash.type != VD_BSON_BINARY || until.type != VD_BSON_DATE ||
+        credential.type != VD_BSON_STRING ||
+        vd_value_string(credential).len != GATE_TOKEN_CREDENTIAL ||
         vd_value_binary(hash, NULL).len != 32 ||
         !vd_value_as_int64(vd_bson_get(document, "n"), &n) || n < 1 || n > UINT32_MAX ||
         !vd_value_as_int64(vd_bson_get(document, "epoch"), &ret->user_epoch))
@@ -333,6 +460,7 @@ static int family_read(vd_bson_t document, vd_arena_t *arena, gate_refresh_t *re
     ret->db = vd_arena_copy_slice(arena, vd_value_string(db));
     ret->method = vd_arena_copy_slice(arena, vd_value_string(method));
     *ret_n = (uint32_t)n;
+    memcpy(ret->credential, vd_value_string(credential).data, GATE_TOKEN_CREDENTIAL);
     memcpy(ret_hash, vd_value_binary(hash, NULL).data, 32);
     return vd_value_int64(until) <= vd_wall_ms() ? bad(err, "its session is over") : VD_OK;
 }
@@ -394,8 +522,8 @@ int gate_refresh_find(gate_t *gate, vd_slice_t text, vd_arena_t *arena, gate_ref
     return rc;
 }
 
-static int swap(gate_t *gate, const gate_refresh_t *refresh, const uint8_t hash[32],
-                vd_arena_t *arena, bool *ret_done, vd_error_t *err)
+static int swap(gate_t *gate, const gate_refresh_t *refresh, const char *client,
+                const uint8_t hash[32], vd_arena_t *arena, bool *ret_done, vd_error_t *err)
 {
     vd_bb_t bb;
     int64_t n = 0;
@@ -409,6 +537,8 @@ static int swap(gate_t *gate, const gate_refresh_t *refresh, const uint8_t hash[
     vd_bb_begin_document(&bb, "$set");
     vd_bb_int32(&bb, "n", (int32_t)(refresh->n + 1));
     vd_bb_binary(&bb, "hash", 0, vd_slice(hash, 32));
+    vd_bb_date(&bb, "used", vd_wall_ms());
+    vd_bb_cstr(&bb, "address", client);
     vd_bb_close(&bb);
     vd_bb_close(&bb);
     int rc = end(gate, &bb, false, &n, err);
@@ -417,7 +547,7 @@ static int swap(gate_t *gate, const gate_refresh_t *refresh, const uint8_t hash[
 }
 
 int gate_refresh_use(gate_t *gate, gate_refresh_t *refresh, const gate_user_t *user,
-                     gate_token_pair_t *ret_pair, vd_error_t *err)
+                     const char *client, gate_token_pair_t *ret_pair, vd_error_t *err)
 {
     vd_arena_t *arena = vd_arena_create();
     uint8_t hash[32], there[32];
@@ -425,7 +555,15 @@ int gate_refresh_use(gate_t *gate, gate_refresh_t *refresh, const gate_user_t *u
     bool done = false;
     gate_refresh_t now = {0};
     vd_bson_t document = VD_BSON_NONE;
+    char credential[GATE_TOKEN_CREDENTIAL + 1];
     *ret_pair = (gate_token_pair_t){0};
+    if (!gate_tokens_credential(gate->tokens, user, credential) ||
+        !vd_equal_constant_time(credential, refresh->credential, GATE_TOKEN_CREDENTIAL)) {
+        vd_arena_destroy(&arena);
+        (void)delete_where(gate, "_id", vd_slice_str(refresh->session), NULL, VD_SLICE_NULL, true,
+                           NULL); /* it is of no use any more; else it expires */
+        return bad(err, "its user has another password, or is another");
+    }
     memcpy(ret_pair->session, refresh->session, sizeof ret_pair->session);
     int rc = refresh->n >= INT32_MAX ? bad(err, "its session was renewed too often")
                                      : refresh_make(gate, refresh->session, refresh->n + 1,
@@ -433,7 +571,7 @@ int gate_refresh_use(gate_t *gate, gate_refresh_t *refresh, const gate_user_t *u
     if (rc == VD_OK)
         rc = access_make(gate, user, refresh->method, refresh->user_epoch, ret_pair, err);
     if (rc == VD_OK)
-        rc = swap(gate, refresh, hash, arena, &done, err);
+        rc = swap(gate, refresh, client, hash, arena, &done, err);
     if (rc != VD_OK || done)
         goto cleanup;
     /* Sent twice, and done the first time; or somebody else used it at the same moment. */
@@ -509,24 +647,6 @@ int gate_token_revoke_id(gate_t *gate, vd_slice_t id, int64_t expires_s, vd_erro
     return revoke(gate, key, until_ms, 0, err);
 }
 
-static int delete_where(gate_t *gate, const char *field, vd_slice_t value, const char *field2,
-                        vd_slice_t value2, bool one, vd_error_t *err)
-{
-    vd_arena_t *arena = vd_arena_create();
-    vd_bb_t bb;
-    begin(&bb, arena, "delete", REFRESH, "deletes");
-    vd_bb_begin_document(&bb, "q");
-    if (field != NULL)
-        vd_bb_string(&bb, field, value);
-    if (field2 != NULL)
-        vd_bb_string(&bb, field2, value2);
-    vd_bb_close(&bb);
-    vd_bb_int32(&bb, "limit", one);
-    int rc = end(gate, &bb, false, NULL, err);
-    vd_arena_destroy(&arena);
-    return rc;
-}
-
 /* The access tokens first: without a session's document there is no new one. */
 int gate_token_revoke_session(gate_t *gate, const char *session, vd_error_t *err)
 {
@@ -562,15 +682,20 @@ int gate_token_revoke_user(gate_t *gate, vd_slice_t name, vd_slice_t db, vd_erro
     return rc;
 }
 
-int gate_token_rotate(gate_t *gate, vd_error_t *err)
+static int rotate(gate_t *gate, const int64_t *data_key, vd_error_t *err)
 {
-    int rc = in_force(gate, put_key(gate, "$set", err), err);
+    int rc = in_force(gate, put_key(gate, "$set", data_key, err), err);
     if (rc == VD_OK) {
         vd_log(VD_LOG_INFO, "the key of tokens was replaced: all tokens are void", "set=%s",
                gate->settings.replica_set);
         rc = delete_where(gate, NULL, VD_SLICE_NULL, NULL, VD_SLICE_NULL, false, err);
     }
     return rc;
+}
+
+int gate_token_rotate(gate_t *gate, vd_error_t *err)
+{
+    return rotate(gate, NULL, err);
 }
 
 /* ---- what has expired ---- */
@@ -591,6 +716,35 @@ static int clean(gate_t *gate, const char *collection, vd_error_t *err)
     return rc;
 }
 
+/* A rotation of this node's data keys has completed since the key was made: whoever can read what
+ * an old data key had encrypted must not be able to sign. Once for each, also over crashes: the
+ * key's document says as of which it is. */
+static int follow_data_keys(gate_t *gate, vd_error_t *err)
+{
+    vd_error_t away = VD_ERROR_INIT;
+    vd_bson_t document = VD_BSON_NONE;
+    int64_t version = 0;
+    int rc = VD_OK;
+    if (!gate_tokens_settings(gate->tokens)->with_data_keys ||
+        data_key_of(gate, &version, &away) != VD_OK || version == 0 ||
+        version == gate->tokens_data_key)
+        return VD_OK; /* what can't be asked now is asked again */
+    vd_arena_t *arena = vd_arena_create();
+    if (find_one(gate, TOKENS, "key", arena, &document, &rc, err) &&
+        data_key_noted(gate, document) != version) {
+        rc = rotate(gate, &version, err);
+        (void)gate_audit_outside(gate,
+                                 &(gate_audit_note_t){.atype = "rotateTokenKeys",
+                                                      .param = "rotation of data keys",
+                                                      .result = rc},
+                                 NULL);
+    }
+    if (rc == VD_OK)
+        gate->tokens_data_key = version;
+    vd_arena_destroy(&arena);
+    return rc;
+}
+
 void gate_token_store_maintain(void *context)
 {
     gate_t *gate = context;
@@ -598,8 +752,10 @@ void gate_token_store_maintain(void *context)
     gate_member_t member;
     uint64_t key_ms = gate_tokens_settings(gate->tokens)->key_ms, now = vd_monotonic_ms();
     gate_member_read(gate, NULL, &member);
-    if (!member.ready || !member.primary)
+    if (!member.ready || !member.primary) {
+        gate->tokens_data_key = 0; /* another may replace the key meanwhile */
         return;
+    }
     int rc = gate_token_store_current(gate, &err);
     int64_t made_ms = gate_tokens_key_made_ms(gate->tokens);
     if (rc != VD_OK || made_ms == 0)
@@ -611,6 +767,8 @@ void gate_token_store_maintain(void *context)
             &(gate_audit_note_t){.atype = "rotateTokenKeys", .param = "schedule", .result = rc},
             NULL);
     }
+    if (rc == VD_OK)
+        rc = follow_data_keys(gate, &err);
     if (rc == VD_OK && now >= gate->tokens_clean_ms) {
         gate->tokens_clean_ms = now + CLEAN_MS;
         rc = clean(gate, TOKENS, &err);

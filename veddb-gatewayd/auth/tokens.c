@@ -26,7 +26,7 @@ struct gate_tokens {
     gate_token_settings_t settings;
     pthread_mutex_t lock; /* over view */
     view_t view;
-    _Atomic uint64_t epoch, generation;
+    _Atomic uint64_t epoch, generation, refused;
 };
 
 static void view_done(view_t *view)
@@ -149,6 +149,16 @@ uint32_t gate_tokens_revoked(gate_tokens_t *tokens)
     return count;
 }
 
+void gate_tokens_count_refused(gate_tokens_t *tokens)
+{
+    atomic_fetch_add_explicit(&tokens->refused, 1, memory_order_relaxed);
+}
+
+uint64_t gate_tokens_refused(const gate_tokens_t *tokens)
+{
+    return atomic_load_explicit(&tokens->refused, memory_order_relaxed);
+}
+
 int gate_tokens_jwks(gate_tokens_t *tokens, vd_buf_t *out)
 {
     (void)pthread_mutex_lock(&tokens->lock);
@@ -218,9 +228,11 @@ int gate_tokens_verify(gate_tokens_t *tokens, vd_slice_t token, int64_t now_s,
         memcpy(good.principal, read.principal, sizeof good.principal);
         memcpy(good.key_id, read.key_id, sizeof good.key_id - 1); /* verified: it is ours */
         const char *why = revoked_by(&tokens->view, &good);
-        if (why != NULL)
+        if (why != NULL) {
+            gate_tokens_count_refused(tokens);
             rc = vd_error_set(err, VD_ERR_AUTHENTICATION_FAILED, "token: %s", why);
-        else
+        }
+        if (rc == VD_OK)
             *ret_token = good;
     }
     (void)pthread_mutex_unlock(&tokens->lock);
@@ -250,11 +262,30 @@ bool gate_tokens_holds(gate_tokens_t *tokens, const gate_token_t *token, const g
     return holds;
 }
 
-bool gate_tokens_fresh(const gate_tokens_t *tokens, uint64_t fresh_ms, uint64_t now_ms)
+bool gate_tokens_credential(gate_tokens_t *tokens, const gate_user_t *user,
+                            char ret_credential[GATE_TOKEN_CREDENTIAL + 1])
 {
-    uint64_t lease_ms = tokens->settings.lease_ms;
+    char credential[GATE_TOKEN_CREDENTIAL + 3];
+    (void)pthread_mutex_lock(&tokens->lock);
+    bool there = tokens->view.signer != NULL;
+    if (there) {
+        credential_of(tokens->view.signer, user, credential);
+        memcpy(ret_credential, credential, GATE_TOKEN_CREDENTIAL);
+        ret_credential[GATE_TOKEN_CREDENTIAL] = 0;
+    }
+    (void)pthread_mutex_unlock(&tokens->lock);
+    return there;
+}
+
+bool gate_lease_holds(uint64_t lease_ms, uint64_t fresh_ms, uint64_t now_ms)
+{
     return lease_ms == 0 || fresh_ms == UINT64_MAX ||
            (fresh_ms != 0 && now_ms <= fresh_ms + lease_ms);
+}
+
+bool gate_tokens_fresh(const gate_tokens_t *tokens, uint64_t fresh_ms, uint64_t now_ms)
+{
+    return gate_lease_holds(tokens->settings.lease_ms, fresh_ms, now_ms);
 }
 
 /* ---- new ones ---- */

@@ -27,6 +27,7 @@ typedef struct {
     char issuer[256], audience[256];
     uint64_t access_ms, refresh_ms, key_ms; /* key_ms 0: replaced by command alone */
     uint64_t lease_ms;                      /* 0: not looked at */
+    bool with_data_keys; /* the key goes with a rotation of this node's data keys, while primary */
 } gate_token_settings_t;
 
 /* What a connection keeps of the token that it was opened with. */
@@ -58,6 +59,9 @@ bool gate_tokens_have_key(gate_tokens_t *tokens);
 /* When the key was made; 0: there is none. */
 int64_t gate_tokens_key_made_ms(gate_tokens_t *tokens);
 uint32_t gate_tokens_revoked(gate_tokens_t *tokens);
+/* A login, or a command of one, was refused since its token was revoked. */
+void gate_tokens_count_refused(gate_tokens_t *tokens);
+uint64_t gate_tokens_refused(const gate_tokens_t *tokens);
 /* Appends the public keys. */
 VD_MUST_CHECK int gate_tokens_jwks(gate_tokens_t *tokens, vd_buf_t *out);
 
@@ -68,7 +72,13 @@ VD_MUST_CHECK int gate_tokens_verify(gate_tokens_t *tokens, vd_slice_t token, in
                                      gate_token_t *ret_token, vd_error_t *err);
 /* Nothing of it was revoked. user NULL: whose user is not looked at. */
 bool gate_tokens_holds(gate_tokens_t *tokens, const gate_token_t *token, const gate_user_t *user);
-/* A member that heard of everything at fresh_ms (STATE) may take tokens now. */
+/* It was heard of everything at fresh_ms (STATE), which is no longer ago than the lease (0: ever).
+ */
+bool gate_lease_holds(uint64_t lease_ms, uint64_t fresh_ms, uint64_t now_ms);
+/* Who the user is, password and all, in a form that tells nobody anything. False: no key. */
+bool gate_tokens_credential(gate_tokens_t *tokens, const gate_user_t *user,
+                            char ret_credential[GATE_TOKEN_CREDENTIAL + 1]);
+/* A member that heard of everything at fresh_ms may take tokens now. */
 bool gate_tokens_fresh(const gate_tokens_t *tokens, uint64_t fresh_ms, uint64_t now_ms);
 
 typedef struct {

@@ -293,6 +293,26 @@ static int print_stats(gate_t *gate, vd_buf_t *out)
         rc = vd_buf_printf(out, "veddb_gateway_operations_total{kind=\"%s\"} %llu\n", kinds[i],
                            (unsigned long long)atomic_load(&stats->opcounters[i]));
     if (rc == VD_OK)
+        rc = vd_buf_printf(
+            out,
+            "# HELP veddb_gateway_tokens_refused_total refused since a token was revoked, or since "
+            "this member could not confirm what was\n"
+            "# TYPE veddb_gateway_tokens_refused_total counter\n"
+            "veddb_gateway_tokens_refused_total{reason=\"revoked\"} %llu\n"
+            "veddb_gateway_tokens_refused_total{reason=\"unsure\"} %llu\n"
+            "# HELP veddb_gateway_users_refused_total refused since this member could not confirm "
+            "who its users are\n"
+            "# TYPE veddb_gateway_users_refused_total counter\n"
+            "veddb_gateway_users_refused_total{reason=\"unsure\"} %llu\n"
+            "# HELP veddb_gateway_tokens_data_key the data key whose rotation the signing key of "
+            "tokens follows; 0: none, or this member is no primary\n"
+            "# TYPE veddb_gateway_tokens_data_key gauge\n"
+            "veddb_gateway_tokens_data_key %lld\n",
+            (unsigned long long)gate_tokens_refused(gate->tokens),
+            (unsigned long long)atomic_load(&stats->tokens_refused_unsure),
+            (unsigned long long)atomic_load(&stats->users_refused_unsure),
+            (long long)atomic_load(&gate->tokens_data_key));
+    if (rc == VD_OK)
         rc = print_limits(gate, out);
     return rc != VD_OK ? rc : vd_metrics_print(out);
 }
@@ -386,6 +406,7 @@ static void job_free(gate_http_job_t *job)
     wipe_text(job->header);
     vd_free(job->type);
     vd_free(job->certificate);
+    vd_free(job->query);
     wipe_buf(&job->body);
     wipe_buf(&job->out);
     vd_free(job);
@@ -414,6 +435,13 @@ static char *header_of(struct evhttp_request *request, const char *name)
 {
     const char *value = evhttp_find_header(evhttp_request_get_input_headers(request), name);
     return value == NULL ? NULL : vd_xstrdup(value);
+}
+
+static char *query_of(struct evhttp_request *request)
+{
+    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(request);
+    const char *query = uri == NULL ? NULL : evhttp_uri_get_query(uri);
+    return query == NULL ? NULL : vd_xstrdup(query);
 }
 
 /* The one that it showed, if it would be accepted now: connections stay open for long. */
@@ -458,6 +486,7 @@ static void page(gate_http_t *http, struct evhttp_request *request, const gate_h
     read_origin(request, &job->origin);
     job->header = header;
     job->type = header_of(request, "Content-Type");
+    job->query = query_of(request);
     job->certificate = what->act == NULL ? NULL : certificate_of(http->gate, request);
     job->login = GATE_HTTP_LOGIN_LATER;
     job->status = 200, job->reason = "OK";
@@ -496,6 +525,7 @@ PAGE(token_revoke)
 PAGE(user_revoke)
 PAGE(all_revoke)
 PAGE(jwks)
+PAGE(sessions)
 #undef PAGE
 
 static void nothing(struct evhttp_request *request, void *context)
@@ -556,7 +586,8 @@ int gate_http_open(gate_t *gate, gate_http_t **ret_http, vd_error_t *err)
                  {"/v1/token/revoke", token_revoke},
                  {"/v1/tokens/revoke-user", user_revoke},
                  {"/v1/tokens/revoke-all", all_revoke},
-                 {"/v1/jwks", jwks}};
+                 {"/v1/jwks", jwks},
+                 {"/v1/sessions", sessions}};
     gate_http_t *http = vd_xalloc(sizeof *http);
     int fd = gate->settings.http_fd, rc = VD_OK;
     http->gate = gate;

@@ -61,6 +61,7 @@ struct gate_http_job {
     char *header;      /* Authorization; NULL: there is none */
     char *type;        /* Content-Type; NULL: there is none */
     char *certificate; /* the client's subject, as RFC 2253 writes it; NULL: it showed none */
+    char *query;       /* behind the path's question mark; NULL: there is none */
     vd_buf_t body;
     gate_http_login_t login;
     int rc, status;
@@ -89,4 +90,5 @@ bool gate_http_comes_from(const gate_user_t *user, const gate_http_origin_t *ori
 
 /* tokens.c */
 extern const gate_http_page_t gate_http_token_page, gate_http_token_revoke_page,
-    gate_http_user_revoke_page, gate_http_all_revoke_page, gate_http_jwks_page;
+    gate_http_user_revoke_page, gate_http_all_revoke_page, gate_http_jwks_page,
+    gate_http_sessions_page;

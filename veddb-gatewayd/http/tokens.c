@@ -8,6 +8,7 @@
 #include "libcommon/base/mem.h"
 #include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/auth/authorization.h"
+#include "veddb-gatewayd/auth/token_sessions.h"
 #include "veddb-gatewayd/auth/token_store.h"
 #include "veddb-gatewayd/http/private.h"
 
@@ -236,7 +237,7 @@ static void issue(gate_http_job_t *job, gate_http_login_t login, const gate_user
         refused(job, user, what, login);
         return;
     }
-    if (gate_token_issue(job->http->gate, user, method, &pair, &err) == VD_OK)
+    if (gate_token_issue(job->http->gate, user, method, job->origin.client, &pair, &err) == VD_OK)
         give(job, user, what, &pair);
     else
         fail_error(job, "a token was not given out", &err);
@@ -323,7 +324,7 @@ static void by_refresh(gate_http_job_t *job, const fields_t *fields, vd_arena_t 
     if (rc == VD_OK && (!user->known || !gate_http_comes_from(user, &job->origin)))
         rc = vd_error_set(&err, VD_ERR_AUTHENTICATION_FAILED, "refresh token: its user may not");
     if (rc == VD_OK)
-        rc = gate_refresh_use(gate, &refresh, user, &pair, &err);
+        rc = gate_refresh_use(gate, &refresh, user, job->origin.client, &pair, &err);
     if (refresh.reused)
         reused(job, &refresh);
     if (rc == VD_OK)
@@ -531,9 +532,71 @@ static void jwks_act(gate_http_job_t *job)
     job->rc = gate_tokens_jwks(job->http->gate->tokens, &job->out);
 }
 
+/* ---- GET /v1/sessions ---- */
+
+/* Whose: by ?user=NAME[&db=DATABASE], ?all=1, or else one's own. */
+static void sessions_query(const gate_http_job_t *job, fields_t *fields, bool *ret_all)
+{
+    struct evkeyvalq pairs;
+    struct evkeyval *pair;
+    if (job->query == NULL || evhttp_parse_query_str(job->query, &pairs) != 0)
+        return;
+    for (pair = pairs.tqh_first; pair != NULL; pair = pair->next.tqe_next) {
+        if (strcmp(pair->key, "all") == 0)
+            *ret_all = strcmp(pair->value, "1") == 0;
+        else if (strcmp(pair->key, "user") == 0 && fields->user == NULL)
+            fields->user = vd_xstrdup(pair->value);
+        else if (strcmp(pair->key, "db") == 0 && fields->db == NULL)
+            fields->db = vd_xstrdup(pair->value);
+    }
+    evhttp_clear_headers(&pairs);
+}
+
+/* One's own, for whoever is logged in; those of others for who may end them. */
+static bool sessions_allowed(gate_http_job_t *job, const fields_t *fields, bool all,
+                             vd_arena_t *arena, gate_user_t **ret_user)
+{
+    static const char what[] = "GET /v1/sessions";
+    if (all)
+        return allowed(job, "revokeToken", "admin", arena, ret_user, what);
+    if (fields->user != NULL)
+        return allowed(job, "revokeUserTokens", fields->db == NULL ? "admin" : fields->db, arena,
+                       ret_user, what);
+    return allowed(job, "connectionStatus", "admin", arena, ret_user, what);
+}
+
+static void sessions_act(gate_http_job_t *job)
+{
+    fields_t fields = {0};
+    vd_error_t err = VD_ERROR_INIT;
+    vd_arena_t *arena = vd_arena_create();
+    gate_user_t *user = NULL;
+    bool all = false;
+    vd_slice_t name = VD_SLICE_NULL, db = VD_SLICE_NULL;
+    sessions_query(job, &fields, &all);
+    if (!writable(job) || !sessions_allowed(job, &fields, all, arena, &user))
+        goto cleanup;
+    if (!all && fields.user == NULL)
+        name = user->name, db = user->db;
+    else if (!all)
+        name = vd_slice_str(fields.user),
+        db = fields.db == NULL ? VD_SLICE_LIT("admin") : vd_slice_str(fields.db);
+    if (!all && db.len == 0)
+        fail(job, 400, "invalid_request", "db is empty");
+    else if (gate_token_sessions(job->http->gate, name, db, &job->out, &err) != VD_OK)
+        fail_error(job, "sessions were not listed", &err);
+    else
+        job->status = 200, job->reason = "OK";
+cleanup:
+    gate_user_drop(&user);
+    fields_done(&fields);
+    vd_arena_destroy(&arena);
+}
+
 #define JSON "application/json"
 const gate_http_page_t gate_http_token_page = {JSON, NULL, token_act, EVHTTP_REQ_POST},
                        gate_http_token_revoke_page = {JSON, NULL, revoke_act, EVHTTP_REQ_POST},
                        gate_http_user_revoke_page = {JSON, NULL, revoke_user_act, EVHTTP_REQ_POST},
                        gate_http_all_revoke_page = {JSON, NULL, revoke_all_act, EVHTTP_REQ_POST},
-                       gate_http_jwks_page = {JSON, NULL, jwks_act, EVHTTP_REQ_GET};
+                       gate_http_jwks_page = {JSON, NULL, jwks_act, EVHTTP_REQ_GET},
+                       gate_http_sessions_page = {JSON, NULL, sessions_act, EVHTTP_REQ_GET};

@@ -32,6 +32,7 @@ static vdp_replication_state_t state_make(stor_replication_link_t *link)
     bool empty = any == NULL || atomic_load(&link->forsaken);
     stor_catalog_unreference(&any);
     stor_storage_set_id(storage, link->set_id);
+    uint64_t made_ms = vd_monotonic_ms(); /* before: what was acknowledged by then is in it */
     return (vdp_replication_state_t){
         .boot_id = vd_slice(storage->boot_id, sizeof storage->boot_id),
         .ready = atomic_load(&storage->ready) && !atomic_load(&storage->draining),
@@ -44,7 +45,8 @@ static vdp_replication_state_t state_make(stor_replication_link_t *link)
         .set_id = vd_slice(link->set_id, sizeof link->set_id),
         .empty = empty,
         .loading = atomic_load(&link->loading),
-        .made_ms = vd_monotonic_ms(),
+        .made_ms = made_ms,
+        .auth_position = atomic_load(&storage->auth_epoch) + 1,
     };
 }
 

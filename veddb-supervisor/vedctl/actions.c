@@ -3,6 +3,7 @@
 #include "libcommon/runtime/config.h"
 #include "libcommon/runtime/daemon.h"
 #include "libcommon/runtime/local.h"
+#include "veddb-supervisor/vedctl/show.h"
 #include "veddb-supervisor/vedctl/verbs.h"
 
 #include <bson/bson.h>
@@ -123,12 +124,57 @@ int vedctl_misbehave(const vedctl_t *ctl)
                                                                            : VD_EXIT_FAILURE;
 }
 
+static void print_sessions(const bson_t *doc)
+{
+    bson_t sessions, session;
+    bson_iter_t iter;
+    char who[300];
+    if (!vedctl_sub(doc, "sessions", &sessions) || !bson_iter_init(&iter, &sessions))
+        return;
+    printf("%-32s  %-24s  %-20s  %-20s  %-20s  %s\n", "SID", "USER", "CREATED", "LAST USED",
+           "EXPIRES", "ADDRESS");
+    while (vedctl_next(&iter, &session)) {
+        (void)snprintf(who, sizeof who, "%s@%s", vedctl_text(&session, "user"),
+                       vedctl_text(&session, "db"));
+        printf("%-32s  %-24s  %-20s  %-20s  %-20s  %s\n", vedctl_text(&session, "sid"), who,
+               vedctl_text(&session, "created"), vedctl_text(&session, "lastUsed"),
+               vedctl_text(&session, "expires"), vedctl_text(&session, "address"));
+    }
+    if (vedctl_flag(doc, "more"))
+        fputs("vedctl: there are more: these are the ones that were used last\n", stderr);
+}
+
+static int list_sessions(const vedctl_t *ctl)
+{
+    char both[1200];
+    vd_buf_t json;
+    int len = snprintf(both, sizeof both, "list\n%s", ctl->argc == 2 ? ctl->argv[1] : "");
+    bson_t *doc = NULL;
+    if (len < 0 || (size_t)len >= sizeof both)
+        return usage("tokens list [USER[@DATABASE]]");
+    vd_buf_init(&json, VD_LOCAL_PACKET_MAX);
+    if (vedctl_ask(ctl, "tokens", "", both, &json) == VD_OK)
+        doc = vedctl_parse(&json);
+    if (doc != NULL && ctl->json)
+        printf("%.*s\n", VD_SLICE_FMT(vd_buf_slice(&json)));
+    else if (doc != NULL)
+        print_sessions(doc);
+    int exit_code = doc != NULL ? VD_EXIT_OK : VD_EXIT_FAILURE;
+    if (doc != NULL)
+        bson_destroy(doc);
+    vd_buf_done(&json);
+    return exit_code;
+}
+
 int vedctl_tokens(const vedctl_t *ctl)
 {
-    static const char words[] = "tokens revoke JTI | revoke-user USER[@DATABASE] | revoke-all";
+    static const char words[] =
+        "tokens list [USER[@DATABASE]] | revoke JTI | revoke-user USER[@DATABASE] | revoke-all";
     char both[1200];
     const char *verb = ctl->argc > 0 ? ctl->argv[0] : "";
     bool all = strcmp(verb, "revoke-all") == 0;
+    if (strcmp(verb, "list") == 0)
+        return ctl->argc > 2 ? usage(words) : list_sessions(ctl);
     if ((!all && strcmp(verb, "revoke") != 0 && strcmp(verb, "revoke-user") != 0) ||
         ctl->argc != (all ? 1 : 2))
         return usage(words);

@@ -19,6 +19,8 @@ static const char usage[] =
     "clients stay connected\n"
     "  restart WORKER            drain, stop and start rotated, storaged, replicad or gatewayd; "
     "waits until it runs\n"
+    "  tokens list [USER]        logins that a refresh token may renew: of a user "
+    "(USER@DATABASE), or all\n"
     "  tokens revoke JTI         revoke an access token, or a login by its session (sid)\n"
     "  tokens revoke-user USER   revoke all tokens of a user (USER@DATABASE; admin without)\n"
     "  tokens revoke-all         revoke all tokens: their key is replaced\n"

@@ -124,8 +124,10 @@ Test(access, every_command_for_every_role)
 
 #define STATES "tests/unit/gatewayd/access_states.txt"
 
-typedef enum { NOBODY, DROPPED, EXPIRED, TRANSACTION, STATE_COUNT } state_t;
-static const char *const state_names[STATE_COUNT] = {"nobody", "dropped", "expired", "transaction"};
+/* UNSURE: a secondary that can't confirm who its users are. */
+typedef enum { NOBODY, DROPPED, EXPIRED, REVOKED, UNSURE, TRANSACTION, STATE_COUNT } state_t;
+static const char *const state_names[STATE_COUNT] = {"nobody",  "dropped", "expired",
+                                                     "revoked", "unsure",  "transaction"};
 
 /* As request.c asks; role NULL: nobody is logged in (any more). */
 static int decide(const gate_command_t *command, state_t state, const char *role,
@@ -134,7 +136,12 @@ static int decide(const gate_command_t *command, state_t state, const char *role
     const char *db = (command->flags & GATE_ADMIN_ONLY) != 0 ? "admin" : "test";
     vdp_sections_t sections = {.body = sample(command)};
     gate_access_grant_t grant;
-    int rc = gate_access_state(command, state == EXPIRED, state == TRANSACTION, NULL);
+    gate_login_state_t login = state == EXPIRED   ? GATE_LOGIN_EXPIRED
+                               : state == REVOKED ? GATE_LOGIN_REVOKED
+                                                  : GATE_LOGIN_HOLDS;
+    int rc = gate_access_state(command, login, state == TRANSACTION, NULL);
+    if (rc == VD_OK && state == UNSURE && gate_access_is_leased(command))
+        rc = VD_ERR_NOT_PRIMARY_OR_SECONDARY;
     if (rc != VD_OK)
         return rc;
     if (state == NOBODY || state == DROPPED) /* the user's document is gone: so is the login */

@@ -1,5 +1,6 @@
 /* tests/unit/gatewayd/test_member.c — a gateway as member of a replica set: hello in each role,
  * what is refused and how, $clusterTime signed and verified. Storage is scripted. */
+#include "libcommon/base/mem.h"
 #include "tests/support/gate_fixture.h"
 #include "veddb-gatewayd/keys.h"
 #include "veddb-gatewayd/member.h"
@@ -300,6 +301,34 @@ Test(member, users_are_made_on_a_primary_and_seen_on_a_secondary)
     begin_create_user();
     cr_assert(gate_client_run(&client, "test", &reply));
     cr_expect(reply_ok(reply));
+}
+
+/* By what it was told, when. */
+Test(member, who_knows_its_users)
+{
+    static const struct {
+        uint64_t lease_ms, fresh_ms;
+        uint32_t role;
+        bool delayed, knows;
+    } rows[] = {
+        {1000, 9500, VDP_ROLE_SECONDARY, false, true},
+        {1000, 9000, VDP_ROLE_SECONDARY, false, true},
+        {1000, 8999, VDP_ROLE_SECONDARY, false, false},
+        {1000, 0, VDP_ROLE_SECONDARY, false, false},
+        {1000, UINT64_MAX, VDP_ROLE_SECONDARY, false, true},
+        {0, 0, VDP_ROLE_SECONDARY, false, true},
+        {1000, 0, VDP_ROLE_SECONDARY, true, true},
+        {1000, 0, VDP_ROLE_PRIMARY, false, true},
+        {1000, 0, VDP_ROLE_RECOVERING, false, true}, /* storage refuses there */
+    };
+    gate_t *gate = vd_xalloc(sizeof *gate);
+    for (size_t i = 0; i < VD_COUNT_OF(rows); i++) {
+        gate_storage_state_t state = {.role = rows[i].role, .fresh_ms = rows[i].fresh_ms};
+        gate->settings.users_lease_ms = rows[i].lease_ms;
+        atomic_store(&gate->topology.delayed, rows[i].delayed);
+        cr_expect_eq(gate_member_knows_users(gate, &state, 10000), rows[i].knows, "row %zu", i);
+    }
+    vd_free(gate);
 }
 
 static void insert_with_number(int64_t n)

@@ -80,6 +80,44 @@ Test(fresh, while_a_copy_is_loaded_nothing_is_known)
     cr_expect_eq(node->fresh.fresh_ms, 0);
 }
 
+static void hear_auth(uint64_t sent_ms, uint64_t position, uint64_t auth)
+{
+    vdp_peer_status_t said = {.sent_ms = sent_ms,
+                              .applied = position,
+                              .newest_age_ms = 1,
+                              .term = node->role.term,
+                              .auth_position = auth + 1};
+    repl_fresh_hear(node, &said);
+}
+
+Test(fresh, who_has_caught_up_once_needs_the_users_alone)
+{
+    hear_auth(5000, 150, 20);
+    cr_expect_eq(node->fresh.fresh_ms, 0, "what it has may be another history's");
+    node->pull.applied = 150;
+    repl_fresh_look(node);
+    cr_expect_eq(node->fresh.fresh_ms, 4999);
+    hear_auth(6000, 900, 20);
+    cr_expect_eq(node->fresh.fresh_ms, 5999, "it lags, but not with users");
+    hear_auth(7000, 1000, 160);
+    cr_expect_eq(node->fresh.fresh_ms, 5999, "a change of users that is not applied");
+    node->pull.applied = 160;
+    repl_fresh_look(node);
+    cr_expect_eq(node->fresh.fresh_ms, 6999);
+    node->role.term = TERM + 1;
+    hear_auth(8000, 1000, 160);
+    cr_expect_eq(node->fresh.fresh_ms, 6999, "another term: it has to catch up again");
+    node->pull.applied = 1000;
+    repl_fresh_look(node);
+    hear_auth(9000, 2000, 160);
+    cr_expect_eq(node->fresh.fresh_ms, 8999);
+    node->resync.state = REPL_RESYNC_COPY;
+    repl_fresh_look(node);
+    node->resync.state = REPL_RESYNC_NONE;
+    hear_auth(9500, 2000, 160);
+    cr_expect_eq(node->fresh.fresh_ms, 8999, "a copy was loaded over it");
+}
+
 Test(fresh, it_never_goes_back_and_is_bounded)
 {
     hear(5000, 100, 1, TERM);
