@@ -9,6 +9,7 @@
 #include "libcommon/runtime/sandbox.h"
 #include "proto/rotation.h"
 #include "veddb-rotated/audit/rewrap.h"
+#include "veddb-rotated/rotation/copies.h"
 #include "veddb-rotated/rotation/record.h"
 #include "veddb-rotated/rotation/show.h"
 
@@ -40,6 +41,8 @@ struct rot_rotation {
     bool save_failed; /* told */
     vd_error_t save_error;
     vd_buf_t note, item, json;
+    rot_copies_t copies;
+    char copies_names[ROT_TEXT_BYTES];
 };
 
 /* ---- messages ---- */
@@ -73,7 +76,8 @@ static void order_send(rot_rotation_t *rotation)
                                    .active_version = now.active_version,
                                    .old_version = now.old_version,
                                    .rate_max_bytes = now.rate_max_bytes,
-                                   .latency_rise_max = now.latency_rise_max};
+                                   .latency_rise_max = now.latency_rise_max,
+                                   .wraps = now.wraps};
     if (rotation->peer != 0)
         message_send(rotation, rotation->peer, 0, &vdp_rotation_order, &fields, VD_SLICE_NULL);
 }
@@ -95,32 +99,27 @@ static void answer(rot_rotation_t *rotation, int code, const char *text)
 
 int rot_rotation_status(const rot_rotation_t *rotation, bool history, vd_buf_t *out)
 {
-    return rot_show_status(&rotation->machine, vd_wall_ms(), history, out);
+    return rot_show_status(&rotation->machine, &rotation->copies, vd_wall_ms(), history, out);
 }
 
 /* ---- events ---- */
 
-/* Backups that are kept and need a key up to that version. There are none yet: VedDB makes no
- * backups; what makes them will be asked here. */
-static uint32_t retained_copies(const rot_rotation_t *rotation, uint32_t old_version)
-{
-    (void)rotation, (void)old_version; /* nobody to ask */
-    return 0;
-}
-
-static void facts_fill(const rot_rotation_t *rotation, rot_facts_t *facts)
+static void facts_fill(rot_rotation_t *rotation, rot_facts_t *facts)
 {
     const rot_keyring_t *keyring = rotation->options.keyring;
     const vd_config_t *config = vd_daemon_config(rotation->options.daemon);
     const rot_key_t *active = rot_keyring_active(keyring);
-    uint32_t count = rot_keyring_count(keyring);
+    uint32_t count = rot_keyring_count(keyring), old = rotation->machine.kept.old_version;
     *facts = (rot_facts_t){
         .now_ms = vd_wall_ms(),
         .active_version = active == NULL ? 0 : active->version,
         .highest_version = count == 0 ? 0 : rot_keyring_at(keyring, count - 1)->version,
         .full = rot_keyring_is_full(keyring),
         .active_since_ms = active == NULL ? 0 : active->created_ms,
-        .retained_copies = retained_copies(rotation, rotation->machine.kept.old_version),
+        .copies_known = rotation->copies.known,
+        .retained_copies = rot_copies_count(&rotation->copies, old),
+        .copies_names = rot_copies_names(&rotation->copies, old, rotation->copies_names,
+                                         sizeof rotation->copies_names),
         .rotate_after_ms = (uint64_t)vd_config_number(config, "keys.rotate_after"),
         .rotate_blocks = (uint64_t)vd_config_number(config, "keys.rotate_blocks"),
         .rate_default = (uint64_t)vd_config_number(config, "keys.rotate_rate"),
@@ -253,6 +252,7 @@ static int attach(rot_rotation_t *rotation, uint64_t peer, vd_slice_t rest, vd_e
     rotation->event.version = fields.highest_key_version;
     rotation->event.rotation = fields.rotation;
     rotation->peer = peer;
+    rotation->copies.known = false; /* it says it anew */
     step(rotation);
     return VD_OK;
 }
@@ -298,6 +298,20 @@ static int report(rot_rotation_t *rotation, vd_slice_t rest, vd_error_t *err)
         const uint8_t *at = body.data + (size_t)i * VDP_ROTATION_VERSION_BYTES;
         rotation->left[i] = (rot_left_t){vd_get_u32(at), vd_get_u64(at + 4)};
     }
+    step(rotation);
+    return VD_OK;
+}
+
+static int backups(rot_rotation_t *rotation, vd_slice_t rest, vd_error_t *err)
+{
+    vdp_rotation_backups_t fields = {0};
+    vd_slice_t body;
+    int rc = vdp_decode(&vdp_rotation_backups, rest, &fields, &body, err);
+    if (rc == VD_OK)
+        rc = rot_copies_take(&rotation->copies, body, err);
+    if (rc != VD_OK)
+        return rc;
+    event_begin(rotation, ROT_EVENT_TICK); /* it may be what was waited for */
     step(rotation);
     return VD_OK;
 }
@@ -348,6 +362,23 @@ static void rewrap(rot_rotation_t *rotation)
                  "one as the present key from now on (until then it is found as the next)");
 }
 
+/* The file as it stands: wrapped. */
+static int keyring_print(const rot_rotation_t *rotation, vd_buf_t *out)
+{
+    vd_buf_t bytes;
+    vd_buf_init(&bytes, VDP_ROTATION_JSON_MAX_BYTES / 2);
+    int rc = rot_keyring_file(rotation->options.keyring, &bytes, NULL);
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, "{\"keyring\":\"");
+    vd_slice_t file = vd_buf_slice(&bytes);
+    for (size_t i = 0; rc == VD_OK && i < file.len; i++)
+        rc = vd_buf_printf(out, "%02x", file.data[i]);
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, "\"}");
+    vd_buf_done(&bytes);
+    return rc;
+}
+
 /* Verbs that change nothing. */
 static bool looked(rot_rotation_t *rotation, vd_slice_t verb)
 {
@@ -358,8 +389,10 @@ static bool looked(rot_rotation_t *rotation, vd_slice_t verb)
     else if (vd_slice_is(verb, "history"))
         rc = rot_rotation_status(rotation, true, &rotation->json);
     else if (vd_slice_is(verb, "metrics"))
-        rc = rot_show_metrics(&rotation->machine, rotation->options.keyring, vd_wall_ms(),
-                              &rotation->json);
+        rc = rot_show_metrics(&rotation->machine, rotation->options.keyring, &rotation->copies,
+                              vd_wall_ms(), &rotation->json);
+    else if (vd_slice_is(verb, "keyring") && rotation->asker.peer != 0) /* storage's alone */
+        rc = keyring_print(rotation, &rotation->json);
     else
         return false;
     answer(rotation, rc, rc == VD_OK ? "" : "the answer is too large");
@@ -440,7 +473,10 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
         rc = asked_by_storage(rotation, peer, envelope.request_id, rest, &err);
     else if (rc == VD_OK && envelope.id == VDP_ROTATION_REPORT && peer == rotation->peer)
         rc = report(rotation, rest, &err);
-    else if (rc == VD_OK && envelope.id != VDP_ROTATION_REPORT)
+    else if (rc == VD_OK && envelope.id == VDP_ROTATION_BACKUPS && peer == rotation->peer)
+        rc = backups(rotation, rest, &err);
+    else if (rc == VD_OK && envelope.id != VDP_ROTATION_REPORT &&
+             envelope.id != VDP_ROTATION_BACKUPS)
         rc = vd_error_set(&err, VD_ERR_PROTOCOL, "message %u is not for the rotation of keys",
                           envelope.id);
     if (rc != VD_OK)
@@ -453,6 +489,7 @@ static void peer_changed(void *context, uint64_t peer, bool up)
     if (up || peer != rotation->peer)
         return;
     rotation->peer = 0;
+    rotation->copies.known = false;
     event_begin(rotation, ROT_EVENT_DETACH);
     step(rotation);
 }
