@@ -61,6 +61,9 @@ VD_MUST_CHECK int stor_audit_restarted(stor_audit_t *audit, stor_session_t *sess
  * NULL is fine. */
 VD_MUST_CHECK int stor_audit_rolled_back(stor_audit_t *audit, stor_session_t *session, uint64_t to,
                                          uint64_t documents, vd_slice_t folder, vd_error_t *err);
+/* A backup was made, checked, removed, or not (error). NULL is fine. */
+VD_MUST_CHECK int stor_audit_backup(stor_audit_t *audit, stor_session_t *session, const char *atype,
+                                    vd_slice_t name, vd_slice_t error, vd_error_t *err);
 /* The journal may not lose what is above. NULL: UINT64_MAX. */
 uint64_t stor_audit_keep_above(const stor_audit_t *audit);
 /* By the keeper: the bound, its alarm. */
