@@ -231,12 +231,16 @@ static int prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
 static int backups_start(state_t *state, vd_error_t *err)
 {
     const vd_config_t *config = vd_daemon_config(state->daemon);
-    char folder[PATH_MAX];
+    char folder[PATH_MAX], shown[PATH_MAX];
     const char *configured = vd_daemon_folder(state->daemon, "backup.folder");
     if (snprintf(folder, sizeof folder, "%s%s", *configured != '\0' ? configured : state->folder,
                  *configured != '\0' ? "" : "/backups") >= (int)sizeof folder)
         return vd_error_set(err, VD_ERR_CONFIG, "backup.folder is too long");
+    (void)snprintf(shown, sizeof shown, "%s%s",
+                   vd_config_string(config, *configured != '\0' ? "backup.folder" : "node.folder"),
+                   *configured != '\0' ? "" : "/data/backups");
     stor_backups_options_t options = {.folder = folder,
+                                      .shown = shown,
                                       .data_folder = state->folder,
                                       .node = vd_config_string(config, "node.name"),
                                       .rate = (uint64_t)vd_config_number(config, "backup.rate")};

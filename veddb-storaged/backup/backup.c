@@ -42,7 +42,7 @@ typedef struct {
 
 struct stor_backups {
     stor_storage_t *storage;
-    char folder[PATH_MAX - 400], data_folder[PATH_MAX - 400], node[64];
+    char folder[PATH_MAX - 400], data_folder[PATH_MAX - 400], shown[PATH_MAX], node[64];
     uint64_t rate;
     pthread_t thread;
     bool started;
@@ -449,6 +449,7 @@ int stor_backups_start(stor_storage_t *storage, const stor_backups_options_t *op
     (void)pthread_mutex_init(&backups->lock, NULL);
     (void)pthread_cond_init(&backups->wake, NULL);
     (void)snprintf(backups->node, sizeof backups->node, "%.63s", options->node);
+    (void)snprintf(backups->shown, sizeof backups->shown, "%s", options->shown);
     int rc = VD_OK;
     if (snprintf(backups->folder, sizeof backups->folder, "%s", options->folder) >=
             (int)sizeof backups->folder ||
@@ -610,7 +611,7 @@ int stor_backups_list(stor_backups_t *backups, vd_buf_t *out)
     pthread_mutex_lock(&backups->lock);
     int rc = vd_buf_printf(out, "{\"rate\":%" PRIu64, backups->rate);
     if (rc == VD_OK)
-        rc = text_print(out, "folder", backups->folder);
+        rc = text_print(out, "folder", backups->shown);
     if (rc == VD_OK)
         rc = job_print(&backups->job, out);
     if (rc == VD_OK)

@@ -18,6 +18,7 @@ typedef struct stor_backups stor_backups_t;
 
 typedef struct {
     const char *folder;      /* of backups; made when it is not there */
+    const char *shown;       /* the same, as people know it */
     const char *data_folder; /* where the shelf stands */
     const char *node;        /* its name */
     uint64_t rate;           /* bytes per second; 0 = without limit */
