@@ -13,12 +13,15 @@
 #include "veddb-rotated/rotation/record.h"
 #include "veddb-rotated/rotation/show.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <unistd.h>
 
-#define TICK_MS   1000
-#define ASK_BYTES (150 * 1024)
+#define TICK_MS     1000
+#define ASK_BYTES   (150 * 1024)
+#define KEK_WAIT_MS 25000 /* an operator waits for 30 s */
 
 /* Who is to be answered by the event under way. */
 typedef struct {
@@ -37,7 +40,13 @@ struct rot_rotation {
     vd_source_t *timer;
     uint64_t peer; /* storage, attached; 0: away */
     asker_t asker;
-    uint8_t *kek;     /* locked: the next one, while it is being taken over */
+    uint8_t *kek; /* locked: the next one, while it is being taken over */
+    /* What a source that takes its time has given of it. */
+    uint8_t *kek_text; /* locked */
+    size_t kek_len;
+    int kek_fd; /* -1: nothing is awaited */
+    vd_source_t *kek_source, *kek_timer;
+    asker_t kek_asker;
     bool save_failed; /* told */
     vd_error_t save_error;
     vd_buf_t note, item, json;
@@ -318,13 +327,12 @@ static int backups(rot_rotation_t *rotation, vd_slice_t rest, vd_error_t *err)
 
 /* ---- what operators ask ---- */
 
-static void rewrap(rot_rotation_t *rotation)
+static void rewrap_with(rot_rotation_t *rotation, int rc, const char *why)
 {
     const rot_kek_source_t *source = &rotation->options.source;
     vd_error_t err = VD_ERROR_INIT, early = VD_ERROR_INIT;
-    int rc = source->at_run_time ? rot_kek_read(source, true, rotation->kek, &early)
-                                 : VD_ERR_KEY_MISSING;
-    if (rc != VD_OK && rotation->options.next_kek != NULL) {
+    /* What can be asked now was: a next key of before may have been taken away since. */
+    if (rc != VD_OK && !source->at_run_time && rotation->options.next_kek != NULL) {
         memcpy(rotation->kek, rotation->options.next_kek, ROT_KEY_BYTES);
         rc = VD_OK;
     }
@@ -332,9 +340,10 @@ static void rewrap(rot_rotation_t *rotation)
         (void)vd_error_set(&err, rc,
                            "%s gives no next key%s%s; put it beside the present one (%s), "
                            "see docs/security.md",
-                           source->what, early.message[0] != '\0' ? ": " : "", early.message,
-                           source->at_run_time ? ROT_KEK_NEXT " behind its name"
-                                               : "VEDDB_KEK=next, then restart rotated");
+                           source->what, *why != '\0' ? ": " : "", why,
+                           source->open != NULL  ? "run with VEDDB_KEK=next it prints it"
+                           : source->at_run_time ? ROT_KEK_NEXT " behind its name"
+                                                 : "VEDDB_KEK=next, then restart rotated");
         answer(rotation, rc, err.message);
         return;
     }
@@ -360,6 +369,100 @@ static void rewrap(rot_rotation_t *rotation)
                ? "the keyring is under the new key-encryption key"
                : "the keyring is under the new key-encryption key: let its source give that "
                  "one as the present key from now on (until then it is found as the next)");
+}
+
+/* ---- the next key that takes its time ---- */
+
+static void kek_close(rot_rotation_t *rotation)
+{
+    vd_loop_remove(&rotation->kek_source);
+    vd_loop_remove(&rotation->kek_timer);
+    if (rotation->kek_fd >= 0)
+        (void)close(rotation->kek_fd); /* was only read */
+    rotation->kek_fd = -1;
+}
+
+/* The text is there, or it is known why not. */
+static void kek_come(rot_rotation_t *rotation, int rc, vd_error_t *err)
+{
+    asker_t asker = rotation->asker;
+    kek_close(rotation);
+    if (rc == VD_OK)
+        rc = rot_kek_opened(&rotation->options.source, rotation->kek_text, &rotation->kek_len, err);
+    if (rc == VD_OK)
+        rc = rot_kek_parse(vd_slice(rotation->kek_text, rotation->kek_len), rotation->kek, err);
+    vd_wipe(rotation->kek_text, ROT_KEK_TEXT_MAX_BYTES);
+    rotation->asker = rotation->kek_asker;
+    rewrap_with(rotation, rc, err->message);
+    rotation->asker = asker;
+}
+
+static void kek_readable(void *context, int fd, unsigned events)
+{
+    rot_rotation_t *rotation = context;
+    vd_error_t err = VD_ERROR_INIT;
+    size_t room = ROT_KEK_TEXT_MAX_BYTES - rotation->kek_len;
+    (void)events; /* reading tells */
+    ssize_t n = read(fd, rotation->kek_text + rotation->kek_len, room);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return;
+    if (n > 0) {
+        rotation->kek_len += (size_t)n;
+        if (rotation->kek_len < ROT_KEK_TEXT_MAX_BYTES)
+            return;
+    }
+    int rc = n < 0   ? vd_error_set_errno(&err, "can't read the key")
+             : n > 0 ? vd_error_set(&err, VD_ERR_BAD_VALUE, "more than a key came")
+                     : VD_OK;
+    kek_come(rotation, rc, &err);
+}
+
+static void kek_late(void *context)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    int rc = vd_error_set(&err, VD_ERR_KEY_MISSING, "no key after %d ms", KEK_WAIT_MS);
+    kek_come(context, rc, &err);
+}
+
+/* The command runs anew; nobody waits for it but who asked. */
+static int kek_begin(rot_rotation_t *rotation, vd_error_t *err)
+{
+    const rot_kek_source_t *source = &rotation->options.source;
+    vd_loop_t *loop = vd_daemon_loop(rotation->options.daemon);
+    if (rotation->kek_fd >= 0)
+        return vd_error_set(err, VD_ERR_OBJECT_IS_BUSY, "a rewrap is under way");
+    int rc = source->open(source, true, &rotation->kek_fd, err);
+    rotation->kek_len = 0;
+    if (rc == VD_OK)
+        rc = vd_loop_add_fd(loop, rotation->kek_fd, VD_LOOP_READ, kek_readable, rotation,
+                            &rotation->kek_source, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_timer(loop, KEK_WAIT_MS, 0, kek_late, rotation, &rotation->kek_timer, err);
+    if (rc != VD_OK)
+        kek_close(rotation);
+    return rc;
+}
+
+static void rewrap(rot_rotation_t *rotation)
+{
+    const rot_kek_source_t *source = &rotation->options.source;
+    vd_error_t err = VD_ERROR_INIT;
+    if (source->open == NULL) {
+        int rc = source->at_run_time ? rot_kek_read(source, true, rotation->kek, &err)
+                                     : VD_ERR_KEY_MISSING;
+        rewrap_with(rotation, rc, err.message);
+        return;
+    }
+    bool busy = rotation->kek_fd >= 0;
+    int rc = kek_begin(rotation, &err);
+    if (rc == VD_OK) {
+        rotation->kek_asker = rotation->asker;
+        rotation->asker = (asker_t){0}; /* answered when it has come */
+    } else if (busy) {
+        answer(rotation, rc, err.message);
+    } else {
+        rewrap_with(rotation, rc, err.message);
+    }
 }
 
 /* The file as it stands: wrapped. */
@@ -519,8 +622,9 @@ int rot_rotation_create(const rot_rotation_options_t *options, rot_rotation_t **
 {
     char path[PATH_MAX];
     rot_rotation_t *rotation = vd_xalloc(sizeof *rotation);
-    void *kek = NULL;
+    void *kek = NULL, *kek_text = NULL;
     rotation->options = *options;
+    rotation->kek_fd = -1;
     vd_buf_init(&rotation->note, ROT_KEYRING_NOTE_MAX);
     vd_buf_init(&rotation->item, ASK_BYTES + 8192);
     vd_buf_init(&rotation->json, VDP_ROTATION_JSON_MAX_BYTES);
@@ -536,6 +640,9 @@ int rot_rotation_create(const rot_rotation_options_t *options, rot_rotation_t **
     };
     int rc = vd_secret_alloc(ROT_KEY_BYTES, &kek, err);
     rotation->kek = kek;
+    if (rc == VD_OK)
+        rc = vd_secret_alloc(ROT_KEK_TEXT_MAX_BYTES, &kek_text, err);
+    rotation->kek_text = kek_text;
     if (rc == VD_OK)
         rc = rot_record_unpack(rot_keyring_note(options->keyring), &rotation->machine.kept, err);
     if (rc == VD_OK)
@@ -559,8 +666,11 @@ void rot_rotation_destroy(rot_rotation_t **rotation_p)
         return;
     vd_loop_remove(&rotation->timer);
     vd_link_close(&rotation->link);
+    kek_close(rotation);
     if (rotation->kek != NULL)
         vd_secret_free(rotation->kek, ROT_KEY_BYTES);
+    if (rotation->kek_text != NULL)
+        vd_secret_free(rotation->kek_text, ROT_KEK_TEXT_MAX_BYTES);
     vd_buf_done(&rotation->note);
     vd_buf_done(&rotation->item);
     vd_buf_done(&rotation->json);
