@@ -147,7 +147,7 @@ const sources = {
   },
   credential: (present) => {
     const folder = opened([['veddb-kek', present, 0o600]]);
-    process.env.CREDENTIALS_DIRECTORY = folder;
+    process.env.VD_TEST_CREDENTIALS = folder;
     return {
       folder,
       set: ['keys.kek_file=', 'keys.kek_credential=veddb-kek'],
@@ -160,7 +160,7 @@ const sources = {
 for (const name of Object.keys(sources))
   test(`rewrap by a ${name} that is asked anew; rotated dies in the middle, and the node goes on`, async () => {
     const present = fs.readFileSync(file('kek'), 'utf8').trim(), next = randomBytes(32).toString('hex');
-    await node.down();
+    await node.down(); // or it is down, after the source before
     const source = sources[name](present);
     try {
       node.set = [...source.set, 'test.faults=true', 'test.fault_points=keyring.half_shredded=kill'];
@@ -179,15 +179,15 @@ for (const name of Object.keys(sources))
       assert.equal((await history()).at(-1).kind, 'rewrap');
       fs.writeFileSync(file('kek'), next, {mode: 0o600}); // for the next source
     } finally {
-      delete process.env.CREDENTIALS_DIRECTORY;
+      delete process.env.VD_TEST_CREDENTIALS;
       await node.down();
       node.set = [];
       if (source.folder) fs.rmSync(source.folder, {recursive: true});
     }
-    await node.up();
   });
 
 test('a verify has a number and a record of its own, and leaves the last rotation to be seen', async () => {
+  await node.up();
   const last = await rotation();
   await node.vedctl('keys', 'verify').catch((e) => assert.match(e.stdout, /blocks of keys before version 2/)); // a cancelled rotation leaves some
   const now = await rotation();
