@@ -1,6 +1,8 @@
 /* proto/audit.c — field tables of audit.h. Fields are only ever added at the end. */
 #include "proto/audit.h"
 
+#include "proto/heads.h"
+
 #define COUNT(table) (uint32_t)(sizeof(table) / sizeof((table)[0]))
 
 static const vdp_field_t attach_fields[] = {VDP_FIELD(VDP_BYTES, vdp_audit_attach_t, boot_id, 16)};
@@ -24,6 +26,8 @@ static const vdp_field_t sealed_fields[] = {
     VDP_FIELD(VDP_U64, vdp_audit_sealed_t, head, 0),
     VDP_FIELD(VDP_BYTES, vdp_audit_sealed_t, signed_head, VDP_AUDIT_HEAD_BYTES),
     VDP_FIELD(VDP_BOOL, vdp_audit_sealed_t, alarm, 0),
+    VDP_FIELD(VDP_BYTES, vdp_audit_sealed_t, checked,
+              VDP_AUDIT_CHECKED_MAX *VDP_AUDIT_CHECKED_BYTES),
 };
 
 #define MESSAGE(NAME, lower, type, table, body_max)                                                \

@@ -34,6 +34,7 @@ typedef struct {
     uint64_t head;
     vd_slice_t signed_head; /* its bytes, for the other nodes (heads.md) */
     bool alarm;             /* others hold heads that this log does not have */
+    vd_slice_t checked;     /* what others hold and is good (heads.md) */
 } vdp_audit_sealed_t;
 
 extern const vdp_message_t vdp_audit_attach, vdp_audit_pull, vdp_audit_batch, vdp_audit_sealed;

@@ -6,6 +6,7 @@
 static const vdp_field_t head_fields[] = {
     VDP_FIELD(VDP_BYTES, vdp_audit_head_t, head, VDP_AUDIT_HEAD_BYTES),
     VDP_FIELD(VDP_BOOL, vdp_audit_head_t, alarm, 0),
+    VDP_FIELD(VDP_BYTES, vdp_audit_head_t, checked, VDP_AUDIT_CHECKED_MAX *VDP_AUDIT_CHECKED_BYTES),
 };
 static const vdp_field_t peer_held_fields[] = {
     VDP_FIELD(VDP_BYTES, vdp_audit_peer_held_t, head, VDP_AUDIT_HEAD_BYTES),
@@ -16,6 +17,7 @@ static const vdp_field_t keep_fields[] = {
     VDP_FIELD(VDP_STRING, vdp_audit_keep_t, node, VDP_NODE_NAME_MAX),
     VDP_FIELD(VDP_BYTES, vdp_audit_keep_t, head, VDP_AUDIT_HEAD_BYTES),
     VDP_FIELD(VDP_BOOL, vdp_audit_keep_t, alarm, 0),
+    VDP_FIELD(VDP_BYTES, vdp_audit_keep_t, checked, VDP_AUDIT_CHECKED_MAX *VDP_AUDIT_CHECKED_BYTES),
 };
 static const vdp_field_t held_fields[] = {
     VDP_FIELD(VDP_STRING, vdp_audit_held_t, node, VDP_NODE_NAME_MAX),

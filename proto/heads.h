@@ -3,13 +3,16 @@
 #pragma once
 #include "proto/replication.h"
 
-#define VDP_AUDIT_HEAD_BYTES 304 /* a signed head, docs/audit-format.md */
+#define VDP_AUDIT_HEAD_BYTES    304 /* a signed head, docs/audit-format.md */
+#define VDP_AUDIT_CHECKED_BYTES 32  /* SHA-256 of a head */
+#define VDP_AUDIT_CHECKED_MAX   64  /* heads */
 
 /* HEAD (storage -> replicad, a notice) and PEER_HEAD (replicad -> replicad): the newest head of the
  * sender's own log. */
 typedef struct {
     vd_slice_t head;
-    bool alarm; /* others hold heads that the sender's log does not have */
+    bool alarm;         /* others hold heads that the sender's log does not have */
+    vd_slice_t checked; /* digests, joined: of what others hold, its rotated has found these good */
 } vdp_audit_head_t;
 /* PEER_HELD, the answer: what was held before. */
 typedef struct {
@@ -23,6 +26,7 @@ typedef struct {
     vd_slice_t node;
     vd_slice_t head;
     bool alarm;
+    vd_slice_t checked;
 } vdp_audit_keep_t;
 
 /* HELD, a notice, replicad -> storage -> rotated: what that node holds of our log. */

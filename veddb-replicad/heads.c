@@ -5,6 +5,7 @@
 #define NEW_MS   1000  /* a new head is shown after so long */
 #define AGAIN_MS 30000 /* the same one again */
 #define KEEP_MS  5000
+#define BEHIND   5 /* as often a head is shown again at once to a member that holds another one */
 
 /* ---- ours ---- */
 
@@ -29,6 +30,9 @@ static void shown_answered(void *context, const repl_answer_t *answer)
                                    .frozen = held.frozen,
                                    .other = held.other};
         repl_storage_tell(node->storage, &vdp_replication_audit_held, &fields, VD_SLICE_NULL);
+        bool same = held.head.len == sizeof node->heads.head &&
+                    memcmp(held.head.data, node->heads.head, held.head.len) == 0;
+        member->heads.behind = same || held.frozen ? 0 : member->heads.behind + 1;
     } else if (member != NULL) {
         member->heads.tag = 0; /* shown again at the next tick */
         member->heads.at_ms = repl_now(node);
@@ -45,9 +49,11 @@ static void show(void *context, repl_conn_t *conn)
     if (member == NULL || member->heads.asking || member->id == node->self)
         return;
     bool again = member->heads.serial == node->heads.serial;
+    bool soon = !again || member->heads.tag == 0 ||
+                (member->heads.behind > 0 && member->heads.behind <= BEHIND);
     bool first = member->heads.tag != 0 && member->heads.tag != repl_conn_tag(conn);
     if (!first && member->heads.at_ms != 0 &&
-        now < member->heads.at_ms + (again && member->heads.tag != 0 ? AGAIN_MS : NEW_MS))
+        now < member->heads.at_ms + (soon ? NEW_MS : AGAIN_MS))
         return;
     shown_t *shown = vd_xalloc(sizeof *shown);
     *shown = (shown_t){node, member->id};
@@ -55,8 +61,11 @@ static void show(void *context, repl_conn_t *conn)
     member->heads.serial = node->heads.serial;
     member->heads.at_ms = now;
     member->heads.asking = true;
+    if (!again)
+        member->heads.behind = 0;
     vdp_audit_head_t fields = {.head = vd_slice(node->heads.head, sizeof node->heads.head),
-                               .alarm = node->heads.alarm};
+                               .alarm = node->heads.alarm,
+                               .checked = vd_slice(node->heads.checked, node->heads.checked_len)};
     (void)repl_conn_ask(conn, &vdp_peer_audit_head, &fields, VD_SLICE_NULL, false,
                         10 * node->lease_ms, shown_answered, shown); /* answered in any case */
 }
@@ -67,6 +76,9 @@ void repl_heads_own(void *context, const vdp_audit_head_t *head)
     if (head->head.len != VDP_AUDIT_HEAD_BYTES)
         return;
     memcpy(node->heads.head, head->head.data, VDP_AUDIT_HEAD_BYTES);
+    node->heads.checked_len = (uint32_t)head->checked.len;
+    if (node->heads.checked_len > 0)
+        memcpy(node->heads.checked, head->checked.data, node->heads.checked_len);
     node->heads.alarm = head->alarm;
     node->heads.serial++;
 }
@@ -112,7 +124,8 @@ void repl_heads_shown(repl_node_t *node, repl_conn_t *conn, uint64_t request,
 {
     vdp_audit_keep_t fields = {.node = vd_slice_str(repl_conn_greeting(conn)->node),
                                .head = head->head,
-                               .alarm = head->alarm};
+                               .alarm = head->alarm,
+                               .checked = head->checked};
     keep_t *keep = vd_xalloc(sizeof *keep);
     *keep = (keep_t){.node = node, .tag = repl_conn_tag(conn), .request = request};
     (void)repl_storage_ask(node->storage, &vdp_replication_audit_keep, &fields, VD_SLICE_NULL,

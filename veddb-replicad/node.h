@@ -44,6 +44,7 @@ typedef struct {
     repl_conn_t *fence_conn;
     struct {
         uint64_t tag, serial, at_ms; /* of the connection and the head that was shown last */
+        uint32_t behind;             /* answers in a row that told of another one */
         bool asking;
     } heads;
 } repl_member_t;
@@ -51,6 +52,8 @@ typedef struct {
 /* heads.c: the newest of our audit log */
 typedef struct {
     uint8_t head[VDP_AUDIT_HEAD_BYTES];
+    uint8_t checked[VDP_AUDIT_CHECKED_MAX * VDP_AUDIT_CHECKED_BYTES];
+    uint32_t checked_len;
     bool alarm;
     uint64_t serial; /* 0: none yet */
 } repl_heads_t;

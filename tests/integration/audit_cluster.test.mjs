@@ -29,7 +29,10 @@ const ask = async (name, ...args) =>
       return false;
     }
   });
-const status = async (name) => await ask(name, 'status');
+const status = async (name) => await until(`the audit log of ${name} is open`, async () => {
+  const s = await ask(name, 'status');
+  return s.open && s.attached && s;
+});
 const held = async (name) => (await status(name)).peer_heads;
 const found = async (name, atype) => (await ask(name, 'search', `atype=${atype}`)).records.map((r) => r.event);
 

@@ -52,7 +52,7 @@ struct rot_audit {
     uint64_t peer, pull_id, pulled; /* pulled: id of the one under way, 0 = none */
     uint64_t sealed_ms, reopen_ms, moved_ms;
     rot_positions_t told;
-    uint64_t told_head, broken_head; /* broken: sealed last before it broke */
+    uint64_t told_head, told_held, broken_head; /* broken: sealed last before it broke */
     bool told_alarm;
     bool was_open;
     bool began; /* the log is a new one */
@@ -203,17 +203,20 @@ static void sealed_tell(rot_audit_t *audit)
     rot_positions_t at = rot_log_sealed_positions(audit->log);
     uint64_t head = rot_log_sealed(audit->log)->head.number;
     if (memcmp(&at, &audit->told, sizeof at) == 0 && head == audit->told_head &&
-        audit->held.alarm == audit->told_alarm)
+        audit->held.serial == audit->told_held && audit->held.alarm == audit->told_alarm)
         return;
+    uint8_t checked[ROT_HELD_MAX * VDP_AUDIT_CHECKED_BYTES];
     audit->told = at;
     audit->told_head = head;
+    audit->told_held = audit->held.serial;
     audit->told_alarm = audit->held.alarm;
     vdp_audit_sealed_t fields = {.journal = at.journal,
                                  .journal_part = at.journal_part,
                                  .events = at.events,
                                  .head = head,
                                  .signed_head = vd_slice(rot_log_head(audit->log), ROT_HEAD_BYTES),
-                                 .alarm = audit->held.alarm};
+                                 .alarm = audit->held.alarm,
+                                 .checked = rot_held_checked(&audit->held, checked)};
     message_send(audit, &vdp_audit_sealed, &fields, 0);
 }
 

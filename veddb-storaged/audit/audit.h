@@ -81,9 +81,14 @@ void stor_audit_attached(stor_audit_t *audit, bool attached);
 /* ---- heads.c: heads of audit logs, ours to the others and theirs here (proto/heads.md) ---- */
 #define STOR_AUDIT_LOGS_MAX 8  /* of one node */
 #define STOR_AUDIT_HELD_MAX 64 /* answers that wait for rotated */
-/* The newest head of our log, when it is not the one of *serial; false: nothing new. Any thread. */
-bool stor_audit_own_head(stor_audit_t *audit, uint64_t *serial, uint8_t ret_head[304],
-                         bool *ret_alarm);
+/* The newest head of our log and what goes with it, when it is not the one of *serial; its slices
+ * lie in `room`. false: nothing new. Any thread. */
+typedef struct {
+    uint8_t head[VDP_AUDIT_HEAD_BYTES];
+    uint8_t checked[VDP_AUDIT_CHECKED_MAX * VDP_AUDIT_CHECKED_BYTES];
+} stor_audit_head_room_t;
+bool stor_audit_own_head(stor_audit_t *audit, uint64_t *serial, stor_audit_head_room_t *room,
+                         vdp_audit_head_t *ret_head);
 /* Keeps another node's head, also where audit.enabled is false; the answer's slices lie in `text`.
  * VD_ERR_BAD_VALUE: it is none; VD_ERR_FULL: too many logs of that node. */
 VD_MUST_CHECK int stor_audit_keep(stor_storage_t *storage, stor_session_t *session,

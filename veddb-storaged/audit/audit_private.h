@@ -36,7 +36,9 @@ struct stor_audit {
     atomic_bool refusing, over, alarmed, attached, rolled_back;
     pthread_mutex_t heads_lock; /* of these: */
     uint8_t own_head[VDP_AUDIT_HEAD_BYTES];
-    uint64_t own_serial; /* 0: none yet */
+    uint8_t checked[VDP_AUDIT_CHECKED_MAX * VDP_AUDIT_CHECKED_BYTES];
+    uint32_t checked_len; /* of what others hold, rotated has found it good */
+    uint64_t own_serial;  /* 0: none yet */
     stor_audit_held_t held[STOR_AUDIT_HELD_MAX];
     uint32_t held_count;
     /* the link's thread */

@@ -23,19 +23,25 @@ void stor_audit_own_head_take(stor_audit_t *audit, const vdp_audit_sealed_t *sea
         return;
     (void)pthread_mutex_lock(&audit->heads_lock);
     memcpy(audit->own_head, sealed->signed_head.data, VDP_AUDIT_HEAD_BYTES);
+    audit->checked_len = (uint32_t)sealed->checked.len;
+    if (audit->checked_len > 0)
+        memcpy(audit->checked, sealed->checked.data, audit->checked_len);
     audit->own_serial++;
     (void)pthread_mutex_unlock(&audit->heads_lock);
 }
 
-bool stor_audit_own_head(stor_audit_t *audit, uint64_t *serial,
-                         uint8_t ret_head[VDP_AUDIT_HEAD_BYTES], bool *ret_alarm)
+bool stor_audit_own_head(stor_audit_t *audit, uint64_t *serial, stor_audit_head_room_t *room,
+                         vdp_audit_head_t *ret_head)
 {
     (void)pthread_mutex_lock(&audit->heads_lock);
     bool fresh = audit->own_serial != 0 && audit->own_serial != *serial;
     if (fresh) {
         *serial = audit->own_serial;
-        memcpy(ret_head, audit->own_head, VDP_AUDIT_HEAD_BYTES);
-        *ret_alarm = atomic_load(&audit->rolled_back);
+        memcpy(room->head, audit->own_head, sizeof room->head);
+        memcpy(room->checked, audit->checked, audit->checked_len);
+        *ret_head = (vdp_audit_head_t){.head = vd_slice(room->head, sizeof room->head),
+                                       .alarm = atomic_load(&audit->rolled_back),
+                                       .checked = vd_slice(room->checked, audit->checked_len)};
     }
     (void)pthread_mutex_unlock(&audit->heads_lock);
     return fresh;
@@ -169,6 +175,17 @@ static bool same_log(const uint8_t *a, const uint8_t *b)
     return memcmp(a + LOG_ID_AT, b + LOG_ID_AT, LOG_ID_BYTES) == 0;
 }
 
+/* Its owner's rotated was told of this one, and it is no evidence. */
+static bool is_checked(const uint8_t *head, vd_slice_t checked)
+{
+    uint8_t digest[VDP_AUDIT_CHECKED_BYTES];
+    (void)SHA256(head, VDP_AUDIT_HEAD_BYTES, digest);
+    for (size_t at = 0; at < checked.len; at += sizeof digest)
+        if (memcmp(checked.data + at, digest, sizeof digest) == 0)
+            return true;
+    return false;
+}
+
 /* Room for one more: the oldest that is no evidence goes. */
 static bool room_make(logs_t *logs)
 {
@@ -217,7 +234,7 @@ int stor_audit_keep(stor_storage_t *storage, stor_session_t *session, const vdp_
     logs_t logs = {0};
     const uint8_t *head = keep->head.data;
     if (keep->node.len == 0 || keep->head.len != VDP_AUDIT_HEAD_BYTES ||
-        memcmp(head, "VDAH\1\0\0\0", 8) != 0)
+        keep->checked.len % VDP_AUDIT_CHECKED_BYTES != 0 || memcmp(head, "VDAH\1\0\0\0", 8) != 0)
         return vd_error_set(err, VD_ERR_BAD_VALUE, "no head of an audit log");
     vd_arena_t *arena = vd_arena_create();
     int rc = logs_load(session, row_name(keep->node, name), arena, &logs, err);
@@ -244,7 +261,8 @@ int stor_audit_keep(stor_storage_t *storage, stor_session_t *session, const vdp_
 
     bool freezes = known && keep->alarm && !logs.logs[n].frozen;
     held = known ? vd_get_u64(logs.logs[n].head + NUMBER_AT) : 0;
-    if (known && !freezes && (logs.logs[n].frozen || shown <= held))
+    if (known && !freezes &&
+        (logs.logs[n].frozen || shown <= held || !is_checked(logs.logs[n].head, keep->checked)))
         return VD_OK;
     log_t now = {.frozen = freezes};
     memcpy(now.head, freezes ? logs.logs[n].head : head, VDP_AUDIT_HEAD_BYTES);

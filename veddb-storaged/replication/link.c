@@ -347,13 +347,13 @@ static bool step_out(void *context)
 /* For the other nodes. */
 static void audit_head_send(stor_replication_link_t *link)
 {
-    uint8_t head[VDP_AUDIT_HEAD_BYTES] = {0};
-    vdp_audit_head_t fields = {.head = vd_slice(head, sizeof head)};
+    stor_audit_head_room_t room;
+    vdp_audit_head_t fields;
     if (link->head_peer != link->peer)
         link->head_serial = 0;
     link->head_peer = link->peer;
     if (link->storage->audit != NULL &&
-        stor_audit_own_head(link->storage->audit, &link->head_serial, head, &fields.alarm))
+        stor_audit_own_head(link->storage->audit, &link->head_serial, &room, &fields))
         message_send(link, link->peer, &vdp_replication_audit_head, &fields, 0, VD_SLICE_NULL);
 }
 

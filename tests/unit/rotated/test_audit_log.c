@@ -339,16 +339,23 @@ Test(audit_log, is_found_when_it_was_put_back)
     cr_assert_eq(go_on(20), VD_OK, "%s", err.message);
     memcpy(newest, rot_log_head(log_), sizeof newest);
 
-    /* What is below, or the same, is fine; what no key of ours has signed raises no alarm. */
+    /* What is below, or the same, is fine; what another key has signed is told as that. */
     cr_assert_eq(held_take(&held, old, false), ROT_HELD_GOOD);
     cr_assert_eq(held_take(&held, newest, false), ROT_HELD_GOOD);
     memcpy(forged, newest, sizeof forged);
     vd_put_u64(forged + 24, 1000000);
-    cr_assert_eq(held_take(&held, forged, false), ROT_HELD_IGNORED);
+    rot_held_t lied = {0};
+    cr_assert_eq(held_take(&lied, forged, false), ROT_HELD_ALARM);
+    cr_assert_not_null(strstr(lied.why, "of another key for its epoch"), "%s", lied.why);
     forged[8] ^= 1; /* of another log */
     cr_assert_eq(held_take(&held, forged, false), ROT_HELD_IGNORED);
     cr_assert(!held.alarm);
     cr_assert_eq(held.count, 1);
+    uint8_t room[ROT_HELD_MAX * VDP_AUDIT_CHECKED_BYTES];
+    rot_hash_t digest;
+    rot_hash(&digest, vd_slice(newest, sizeof newest), VD_SLICE_NULL);
+    vd_slice_t checked = rot_held_checked(&held, room);
+    cr_assert(vd_slice_equal(checked, vd_slice(&digest, sizeof digest)));
     verify(1, 20);
 
     (void)snprintf(command, sizeof command, "rm -r %s && mv %s/copy %s", folder, top, folder);
@@ -358,6 +365,7 @@ Test(audit_log, is_found_when_it_was_put_back)
     cr_assert_eq(held_take(&held, newest, false), ROT_HELD_ALARM);
     cr_assert(held.alarm && strstr(held.why, "other holds head") != NULL, "%s", held.why);
     cr_assert_eq(held_take(&held, newest, true), ROT_HELD_KNOWN, "once for each node");
+    cr_assert_eq(rot_held_checked(&held, room).len, 0, "evidence is not given up");
 
     /* It went on: verify holds its own head of that number against the one that is held. */
     cr_assert_eq(go_on(30), VD_OK, "%s", err.message);

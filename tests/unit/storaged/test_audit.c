@@ -4,6 +4,8 @@
 #include "veddb-storaged/audit/audit_private.h"
 #include "veddb-storaged/change_names.h"
 
+#include <openssl/sha.h>
+
 static reads_t *reads;
 static vd_error_t err;
 
@@ -36,18 +38,40 @@ static uint64_t number_of(vd_slice_t head)
     return head.len == 0 ? 0 : vd_get_u64(head.data + 24);
 }
 
-static kept_t keep(const char *node, uint8_t log, uint64_t number, bool alarm)
+static void head_make(uint8_t head[VDP_AUDIT_HEAD_BYTES], uint8_t log, uint64_t number)
 {
-    uint8_t head[VDP_AUDIT_HEAD_BYTES] = "VDAH\1";
-    vdp_audit_peer_held_t held = {0};
-    vd_buf_t text;
+    memset(head, 0, VDP_AUDIT_HEAD_BYTES);
+    memcpy(head, "VDAH\1", 5);
     head[8] = log;
     vd_put_u64(head + 24, number);
-    vdp_audit_keep_t ask = {vd_slice_str(node), vd_slice(head, sizeof head), alarm};
+}
+
+/* checked: the number that rotated has been told of and found good; 0: none. */
+static kept_t keep_checked(const char *node, uint8_t log, uint64_t number, bool alarm,
+                           uint64_t checked)
+{
+    uint8_t head[VDP_AUDIT_HEAD_BYTES], good[VDP_AUDIT_HEAD_BYTES];
+    uint8_t digests[2 * VDP_AUDIT_CHECKED_BYTES] = {0}; /* the first is of another node's */
+    vdp_audit_peer_held_t held = {0};
+    vd_buf_t text;
+    head_make(head, log, number);
+    head_make(good, log, checked);
+    (void)SHA256(good, sizeof good, digests + VDP_AUDIT_CHECKED_BYTES);
+    vdp_audit_keep_t ask = {vd_slice_str(node), vd_slice(head, sizeof head), alarm,
+                            vd_slice(digests, checked == 0 ? 0 : sizeof digests)};
     vd_buf_init(&text, 4096);
     int rc = stor_audit_keep(&reads->storage, reads->session, &ask, &text, &held, NULL);
     kept_t kept = {number_of(held.head), number_of(held.other), held.frozen, rc};
     vd_buf_done(&text);
+    return kept;
+}
+
+/* Until what is held has been checked: as it goes in the end. */
+static kept_t keep(const char *node, uint8_t log, uint64_t number, bool alarm)
+{
+    kept_t kept = keep_checked(node, log, number, alarm, 0);
+    if (!alarm && kept.rc == VD_OK && kept.held != 0)
+        (void)keep_checked(node, log, number, alarm, kept.held);
     return kept;
 }
 
@@ -78,6 +102,21 @@ Test(audit, heads_are_kept_and_an_alarm_freezes_them)
     cr_expect_eq(stats.events, 1, "the alarm is an event here, once");
 }
 
+/* rotated looks later, or the answer is lost, or rotated is another one that has looked at nothing.
+ */
+Test(audit, what_is_held_is_given_up_only_when_it_was_checked)
+{
+    check(keep_checked("a", 1, 9, false, 0), 0, 0, false);
+    check(keep_checked("a", 1, 12, false, 0), 9, 0, false); /* put back before 9, went on to 12 */
+    check(keep_checked("a", 1, 13, false, 8), 9, 0, false); /* of another one */
+    check(keep_checked("a", 1, 14, true, 0), 9, 0, false);  /* the alarm: what is held is 9 */
+    check(keep_checked("a", 1, 15, false, 9), 9, 0, true);
+    check(keep_checked("a", 1, 15, false, 0), 9, 0, true);
+    check(keep_checked("b", 1, 9, false, 0), 0, 0, false);
+    check(keep_checked("b", 1, 12, false, 9), 9, 0, false);
+    check(keep_checked("b", 1, 12, false, 9), 12, 0, false);
+}
+
 Test(audit, heads_are_bounded_and_checked)
 {
     for (uint8_t log = 1; log <= STOR_AUDIT_LOGS_MAX + 3; log++)
@@ -96,7 +135,8 @@ Test(audit, heads_are_bounded_and_checked)
         vdp_audit_peer_held_t held;
         vd_buf_t text;
         memcpy(head, bad[i], strlen(bad[i]));
-        vdp_audit_keep_t ask = {VD_SLICE_LIT("a"), vd_slice(head, sizeof head - (i == 0)), false};
+        vdp_audit_keep_t ask = {VD_SLICE_LIT("a"), vd_slice(head, sizeof head - (i == 0)), false,
+                                VD_SLICE_NULL};
         vd_buf_init(&text, 4096);
         cr_expect_eq(stor_audit_keep(&reads->storage, reads->session, &ask, &text, &held, NULL),
                      VD_ERR_BAD_VALUE);
