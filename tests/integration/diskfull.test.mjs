@@ -138,6 +138,8 @@ describe('a disk that runs full', {skip: refusal}, () => {
   });
 
   test('whatever writes is refused, and nothing of it is done; reads go on', async () => {
+    leave(RESERVE - 120); // also when a log file of 100 MB goes just then
+    await full();
     await refused(t.insertOne({_id: 'no'}), 'insert');
     await refused(t.insertMany([{_id: 'no1'}, {_id: 'no2'}]), 'insert of many');
     await refused(t.updateOne({_id: 0}, {$set: {no: 1}}), 'update');
@@ -224,7 +226,7 @@ describe('a disk that runs full', {skip: refusal}, () => {
   });
 
   test('storage is killed while the disk is full: reads are back, writes still refused', {timeout: 60000}, async () => {
-    leave(RESERVE - 20);
+    leave(RESERVE - 120);
     await full();
     await node.kill('storaged');
     await readable();

@@ -13,19 +13,6 @@ before(async () => {
 }, {timeout: 120000});
 after(async () => await set?.stop(), {timeout: 60000});
 
-async function stepDown() {
-  const name = await set.primary();
-  const admin = await set.client({node: name, driver: {directConnection: true}});
-  try {
-    await admin.db('admin').command({replSetStepDown: 60, secondaryCatchUpPeriodSecs: 10});
-  } catch (e) {
-    if (e.code !== undefined && ![11602, 10107, 189].includes(e.code)) throw e; // the connection may be closed instead
-  } finally {
-    await admin.close(true);
-  }
-  await until('another one leads', async () => (await set.primary()) !== name);
-}
-
 /** Writes until told to stop; resolves to the keys that are there. */
 function writer(collection, group) {
   const state = {written: [], running: true};
@@ -80,7 +67,7 @@ test('streams with and without filter, on the primary and on a secondary, over d
     await set.workerBack(primary, 'storaged', starts);
     await set.primary();
     await more();
-    await stepDown();
+    await set.stepDown();
     await more();
   } finally {
     a.running = b.running = false;

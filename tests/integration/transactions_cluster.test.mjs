@@ -13,19 +13,6 @@ before(async () => {
 }, {timeout: 120000});
 after(async () => await set?.stop(), {timeout: 60000});
 
-async function stepDown() {
-  const name = await set.primary();
-  const admin = await set.client({node: name, driver: {directConnection: true}});
-  try {
-    await admin.db('admin').command({replSetStepDown: 60, secondaryCatchUpPeriodSecs: 10});
-  } catch (e) {
-    if (e.code !== undefined && ![11602, 10107, 189].includes(e.code)) throw e; // the connection may be closed instead
-  } finally {
-    await admin.close(true);
-  }
-  await until('another one leads', async () => (await set.primary()) !== name);
-}
-
 test('16 clients move money through deaths of storage and a step-down', {timeout: 400000}, async () => {
   const db = client.db('txn'), accounts = 20, collection = db.collection('accounts');
   await collection.insertMany(Array.from({length: accounts}, (_, i) => ({_id: i, n: 100})));
@@ -45,7 +32,7 @@ test('16 clients move money through deaths of storage and a step-down', {timeout
       await set.workerBack(primary, 'storaged', starts);
       await set.primary();
       await more();
-      await stepDown();
+      await set.stepDown();
       await more();
     }
     const secondary = (await set.secondaries())[0];

@@ -181,6 +181,20 @@ export class Cluster {
     for (const pid of family(this.pid(name)).reverse()) tryKill(pid, 'SIGCONT');
   }
 
+  /** The primary hands over; resolves when another one leads. */
+  async stepDown() {
+    const name = await this.primary();
+    const admin = await this.client({node: name, driver: {directConnection: true}});
+    try {
+      await admin.db('admin').command({replSetStepDown: 60, secondaryCatchUpPeriodSecs: 10});
+    } catch (e) {
+      if (e.code !== undefined && ![11602, 10107, 189].includes(e.code)) throw e; // the connection may be closed instead
+    } finally {
+      await admin.close(true);
+    }
+    await until('another one leads', async () => (await this.primary()) !== name);
+  }
+
   async stopNode(name) {
     await run(dev, ['down', '--dir', this.folder(name)]);
   }
