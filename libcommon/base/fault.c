@@ -1,6 +1,7 @@
 /* libcommon/base/fault.c — named fault points; see fault.h. */
 #include "libcommon/base/fault.h"
 
+#include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 
 #include <pthread.h>
@@ -166,15 +167,17 @@ int vd_fault_hit(const char *name, vd_error_t *err)
     else if (!fault->endless && fault->times != 0)
         fault->times--;
     action_t action = fault->action;
-    uint64_t ms = fault->sleep_ms;
-    if (fires && action == ACTION_WAIT) {
-        uint64_t release = fault->release;
-        while (fault->release == release)
-            (void)pthread_cond_wait(&released, &lock);
-    }
+    uint64_t ms = fault->sleep_ms, release = fault->release;
     (void)pthread_mutex_unlock(&lock);
     if (!fires)
         return VD_OK;
+    vd_log(VD_LOG_INFO, "fault point reached", "name=%s", name);
+    if (action == ACTION_WAIT) {
+        (void)pthread_mutex_lock(&lock);
+        while (fault->release == release)
+            (void)pthread_cond_wait(&released, &lock);
+        (void)pthread_mutex_unlock(&lock);
+    }
     if (action == ACTION_KILL) {
         (void)kill(getpid(), SIGKILL);
         for (;;)

@@ -1,6 +1,6 @@
 /* libcommon/base/fault.h — named fault points: compiled in, armed only under --test-faults.
  *
- * Duty:    a point costs one load when nothing is armed.
+ * Duty:    a point costs one load when nothing is armed; one that acts says so in the log.
  * Names:   "<room>.<what>", for example "flusher.before_sync".
  * Spec:    "name=action[:times=N][:skip=N]" joined by commas. Actions: error (the call returns
  *          VD_ERR_FAULT_INJECTED), kill (SIGKILL to self), wait (until released), sleep_ms=N.

@@ -2,6 +2,7 @@
 #include "libcommon/runtime/misbehave.h"
 
 #include "libcommon/base/clock.h"
+#include "libcommon/base/fault.h"
 #include "libcommon/runtime/files.h"
 #include "libcommon/runtime/link.h"
 #include "proto/failure.h"
@@ -152,14 +153,22 @@ static long try_key(const char *path)
     return send_on(path, &vdp_keys_open, &open_keys);
 }
 
+/* No misbehaviour by itself: a fault point is armed while the program runs. */
+static long try_fault(const char *path)
+{
+    errno = EINVAL;
+    return path != NULL && vd_fault_arm(path, NULL) == VD_OK ? 0 : -1;
+}
+
 static const struct {
     const char *name;
     long (*attempt)(const char *path);
 } attempts[] = {
-    {"exec", try_exec}, {"fork", try_fork},           {"ptrace", try_ptrace},
-    {"tcp", try_tcp},   {"handler", try_handler},     {"unlisted", try_unlisted},
-    {"open", try_open}, {"write", try_write},         {"connect", try_connect},
-    {"file", try_file}, {"principal", try_principal}, {"key", try_key},
+    {"exec", try_exec},   {"fork", try_fork},           {"ptrace", try_ptrace},
+    {"tcp", try_tcp},     {"handler", try_handler},     {"unlisted", try_unlisted},
+    {"open", try_open},   {"write", try_write},         {"connect", try_connect},
+    {"file", try_file},   {"principal", try_principal}, {"key", try_key},
+    {"fault", try_fault},
 };
 
 int vd_misbehave(vd_slice_t what, const char *path, char *message, size_t size)

@@ -611,6 +611,8 @@ static int log_file_count(const char *path, const stor_key_info_t *infos, uint32
     uint8_t *buf = vd_xalloc(FILLER_BYTES);
     for (off_t at = 0; rc == VD_OK && at < st.st_size;) {
         off_t data = lseek(fd, at, SEEK_DATA);
+        if (data < 0 && errno != ENXIO)
+            rc = vd_error_set_errno(err, "reading %s", path);
         if (data < 0)
             break; /* holes to the end */
         at = data / LOG_RECORD_BYTES * LOG_RECORD_BYTES;

@@ -689,6 +689,8 @@ static void *run(void *context)
     (void)sigfillset(&all);
     (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
     (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
+    (void)pthread_setname_np(pthread_self(),
+                             "rotation"); /* another's name can't be set in the jail */
     pthread_mutex_lock(&rotation->lock);
     while (!atomic_load(&rotation->stop)) {
         if (rotation->finished) {
@@ -732,7 +734,6 @@ int stor_rotation_start(stor_storage_t *storage, const stor_rotation_options_t *
         stor_rotation_stop(&rotation);
         return rc;
     }
-    (void)pthread_setname_np(rotation->thread, "rotation");
     *ret_rotation = rotation;
     return VD_OK;
 }
