@@ -4,6 +4,7 @@
 #define COUNT(table) (uint32_t)(sizeof(table) / sizeof((table)[0]))
 
 #define STATUS_JSON_MAX   (4 * 1024 * 1024) /* bytes; a storage with many collections */
+#define KEPT_MAX          (512 * 1024)      /* bytes */
 #define OPERATOR_JSON_MAX (180 * 1024)      /* bytes; must fit a packet of the local socket */
 
 static const vdp_field_t hello_fields[] = {
@@ -73,6 +74,11 @@ static const vdp_field_t reply_fields[] = {
     VDP_FIELD(VDP_I64, vdp_operator_reply_t, code, 0),
     VDP_FIELD(VDP_BYTES, vdp_operator_reply_t, message, 4096),
 };
+static const vdp_field_t kept_fields[] = {
+    VDP_FIELD(VDP_U64, vdp_control_kept_t, format, 0),
+};
+MESSAGE(CONTROL_KEEP, control_keep, vdp_control_kept_t, kept_fields, KEPT_MAX);
+MESSAGE(CONTROL_KEPT, control_kept, vdp_control_kept_t, kept_fields, KEPT_MAX);
 MESSAGE(CONTROL_ASK, control_ask, vdp_control_ask_t, ask_fields, 0);
 MESSAGE(CONTROL_ANSWER, control_answer, vdp_control_answer_t, answer_fields, OPERATOR_JSON_MAX);
 MESSAGE(OPERATOR_REQUEST, operator_request, vdp_operator_request_t, request_fields, 0);

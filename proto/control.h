@@ -49,11 +49,17 @@ typedef struct {
     vd_slice_t message; /* for a person */
 } vdp_control_answer_t;
 
+/* KEEP: what the worker wants to have again at its next start; KEPT: that. Both: all in the body.
+ */
+typedef struct {
+    uint64_t format; /* of the body, as the worker says */
+} vdp_control_kept_t;
+
 extern const vdp_message_t vdp_control_hello, vdp_control_welcome, vdp_control_ready,
     vdp_control_heartbeat, vdp_control_heartbeat_seen, vdp_control_drain, vdp_control_drained,
     vdp_control_stop, vdp_control_status, vdp_control_status_reply /* body: JSON */,
     vdp_control_log_level, vdp_control_log_level_set, vdp_control_fatal, vdp_control_ask,
-    vdp_control_answer /* body: JSON */;
+    vdp_control_answer /* body: JSON */, vdp_control_keep, vdp_control_kept;
 
 /* operator: vedctl <-> supervisor over its control socket. See operator.md. */
 typedef struct {

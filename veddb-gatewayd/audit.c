@@ -84,14 +84,22 @@ static void put_roles(vd_bb_t *bb, const gate_user_t *user)
     vd_bb_close(bb);
 }
 
-static void put_remote(vd_bb_t *bb, const char *client)
+/* "10.0.0.1:27017" as MongoDB has an end of a connection. */
+static void put_end(vd_bb_t *bb, const char *name, const char *end)
 {
-    const char *colon = strrchr(client, ':');
-    size_t len = colon == NULL ? strlen(client) : (size_t)(colon - client);
-    vd_bb_begin_document(bb, "remote");
-    vd_bb_string(bb, "ip", vd_slice(client, len));
+    const char *colon = strrchr(end, ':');
+    size_t len = colon == NULL ? strlen(end) : (size_t)(colon - end);
+    vd_bb_begin_document(bb, name);
+    vd_bb_string(bb, "ip", vd_slice(end, len));
     vd_bb_int32(bb, "port", colon == NULL ? 0 : (int32_t)strtol(colon + 1, NULL, 10));
     vd_bb_close(bb);
+}
+
+static void who(const gate_request_t *request, vd_slice_t *ret_user, vd_slice_t *ret_db)
+{
+    const gate_user_t *user = request->conn->user;
+    *ret_user = user == NULL ? VD_SLICE_NULL : user->name;
+    *ret_db = user == NULL ? VD_SLICE_NULL : user->db;
 }
 
 /* Opens the next event up to its param; the caller fills that, then event_end. */
@@ -105,7 +113,7 @@ static vd_bb_t *event_begin(gate_audit_t *audit, const char *atype, vd_slice_t u
     vd_bb_date(bb, "ts", vd_wall_ms());
     put_user(bb, user, db);
     put_roles(bb, conn->user);
-    put_remote(bb, conn->client);
+    put_end(bb, "remote", conn->client);
     vd_bb_begin_document(bb, "param");
     if (audit->thread->audit_suppressed > 0) {
         vd_bb_int64(bb, "suppressed", (int64_t)audit->thread->audit_suppressed);
@@ -135,6 +143,40 @@ static bool refusal_fits(gate_thread_t *thread)
     return false;
 }
 
+/* ---- on the way to storage ---- */
+
+static int send_events(gate_audit_t *audit,
+                       void (*done)(void *context, const gate_answer_t *answer), vd_error_t *err)
+{
+    vd_bson_t command;
+    vd_bb_close(&audit->bb);
+    vd_bb_cstr(&audit->bb, "$db", "admin");
+    int rc = vd_bb_finish(&audit->bb, &command, err);
+    if (rc != VD_OK)
+        return rc;
+    audit->body = vd_xalloc(command.len + 1);
+    memcpy(audit->body + 1, command.data, command.len);
+    audit->flight = (gate_flight_t){.resend = true, /* an event twice is no gap */
+                                    .body = vd_slice(audit->body, command.len + 1),
+                                    .done = done,
+                                    .context = audit};
+    audit->flight.command = (vdp_operation_command_t){.name = VD_SLICE_LIT("_vdAudit"),
+                                                      .db = VD_SLICE_LIT("admin"),
+                                                      .flags = VDP_COMMAND_INTERNAL,
+                                                      .user = VD_SLICE_LIT(GATE_SYSTEM_USER),
+                                                      .txn_number = -1};
+    return gate_upstream_send(audit->thread->upstream, &audit->flight, err);
+}
+
+static void note_answered(void *context, const gate_answer_t *answer)
+{
+    gate_audit_t *audit = context;
+    if (answer->rc != VD_OK || answer->reply->status != VD_OK)
+        vd_log(VD_LOG_WARN, "an audit event could not be kept", "error=%d",
+               answer->rc != VD_OK ? answer->rc : (int)answer->reply->status);
+    audit_free(audit);
+}
+
 /* ---- from elsewhere ---- */
 
 static vd_slice_t clean(vd_slice_t name)
@@ -153,7 +195,7 @@ static void put_note(vd_bb_t *bb, const gate_audit_note_t *note)
     vd_bb_date(bb, "ts", vd_wall_ms());
     put_user(bb, clean(note->user), clean(note->db));
     if (note->client != NULL) {
-        put_remote(bb, note->client);
+        put_end(bb, "remote", note->client);
     } else {
         vd_bb_begin_document(bb, "remote");
         vd_bb_cstr(bb, "unix", "control");
@@ -203,6 +245,82 @@ int gate_audit_outside(gate_t *gate, const gate_audit_note_t *note, vd_error_t *
     return rc;
 }
 
+static void metadata_put(gate_audit_t *audit, vd_bson_t client)
+{
+    vd_slice_t user, db;
+    who(audit->request, &user, &db);
+    vd_bb_t *bb = event_begin(audit, "clientMetadata", user, db);
+    put_end(bb, "localEndpoint", audit->request->conn->server);
+    vd_bb_document(bb, "clientMetadata", client);
+    event_end(bb, VD_OK);
+}
+
+/* A line a second at most: where the log of audit is full, the other log may be soon. */
+static void metadata_lost(gate_thread_t *thread, int rc)
+{
+    uint64_t second = vd_loop_now_ms(thread->loop) / 1000;
+    if (thread->audit_metadata_lost != second)
+        vd_log(VD_LOG_WARN, "audit events could not be kept", "atype=clientMetadata error=%d", -rc);
+    thread->audit_metadata_lost = second;
+}
+
+static void metadata_answered(void *context, const gate_answer_t *answer)
+{
+    gate_audit_t *audit = context;
+    int rc = answer->rc != VD_OK ? answer->rc : (int)answer->reply->status;
+    if (rc != VD_OK)
+        metadata_lost(audit->thread, rc);
+    audit_free(audit);
+}
+
+static bool metadata_fits(gate_thread_t *thread)
+{
+    uint64_t second = vd_loop_now_ms(thread->loop) / 1000;
+    if (thread->audit_metadata_second != second)
+        thread->audit_metadata = 0;
+    thread->audit_metadata_second = second;
+    return thread->audit_metadata++ < GATE_AUDIT_METADATA_MAX;
+}
+
+void gate_audit_metadata(gate_request_t *request, vd_bson_t client)
+{
+    gate_thread_t *thread = request->thread;
+    vd_error_t err = VD_ERROR_INIT;
+    if (!thread->gate->settings.audit || request->conn == NULL ||
+        vd_bson_validate(vd_slice(client.data, client.len), VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX,
+                         NULL) != VD_OK)
+        return; /* no document is no evidence */
+    if (thread->upstream == NULL || !metadata_fits(thread)) {
+        vd_free(request->conn->metadata);
+        request->conn->metadata = vd_xalloc(GATE_METADATA_MAX);
+        memcpy(request->conn->metadata, client.data, client.len);
+        return;
+    }
+    gate_audit_t *audit = audit_new(thread);
+    audit->request = request;
+    metadata_put(audit, client);
+    audit->request = NULL;
+    audit->sent = true;
+    int rc = send_events(audit, metadata_answered, &err);
+    if (rc == VD_OK)
+        return;
+    metadata_lost(thread, rc);
+    audit_free(audit);
+}
+
+/* What was said on a connection that has just become somebody's. */
+static void metadata_late(gate_request_t *request)
+{
+    gate_conn_t *conn = request->conn;
+    gate_audit_t *audit = conn->metadata == NULL ? NULL : audit_get(request);
+    vd_bson_t client;
+    if (audit != NULL &&
+        vd_bson_peek(vd_slice(conn->metadata, GATE_METADATA_MAX), &client, NULL) == VD_OK)
+        metadata_put(audit, client);
+    vd_free(conn->metadata);
+    conn->metadata = NULL;
+}
+
 void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db, int result)
 {
     if (result != VD_OK && request->thread->gate->settings.audit && !refusal_fits(request->thread))
@@ -220,13 +338,8 @@ void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db, i
     vd_bb_string(bb, "command", request->name);
     event_end(bb, result);
     audit->login = audit->login || result == VD_OK;
-}
-
-static void who(const gate_request_t *request, vd_slice_t *ret_user, vd_slice_t *ret_db)
-{
-    const gate_user_t *user = request->conn->user;
-    *ret_user = user == NULL ? VD_SLICE_NULL : user->name;
-    *ret_db = user == NULL ? VD_SLICE_NULL : user->db;
+    if (result == VD_OK)
+        metadata_late(request);
 }
 
 void gate_audit_logout(gate_request_t *request)
@@ -329,7 +442,7 @@ void gate_audit_command(gate_request_t *request, int result)
     event_end(bb, result);
 }
 
-/* ---- on the way to storage ---- */
+/* ---- what was held until storage had it ---- */
 
 static void answered(void *context, const gate_answer_t *answer)
 {
@@ -353,29 +466,6 @@ static void answered(void *context, const gate_answer_t *answer)
     if (audit->login && request->conn != NULL)
         gate_user_drop(&request->conn->user);
     gate_request_finish(request, rc, &err);
-}
-
-static int send_events(gate_audit_t *audit,
-                       void (*done)(void *context, const gate_answer_t *answer), vd_error_t *err)
-{
-    vd_bson_t command;
-    vd_bb_close(&audit->bb);
-    vd_bb_cstr(&audit->bb, "$db", "admin");
-    int rc = vd_bb_finish(&audit->bb, &command, err);
-    if (rc != VD_OK)
-        return rc;
-    audit->body = vd_xalloc(command.len + 1);
-    memcpy(audit->body + 1, command.data, command.len);
-    audit->flight = (gate_flight_t){.resend = true, /* an event twice is no gap */
-                                    .body = vd_slice(audit->body, command.len + 1),
-                                    .done = done,
-                                    .context = audit};
-    audit->flight.command = (vdp_operation_command_t){.name = VD_SLICE_LIT("_vdAudit"),
-                                                      .db = VD_SLICE_LIT("admin"),
-                                                      .flags = VDP_COMMAND_INTERNAL,
-                                                      .user = VD_SLICE_LIT(GATE_SYSTEM_USER),
-                                                      .txn_number = -1};
-    return gate_upstream_send(audit->thread->upstream, &audit->flight, err);
 }
 
 /* ---- what nobody waits for ---- */
@@ -478,15 +568,6 @@ typedef struct {
     char atype[32], detail[400];
     int result;
 } own_event_t;
-
-static void note_answered(void *context, const gate_answer_t *answer)
-{
-    gate_audit_t *audit = context;
-    if (answer->rc != VD_OK || answer->reply->status != VD_OK)
-        vd_log(VD_LOG_WARN, "an audit event could not be kept", "error=%d",
-               answer->rc != VD_OK ? answer->rc : (int)answer->reply->status);
-    audit_free(audit);
-}
 
 /* On its thread. */
 static void note_send(void *context)

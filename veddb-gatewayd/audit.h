@@ -12,6 +12,7 @@
 
 #define GATE_AUDIT_EVENTS_MAX   4
 #define GATE_AUDIT_REFUSALS_MAX 50
+#define GATE_AUDIT_METADATA_MAX 50
 
 /* What was done elsewhere than on a connection: over HTTPS, by an operator, by itself. */
 typedef struct {
@@ -27,6 +28,11 @@ typedef struct {
  * GATE_AUDIT_REFUSALS_MAX in a second are left out. */
 int gate_audit_outside(gate_t *gate, const gate_audit_note_t *note, vd_error_t *err);
 
+/* A client has said what it is. The event goes on its own (a hello waits for no disk), but for
+ * GATE_AUDIT_METADATA_MAX in a second and thread: one beyond that goes with the first good login of
+ * its connection, or not at all. So every connection that somebody logged in on has its event, and
+ * those that nobody does can't fill the disk. One that storage did not take is logged. */
+void gate_audit_metadata(gate_request_t *request, vd_bson_t client);
 /* A login has ended: user as it was given. Does nothing where there is no audit, as the others. */
 void gate_audit_login(gate_request_t *request, vd_slice_t user, vd_slice_t db, int result);
 void gate_audit_logout(gate_request_t *request);

@@ -7,9 +7,10 @@
 #include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/conn.h"
 
-#define DAY_S    86400
-#define WARN_S   (30 * DAY_S)
-#define AGAIN_MS (DAY_S * 1000ull)
+#define DAY_S           86400
+#define WARN_S          (30 * DAY_S)
+#define AGAIN_MS        (DAY_S * 1000ull)
+#define STAPLE_AGAIN_MS 3600000ull
 
 static void check_conns(void *context)
 {
@@ -30,6 +31,7 @@ int gate_certificates_reload(gate_t *gate, vd_error_t *err)
     vd_log(VD_LOG_INFO, "certificates were read again", "expires_in_days=%lld",
            (long long)(vd_tls_expires_in_s(gate->tls) / DAY_S));
     atomic_store(&gate->certificate_warned_ms, 0);
+    atomic_store(&gate->staple_warned_ms, 0);
     for (uint32_t i = 0; i < gate->thread_count; i++)
         vd_loop_post(gate->threads[i]->loop, check_conns, gate->threads[i]);
     return VD_OK;
@@ -76,8 +78,26 @@ void gate_certificates_ask(gate_t *gate, vd_loop_t *loop,
         question_done(question);
 }
 
+/* Whoever fetches the OCSP responses seems to have stopped. */
+static void staple_tick(gate_t *gate)
+{
+    uint64_t now = vd_monotonic_ms(), warned = atomic_load(&gate->staple_warned_ms);
+    bool soon;
+    int64_t left = vd_tls_staple_expires_in_s(gate->tls, &soon);
+    if (!soon || (warned != 0 && now < warned + STAPLE_AGAIN_MS))
+        return;
+    atomic_store(&gate->staple_warned_ms, now);
+    gate_audit_note(gate, "certificateExpires", VD_OK, "the OCSP response ends in %lld minutes",
+                    (long long)(left / 60));
+    vd_log(VD_LOG_WARN,
+           left > 0 ? "the OCSP response ends soon: vedctl reload certs takes a new one"
+                    : "the OCSP response is out of date: clients get none",
+           "ends_in_minutes=%lld", (long long)(left / 60));
+}
+
 void gate_certificates_tick(gate_t *gate)
 {
+    staple_tick(gate);
     uint64_t now = vd_monotonic_ms(), warned = atomic_load(&gate->certificate_warned_ms);
     int64_t left = vd_tls_expires_in_s(gate->tls);
     if (left > WARN_S || (warned != 0 && now < warned + AGAIN_MS))

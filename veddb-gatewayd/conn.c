@@ -546,6 +546,8 @@ void gate_conn_close(gate_conn_t *conn, const char *why)
     vd_buf_done(&conn->ahead);
     vd_buf_done(&conn->out);
     account_out(conn);
+    vd_free(conn->metadata);
+    conn->metadata = NULL;
     vd_list_remove(&conn->paused_node);
     vd_list_remove(&conn->node);
     vd_list_push_back(&thread->dead, &conn->node);

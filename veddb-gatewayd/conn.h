@@ -57,6 +57,7 @@ struct gate_conn {
     uint64_t token_epoch;
     bool oidc_begun; /* it was told of the issuer; the token comes next */
     gate_sasl_t *sasl;
+    uint8_t *metadata; /* a document that is not in the audit log yet; NULL: it is, or none came */
     char app[GATE_APP_NAME_MAX + 1];
 };
 

@@ -75,6 +75,8 @@ typedef struct {
     void (*ready)(void *context, const char *detail);
     void (*drained)(void *context);
     void (*beat)(void *context, uint32_t thread, bool busy);
+    /* To be had again at the next start (main thread). */
+    void (*keep)(void *context, vd_slice_t bytes);
     void *context;
 } gate_events_t;
 
@@ -94,6 +96,7 @@ typedef struct {
     _Atomic uint64_t asserts_user, asserts_msg;
     _Atomic uint64_t connections_current, connections_total, connections_rejected,
         connections_active, exhaust_hello, awaiting_hello, handshakes_failed;
+    _Atomic uint64_t https_current, https_rejected;
     _Atomic uint64_t logins, logins_failed;
 } gate_stats_t;
 
@@ -128,6 +131,9 @@ struct gate_thread {
     uint64_t audit_second, audit_suppressed;   /* audit.c */
     uint32_t audit_refusals, audit_handshakes; /* handshakes refused since the last event */
     char audit_handshake[256];                 /* the last of them */
+    uint64_t audit_metadata_second;            /* audit.c */
+    uint64_t audit_metadata_lost;              /* in which second one was lost, and said so */
+    uint32_t audit_metadata;                   /* told in that second */
     uint32_t refusals_noted;                   /* handshakes, in this second */
     bool room_made;                            /* memory was given back in this turn */
     bool stopping;
@@ -152,6 +158,7 @@ struct gate {
     gate_keys_t *keys;                             /* that sign $clusterTime */
     vd_worker_t *worker; /* one thread: administration is done one after the other */
     _Atomic uint64_t certificate_warned_ms; /* monotonic; 0: not yet */
+    _Atomic uint64_t staple_warned_ms;      /* the same for the OCSP response */
     gate_faults_t *faults;
     gate_listener_t *listener;
     gate_http_t *http;

@@ -102,9 +102,10 @@ static void refused(gate_t *gate, gate_refusal_t kind, gate_scope_t scope,
                                                : VD_SLICE_NULL);
 }
 
-/* Within the limits? Each true needs a gate_limits_leave. */
-static bool enter(gate_t *gate, const gate_address_t *address, uint64_t open)
+bool gate_listener_enter(gate_t *gate, const gate_address_t *address)
 {
+    uint64_t open =
+        atomic_load(&gate->stats.connections_current) + atomic_load(&gate->stats.https_current);
     gate_scope_t scope = GATE_SCOPE_TOTAL;
     if (!gate_quota_handshake(gate->quota, vd_slice(address->bytes, sizeof address->bytes),
                               vd_monotonic_us(), &scope)) {
@@ -127,7 +128,7 @@ static void deal(gate_listener_t *listener, int fd, const struct sockaddr_storag
     gate_t *gate = listener->gate;
     gate_address_t address = gate_address_from((const struct sockaddr *)from);
     uint64_t open = atomic_fetch_add(&gate->stats.connections_current, 1) + 1;
-    if (!enter(gate, &address, open)) {
+    if (!gate_listener_enter(gate, &address)) {
         atomic_fetch_sub(&gate->stats.connections_current, 1);
         atomic_fetch_add(&gate->stats.connections_rejected, 1);
         (void)close(fd);

@@ -41,6 +41,25 @@ static void beat(void *context, uint32_t thread, bool busy)
         vd_daemon_beat(state->slots[thread], busy);
 }
 
+#define KEPT_LIMITS 1 /* format */
+
+static void keep(void *context, vd_slice_t bytes)
+{
+    state_t *state = context;
+    vd_error_t err = VD_ERROR_INIT;
+    if (vd_daemon_keep(state->daemon, KEPT_LIMITS, bytes, &err) != VD_OK)
+        vd_log(VD_LOG_ERROR, "limits are not kept over a restart of the gateway", "error=\"%s\"",
+               err.message);
+}
+
+static void kept(vd_daemon_t *daemon, void *context, uint64_t format, vd_slice_t bytes)
+{
+    (void)daemon; /* the state has it */
+    state_t *state = context;
+    if (format == KEPT_LIMITS)
+        gate_limits_kept(state->gate, bytes);
+}
+
 static void copy(char *out, size_t size, const char *text)
 {
     (void)snprintf(out, size, "%s", text); /* bounded by the option's own limit */
@@ -149,6 +168,7 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
         .key_file = vd_config_string(config, "tls.key_file"),
         .ca_file = vd_config_string(config, "tls.ca_file"),
         .crl_file = vd_config_string(config, "tls.crl_file"),
+        .ocsp_file = vd_config_string(config, "tls.ocsp_file"),
         .suites = vd_config_string(config, "tls.suites"),
         .server = true,
         .verify = strcmp(verify, "required") == 0   ? 2
@@ -168,7 +188,7 @@ static int prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
 {
     state_t *state = vd_xalloc(sizeof *state);
     gate_settings_t *settings = vd_xalloc(sizeof *settings);
-    gate_events_t events = {ready, drained, beat, state};
+    gate_events_t events = {ready, drained, beat, keep, state};
     state->daemon = daemon;
     *state_p = state;
     int rc = read_settings(daemon, settings, err);
@@ -268,6 +288,7 @@ int main(int argc, char **argv)
         .drain = drain,
         .stop = stop,
         .status = status,
+        .kept = kept,
         .ask = ask,
     };
     return vd_daemon_main(&program, argc, argv);

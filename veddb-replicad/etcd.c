@@ -7,6 +7,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/files.h"
+#include "libcommon/runtime/tls.h"
 #include "veddb-replicad/json.h"
 
 #include <curl/curl.h>
@@ -125,7 +126,11 @@ static bool set_pem(CURL *handle, CURLoption option, const vd_buf_t *pem)
 
 static bool set_policy(repl_etcd_t *etcd, CURL *handle)
 {
-    return curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
+    char suites_12[VD_TLS_SUITES_MAX], suites_13[VD_TLS_SUITES_MAX];
+    vd_tls_suites(suites_12, suites_13);
+    return curl_easy_setopt(handle, CURLOPT_SSL_CIPHER_LIST, suites_12) == CURLE_OK &&
+           curl_easy_setopt(handle, CURLOPT_TLS13_CIPHERS, suites_13) == CURLE_OK &&
+           curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
            curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "https") == CURLE_OK &&
            curl_easy_setopt(handle, CURLOPT_PROXY, "") == CURLE_OK &&
            curl_easy_setopt(handle, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK &&

@@ -19,6 +19,7 @@
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/load.h"
 #include "veddb-storaged/replication/positions.h"
+#include "veddb-storaged/request_queue.h"
 #include "veddb-storaged/rotation/latency.h"
 #include "veddb-storaged/streams/waits.h"
 
@@ -35,12 +36,9 @@
 #define STATE_PERIOD_MS     1000
 #define UNSENT_RETRY_MS     2
 #define QUICK_WAKE_DEPTH    8
-#define LONG_NICE           5 /* quick operations go first when cores are short */
-
-typedef struct {
-    stor_request_t *first, **last;
-    uint64_t count;
-} queue_t;
+#define SWEEP_PAUSE_US      10000 /* between two looks at all that waits */
+#define LEFT_MS             2     /* so long one waits while a worker is idle */
+#define LONG_NICE           5     /* quick operations go first when cores are short */
 
 typedef struct worker {
     stor_inbox_t *inbox;
@@ -55,12 +53,15 @@ typedef struct worker {
 
 /* Under inbox->lock. */
 typedef struct lane {
-    queue_t queue;
-    _Atomic uint64_t next_since_us; /* since when the first of the queue waits; 0: nobody does */
+    stor_queue_t queue;
+    /* Since when the first of the queue waits; 0: nobody does. When that one was given up it stays
+     * until a worker comes: others would not have been taken before. */
+    _Atomic uint64_t next_since_us;
     worker_t *idle;
     uint32_t running;
     /* So much waits that another worker is woken for it. A wake costs as much as several quick
-     * operations; where one blocks, the next turn's arrivals find its leftovers (step_dispatch). */
+     * operations; where one blocks, the next turn's arrivals find its leftovers (step_dispatch), or
+     * a timer does (left_due). */
     uint32_t wake_depth;
 } lane_t;
 
@@ -80,13 +81,15 @@ struct stor_inbox {
     pthread_t thread;
     vd_loop_t *loop;
     vd_link_t *link;
-    vd_source_t *reply_step, *dispatch_step, *state_timer, *unsent_timer;
+    vd_source_t *reply_step, *dispatch_step, *state_timer, *unsent_timer, *sweep_timer, *left_timer;
     peer_t peers[VD_LINK_PEERS_MAX];
-    queue_t arrived[LANE_COUNT];
-    queue_t unsent; /* finished, but the peer's credit is used up */
+    stor_queue_t arrived[LANE_COUNT];
+    stor_queue_t unsent; /* finished, but the peer's credit is used up */
     stor_request_t *idle_first;
     uint32_t idle_count;
     uint64_t held_bytes;
+    uint64_t sweep_us; /* when the first of those that wait is late, or was: UINT64_MAX = none */
+    uint64_t swept_us; /* when it was last looked at */
     vd_buf_t item;
     vd_arena_t *topology_arena; /* of the last STATE */
     uint8_t set_id[12];         /* of the state that is sent */
@@ -107,58 +110,27 @@ struct stor_inbox {
     bool stopping; /* under lock */
 
     _Atomic(stor_request_t *) done;
-    atomic_uint_fast64_t inflight, parked, refused, received;
-    atomic_bool drain_asked;
+    atomic_uint_fast64_t inflight, parked, refused, received, given_up;
+    atomic_bool drain_asked, sweep_asked;
     void (*drained)(void *context);
     void *drained_context;
 };
 
-/* ---- queues (linked by request->next) ---- */
+/* ---- lanes ---- */
 
-static void queue_init(queue_t *queue)
-{
-    queue->first = NULL;
-    queue->last = &queue->first;
-    queue->count = 0;
-}
-
-static void queue_push(queue_t *queue, stor_request_t *request)
-{
-    request->next = NULL;
-    *queue->last = request;
-    queue->last = &request->next;
-    queue->count++;
-}
-
-static stor_request_t *queue_pop(queue_t *queue)
-{
-    stor_request_t *request = queue->first;
-    if (request == NULL)
-        return NULL;
-    queue->first = request->next;
-    if (queue->first == NULL)
-        queue->last = &queue->first;
-    queue->count--;
-    return request;
-}
-
-/* Moves everything of `from` to the end of `to`. */
-static void queue_join(queue_t *to, queue_t *from)
-{
-    if (from->first == NULL)
-        return;
-    *to->last = from->first;
-    to->last = from->last;
-    to->count += from->count;
-    queue_init(from);
-}
-
-/* After each change of the lane's queue, under the lock. */
+/* A worker has come to the lane's queue, under the lock. */
 static void note_next(lane_t *lane)
 {
     const stor_request_t *next = lane->queue.first;
     atomic_store_explicit(&lane->next_since_us, next == NULL ? 0 : next->queued_us,
                           memory_order_relaxed);
+}
+
+/* The queue has grown, under the lock. */
+static void note_more(lane_t *lane)
+{
+    if (atomic_load_explicit(&lane->next_since_us, memory_order_relaxed) == 0)
+        note_next(lane);
 }
 
 /* ---- pool ---- */
@@ -224,9 +196,11 @@ static stor_request_t *work_take(stor_inbox_t *inbox, worker_t *worker)
 {
     lane_t *lane = worker->lane;
     (void)pthread_mutex_lock(&inbox->lock);
-    while (lane->queue.first == NULL && !inbox->stopping)
+    while (lane->queue.first == NULL && !inbox->stopping) {
+        note_next(lane);
         idle_wait(inbox, worker);
-    stor_request_t *request = inbox->stopping ? NULL : queue_pop(&lane->queue);
+    }
+    stor_request_t *request = inbox->stopping ? NULL : stor_queue_pop(&lane->queue);
     note_next(lane);
     lane->running += request != NULL;
     worker_t *next = lane->queue.count >= lane->wake_depth ? idle_take(lane) : NULL;
@@ -287,8 +261,8 @@ static void run_again(stor_inbox_t *inbox, stor_request_t *request)
     lane_t *lane = &inbox->lanes[request->slow_lane ? LANE_LONG : LANE_QUICK];
     request->queued_us = vd_monotonic_us();
     (void)pthread_mutex_lock(&inbox->lock);
-    queue_push(&lane->queue, request);
-    note_next(lane);
+    stor_queue_push(&lane->queue, request);
+    note_more(lane);
     worker_t *worker = idle_take(lane);
     if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
         (void)pthread_cond_signal(&worker->wake);
@@ -416,8 +390,8 @@ static void *worker_run(void *context)
 /* Under the lock. */
 static void lane_push(lane_t *lane, stor_request_t *request)
 {
-    queue_push(&lane->queue, request);
-    note_next(lane);
+    stor_queue_push(&lane->queue, request);
+    note_more(lane);
     worker_t *worker = idle_take(lane);
     if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
         (void)pthread_cond_signal(&worker->wake);
@@ -436,10 +410,10 @@ static void await_over(stor_request_t *first, void *context)
         if (first->await_ready != NULL)
             lane_push(&inbox->lanes[first->slow_lane ? LANE_LONG : LANE_QUICK], first);
         else
-            queue_push(&lane->queue, first);
+            stor_queue_push(&lane->queue, first);
         first = next;
     }
-    note_next(lane);
+    note_more(lane);
     worker_t *worker = lane->queue.first == NULL ? NULL : idle_take(lane);
     if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
         (void)pthread_cond_signal(&worker->wake);
@@ -604,6 +578,19 @@ static int admit(stor_inbox_t *inbox, stor_request_t *request, vd_error_t *err)
     return vd_error_set(err, VD_ERR_TEMPORARILY_UNAVAILABLE, "too many operations are in flight");
 }
 
+/* The timer is set when that is earlier than what it was set to: seldom, where deadlines are much
+ * alike. Whoever has been taken by a worker meanwhile has made it ring for nothing. */
+static void sweep_at(stor_inbox_t *inbox, uint64_t at_us)
+{
+    if (at_us >= inbox->sweep_us)
+        return;
+    inbox->sweep_us = at_us;
+    uint64_t now_us = vd_monotonic_us(), first_us = inbox->swept_us + SWEEP_PAUSE_US;
+    if (at_us < first_us)
+        at_us = first_us;
+    vd_loop_set_timer(inbox->sweep_timer, at_us <= now_us ? 0 : (at_us - now_us + 999) / 1000, 0);
+}
+
 static int on_command(const arrival_t *arrival, vd_error_t *err)
 {
     stor_inbox_t *inbox = arrival->inbox;
@@ -624,6 +611,7 @@ static int on_command(const arrival_t *arrival, vd_error_t *err)
     }
     choose_lane(request);
     request->queued_us = request->arrived_us;
+    stor_request_set_deadline(request);
     rc = admit(inbox, request, &refusal);
     atomic_fetch_add_explicit(&inbox->inflight, 1, memory_order_relaxed);
     inbox->held_bytes += request->item.len;
@@ -636,7 +624,9 @@ static int on_command(const arrival_t *arrival, vd_error_t *err)
     }
     atomic_fetch_add_explicit(&inbox->received, 1, memory_order_relaxed);
     stor_registry_add(request);
-    queue_push(&inbox->arrived[request->slow_lane ? LANE_LONG : LANE_QUICK], request);
+    if (request->deadline_us != 0)
+        sweep_at(inbox, request->deadline_us);
+    stor_queue_push(&inbox->arrived[request->slow_lane ? LANE_LONG : LANE_QUICK], request);
     return VD_OK;
 }
 
@@ -763,9 +753,9 @@ static bool reply_send(stor_inbox_t *inbox, stor_request_t *request)
 static void unsent_retry(stor_inbox_t *inbox)
 {
     for (uint64_t n = inbox->unsent.count; n > 0; n--) {
-        stor_request_t *request = queue_pop(&inbox->unsent);
+        stor_request_t *request = stor_queue_pop(&inbox->unsent);
         if (!reply_send(inbox, request))
-            queue_push(&inbox->unsent, request);
+            stor_queue_push(&inbox->unsent, request);
     }
     if (inbox->unsent.count > 0)
         vd_loop_set_timer(inbox->unsent_timer, UNSENT_RETRY_MS, 0);
@@ -798,7 +788,7 @@ static bool step_replies(void *context)
         stor_request_t *request = ordered;
         ordered = ordered->next;
         if (!reply_send(inbox, request)) {
-            queue_push(&inbox->unsent, request);
+            stor_queue_push(&inbox->unsent, request);
             vd_loop_set_timer(inbox->unsent_timer, UNSENT_RETRY_MS, 0);
         }
     }
@@ -806,18 +796,79 @@ static bool step_replies(void *context)
     return false;
 }
 
+/* Takes those out of a queue that need no worker any more; *soonest_us: the next deadline of who
+ * stays. Under the lock. */
+static void queue_sweep(stor_queue_t *queue, uint64_t now_us, stor_queue_t *over,
+                        uint64_t *soonest_us)
+{
+    stor_queue_t all = *queue;
+    stor_request_t *request;
+    if (all.first == NULL)
+        return;
+    stor_queue_init(queue);
+    while ((request = stor_queue_pop(&all)) != NULL) {
+        bool is_over = stor_request_is_over(request, now_us);
+        stor_queue_push(is_over ? over : queue, request);
+        /* One that has begun is a worker's to end. */
+        if (!is_over && request->deadline_us > now_us && request->deadline_us < *soonest_us)
+            *soonest_us = request->deadline_us;
+    }
+}
+
+/* In time: at once, or a little later when it has just been done. */
+static bool sweep_is_due(stor_inbox_t *inbox, uint64_t now_us)
+{
+    bool asked = atomic_load_explicit(&inbox->sweep_asked, memory_order_relaxed);
+    if (VD_LIKELY(!asked && inbox->sweep_us > now_us))
+        return false;
+    if (now_us >= inbox->swept_us + SWEEP_PAUSE_US)
+        return true;
+    inbox->sweep_us = now_us;
+    vd_loop_set_timer(inbox->sweep_timer, (inbox->swept_us + SWEEP_PAUSE_US - now_us + 999) / 1000,
+                      0);
+    return false;
+}
+
+/* Who waits for a worker, but needs none any more, is answered. */
+static void sweep(stor_inbox_t *inbox)
+{
+    uint64_t now_us = vd_monotonic_us(), soonest_us = UINT64_MAX;
+    stor_queue_t over;
+    stor_request_t *request;
+    if (!sweep_is_due(inbox, now_us))
+        return;
+    stor_queue_init(&over);
+    atomic_store(&inbox->sweep_asked, false); /* before: who is killed from here on asks again */
+    (void)pthread_mutex_lock(&inbox->lock);
+    for (int i = 0; i < LANE_COUNT; i++)
+        queue_sweep(&inbox->lanes[i].queue, now_us, &over, &soonest_us);
+    (void)pthread_mutex_unlock(&inbox->lock);
+    inbox->swept_us = now_us;
+    inbox->sweep_us = UINT64_MAX;
+    if (soonest_us != UINT64_MAX)
+        sweep_at(inbox, soonest_us);
+    atomic_fetch_add_explicit(&inbox->given_up, over.count, memory_order_relaxed);
+    while ((request = stor_queue_pop(&over)) != NULL) {
+        stor_request_give_up(request);
+        reply_encode(request);
+        done_push(inbox, request, request);
+    }
+}
+
 static bool step_dispatch(void *context)
 {
     stor_inbox_t *inbox = context;
     worker_t *workers[LANE_COUNT] = {NULL};
+    bool left = false;
     if (inbox->arrived[LANE_QUICK].first != NULL || inbox->arrived[LANE_LONG].first != NULL) {
         (void)pthread_mutex_lock(&inbox->lock);
         for (int i = 0; i < LANE_COUNT; i++) {
             lane_t *lane = &inbox->lanes[i];
             bool wake = lane->running == 0 || lane->queue.first != NULL;
-            queue_join(&lane->queue, &inbox->arrived[i]);
-            note_next(lane);
+            stor_queue_join(&lane->queue, &inbox->arrived[i]);
+            note_more(lane);
             wake |= lane->queue.count >= lane->wake_depth;
+            left |= lane->queue.first != NULL && lane->idle != NULL;
             workers[i] = wake && lane->queue.first != NULL ? idle_take(lane) : NULL;
         }
         (void)pthread_mutex_unlock(&inbox->lock);
@@ -825,12 +876,29 @@ static bool step_dispatch(void *context)
     for (int i = 0; i < LANE_COUNT; i++)
         if (workers[i] != NULL)
             (void)pthread_cond_signal(&workers[i]->wake);
+    if (left)
+        vd_loop_set_timer(inbox->left_timer, LEFT_MS, 0);
+    sweep(inbox);
     return atomic_load_explicit(&inbox->done, memory_order_relaxed) != NULL;
 }
 
-static void unsent_due(void *context)
+static void turn_due(void *context)
 {
     (void)context; /* the turn that this begins does it */
+}
+
+/* Nothing came for a while that would have found it: what was left to a worker that blocks goes to
+ * another. */
+static void left_due(void *context)
+{
+    stor_inbox_t *inbox = context;
+    (void)pthread_mutex_lock(&inbox->lock);
+    for (int i = 0; i < LANE_COUNT; i++) {
+        worker_t *worker = inbox->lanes[i].queue.first == NULL ? NULL : idle_take(&inbox->lanes[i]);
+        if (worker != NULL) /* under the lock: workers_stop ends the condition behind it */
+            (void)pthread_cond_signal(&worker->wake);
+    }
+    (void)pthread_mutex_unlock(&inbox->lock);
 }
 
 /* ---- life ---- */
@@ -858,8 +926,14 @@ static int io_open(stor_inbox_t *inbox, vd_error_t *err)
         rc = vd_loop_add_timer(inbox->loop, STATE_PERIOD_MS, STATE_PERIOD_MS, state_send, inbox,
                                &inbox->state_timer, err);
     if (rc == VD_OK)
-        rc = vd_loop_add_timer(inbox->loop, STATE_PERIOD_MS, 0, unsent_due, inbox,
+        rc = vd_loop_add_timer(inbox->loop, STATE_PERIOD_MS, 0, turn_due, inbox,
                                &inbox->unsent_timer, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_timer(inbox->loop, STATE_PERIOD_MS, 0, turn_due, inbox,
+                               &inbox->sweep_timer, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_timer(inbox->loop, STATE_PERIOD_MS, 0, left_due, inbox, &inbox->left_timer,
+                               err);
     return rc;
 }
 
@@ -869,6 +943,8 @@ static void io_close(stor_inbox_t *inbox)
     vd_loop_remove(&inbox->dispatch_step);
     vd_loop_remove(&inbox->state_timer);
     vd_loop_remove(&inbox->unsent_timer);
+    vd_loop_remove(&inbox->sweep_timer);
+    vd_loop_remove(&inbox->left_timer);
     if (inbox->link != NULL)
         vd_link_close(&inbox->link);
     vd_loop_destroy(&inbox->loop);
@@ -938,10 +1014,11 @@ int stor_inbox_start(stor_storage_t *storage, vd_daemon_t *daemon, const char *s
     inbox->storage = storage;
     inbox->daemon = daemon;
     (void)snprintf(inbox->path, sizeof inbox->path, "%s", socket_path);
-    queue_init(&inbox->unsent);
+    inbox->sweep_us = UINT64_MAX;
+    stor_queue_init(&inbox->unsent);
     for (int i = 0; i < LANE_COUNT; i++) {
-        queue_init(&inbox->arrived[i]);
-        queue_init(&inbox->lanes[i].queue);
+        stor_queue_init(&inbox->arrived[i]);
+        stor_queue_init(&inbox->lanes[i].queue);
         inbox->lanes[i].wake_depth = i == LANE_QUICK ? QUICK_WAKE_DEPTH : 1;
     }
     vd_buf_init(&inbox->item, 64 * 1024);
@@ -971,6 +1048,12 @@ void stor_inbox_drain(stor_inbox_t *inbox, void (*idle)(void *context), void *co
     atomic_store(&inbox->storage->draining, true);
     atomic_store(&inbox->drain_asked, true);
     stor_inbox_announce(inbox);
+}
+
+void stor_inbox_killed(stor_inbox_t *inbox)
+{
+    atomic_store(&inbox->sweep_asked, true);
+    vd_loop_wake(inbox->loop);
 }
 
 void stor_inbox_announce(stor_inbox_t *inbox)
@@ -1015,10 +1098,10 @@ static void parked_wait(stor_inbox_t *inbox)
     }
 }
 
-static void queue_free(queue_t *queue)
+static void queue_free(stor_queue_t *queue)
 {
     stor_request_t *request;
-    while ((request = queue_pop(queue)) != NULL) {
+    while ((request = stor_queue_pop(queue)) != NULL) {
         stor_registry_remove(request);
         request_free(request);
     }
@@ -1038,12 +1121,12 @@ void stor_inbox_stop(stor_inbox_t **inbox_p)
         vd_loop_stop(inbox->loop);
         (void)pthread_join(inbox->thread, NULL);
     }
-    queue_t left;
-    queue_init(&left);
+    stor_queue_t left;
+    stor_queue_init(&left);
     stor_request_t *done = atomic_exchange(&inbox->done, NULL), *next;
     for (; done != NULL; done = next) {
         next = done->next;
-        queue_push(&left, done);
+        stor_queue_push(&left, done);
     }
     queue_free(&left);
     queue_free(&inbox->unsent);
@@ -1075,6 +1158,7 @@ void stor_inbox_stats(const stor_storage_t *storage, stor_inbox_stats_t *ret_sta
     ret_stats->parked = atomic_load_explicit(&inbox->parked, memory_order_relaxed);
     ret_stats->refused = atomic_load_explicit(&inbox->refused, memory_order_relaxed);
     ret_stats->received = atomic_load_explicit(&inbox->received, memory_order_relaxed);
+    ret_stats->given_up = atomic_load_explicit(&inbox->given_up, memory_order_relaxed);
     ret_stats->workers = inbox->worker_count;
     (void)pthread_mutex_lock(&inbox->lock);
     ret_stats->queued_quick = inbox->lanes[LANE_QUICK].queue.count;

@@ -5,7 +5,9 @@
  *          (STOR_LONG_WORKERS, at a lower priority), so that neither long operations hold up quick
  *          ones, nor each other (docs/decisions/0004). A finished request is parked until what it
  *          depends on is durable (the flusher releases whole lists); the I/O thread sends all
- *          replies of a turn in one batch. Announces STATE on every change and every second.
+ *          replies of a turn in one batch. What waits for a worker and is late, was killed, or has
+ *          nobody left who asks, is answered without one and leaves its queue, unless a worker has
+ *          begun it before. Announces STATE on every change and every second.
  * Owner:   main.c.
  * Threads: start/stop by main.
  * Limits:  STOR_INFLIGHT_MAX requests, VD_LINK_QUEUE_MAX_BYTES held, and the wait that a command
@@ -32,10 +34,13 @@ void stor_inbox_failed(const vd_error_t *err, void *context);
 /* Requests that were parked by positions.c (linked by next): answered, or run again (any thread).
  */
 void stor_inbox_concern_met(stor_inbox_t *inbox, stor_request_t *list);
+/* Something that was killed may be waiting for a worker (any thread). */
+void stor_inbox_killed(stor_inbox_t *inbox);
 /* STATE must go out now (any thread). */
 void stor_inbox_announce(stor_inbox_t *inbox);
 
 typedef struct {
     uint64_t inflight, queued_quick, queued_long, running, parked, refused, received, workers;
+    uint64_t given_up; /* answered without a worker: late or killed in a queue */
 } stor_inbox_stats_t;
 void stor_inbox_stats(const stor_storage_t *storage, stor_inbox_stats_t *ret_stats);

@@ -1,6 +1,7 @@
 /* veddb-storaged/registry.c — see registry.h. */
 #include "veddb-storaged/registry.h"
 
+#include "veddb-storaged/inbox.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/sessions.h"
 
@@ -54,6 +55,13 @@ static void request_kill(stor_request_t *request, int code)
         stor_positions_forget(request->storage->replication->positions, request);
 }
 
+/* Where one of them waits for a worker, none is needed any more. */
+static void tell(stor_storage_t *storage, bool any)
+{
+    if (any && storage->inbox != NULL)
+        stor_inbox_killed(storage->inbox);
+}
+
 bool stor_registry_kill(stor_storage_t *storage, uint64_t number, vd_slice_t user, bool all_users)
 {
     bool found = false;
@@ -65,6 +73,7 @@ bool stor_registry_kill(stor_storage_t *storage, uint64_t number, vd_slice_t use
         found = true;
     }
     pthread_mutex_unlock(&storage->registry_lock);
+    tell(storage, found);
     return found;
 }
 
@@ -83,6 +92,7 @@ uint32_t stor_registry_kill_sessions(stor_storage_t *storage,
         killed++;
     }
     pthread_mutex_unlock(&storage->registry_lock);
+    tell(storage, killed > 0);
     return killed;
 }
 
@@ -97,14 +107,20 @@ bool stor_registry_cancel(stor_storage_t *storage, uint64_t peer, uint64_t reque
         found = true;
     }
     pthread_mutex_unlock(&storage->registry_lock);
+    tell(storage, found);
     return found;
 }
 
 void stor_registry_connection_closed(stor_storage_t *storage, uint64_t peer, uint64_t connection_id)
 {
+    bool found = false;
     pthread_mutex_lock(&storage->registry_lock);
-    for (stor_request_t *r = storage->registry_first; r != NULL; r = r->registry_next)
-        if (r->peer == peer && (connection_id == 0 || r->command.connection_id == connection_id))
-            request_kill(r, VD_ERR_CLIENT_DISCONNECT);
+    for (stor_request_t *r = storage->registry_first; r != NULL; r = r->registry_next) {
+        if (r->peer != peer || (connection_id != 0 && r->command.connection_id != connection_id))
+            continue;
+        request_kill(r, VD_ERR_CLIENT_DISCONNECT);
+        found = true;
+    }
     pthread_mutex_unlock(&storage->registry_lock);
+    tell(storage, found);
 }

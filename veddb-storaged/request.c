@@ -284,6 +284,23 @@ static int transaction_fields(stor_request_t *request, vd_error_t *err)
     return rc;
 }
 
+void stor_request_set_deadline(stor_request_t *request)
+{
+    const vdp_operation_command_t *command = &request->command;
+    if (vd_slice_is(command->name, "getMore"))
+        return;
+    if (command->max_time_ms != 0) {
+        request->deadline_us = request->arrived_us + command->max_time_ms * 1000ull;
+        request->deadline_is_max_time = true;
+    }
+    uint64_t asker_us = request->arrived_us + request->envelope.deadline_ms * 1000;
+    if (request->envelope.deadline_ms != 0 &&
+        (request->deadline_us == 0 || asker_us < request->deadline_us)) {
+        request->deadline_us = asker_us;
+        request->deadline_is_max_time = false;
+    }
+}
+
 int stor_request_prepare(stor_request_t *request, vd_error_t *err)
 {
     request->db = request->command.db;
@@ -297,16 +314,7 @@ int stor_request_prepare(stor_request_t *request, vd_error_t *err)
     if (request->storage->engine != NULL)
         request->variables.cluster_time = stor_engine_newest(request->storage->engine);
     request->txn_number = request->command.txn_number;
-    if (request->command.max_time_ms != 0) {
-        request->deadline_us = request->arrived_us + request->command.max_time_ms * 1000ull;
-        request->deadline_is_max_time = true;
-    }
-    uint64_t asker_us = request->arrived_us + request->envelope.deadline_ms * 1000;
-    if (request->envelope.deadline_ms != 0 &&
-        (request->deadline_us == 0 || asker_us < request->deadline_us)) {
-        request->deadline_us = asker_us;
-        request->deadline_is_max_time = false;
-    }
+    stor_request_set_deadline(request);
     int rc = transaction_fields(request, err);
     if (rc != VD_OK)
         return rc;
@@ -830,6 +838,26 @@ int stor_request_check(stor_request_t *request, vd_error_t *err)
         return vd_error_set(err, VD_ERR_MAX_TIME_MS_EXPIRED, "operation exceeded time limit");
     return vd_error_set(err, VD_ERR_EXCEEDED_TIME_LIMIT,
                         "operation exceeded the time that the client waits");
+}
+
+bool stor_request_is_over(const stor_request_t *request, uint64_t now_us)
+{
+    if (request->unfinished != NULL || request->await_cursor != NULL)
+        return false;
+    return atomic_load_explicit(&request->killed, memory_order_relaxed) != 0 ||
+           (request->deadline_us != 0 && now_us >= request->deadline_us);
+}
+
+void stor_request_give_up(stor_request_t *request)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    request->checks = 0; /* to look at the clock */
+    int rc = stor_request_check(request, &err);
+    VD_ASSERT(rc != VD_OK);
+    stor_replication_request_leave(request);
+    stor_freeze_request_leave(request);
+    request->wait = (stor_wait_t){0};
+    stor_request_refuse(request, &err);
 }
 
 int stor_request_wait(stor_request_t *request, bool (*ready)(const stor_request_t *request),

@@ -184,6 +184,14 @@ struct stor_request {
 /* ---- life (inbox.c and tests) ---- */
 /* A request over an arena that it doesn't own. Cheap: fields that are set later are not cleared. */
 void stor_request_init(stor_request_t *request, stor_storage_t *storage, vd_arena_t *arena);
+/* When its time ends, from what came; a getMore's maxTimeMS says how long it may wait for
+ * documents, and no deadline comes with it. */
+void stor_request_set_deadline(stor_request_t *request);
+/* Whether it may be answered, though it waits for a worker: nothing was begun for it that one would
+ * have to end; and why it should: as stor_request_check. */
+bool stor_request_is_over(const stor_request_t *request, uint64_t now_us);
+/* The answer to such a one. */
+void stor_request_give_up(stor_request_t *request);
 /* Looks up the command, parses the generic arguments, sets the deadline. The error is what the
  * client gets. */
 VD_MUST_CHECK int stor_request_prepare(stor_request_t *request, vd_error_t *err);

@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 #define CONTROL_SEND_MAX (16 * 1024)  /* fits CONTROL_ASK */
-#define CONTROL_ITEM_MAX (256 * 1024) /* fits CONTROL_ANSWER with its JSON */
+#define CONTROL_ITEM_MAX (640 * 1024) /* fits CONTROL_ANSWER with its JSON, and CONTROL_KEEP */
 
 static bool control_send(sup_worker_t *worker, const vdp_message_t *message, const void *fields,
                          uint64_t request_id, uint32_t deadline_ms)
@@ -72,6 +72,38 @@ typedef struct {
     vd_slice_t rest;
 } arrival_t;
 
+/* What was kept for it, then the welcome, in this order whatever their size: who has been welcomed
+ * has all. */
+static void welcome(sup_worker_t *worker, uint64_t request_id)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    vd_buf_t buf;
+    vdp_envelope_t envelope = {.id = VDP_CONTROL_KEPT, .generation = worker->generation};
+    vdp_control_kept_t kept = {.format = worker->kept_format};
+    vdp_control_welcome_t fields = {.heartbeat_ms = worker->system->times.heartbeat_ms};
+    int rc = VD_OK;
+    vd_buf_init(&buf, CONTROL_ITEM_MAX);
+    if (worker->has_kept) {
+        rc = vdp_encode(&buf, &envelope, &vdp_control_kept, &kept, vd_buf_slice(&worker->kept),
+                        &err);
+        if (rc == VD_OK)
+            rc = vd_link_send_ordered(worker->link, worker->peer, vd_buf_slice(&buf), VD_SLICE_NULL,
+                                      &err);
+    }
+    envelope.id = VDP_CONTROL_WELCOME;
+    envelope.request_id = request_id;
+    vd_buf_clear(&buf);
+    if (rc == VD_OK)
+        rc = vdp_encode(&buf, &envelope, &vdp_control_welcome, &fields, VD_SLICE_NULL, &err);
+    if (rc == VD_OK)
+        rc = vd_link_send_ordered(worker->link, worker->peer, vd_buf_slice(&buf), VD_SLICE_NULL,
+                                  &err);
+    vd_buf_done(&buf);
+    if (rc != VD_OK && rc != VD_ERR_CLOSED) /* then it says hello again */
+        vd_log(VD_LOG_WARN, "a worker was not welcomed", "worker=%s code=%d", worker->kind->name,
+               rc);
+}
+
 static int on_hello(const arrival_t *arrival, vd_error_t *err)
 {
     sup_worker_t *worker = arrival->worker;
@@ -91,9 +123,7 @@ static int on_hello(const arrival_t *arrival, vd_error_t *err)
         worker->generation = arrival->envelope.generation;
     }
     worker->peer = arrival->peer;
-    vdp_control_welcome_t welcome = {.heartbeat_ms = worker->system->times.heartbeat_ms};
-    (void)control_send(worker, &vdp_control_welcome, &welcome, arrival->envelope.request_id,
-                       0); /* it says hello again */
+    welcome(worker, arrival->envelope.request_id);
     return VD_OK;
 }
 
@@ -180,6 +210,21 @@ static int on_answer(const arrival_t *arrival, vd_error_t *err)
     return VD_OK;
 }
 
+static int on_keep(const arrival_t *arrival, vd_error_t *err)
+{
+    sup_worker_t *worker = arrival->worker;
+    vdp_control_kept_t keep;
+    vd_slice_t body;
+    int rc = vdp_decode(&vdp_control_keep, arrival->rest, &keep, &body, err);
+    if (rc != VD_OK)
+        return rc;
+    vd_buf_clear(&worker->kept);
+    rc = vd_buf_append_slice(&worker->kept, body);
+    worker->has_kept = rc == VD_OK;
+    worker->kept_format = keep.format;
+    return rc == VD_OK ? VD_OK : vd_error_set(err, rc, "%zu bytes are not kept", body.len);
+}
+
 static int on_fatal(const arrival_t *arrival, vd_error_t *err)
 {
     sup_worker_t *worker = arrival->worker;
@@ -211,6 +256,7 @@ static const struct {
     {VDP_CONTROL_LOG_LEVEL_SET, ALIVE, on_log_level},
     {VDP_CONTROL_FATAL, ALIVE, on_fatal},
     {VDP_CONTROL_ANSWER, ALIVE, on_answer},
+    {VDP_CONTROL_KEEP, ALIVE, on_keep},
     {VDP_FAILURE, ALIVE, on_failure},
 };
 

@@ -425,6 +425,7 @@ int sup_system_create(vd_loop_t *loop, const vd_config_t *config, sup_system_t *
         worker->kind = &sup_kinds[i];
         worker->joins = worker->wanted = sup_kind_joins((sup_kind_id_t)i, config);
         vd_buf_init(&worker->status, VD_STATUS_MAX_BYTES);
+        vd_buf_init(&worker->kept, VD_KEPT_MAX_BYTES);
         if (worker->joins)
             sup_worker_event(worker,
                              SUP_EVENT_WANT); /* a hello of the first turn is heard already */
@@ -469,6 +470,7 @@ void sup_system_destroy(sup_system_t **system_p)
             (void)close(system->workers[i].last_word);
         vd_link_close(&system->workers[i].link);
         vd_buf_done(&system->workers[i].status);
+        vd_buf_done(&system->workers[i].kept);
     }
     for (size_t i = 0; i < system->listener_count; i++)
         (void)close(system->listeners[i].fd); /* nobody listens any more */

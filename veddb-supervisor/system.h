@@ -52,6 +52,10 @@ typedef struct {
     vd_buf_t status;        /* its part of the status, JSON */
     char status_error[256]; /* why there is none */
     bool status_pending;
+    /* What it asked us to keep for its next start; it is nobody's but the worker's. */
+    bool has_kept;
+    uint64_t kept_format;
+    vd_buf_t kept;
 } sup_worker_t;
 
 struct sup_system {

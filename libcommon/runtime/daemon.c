@@ -72,6 +72,10 @@ struct vd_daemon {
     state_t phase;
     bool stopping;
     char ready_detail[256];
+    bool welcomed;
+    bool has_kept; /* said here: newer than what the supervisor has */
+    uint64_t kept_format;
+    vd_buf_t kept;
     uint64_t drain_request_id, heartbeat_sequence, hang_ms;
     int exit_code;
     vd_source_t *heartbeat_source, *grace_source, *term_source, *int_source;
@@ -386,8 +390,21 @@ static int on_welcome(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_sl
     (void)envelope;
     vdp_control_welcome_t welcome;
     int rc = vdp_decode(&vdp_control_welcome, rest, &welcome, NULL, err);
+    daemon->welcomed = rc == VD_OK;
     if (rc == VD_OK && welcome.heartbeat_ms >= 10 && welcome.heartbeat_ms <= 60000)
         vd_loop_set_timer(daemon->heartbeat_source, welcome.heartbeat_ms, welcome.heartbeat_ms);
+    return rc;
+}
+
+static int on_kept(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
+                   vd_error_t *err)
+{
+    (void)envelope;
+    vdp_control_kept_t kept;
+    vd_slice_t body;
+    int rc = vdp_decode(&vdp_control_kept, rest, &kept, &body, err);
+    if (rc == VD_OK && !daemon->has_kept && daemon->program->kept != NULL && daemon->state != NULL)
+        daemon->program->kept(daemon, daemon->state, kept.format, body);
     return rc;
 }
 
@@ -526,6 +543,26 @@ void vd_daemon_answer(vd_daemon_t *daemon, uint64_t ticket, int code, const char
     answer_failure(daemon, ticket, &why);
 }
 
+static void send_kept(vd_daemon_t *daemon)
+{
+    vdp_control_kept_t keep = {.format = daemon->kept_format};
+    control_send(daemon, &vdp_control_keep, &keep, 0, vd_buf_slice(&daemon->kept));
+}
+
+int vd_daemon_keep(vd_daemon_t *daemon, uint64_t format, vd_slice_t bytes, vd_error_t *err)
+{
+    VD_ASSERT(daemon != NULL);
+
+    vd_buf_clear(&daemon->kept);
+    int rc = vd_buf_append_slice(&daemon->kept, bytes);
+    if (rc != VD_OK)
+        return vd_error_set(err, VD_ERR_FULL, "%zu bytes are too many to be kept", bytes.len);
+    daemon->kept_format = format;
+    daemon->has_kept = true;
+    send_kept(daemon);
+    return VD_OK;
+}
+
 static const struct {
     uint32_t id;
     int (*handle)(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
@@ -534,7 +571,7 @@ static const struct {
     {VDP_CONTROL_WELCOME, on_welcome}, {VDP_CONTROL_HEARTBEAT_SEEN, on_heartbeat_seen},
     {VDP_CONTROL_DRAIN, on_drain},     {VDP_CONTROL_STOP, on_stop},
     {VDP_CONTROL_STATUS, on_status},   {VDP_CONTROL_LOG_LEVEL, on_log_level},
-    {VDP_CONTROL_ASK, on_ask},
+    {VDP_CONTROL_ASK, on_ask},         {VDP_CONTROL_KEPT, on_kept},
 };
 
 static void control_item(void *context, uint64_t peer, vd_slice_t item)
@@ -574,6 +611,8 @@ static void control_changed(void *context, uint64_t peer, bool up)
                                  .protocol = VDP_VERSION,
                                  .version = VD_SLICE_LIT(VEDDB_VERSION)};
     control_send(daemon, &vdp_control_hello, &hello, 0, VD_SLICE_NULL);
+    if (daemon->has_kept)
+        send_kept(daemon);
     if (daemon->phase >= STATE_RUNNING)
         send_ready(daemon);
     if (daemon->phase == STATE_DRAINED)
@@ -714,12 +753,13 @@ static int add_sources(vd_daemon_t *daemon, vd_error_t *err)
     return rc;
 }
 
-/* Gives the control link a moment to come up, so that the supervisor knows us before a long start.
- */
+/* Gives the control link a moment to come up, so that the supervisor knows us before a long start,
+ * and we what it has kept for us. */
 static int wait_for_link(vd_daemon_t *daemon, uint64_t wait_ms, vd_error_t *err)
 {
     uint64_t until = vd_monotonic_ms() + wait_ms;
-    while (daemon->link != NULL && !vd_link_peer_up(daemon->link, 0) && vd_monotonic_ms() < until) {
+    while (daemon->link != NULL && !(vd_link_peer_up(daemon->link, 0) && daemon->welcomed) &&
+           vd_monotonic_ms() < until) {
         int rc = vd_loop_turn(daemon->loop, 10, err);
         if (rc != VD_OK)
             return rc;
@@ -907,6 +947,7 @@ static void bring_down(vd_daemon_t *daemon)
     }
     vd_loop_destroy(&daemon->loop);
     vd_config_destroy(&daemon->config);
+    vd_buf_done(&daemon->kept);
     (void)pthread_mutex_destroy(&daemon->slots_mutex);
 }
 
@@ -943,6 +984,7 @@ int vd_daemon_main(const vd_program_t *program, int argc, char **argv)
     daemon->generation = (uint64_t)environment_number("VEDDB_GENERATION", 0);
     daemon->parent_pid = environment_number("VEDDB_PARENT_PID", 0);
     (void)pthread_mutex_init(&daemon->slots_mutex, NULL);
+    vd_buf_init(&daemon->kept, VD_KEPT_MAX_BYTES);
     vd_log_setup(program->program, VD_LOG_INFO, VD_LOG_LOGFMT);
 
     int rc = load_config(daemon, file, flags, flag_count, &err);

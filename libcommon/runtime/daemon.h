@@ -16,6 +16,9 @@
 /* One program's part of the status: those of all fit into one packet to an operator. */
 #define VD_STATUS_MAX_BYTES (40 * 1024)
 
+/* Of vd_daemon_keep. */
+#define VD_KEPT_MAX_BYTES (512 * 1024)
+
 typedef struct vd_daemon vd_daemon_t;
 
 /* Exit codes (sysexits where one fits). */
@@ -41,6 +44,10 @@ typedef struct {
     void (*stop)(vd_daemon_t *daemon, void *state);
     /* Appends one JSON object with the program's status, at most VD_STATUS_MAX_BYTES. */
     int (*status)(vd_daemon_t *daemon, void *state, vd_buf_t *out);
+    /* What an earlier start of this worker gave to vd_daemon_keep. Before start(), where the
+     * supervisor was quick enough; else later. Borrowed; check it like any input. NULL: not wanted.
+     * Main thread. */
+    void (*kept)(vd_daemon_t *daemon, void *state, uint64_t format, vd_slice_t bytes);
     /* An operator's question that the supervisor passed on (CONTROL_ASK); answered by
      * vd_daemon_answer with the same ticket, at once or later. NULL: refused. Main thread. */
     void (*ask)(vd_daemon_t *daemon, void *state, uint64_t ticket, vd_slice_t verb,
@@ -72,6 +79,10 @@ const char *vd_daemon_socket_path(const vd_daemon_t *daemon, const char *pair, c
 /* Any thread. */
 void vd_daemon_ready(vd_daemon_t *daemon, const char *detail);
 void vd_daemon_drained(vd_daemon_t *daemon);
+/* The supervisor keeps these bytes (at most VD_KEPT_MAX_BYTES, else VD_ERR_FULL) beyond the death
+ * of this process, in place of those before. Alone: nobody does. Main thread. */
+VD_MUST_CHECK int vd_daemon_keep(vd_daemon_t *daemon, uint64_t format, vd_slice_t bytes,
+                                 vd_error_t *err);
 /* Main thread only. message: for a person; json may be empty. */
 void vd_daemon_answer(vd_daemon_t *daemon, uint64_t ticket, int code, const char *message,
                       vd_slice_t json);

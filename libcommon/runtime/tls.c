@@ -2,6 +2,7 @@
 #include "libcommon/runtime/tls.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/files.h"
+#include "libcommon/runtime/tls_staple.h"
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -20,14 +21,13 @@ static const char *const suites[] = {
     "ECDHE-RSA-AES256-GCM-SHA384",  "ECDHE-ECDSA-CHACHA20-POLY1305",
     "ECDHE-RSA-CHACHA20-POLY1305",
 };
-#define SUITES_TEXT_MAX    512
 #define PEM_FILE_MAX_BYTES (4u << 20)
 static const char groups[] = "X25519:P-256:P-384";
 static const unsigned char session_context[] = "veddb";
 
 struct vd_tls {
-    char *certificate_file, *key_file, *ca_file, *crl_file, *expected_name;
-    char suites_12[SUITES_TEXT_MAX], suites_13[SUITES_TEXT_MAX]; /* either may be empty */
+    char *certificate_file, *key_file, *ca_file, *crl_file, *ocsp_file, *expected_name;
+    char suites_12[VD_TLS_SUITES_MAX], suites_13[VD_TLS_SUITES_MAX]; /* either may be empty */
     bool server, tls13_only;
     int verify;
     pthread_mutex_t mutex; /* over the two below */
@@ -218,10 +218,28 @@ static int load_files(const vd_tls_t *tls, SSL_CTX *context, vd_error_t *err)
         if (rc != VD_OK)
             return rc;
     }
-    if (!is_set(tls->ca_file))
-        return VD_OK;
-    rc = load_authorities(tls, context, err);
-    return rc == VD_OK && is_set(tls->crl_file) ? load_crl(tls, context, err) : rc;
+    if (is_set(tls->ca_file))
+        rc = load_authorities(tls, context, err);
+    if (rc == VD_OK && is_set(tls->crl_file))
+        rc = load_crl(tls, context, err);
+    return rc == VD_OK && is_set(tls->ocsp_file) ? vd_tls_staple_load(context, tls->ocsp_file, err)
+                                                 : rc;
+}
+
+static void suite_add(size_t i, char text_12[VD_TLS_SUITES_MAX], char text_13[VD_TLS_SUITES_MAX])
+{
+    char *text = strncmp(suites[i], "TLS_", 4) == 0 ? text_13 : text_12;
+    size_t len = strlen(text);
+    (void)snprintf(text + len, VD_TLS_SUITES_MAX - len, "%s%s", len == 0 ? "" : ":", suites[i]);
+}
+
+void vd_tls_suites(char ret_12[VD_TLS_SUITES_MAX], char ret_13[VD_TLS_SUITES_MAX])
+{
+    ret_12[0] = ret_13[0] = '\0';
+    for (size_t i = 0; i < VD_COUNT_OF(suites); i++)
+        suite_add(i, ret_12, ret_13);
+    size_t len = strlen(ret_12);
+    (void)snprintf(ret_12 + len, VD_TLS_SUITES_MAX - len, ":@SECLEVEL=2");
 }
 
 /* The policy's suites, or those of them that the list names: there is no way to add a weaker one.
@@ -244,11 +262,8 @@ static int choose_suites(vd_tls_t *tls, const char *list, vd_error_t *err)
         at += *at == ',';
     }
     for (size_t i = 0; i < VD_COUNT_OF(suites); i++) {
-        char *text = strncmp(suites[i], "TLS_", 4) == 0 ? tls->suites_13 : tls->suites_12;
-        size_t len = strlen(text);
         if (all || chosen[i])
-            (void)snprintf(text + len, SUITES_TEXT_MAX - len, "%s%s", len == 0 ? "" : ":",
-                           suites[i]);
+            suite_add(i, tls->suites_12, tls->suites_13);
     }
     if (tls->suites_13[0] == '\0')
         return vd_error_set(err, VD_ERR_CONFIG, "tls.suites must keep one of TLS 1.3");
@@ -319,11 +334,14 @@ int vd_tls_create(const vd_tls_options_t *options, vd_tls_t **ret_tls, vd_error_
     if (is_set(options->crl_file) && options->verify == 0)
         return vd_error_set(err, VD_ERR_CONFIG,
                             "tls.crl_file is of no use while no certificate is asked for");
+    if (is_set(options->ocsp_file) && !options->server)
+        return vd_error_set(err, VD_ERR_CONFIG, "only servers staple an OCSP response");
     vd_tls_t *tls = vd_xalloc(sizeof *tls);
     tls->certificate_file = copy_text(options->certificate_file);
     tls->key_file = copy_text(options->key_file);
     tls->ca_file = copy_text(options->ca_file);
     tls->crl_file = copy_text(options->crl_file);
+    tls->ocsp_file = copy_text(options->ocsp_file);
     tls->expected_name = copy_text(options->expected_name);
     tls->server = options->server;
     tls->tls13_only = options->tls13_only;
@@ -353,6 +371,7 @@ void vd_tls_destroy(vd_tls_t **tls_p)
     vd_free(tls->key_file);
     vd_free(tls->ca_file);
     vd_free(tls->crl_file);
+    vd_free(tls->ocsp_file);
     vd_free(tls->expected_name);
     vd_free(tls);
 }
@@ -362,7 +381,12 @@ int vd_tls_reload(vd_tls_t *tls, vd_error_t *err)
     VD_ASSERT(tls != NULL);
 
     SSL_CTX *fresh = NULL;
+    bool soon;
     int rc = make_context(tls, &fresh, err);
+    if (rc == VD_OK && vd_tls_staple_left_s(fresh, &soon) <= 0) {
+        SSL_CTX_free(fresh);
+        rc = vd_error_set(err, VD_ERR_CONFIG, "%s is out of date", tls->ocsp_file);
+    }
     if (rc != VD_OK)
         return rc;
     (void)pthread_mutex_lock(&tls->mutex);
@@ -428,6 +452,16 @@ int64_t vd_tls_expires_in_s(vd_tls_t *tls)
 
     (void)pthread_mutex_lock(&tls->mutex);
     int64_t left = expires_in_s(SSL_CTX_get0_certificate(tls->current));
+    (void)pthread_mutex_unlock(&tls->mutex);
+    return left;
+}
+
+int64_t vd_tls_staple_expires_in_s(vd_tls_t *tls, bool *ret_soon)
+{
+    VD_ASSERT(tls != NULL && ret_soon != NULL);
+
+    (void)pthread_mutex_lock(&tls->mutex);
+    int64_t left = vd_tls_staple_left_s(tls->current, ret_soon);
     (void)pthread_mutex_unlock(&tls->mutex);
     return left;
 }

@@ -79,6 +79,43 @@ test('logins, good and bad, refusals, users', async () => {
   assert.deepEqual((await ask('search', 'text=canary')).records, []);
 });
 
+test('what clients say of themselves, of every connection that somebody logs in on; databases and collections', async () => {
+  const {port} = new URL(node.uri.replace('mongodb:', 'http:'));
+  const named = await node.client({driver: {appName: 'auditor'}});
+  await named.db('fresh').collection('one').insertOne({_id: 1});
+  await named.db('fresh').createCollection('two');
+  await named.close();
+  const said = await records(1, 'atype=clientMetadata', 'text=auditor');
+  for (const {event} of said) {
+    assert.equal(event.param.clientMetadata.application.name, 'auditor');
+    assert.equal(event.param.clientMetadata.driver.name, 'nodejs');
+    assert.deepEqual([event.param.localEndpoint.ip, Number(event.param.localEndpoint.port)], ['127.0.0.1', Number(port)]);
+    assert.equal(event.remote.ip, '127.0.0.1');
+  }
+  const made = await records(2, 'atype=createCollection', 'text=fresh.');
+  assert.deepEqual(made.map((r) => r.event.param.ns), ['fresh.one', 'fresh.two']);
+  const [database, more] = await records(1, 'atype=createDatabase', 'ns=fresh');
+  assert.equal(more, undefined, 'once');
+  assert.deepEqual(database.event.users, [{user: node.info.username, db: 'admin'}]);
+  assert.ok(database.record < made[0].record);
+  // More hellos at once than have an event of their own: it comes with the login.
+  const raws = await Promise.all(Array.from({length: 90}, () => Raw.connect(node)));
+  for (const raw of raws) raw.send(msg({hello: 1, $db: 'admin', client: {driver: {name: 'by hand', version: '1'}, os: {type: 'any'}}}));
+  for (const raw of raws) assert.equal((await raw.reply()).doc.ok, 1);
+  const loggedIn = [];
+  for (const raw of raws.slice(-8)) {
+    assert.equal((await raw.login()).ok, 1);
+    loggedIn.push(raw.socket.localPort);
+  }
+  await until('those who logged in have one', async () => {
+    const ports = (await records(1, 'atype=clientMetadata', 'text=by hand')).map((r) => Number(r.event.remote.port));
+    return loggedIn.every((p) => ports.includes(p));
+  });
+  for (const raw of raws) raw.close();
+  // Users and roles are written by their commands alone.
+  for (const name of ['system.users', 'system.roles']) await assert.rejects(client.db('admin').collection(name).insertOne({_id: 'x'}), (e) => e.code > 0, name);
+});
+
 test('certificates, refused handshakes, keys, configuration; roles of who did it; names of any bytes', async () => {
   await node.vedctl('reload', 'certs');
   const [reload] = await records(1, 'atype=certificateReload');
@@ -124,10 +161,18 @@ test('rotated and storage die in the middle: no write is missing, none is there 
       }
     }
   })();
+  // An answer to a login means that its record is on the disk: who is killed right behind it has kept it.
+  const refused = [];
   for (const worker of ['rotated', 'storaged', 'rotated', 'gatewayd']) {
     const enough = acknowledged.size + 50;
     await until('writes go on', () => acknowledged.size >= enough);
-    await node.kill(worker);
+    const raw = await Raw.connect(node), pid = (await node.worker(worker)).pid, name = `nobody-${refused.length}`;
+    const {doc} = await raw.run({saslStart: 1, mechanism: 'SCRAM-SHA-256', payload: Buffer.from(`n,,n=${name},r=abc`), $db: 'admin'}).then((doc) => ({doc}));
+    const answer = await raw.run({saslContinue: 1, conversationId: doc.conversationId, payload: Buffer.from('c=biws,r=wrong,p=AAAA'), $db: 'admin'});
+    process.kill(pid, 'SIGKILL');
+    assert.equal(answer.code, 18);
+    refused.push(name);
+    raw.close();
     await node.whole();
   }
   stop = true;
@@ -135,6 +180,13 @@ test('rotated and storage die in the middle: no write is missing, none is there 
   const last = Math.max(...acknowledged);
   await records(1, 'ns=shop.kept', `text=[ ${last} ]`);
   await records(4, 'atype=workerEnded');
+  for (const name of refused) await records(1, 'atype=authenticate', 'result=18', `text=${name}`);
+  // Started and ended, by itself and by a signal.
+  await records(2, 'atype=startup');
+  const {stdout: tail} = await node.vedctl('--json', 'audit', 'tail', '5');
+  const newest = JSON.parse(tail).records;
+  assert.equal(newest.length, 5);
+  assert.ok(newest.every((r, i) => i === 0 || r.record === newest[i - 1].record + 1));
   await client.close();
   await node.down();
   const printed = execFileSync('python3', [verifier, path.join(node.dir, 'data/audit'), '--kek', path.join(node.dir, 'kek'), '--second', second, '--print'], {
@@ -154,6 +206,7 @@ test('rotated and storage die in the middle: no write is missing, none is there 
   for (const id of acknowledged) assert.equal(seen.get(id), 1, `the insert of ${id} is there ${seen.get(id)} times`);
   await node.up();
   client = await node.client();
+  await records(1, 'atype=shutdown');
   assert.equal(await client.db('shop').collection('kept').countDocuments(), seen.size);
 });
 

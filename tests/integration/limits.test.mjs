@@ -1,6 +1,8 @@
 // limits.test.mjs — limits of users, addresses and all together, set while the node runs: who is over one waits or is refused and
 // recovers, others notice nothing; refusals are counted, and audited in sums.
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import https from 'node:https';
 import {after, before, test} from 'node:test';
 import {MongoClient} from 'mongodb';
 import {Node, sleep, until} from '../support/node.mjs';
@@ -194,6 +196,14 @@ test('too much waits in storage: refused at once, and not refused any more when 
   const slow = Array.from({length: 12}, () => db.collection('c').aggregate(pipeline, {maxTimeMS: 120000}).toArray().then(() => 0, (e) => e.code));
   const running = async () => (await client.db('admin').command({currentOp: 1, 'command.aggregate': 'c'})).inprog;
   await until('all of them are in storage', async () => (await running()).length === 12);
+  // Behind them, with little time: answered when that ends, although no worker has come; so is one that is killed.
+  const late = await db.collection('c').aggregate([{$count: 'n'}], {maxTimeMS: 1500}).toArray().then(() => 0, (e) => e.code);
+  assert.equal(late, 50);
+  const doomed = db.collection('c').aggregate([{$count: 'n'}], {comment: 'doomed'}).toArray().then(() => 0, (e) => e.code);
+  const op = await until('it waits', async () => (await running()).find((o) => o.command.comment === 'doomed'));
+  await client.db('admin').command({killOp: 1, op: op.opid});
+  assert.equal(await doomed, 11601);
+  assert.equal((await running()).length, 12, 'they are still there, and nothing else');
   await sleep(50); // what is next has waited for longer than the millisecond that the next request gives itself
   const early = await anna.db('shop').collection('c').aggregate([{$group: {_id: '$text', n: {$sum: 1}}}], {maxTimeMS: 1}).toArray().then(() => null, (e) => e);
   assert.equal(early?.code, 462, String(early));
@@ -208,6 +218,33 @@ test('too much waits in storage: refused at once, and not refused any more when 
   });
   assert.deepEqual([...new Set(await Promise.all(slow))], [11601], 'they were still there');
   assert.equal((await anna.db('shop').collection('c').aggregate([{$count: 'n'}]).toArray())[0].n, 500);
+});
+
+test('HTTPS connections count among those of their address', async () => {
+  /** Asks on a connection of its own. */
+  const ask = () => new Promise((resolve) => {
+    https.get(`${node.info.httpAddress}/healthz`, {ca: fs.readFileSync(node.info.caFile), agent: false}, (r) => r.resume().on('end', () => resolve(r.statusCode))).on('error', (e) => resolve(e.code ?? e.message));
+  });
+  assert.equal(await ask(), 200);
+  const before = refused(await limits('show'), 'connections', 'address');
+  await limits('set', 'connections_per_address=1');
+  assert.notEqual(await ask(), 200, 'the drivers have more than one');
+  assert.ok(refused(await limits('show'), 'connections', 'address') > before);
+  await limits('reset');
+  // None is counted for longer than it is there.
+  const {veddb_gateway_connections: open} = await metrics(node.info);
+  await limits('set', `connections_per_address=${open + 6}`);
+  for (let i = 0; i < 20; i++) await until('a place', async () => (await ask()) === 200);
+  await limits('reset');
+  const handshakes = refused(await limits('show'), 'handshakes', 'address');
+  await limits('set', 'handshakes_per_address=1', 'burst=100ms');
+  await until('refused', async () => {
+    await Promise.all(Array.from({length: 5}, ask));
+    return refused(await limits('show'), 'handshakes', 'address') > handshakes;
+  });
+  await limits('reset');
+  assert.equal(await ask(), 200);
+  assert.ok((await metrics(node.info))['veddb_gateway_https_connections_rejected_total'] > 0);
 });
 
 test('counted in the metrics; audited in sums; a change of limits is audited, too', async () => {
@@ -230,4 +267,24 @@ test('counted in the metrics; audited in sums; a change of limits is audited, to
   assert.equal(Number(changed.param.set.cursors_per_user), 77);
   assert.equal(changed.param.user, 'x@y');
   await until('the operator', async () => (await find('atype=operator', 'text=limits set user=anna@admin operations_per_user=1')).length > 0);
+});
+
+test('what was set live outlives the gateway', async () => {
+  await limits('set', 'operations_per_user=123456', 'batch_bytes=1MB');
+  await limits('set', 'user=carl@admin', 'cursors_per_user=3');
+  await client.db('admin').command({limits: 1, set: {sessions_per_user: 4}, user: 'dora@shop'});
+  assert.match((await node.vedctl('limits', 'show')).stdout, /outlives the gateway, not the node/);
+  const set = ({limits: values, changed, users}) => ({values, changed, users});
+  const was = set(await limits('show'));
+  const again = async () => {
+    await node.kill('gatewayd');
+    await node.whole();
+    return await until('it answers', async () => await limits('show').then(set, () => null));
+  };
+  assert.deepEqual(was.users.filter((u) => /carl|dora/.test(u.user)).map((u) => u.limit), ['cursors_per_user', 'sessions_per_user']);
+  for (let i = 0; i < 2; i++) assert.deepEqual(await again(), was);
+  await limits('reset', 'user=carl@admin');
+  await limits('reset');
+  assert.deepEqual((await again()).changed, {});
+  assert.deepEqual(set(await limits('show')).users, []);
 });

@@ -1,9 +1,10 @@
 // tls.test.mjs — the transport seen from outside: which certificates, versions and suites get in, X.509 logins, certificates read
 // again under open connections, and the one switch that lets clients in without TLS.
 import assert from 'node:assert/strict';
-import {execFileSync} from 'node:child_process';
+import {execFileSync, spawnSync} from 'node:child_process';
 import fs from 'node:fs';
 import https from 'node:https';
+import net from 'node:net';
 import path from 'node:path';
 import {after, before, describe, test} from 'node:test';
 import tls from 'node:tls';
@@ -30,15 +31,27 @@ new_certs_dir=${folder}\ncertificate=${this.file('ca.pem')}\nprivate_key=${this.
   }
 
   /** Returns {cert, key}: files. */
-  issue(name, {subject = `/O=Test/OU=people/CN=${name}`, usage = 'clientAuth', names = 'IP:127.0.0.1,DNS:localhost', dates = []} = {}) {
+  issue(name, {subject = `/O=Test/OU=people/CN=${name}`, usage = 'clientAuth', names = 'IP:127.0.0.1,DNS:localhost', dates = [], rsa = 0, digest = 'sha256', itself = false} = {}) {
     const [key, csr, cert, ext] = ['key', 'csr', 'pem', 'ext'].map((e) => this.file(`${name}.${e}`));
     fs.rmSync(cert, {force: true});
-    openssl('ecparam', '-name', 'prime256v1', '-genkey', '-noout', '-out', key);
+    if (rsa) openssl('genrsa', '-out', key, String(rsa));
+    else openssl('ecparam', '-name', 'prime256v1', '-genkey', '-noout', '-out', key);
     fs.chmodSync(key, 0o600);
+    if (itself) {
+      openssl('req', '-x509', '-new', '-key', key, '-days', '5', '-subj', subject, '-addext', `extendedKeyUsage=${usage}`, '-out', cert);
+      return {cert, key};
+    }
     openssl('req', '-new', '-key', key, '-subj', subject, '-out', csr);
     fs.writeFileSync(ext, `basicConstraints=CA:FALSE\nextendedKeyUsage=${usage}\nsubjectAltName=${names}\n`);
-    openssl('ca', '-batch', '-notext', '-config', this.file('conf'), '-in', csr, '-out', cert, '-extfile', ext, ...dates);
+    openssl('ca', '-batch', '-notext', '-config', this.file('conf'), '-in', csr, '-out', cert, '-extfile', ext, '-md', digest, ...dates);
     return {cert, key};
+  }
+
+  /** What the authority says now of a certificate that it has issued, for so many minutes. */
+  ocsp(file, minutes = 60) {
+    openssl('ocsp', '-index', this.file('index'), '-CA', this.file('ca.pem'), '-rsigner', this.file('ca.pem'), '-rkey', this.file('ca.key'), '-issuer', this.file('ca.pem'),
+      '-cert', file, '-no_nonce', '-nmin', String(minutes), '-respout', this.file('ocsp.der'));
+    return this.file('ocsp.der');
   }
 
   revoke(name) {
@@ -60,7 +73,7 @@ before(async () => {
   other = new Authority(path.join(dir, 'other'), 'other');
   ca.list();
   server = ca.issue('server', {usage: 'serverAuth'});
-  node.set = [`tls.certificate_file=${server.cert}`, `tls.key_file=${server.key}`, `tls.ca_file=${ca.file('ca.pem')}`, `tls.crl_file=${ca.file('crl.pem')}`,
+  node.set = [`tls.ocsp_file=${ca.ocsp(server.cert)}`, `tls.certificate_file=${server.cert}`, `tls.key_file=${server.key}`, `tls.ca_file=${ca.file('ca.pem')}`, `tls.crl_file=${ca.file('crl.pem')}`,
     'tls.client_certificates=optional', 'gateway.login_rate=100000'];
   await node.up();
   client = await connect();
@@ -93,6 +106,21 @@ const shake = (options = {}) => new Promise((resolve) => {
   socket.on('error', (e) => end(e.reason ?? e.code ?? e.message));
   socket.on('close', () => end('closed'));
 });
+/** A client hello of TLS 1.2 with these suites, and the alert that answers it. */
+const bareHello = (suites) => new Promise((resolve, reject) => {
+  const u16 = (n) => Buffer.from([n >> 8, n & 255]);
+  const list = Buffer.concat(suites.map(u16));
+  const extension = (id, body) => Buffer.concat([u16(id), u16(body.length), body]);
+  const extensions = Buffer.concat([extension(10, Buffer.from([0, 4, 0, 0x1d, 0, 0x17])), extension(11, Buffer.from([1, 0])), extension(13, Buffer.from([0, 4, 4, 3, 4, 1]))]);
+  const hello = Buffer.concat([u16(0x0303), Buffer.alloc(32, 7), Buffer.from([0]), u16(list.length), list, Buffer.from([1, 0]), u16(extensions.length), extensions]);
+  const message = Buffer.concat([Buffer.from([1, 0]), u16(hello.length), hello]);
+  const socket = net.connect(node.port, '127.0.0.1', () => socket.write(Buffer.concat([Buffer.from([22, 3, 1]), u16(message.length), message])));
+  socket.once('data', (d) => {
+    socket.destroy();
+    resolve(d[0] === 21 ? {level: d[5], alert: d[6]} : {record: d[0]});
+  });
+  socket.on('error', reject);
+});
 const shown = ({cert, key}) => ({cert: fs.readFileSync(cert), key: fs.readFileSync(key)});
 /** Lines of the log that are new since the last call. */
 let seen = 0;
@@ -116,10 +144,13 @@ describe('certificates of clients', () => {
       [other.issue('foreign'), /unable to get local issuer certificate|unable to verify the first certificate/, /unknown ca/i],
       [revoked, /certificate revoked/, /revoked/i],
       [ca.issue('usage', {usage: 'serverAuth'}), /unsuitable certificate purpose/, /unsupported certificate/i],
+      [ca.issue('itself', {itself: true}), /self-signed certificate/, /unknown ca/i],
+      [ca.issue('weak', {rsa: 1024}), /EE certificate key too weak/, /bad certificate|unsupported certificate|alert/i],
+      [ca.issue('sha1', {digest: 'sha1'}), /CA signature digest algorithm too weak/, /bad certificate|unsupported certificate|alert/i],
     ];
     for (const [faulty, logged, told] of cases) {
       newLines();
-      const said = await shake(shown(faulty));
+      const said = await shake({...shown(faulty), ciphers: 'DEFAULT:@SECLEVEL=0'}); // a client that minds nothing
       assert.match(said, told, faulty.cert);
       await until(`a line for ${faulty.cert}: ${logged}`, () => logged.test(node.log().slice(seen)));
     }
@@ -131,6 +162,16 @@ describe('certificates of clients', () => {
     for (const ciphers of ['ECDHE-ECDSA-AES128-SHA256:@SECLEVEL=0', 'AES128-GCM-SHA256:@SECLEVEL=0', 'DHE-RSA-AES128-GCM-SHA256:@SECLEVEL=0'])
       assert.match(await shake({maxVersion: 'TLSv1.2', ciphers}), /handshake failure/i, ciphers);
     assert.match(newLines(), /TLS handshake refused.*unsupported protocol/);
+    // What no library offers any more, by hand: RC4, export, NULL, 3DES, CBC.
+    newLines();
+    for (const suites of [[0x0005], [0x0003, 0x0008], [0x0001, 0x003b], [0x000a, 0xc012], [0x002f, 0x0035, 0xc009, 0xc00a, 0xc013, 0xc023]])
+      assert.deepEqual(await bareHello(suites), {level: 2, alert: 40}, suites.join());
+    assert.match(newLines(), /TLS handshake refused.*no shared cipher/);
+    // One who was made to come back with less than both sides can do.
+    const fallback = (flag) => spawnSync('openssl', ['s_client', '-connect', `127.0.0.1:${node.port}`, '-CAfile', caFile(), '-no_tls1_3', ...flag], {input: '', encoding: 'utf8'});
+    assert.match(fallback(['-fallback_scsv']).stderr, /inappropriate fallback/i);
+    await until('it is in the log', () => /TLS handshake refused.*inappropriate fallback/.test(node.log().slice(seen)));
+    assert.match(fallback([]).stdout, /Protocol *: TLSv1.2/);
     assert.equal(await shake({maxVersion: 'TLSv1.2'}), '');
     const told = await new Promise((resolve) => {
       const socket = tls.connect({host: '127.0.0.1', port: node.port, ca: fs.readFileSync(caFile()), servername: 'localhost', maxVersion: 'TLSv1.2'}, () => {
@@ -246,6 +287,8 @@ describe('reload', () => {
     const before = await serial();
     server = ca.issue('server', {usage: 'serverAuth'});
     assert.equal(await serial(), before, 'files alone change nothing');
+    await assert.rejects(node.vedctl('reload', 'certs'), (e) => e.code === 1 && /ocsp.der is not about our certificate/.test(e.stderr));
+    ca.ocsp(server.cert);
     const {stdout} = await node.vedctl('reload', 'certs');
     assert.match(stdout, /read again/);
     assert.notEqual(await serial(), before);
@@ -260,14 +303,52 @@ describe('reload', () => {
     await assert.rejects(node.vedctl('reload', 'certs'), (e) => e.code === 1 && /not made for a TLS server/.test(e.stderr));
     assert.equal(await serial(), now, 'what was in force stays');
     server = ca.issue('server', {usage: 'serverAuth', dates: ['-enddate', new Date(Date.now() + 86400000).toISOString().replace(/[-:T]/g, '').slice(2, 14) + 'Z']});
+    ca.ocsp(server.cert);
     // The same on the wire; one that ends soon is announced.
     assert.equal((await client.db('admin').command({rotateCertificates: 1})).ok, 1);
     assert.notEqual(await serial(), now);
     await until('the warning', () => /the server certificate expires soon.*expires_in_hours=2[34]/.test(node.log()));
+    await until('in the audit log, too', async () => {
+      const {records} = JSON.parse((await node.vedctl('--json', 'audit', 'search', 'atype=certificateExpires').catch(() => ({stdout: '{"records":[]}'}))).stdout);
+      return records.some((r) => /^the server certificate ends in 2[34] hours$/.test(r.event.param.detail));
+    });
     await client.db('admin').command({createUser: 'plain', pwd: 'plain-secret', roles: ['readWriteAnyDatabase']});
     const plain = await new MongoClient(uriOf('plain:plain-secret@')).connect();
     await assert.rejects(plain.db('admin').command({rotateCertificates: 1}), {code: 13});
     await plain.close();
+  });
+});
+
+describe('OCSP', () => {
+  const status = () => execFileSync('openssl', ['s_client', '-connect', `127.0.0.1:${node.port}`, '-CAfile', caFile(), '-status'], {input: '', encoding: 'utf8', stdio: ['pipe', 'pipe', 'ignore']});
+
+  test('what the authority says of our certificate is stapled; a new answer comes with a reload, a bad one is refused', async () => {
+    const {metrics} = await import('../support/metrics.mjs');
+    assert.match(status(), /OCSP Response Status: successful[^]*Cert Status: good/);
+    assert.match(spawnSync('openssl', ['ocsp', '-respin', ca.file('ocsp.der'), '-issuer', caFile(), '-cert', server.cert, '-CAfile', caFile()], {encoding: 'utf8'}).stdout, /: good/);
+    const next = () => /Next Update: (.*)/.exec(status())[1];
+    const before = next();
+    ca.ocsp(server.cert, 600);
+    assert.equal(next(), before);
+    await node.vedctl('reload', 'certs');
+    assert.notEqual(next(), before);
+    const left = (await metrics({...node.info, caFile: caFile()}))['veddb_gateway_ocsp_expires_seconds'];
+    assert.ok(left > 590 * 60 && left <= 600 * 60, String(left));
+    const now = next();
+    other.issue('server', {usage: 'serverAuth'});
+    fs.copyFileSync(other.ocsp(other.file('server.pem')), ca.file('ocsp.der'));
+    await assert.rejects(node.vedctl('reload', 'certs'), (e) => /is not about our certificate/.test(e.stderr));
+    fs.writeFileSync(ca.file('ocsp.der'), 'no answer');
+    await assert.rejects(node.vedctl('reload', 'certs'), (e) => /is no OCSP response/.test(e.stderr));
+    assert.equal(next(), now, 'what was in force stays');
+    // The authority takes our certificate back: nobody is told that all is well.
+    ca.revoke('server');
+    ca.ocsp(server.cert);
+    await assert.rejects(node.vedctl('reload', 'certs'), (e) => /says that our certificate is revoked/.test(e.stderr));
+    server = ca.issue('server', {usage: 'serverAuth'});
+    ca.ocsp(server.cert);
+    await node.vedctl('reload', 'certs');
+    assert.match(status(), /Cert Status: good/);
   });
 });
 

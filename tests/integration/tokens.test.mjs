@@ -193,6 +193,15 @@ test('revocation: one token, one session, those of a user, all; open streams end
   for (const [command, db, code] of [[{revokeToken: 1}, 'admin', 2], [{revokeToken: 1, session: 'x'}, 'admin', 2], [{revokeToken: 1, jti: 'x'}, 'test', 13], [{revokeUserTokens: 5}, 'admin', 14]])
     await assert.rejects(client.db(db).command(command), {code}, JSON.stringify(command));
   for (const conn of [raw, rest, bob]) conn.close();
+  // Each of them is in the audit log, by whichever way it came; no token is.
+  const events = async (atype) => JSON.parse((await node.vedctl('--json', 'audit', 'search', `atype=${atype}`, 'result=0').catch(() => ({stdout: '{"records":[]}'}))).stdout).records.map((r) => r.event);
+  for (const [atype, ways] of [['revokeToken', ['revokeToken', 'POST /v1/token/revoke', 'vedctl tokens']], ['revokeUserTokens', ['revokeUserTokens', 'vedctl tokens', 'POST /v1/tokens/revoke-user']], ['rotateTokenKeys', ['rotateTokenKeys', 'POST /v1/tokens/revoke-all']]])
+    await until(`${atype} by ${ways}`, async () => {
+      const seen = (await events(atype)).map((e) => e.param.command);
+      return ways.every((way) => seen.includes(way));
+    });
+  const all = JSON.stringify(await events('revokeToken')) + JSON.stringify(await events('authenticate'));
+  assert.ok(all.includes(claims(three.access_token).jti) && !all.includes(three.access_token) && !all.includes(one.refresh_token));
 });
 
 test('another password, or a user made anew, ends the tokens of before', async () => {

@@ -130,7 +130,7 @@ static void *thread_begin(void *context)
 
 void gate_fixture_start_without_storage(gate_fixture_t *fixture)
 {
-    gate_events_t events = {on_ready, on_drained, NULL, fixture};
+    gate_events_t events = {.ready = on_ready, .drained = on_drained, .context = fixture};
     vd_error_t err = VD_ERROR_INIT;
     VD_ASSERT(vd_loop_create(&fixture->loop, NULL) == VD_OK);
     if (gate_create(&fixture->settings, &events, &fixture->gate, &err) != VD_OK)

@@ -5,6 +5,7 @@
  * with it. */
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
+#include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/commands/handlers.h"
 #include "veddb-gatewayd/commands/login.h"
 #include "veddb-gatewayd/commands/sasl.h"
@@ -47,6 +48,7 @@ static int take_metadata(gate_request_t *request, vd_error_t *err)
         conn->app[text.len] = 0;
     }
     conn->metadata_seen = true;
+    gate_audit_metadata(request, document);
     vd_value_t driver = vd_bson_get_path(document, VD_SLICE_LIT("driver.name")),
                version = vd_bson_get_path(document, VD_SLICE_LIT("driver.version"));
     char quoted[3][160];

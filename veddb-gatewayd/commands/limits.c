@@ -7,6 +7,7 @@
 #include "veddb-gatewayd/quota/throttle.h"
 
 #define JSON_MAX_BYTES (200 * 1024)
+#define KEPT_MAX_BYTES (500 * 1024) /* every override with the longest of names */
 
 typedef struct {
     vd_slice_t user; /* empty: everybody */
@@ -44,12 +45,60 @@ static int user_check(vd_slice_t user, vd_error_t *err)
     return VD_OK;
 }
 
-static void tell(void *context)
+static void put_users(gate_t *gate, vd_bb_t *bb)
 {
-    gate_throttle_tell(context, true);
+    gate_override_t *overrides = vd_xalloc(GATE_OVERRIDES_MAX * sizeof *overrides);
+    uint32_t count = gate_quota_overrides(gate->quota, overrides, GATE_OVERRIDES_MAX);
+    char key[12];
+    vd_bb_begin_array(bb, "users");
+    for (uint32_t i = 0; i < count; i++) {
+        vd_bb_open_document(bb, vd_array_name(i, key));
+        vd_bb_cstr(bb, "user", overrides[i].user);
+        vd_bb_cstr(bb, "limit", gate_limit_rows[overrides[i].limit].name);
+        vd_bb_int64(bb, "value", (int64_t)overrides[i].value);
+        vd_bb_close(bb);
+    }
+    vd_bb_close(bb);
+    vd_free(overrides);
 }
 
-static int change_apply(gate_t *gate, const change_t *change, vd_error_t *err)
+static void put_changed(gate_t *gate, vd_bb_t *bb)
+{
+    gate_limit_values_t now, configured;
+    gate_quota_values(gate->quota, &now, &configured);
+    vd_bb_begin_document(bb, "set");
+    for (unsigned i = 0; i < GATE_LIMITS; i++) {
+        if (now.values[i] != configured.values[i])
+            vd_bb_int64(bb, gate_limit_rows[i].name, (int64_t)now.values[i]);
+    }
+    vd_bb_close(bb);
+}
+
+/* Thread 0. What was refused under the limits before is told; the change is kept beyond our end. */
+static void changed(void *context)
+{
+    gate_thread_t *thread = context;
+    gate_t *gate = thread->gate;
+    vd_error_t err = VD_ERROR_INIT;
+    vd_bb_t bb;
+    vd_bson_t document;
+    gate_throttle_tell(thread, true);
+    if (gate->events.keep == NULL)
+        return;
+    vd_arena_t *arena = vd_arena_create();
+    vd_bb_init_arena(&bb, arena, KEPT_MAX_BYTES);
+    put_changed(gate, &bb);
+    put_users(gate, &bb);
+    if (vd_bb_finish(&bb, &document, &err) == VD_OK)
+        gate->events.keep(gate->events.context, vd_slice(document.data, document.len));
+    else
+        vd_log(VD_LOG_ERROR, "limits are not kept over a restart of the gateway", "error=%d",
+               -err.code);
+    vd_arena_destroy(&arena);
+}
+
+/* here: on thread 0. */
+static int change_apply(gate_t *gate, bool here, const change_t *change, vd_error_t *err)
 {
     int rc = VD_OK;
     char user[300] = "everybody";
@@ -70,29 +119,14 @@ static int change_apply(gate_t *gate, const change_t *change, vd_error_t *err)
     }
     gate_limits_set_per_address(
         gate->limits, (uint32_t)gate_quota_value(gate->quota, GATE_LIMIT_CONNECTIONS_PER_ADDRESS));
-    /* What was refused under the limits before is told now. */
-    vd_loop_post(gate->threads[0]->loop, tell, gate->threads[0]);
+    if (here)
+        changed(gate->threads[0]);
+    else
+        vd_loop_post(gate->threads[0]->loop, changed, gate->threads[0]);
     return rc;
 }
 
 /* ---- what there is ---- */
-
-static void put_users(gate_t *gate, vd_bb_t *bb)
-{
-    gate_override_t *overrides = vd_xalloc(GATE_OVERRIDES_MAX * sizeof *overrides);
-    uint32_t count = gate_quota_overrides(gate->quota, overrides, GATE_OVERRIDES_MAX);
-    char key[12];
-    vd_bb_begin_array(bb, "users");
-    for (uint32_t i = 0; i < count; i++) {
-        vd_bb_open_document(bb, vd_array_name(i, key));
-        vd_bb_cstr(bb, "user", overrides[i].user);
-        vd_bb_cstr(bb, "limit", gate_limit_rows[overrides[i].limit].name);
-        vd_bb_int64(bb, "value", (int64_t)overrides[i].value);
-        vd_bb_close(bb);
-    }
-    vd_bb_close(bb);
-    vd_free(overrides);
-}
 
 static void put_counts(gate_t *gate, vd_bb_t *bb, const char *name,
                        uint64_t (*count)(const gate_notes_t *, gate_refusal_t, gate_scope_t))
@@ -173,10 +207,62 @@ int gate_command_limits(gate_request_t *request, vd_bb_t *reply, vd_error_t *err
     if (rc == VD_OK && change.reset && change.count != 0)
         rc = vd_error_set(err, VD_ERR_BAD_VALUE, "set or reset, not both");
     if (rc == VD_OK && (change.reset || change.count != 0))
-        rc = change_apply(gate, &change, err);
+        rc = change_apply(gate, request->thread->index == 0, &change, err);
     if (rc == VD_OK)
         put_limits(gate, reply);
     return rc;
+}
+
+/* ---- what was kept ---- */
+
+static void kept_apply(gate_t *gate, vd_slice_t user, vd_slice_t name, vd_value_t value)
+{
+    gate_limit_t limit = gate_limit_by_name(name);
+    vd_error_t err = VD_ERROR_INIT;
+    int64_t number;
+    int rc =
+        limit == GATE_LIMITS || !vd_value_is_number(value) || !vd_value_as_int64(value, &number)
+            ? vd_error_set(&err, VD_ERR_BAD_VALUE, "it is no limit, or no number")
+            : gate_limit_check(limit, number, user.len != 0, &err);
+    if (rc == VD_OK)
+        rc = gate_quota_set(gate->quota, user, limit, (uint64_t)number, &err);
+    if (rc != VD_OK)
+        vd_log(VD_LOG_WARN, "a limit that was set is not in force any more", "error=\"%s\"",
+               err.message);
+}
+
+void gate_limits_kept(gate_t *gate, vd_slice_t bytes)
+{
+    vd_bson_iter_t each;
+    vd_bson_t document = {bytes.data, (uint32_t)bytes.len};
+    vd_error_t err = VD_ERROR_INIT;
+    if (bytes.len > KEPT_MAX_BYTES || vd_bson_validate(bytes, 0, 4, &err) != VD_OK) {
+        vd_log(VD_LOG_WARN, "limits that were set can't be read", "bytes=%zu", bytes.len);
+        return;
+    }
+    vd_value_t set = vd_bson_get(document, "set"), users = vd_bson_get(document, "users");
+    if (set.type == VD_BSON_OBJECT) {
+        vd_bson_iter_init(&each, vd_value_document(set));
+        while (vd_bson_iter_next(&each))
+            kept_apply(gate, VD_SLICE_NULL, each.name, each.value);
+    }
+    if (users.type == VD_BSON_ARRAY) {
+        vd_bson_iter_init(&each, vd_value_document(users));
+        while (vd_bson_iter_next(&each)) {
+            vd_value_t user = VD_VALUE_MISSING, limit = VD_VALUE_MISSING;
+            if (each.value.type == VD_BSON_OBJECT) {
+                user = vd_bson_get(vd_value_document(each.value), "user");
+                limit = vd_bson_get(vd_value_document(each.value), "limit");
+            }
+            if (user.type == VD_BSON_STRING && limit.type == VD_BSON_STRING &&
+                user_check(vd_value_string(user), &err) == VD_OK)
+                kept_apply(gate, vd_value_string(user), vd_value_string(limit),
+                           vd_bson_get(vd_value_document(each.value), "value"));
+        }
+    }
+    gate_limits_set_per_address(
+        gate->limits, (uint32_t)gate_quota_value(gate->quota, GATE_LIMIT_CONNECTIONS_PER_ADDRESS));
+    vd_log(VD_LOG_INFO, "limits that were set live are in force again", "bytes=%zu", bytes.len);
 }
 
 /* ---- the operator's words ---- */
@@ -237,7 +323,7 @@ int gate_limits_ask(gate_t *gate, vd_slice_t words, vd_buf_t *out, vd_error_t *e
     vd_bson_t document;
     int rc = read_words(words, &change, &show, err);
     if (rc == VD_OK && !show)
-        rc = change_apply(gate, &change, err);
+        rc = change_apply(gate, true, &change, err);
     if (rc != VD_OK)
         return rc;
     vd_arena_t *arena = vd_arena_create();

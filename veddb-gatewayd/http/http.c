@@ -32,11 +32,16 @@ static struct bufferevent *make_tls(struct event_base *base, void *context)
 {
     gate_http_t *http = context;
     SSL *ssl = NULL;
-    if (vd_tls_ssl_new(http->gate->tls, -1, &ssl, NULL) != VD_OK)
-        return NULL;
+    /* Without a transport of ours libevent would take one without TLS: better end the process. */
+    int rc = vd_tls_ssl_new(http->gate->tls, -1, &ssl, NULL);
+    VD_ASSERT(rc == VD_OK);
+    rc = gate_http_admission_attach(http->gate, ssl, NULL);
+    VD_ASSERT(rc == VD_OK);
     /* The connection layer of libevent sets its own reading and writing ends. */
-    return bufferevent_openssl_socket_new(base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING,
-                                          BEV_OPT_CLOSE_ON_FREE);
+    struct bufferevent *transport = bufferevent_openssl_socket_new(
+        base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE);
+    VD_ASSERT(transport != NULL);
+    return transport;
 }
 
 static void answer(struct evhttp_request *request, int code, const char *reason, const char *type,
@@ -238,6 +243,10 @@ static int print_stats(gate_t *gate, vd_buf_t *out)
          atomic_load(&stats->connections_total)},
         {"veddb_gateway_connections_rejected_total", "counter", "connections over a limit",
          atomic_load(&stats->connections_rejected)},
+        {"veddb_gateway_https_connections", "gauge", "open HTTPS connections",
+         atomic_load(&stats->https_current)},
+        {"veddb_gateway_https_connections_rejected_total", "counter",
+         "HTTPS connections over a limit", atomic_load(&stats->https_rejected)},
         {"veddb_gateway_handshakes_failed_total", "counter", "TLS handshakes that failed",
          atomic_load(&stats->handshakes_failed)},
         {"veddb_gateway_requests_total", "counter", "requests", atomic_load(&stats->requests)},
@@ -264,7 +273,15 @@ static int print_stats(gate_t *gate, vd_buf_t *out)
         {"veddb_gateway_certificate_expires_seconds", "gauge", "until the certificate expires",
          (uint64_t)vd_tls_expires_in_s(gate->tls)},
     };
+    bool soon;
+    int64_t staple_s = vd_tls_staple_expires_in_s(gate->tls, &soon);
     int rc = print_member(gate, out);
+    if (rc == VD_OK && staple_s != INT64_MAX)
+        rc = vd_buf_printf(out,
+                           "# HELP veddb_gateway_ocsp_expires_seconds until clients get no OCSP "
+                           "response\n# TYPE veddb_gateway_ocsp_expires_seconds gauge\n"
+                           "veddb_gateway_ocsp_expires_seconds %lld\n",
+                           (long long)staple_s);
     for (size_t i = 0; i < VD_COUNT_OF(rows) && rc == VD_OK; i++)
         rc = vd_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help,
                            rows[i].name, rows[i].type, rows[i].name,

@@ -70,6 +70,10 @@ struct gate_http_job {
     _Atomic bool done; /* the worker has left it */
 };
 
+/* admission.c: from its handshake on the connection counts among those of its address, or loses its
+ * socket. */
+VD_MUST_CHECK int gate_http_admission_attach(gate_t *gate, SSL *ssl, vd_error_t *err);
+
 /* login.c; all block. */
 /* Whose header it is: may this one see figures? */
 gate_http_login_t gate_http_check_monitor(gate_http_job_t *job);

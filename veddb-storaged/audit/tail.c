@@ -191,6 +191,17 @@ static void names_follow(stor_audit_t *audit, const stor_change_t *change)
         vd_free(vd_map_remove(audit->names, vd_key_u64(&change->collection_id)));
 }
 
+/* A database comes with its first collection. */
+static int database_record(stor_audit_t *audit, const stor_journal_entry_t *entry,
+                           const stor_change_t *change, vd_buf_t *body, vd_error_t *err)
+{
+    record_begin(audit, entry, "createDatabase");
+    vd_bb_string(&audit->bb, "ns", text_of(change->body, "db"));
+    vd_bb_timestamp(&audit->bb, "version", entry->timestamp);
+    vd_bb_close(&audit->bb);
+    return record_finish(audit, entry, body, err);
+}
+
 static int schema_record(stor_audit_t *audit, const stor_journal_entry_t *entry,
                          const stor_change_t *change, vd_buf_t *body, vd_error_t *err)
 {
@@ -229,7 +240,10 @@ static int entry_records(stor_audit_t *audit, const stor_journal_entry_t *entry,
             rc = write_record(audit, entry, &changes, &change, &more, body, err);
             continue;
         }
-        if (stor_change_names(change.kind).audit != NULL)
+        if (change.kind == STOR_CHANGE_CREATE &&
+            vd_value_as_flag(vd_bson_get(change.body, "newDatabase")))
+            rc = database_record(audit, entry, &change, body, err);
+        if (rc == VD_OK && stor_change_names(change.kind).audit != NULL)
             rc = schema_record(audit, entry, &change, body, err);
         if (rc != VD_OK)
             break;

@@ -297,11 +297,28 @@ static int series_index_make(stor_request_t *request, stor_collection_t *collect
                        : rc;
 }
 
+/* Its database has no collection yet. */
+static bool is_first(stor_catalog_t *catalog, vd_slice_t db)
+{
+    size_t position = 0;
+    vd_slice_t key;
+    void *value;
+    bool found = false;
+    pthread_rwlock_rdlock(&catalog->lock);
+    while (!found && vd_map_next(catalog->by_ns, &position, &key, &value))
+        found = vd_slice_equal(((stor_collection_t *)value)->db, db);
+    pthread_rwlock_unlock(&catalog->lock);
+    return !found;
+}
+
 static int create_body(stor_request_t *request, const stor_collection_t *collection,
                        vd_bson_t *ret_body, vd_error_t *err)
 {
+    static uint8_t yes[] = {1};
     int rc = change_body(request, collection, NULL, true, ret_body, err);
     const stor_index_t *index = made_with(collection);
+    if (rc == VD_OK && is_first(request->storage->catalog, collection->db)) /* for the audit log */
+        rc = body_extend(request, ret_body, "newDatabase", (vd_value_t){yes, 1, VD_BSON_BOOL}, err);
     if (rc != VD_OK || index == NULL)
         return rc;
     vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);

@@ -200,6 +200,8 @@ static int work_print(const stor_storage_t *storage, vd_buf_t *out)
         {"veddb_storage_requests_total", false, "commands taken", inbox.received},
         {"veddb_storage_requests_refused_total", false, "sent back: too many, or draining",
          inbox.refused},
+        {"veddb_storage_requests_given_up_total", false,
+         "answered in their queue: late, killed, or of a client that has gone", inbox.given_up},
         {"veddb_storage_requests_in_flight", true, "commands not yet answered", inbox.inflight},
         {"veddb_storage_requests_parked", true, "answers that wait for the disk", inbox.parked},
         {"veddb_storage_requests_queued", true, "commands that wait for a worker",

@@ -278,8 +278,10 @@ static int change(stor_storage_t *storage, stor_session_t *session, int role, ro
 static void announce(stor_storage_t *storage)
 {
     atomic_store(&storage->state_changed, true);
-    if (storage->inbox != NULL)
+    if (storage->inbox != NULL) {
         stor_inbox_announce(storage->inbox);
+        stor_inbox_killed(storage->inbox);
+    }
     stor_replication_announce(storage);
 }
 

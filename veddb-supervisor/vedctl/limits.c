@@ -15,7 +15,7 @@ static const char usage[] =
     "usage: vedctl limits VERB ...\n"
     "  show                       limits in force, and how often they refused and delayed\n"
     "  set [user=NAME@DB] NAME=VALUE ...\n"
-    "                             until the gateway starts again; 0 = no limit\n"
+    "                             until the node stops; 0 = no limit\n"
     "  reset [user=NAME@DB]       as in the configuration\n"
     "--json prints answers as they came.\n";
 
@@ -66,6 +66,7 @@ int vedctl_limits(const vedctl_t *ctl)
     char words[WORDS_MAX + 1] = "";
     size_t len = 0;
     vd_buf_t json;
+    bson_t part;
     int exit_code = VD_EXIT_FAILURE;
     for (int i = 0; i < ctl->argc; i++) {
         int n = snprintf(words + len, sizeof words - len, "%s%s", i == 0 ? "" : " ", ctl->argv[i]);
@@ -88,6 +89,10 @@ int vedctl_limits(const vedctl_t *ctl)
         } else if (doc != NULL) {
             print_limits(doc);
             print_users(doc);
+            if ((vedctl_sub(doc, "changed", &part) && bson_count_keys(&part) > 0) ||
+                (vedctl_sub(doc, "users", &part) && bson_count_keys(&part) > 0))
+                puts("(what was set live outlives the gateway, not the node: what shall last "
+                     "belongs in the configuration)");
             print_counts(doc, "refused");
             print_counts(doc, "delayed");
         }

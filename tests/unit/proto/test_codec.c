@@ -30,6 +30,8 @@ static const vdp_message_t *const all[] = {
     &vdp_control_fatal,
     &vdp_control_ask,
     &vdp_control_answer,
+    &vdp_control_keep,
+    &vdp_control_kept,
     &vdp_operator_request,
     &vdp_operator_reply,
     &vdp_operation_attach,

@@ -1,11 +1,13 @@
 /* tests/unit/rotated/test_audit_log.c — the audit log as it is written: faults at every step, torn
  * tails, retention, what was cut. Each ends with a log that verifies and holds each record once. */
+#include "libcommon/base/clock.h"
 #include "libcommon/base/fault.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/bson/build.h"
 #include "veddb-rotated/audit/ask.h"
 #include "veddb-rotated/audit/held.h"
 #include "veddb-rotated/audit/log.h"
+#include "veddb-rotated/audit/seal.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -221,6 +223,92 @@ Test(audit_log, drops_what_is_past_retention_behind_a_tombstone, .timeout = 60)
     vd_fault_disarm(NULL);
     cr_assert_eq(go_on(600), VD_OK, "%s", err.message);
     verify(0, 600);
+}
+
+/* ---- age ---- */
+
+static int64_t later_ms;
+
+static int64_t wall_later(void)
+{
+    return vd_clock_system.wall_ms() + later_ms;
+}
+
+Test(audit_log, segments_are_cut_and_dropped_by_age_alone)
+{
+    static vd_clock_t clock;
+    char path[PATH_MAX];
+    clock = vd_clock_system;
+    clock.wall_ms = wall_later;
+    later_ms = 0;
+    vd_clock_replace(&clock);
+    options.segment_max_bytes = 1u << 30;
+    options.segment_max_ms = 3600000;
+    options.retention_ms = 86400000;
+    cr_assert_eq(go_on(10), VD_OK, "%s", err.message);
+    cr_assert_eq(rot_log_sealed(log_)->segment, 1);
+    later_ms = 3599000;
+    cr_assert_eq(go_on(20), VD_OK, "%s", err.message);
+    cr_assert_eq(rot_log_sealed(log_)->segment, 1, "not yet");
+    later_ms = 3601000 + 60000;
+    cr_assert_eq(go_on(25), VD_OK, "%s", err.message);
+    cr_assert_eq(go_on(30), VD_OK, "%s", err.message);
+    cr_assert_gt(rot_log_sealed(log_)->segment, 1, "its hour is over");
+    rot_segment_path(folder, 1, "seg", path, sizeof path);
+    cr_assert_gt(size_of(path), 0, "and its day is not");
+    later_ms = 2 * 86400000;
+    cr_assert_eq(go_on(40), VD_OK, "%s", err.message);
+    cr_assert_eq(go_on(50), VD_OK, "%s", err.message);
+    cr_assert_eq(size_of(path), -1, "its day is over");
+    verify(0, 50);
+    vd_clock_replace(NULL);
+}
+
+/* Whether a slot of `seal`, opened as who has the keyring can, has those bytes. */
+static bool seal_has(const uint8_t private_key[32])
+{
+    char path[PATH_MAX];
+    uint8_t block[256 + ROT_BLOCK_EXTRA_BYTES], plain[256];
+    bool found = false;
+    (void)snprintf(path, sizeof path, "%s/seal", folder);
+    int fd = open(path, O_RDONLY);
+    cr_assert_geq(fd, 0);
+    for (int slot = 0; slot < 2; slot++) {
+        cr_assert_eq(pread(fd, block, sizeof block, slot * 4096), (ssize_t)sizeof block);
+        cr_assert_eq(rot_unseal(&keys[0], vd_slice(block, sizeof block), plain, &err), VD_OK);
+        found |= memmem(plain, sizeof plain, private_key, 32) != NULL;
+    }
+    (void)close(fd);
+    return found;
+}
+
+Test(audit_log, a_sealing_key_is_gone_once_its_successor_has_taken_over)
+{
+    rot_seal_t *seal = NULL;
+    rot_hash_t hash = {{1}};
+    cr_assert_eq(mkdir(folder, 0700), 0);
+    cr_assert_eq(rot_seal_open(folder, &keys[0], all, &seal, &err), VD_OK, "%s", err.message);
+    for (uint64_t head = 1; head < 7; head++) {
+        uint8_t former[32];
+        bool dies = head % 2 == 0; /* in the middle of it, and is started again */
+        memcpy(former, rot_seal_state(seal)->key.private_key, sizeof former);
+        cr_assert_eq(rot_seal_head(seal, head, &hash, &err), VD_OK, "%s", err.message);
+        cr_assert(seal_has(former), "it signs");
+        if (dies)
+            cr_assert_eq(vd_fault_arm("audit.seal_half_erased=error:times=1", &err), VD_OK);
+        cr_assert_eq(rot_seal_hand_over(seal, &err), dies ? VD_ERR_FAULT_INJECTED : VD_OK);
+        vd_fault_disarm(NULL);
+        if (dies) {
+            cr_assert(seal_has(former), "one slot still has it");
+            rot_seal_close(&seal);
+            vd_error_clear(&err);
+            cr_assert_eq(rot_seal_open(folder, &keys[0], all, &seal, &err), VD_OK, "%s",
+                         err.message);
+        }
+        cr_assert_not(seal_has(former), "epoch %llu", (unsigned long long)head);
+        cr_assert_eq(rot_seal_state(seal)->epoch, head);
+    }
+    rot_seal_close(&seal);
 }
 
 Test(audit_log, a_held_log_drops_nothing)

@@ -189,7 +189,7 @@ Test(audit, what_the_journal_lost_has_a_record)
     stor_audit_stats_t stats;
     vdp_audit_pull_t pull = {.journal = reads->storage.audit->begin, .journal_part = UINT32_MAX};
     insert("[{'_id': 1}]");
-    cr_assert_str_eq(batch(&pull, text), "createCollection insert ");
+    cr_assert_str_eq(batch(&pull, text), "createDatabase createCollection insert ");
     insert("[{'_id': 2}, {'_id': 3}]");
     cr_assert_str_eq(batch(&pull, text), "insert ");
     cr_assert_str_eq(batch(&pull, text), "");
@@ -202,6 +202,50 @@ Test(audit, what_the_journal_lost_has_a_record)
     cr_assert_str_eq(batch(&pull, text), "insert ");
     stor_audit_stats(reads->storage.audit, &stats);
     cr_expect_eq(stats.gaps, 1);
+}
+
+Test(audit, a_database_comes_with_its_first_collection)
+{
+    char text[512];
+    vdp_audit_pull_t pull = {.journal = reads->storage.audit->begin, .journal_part = UINT32_MAX};
+    insert("[{'_id': 1}]");
+    reads_insert(reads, "test", "d", query_json(reads->texts, "[{'_id': 1}]"));
+    reads_insert(reads, "other", "c", query_json(reads->texts, "[{'_id': 1}]"));
+    durable();
+    cr_assert_str_eq(batch(&pull, text),
+                     "createDatabase createCollection insert createCollection insert "
+                     "createDatabase createCollection insert ");
+}
+
+Test(audit, too_many_events_are_refused_or_shed_and_counted)
+{
+    vd_bb_t bb;
+    vd_bson_t event;
+    stor_audit_stats_t stats;
+    stor_audit_t *audit = reads->storage.audit;
+    uint64_t committed = atomic_load(&audit->committed);
+    vd_bb_init(&bb, 4096);
+    stor_audit_begin(&bb, "authenticate", 1, VD_SLICE_LIT("ann@admin"), VD_SLICE_LIT("::1:1"));
+    vd_bb_int32(&bb, "result", 0);
+    reads_ok(vd_bb_finish(&bb, &event, &err), &err);
+    reads_ok(stor_audit_event(audit, reads->session, event, &err), &err);
+    cr_assert_eq(atomic_load(&audit->committed), committed + 1);
+    /* As if so many waited. */
+    atomic_store(&audit->committed, atomic_load(&audit->sealed_events) + STOR_AUDIT_EVENTS_MAX);
+    reads_ok(stor_audit_event(audit, reads->session, event, &err), &err);
+    stor_audit_stats(audit, &stats);
+    cr_expect_eq(stats.shed, 1);
+    cr_expect_eq(stats.refused, 0);
+    cr_expect_eq(stats.events, 1);
+    audit->options.shed = false;
+    cr_expect_eq(stor_audit_event(audit, reads->session, event, &err), VD_ERR_AUDIT_FULL);
+    stor_audit_stats(audit, &stats);
+    cr_expect_eq(stats.shed, 1);
+    cr_expect_eq(stats.refused, 1);
+    atomic_store(&audit->committed, committed + 1);
+    vd_error_clear(&err);
+    reads_ok(stor_audit_event(audit, reads->session, event, &err), &err);
+    vd_bb_done(&bb);
 }
 
 Test(audit, changes_have_one_name_for_each_reader)

@@ -112,7 +112,13 @@ static void send_message(const vdp_message_t *message, const void *fields, uint6
     vd_buf_done(&item);
 }
 
-static void send_command(uint64_t request_id, const char *json, uint32_t flags)
+/* What the gateway adds. */
+typedef struct {
+    uint32_t flags, max_time_ms, queue_wait_ms;
+    uint64_t connection_id;
+} extra_t;
+
+static void send_extra(uint64_t request_id, const char *json, extra_t extra)
 {
     vd_bson_t body = query_json(t.arena, json);
     vd_slice_t name;
@@ -123,12 +129,19 @@ static void send_command(uint64_t request_id, const char *json, uint32_t flags)
     memcpy(sections + 1, body.data, body.len);
     vdp_operation_command_t command = {.name = name,
                                        .db = VD_SLICE_LIT("test"),
-                                       .flags = flags,
+                                       .flags = extra.flags,
                                        .user = VD_SLICE_LIT("ann@admin"),
-                                       .connection_id = 9,
+                                       .connection_id = extra.connection_id,
+                                       .max_time_ms = extra.max_time_ms,
+                                       .queue_wait_ms = extra.queue_wait_ms,
                                        .auth_epoch = UINT64_MAX >> 1,
                                        .txn_number = -1};
     send_message(&vdp_operation_command, &command, request_id, vd_slice(sections, body.len + 1));
+}
+
+static void send_command(uint64_t request_id, const char *json, uint32_t flags)
+{
+    send_extra(request_id, json, (extra_t){.flags = flags, .connection_id = 9});
 }
 
 static void attach(void)
@@ -273,6 +286,18 @@ Test(inbox, a_long_operation_holds_up_neither_quick_nor_long_ones)
     cr_assert_eq(answer_to(5)->n, 0);
 }
 
+Test(inbox, nothing_waits_behind_a_quick_one_that_blocks_while_a_worker_is_idle)
+{
+    attach();
+    cr_assert_eq(ask(2, "{'insert': 'c', 'documents': [{'_id': 1}]}")->n, 1);
+    cr_assert_eq(vd_fault_arm("request.before_handler=wait:times=1", NULL), VD_OK);
+    for (uint64_t i = 0; i < 3; i++) /* nothing comes after them */
+        send_command(3 + i, "{'find': 'c', 'filter': {'_id': 1}}", 0);
+    turns_until(&t.answer_count, 3);
+    vd_fault_disarm("request.before_handler");
+    turns_until(&t.answer_count, 4);
+}
+
 Test(inbox, cancel_ends_what_waits)
 {
     attach();
@@ -290,6 +315,72 @@ Test(inbox, cancel_ends_what_waits)
     vd_fault_disarm("request.before_handler");
     turns_until(&t.answer_count, 2);
     cr_assert_eq(answer_to(3)->status, VD_ERR_INTERRUPTED);
+}
+
+/* Every worker of the long lane stands in the fault. */
+static void long_lane_block(void)
+{
+    char fault[64];
+    (void)snprintf(fault, sizeof fault, "request.before_handler=wait:times=%d", STOR_LONG_WORKERS);
+    cr_assert_eq(vd_fault_arm(fault, NULL), VD_OK);
+    for (uint64_t i = 0; i < STOR_LONG_WORKERS; i++)
+        send_command(1000 + i, "{'find': 'c', 'filter': {'x': 1}}", 0);
+    uint64_t limit_ms = vd_monotonic_ms() + 20000;
+    while (vd_fault_count("request.before_handler") < STOR_LONG_WORKERS &&
+           vd_monotonic_ms() < limit_ms)
+        cr_assert_eq(vd_loop_turn(t.loop, 5, NULL), VD_OK);
+}
+
+Test(inbox, what_waits_for_a_worker_and_needs_none_is_answered_without_one)
+{
+    static const char find[] = "{'find': 'c', 'filter': {'x': 1}}";
+    stor_inbox_stats_t stats;
+    attach();
+    long_lane_block();
+    send_extra(10, find, (extra_t){.connection_id = 9, .max_time_ms = 60000});
+    send_extra(11, find, (extra_t){.connection_id = 9, .max_time_ms = 20});
+    send_extra(12, find, (extra_t){.connection_id = 12});
+    send_extra(13, find, (extra_t){.connection_id = 9});
+    send_extra(14, "{'getMore': {'$numberLong': '7'}, 'collection': 'c'}",
+               (extra_t){.connection_id = 9, .max_time_ms = 1});
+    turns_until(&t.answer_count, 1);
+    cr_assert_eq(answer_to(11)->status, VD_ERR_MAX_TIME_MS_EXPIRED);
+    vdp_operation_connection_closed_t closed = {12};
+    send_message(&vdp_operation_connection_closed, &closed, 0, VD_SLICE_NULL);
+    turns_until(&t.answer_count, 2);
+    cr_assert_eq(answer_to(12)->status, VD_ERR_CLIENT_DISCONNECT);
+    vdp_operation_cancel_t cancel = {13};
+    send_message(&vdp_operation_cancel, &cancel, 0, VD_SLICE_NULL);
+    turns_until(&t.answer_count, 3);
+    cr_assert_eq(answer_to(13)->status, VD_ERR_INTERRUPTED);
+    stor_inbox_stats(t.storage, &stats);
+    cr_assert_eq(stats.queued_long, 2); /* the patient one, and getMore: that is no deadline */
+    cr_assert_eq(stats.given_up, 3);
+    cr_assert_eq(stats.running, STOR_LONG_WORKERS);
+    cr_assert_eq(stats.inflight, STOR_LONG_WORKERS + 2);
+    vd_fault_disarm("request.before_handler");
+    turns_until(&t.answer_count, 3 + STOR_LONG_WORKERS + 2);
+    cr_assert_eq(answer_to(10)->status, VD_OK);
+    cr_assert_eq(answer_to(14)->status, VD_ERR_CURSOR_NOT_FOUND);
+}
+
+Test(inbox, those_that_gave_up_do_not_make_the_queue_look_short)
+{
+    static const char find[] = "{'find': 'c', 'filter': {'x': 1}}";
+    attach();
+    long_lane_block();
+    send_extra(10, find, (extra_t){.connection_id = 9, .max_time_ms = 20});
+    turns_until(&t.answer_count, 1);
+    cr_assert_eq(answer_to(10)->status, VD_ERR_MAX_TIME_MS_EXPIRED);
+    /* Nobody waits now, and still nobody would have been taken for 20 ms. */
+    send_extra(11, find, (extra_t){.connection_id = 9, .queue_wait_ms = 5});
+    turns_until(&t.answer_count, 2);
+    cr_assert_eq(answer_to(11)->status, VD_ERR_INGRESS_REQUEST_RATE_LIMIT_EXCEEDED);
+    vd_fault_disarm("request.before_handler");
+    turns_until(&t.answer_count, 2 + STOR_LONG_WORKERS);
+    send_extra(12, find, (extra_t){.connection_id = 9, .queue_wait_ms = 60000});
+    turns_until(&t.answer_count, 3 + STOR_LONG_WORKERS);
+    cr_assert_eq(answer_to(12)->status, VD_OK);
 }
 
 Test(inbox, a_write_that_wants_no_answer_gets_an_empty_one)
