@@ -15,6 +15,7 @@ static const vdp_field_t order_fields[] = {
     VDP_FIELD(VDP_U32, vdp_rotation_order_t, old_version, 0),
     VDP_FIELD(VDP_U64, vdp_rotation_order_t, rate_max_bytes, 0),
     VDP_FIELD(VDP_U32, vdp_rotation_order_t, latency_rise_max, 0),
+    VDP_FIELD(VDP_U64, vdp_rotation_order_t, wraps, 0),
 };
 static const vdp_field_t report_fields[] = {
     VDP_FIELD(VDP_U64, vdp_rotation_report_t, rotation, 0),
@@ -30,6 +31,9 @@ static const vdp_field_t report_fields[] = {
     VDP_FIELD(VDP_STRING, vdp_rotation_report_t, current, 256),
     VDP_FIELD(VDP_STRING, vdp_rotation_report_t, note, 512),
     VDP_FIELD(VDP_U64, vdp_rotation_report_t, blocks_encrypted, 0),
+};
+static const vdp_field_t backups_fields[] = {
+    VDP_FIELD(VDP_U32, vdp_rotation_backups_t, count, 0),
 };
 static const vdp_field_t ask_fields[] = {
     VDP_FIELD(VDP_STRING, vdp_rotation_ask_t, verb, 64),
@@ -48,6 +52,8 @@ MESSAGE(ROTATION_ATTACH, rotation_attach, vdp_rotation_attach_t, attach_fields, 
 MESSAGE(ROTATION_ORDER, rotation_order, vdp_rotation_order_t, order_fields, 0);
 MESSAGE(ROTATION_REPORT, rotation_report, vdp_rotation_report_t, report_fields,
         VDP_ROTATION_VERSION_BYTES *VDP_ROTATION_VERSIONS_MAX);
+MESSAGE(ROTATION_BACKUPS, rotation_backups, vdp_rotation_backups_t, backups_fields,
+        VDP_ROTATION_BACKUP_BYTES *VDP_ROTATION_BACKUPS_MAX);
 MESSAGE(ROTATION_ASK, rotation_ask, vdp_rotation_ask_t, ask_fields, 0);
 MESSAGE(ROTATION_ANSWER, rotation_answer, vdp_rotation_answer_t, answer_fields,
         VDP_ROTATION_JSON_MAX_BYTES);

@@ -8,6 +8,12 @@
 #define VDP_ROTATION_VERSION_BYTES  12 /* in the body of a report: u32 version, u64 blocks left */
 #define VDP_ROTATION_VERSIONS_MAX   256
 #define VDP_ROTATION_JSON_MAX_BYTES (128 * 1024)
+/* In the body of ROTATION_BACKUPS: u32 oldest key version that it needs, name (zeros behind it). */
+#define VDP_ROTATION_BACKUPS_MAX       256
+#define VDP_ROTATION_BACKUP_NAME_BYTES 64
+#define VDP_ROTATION_BACKUP_BYTES      (4 + VDP_ROTATION_BACKUP_NAME_BYTES)
+#define VDP_ROTATION_BACKUP_NAME_CHARACTERS                                                        \
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
 
 typedef enum {
     VDP_ROTATION_NONE,
@@ -31,6 +37,7 @@ typedef struct {
     uint32_t old_version;      /* every key up to here that isn't active has to go */
     uint64_t rate_max_bytes;   /* per second; 0 = without limit */
     uint32_t latency_rise_max; /* percent that the foreground's p99 may rise; 0 = off */
+    uint64_t wraps;            /* how often the key-encryption key has changed */
 } vdp_rotation_order_t;
 /* Storage -> rotated, a notice: at each change, each second while there is a step, else each ten
  * seconds. Body: per key version u32 version, u64 blocks left. */
@@ -45,6 +52,10 @@ typedef struct {
     vd_slice_t note;           /* why it is slow, or what failed */
     uint64_t blocks_encrypted; /* under the active key, since this start of storage */
 } vdp_rotation_report_t;
+/* Storage -> rotated, a notice, behind the attach and at each change: every backup that is kept. */
+typedef struct {
+    uint32_t count; /* as the body has */
+} vdp_rotation_backups_t;
 /* Storage -> rotated: an operator's order that came over the wire protocol. */
 typedef struct {
     vd_slice_t verb;
@@ -56,4 +67,5 @@ typedef struct {
 } vdp_rotation_answer_t;
 
 extern const vdp_message_t vdp_rotation_attach, vdp_rotation_order, vdp_rotation_report,
-    vdp_rotation_ask, vdp_rotation_answer /* body: JSON */;
+    vdp_rotation_backups /* body: backups */, vdp_rotation_ask,
+    vdp_rotation_answer /* body: JSON */;

@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define KEK_TEXT_MAX_BYTES    256
+#define KEK_TEXT_MAX_BYTES    ROT_KEK_TEXT_MAX_BYTES
 #define KEK_COMMAND_WORDS_MAX 32
 #define KEK_COMMAND_WAIT_MS   30000
 
@@ -208,10 +208,46 @@ static int file_adopt(const rot_kek_source_t *source, vd_error_t *err)
                                     ROT_KEK_NEXT);
 }
 
+static int command_open(const rot_kek_source_t *source, bool next, int *ret_fd, vd_error_t *err)
+{
+    int fd = vd_files_run(next);
+    if (fd < 0)
+        return vd_error_set_errno(err, "can't run %s %s", source->what, source->where);
+    *ret_fd = fd;
+    return VD_OK;
+}
+
+int rot_kek_opened(const rot_kek_source_t *source, const uint8_t *text, size_t *len,
+                   vd_error_t *err)
+{
+    if (*len < VD_FILES_TRAILER || text[*len - 2] != 0)
+        return vd_error_set(err, VD_ERR_KEY_MISSING, "%s did not come to its end", source->what);
+    *len -= VD_FILES_TRAILER;
+    uint8_t code = text[*len + 1];
+    return code == 0 ? VD_OK
+                     : vd_error_set(err, VD_ERR_KEY_MISSING, "%s %s failed (%s %u)", source->what,
+                                    source->where,
+                                    code == 255 ? "signal, or exit code" : "exit code", code);
+}
+
+/* By the supervisor, where there is one. */
+static int command_run(const rot_kek_source_t *source, bool next, uint8_t *text, size_t *ret_len,
+                       vd_error_t *err)
+{
+    int fd = -1;
+    int rc = command_open(source, next, &fd, err);
+    if (rc != VD_OK)
+        return rc;
+    rc = read_all(fd, KEK_COMMAND_WAIT_MS, text, ret_len, err);
+    (void)close(fd); /* was only read */
+    return rc == VD_OK ? rot_kek_opened(source, text, ret_len, err) : rc;
+}
+
 static int command_text(const rot_kek_source_t *source, bool next, uint8_t *text, size_t *ret_len,
                         vd_error_t *err)
 {
-    return run_command(source->where, next, text, ret_len, err);
+    return vd_files_can_run() ? command_run(source, next, text, ret_len, err)
+                              : run_command(source->where, next, text, ret_len, err);
 }
 
 /* The service manager has put it into a folder that nobody else may enter; the mask of an access
@@ -238,7 +274,11 @@ int rot_kek_source_choose(const char *file, const char *command, const char *cre
          .text = file_text,
          .adopt = file_adopt,
          .at_run_time = true},
-        {.what = "keys.kek_command", .where = command, .text = command_text},
+        {.what = "keys.kek_command",
+         .where = command,
+         .text = command_text,
+         .open = vd_files_can_run() ? command_open : NULL,
+         .at_run_time = vd_files_can_run()},
         {.what = "keys.kek_credential",
          .where = credential,
          .folder = getenv("CREDENTIALS_DIRECTORY"),

@@ -1,7 +1,6 @@
 /* veddb-rotated/keyring.c — see keyring.h. */
 #include "veddb-rotated/keyring.h"
 
-#include "libcommon/base/buf.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
@@ -643,6 +642,21 @@ int rot_keyring_rewrap(rot_keyring_t *keyring, const uint8_t kek[ROT_KEY_BYTES],
     if (rc != VD_OK && keyring->generation == generation)
         memcpy(secret->kek, secret->kek_undo, ROT_KEY_BYTES);
     vd_wipe(secret->kek_undo, sizeof secret->kek_undo);
+    return rc;
+}
+
+int rot_keyring_file(const rot_keyring_t *keyring, vd_buf_t *out, vd_error_t *err)
+{
+    uint8_t *bytes = vd_xalloc(KEYRING_FILE_MAX + 1);
+    char path[PATH_MAX];
+    size_t len = 0;
+    path_of(keyring, "keyring", path);
+    int rc = read_file(path, bytes, &len, err);
+    if (rc == VD_ERR_NOT_FOUND)
+        rc = vd_error_set(err, rc, "there is no keyring %s", path);
+    if (rc == VD_OK)
+        rc = vd_buf_append(out, bytes, len);
+    vd_free(bytes);
     return rc;
 }
 

@@ -17,6 +17,7 @@
  *          VD_ERR_UNSUPPORTED_FORMAT, VD_ERR_IO. A failed save leaves the keyring in memory as it
  *          was. */
 #pragma once
+#include "libcommon/base/buf.h"
 #include "veddb-rotated/kek.h"
 
 #define ROT_KEYS_MAX         256
@@ -55,6 +56,8 @@ uint64_t rot_keyring_generation(const rot_keyring_t *keyring);
 /* Borrowed until the next change. */
 const rot_key_t *rot_keyring_at(const rot_keyring_t *keyring, uint32_t position);
 const rot_key_t *rot_keyring_active(const rot_keyring_t *keyring); /* NULL: it is empty */
+/* Appends the file as it stands on the disk: wrapped. VD_ERR_NOT_FOUND: there is none yet. */
+VD_MUST_CHECK int rot_keyring_file(const rot_keyring_t *keyring, vd_buf_t *out, vd_error_t *err);
 /* Borrowed until the next change. */
 vd_slice_t rot_keyring_note(const rot_keyring_t *keyring);
 /* No key can be added before one of the oldest is destroyed. */

@@ -10,6 +10,7 @@
 #include "proto/keys.h"
 #include "proto/versions.h"
 #include "veddb-storaged/audit/audit.h"
+#include "veddb-storaged/backup/backup.h"
 #include "veddb-storaged/engine/rewrite.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/keeper.h"
@@ -222,7 +223,28 @@ static int prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
         return vd_error_set(err, VD_ERR_CONFIG, "node.folder is too long");
     if (mkdir(root, 0711) != 0 && errno != EEXIST)
         return vd_error_set_errno(err, "can't make folder %s", root);
-    return vd_daemon_make_folder(daemon, state->folder, err);
+    int rc = vd_daemon_make_folder(daemon, state->folder, err);
+    const char *backups = vd_daemon_folder(daemon, "backup.folder");
+    return rc == VD_OK && *backups != '\0' ? vd_daemon_make_folder(daemon, backups, err) : rc;
+}
+
+static int backups_start(state_t *state, vd_error_t *err)
+{
+    const vd_config_t *config = vd_daemon_config(state->daemon);
+    char folder[PATH_MAX], shown[PATH_MAX];
+    const char *configured = vd_daemon_folder(state->daemon, "backup.folder");
+    if (snprintf(folder, sizeof folder, "%s%s", *configured != '\0' ? configured : state->folder,
+                 *configured != '\0' ? "" : "/backups") >= (int)sizeof folder)
+        return vd_error_set(err, VD_ERR_CONFIG, "backup.folder is too long");
+    (void)snprintf(shown, sizeof shown, "%s%s",
+                   vd_config_string(config, *configured != '\0' ? "backup.folder" : "node.folder"),
+                   *configured != '\0' ? "" : "/data/backups");
+    stor_backups_options_t options = {.folder = folder,
+                                      .shown = shown,
+                                      .data_folder = state->folder,
+                                      .node = vd_config_string(config, "node.name"),
+                                      .rate = (uint64_t)vd_config_number(config, "backup.rate")};
+    return stor_backups_start(state->storage, &options, &state->storage->backups, err);
 }
 
 static int start(vd_daemon_t *daemon, void *context, vd_error_t *err)
@@ -261,6 +283,8 @@ static int start(vd_daemon_t *daemon, void *context, vd_error_t *err)
         stor_rotation_options_t rotation = {.keys_fetch = keys_fetch_again, .context = state};
         rc = stor_rotation_start(state->storage, &rotation, &state->storage->rotation, err);
     }
+    if (rc == VD_OK)
+        rc = backups_start(state, err);
     if (rc == VD_OK) {
         (void)vd_daemon_socket_path(daemon, "storage-rotated", "rotation", path, sizeof path);
         rc = stor_rotation_link_start(state->storage, state->storage->rotation, path,
@@ -308,7 +332,9 @@ static void stop(vd_daemon_t *daemon, void *context)
     if (state->storage != NULL) {
         stor_replication_stop(state->storage); /* first: requests may wait for replicad */
         stor_inbox_stop(&state->storage->inbox);
+        stor_backups_halt(state->storage->backups);
         stor_rotation_link_stop(&state->storage->rotation_link);
+        stor_backups_stop(&state->storage->backups);
         stor_rotation_stop(&state->storage->rotation);
         stor_keeper_stop(&state->storage->keeper);
         stor_audit_link_stop(&state->storage->audit_link);
@@ -350,16 +376,36 @@ static int status(vd_daemon_t *daemon, void *context, vd_buf_t *out)
         (unsigned long long)stats.reserve_bytes, stats.reserve_reached ? "true" : "false");
 }
 
+static int backup_ask(state_t *state, vd_slice_t verb, vd_slice_t name, vd_buf_t *json,
+                      vd_error_t *err)
+{
+    static const char *const verbs[] = {"create", "verify", "remove"};
+    stor_backups_t *backups = state->storage == NULL ? NULL : state->storage->backups;
+    uint64_t number = 0;
+    if (backups == NULL)
+        return vd_error_set(err, VD_ERR_AGAIN, "storage is starting");
+    for (size_t i = 0; i < VD_COUNT_OF(verbs); i++) {
+        if (!vd_slice_is(verb, verbs[i]))
+            continue;
+        int rc = stor_backups_begin(backups, (stor_backup_verb_t)i, name, &number, err);
+        if (rc != VD_OK)
+            return rc;
+    }
+    return stor_backups_list(backups, json);
+}
+
 static void ask(vd_daemon_t *daemon, void *context, uint64_t ticket, vd_slice_t verb,
                 vd_slice_t argument, vd_slice_t argument2)
 {
     state_t *state = context;
     vd_error_t err = VD_ERROR_INIT;
     vd_buf_t json;
-    (void)argument, (void)argument2; /* no question has one */
+    (void)argument2; /* no question has one */
     vd_buf_init(&json, VD_STATUS_MAX_BYTES);
     int rc = VD_OK;
-    if (!vd_slice_is(verb, "explain"))
+    if (verb.len > 7 && memcmp(verb.data, "backup.", 7) == 0)
+        rc = backup_ask(state, vd_slice(verb.data + 7, verb.len - 7), argument, &json, &err);
+    else if (!vd_slice_is(verb, "explain"))
         rc = vd_error_set(&err, VD_ERR_COMMAND_NOT_FOUND, "storage knows no such question");
     else if (state->storage == NULL || state->storage->audit == NULL)
         rc = vd_error_set(&err, VD_ERR_ILLEGAL_OPERATION,

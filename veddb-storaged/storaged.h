@@ -89,6 +89,7 @@ typedef struct stor_storage {
     stor_freeze_t freeze;               /* fsync {lock: true} */
     struct stor_rotation *rotation;     /* rotation/rotation.h; NULL in unit tests */
     struct stor_rotation_link *rotation_link; /* NULL in unit tests */
+    struct stor_backups *backups;             /* backup/backup.h; NULL in unit tests */
     struct stor_latency *latency;             /* rotation/latency.h: of quick requests */
     struct stor_defaults *defaults;           /* defaults.h; NULL in unit tests */
     struct stor_waits *waits;                 /* streams/waits.h; the inbox's; NULL in unit tests */

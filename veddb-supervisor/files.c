@@ -4,6 +4,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/runtime/files.h"
 #include "proto/versions.h"
+#include "veddb-supervisor/kek.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -92,15 +93,18 @@ static void asked(void *context, int fd, unsigned events)
     char path[VD_FILES_PATH_MAX];
     const vd_config_t *config = worker->system->config;
     char letter = worker->kind->letter;
-    bool adopt = false, gone = false;
+    bool gone = false;
+    vd_files_kind_t kind = VD_FILES_NONE;
     (void)events; /* reading tells */
-    if (!vd_files_take(fd, path, &adopt, &gone)) {
+    if (!vd_files_take(fd, path, &kind, &gone)) {
         if (gone)
             sup_files_close(worker);
         return;
     }
-    if (path[0] == '\0' ||
-        !(adopt ? may_adopt(config, letter, path) : sup_files_may(config, letter, path))) {
+    bool may = kind == VD_FILES_OPEN    ? sup_files_may(config, letter, path)
+               : kind == VD_FILES_ADOPT ? may_adopt(config, letter, path)
+                                        : kind == VD_FILES_RUN && sup_kek_may(config, letter, path);
+    if (!may) {
         char quoted[300];
         vd_log(VD_LOG_ERROR, "a worker asked for a file that is not its own: it is killed",
                "worker=%s file=%s", worker->kind->name,
@@ -110,7 +114,14 @@ static void asked(void *context, int fd, unsigned events)
             (void)!vd_loop_child_signal(worker->child, SIGKILL, NULL); /* gone: as well */
         return;
     }
-    if (adopt) {
+    if (kind == VD_FILES_RUN) {
+        int read_end = sup_kek_run(worker, strcmp(path, "next") == 0);
+        vd_files_answer(fd, read_end, errno);
+        if (read_end >= 0)
+            (void)close(read_end); /* the worker has its own */
+        return;
+    }
+    if (kind == VD_FILES_ADOPT) {
         vd_files_answer(fd, -1, vd_files_replace(path) == 0 ? 0 : errno);
         return;
     }

@@ -211,6 +211,7 @@ static int make_kept(const vd_config_t *config, bool users, vd_error_t *err)
         {"data", SUP_KIND_STORAGED}, {"keys", SUP_KIND_ROTATED}, {"audit", SUP_KIND_ROTATED}};
     const char *root = vd_config_string(config, "node.folder");
     const char *second = vd_config_string(config, "audit.second_place");
+    const char *backups = vd_config_string(config, "backup.folder");
     char path[PATH_MAX];
     struct stat st;
     int rc = make_folder(root, users ? 0711 : 0700, geteuid(), getegid(), err);
@@ -224,6 +225,8 @@ static int make_kept(const vd_config_t *config, bool users, vd_error_t *err)
     /* A second place that is not there is told by rotated, and looked for again. */
     if (rc == VD_OK && users && second[0] != '\0' && lstat(second, &st) == 0)
         rc = make_own(second, users, SUP_KIND_ROTATED, err);
+    if (rc == VD_OK && backups[0] != '\0')
+        rc = make_own(backups, users, SUP_KIND_STORAGED, err);
     return rc;
 }
 

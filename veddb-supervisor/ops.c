@@ -360,6 +360,23 @@ static void verb_keys(const request_t *request)
           VD_SLICE_NULL);
 }
 
+/* argument: what; argument2: the backup's name, or nothing. */
+static void verb_backup(const request_t *request)
+{
+    static const char *const questions[] = {"create", "list", "verify", "remove"};
+    char verb[32];
+    for (size_t i = 0; i < VD_COUNT_OF(questions); i++) {
+        if (vd_slice_is(request->fields.argument, questions[i])) {
+            (void)snprintf(verb, sizeof verb, "backup.%s", questions[i]);
+            ask_worker(request, &request->ops->system->workers[SUP_KIND_STORAGED],
+                       vd_slice_str(verb));
+            return;
+        }
+    }
+    reply(request->client, request->request_id, VD_ERR_COMMAND_NOT_FOUND,
+          "backups are asked for create, list, verify, remove", VD_SLICE_NULL);
+}
+
 static void verb_replication(const request_t *request)
 {
     sup_worker_t *worker = &request->ops->system->workers[SUP_KIND_REPLICAD];
@@ -501,6 +518,7 @@ static const struct {
     {"log-level", verb_log_level}, {"replication", verb_replication},
     {"reload", verb_reload},       {"misbehave", verb_misbehave},
     {"limits", verb_limits},       {"tokens", verb_tokens},
+    {"backup", verb_backup},
 };
 
 /* Some of the argument, printable. */
@@ -519,6 +537,8 @@ static const char *argument_text(const request_t *request, char text[NOTED_MAX +
 /* What only looks is not noted. */
 static bool changes_something(const request_t *request, void (*run)(const request_t *request))
 {
+    if (run == verb_backup)
+        return !vd_slice_is(request->fields.argument, "list");
     if (run == verb_keys)
         return !vd_slice_is(request->fields.argument, "status") &&
                !vd_slice_is(request->fields.argument, "history");

@@ -196,6 +196,7 @@ static void pass_folders(passing_t *passing, const sup_spawn_t *spawn)
         {"node.folder", "FOLDER", "rt"},
         {"node.run_folder", "RUN", "rtpg"},
         {"audit.second_place", "SECOND", "r"},
+        {"backup.folder", "BACKUPS", "t"},
     };
     for (size_t i = 0; spawn->users && i < VD_COUNT_OF(folders); i++) {
         if (strchr(folders[i].letters, spawn->kind->letter) == NULL)

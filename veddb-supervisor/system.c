@@ -1,6 +1,8 @@
 /* veddb-supervisor/system.c — see system.h. */
 #include "veddb-supervisor/system.h"
 
+#include "veddb-supervisor/kek.h"
+
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
@@ -461,6 +463,7 @@ void sup_system_destroy(sup_system_t **system_p)
         return;
     vd_loop_remove(&system->step);
     vd_loop_remove(&system->timer);
+    sup_kek_end(system);
     sup_ops_close(&system->ops);
     for (int i = 0; i < SUP_KIND_COUNT; i++) {
         vd_loop_remove(&system->workers[i].child);

@@ -73,6 +73,7 @@ struct sup_system {
     size_t listener_count;
     vd_source_t *timer, *step;
     struct sup_ops *ops;
+    struct sup_kek *kek; /* kek.h; NULL: no command runs */
     struct {
         uint64_t heartbeat_ms, hang_ms, start_ms, stop_ms;
     } times;

@@ -47,6 +47,7 @@ static const struct {
     {'r', "node.run_folder", "storage-rotated", true},
     {'r', "node.run_folder", "supervisor-rotated", false},
     {'t', "node.folder", "data", true},
+    {'t', "backup.folder", "", true},
     {'t', "node.run_folder", "storage-rotated", true},
     {'t', "node.run_folder", "storage-replicad", true},
     {'t', "node.run_folder", "storage-gateway", true},

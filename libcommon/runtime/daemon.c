@@ -56,6 +56,7 @@ static const struct {
     {"node.folder", "FOLDER"},
     {"node.run_folder", "RUN"},
     {"audit.second_place", "SECOND"},
+    {"backup.folder", "BACKUPS"},
 };
 
 struct vd_daemon {

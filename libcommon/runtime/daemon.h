@@ -75,8 +75,8 @@ bool vd_daemon_users(const vd_daemon_t *daemon);
 /* The user that a program of this node runs as; -1: the same as ours. */
 int64_t vd_daemon_uid_of(const vd_daemon_t *daemon, const char *program);
 /* How this process reaches a folder of the configuration (node.folder, node.run_folder,
- * audit.second_place), also below a folder that its user can't enter: then it is the descriptor
- * that the supervisor passed, as a path. Valid as long as the daemon. */
+ * audit.second_place, backup.folder), also below a folder that its user can't enter: then it is the
+ * descriptor that the supervisor passed, as a path. Valid as long as the daemon. */
 const char *vd_daemon_folder(const vd_daemon_t *daemon, const char *option);
 /* Makes a folder (0700) that belongs to the user as whom we run or will run. */
 VD_MUST_CHECK int vd_daemon_make_folder(const vd_daemon_t *daemon, const char *path,

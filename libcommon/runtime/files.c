@@ -1,5 +1,6 @@
-/* libcommon/runtime/files.c — see files.h. A question is 'o' (open) or 'a' (adopt) and a path, an
- * answer an errno and, when that is 0 and a file was asked for, a descriptor (SCM_RIGHTS). */
+/* libcommon/runtime/files.c — see files.h. A question is 'o' (open), 'a' (adopt) or 'k' (run) and a
+ * path, an answer an errno and, when that is 0 and a file was asked for, a descriptor (SCM_RIGHTS).
+ */
 #include "libcommon/runtime/files.h"
 
 #include <errno.h>
@@ -78,6 +79,23 @@ int vd_files_open(const char *path)
     return file;
 }
 
+bool vd_files_can_run(void)
+{
+    return door >= 0;
+}
+
+int vd_files_run(bool next)
+{
+    if (door < 0) {
+        errno = ENOSYS;
+        return -1;
+    }
+    int file = ask('k', next ? "next" : "present");
+    if (file < 0 && errno == 0)
+        errno = EIO; /* done, but where is it? */
+    return file;
+}
+
 int vd_files_adopt(const char *path)
 {
     VD_ASSERT(path != NULL);
@@ -134,9 +152,9 @@ int vd_files_read(const char *path, vd_buf_t *out, vd_error_t *err)
     return rc;
 }
 
-bool vd_files_take(int fd, char *ret_path, bool *ret_adopt, bool *ret_gone)
+bool vd_files_take(int fd, char *ret_path, vd_files_kind_t *ret_kind, bool *ret_gone)
 {
-    VD_ASSERT(ret_path != NULL && ret_adopt != NULL && ret_gone != NULL);
+    VD_ASSERT(ret_path != NULL && ret_kind != NULL && ret_gone != NULL);
 
     char kind = 0;
     struct iovec parts[] = {{&kind, 1}, {ret_path, VD_FILES_PATH_MAX - 1}};
@@ -146,9 +164,10 @@ bool vd_files_take(int fd, char *ret_path, bool *ret_adopt, bool *ret_gone)
     if (len <= 0)
         return false;
     ret_path[len - 1] = '\0';
-    *ret_adopt = kind == 'a';
-    if (kind != 'a' && kind != 'o')
-        ret_path[0] = '\0'; /* no question: names nothing */
+    *ret_kind = kind == 'o'   ? VD_FILES_OPEN
+                : kind == 'a' ? VD_FILES_ADOPT
+                : kind == 'k' ? VD_FILES_RUN
+                              : VD_FILES_NONE;
     return true;
 }
 

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import {randomBytes} from 'node:crypto';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import {after, before, test} from 'node:test';
 import {metrics} from '../support/metrics.mjs';
@@ -106,19 +107,88 @@ test('rewrap: refused without a next key, then at once', async () => {
   await node.whole();
 });
 
-test('a crash between the rewrap and the change of the source is mended at the next start', async () => {
-  const client = await node.client();
-  await client.db('k').collection('c').insertOne({_id: 1});
-  await client.close();
-  await node.down();
-  const right = fs.readFileSync(file('kek'), 'utf8');
-  fs.renameSync(file('kek'), file('kek.new'));
-  fs.writeFileSync(file('kek'), randomBytes(32).toString('hex'), {mode: 0o600});
+/** A folder that rotated's user may enter: its command runs as that one. */
+function opened(names) {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'vd-kek-'));
+  fs.chmodSync(folder, 0o755);
+  for (const [name, text, mode] of names) fs.writeFileSync(path.join(folder, name), text, {mode});
+  return folder;
+}
+
+/** Each source of the key-encryption key, with `present`: how a node is started with it; what gives `next`; what makes that the present one. */
+const sources = {
+  file: (present) => {
+    fs.writeFileSync(file('kek'), present, {mode: 0o600});
+    return {set: [], next: (key) => fs.writeFileSync(file('kek.new'), key, {mode: 0o600}), settle: () => {
+      assert.equal(fs.readdirSync(node.dir).filter((name) => name.startsWith('kek.new')).length, 0, 'its start has put it in place');
+      assert.notEqual(fs.readFileSync(file('kek'), 'utf8').trim(), present);
+    }};
+  },
+  command: (present) => {
+    const folder = opened([['present', present, 0o644], ['give', '#!/bin/sh\nexec cat "$(dirname "$0")/$VEDDB_KEK"\n', 0o755]]);
+    return {
+      folder,
+      set: ['keys.kek_file=', `keys.kek_command=${folder}/give`],
+      next: (key) => fs.writeFileSync(path.join(folder, 'next'), key),
+      settle: () => fs.renameSync(path.join(folder, 'next'), path.join(folder, 'present')),
+    };
+  },
+  credential: (present) => {
+    const folder = opened([['veddb-kek', present, 0o600]]);
+    process.env.VD_TEST_CREDENTIALS = folder;
+    return {
+      folder,
+      set: ['keys.kek_file=', 'keys.kek_credential=veddb-kek'],
+      next: (key) => fs.writeFileSync(path.join(folder, 'veddb-kek.new'), key, {mode: 0o600}),
+      settle: () => fs.renameSync(path.join(folder, 'veddb-kek.new'), path.join(folder, 'veddb-kek')),
+    };
+  },
+};
+
+for (const name of Object.keys(sources))
+  test(`rewrap by a ${name} that is asked anew; rotated dies in the middle, and the node goes on`, async () => {
+    const present = fs.readFileSync(file('kek'), 'utf8').trim(), next = randomBytes(32).toString('hex');
+    await node.down(); // or it is down, after the source before
+    const source = sources[name](present);
+    try {
+      node.set = [...source.set, 'test.faults=true', 'test.fault_points=keyring.half_shredded=kill'];
+      await node.up();
+      const ids = (await json('status')).keys.map((k) => k.id);
+      await refused(1, new RegExp(`keys\\.kek_${name} gives no next key`), 'rewrap');
+      source.next(next); // while it runs
+      await refused(1, /rotated ended before it answered/, 'rewrap');
+      await until('rotated answers', async () => await history().catch(() => null));
+      assert.match(node.log(), /msg="the keyring is opened by the next key-encryption key"/);
+      assert.deepEqual((await json('status')).keys.map((k) => k.id), ids);
+      await node.whole();
+      const client = await node.client();
+      await client.db('k').collection('c').findOneAndUpdate({_id: name}, {$set: {a: 1}}, {upsert: true});
+      await client.close();
+      source.settle();
+      await node.kill('rotated');
+      await until('rotated answers', async () => await history().catch(() => null));
+      await node.whole();
+      assert.equal((await history()).at(-1).kind, 'rewrap');
+      fs.writeFileSync(file('kek'), next, {mode: 0o600}); // for the next source
+    } finally {
+      delete process.env.VD_TEST_CREDENTIALS;
+      await node.down();
+      node.set = [];
+      if (source.folder) fs.rmSync(source.folder, {recursive: true});
+    }
+  });
+
+test('a verify has a number and a record of its own, and leaves the last rotation to be seen', async () => {
   await node.up();
-  assert.equal(fs.readFileSync(file('kek'), 'utf8'), right);
-  const again = await node.client();
-  assert.equal(await again.db('k').collection('c').countDocuments({_id: 1}), 1);
-  await again.close();
+  const last = await rotation();
+  await node.vedctl('keys', 'verify').catch((e) => assert.match(e.stdout, /blocks of keys before version 2/)); // a cancelled rotation leaves some
+  const now = await rotation();
+  assert.deepEqual([now.number, now.state, now.target, now.startedMs], [last.number, 'cancelled', last.target, last.startedMs]);
+  assert.equal(now.verify.number, 1);
+  assert.ok(['completed', 'failed'].includes(now.verify.state));
+  const past = (await history()).at(-1);
+  assert.deepEqual([past.kind, past.number], ['verify', 1]);
+  assert.match(await keys('status'), /rotation 1  cancelled[^]*verify 1  /);
 });
 
 test('orders and what became of them stand in the audit log', async () => {

@@ -28,6 +28,12 @@ void sim_check_save(sim_t *sim, const rot_action_t *save, const rot_kept_t *next
             sim_fail(sim, "the new rotation is about keys %u and %u", next->target,
                      next->old_version);
     }
+    if (next->force && (!sim->kept.force || save->add) && !sim->force_said)
+        sim_fail(sim, "backups may lose their key, and no operator said so");
+    if (save->destroy_upto != 0 && !next->force)
+        for (uint32_t i = 0; i < SIM_COPIES_MAX; i++)
+            if (sim->copies[i] != 0 && !sim->copies_lost[i] && sim->copies[i] <= save->destroy_upto)
+                sim_fail(sim, "key %u is destroyed, and a backup needs it", sim->copies[i]);
     if (save->destroy_upto != 0 && before != ROT_RETIRING)
         sim_fail(sim, "keys are destroyed while %s", rot_state_name(before));
     if (next->state == ROT_RETIRING && before != ROT_VERIFYING && before != ROT_RETIRING)
@@ -65,6 +71,10 @@ void sim_check_step(sim_t *sim)
         if (sim->keys[v] == SIM_DESTROYED && needs(sim, v) > 0)
             sim_fail(sim, "key %u is destroyed, and %" PRIu64 " blocks need it", v, needs(sim, v));
     }
+    for (uint32_t i = 0; i < SIM_COPIES_MAX; i++)
+        if (sim->copies[i] != 0 && !sim->copies_lost[i] &&
+            sim->keys[sim->copies[i]] == SIM_DESTROYED)
+            sim_fail(sim, "a backup needs key %u, which is destroyed", sim->copies[i]);
     if (active != 1)
         sim_fail(sim, "%u keys are active", active);
     if (sim->begun - sim->ended > 1)

@@ -80,9 +80,15 @@ static void operator_acts(sim_t *sim)
     rot_event_t event = {.kind = kinds[sim_below(sim, VD_COUNT_OF(kinds))],
                          .ticket = 1,
                          .has_rate = true,
-                         .rate = sim_below(sim, 3)};
+                         .rate = sim_below(sim, 3),
+                         .force = sim_chance(sim, 0.1)};
+    uint64_t copy = sim_below(sim, 4 * SIM_COPIES_MAX);
+    if (copy < SIM_COPIES_MAX)
+        sim->copies[copy] = 0; /* removed */
+    sim->force_said = event.force;
     sim_trace(sim, "operator: event %d", (int)event.kind);
     (void)sim_event(sim, &event);
+    sim->force_said = false;
 }
 
 static void fault(sim_t *sim)
@@ -105,13 +111,21 @@ static void operator_helps(sim_t *sim, bool *asked)
 {
     rot_event_t event = {.ticket = 1};
     rot_state_t state = sim->kept.state;
-    if (state == ROT_PAUSED || state == ROT_FAILED)
+    if (sim->machine.waits_for_copies && sim_chance(sim, 0.5)) {
+        memset(sim->copies, 0, sizeof sim->copies);
+        return;
+    }
+    event.force = sim->force_said =
+        sim->machine.waits_for_copies && sim_copies_count(sim, sim->kept.old_version) > 0;
+    sim->forced += event.force;
+    if (state == ROT_PAUSED || state == ROT_FAILED || event.force)
         event.kind = ROT_EVENT_RESUME;
     else if (!*asked && !rot_state_is_busy(state) && state != ROT_CHECKING)
         event.kind = ROT_EVENT_ROTATE;
     else
         return;
     bool done = sim_event(sim, &event);
+    sim->force_said = false;
     *asked = *asked || (done && event.kind == ROT_EVENT_ROTATE);
 }
 
@@ -125,6 +139,8 @@ static void run(sim_t *sim, uint64_t seed, bool trace)
         sim_tick(sim);
         if (sim_chance(sim, 0.15))
             operator_acts(sim);
+        if (sim_chance(sim, 0.03))
+            sim_copy_make(sim);
         if (sim_chance(sim, sim->crash))
             fault(sim);
         sim_check_step(sim);
@@ -150,7 +166,7 @@ int main(int argc, char **argv)
     static sim_t sim;
     unsigned long long first = 1, last = SEEDS_DEFAULT;
     uint64_t failures = 0, completed = 0, cancelled = 0, checks = 0, crashes = 0, destroyed = 0,
-             steps = 0;
+             steps = 0, copies = 0, waits = 0, forced = 0;
     bool trace = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--trace") == 0) {
@@ -168,6 +184,7 @@ int main(int argc, char **argv)
     for (uint64_t seed = first; seed <= last && failures < FAILURES_MAX; seed++) {
         run(&sim, seed, trace);
         completed += sim.completed, cancelled += sim.cancelled, checks += sim.checks;
+        copies += sim.copies_made, waits += sim.waits, forced += sim.forced;
         crashes += sim.crashes, destroyed += sim.destroyed, steps += sim.steps;
         if (sim.failed) {
             failures++;
@@ -177,9 +194,12 @@ int main(int argc, char **argv)
     }
     printf("%llu seeds, %" PRIu64 " steps: %" PRIu64 " rotations completed, %" PRIu64
            " cancelled, %" PRIu64 " verifies, %" PRIu64 " keys destroyed, %" PRIu64
-           " crashes, %" PRIu64 " failures\n",
-           last - first + 1, steps, completed, cancelled, checks, destroyed, crashes, failures);
-    if (failures == 0 && last - first >= 1000 && (cancelled == 0 || checks == 0 || crashes == 0)) {
+           " crashes, %" PRIu64 " backups, %" PRIu64 " waits for them, %" PRIu64 " forced, %" PRIu64
+           " failures\n",
+           last - first + 1, steps, completed, cancelled, checks, destroyed, crashes, copies, waits,
+           forced, failures);
+    if (failures == 0 && last - first >= 1000 &&
+        (cancelled == 0 || checks == 0 || crashes == 0 || waits == 0 || forced == 0)) {
         puts("nothing happened: the simulator is broken");
         return 1;
     }

@@ -8,6 +8,7 @@
 #define SIM_KEYS_MAX     40
 #define SIM_MESSAGES_MAX 64
 #define SIM_STEP_MS      1000
+#define SIM_COPIES_MAX   8
 
 typedef enum { SIM_NO_KEY, SIM_ACTIVE, SIM_DECRYPT_ONLY, SIM_RETIRING, SIM_DESTROYED } sim_key_t;
 
@@ -49,12 +50,19 @@ typedef struct {
     uint32_t active;
     rot_order_t order; /* in force; rotation and step 0: none */
     uint64_t work;     /* ticks left of a verify */
-    bool said_done;
     uint64_t rewritten;
     uint8_t boot_id[16];
-    uint64_t knows; /* newest rotation that it has heard of; durable */
+    uint64_t knows;       /* newest rotation that it has heard of; durable */
+    bool ordered;         /* on this link */
+    uint32_t proven_upto; /* no block of a key up to here that isn't active; of this start */
+    /* Backups that are kept: the oldest key that each needs; 0: none. Durable. */
+    uint32_t copies[SIM_COPIES_MAX];
+    bool copies_lost[SIM_COPIES_MAX]; /* their key was destroyed, and an operator said so */
+    uint64_t copies_told_ms;          /* the key holder knows of them from then on */
+    bool force_said;                  /* by the operator's event under way */
     /* checks */
-    uint64_t begun, ended, completed, cancelled, checks, destroyed, crashes, newest_number;
+    uint64_t begun, ended, completed, cancelled, checks, destroyed, crashes, newest_number,
+        copies_made, waits, forced;
 } sim_t;
 
 uint64_t sim_below(sim_t *sim, uint64_t bound);
@@ -71,6 +79,8 @@ void sim_holder_crash(sim_t *sim);
 void sim_storage_start(sim_t *sim);
 void sim_storage_crash(sim_t *sim);
 void sim_link_break(sim_t *sim);
+void sim_copy_make(sim_t *sim);
+uint32_t sim_copies_count(const sim_t *sim, uint32_t version);
 /* What is due of the network; one tick of storage, audit log and key holder. */
 void sim_deliver(sim_t *sim);
 void sim_tick(sim_t *sim);

@@ -41,6 +41,13 @@ uint32_t sim_active(const sim_t *sim)
     return 0;
 }
 
+static void copies_lose(sim_t *sim, uint32_t version)
+{
+    for (uint32_t i = 0; i < SIM_COPIES_MAX; i++)
+        if (sim->copies[i] != 0 && sim->copies[i] <= version)
+            sim->copies_lost[i] = true;
+}
+
 static bool save(sim_t *sim, const rot_action_t *action, const rot_kept_t *next)
 {
     if (!sim->healed && sim_chance(sim, sim->save_fails))
@@ -59,6 +66,7 @@ static bool save(sim_t *sim, const rot_action_t *action, const rot_kept_t *next)
         if (v <= action->destroy_upto) {
             sim->keys[v] = SIM_DESTROYED;
             sim->destroyed++;
+            copies_lose(sim, v);
         } else if (v <= action->retire_upto) {
             sim->keys[v] = SIM_RETIRING;
         }
@@ -108,13 +116,26 @@ static void act(sim_t *sim, const rot_action_t *action)
     }
 }
 
+/* Backups that need a key up to that version. */
+uint32_t sim_copies_count(const sim_t *sim, uint32_t version)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < SIM_COPIES_MAX; i++)
+        count += sim->copies[i] != 0 && sim->copies[i] <= version;
+    return count;
+}
+
 static void facts_fill(const sim_t *sim, rot_facts_t *facts)
 {
+    bool known = sim->attached && sim->now_ms >= sim->copies_told_ms;
     *facts = (rot_facts_t){.now_ms = (int64_t)sim->now_ms,
                            .active_version = sim_active(sim),
                            .highest_version = sim->key_count,
                            .full = sim->key_count + 1 >= SIM_KEYS_MAX,
                            .active_since_ms = sim->made_ms,
+                           .copies_known = known,
+                           .retained_copies =
+                               known ? sim_copies_count(sim, sim->machine.kept.old_version) : 0,
                            .rotate_after_ms = sim->schedule && !sim->healed ? 20000 : 0};
 }
 
@@ -127,6 +148,7 @@ bool sim_event(sim_t *sim, rot_event_t *event)
     facts_fill(sim, &event->facts);
     next = sim->machine;
     rot_machine_step(&next, event, &actions);
+    sim->waits += next.waits_for_copies && !sim->machine.waits_for_copies;
     bool saves = actions.count > 0 && actions.list[0].kind == ROT_ACTION_SAVE;
     for (size_t i = 1; i < actions.count; i++)
         if (actions.list[i].kind == ROT_ACTION_SAVE)
@@ -180,6 +202,7 @@ void sim_holder_crash(sim_t *sim)
 
 static void attach(sim_t *sim)
 {
+    sim->ordered = false;
     sim_message_t *message = send(sim, SIM_ATTACH);
     message->event.kind = ROT_EVENT_ATTACH;
     memcpy(message->event.boot_id, sim->boot_id, sizeof sim->boot_id);
@@ -207,7 +230,8 @@ void sim_storage_start(sim_t *sim)
     }
     sim->storage_up = true;
     sim->order = (rot_order_t){0};
-    sim->said_done = false;
+    sim->ordered = false;
+    sim->proven_upto = 0;
     sim->rewritten = 0;
     sim->boot_id[0] = (uint8_t)++sim->boots;
     sim->boot_id[1] = (uint8_t)(sim->boots >> 8);
@@ -282,6 +306,13 @@ static void checkpoint(sim_t *sim)
     memcpy(sim->disk, sim->memory, sizeof sim->disk);
 }
 
+/* It stays true: nothing is written with an old key once the new one is there. */
+static void prove(sim_t *sim)
+{
+    if (sim->proven_upto < sim->order.old_version)
+        sim->proven_upto = sim->order.old_version;
+}
+
 static void storage_tick(sim_t *sim)
 {
     bool failed = !sim->healed && sim_chance(sim, sim->storage_fails / 4), done = false;
@@ -306,6 +337,8 @@ static void storage_tick(sim_t *sim)
             break;
         checkpoint(sim);
         done = true; /* counted: what is in disk[] is what the report says */
+        if (old_blocks(sim, sim->disk) == 0)
+            prove(sim);
         break;
     case VDP_ROTATION_RETIRE:
         for (uint32_t v = 1; v <= order->old_version; v++)
@@ -321,11 +354,37 @@ static void storage_tick(sim_t *sim)
 
 static void order_take(sim_t *sim, const rot_order_t *order)
 {
-    if (order->rotation != sim->order.rotation || order->step != sim->order.step)
+    if (order->rotation != sim->order.rotation || order->step != sim->order.step || !sim->ordered)
         sim->work = 1 + sim_below(sim, 5);
+    sim->ordered = true;
     sim->order = *order;
+    if (order->step == VDP_ROTATION_RETIRE)
+        prove(sim);
     if (order->rotation > sim->knows)
         sim->knows = order->rotation;
+}
+
+/* A backup that begins now, as veddb-storaged/backup does it: not while blocks are counted; behind
+ * the proof it needs no old key. */
+void sim_copy_make(sim_t *sim)
+{
+    bool counts =
+        sim->order.step == VDP_ROTATION_VERIFY && sim->proven_upto < sim->order.old_version;
+    uint32_t oldest = sim->active;
+    if (!sim->storage_up || !sim->ordered || counts)
+        return;
+    for (uint32_t v = sim->active; v > 0; v--)
+        if (sim->has_key[v] && v > sim->proven_upto)
+            oldest = v;
+    for (uint32_t i = 0; i < SIM_COPIES_MAX; i++) {
+        if (sim->copies[i] != 0)
+            continue;
+        sim_trace(sim, "a backup is made that needs keys from %u on", oldest);
+        sim->copies[i] = oldest;
+        sim->copies_lost[i] = false;
+        sim->copies_made++;
+        return;
+    }
 }
 
 /* ---- time ---- */
@@ -346,6 +405,7 @@ void sim_deliver(sim_t *sim)
         if (message.kind == SIM_ORDER && sim->storage_up) {
             order_take(sim, &message.order);
         } else if (message.kind == SIM_ATTACH && sim->up) {
+            sim->copies_told_ms = sim->now_ms + (sim->healed ? 0 : sim_below(sim, 8000));
             sim->attached = sim_event(sim, &message.event);
         } else if (message.kind == SIM_REPORT && sim->up && sim->attached) {
             message.event.left = message.left;

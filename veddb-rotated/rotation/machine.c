@@ -75,25 +75,30 @@ static void forget_report(rot_machine_t *machine)
     machine->current[0] = machine->note[0] = '\0';
 }
 
-static void past_add(rot_machine_t *machine, const rot_event_t *event, rot_kind_t kind,
-                     rot_state_t outcome, uint64_t blocks)
+static void past_put(rot_machine_t *machine, const rot_past_t *past)
 {
     rot_kept_t *kept = &machine->kept;
     if (kept->past_count == ROT_HISTORY_MAX)
         memmove(kept->past, kept->past + 1, --kept->past_count * sizeof kept->past[0]);
-    kept->past[kept->past_count++] = (rot_past_t){
-        .kind = kind,
-        .number = kept->number,
-        .outcome = outcome,
-        .reason = kept->reason,
-        .old_version = kept->old_version,
-        .target = kept->target,
-        .started_ms = kept->started_ms,
-        .ended_ms = event->facts.now_ms,
-        .bytes = kept->bytes,
-        .documents = kept->documents,
-        .blocks = blocks,
-    };
+    kept->past[kept->past_count++] = *past;
+}
+
+static void past_add(rot_machine_t *machine, const rot_event_t *event, rot_state_t outcome)
+{
+    const rot_kept_t *kept = &machine->kept;
+    past_put(machine, &(rot_past_t){
+                          .kind = ROT_KIND_ROTATION,
+                          .number = kept->number,
+                          .outcome = outcome,
+                          .reason = kept->reason,
+                          .old_version = kept->old_version,
+                          .target = kept->target,
+                          .started_ms = kept->started_ms,
+                          .ended_ms = event->facts.now_ms,
+                          .bytes = kept->bytes,
+                          .documents = kept->documents,
+                          .blocks = kept->blocks,
+                      });
 }
 
 /* ---- the steps of a rotation ---- */
@@ -105,6 +110,7 @@ static void begin(rot_machine_t *machine, const rot_event_t *event, rot_reason_t
     rot_kept_t *kept = &machine->kept;
     rot_action_t *saved = save(machine, event, actions);
     saved->add = true;
+    kept->order++;
     kept->number++;
     enter(machine, event, ROT_REENCRYPTING);
     kept->reason = reason;
@@ -138,6 +144,23 @@ static void fail(rot_machine_t *machine, const rot_event_t *event, const char *w
     note(machine, actions, "keyRotationFailed", why);
 }
 
+/* Whether backups that are kept need an old key, and nobody has said that they may lose it. Said
+ * once: it may take days. */
+static bool copies_hold(rot_machine_t *machine, const rot_event_t *event, rot_actions_t *actions)
+{
+    const rot_facts_t *facts = &event->facts;
+    char text[ROT_TEXT_BYTES];
+    if (machine->kept.force || (facts->copies_known && facts->retained_copies == 0))
+        return false;
+    if (!facts->copies_known || machine->waits_for_copies)
+        return true;
+    machine->waits_for_copies = true;
+    (void)snprintf(text, sizeof text, "%u retained backups need them: %.120s",
+                   facts->retained_copies, facts->copies_names == NULL ? "" : facts->copies_names);
+    note(machine, actions, "keysRetained", text);
+    return true;
+}
+
 /* The proof is there: what else must be true before a key may go? */
 static void retire_if_fit(rot_machine_t *machine, const rot_event_t *event, rot_actions_t *actions)
 {
@@ -145,12 +168,8 @@ static void retire_if_fit(rot_machine_t *machine, const rot_event_t *event, rot_
     if (kept->state != ROT_VERIFYING || !machine->proved ||
         machine->wrapped_version != kept->target || event->facts.active_version != kept->target)
         return;
-    if (event->facts.retained_copies > 0 && !kept->force) {
-        fail(machine, event,
-             "retained backups need the old keys: drop them, or resume the rotation with --force",
-             actions);
+    if (copies_hold(machine, event, actions))
         return;
-    }
     rot_action_t *saved = save(machine, event, actions);
     saved->retire_upto = kept->old_version;
     enter(machine, event, ROT_RETIRING);
@@ -193,26 +212,54 @@ static void verified(rot_machine_t *machine, const rot_event_t *event, rot_actio
     order(machine, event, actions);
 }
 
-static void checked(rot_machine_t *machine, const rot_event_t *event, rot_actions_t *actions)
+/* ---- a verify alone: what the rotation before it was stays ---- */
+
+static void check_note(const rot_machine_t *machine, rot_actions_t *actions, const char *name,
+                       const char *text)
+{
+    const rot_check_t *check = &machine->kept.check;
+    rot_action_t *action = act(actions, ROT_ACTION_NOTE);
+    action->name = name;
+    (void)snprintf(action->text, sizeof action->text,
+                   "verify %" PRIu64 " of keys before key %u: %s", check->number, check->target,
+                   text);
+}
+
+static void check_end(rot_machine_t *machine, const rot_event_t *event, rot_state_t outcome,
+                      uint64_t blocks, rot_actions_t *actions)
 {
     rot_kept_t *kept = &machine->kept;
-    uint64_t left = blocks_of_old(event, kept->old_version, kept->target); /* none: no old key */
-    char text[64];
+    rot_check_t *check = &kept->check;
     (void)save(machine, event, actions);
-    past_add(machine, event, ROT_KIND_CHECK, left == 0 ? ROT_COMPLETED : ROT_FAILED, left);
-    enter(machine, event, kept->before);
+    check->outcome = outcome;
+    check->ended_ms = event->facts.now_ms;
+    check->blocks = blocks;
+    past_put(machine, &(rot_past_t){.kind = ROT_KIND_CHECK,
+                                    .number = check->number,
+                                    .outcome = outcome,
+                                    .old_version = check->old_version,
+                                    .target = check->target,
+                                    .started_ms = check->started_ms,
+                                    .ended_ms = check->ended_ms,
+                                    .blocks = blocks});
+    kept->state = kept->before;
     order(machine, event, actions);
+}
+
+static void checked(rot_machine_t *machine, const rot_event_t *event, rot_actions_t *actions)
+{
+    const rot_check_t *check = &machine->kept.check;
+    uint64_t left = blocks_of_old(event, check->old_version, check->target); /* none: no old key */
+    char text[64];
+    check_end(machine, event, left == 0 ? ROT_COMPLETED : ROT_FAILED, left, actions);
     (void)snprintf(text, sizeof text, "%" PRIu64 " blocks of old keys", left);
-    note(machine, actions, "keysVerified", text);
+    check_note(machine, actions, "keysVerified", text);
 }
 
 static void check_failed(rot_machine_t *machine, const rot_event_t *event, rot_actions_t *actions)
 {
-    (void)save(machine, event, actions);
-    past_add(machine, event, ROT_KIND_CHECK, ROT_FAILED, UINT64_MAX);
-    enter(machine, event, machine->kept.before);
-    order(machine, event, actions);
-    note(machine, actions, "keysVerifyFailed", event->note);
+    check_end(machine, event, ROT_FAILED, UINT64_MAX, actions);
+    check_note(machine, actions, "keysVerifyFailed", event->note);
 }
 
 static void destroy(rot_machine_t *machine, const rot_event_t *event, rot_actions_t *actions)
@@ -221,7 +268,7 @@ static void destroy(rot_machine_t *machine, const rot_event_t *event, rot_action
     rot_action_t *saved = save(machine, event, actions);
     saved->destroy_upto = kept->old_version;
     enter(machine, event, ROT_COMPLETED);
-    past_add(machine, event, ROT_KIND_ROTATION, ROT_COMPLETED, kept->blocks);
+    past_add(machine, event, ROT_COMPLETED);
     order(machine, event, actions);
     (void)act(actions, ROT_ACTION_WRAP); /* it forgets them, too */
     note(machine, actions, "keysDestroyed", "");
@@ -304,7 +351,8 @@ static void rotate(rot_machine_t *machine, const rot_event_t *event, rot_actions
         answer(event, actions, VD_ERR_ILLEGAL_OPERATION, "there is no key yet to be rotated");
     } else if (rot_state_is_busy(state) || state == ROT_CHECKING) {
         (void)snprintf(text, sizeof text, "%s %" PRIu64 " is %s: %s",
-                       state == ROT_CHECKING ? "verify" : "rotation", machine->kept.number,
+                       state == ROT_CHECKING ? "verify" : "rotation",
+                       state == ROT_CHECKING ? machine->kept.check.number : machine->kept.number,
                        rot_state_name(state),
                        state == ROT_FAILED ? "resume or cancel it first" : "one at a time");
         answer(event, actions, VD_ERR_ROTATION_IN_PROGRESS, text);
@@ -347,12 +395,29 @@ static void pause(rot_machine_t *machine, const rot_event_t *event, rot_actions_
     }
 }
 
+/* It goes on anyhow; but the next tick finds that it need not wait for backups. */
+static void force(rot_machine_t *machine, const rot_event_t *event, rot_actions_t *actions)
+{
+    if (event->force && !machine->kept.force) {
+        (void)save(machine, event, actions);
+        machine->kept.force = true;
+        machine->waits_for_copies = false;
+        note(machine, actions, "keyRotationForced", "backups that are kept may lose their key");
+        answer(event, actions, VD_OK, "forced: backups that need the old keys will be of no use");
+    } else if (machine->waits_for_copies) {
+        answer(event, actions, VD_ERR_KEY_IN_USE,
+               "backups that are kept need the old keys: remove them, or resume with --force");
+    } else {
+        answer(event, actions, VD_OK, "it is not paused");
+    }
+}
+
 static void resume(rot_machine_t *machine, const rot_event_t *event, rot_actions_t *actions)
 {
     if (refused(machine, event, actions))
         return;
     if (machine->kept.state != ROT_PAUSED && machine->kept.state != ROT_FAILED) {
-        answer(event, actions, VD_OK, "it is not paused");
+        force(machine, event, actions);
         return;
     }
     (void)save(machine, event, actions);
@@ -373,7 +438,7 @@ static void cancel(rot_machine_t *machine, const rot_event_t *event, rot_actions
         return;
     (void)save(machine, event, actions);
     enter(machine, event, ROT_CANCELLED);
-    past_add(machine, event, ROT_KIND_ROTATION, ROT_CANCELLED, kept->blocks);
+    past_add(machine, event, ROT_CANCELLED);
     order(machine, event, actions);
     note(machine, actions, "keyRotationCancelled", "");
     (void)snprintf(text, sizeof text,
@@ -407,14 +472,14 @@ static void check(rot_machine_t *machine, const rot_event_t *event, rot_actions_
                                            : "the rotation under way verifies by itself");
     } else {
         (void)save(machine, event, actions);
-        kept->number++;
+        kept->order++;
         kept->before = kept->state;
-        enter(machine, event, ROT_CHECKING);
-        kept->reason = ROT_BY_OPERATOR;
-        kept->target = event->facts.active_version;
-        kept->old_version = event->facts.active_version - 1;
-        kept->started_ms = event->facts.now_ms;
-        kept->bytes = kept->documents = kept->blocks = 0;
+        kept->state = ROT_CHECKING;
+        kept->check = (rot_check_t){.number = kept->check.number + 1,
+                                    .outcome = ROT_CHECKING,
+                                    .target = event->facts.active_version,
+                                    .old_version = event->facts.active_version - 1,
+                                    .started_ms = event->facts.now_ms};
         forget_report(machine);
         order(machine, event, actions);
         answer(event, actions, VD_OK, "every block is being counted");
@@ -425,15 +490,15 @@ static void rewrap(rot_machine_t *machine, const rot_event_t *event, rot_actions
 {
     rot_kept_t *kept = &machine->kept;
     rot_past_t past = {.kind = ROT_KIND_REWRAP,
-                       .number = kept->number,
+                       .number = kept->rewraps + 1,
                        .outcome = ROT_COMPLETED,
                        .target = event->facts.active_version,
                        .started_ms = event->facts.now_ms,
                        .ended_ms = event->facts.now_ms};
     save(machine, event, actions)->rewrap = true;
-    if (kept->past_count == ROT_HISTORY_MAX)
-        memmove(kept->past, kept->past + 1, --kept->past_count * sizeof kept->past[0]);
-    kept->past[kept->past_count++] = past;
+    kept->rewraps++;
+    past_put(machine, &past);
+    order(machine, event, actions); /* storage renews the keyring's copies beside backups */
     rot_action_t *noted = act(actions, ROT_ACTION_NOTE);
     noted->name = "keysRewrapped";
     (void)snprintf(noted->text, sizeof noted->text, "under a new key-encryption key");
@@ -471,7 +536,7 @@ static void start(rot_machine_t *machine, const rot_event_t *event, rot_actions_
 static void attach(rot_machine_t *machine, const rot_event_t *event, rot_actions_t *actions)
 {
     const rot_facts_t *facts = &event->facts;
-    if (event->version > facts->highest_version || event->rotation > machine->kept.number) {
+    if (event->version > facts->highest_version || event->rotation > machine->kept.order) {
         rot_action_t *action = act(actions, ROT_ACTION_FATAL);
         action->code = VD_ERR_KEYRING_OLD;
         if (event->version > facts->highest_version)
@@ -483,7 +548,7 @@ static void attach(rot_machine_t *machine, const rot_event_t *event, rot_actions
             (void)snprintf(action->text, sizeof action->text,
                            "storage knows of rotation %" PRIu64 ", the keyring (up to key version "
                            "%u) of %" PRIu64 ": an older keyring was put in its place",
-                           event->rotation, facts->highest_version, machine->kept.number);
+                           event->rotation, facts->highest_version, machine->kept.order);
         return;
     }
     if (memcmp(machine->boot_id, event->boot_id, sizeof machine->boot_id) != 0) {
@@ -558,12 +623,14 @@ rot_order_t rot_machine_order(const rot_machine_t *machine, uint32_t active_vers
         [ROT_CHECKING] = VDP_ROTATION_VERIFY,
     };
     const rot_kept_t *kept = &machine->kept;
-    rot_order_t now = {.step = steps[kept->state], .active_version = active_version};
+    bool checks = kept->state == ROT_CHECKING;
+    rot_order_t now = {
+        .step = steps[kept->state], .active_version = active_version, .wraps = kept->rewraps};
     if (now.step == VDP_ROTATION_NONE)
         return now;
-    now.rotation = kept->number;
-    now.old_version = kept->old_version;
-    now.rate_max_bytes = kept->state == ROT_CHECKING ? 0 : kept->rate_max_bytes;
+    now.rotation = kept->order;
+    now.old_version = checks ? kept->check.old_version : kept->old_version;
+    now.rate_max_bytes = checks ? 0 : kept->rate_max_bytes;
     now.latency_rise_max = kept->latency_rise_max;
     return now;
 }

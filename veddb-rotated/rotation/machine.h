@@ -2,15 +2,16 @@
  * out; no clock, no disk, no sockets, no keys: the simulator runs it against a model of storage.
  *
  * States:  IDLE -> REENCRYPTING <-> PAUSED -> VERIFYING -> RETIRING -> COMPLETED; CANCELLED and
- *          FAILED out of the first three. CHECKING is `keys verify` alone: it ends where it began.
- * Durable: step() changes a copy. An action SAVE stands first and says what of the keyring is to
- *          change with it, in one durable step; only when that is done does the copy replace the
- *          machine and are the other actions done. If it fails all is as it was before the event.
- *          What is in `kept` is what SAVE writes; the rest is found again after a start.
- * Proof:   RETIRING is entered from VERIFYING alone, by a report of this very rotation that counted
- *          the blocks of every version and found none of an old one, when the audit log's keys are
- *          wrapped under the new key and no retained copy needs an old one. Storage never writes
- *          with an old key once it has the new one, so such a count stays true. COMPLETED is
+ *          FAILED out of the first three. CHECKING is `keys verify` alone: it ends where it began,
+ * has a record of its own and leaves that of the newest rotation as it is. Durable: step() changes
+ * a copy. An action SAVE stands first and says what of the keyring is to change with it, in one
+ * durable step; only when that is done does the copy replace the machine and are the other actions
+ * done. If it fails all is as it was before the event. What is in `kept` is what SAVE writes; the
+ * rest is found again after a start. Proof:   RETIRING is entered from VERIFYING alone, by a report
+ * of this very rotation that counted the blocks of every version and found none of an old one, when
+ * the audit log's keys are wrapped under the new key and no retained copy needs an old one
+ * (VERIFYING waits for that, proven, until the copies are gone or an operator forces it). Storage
+ * never writes with an old key once it has the new one, so such a count stays true. COMPLETED is
  * entered from RETIRING alone, in the step that destroys the keys, when storage has forgotten them.
  * Threads: one. Deterministic: same events, same actions. Times: milliseconds, wall clock. */
 #pragma once
@@ -52,9 +53,18 @@ typedef struct {
     uint64_t bytes, documents, blocks; /* of a check: blocks that old keys still have */
 } rot_past_t;
 
+/* The newest verify alone. */
+typedef struct {
+    uint64_t number;     /* 0: there was none */
+    rot_state_t outcome; /* CHECKING: under way; COMPLETED (nothing left), FAILED */
+    uint32_t target, old_version;
+    int64_t started_ms, ended_ms;
+    uint64_t blocks; /* that old keys have; UINT64_MAX: it could not be counted */
+} rot_check_t;
+
 /* All that is written down. */
 typedef struct {
-    uint64_t number; /* of the newest rotation or check; never used twice */
+    uint64_t number; /* of the newest rotation */
     rot_state_t state;
     rot_state_t before; /* CHECKING: to which it goes back */
     rot_reason_t reason;
@@ -71,6 +81,9 @@ typedef struct {
     uint32_t counted_version;
     uint64_t encrypted_blocks;
     uint64_t failures; /* how often FAILED was entered */
+    uint64_t order;    /* of the newest rotation or verify, as storage knows it; never used twice */
+    uint64_t rewraps;
+    rot_check_t check;
     uint32_t past_count;
     rot_past_t past[ROT_HISTORY_MAX]; /* oldest first */
 } rot_kept_t;
@@ -82,7 +95,9 @@ typedef struct {
     bool old_keys;                            /* some that are not active are not destroyed */
     bool full;                                /* no key can be added */
     int64_t active_since_ms;
-    uint32_t retained_copies; /* backups that are kept and need a key up to old_version */
+    bool copies_known;        /* storage has said which backups are kept */
+    uint32_t retained_copies; /* of these: that need a key up to old_version */
+    const char *copies_names; /* borrowed; some of their names, or NULL */
     /* configuration */
     uint64_t rotate_after_ms, rotate_blocks, rate_default;
     uint32_t latency_rise_default;
@@ -155,7 +170,7 @@ typedef struct {
 
 /* What storage is told (proto/rotation.h's order). */
 typedef struct {
-    uint64_t rotation, rate_max_bytes;
+    uint64_t rotation /* kept.order */, rate_max_bytes, wraps;
     uint32_t step, active_version, old_version, latency_rise_max;
 } rot_order_t;
 

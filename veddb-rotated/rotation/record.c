@@ -2,7 +2,7 @@
 #include "veddb-rotated/rotation/record.h"
 
 #define HEAD_BYTES 8
-#define FORMAT     1
+#define FORMAT     2 /* 1 had no check: its verifies were counted as rotations */
 
 static const char magic[5] = {'V', 'D', 'R', 'O', 'T'};
 
@@ -68,7 +68,30 @@ static void past_walk(walk_t *walk, rot_past_t *past)
     U64(past->blocks);
 }
 
-static void kept_walk(walk_t *walk, rot_kept_t *kept)
+static void check_walk(walk_t *walk, rot_check_t *check)
+{
+    U64(check->number);
+    ONE_OF(check->outcome, ROT_CHECKING);
+    U32(check->target);
+    U32(check->old_version);
+    I64(check->started_ms);
+    I64(check->ended_ms);
+    U64(check->blocks);
+}
+
+/* A verify that was under way took the fields of the rotation. */
+static void first_format_take(rot_kept_t *kept)
+{
+    kept->order = kept->number;
+    if (kept->state == ROT_CHECKING)
+        kept->check = (rot_check_t){.number = 1,
+                                    .outcome = ROT_CHECKING,
+                                    .target = kept->target,
+                                    .old_version = kept->old_version,
+                                    .started_ms = kept->started_ms};
+}
+
+static void kept_walk(walk_t *walk, rot_kept_t *kept, uint8_t format)
 {
     U64(kept->number);
     ONE_OF(kept->state, ROT_CHECKING);
@@ -91,6 +114,13 @@ static void kept_walk(walk_t *walk, rot_kept_t *kept)
     U64(kept->failures);
     for (uint32_t i = 0; i < kept->past_count; i++)
         past_walk(walk, &kept->past[i]);
+    if (format == 1) {
+        first_format_take(kept);
+        return;
+    }
+    U64(kept->order);
+    U64(kept->rewraps);
+    check_walk(walk, &kept->check);
 }
 
 int rot_record_pack(const rot_kept_t *kept, vd_buf_t *out, vd_error_t *err)
@@ -104,7 +134,7 @@ int rot_record_pack(const rot_kept_t *kept, vd_buf_t *out, vd_error_t *err)
     head[7] = 0;
     vd_buf_clear(out);
     walk.rc = vd_buf_append(out, head, sizeof head);
-    kept_walk(&walk, &copy);
+    kept_walk(&walk, &copy, FORMAT);
     return walk.rc == VD_OK ? VD_OK
                             : vd_error_set(err, walk.rc, "the state of rotation is too long");
 }
@@ -119,13 +149,14 @@ int rot_record_unpack(vd_slice_t note, rot_kept_t *ret_kept, vd_error_t *err)
     if (note.len < HEAD_BYTES || memcmp(note.data, magic, sizeof magic) != 0 ||
         note.data[6] > ROT_HISTORY_MAX)
         return vd_error_set(err, VD_ERR_CORRUPT, "the keyring's state of rotation is none");
-    if (note.data[5] != FORMAT)
-        return vd_error_set(err, VD_ERR_UNSUPPORTED_FORMAT,
-                            "the keyring's state of rotation has format %u; this version reads %u",
-                            note.data[5], FORMAT);
+    if (note.data[5] < 1 || note.data[5] > FORMAT)
+        return vd_error_set(
+            err, VD_ERR_UNSUPPORTED_FORMAT,
+            "the keyring's state of rotation has format %u; this version reads up to %u",
+            note.data[5], FORMAT);
     kept.past_count = note.data[6];
     walk_t walk = {.in = vd_slice(note.data + HEAD_BYTES, note.len - HEAD_BYTES)};
-    kept_walk(&walk, &kept);
+    kept_walk(&walk, &kept, note.data[5]);
     if (walk.rc != VD_OK || walk.in.len != 0)
         return vd_error_set(err, VD_ERR_CORRUPT,
                             "the keyring's state of rotation has fields that make no sense");

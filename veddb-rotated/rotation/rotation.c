@@ -9,15 +9,19 @@
 #include "libcommon/runtime/sandbox.h"
 #include "proto/rotation.h"
 #include "veddb-rotated/audit/rewrap.h"
+#include "veddb-rotated/rotation/copies.h"
 #include "veddb-rotated/rotation/record.h"
 #include "veddb-rotated/rotation/show.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <unistd.h>
 
-#define TICK_MS   1000
-#define ASK_BYTES (150 * 1024)
+#define TICK_MS     1000
+#define ASK_BYTES   (150 * 1024)
+#define KEK_WAIT_MS 25000 /* an operator waits for 30 s */
 
 /* Who is to be answered by the event under way. */
 typedef struct {
@@ -36,10 +40,18 @@ struct rot_rotation {
     vd_source_t *timer;
     uint64_t peer; /* storage, attached; 0: away */
     asker_t asker;
-    uint8_t *kek;     /* locked: the next one, while it is being taken over */
+    uint8_t *kek; /* locked: the next one, while it is being taken over */
+    /* What a source that takes its time has given of it. */
+    uint8_t *kek_text; /* locked */
+    size_t kek_len;
+    int kek_fd; /* -1: nothing is awaited */
+    vd_source_t *kek_source, *kek_timer;
+    asker_t kek_asker;
     bool save_failed; /* told */
     vd_error_t save_error;
     vd_buf_t note, item, json;
+    rot_copies_t copies;
+    char copies_names[ROT_TEXT_BYTES];
 };
 
 /* ---- messages ---- */
@@ -73,7 +85,8 @@ static void order_send(rot_rotation_t *rotation)
                                    .active_version = now.active_version,
                                    .old_version = now.old_version,
                                    .rate_max_bytes = now.rate_max_bytes,
-                                   .latency_rise_max = now.latency_rise_max};
+                                   .latency_rise_max = now.latency_rise_max,
+                                   .wraps = now.wraps};
     if (rotation->peer != 0)
         message_send(rotation, rotation->peer, 0, &vdp_rotation_order, &fields, VD_SLICE_NULL);
 }
@@ -95,32 +108,27 @@ static void answer(rot_rotation_t *rotation, int code, const char *text)
 
 int rot_rotation_status(const rot_rotation_t *rotation, bool history, vd_buf_t *out)
 {
-    return rot_show_status(&rotation->machine, vd_wall_ms(), history, out);
+    return rot_show_status(&rotation->machine, &rotation->copies, vd_wall_ms(), history, out);
 }
 
 /* ---- events ---- */
 
-/* Backups that are kept and need a key up to that version. There are none yet: VedDB makes no
- * backups; what makes them will be asked here. */
-static uint32_t retained_copies(const rot_rotation_t *rotation, uint32_t old_version)
-{
-    (void)rotation, (void)old_version; /* nobody to ask */
-    return 0;
-}
-
-static void facts_fill(const rot_rotation_t *rotation, rot_facts_t *facts)
+static void facts_fill(rot_rotation_t *rotation, rot_facts_t *facts)
 {
     const rot_keyring_t *keyring = rotation->options.keyring;
     const vd_config_t *config = vd_daemon_config(rotation->options.daemon);
     const rot_key_t *active = rot_keyring_active(keyring);
-    uint32_t count = rot_keyring_count(keyring);
+    uint32_t count = rot_keyring_count(keyring), old = rotation->machine.kept.old_version;
     *facts = (rot_facts_t){
         .now_ms = vd_wall_ms(),
         .active_version = active == NULL ? 0 : active->version,
         .highest_version = count == 0 ? 0 : rot_keyring_at(keyring, count - 1)->version,
         .full = rot_keyring_is_full(keyring),
         .active_since_ms = active == NULL ? 0 : active->created_ms,
-        .retained_copies = retained_copies(rotation, rotation->machine.kept.old_version),
+        .copies_known = rotation->copies.known,
+        .retained_copies = rot_copies_count(&rotation->copies, old),
+        .copies_names = rot_copies_names(&rotation->copies, old, rotation->copies_names,
+                                         sizeof rotation->copies_names),
         .rotate_after_ms = (uint64_t)vd_config_number(config, "keys.rotate_after"),
         .rotate_blocks = (uint64_t)vd_config_number(config, "keys.rotate_blocks"),
         .rate_default = (uint64_t)vd_config_number(config, "keys.rotate_rate"),
@@ -253,6 +261,7 @@ static int attach(rot_rotation_t *rotation, uint64_t peer, vd_slice_t rest, vd_e
     rotation->event.version = fields.highest_key_version;
     rotation->event.rotation = fields.rotation;
     rotation->peer = peer;
+    rotation->copies.known = false; /* it says it anew */
     step(rotation);
     return VD_OK;
 }
@@ -302,15 +311,28 @@ static int report(rot_rotation_t *rotation, vd_slice_t rest, vd_error_t *err)
     return VD_OK;
 }
 
+static int backups(rot_rotation_t *rotation, vd_slice_t rest, vd_error_t *err)
+{
+    vdp_rotation_backups_t fields = {0};
+    vd_slice_t body;
+    int rc = vdp_decode(&vdp_rotation_backups, rest, &fields, &body, err);
+    if (rc == VD_OK)
+        rc = rot_copies_take(&rotation->copies, body, err);
+    if (rc != VD_OK)
+        return rc;
+    event_begin(rotation, ROT_EVENT_TICK); /* it may be what was waited for */
+    step(rotation);
+    return VD_OK;
+}
+
 /* ---- what operators ask ---- */
 
-static void rewrap(rot_rotation_t *rotation)
+static void rewrap_with(rot_rotation_t *rotation, int rc, const char *why)
 {
     const rot_kek_source_t *source = &rotation->options.source;
     vd_error_t err = VD_ERROR_INIT, early = VD_ERROR_INIT;
-    int rc = source->at_run_time ? rot_kek_read(source, true, rotation->kek, &early)
-                                 : VD_ERR_KEY_MISSING;
-    if (rc != VD_OK && rotation->options.next_kek != NULL) {
+    /* What can be asked now was: a next key of before may have been taken away since. */
+    if (rc != VD_OK && !source->at_run_time && rotation->options.next_kek != NULL) {
         memcpy(rotation->kek, rotation->options.next_kek, ROT_KEY_BYTES);
         rc = VD_OK;
     }
@@ -318,9 +340,10 @@ static void rewrap(rot_rotation_t *rotation)
         (void)vd_error_set(&err, rc,
                            "%s gives no next key%s%s; put it beside the present one (%s), "
                            "see docs/security.md",
-                           source->what, early.message[0] != '\0' ? ": " : "", early.message,
-                           source->at_run_time ? ROT_KEK_NEXT " behind its name"
-                                               : "VEDDB_KEK=next, then restart rotated");
+                           source->what, *why != '\0' ? ": " : "", why,
+                           source->open != NULL  ? "run with VEDDB_KEK=next it prints it"
+                           : source->at_run_time ? ROT_KEK_NEXT " behind its name"
+                                                 : "VEDDB_KEK=next, then restart rotated");
         answer(rotation, rc, err.message);
         return;
     }
@@ -348,6 +371,117 @@ static void rewrap(rot_rotation_t *rotation)
                  "one as the present key from now on (until then it is found as the next)");
 }
 
+/* ---- the next key that takes its time ---- */
+
+static void kek_close(rot_rotation_t *rotation)
+{
+    vd_loop_remove(&rotation->kek_source);
+    vd_loop_remove(&rotation->kek_timer);
+    if (rotation->kek_fd >= 0)
+        (void)close(rotation->kek_fd); /* was only read */
+    rotation->kek_fd = -1;
+}
+
+/* The text is there, or it is known why not. */
+static void kek_come(rot_rotation_t *rotation, int rc, vd_error_t *err)
+{
+    asker_t asker = rotation->asker;
+    kek_close(rotation);
+    if (rc == VD_OK)
+        rc = rot_kek_opened(&rotation->options.source, rotation->kek_text, &rotation->kek_len, err);
+    if (rc == VD_OK)
+        rc = rot_kek_parse(vd_slice(rotation->kek_text, rotation->kek_len), rotation->kek, err);
+    vd_wipe(rotation->kek_text, ROT_KEK_TEXT_MAX_BYTES);
+    rotation->asker = rotation->kek_asker;
+    rewrap_with(rotation, rc, err->message);
+    rotation->asker = asker;
+}
+
+static void kek_readable(void *context, int fd, unsigned events)
+{
+    rot_rotation_t *rotation = context;
+    vd_error_t err = VD_ERROR_INIT;
+    size_t room = ROT_KEK_TEXT_MAX_BYTES - rotation->kek_len;
+    (void)events; /* reading tells */
+    ssize_t n = read(fd, rotation->kek_text + rotation->kek_len, room);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return;
+    if (n > 0) {
+        rotation->kek_len += (size_t)n;
+        if (rotation->kek_len < ROT_KEK_TEXT_MAX_BYTES)
+            return;
+    }
+    int rc = n < 0   ? vd_error_set_errno(&err, "can't read the key")
+             : n > 0 ? vd_error_set(&err, VD_ERR_BAD_VALUE, "more than a key came")
+                     : VD_OK;
+    kek_come(rotation, rc, &err);
+}
+
+static void kek_late(void *context)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    int rc = vd_error_set(&err, VD_ERR_KEY_MISSING, "no key after %d ms", KEK_WAIT_MS);
+    kek_come(context, rc, &err);
+}
+
+/* The command runs anew; nobody waits for it but who asked. */
+static int kek_begin(rot_rotation_t *rotation, vd_error_t *err)
+{
+    const rot_kek_source_t *source = &rotation->options.source;
+    vd_loop_t *loop = vd_daemon_loop(rotation->options.daemon);
+    if (rotation->kek_fd >= 0)
+        return vd_error_set(err, VD_ERR_OBJECT_IS_BUSY, "a rewrap is under way");
+    int rc = source->open(source, true, &rotation->kek_fd, err);
+    rotation->kek_len = 0;
+    if (rc == VD_OK)
+        rc = vd_loop_add_fd(loop, rotation->kek_fd, VD_LOOP_READ, kek_readable, rotation,
+                            &rotation->kek_source, err);
+    if (rc == VD_OK)
+        rc = vd_loop_add_timer(loop, KEK_WAIT_MS, 0, kek_late, rotation, &rotation->kek_timer, err);
+    if (rc != VD_OK)
+        kek_close(rotation);
+    return rc;
+}
+
+static void rewrap(rot_rotation_t *rotation)
+{
+    const rot_kek_source_t *source = &rotation->options.source;
+    vd_error_t err = VD_ERROR_INIT;
+    if (source->open == NULL) {
+        int rc = source->at_run_time ? rot_kek_read(source, true, rotation->kek, &err)
+                                     : VD_ERR_KEY_MISSING;
+        rewrap_with(rotation, rc, err.message);
+        return;
+    }
+    bool busy = rotation->kek_fd >= 0;
+    int rc = kek_begin(rotation, &err);
+    if (rc == VD_OK) {
+        rotation->kek_asker = rotation->asker;
+        rotation->asker = (asker_t){0}; /* answered when it has come */
+    } else if (busy) {
+        answer(rotation, rc, err.message);
+    } else {
+        rewrap_with(rotation, rc, err.message);
+    }
+}
+
+/* The file as it stands: wrapped. */
+static int keyring_print(const rot_rotation_t *rotation, vd_buf_t *out)
+{
+    vd_buf_t bytes;
+    vd_buf_init(&bytes, VDP_ROTATION_JSON_MAX_BYTES / 2);
+    int rc = rot_keyring_file(rotation->options.keyring, &bytes, NULL);
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, "{\"keyring\":\"");
+    vd_slice_t file = vd_buf_slice(&bytes);
+    for (size_t i = 0; rc == VD_OK && i < file.len; i++)
+        rc = vd_buf_printf(out, "%02x", file.data[i]);
+    if (rc == VD_OK)
+        rc = vd_buf_printf(out, "\"}");
+    vd_buf_done(&bytes);
+    return rc;
+}
+
 /* Verbs that change nothing. */
 static bool looked(rot_rotation_t *rotation, vd_slice_t verb)
 {
@@ -358,8 +492,10 @@ static bool looked(rot_rotation_t *rotation, vd_slice_t verb)
     else if (vd_slice_is(verb, "history"))
         rc = rot_rotation_status(rotation, true, &rotation->json);
     else if (vd_slice_is(verb, "metrics"))
-        rc = rot_show_metrics(&rotation->machine, rotation->options.keyring, vd_wall_ms(),
-                              &rotation->json);
+        rc = rot_show_metrics(&rotation->machine, rotation->options.keyring, &rotation->copies,
+                              vd_wall_ms(), &rotation->json);
+    else if (vd_slice_is(verb, "keyring") && rotation->asker.peer != 0) /* storage's alone */
+        rc = keyring_print(rotation, &rotation->json);
     else
         return false;
     answer(rotation, rc, rc == VD_OK ? "" : "the answer is too large");
@@ -439,7 +575,10 @@ static void item_arrived(void *context, uint64_t peer, vd_slice_t item)
         rc = asked_by_storage(rotation, peer, envelope.request_id, rest, &err);
     else if (rc == VD_OK && envelope.id == VDP_ROTATION_REPORT && peer == rotation->peer)
         rc = report(rotation, rest, &err);
-    else if (rc == VD_OK && envelope.id != VDP_ROTATION_REPORT)
+    else if (rc == VD_OK && envelope.id == VDP_ROTATION_BACKUPS && peer == rotation->peer)
+        rc = backups(rotation, rest, &err);
+    else if (rc == VD_OK && envelope.id != VDP_ROTATION_REPORT &&
+             envelope.id != VDP_ROTATION_BACKUPS)
         rc = vdp_foreign(envelope.id, "the rotation of keys", &err);
     if (rc == VD_ERR_PROTOCOL) {
         vd_link_cut(rotation->link, peer, err.message);
@@ -455,6 +594,7 @@ static void peer_changed(void *context, uint64_t peer, bool up)
     if (up || peer != rotation->peer)
         return;
     rotation->peer = 0;
+    rotation->copies.known = false;
     event_begin(rotation, ROT_EVENT_DETACH);
     step(rotation);
 }
@@ -490,8 +630,9 @@ int rot_rotation_create(const rot_rotation_options_t *options, rot_rotation_t **
 {
     char path[PATH_MAX];
     rot_rotation_t *rotation = vd_xalloc(sizeof *rotation);
-    void *kek = NULL;
+    void *kek = NULL, *kek_text = NULL;
     rotation->options = *options;
+    rotation->kek_fd = -1;
     vd_buf_init(&rotation->note, ROT_KEYRING_NOTE_MAX);
     vd_buf_init(&rotation->item, ASK_BYTES + 8192);
     vd_buf_init(&rotation->json, VDP_ROTATION_JSON_MAX_BYTES);
@@ -508,6 +649,9 @@ int rot_rotation_create(const rot_rotation_options_t *options, rot_rotation_t **
     };
     int rc = vd_secret_alloc(ROT_KEY_BYTES, &kek, err);
     rotation->kek = kek;
+    if (rc == VD_OK)
+        rc = vd_secret_alloc(ROT_KEK_TEXT_MAX_BYTES, &kek_text, err);
+    rotation->kek_text = kek_text;
     if (rc == VD_OK)
         rc = rot_record_unpack(rot_keyring_note(options->keyring), &rotation->machine.kept, err);
     if (rc == VD_OK)
@@ -531,8 +675,11 @@ void rot_rotation_destroy(rot_rotation_t **rotation_p)
         return;
     vd_loop_remove(&rotation->timer);
     vd_link_close(&rotation->link);
+    kek_close(rotation);
     if (rotation->kek != NULL)
         vd_secret_free(rotation->kek, ROT_KEY_BYTES);
+    if (rotation->kek_text != NULL)
+        vd_secret_free(rotation->kek_text, ROT_KEK_TEXT_MAX_BYTES);
     vd_buf_done(&rotation->note);
     vd_buf_done(&rotation->item);
     vd_buf_done(&rotation->json);

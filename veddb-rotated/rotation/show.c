@@ -55,11 +55,40 @@ static int print_past(const rot_kept_t *kept, vd_buf_t *out)
     return rc == VD_OK ? vd_buf_printf(out, "]") : rc;
 }
 
-int rot_show_status(const rot_machine_t *machine, int64_t now_ms, bool history, vd_buf_t *out)
+static int print_check(const rot_check_t *check, vd_buf_t *out)
+{
+    return vd_buf_printf(
+        out,
+        ",\"verify\":{\"number\":%" PRIu64 ",\"state\":\"%s\",\"target\":%u,\"oldVersion\":%u"
+        ",\"startedMs\":%" PRId64 ",\"endedMs\":%" PRId64 ",\"blocks\":%" PRId64 "}",
+        check->number, check->number == 0 ? "none" : rot_state_name(check->outcome), check->target,
+        check->old_version, check->started_ms, check->ended_ms, (int64_t)check->blocks);
+}
+
+/* Backups that need one of the keys that the newest rotation is about. */
+static int print_copies(const rot_machine_t *machine, const rot_copies_t *copies, vd_buf_t *out)
+{
+    bool waits = machine->waits_for_copies, first = true;
+    int rc = vd_buf_printf(out, ",\"force\":%s,\"waitsForBackups\":%s,\"backups\":[",
+                           machine->kept.force ? "true" : "false", waits ? "true" : "false");
+    for (uint32_t i = 0; rc == VD_OK && copies != NULL && i < copies->count; i++) {
+        const rot_copy_t *copy = &copies->list[i];
+        if (copy->oldest_version > machine->kept.old_version)
+            continue;
+        rc = vd_buf_printf(out, "%s{\"name\":\"%s\",\"oldestVersion\":%u}", first ? "" : ",",
+                           copy->name, copy->oldest_version);
+        first = false;
+    }
+    return rc == VD_OK ? vd_buf_printf(out, "]") : rc;
+}
+
+int rot_show_status(const rot_machine_t *machine, const rot_copies_t *copies, int64_t now_ms,
+                    bool history, vd_buf_t *out)
 {
     const rot_kept_t *kept = &machine->kept;
     char current[6 * ROT_CURRENT_BYTES + 16], note[6 * ROT_TEXT_BYTES + 16];
-    bool busy = rot_state_is_busy(kept->state) || kept->state == ROT_CHECKING;
+    bool checks = kept->state == ROT_CHECKING;
+    bool busy = rot_state_is_busy(kept->state) || checks;
     uint64_t left =
         machine->bytes_total > machine->bytes_done ? machine->bytes_total - machine->bytes_done : 0;
     int64_t eta = -1;
@@ -74,7 +103,7 @@ int rot_show_status(const rot_machine_t *machine, int64_t now_ms, bool history, 
         ",\"etaSeconds\":%" PRId64 ",\"bytes\":%" PRIu64 ",\"documents\":%" PRIu64
         ",\"blocks\":%" PRIu64 ",\"auditWrapped\":%s,\"failures\":%" PRIu64
         ",\"encryptedBlocks\":%" PRIu64 ",\"current\":%s",
-        kept->number, rot_state_name(kept->state), busy ? "true" : "false",
+        kept->number, rot_state_name(checks ? kept->before : kept->state), busy ? "true" : "false",
         rot_reason_name(kept->reason), kept->target, kept->old_version, kept->rate_max_bytes,
         kept->latency_rise_max, kept->started_ms, kept->changed_ms, now_ms,
         machine->attached ? "true" : "false", machine->pass, kept->returns, machine->bytes_done,
@@ -87,6 +116,10 @@ int rot_show_status(const rot_machine_t *machine, int64_t now_ms, bool history, 
             quote(kept->note[0] != '\0' ? kept->note : machine->note, note, sizeof note));
     if (rc == VD_OK)
         rc = print_left(machine, out);
+    if (rc == VD_OK)
+        rc = print_check(&kept->check, out);
+    if (rc == VD_OK)
+        rc = print_copies(machine, copies, out);
     if (rc == VD_OK && history)
         rc = print_past(kept, out);
     return rc == VD_OK ? vd_buf_printf(out, "}") : rc;
@@ -152,8 +185,8 @@ static int print_versions(const rot_machine_t *machine, const rot_keyring_t *key
     return rc;
 }
 
-int rot_show_metrics(const rot_machine_t *machine, const rot_keyring_t *keyring, int64_t now_ms,
-                     vd_buf_t *out)
+int rot_show_metrics(const rot_machine_t *machine, const rot_keyring_t *keyring,
+                     const rot_copies_t *copies, int64_t now_ms, vd_buf_t *out)
 {
     const rot_kept_t *kept = &machine->kept;
     bool busy = rot_state_is_busy(kept->state);
@@ -162,8 +195,7 @@ int rot_show_metrics(const rot_machine_t *machine, const rot_keyring_t *keyring,
         const char *name, *type, *help;
         double value;
     } all[] = {
-        {"veddb_keys_rotation_number", "counter", "rotations and verifies so far",
-         (double)kept->number},
+        {"veddb_keys_rotation_number", "counter", "rotations so far", (double)kept->number},
         {"veddb_keys_rotation_failures_total", "counter", "rotations that needed an operator",
          (double)kept->failures},
         {"veddb_keys_rotation_bytes", "gauge", "bytes re-encrypted by the newest rotation",
@@ -178,6 +210,13 @@ int rot_show_metrics(const rot_machine_t *machine, const rot_keyring_t *keyring,
          (double)(until_ms - kept->started_ms) / 1000},
         {"veddb_keys_rotation_storage_attached", "gauge", "storage hears orders",
          machine->attached},
+        {"veddb_keys_verifies", "counter", "verifies so far, those of rotations left out",
+         (double)kept->check.number},
+        {"veddb_keys_rotation_backups", "gauge",
+         "backups that need an old key of the newest rotation",
+         rot_copies_count(copies, kept->old_version)},
+        {"veddb_keys_rotation_waits_for_backups", "gauge",
+         "1: proven, and an operator must say what becomes of them", machine->waits_for_copies},
         {"veddb_keys_encrypted_blocks", "gauge", "blocks encrypted under the active key",
          (double)kept->encrypted_blocks},
     };

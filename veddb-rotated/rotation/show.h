@@ -4,18 +4,19 @@
 #pragma once
 #include "libcommon/base/buf.h"
 #include "veddb-rotated/keyring.h"
+#include "veddb-rotated/rotation/copies.h"
 #include "veddb-rotated/rotation/machine.h"
 
 #define ROT_SHOWN_KEYS_MAX 100 /* the newest */
 
-/* One JSON object. */
-VD_MUST_CHECK int rot_show_status(const rot_machine_t *machine, int64_t now_ms, bool history,
-                                  vd_buf_t *out);
+/* One JSON object. copies: NULL is fine. */
+VD_MUST_CHECK int rot_show_status(const rot_machine_t *machine, const rot_copies_t *copies,
+                                  int64_t now_ms, bool history, vd_buf_t *out);
 /* A JSON array. */
 VD_MUST_CHECK int rot_show_keys(const rot_keyring_t *keyring, vd_buf_t *out);
 /* {"text": Prometheus' text form}. */
 VD_MUST_CHECK int rot_show_metrics(const rot_machine_t *machine, const rot_keyring_t *keyring,
-                                   int64_t now_ms, vd_buf_t *out);
+                                   const rot_copies_t *copies, int64_t now_ms, vd_buf_t *out);
 
 typedef struct {
     bool has_rate, has_rise, force;

@@ -382,6 +382,19 @@ int stor_audit_rolled_back(stor_audit_t *audit, stor_session_t *session, uint64_
     return own_write(audit, session, &bb, err);
 }
 
+int stor_audit_backup(stor_audit_t *audit, stor_session_t *session, const char *atype,
+                      vd_slice_t name, vd_slice_t error, vd_error_t *err)
+{
+    vd_bb_t bb;
+    if (audit == NULL)
+        return VD_OK;
+    own_begin(&bb, atype);
+    vd_bb_string(&bb, "name", name);
+    if (error.len > 0)
+        vd_bb_string(&bb, "error", error);
+    return own_write(audit, session, &bb, err);
+}
+
 /* ---- sealed ---- */
 
 static int rows_drop(stor_session_t *session, uint64_t upto, uint32_t max, bool *ret_more,

@@ -64,6 +64,9 @@ VD_MUST_CHECK int stor_audit_rolled_back(stor_audit_t *audit, stor_session_t *se
 /* Storage has cut a link because of what a program said on it: an event linkCut, within a second,
  * with how many there were since the last. Any thread, never blocks. NULL is fine. */
 void stor_audit_cut(stor_audit_t *audit, const char *program, const char *why);
+/* A backup was made, checked, removed, or not (error). NULL is fine. */
+VD_MUST_CHECK int stor_audit_backup(stor_audit_t *audit, stor_session_t *session, const char *atype,
+                                    vd_slice_t name, vd_slice_t error, vd_error_t *err);
 /* The journal may not lose what is above. NULL: UINT64_MAX. */
 uint64_t stor_audit_keep_above(const stor_audit_t *audit);
 /* By the keeper: the bound, its alarm. */

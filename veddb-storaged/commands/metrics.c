@@ -8,6 +8,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/metrics.h"
 #include "veddb-storaged/audit/audit.h"
+#include "veddb-storaged/backup/backup.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/exec/spill.h"
 #include "veddb-storaged/inbox.h"
@@ -271,6 +272,28 @@ static int streams_print(const stor_storage_t *storage, vd_buf_t *out)
     return rows_print(out, rows, VD_COUNT_OF(rows));
 }
 
+static int backups_print(const stor_storage_t *storage, vd_buf_t *out)
+{
+    stor_backups_stats_t s;
+    if (storage->backups == NULL)
+        return VD_OK;
+    stor_backups_stats(storage->backups, &s);
+    const row_t rows[] = {
+        {"veddb_backups", true, "backups that are kept", s.kept},
+        {"veddb_backups_bytes", true, "bytes that they have", s.bytes},
+        {"veddb_backups_newest_seconds", true,
+         "when the newest one that is kept was made, since 1970; 0: there is none",
+         (uint64_t)s.made_ms / 1000},
+        {"veddb_backups_running", true, "1: one is being made, checked or removed", s.running},
+        {"veddb_backups_made_total", false, "backups made", s.made},
+        {"veddb_backups_failures_total", false, "backups that could not be made", s.failed},
+        {"veddb_backups_verified_total", false, "backups checked, and good", s.verified},
+        {"veddb_backups_verify_failures_total", false, "backups checked, and damaged",
+         s.verify_failed},
+    };
+    return rows_print(out, rows, VD_COUNT_OF(rows));
+}
+
 static int replication_print(const stor_storage_t *storage, vd_buf_t *out)
 {
     stor_positions_stats_t s;
@@ -390,6 +413,8 @@ int stor_run_metrics(stor_request_t *request, vd_error_t *err)
         rc = stor_figures_print(&out);
     if (rc == VD_OK)
         rc = streams_print(request->storage, &out);
+    if (rc == VD_OK)
+        rc = backups_print(request->storage, &out);
     if (rc == VD_OK)
         rc = replication_print(request->storage, &out);
     if (rc == VD_OK)

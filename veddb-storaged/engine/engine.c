@@ -315,7 +315,7 @@ int stor_engine_open(const stor_engine_options_t *options, stor_engine_t **ret_e
     if (rc == VD_OK)
         rc = flusher_open(engine, err);
     /* From its first start on a database has a checkpoint, and its turtle says where. */
-    if (rc == VD_OK && o->bootstrap)
+    if (rc == VD_OK && (o->bootstrap || stor_guard_is_restored(engine->guard)))
         rc = stor_engine_checkpoint(engine, err);
     if (rc == VD_OK)
         rc = stor_guard_opened(engine->guard, err);

@@ -5,6 +5,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
+#include "libcommon/runtime/backup.h"
 #include "veddb-storaged/engine/crc32c.h"
 #include "veddb-storaged/engine/log_scan.h"
 
@@ -38,6 +39,7 @@
 #define CLOSED_NEW       "VedDB.closed.new"
 #define CLOSED_BYTES     (SHA256_DIGEST_LENGTH + STOR_BLOCK_OVERHEAD_BYTES)
 #define TURTLE_FILE      "WiredTiger.turtle"
+#define BACKUP_FILE      "WiredTiger.backup"
 #define TURTLE_MAX_BYTES 16384
 /* Plain: magic 8 B, version u32, length u32 of the block. Then a sealed block {version u32,
  * database id 16 B, made at (ms) u64}, then crc32c u32. */
@@ -61,7 +63,7 @@ typedef struct {
 
 struct stor_guard {
     int dir_fd, lock_fd;
-    bool bootstrap;
+    bool bootstrap, restored;
     stor_keys_t *keys;
     char *folder;
     uint8_t payload[FORMAT_PAYLOAD_BYTES];
@@ -341,12 +343,24 @@ static int log_note_read(const stor_guard_t *guard, uint32_t *ret_number, vd_err
     return rc;
 }
 
-static int log_note_write(stor_guard_t *guard, uint32_t number, vd_error_t *err)
+static void log_note_pack(uint32_t number, uint8_t bytes[LOG_NOTE_BYTES])
 {
-    uint8_t bytes[LOG_NOTE_BYTES];
     memcpy(bytes, LOG_NOTE_MAGIC, 8);
     vd_put_u32(bytes + 8, number);
     vd_put_u32(bytes + 12, stor_crc32c(0, bytes, 12));
+}
+
+int stor_guard_log_copy(uint32_t last_file, vd_buf_t *out)
+{
+    uint8_t bytes[LOG_NOTE_BYTES];
+    log_note_pack(last_file, bytes);
+    return vd_buf_append(out, bytes, sizeof bytes);
+}
+
+static int log_note_write(stor_guard_t *guard, uint32_t number, vd_error_t *err)
+{
+    uint8_t bytes[LOG_NOTE_BYTES];
+    log_note_pack(number, bytes);
     int rc = file_replace(guard, LOG_NOTE_FILE, LOG_NOTE_NEW, bytes, sizeof bytes, err);
     if (rc == VD_OK)
         guard->log_highest = number;
@@ -409,18 +423,44 @@ static int log_cut(stor_guard_t *guard, vd_error_t *err)
 
 /* ---- which keys the data may need ---- */
 
+static size_t keys_note_pack(const noted_key_t *noted, uint32_t count, uint8_t bytes[KEYS_NOTE_MAX])
+{
+    size_t len = 12;
+    memcpy(bytes, KEYS_NOTE_MAGIC, 8);
+    vd_put_u32(bytes + 8, count);
+    for (uint32_t i = 0; i < count; i++, len += KEYS_NOTE_ENTRY) {
+        memcpy(bytes + len, noted[i].id, STOR_KEY_ID_BYTES);
+        vd_put_u32(bytes + len + STOR_KEY_ID_BYTES, noted[i].version);
+    }
+    vd_put_u32(bytes + len, stor_crc32c(0, bytes, len));
+    return len + 4;
+}
+
 static int keys_note_write(stor_guard_t *guard, vd_error_t *err)
 {
     uint8_t bytes[KEYS_NOTE_MAX];
-    size_t len = 12;
-    memcpy(bytes, KEYS_NOTE_MAGIC, 8);
-    vd_put_u32(bytes + 8, guard->noted_count);
-    for (uint32_t i = 0; i < guard->noted_count; i++, len += KEYS_NOTE_ENTRY) {
-        memcpy(bytes + len, guard->noted[i].id, STOR_KEY_ID_BYTES);
-        vd_put_u32(bytes + len + STOR_KEY_ID_BYTES, guard->noted[i].version);
+    size_t len = keys_note_pack(guard->noted, guard->noted_count, bytes);
+    return file_replace(guard, KEYS_NOTE_FILE, KEYS_NOTE_NEW, bytes, len, err);
+}
+
+int stor_guard_keys_copy(stor_guard_t *guard, uint32_t proven, vd_buf_t *out,
+                         uint32_t *ret_versions, uint32_t *ret_count, vd_error_t *err)
+{
+    uint8_t bytes[KEYS_NOTE_MAX], active[STOR_KEY_ID_BYTES];
+    noted_key_t needed[STOR_KEYS_MAX];
+    uint32_t count = 0;
+    int rc = stor_keys_active(guard->keys, active, err);
+    pthread_mutex_lock(&guard->noted_lock);
+    for (uint32_t i = 0; rc == VD_OK && i < guard->noted_count; i++) {
+        const noted_key_t *noted = &guard->noted[i];
+        if (noted->version <= proven && memcmp(noted->id, active, sizeof active) != 0)
+            continue;
+        ret_versions[count] = noted->version;
+        needed[count++] = *noted;
     }
-    vd_put_u32(bytes + len, stor_crc32c(0, bytes, len));
-    return file_replace(guard, KEYS_NOTE_FILE, KEYS_NOTE_NEW, bytes, len + 4, err);
+    pthread_mutex_unlock(&guard->noted_lock);
+    *ret_count = count;
+    return rc == VD_OK ? vd_buf_append(out, bytes, keys_note_pack(needed, count, bytes)) : rc;
 }
 
 static noted_key_t *noted_find(stor_guard_t *guard, const uint8_t *id)
@@ -581,23 +621,121 @@ void stor_guard_sealed_with(const stor_guard_t *guard, uint8_t ret_id[STOR_KEY_I
     memcpy(ret_id, guard->sealed_with, STOR_KEY_ID_BYTES);
 }
 
+/* ---- a backup that was put in place ---- */
+
+#define SEAL_BYTES (VD_BACKUP_SUM_BYTES + STOR_BLOCK_OVERHEAD_BYTES)
+
+/* Its manifest is what the node that made it has sealed; and what WiredTiger takes without any
+ * check of its own, the list of tables, is what the manifest says. */
+static int restored_is_authentic(const stor_guard_t *guard, vd_error_t *err)
+{
+    uint8_t sealed[SEAL_BYTES + 1], opened[SEAL_BYTES], sum[SHA256_DIGEST_LENGTH];
+    char path[4096];
+    vd_backup_manifest_t manifest = {0};
+    vd_buf_t text;
+    size_t len = 0;
+    vd_buf_init(&text, VD_BACKUP_MANIFEST_BYTES);
+    int rc = vd_backup_read(guard->folder, VD_BACKUP_RESTORED, &manifest, &text, err);
+    int fd = openat(guard->dir_fd, VD_BACKUP_RESTORED_SEAL, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : pread(fd, sealed, sizeof sealed, 0);
+    if (fd >= 0)
+        (void)close(fd); /* was only read */
+    if (rc == VD_OK && n != SEAL_BYTES)
+        rc = vd_error_set(err, VD_ERR_BACKUP_DAMAGED, "%s/" VD_BACKUP_RESTORED_SEAL " is damaged",
+                          guard->folder);
+    if (rc == VD_OK) {
+        vd_slice_t all = vd_buf_slice(&text);
+        (void)SHA256(all.data, all.len, sum);
+        rc = stor_keys_open(guard->keys, vd_slice(sealed, SEAL_BYTES), opened, &len, err);
+    }
+    if (rc == VD_OK && (len != sizeof sum || memcmp(opened, sum, sizeof sum) != 0))
+        rc = vd_error_set(err, VD_ERR_BACKUP_DAMAGED,
+                          "the manifest of the backup in %s is not the one that was sealed",
+                          guard->folder);
+    bool found = false;
+    for (uint32_t i = 0; rc == VD_OK && !found && i < manifest.file_count; i++) {
+        if (strcmp(manifest.files[i].name, BACKUP_FILE) != 0)
+            continue;
+        found = true;
+        vd_backup_manifest_t one = {.file_count = 1, .files = &manifest.files[i]};
+        (void)snprintf(path, sizeof path, "%s", guard->folder);
+        rc = vd_backup_check_files(path, &one, NULL, NULL, err);
+    }
+    if (rc == VD_OK && !found)
+        rc = vd_error_set(err, VD_ERR_BACKUP_DAMAGED, "the backup in %s has no list of tables",
+                          guard->folder);
+    vd_backup_manifest_done(&manifest);
+    vd_buf_done(&text);
+    return rc;
+}
+
+static bool stands(const stor_guard_t *guard, const char *name)
+{
+    return faccessat(guard->dir_fd, name, F_OK, 0) == 0;
+}
+
+bool stor_guard_is_restored(const stor_guard_t *guard)
+{
+    return guard->restored;
+}
+
+/* A database that was copied here and not started yet has a list of tables instead of the turtle.
+ * In one that was started that list is what a crash in the middle of a backup left: WiredTiger
+ * would go back to it. */
+static int backup_list_check(stor_guard_t *guard, vd_error_t *err)
+{
+    if (stands(guard, VD_BACKUP_RESTORING))
+        return vd_error_set(err, VD_ERR_RESTORE_UNFINISHED,
+                            "the restore of a backup into %s did not end: restore it again",
+                            guard->folder);
+    guard->restored = stands(guard, VD_BACKUP_RESTORED);
+    if (guard->restored && stands(guard, TURTLE_FILE))
+        return vd_error_set(err, VD_ERR_RESTORE_UNFINISHED,
+                            "the first start of the backup that was put into %s did not end: "
+                            "restore it again",
+                            guard->folder);
+    if (guard->restored)
+        return restored_is_authentic(guard, err);
+    if (!stands(guard, BACKUP_FILE) || !stands(guard, TURTLE_FILE))
+        return VD_OK;
+    vd_log(VD_LOG_WARN, "a backup was being made when the process ended: its list is removed",
+           "file=%s", BACKUP_FILE);
+    return unlinkat(guard->dir_fd, BACKUP_FILE, 0) == 0 && fsync(guard->dir_fd) == 0
+               ? VD_OK
+               : vd_error_set_errno(err, "removing %s/%s", guard->folder, BACKUP_FILE);
+}
+
+/* Its first start has ended, and a checkpoint stands. */
+static int restored_end(stor_guard_t *guard, vd_error_t *err)
+{
+    if (unlinkat(guard->dir_fd, VD_BACKUP_RESTORED, 0) != 0 || fsync(guard->dir_fd) != 0)
+        return vd_error_set_errno(err, "removing %s/%s", guard->folder, VD_BACKUP_RESTORED);
+    (void)unlinkat(guard->dir_fd, VD_BACKUP_RESTORED_SEAL, 0); /* of no use alone */
+    guard->restored = false;
+    return VD_OK;
+}
+
 static int database_check(stor_guard_t *guard, vd_error_t *err)
 {
     if (!stor_guard_exists(guard->folder))
         return vd_error_set(err, VD_ERR_NOT_FOUND,
                             "%s holds no database (one is made only by a bootstrap)",
                             guard->folder);
-    static const char *const files[] = {"WiredTiger", "WiredTiger.wt", "WiredTiger.turtle"};
+    static const char *const usual[] = {"WiredTiger", "WiredTiger.wt", "WiredTiger.turtle"},
+                             *const restored[] = {"WiredTiger", BACKUP_FILE, NULL};
     int rc = keys_note_check(guard, err);
     if (rc == VD_OK)
         rc = format_check(guard, err);
-    for (size_t i = 0; i < VD_COUNT_OF(files) && rc == VD_OK; i++)
+    if (rc == VD_OK)
+        rc = backup_list_check(guard, err);
+    const char *const *files = guard->restored ? restored : usual;
+    for (size_t i = 0; i < VD_COUNT_OF(usual) && files[i] != NULL && rc == VD_OK; i++)
         rc = must_stand(guard, files[i], err);
     if (rc != VD_OK)
         return rc;
     stor_log_place_t needed = {0};
     uint32_t highest = 0;
-    rc = turtle_read(guard, &needed, err);
+    rc = guard->restored ? VD_OK : turtle_read(guard, &needed, err);
     if (rc == VD_OK)
         rc = log_note_read(guard, &highest, err);
     if (rc != VD_OK)
@@ -637,8 +775,10 @@ int stor_guard_enter(const char *folder, bool bootstrap, stor_keys_t *keys,
 
 int stor_guard_opened(stor_guard_t *guard, vd_error_t *err)
 {
-    if (!guard->bootstrap)
-        return stor_guard_reseal(guard, err);
+    if (!guard->bootstrap) {
+        int rc = stor_guard_reseal(guard, err);
+        return rc == VD_OK && guard->restored ? restored_end(guard, err) : rc;
+    }
     int rc = stor_guard_reseal(guard, err); /* with none yet: written */
     if (rc ==
         VD_OK) /* the first flush and a checkpoint are done: the log's first file is durable */

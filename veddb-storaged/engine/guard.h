@@ -6,11 +6,11 @@
  *          format file is there, authentic and not newer; turtle, metadata and log sequence are all
  *          there; no bad log record stands where the log had been flushed. A refusal names the
  *          file, and the offset where there is one.
- * States:  a folder is empty, half-made (VedDB.bootstrap stands: the bootstrap did not end, nothing
- *          was ever stored; made anew), or a database.
- * Owner:   the engine.
- * Threads: one. */
+ * States:  a folder is empty, a backup that was put in place (VedDB.restored stands: until its
+ *          first start has ended), half-made (VedDB.bootstrap stands: the bootstrap did not end,
+ * nothing was ever stored; made anew), or a database. Owner:   the engine. Threads: one. */
 #pragma once
+#include "libcommon/base/buf.h"
 #include "veddb-storaged/engine/keys.h"
 
 typedef struct stor_guard stor_guard_t;
@@ -37,6 +37,15 @@ uint32_t stor_guard_keys_highest(const char *folder);
 VD_MUST_CHECK int stor_guard_reseal(stor_guard_t *guard, vd_error_t *err);
 /* The key that the format file is sealed with. */
 void stor_guard_sealed_with(const stor_guard_t *guard, uint8_t ret_id[STOR_KEY_ID_BYTES]);
+/* ---- backups ---- */
+/* What a backup has of ours: VedDB.keys without those up to `proven` that are not active, and
+ * VedDB.log for a log that ends with that file. ret_versions: of the keys; STOR_KEYS_MAX. */
+VD_MUST_CHECK int stor_guard_keys_copy(stor_guard_t *guard, uint32_t proven, vd_buf_t *out,
+                                       uint32_t *ret_versions, uint32_t *ret_count,
+                                       vd_error_t *err);
+VD_MUST_CHECK int stor_guard_log_copy(uint32_t last_file, vd_buf_t *out);
+/* The folder is a backup that was put in place, and this is its first start. */
+bool stor_guard_is_restored(const stor_guard_t *guard);
 /* After WiredTiger has closed in order: notes what the turtle is, for the next open. */
 VD_MUST_CHECK int stor_guard_closed(stor_guard_t *guard, vd_error_t *err);
 void stor_guard_leave(stor_guard_t **guard_p);

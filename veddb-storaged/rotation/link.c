@@ -6,6 +6,7 @@
 #include "libcommon/base/mem.h"
 #include "proto/failure.h"
 #include "veddb-storaged/audit/audit.h"
+#include "veddb-storaged/backup/backup.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/rotation/figures.h"
 #include "veddb-storaged/rotation/rotation.h"
@@ -19,6 +20,10 @@
 #define REPORT_WORK_MS 1000
 #define REPORT_IDLE_MS 10000
 
+_Static_assert(VDP_ROTATION_BACKUP_BYTES *VDP_ROTATION_BACKUPS_MAX >=
+                   VDP_ROTATION_VERSION_BYTES * VDP_ROTATION_VERSIONS_MAX,
+               "a body holds either");
+
 struct stor_rotation_link {
     stor_storage_t *storage;
     stor_rotation_t *rotation;
@@ -31,6 +36,9 @@ struct stor_rotation_link {
     uint64_t rotation_known, reported_ms, window_ms, changes;
     uint32_t step;
     uint64_t figures_ms; /* asked for */
+    uint64_t backups_serial, wraps;
+    uint32_t active_version;
+    bool backups_told; /* on this link */
     stor_asks_t asks;
     vd_buf_t item, body;
 };
@@ -61,6 +69,20 @@ static void report_send(stor_rotation_link_t *link)
     message_send(link, &vdp_rotation_report, &report, 0, vd_buf_slice(&link->body));
 }
 
+/* Before any report: a proof must not come before what it would take the keys from. */
+static void backups_send(stor_rotation_link_t *link)
+{
+    struct stor_backups *backups = link->storage->backups;
+    uint64_t serial = stor_backups_serial(backups);
+    if (link->backups_told && serial == link->backups_serial)
+        return;
+    vd_buf_clear(&link->body);
+    vdp_rotation_backups_t fields = {.count = stor_backups_needs(backups, &link->body)};
+    message_send(link, &vdp_rotation_backups, &fields, 0, vd_buf_slice(&link->body));
+    link->backups_serial = serial;
+    link->backups_told = true;
+}
+
 static void ask_send(void *context, uint64_t request_id, const vdp_replication_ask_t *question,
                      vd_slice_t body)
 {
@@ -85,7 +107,10 @@ static void look(void *context)
             VD_DEBUG("rotated's figures are not asked for", "at=%llu", (unsigned long long)now);
     }
     stor_asks_look(&link->asks, link->up, ask_send, link);
-    if (!link->up || !link->ordered)
+    if (!link->up)
+        return;
+    backups_send(link);
+    if (!link->ordered)
         return;
     bool works = link->step != VDP_ROTATION_NONE && link->step != VDP_ROTATION_PAUSED;
     if (stor_rotation_changes(link->rotation) != link->changes ||
@@ -123,6 +148,11 @@ static int order_take(stor_rotation_link_t *link, const vdp_rotation_order_t *or
 {
     if (order->step > VDP_ROTATION_RETIRE)
         return vd_error_set(err, VD_ERR_PROTOCOL, "an order of unknown step %u", order->step);
+    if (!link->ordered || link->step != order->step || link->wraps != order->wraps ||
+        link->active_version != order->active_version)
+        stor_backups_keyring_changed(link->storage->backups);
+    link->wraps = order->wraps;
+    link->active_version = order->active_version;
     /* The first one of a link begins anew: rotated takes nothing that was done under another. */
     stor_rotation_order(link->rotation, order, !link->ordered);
     link->ordered = true;
@@ -171,7 +201,7 @@ static void peer_changed(void *context, uint64_t peer, bool up)
     stor_rotation_link_t *link = context;
     (void)peer; /* a DEALER has one */
     link->up = up;
-    link->ordered = false;
+    link->ordered = link->backups_told = false;
     if (!up) {
         stor_asks_fail(&link->asks, VD_ERR_HOST_UNREACHABLE, "the key holder is gone");
         return;
@@ -182,6 +212,7 @@ static void peer_changed(void *context, uint64_t peer, bool up)
         .rotation = link->rotation_known,
     };
     message_send(link, &vdp_rotation_attach, &attach, 0, VD_SLICE_NULL);
+    backups_send(link);
 }
 
 static void cut_off(void *context)
@@ -228,7 +259,7 @@ int stor_rotation_link_start(stor_storage_t *storage, stor_rotation_t *rotation,
     link->rotation = rotation;
     (void)snprintf(link->path, sizeof link->path, "%s", socket_path);
     vd_buf_init(&link->item, VDP_ROTATION_JSON_MAX_BYTES + 8192);
-    vd_buf_init(&link->body, VDP_ROTATION_VERSION_BYTES * VDP_ROTATION_VERSIONS_MAX);
+    vd_buf_init(&link->body, VDP_ROTATION_BACKUP_BYTES * VDP_ROTATION_BACKUPS_MAX);
     stor_asks_init(&link->asks);
     int rc = vd_loop_create(&link->loop, err);
     if (rc == VD_OK) /* before the link's own step: what is asked leaves in this turn */

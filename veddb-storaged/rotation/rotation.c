@@ -75,6 +75,12 @@ struct stor_rotation {
     bool left_known, finished;    /* finished: the order is done, or has failed */
     uint64_t working_serial;
     bool window_rested;
+    bool ordered; /* since the start */
+    bool backing_up;
+    uint32_t backup_proven; /* of the backup: what was proven when it began */
+    /* No block needs a key up to that version that is not active: so a proof of this start, or
+     * rotated, has found, and it stays so. */
+    uint32_t proven;
 };
 
 /* ---- what is told ---- */
@@ -522,6 +528,55 @@ static int passes(stor_rotation_t *rotation, vd_error_t *err)
     }
 }
 
+/* ---- backups: files of one moment, which may have blocks of old keys ---- */
+
+bool stor_rotation_backup_begin(stor_rotation_t *rotation, uint32_t *ret_proven)
+{
+    if (rotation == NULL)
+        return true;
+    pthread_mutex_lock(&rotation->lock);
+    const vdp_rotation_order_t *order = &rotation->order;
+    bool counts = order->step == VDP_ROTATION_VERIFY && !rotation->finished &&
+                  rotation->proven < order->old_version;
+    bool begins = rotation->ordered && !counts;
+    if (begins) {
+        rotation->backing_up = true;
+        *ret_proven = rotation->backup_proven = rotation->proven;
+    }
+    pthread_mutex_unlock(&rotation->lock);
+    return begins;
+}
+
+void stor_rotation_backup_end(stor_rotation_t *rotation)
+{
+    if (rotation == NULL)
+        return;
+    pthread_mutex_lock(&rotation->lock);
+    rotation->backing_up = false;
+    pthread_mutex_unlock(&rotation->lock);
+}
+
+/* One is being made that may have blocks of the keys that the order is about. */
+static bool backup_holds(stor_rotation_t *rotation)
+{
+    pthread_mutex_lock(&rotation->lock);
+    bool holds = rotation->backing_up && rotation->backup_proven < rotation->order.old_version;
+    pthread_mutex_unlock(&rotation->lock);
+    if (holds)
+        note_put(rotation, "%s", "waits for the backup that is being made");
+    return holds;
+}
+
+static void proven_put(stor_rotation_t *rotation, uint32_t old_version)
+{
+    pthread_mutex_lock(&rotation->lock);
+    if (rotation->proven < old_version)
+        rotation->proven = old_version;
+    pthread_mutex_unlock(&rotation->lock);
+}
+
+/* ---- the log, and what else may be left ---- */
+
 /* The log's files of before are removed by WiredTiger behind a checkpoint, in its own time. */
 static int log_move(stor_rotation_t *rotation, vd_error_t *err)
 {
@@ -534,7 +589,9 @@ static int log_move(stor_rotation_t *rotation, vd_error_t *err)
         if (rotation->counts->old_blocks == 0)
             return VD_OK;
         vd_error_t step = VD_ERROR_INIT;
-        if (tries % LOG_TRIES == 0)
+        if (backup_holds(rotation)) /* it holds the log's files, too */
+            tries = -1;
+        else if (tries % LOG_TRIES == 0)
             rc = stor_rewrite_log_renew(rotation->rewrite, &step);
         if (passes_by(rc)) {
             tries = -1; /* it is filled up again */
@@ -567,7 +624,7 @@ static bool leftovers(stor_rotation_t *rotation)
                  "waits for %" PRIu64 " old versions that were moved to disk for old snapshots; "
                  "when those have ended: vedctl restart storaged",
                  aside);
-    return bulks > 0 || runs > 0 || aside > 0;
+    return bulks > 0 || runs > 0 || aside > 0 || backup_holds(rotation);
 }
 
 static int leftovers_wait(stor_rotation_t *rotation, vd_error_t *err)
@@ -692,6 +749,8 @@ static int verify(stor_rotation_t *rotation, const vdp_rotation_order_t *order, 
     uint32_t place = old_place(rotation, order->old_version);
     if (place < STOR_KEYS_MAX)
         rotation->counts->by_key[place] += named + unproven;
+    if (!unproven && named == 0 && rotation->counts->old_blocks == 0)
+        proven_put(rotation, order->old_version);
     left_put(rotation);
     return VD_FAULT("rotation.after_verify", err);
 }
@@ -867,6 +926,9 @@ void stor_rotation_order(stor_rotation_t *rotation, const vdp_rotation_order_t *
         atomic_fetch_add(&rotation->limits, 1);
     }
     rotation->order = *order;
+    rotation->ordered = true;
+    if (order->step == VDP_ROTATION_RETIRE && rotation->proven < order->old_version)
+        rotation->proven = order->old_version; /* rotated has it proven */
     if (!same || anew) {
         vdp_rotation_report_t *report = &rotation->report;
         atomic_fetch_add(&rotation->serial, 1);

@@ -47,6 +47,11 @@ uint64_t stor_rotation_changes(const stor_rotation_t *rotation);
 /* Every STOR_ROTATION_WINDOW_MS: looks at what requests took. One thread. */
 #define STOR_ROTATION_WINDOW_MS 500
 void stor_rotation_window(stor_rotation_t *rotation);
+/* A backup begins. False: it has to wait: no order has come yet, or blocks are being counted.
+ * *ret_proven: no block needs a key up to that version that is not active. Until its end the steps
+ * that prove that of other keys wait. NULL: true. */
+bool stor_rotation_backup_begin(stor_rotation_t *rotation, uint32_t *ret_proven);
+void stor_rotation_backup_end(stor_rotation_t *rotation);
 uint32_t stor_rotation_highest_key(const stor_storage_t *storage);
 
 /* ---- link.c: the link to rotated, with a thread of its own ---- */

@@ -28,7 +28,8 @@ static const char usage[] =
     "  verify                     counts the blocks of every key; exit code 0 only when old keys "
     "have none\n"
     "  rewrap                     another key-encryption key takes over, at once\n"
-    "--force: backups that are kept may lose their key. --json prints answers as they came.\n";
+    "--force: backups that are kept may lose their key (vedctl backup). --json prints answers as "
+    "they came.\n";
 
 static int wrong_usage(void)
 {
@@ -90,6 +91,46 @@ static void print_left(const bson_t *rotation)
         puts("");
 }
 
+/* Backups that need the keys that go. */
+static void print_backups(const bson_t *rotation)
+{
+    bson_t backups, backup;
+    bson_iter_t iter;
+    bool first = true;
+    if (!vedctl_sub(rotation, "backups", &backups))
+        return;
+    bson_iter_init(&iter, &backups);
+    while (vedctl_next(&iter, &backup)) {
+        printf("%s%s", first ? "backups that need an old key: " : ", ",
+               vedctl_text(&backup, "name"));
+        first = false;
+    }
+    if (!first)
+        puts("");
+    if (vedctl_flag(rotation, "waitsForBackups"))
+        puts("proven, and WAITS for an operator: vedctl backup remove NAME, or vedctl keys resume "
+             "--force (then they can never be opened again)");
+}
+
+static void print_verify(const bson_t *rotation)
+{
+    char at[VEDCTL_TEXT_SIZE];
+    bson_t verify;
+    if (!vedctl_sub(rotation, "verify", &verify) || vedctl_number(&verify, "number") == 0)
+        return;
+    const char *state = vedctl_text(&verify, "state");
+    int64_t blocks = vedctl_number(&verify, "blocks");
+    printf("\nverify %" PRId64 "  ", vedctl_number(&verify, "number"));
+    if (strcmp(state, "checking") == 0)
+        printf("every block is being counted");
+    else if (blocks < 0)
+        printf("it could not be counted: see the log");
+    else
+        printf("%" PRId64 " blocks of keys before version %" PRId64, blocks,
+               vedctl_number(&verify, "target"));
+    printf(", begun %s UTC\n", date(vedctl_number(&verify, "startedMs"), at));
+}
+
 static void print_rotation(const bson_t *rotation)
 {
     char a[VEDCTL_TEXT_SIZE], b[VEDCTL_TEXT_SIZE], c[VEDCTL_TEXT_SIZE];
@@ -123,6 +164,7 @@ static void print_rotation(const bson_t *rotation)
            vedctl_size(vedctl_number(rotation, "bytes"), b), vedctl_number(rotation, "documents"),
            vedctl_number(rotation, "blocks"));
     print_left(rotation);
+    print_backups(rotation);
     if (*vedctl_text(rotation, "note") != '\0')
         printf("%s: %s\n", strcmp(state, "failed") == 0 ? "FAILED" : "note",
                vedctl_text(rotation, "note"));
@@ -187,8 +229,10 @@ static void print_status(const bson_t *doc)
 {
     bson_t rotation;
     print_keys(doc);
-    if (vedctl_sub(doc, "rotation", &rotation))
-        print_rotation(&rotation);
+    if (!vedctl_sub(doc, "rotation", &rotation))
+        return;
+    print_rotation(&rotation);
+    print_verify(&rotation);
 }
 
 static void print_done(const bson_t *doc)
@@ -256,13 +300,16 @@ static int verify(const vedctl_t *ctl)
     int exit_code = VD_EXIT_FAILURE;
     vd_buf_init(&json, VD_LOCAL_PACKET_MAX);
     bson_t *doc = ask(ctl, "verify", "", &json);
-    int64_t number = doc != NULL ? vedctl_number(doc, "number") : 0;
+    bson_t now;
+    int64_t number =
+        doc != NULL && vedctl_sub(doc, "verify", &now) ? vedctl_number(&now, "number") : 0;
     while (doc != NULL) {
         bson_destroy(doc);
         (void)usleep(WATCH_US / 4);
         doc = ask(ctl, "history", "", &json);
-        if (doc != NULL && (vedctl_number(doc, "number") != number ||
-                            strcmp(vedctl_text(doc, "state"), "checking") != 0)) {
+        if (doc != NULL &&
+            (!vedctl_sub(doc, "verify", &now) || vedctl_number(&now, "number") != number ||
+             strcmp(vedctl_text(&now, "state"), "checking") != 0)) {
             exit_code = verdict(doc, number, ctl->json);
             break;
         }

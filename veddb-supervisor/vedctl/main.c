@@ -13,6 +13,7 @@ static const char usage[] =
     "rewrap\n"
     "  replication VERB ...      status, list, add, remove, promote, step-down, freeze, "
     "force-sync\n"
+    "  backup VERB ...           create, list, verify, remove; restore (without a node)\n"
     "  audit VERB ...            status, verify, tail, search, prove, explain\n"
     "  limits VERB ...           show, set, reset what users and addresses may have\n"
     "  reload certs              certificates, keys and lists of revoked ones are read again; "
@@ -47,7 +48,7 @@ static const struct {
     {"drain", vedctl_drain},         {"stop", vedctl_stop},     {"log-level", vedctl_log_level},
     {"config", vedctl_config},       {"version", version},      {"replication", vedctl_replication},
     {"audit", vedctl_audit},         {"reload", vedctl_reload}, {"limits", vedctl_limits},
-    {"misbehave", vedctl_misbehave}, {"tokens", vedctl_tokens},
+    {"misbehave", vedctl_misbehave}, {"tokens", vedctl_tokens}, {"backup", vedctl_backup},
 };
 
 /* The control socket that a configuration names. */

@@ -36,3 +36,4 @@ int vedctl_log_level(const vedctl_t *ctl);
 int vedctl_audit(const vedctl_t *ctl);
 int vedctl_replication(const vedctl_t *ctl);
 int vedctl_config(const vedctl_t *ctl);
+int vedctl_backup(const vedctl_t *ctl);

@@ -114,6 +114,7 @@ static const vdp_message_t *const all[] = {
     &vdp_rotation_attach,
     &vdp_rotation_order,
     &vdp_rotation_report,
+    &vdp_rotation_backups,
     &vdp_rotation_ask,
     &vdp_rotation_answer,
     &vdp_failure,

@@ -28,6 +28,7 @@ static void set_up(void)
     facts = (rot_facts_t){.now_ms = 1000000,
                           .active_version = 1,
                           .highest_version = 1,
+                          .copies_known = true,
                           .active_since_ms = 1000000,
                           .rate_default = 7,
                           .latency_rise_default = 15};
@@ -246,14 +247,62 @@ Test(rotation, retained_copies_hold_the_key_until_forced)
     bring_to(ROT_VERIFYING);
     wrapped(2);
     facts.retained_copies = 1;
+    facts.copies_names = "monday";
     report(true, 0);
-    cr_assert_eq(machine.kept.state, ROT_FAILED);
-    cr_assert_not_null(strstr(machine.kept.note, "--force"));
+    cr_assert_eq(machine.kept.state, ROT_VERIFYING);
+    const rot_action_t *noted = action_of(ROT_ACTION_NOTE);
+    cr_assert_str_eq(noted->name, "keysRetained");
+    cr_assert_not_null(strstr(noted->text, "monday"));
+    happen((rot_event_t){.kind = ROT_EVENT_TICK});
+    cr_assert_eq(actions.count, 0, "said once");
+    cr_assert_eq(code_of(ROT_EVENT_RESUME), VD_ERR_KEY_IN_USE);
+    cr_assert_eq(machine.kept.state, ROT_VERIFYING);
     happen((rot_event_t){.kind = ROT_EVENT_RESUME, .ticket = 1, .force = true});
-    report(true, 0);
-    wrapped(2);
-    report(true, 0);
+    cr_assert_eq(actions.list[0].kind, ROT_ACTION_SAVE);
+    cr_assert(machine.kept.force);
+    happen((rot_event_t){.kind = ROT_EVENT_TICK});
     cr_assert_eq(machine.kept.state, ROT_RETIRING);
+}
+
+Test(rotation, retained_copies_that_go_let_the_key_go)
+{
+    bring_to(ROT_VERIFYING);
+    wrapped(2);
+    facts.copies_known = false;
+    report(true, 0);
+    cr_assert_eq(machine.kept.state, ROT_VERIFYING, "storage has not said which there are");
+    facts.copies_known = true;
+    facts.retained_copies = 2;
+    happen((rot_event_t){.kind = ROT_EVENT_TICK});
+    cr_assert(machine.waits_for_copies);
+    facts.retained_copies = 0;
+    happen((rot_event_t){.kind = ROT_EVENT_TICK});
+    cr_assert_eq(machine.kept.state, ROT_RETIRING);
+}
+
+Test(rotation, copies_are_taken_whole_or_not)
+{
+    static rot_copies_t copies;
+    uint8_t body[3 * VDP_ROTATION_BACKUP_BYTES] = {0};
+    char names[20];
+    for (uint32_t i = 0; i < 3; i++) {
+        vd_put_u32(body + i * VDP_ROTATION_BACKUP_BYTES, i + 1);
+        memset(body + i * VDP_ROTATION_BACKUP_BYTES + 4, 'a' + (int)i, 10);
+    }
+    cr_assert_eq(rot_copies_take(&copies, vd_slice(body, sizeof body), &err), VD_OK);
+    cr_assert(copies.known);
+    cr_assert_eq(rot_copies_count(&copies, 0), 0);
+    cr_assert_eq(rot_copies_count(&copies, 2), 2);
+    cr_assert_str_eq(rot_copies_names(&copies, 2, names, sizeof names), "aaaaaaaaaa, ...");
+    cr_assert_str_eq(rot_copies_names(&copies, 1, names, sizeof names), "aaaaaaaaaa");
+    cr_assert_eq(rot_copies_take(&copies, vd_slice(body, sizeof body - 1), &err), VD_ERR_PROTOCOL);
+    body[5] = '"';
+    cr_assert_eq(rot_copies_take(&copies, vd_slice(body, sizeof body), &err), VD_ERR_PROTOCOL);
+    body[4] = 0;
+    cr_assert_eq(rot_copies_take(&copies, vd_slice(body, sizeof body), &err), VD_ERR_PROTOCOL);
+    cr_assert_eq(copies.count, 3, "as it was");
+    cr_assert_eq(rot_copies_take(&copies, VD_SLICE_NULL, &err), VD_OK);
+    cr_assert_eq(copies.count, 0);
 }
 
 Test(rotation, many_proofs_that_find_blocks_ask_for_an_operator)
@@ -282,7 +331,7 @@ Test(rotation, an_older_keyring_is_refused_by_name)
     fatal = action_of(ROT_ACTION_FATAL);
     cr_assert_not_null(fatal);
     cr_assert_not_null(strstr(fatal->text, "rotation 3"));
-    machine.kept = (rot_kept_t){.number = 4, .state = ROT_REENCRYPTING, .target = 2};
+    machine.kept = (rot_kept_t){.number = 4, .order = 4, .state = ROT_REENCRYPTING, .target = 2};
     happen((rot_event_t){.kind = ROT_EVENT_START});
     cr_assert_not_null(action_of(ROT_ACTION_FATAL), "the record names a key that isn't there");
 }
@@ -333,7 +382,11 @@ Test(rotation, blocks_are_counted_over_starts_of_storage)
 Test(rotation, a_verify_alone_ends_where_it_began)
 {
     bring_to(ROT_COMPLETED);
+    facts.now_ms += 5000;
+    rot_kept_t before = machine.kept;
     cr_assert_eq(code_of(ROT_EVENT_CHECK), VD_OK);
+    cr_assert_gt(machine.kept.order, before.order, "a number for storage that is used once");
+    cr_assert_eq(machine.kept.check.number, 1);
     rot_order_t now = rot_machine_order(&machine, facts.active_version);
     cr_assert_eq(now.step, VDP_ROTATION_VERIFY);
     cr_assert_eq(now.old_version, 1);
@@ -343,9 +396,17 @@ Test(rotation, a_verify_alone_ends_where_it_began)
     cr_assert_eq(past->kind, ROT_KIND_CHECK);
     cr_assert_eq(past->blocks, 4);
     cr_assert_eq(past->outcome, ROT_FAILED);
+    cr_assert_eq(past->number, 1);
+    cr_assert_eq(past->started_ms, facts.now_ms);
+    cr_assert_eq(machine.kept.check.outcome, ROT_FAILED);
+    cr_assert_eq(machine.kept.number, before.number, "it takes no number of a rotation");
+    cr_assert_eq(machine.kept.started_ms, before.started_ms, "nor hides the last one");
+    cr_assert_eq(machine.kept.changed_ms, before.changed_ms);
+    cr_assert_eq(machine.kept.target, before.target);
+    cr_assert_eq(machine.kept.blocks, before.blocks);
     cr_assert_eq(code_of(ROT_EVENT_CHECK), VD_OK);
     happen((rot_event_t){.kind = ROT_EVENT_REPORT,
-                         .rotation = machine.kept.number,
+                         .rotation = machine.kept.order,
                          .step = VDP_ROTATION_VERIFY,
                          .done = true});
     cr_assert_eq(machine.kept.past[machine.kept.past_count - 1].outcome, ROT_COMPLETED,
@@ -377,6 +438,8 @@ Test(rotation, record_keeps_everything)
     rot_kept_t back;
     bring_to(ROT_FAILED);
     machine.kept.past_count = ROT_HISTORY_MAX;
+    machine.kept.rewraps = 3;
+    machine.kept.check = (rot_check_t){.number = 7, .outcome = ROT_FAILED, .blocks = UINT64_MAX};
     for (uint32_t i = 0; i < ROT_HISTORY_MAX; i++)
         machine.kept.past[i] = (rot_past_t){.number = i, .blocks = UINT64_MAX, .ended_ms = -1};
     vd_buf_init(&buf, ROT_KEYRING_NOTE_MAX);
@@ -386,6 +449,10 @@ Test(rotation, record_keeps_everything)
     cr_assert_eq(back.state, ROT_FAILED);
     cr_assert_str_eq(back.note, "the disk is broken");
     cr_assert_eq(back.past[31].number, 31);
+    cr_assert_eq(back.order, machine.kept.order);
+    cr_assert_eq(back.rewraps, 3);
+    cr_assert_eq(back.check.number, 7);
+    cr_assert_eq(back.check.blocks, UINT64_MAX);
     cr_assert_eq(back.past[31].ended_ms, -1);
     vd_buf_t again;
     vd_buf_init(&again, ROT_KEYRING_NOTE_MAX);
@@ -407,9 +474,14 @@ Test(rotation, record_refuses_what_it_does_not_know)
     vd_slice_t good = vd_buf_slice(&buf);
     for (size_t len = 1; len < good.len; len++)
         cr_assert_eq(rot_record_unpack(vd_slice(good.data, len), &back, NULL), VD_ERR_CORRUPT);
-    buf.data[5] = 2;
+    buf.data[5] = 3;
     cr_assert_eq(rot_record_unpack(good, &back, &err), VD_ERR_UNSUPPORTED_FORMAT);
     buf.data[5] = 1;
+    /* The first format ended before order, rewraps and the check. */
+    cr_assert_eq(rot_record_unpack(vd_slice(good.data, good.len - 60), &back, &err), VD_OK);
+    cr_assert_eq(back.order, machine.kept.number);
+    cr_assert_eq(back.check.number, 0);
+    buf.data[5] = 2;
     buf.data[16] = 200; /* the state */
     cr_assert_eq(rot_record_unpack(good, &back, NULL), VD_ERR_CORRUPT);
     buf.data[6] = 255;
@@ -465,7 +537,7 @@ Test(rotation, status_is_json_whatever_storage_says)
     memset(machine.current, '"', sizeof machine.current - 1);
     memset(machine.note, '\n', sizeof machine.note - 1);
     vd_buf_init(&buf, 32768);
-    cr_assert_eq(rot_show_status(&machine, facts.now_ms, true, &buf), VD_OK);
+    cr_assert_eq(rot_show_status(&machine, NULL, facts.now_ms, true, &buf), VD_OK);
     cr_assert_eq(vd_buf_append_u8(&buf, 0), VD_OK);
     const char *text = (const char *)vd_buf_slice(&buf).data;
     cr_assert_not_null(strstr(text, "\"blocksLeft\":[{\"version\":1,\"blocks\":12}"));

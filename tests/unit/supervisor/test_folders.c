@@ -2,6 +2,7 @@
  * may be given. */
 #include "veddb-supervisor/files.h"
 #include "veddb-supervisor/folders.h"
+#include "veddb-supervisor/kek.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -77,6 +78,27 @@ Test(folders, which_files_a_worker_is_given)
         cr_expect_eq(sup_files_may(config, cases[i].letter, cases[i].path), cases[i].may, "%c %s",
                      cases[i].letter, cases[i].path);
     vd_config_destroy(&config);
+}
+
+Test(folders, who_may_have_the_command_of_the_key_run)
+{
+    char command[] = "--keys.kek_command=/bin/give", file[] = "--keys.kek_file=/kek";
+    char *const with[] = {command}, *const without[] = {file};
+    vd_config_t *config = load(with, 1), *other = load(without, 1);
+    static const struct {
+        char letter;
+        const char *word;
+        bool may;
+    } cases[] = {{'r', "next", true},  {'r', "present", true}, {'r', "/bin/sh", false},
+                 {'r', "", false},     {'t', "next", false},   {'g', "present", false},
+                 {'p', "next", false}, {'r', "next x", false}};
+    for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
+        cr_expect_eq(sup_kek_may(config, cases[i].letter, cases[i].word), cases[i].may, "%c %s",
+                     cases[i].letter, cases[i].word);
+        cr_expect(!sup_kek_may(other, cases[i].letter, cases[i].word), "there is no command");
+    }
+    vd_config_destroy(&config);
+    vd_config_destroy(&other);
 }
 
 static char folder[64];
