@@ -35,7 +35,7 @@ typedef enum {
     /* body: {db, name, uuid, options}. Schema changes stand alone in their entry; but that of a
      * transaction begins with CREATE and CREATE_INDEXES of what it has made (catalog/own.h). */
     STOR_CHANGE_CREATE = 16,
-    STOR_CHANGE_DROP = 17,   /* body: {db, name, uuid} */
+    STOR_CHANGE_DROP = 17, /* body: {db, name, uuid} */
     /* body: {db, name, uuid, toDb, toName} and, where there was one under that name, {dropped: its
      * id, droppedUuid} */
     STOR_CHANGE_RENAME = 18,
