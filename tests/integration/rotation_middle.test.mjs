@@ -39,7 +39,7 @@ function watched() {
   const child = spawn(path.join(bin, 'vedctl'), ['--socket', node.info.controlSocket, 'keys', 'status', '--watch']);
   let out = '';
   child.stdout.on('data', (d) => (out += d));
-  return new Promise((resolve) => child.on('close', (code) => resolve({code, out})));
+  return {said: () => out, ended: new Promise((resolve) => child.on('close', (code) => resolve({code, out})))};
 }
 
 test('the data of before', async () => {
@@ -136,9 +136,10 @@ test('everything goes on through it', async () => {
   await keys('throttle', '--rate', '0');
   assert.equal((await rotation()).rate, 0);
   assert.deepEqual(listed(), frozen);
+  await until('who watches has seen it', () => seen.said().includes('note: waits for fsyncUnlock'));
   await client.db('admin').command({fsyncUnlock: 1});
   await reached('completed');
-  const {code, out} = await seen;
+  const {code, out} = await seen.ended;
   assert.equal(code, 0);
   for (const field of [/\[#* *\] +\d+\.\d %/, /pass \d+: [\d.]+ \w+ of [\d.]+ \w+, [\d.]+ \w+\/s \(at most/, /current: m\.\w+/, /blocks by key version  (1: \d+, 2: \d+, )?3: \d+, 4: 0/, /\d+ documents, \d+ blocks/, /note: waits for fsyncUnlock/, /rotation \d+  completed \(operator\), key 4 replaces keys up to 3/])
     assert.match(out, field);

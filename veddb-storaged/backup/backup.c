@@ -12,6 +12,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
@@ -602,7 +603,7 @@ static int row_print(const stor_backups_t *backups, const stor_backup_row_t *row
         "%s{\"name\":\"%s\",\"madeMs\":%" PRId64 ",\"bytes\":%" PRIu64
         ",\"oldestKey\":%u,\"keyring\":%s,\"there\":%s,\"checkedMs\":%" PRId64 ",\"good\":%s}",
         first ? "" : ",", row->name, row->made_ms, row->bytes, row->oldest_version,
-        row->keyring ? "true" : "false", access(path, F_OK) == 0 ? "true" : "false",
+        row->keyring ? "true" : "false", faccessat(AT_FDCWD, path, F_OK, 0) == 0 ? "true" : "false",
         row->checked_ms, row->good ? "true" : "false");
 }
 
