@@ -669,7 +669,7 @@ static int refuse(const question_t *q, vd_error_t *err)
 
 bool gate_access_is_leased(const gate_command_t *command)
 {
-    return command->check != GATE_CHECK_OPEN && (command->flags & GATE_ENDS) == 0 &&
+    return command->check != GATE_CHECK_OPEN && (command->flags & (GATE_ENDS | GATE_WRITES)) == 0 &&
            (command->where == GATE_RUN_STORAGE || command->where == GATE_RUN_WORKER);
 }
 

@@ -28,7 +28,8 @@ typedef enum {
 
 /* A secondary does it only while it knows that its users and roles are the newest (users.lease).
  * What the gateway answers itself, and what ends something, is done all the same: it tells of no
- * document, and an operator needs it to make the set whole. */
+ * document, and an operator needs it to make the set whole. What writes is refused there anyhow,
+ * and at once. */
 bool gate_access_is_leased(const gate_command_t *command);
 /* What the state of the login and of the session forbids, whoever it is. A login that does not hold
  * any more: VD_ERR_REAUTHENTICATION_REQUIRED for all that needs one. in_transaction: autocommit is

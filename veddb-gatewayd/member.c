@@ -174,7 +174,7 @@ const char *gate_member_state_name(int state)
     }
 }
 
-static bool prefers_primary(vd_bson_t body)
+bool gate_member_prefers_primary(vd_bson_t body)
 {
     vd_value_t preference = vd_bson_get(body, "$readPreference");
     vd_value_t mode = preference.type == VD_BSON_OBJECT
@@ -211,7 +211,7 @@ int gate_member_admit(const gate_member_t *member, const gate_command_t *command
     if (!member->secondary)
         return vd_error_set(err, VD_ERR_NOT_PRIMARY_OR_SECONDARY,
                             "node is not in primary or recovering state");
-    if (prefers_primary(body))
+    if (gate_member_prefers_primary(body))
         return vd_error_set(err, VD_ERR_NOT_PRIMARY_NO_SECONDARY_OK,
                             "not primary and secondaryOk=false");
     return VD_OK;

@@ -66,6 +66,8 @@ bool gate_member_others_lead(const gate_t *gate);
  * unless it is delayed by its configuration. What a primary has is what there is. */
 bool gate_member_knows_users(const gate_t *gate, const gate_storage_state_t *state,
                              uint64_t now_ms);
+/* The command names no other read preference than the primary. */
+bool gate_member_prefers_primary(vd_bson_t body);
 /* Nobody new is served. */
 void gate_member_drain(gate_t *gate);
 void gate_member_done(gate_t *gate);

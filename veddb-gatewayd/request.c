@@ -934,11 +934,28 @@ static void keys_look(gate_request_t *request)
     authorize(request);
 }
 
+/* A query that wants the primary, which this member is not: that is known at once. */
+static bool wants_primary(const gate_request_t *request)
+{
+    const gate_command_t *command = request->command;
+    bool query = command->check == GATE_CHECK_AGGREGATE ||
+                 (command->check == GATE_CHECK_COLLECTION && command->action == GATE_ACTION_find);
+    return query && !vd_slice_is(request->db, "local") &&
+           gate_state_role(&request->thread->state) == VDP_ROLE_SECONDARY &&
+           gate_member_prefers_primary(request->message.sections.body);
+}
+
 /* Until this member knows again of all that was acknowledged; not for ever. */
 static void wait_for_lease(gate_request_t *request, _Atomic uint64_t *refused, const char *why)
 {
     vd_error_t err = VD_ERROR_INIT;
     uint64_t now = vd_monotonic_ms();
+    if (wants_primary(request)) {
+        (void)vd_error_set(&err, VD_ERR_NOT_PRIMARY_NO_SECONDARY_OK,
+                           "not primary and secondaryOk=false");
+        fail(request, &err);
+        return;
+    }
     if (request->lease_until_ms == 0)
         request->lease_until_ms = now + LEASE_WAIT_MS;
     if (now < request->lease_until_ms) {
