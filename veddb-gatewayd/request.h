@@ -69,6 +69,9 @@ struct gate_request {
 /* A whole message has arrived. Answers it, now or later; closes the connection when it is
  * malformed. */
 void gate_request_begin(gate_conn_t *conn, const gate_wire_header_t *header, vd_slice_t payload);
+/* request_fields.c: database, session, transaction, maxTimeMS and API version, from the message's
+ * body. MongoDB's codes for what is malformed. */
+VD_MUST_CHECK int gate_request_read_fields(gate_request_t *request, vd_error_t *err);
 /* The client has left. True: the request goes on without it (a write that wants no answer), and
  * tells storage of the connection's end when it is done. */
 bool gate_request_abandon(gate_request_t *request);
