@@ -54,8 +54,8 @@ test('writes and deletes: who, from where, what, but not content', async () => {
     assert.ok(r.event.param.version.$timestamp.t > 0);
     assert.ok(!JSON.stringify(r).includes('canary'));
   }
-  const many = await records(1, 'atype=insert', 'ns=shop.orders', 'text=299');
-  assert.equal(many.flatMap((r) => r.event.param.ids).length, 300);
+  const many = await records(1, 'atype=insert', 'ns=shop.orders', 'text=299'); // a time or a port may have these digits, too
+  assert.equal(many.flatMap((r) => r.event.param.ids).filter((id) => id !== 'o1').length, 300);
 });
 
 test('logins, good and bad, refusals, users', async () => {

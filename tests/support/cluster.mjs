@@ -15,12 +15,15 @@ const run = promisify(execFile);
 const MB = 1 << 20;
 const CLOSE_MS = 5000;
 
+/** Below those that the kernel gives to connections: a node that starts again finds its port still free. */
 async function freePort(address) {
-  const server = net.createServer();
-  await new Promise((resolve, reject) => server.once('error', reject).listen(0, address, resolve));
-  const {port} = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  for (;;) {
+    const port = 15000 + Math.floor(Math.random() * 17000), server = net.createServer();
+    const free = await new Promise((resolve) => server.once('error', () => resolve(false)).listen(port, address, () => resolve(true)));
+    if (!free) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
 }
 
 export class Cluster {
