@@ -277,7 +277,7 @@ Test(sandbox, who_opens_files_and_how)
 {
     if (SANITIZED)
         return;
-    cr_expect_eq(in_child(gateway_reads), 1000 + SIGSYS, "the supervisor opens files for it");
+    cr_expect_eq(in_child(gateway_reads), 0);
     cr_expect_eq(in_child(gateway_alone_reads), 0);
     cr_expect_eq(in_child(gateway_alone_writes), 1000 + SIGSYS);
     cr_expect_eq(in_child(replicad_reads), 0);
