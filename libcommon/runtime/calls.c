@@ -6,7 +6,6 @@
 #include "libcommon/base/log.h"
 #include "libcommon/runtime/sandbox.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -219,8 +218,7 @@ static bool add_checked(rules_t *rules, const char *call, const vd_calls_t *call
 
 static bool has(const char *letters, const vd_calls_t *calls)
 {
-    return strchr(letters, calls->letter) != NULL ||
-           (calls->alone && strchr(letters, toupper((unsigned char)calls->letter)) != NULL);
+    return strchr(letters, calls->letter) != NULL;
 }
 
 static bool is_listed(const char *call, const vd_calls_t *calls)

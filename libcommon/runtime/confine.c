@@ -125,7 +125,6 @@ int vd_confine_calls(const vd_daemon_t *daemon, const vd_program_t *program, vd_
         .program = program->program,
         .letter = program->letter,
         .network = program->network,
-        .alone = vd_daemon_passed_fd(daemon, "FILES") < 0,
         .mode = strcmp(mode, "note") == 0       ? VD_CALLS_NOTE
                 : strcmp(mode, "note_all") == 0 ? VD_CALLS_NOTE_ALL
                                                 : VD_CALLS_ENFORCE,
