@@ -138,8 +138,11 @@ export class Network {
   }
 
   accept(socket, to, target) {
-    const from = this.identify(socket.remoteAddress, socket.remotePort) ?? 'unknown';
     socket.on('error', () => {}); // its close follows
+    // The kernel's table of connections, read while others come and go, may leave one out: a link that nobody owns would have no
+    // faults. It is reset, and its node comes again.
+    const from = this.identify(socket.remoteAddress, socket.remotePort) ?? this.identify(socket.remoteAddress, socket.remotePort);
+    if (from === null) return socket.resetAndDestroy();
     if (this.fault(from, to).refuse || this.fault(to, from).refuse) return socket.resetAndDestroy();
     const out = net.connect({...target, allowHalfOpen: true});
     const link = {from, to, pipes: [new Pipe(this, from, to, socket, out), new Pipe(this, to, from, out, socket)]};
