@@ -4,11 +4,15 @@
  * once; the rest raises SIGSYS, whose handler says which call it was and then makes one of the
  * second kind. Nobody can put another handler in its place: that kills, too. */
 #include "libcommon/base/log.h"
+#include "libcommon/base/machine.h"
 #include "libcommon/runtime/sandbox.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -21,6 +25,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define NUMBERS_MAX 512
@@ -125,30 +130,61 @@ static void names_fill(void)
     }
 }
 
-/* One line, made of what is safe in a handler. */
-static void say(const char *level, const char *what, int number)
+/* One line, made of what is safe in a handler. path: of an open, NULL of another call. */
+static void say(const char *level, const char *what, int number, const char *path)
 {
-    char line[256], digits[12];
+    char line[512], digits[12], shown[128];
+    size_t shown_len = 0;
+    for (; path != NULL && path[shown_len] != '\0' && shown_len < sizeof shown - 1; shown_len++) {
+        char c = path[shown_len];
+        shown[shown_len] = c > ' ' && c <= '~' && c != '"' ? c : '?';
+    }
+    shown[shown_len] = '\0';
     const char *name = number >= 0 && number < NUMBERS_MAX ? names[number] : "?";
     size_t at = sizeof digits, len = 0;
     digits[--at] = '\0';
     do
         digits[--at] = (char)('0' + number % 10);
     while ((number /= 10) > 0 && at > 0);
-    const char *const parts[] = {"level=",      level,       " prog=", who,  " msg=\"", what,
-                                 "\" syscall=", digits + at, " name=", name, "\n"};
+    const char *const parts[] = {"level=",
+                                 level,
+                                 " prog=",
+                                 who,
+                                 " msg=\"",
+                                 what,
+                                 "\" syscall=",
+                                 digits + at,
+                                 " name=",
+                                 name,
+                                 shown_len > 0 ? " path=" : "",
+                                 shown,
+                                 "\n"};
     for (size_t i = 0; i < VD_COUNT_OF(parts); i++)
         for (const char *c = parts[i]; *c != '\0' && len < sizeof line; c++)
             line[len++] = *c;
     (void)!write(STDERR_FILENO, line, len); /* the process ends anyway */
 }
 
+/* What was to be opened: whoever looks for a late open of a library wants to know. */
+static const char *path_of(int number, const void *context)
+{
+    const ucontext_t *at = context;
+#if defined(__x86_64__)
+    return number == SYS_openat ? (const char *)at->uc_mcontext.gregs[REG_RSI] : NULL;
+#elif defined(__aarch64__)
+    return number == SYS_openat ? (const char *)at->uc_mcontext.regs[1] : NULL;
+#else
+    return (void)at, (void)number, NULL;
+#endif
+}
+
 static void forbidden(int signal_number, siginfo_t *info, void *context)
 {
-    (void)signal_number, (void)context;
+    (void)signal_number;
     if (last_word != NULL)
         __atomic_store_n(last_word, (int64_t)info->si_syscall + 1, __ATOMIC_SEQ_CST);
-    say("fatal", "a system call that is not on the list: the process ends", info->si_syscall);
+    say("fatal", "a system call that is not on the list: the process ends", info->si_syscall,
+        path_of(info->si_syscall, context));
     (void)syscall(SYS_ptrace, 0, 0, 0, 0); /* kills */
     _exit(159);
 }
@@ -218,7 +254,8 @@ static bool add_checked(rules_t *rules, const char *call, const vd_calls_t *call
 
 static bool has(const char *letters, const vd_calls_t *calls)
 {
-    return strchr(letters, calls->letter) != NULL;
+    return strchr(letters, calls->letter) != NULL ||
+           (calls->alone && strchr(letters, toupper((unsigned char)calls->letter)) != NULL);
 }
 
 static bool is_listed(const char *call, const vd_calls_t *calls)
@@ -279,7 +316,7 @@ static _Noreturn void note_run(const volatile int *listener)
         int number = call.head.data.nr;
         if (number >= 0 && number < NUMBERS_MAX && !noted[number]) {
             noted[number] = true;
-            say("warn", "system call noted", number);
+            say("warn", "system call noted", number, NULL);
         }
         struct seccomp_notif_resp answer = {.id = call.head.id,
                                             .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
@@ -318,6 +355,40 @@ static int note(const vd_calls_t *calls, vd_error_t *err)
     return VD_OK; /* the filter is not released: that would close the listener */
 }
 
+/* ---- the C library's own files ---- */
+
+#define ARENAS_PER_CORE 8           /* as the C library has it */
+#define SETTLED_BYTES   (48 << 20)  /* beyond any trim threshold that a heap of malloc can reach */
+#define SETTLED_CHUNK   (100 << 10) /* below what malloc gives a mapping of its own */
+
+/* The memory of a thread grows and shrinks again, untouched. */
+static void *grow_and_shrink(void *unused)
+{
+    static void *chunks[SETTLED_BYTES / SETTLED_CHUNK];
+    (void)unused;
+    for (size_t i = 0; i < VD_COUNT_OF(chunks); i++)
+        chunks[i] = malloc(SETTLED_CHUNK);
+    for (size_t i = VD_COUNT_OF(chunks); i-- > 0;)
+        free(chunks[i]);
+    return NULL;
+}
+
+/* glibc reads files late, each once: now, while opening one is no crime yet. The time zone's for
+ * the first conversion of a time; the number of cores for the ninth arena of malloc, which gets its
+ * own bound instead; and /proc/sys/vm/overcommit_memory when malloc first shrinks a heap of a
+ * thread, which may be hours after the start. */
+static int settle_library(vd_error_t *err)
+{
+    pthread_t thread;
+    tzset();
+    (void)mallopt(M_ARENA_MAX, (int)(ARENAS_PER_CORE * vd_machine_cores()));
+    int rc = pthread_create(&thread, NULL, grow_and_shrink, NULL);
+    if (rc == 0)
+        rc = pthread_join(thread, NULL);
+    return rc == 0 ? VD_OK
+                   : vd_error_set(err, VD_ERR_INTERNAL, "thread of malloc: %s", strerror(rc));
+}
+
 int vd_sandbox_calls(const vd_calls_t *calls, vd_error_t *err)
 {
     VD_ASSERT(calls != NULL && calls->program != NULL);
@@ -330,6 +401,9 @@ int vd_sandbox_calls(const vd_calls_t *calls, vd_error_t *err)
     who = calls->program;
     last_word = calls->last_word;
     names_fill();
+    int rc = settle_library(err);
+    if (rc != VD_OK)
+        return rc;
     if (calls->mode != VD_CALLS_ENFORCE)
         return note(calls, err);
     struct sigaction action = {.sa_flags = SA_SIGINFO};

@@ -3,14 +3,11 @@
 #include "libcommon/runtime/confine.h"
 
 #include "libcommon/base/log.h"
-#include "libcommon/base/machine.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/sandbox.h"
 
-#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 /* What every program reads: its libraries, the machine, names and addresses, itself. */
 static const vd_view_t common_view[] = {
@@ -58,8 +55,7 @@ static const struct {
     {'g', "node.run_folder", "supervisor-gatewayd", false},
 };
 
-#define VIEW_MAX        64
-#define ARENAS_PER_CORE 8 /* as the C library has it */
+#define VIEW_MAX 64
 
 /* Alone nobody opens files for us (files.h), and they may be replaced: their folders are seen. */
 static size_t add_files(const vd_daemon_t *daemon, const vd_program_t *program, vd_view_t *view,
@@ -125,14 +121,11 @@ int vd_confine_calls(const vd_daemon_t *daemon, const vd_program_t *program, vd_
         .program = program->program,
         .letter = program->letter,
         .network = program->network,
+        .alone = vd_daemon_passed_fd(daemon, "FILES") < 0,
         .mode = strcmp(mode, "note") == 0       ? VD_CALLS_NOTE
                 : strcmp(mode, "note_all") == 0 ? VD_CALLS_NOTE_ALL
                                                 : VD_CALLS_ENFORCE,
         .last_word = vd_last_word_map(vd_daemon_passed_fd(daemon, "LAST_WORD")),
     };
-    /* The C library reads files late: the time zone's for the first conversion of a time, and the
-     * number of cores for the ninth arena of malloc, which gets its own bound instead. */
-    tzset();
-    (void)mallopt(M_ARENA_MAX, (int)(ARENAS_PER_CORE * vd_machine_cores()));
     return vd_sandbox_calls(&calls, err);
 }

@@ -34,6 +34,7 @@ typedef struct {
     const char *program;
     char letter;  /* in syscalls.def */
     bool network; /* may make inet sockets */
+    bool alone;   /* nobody opens files for it (files.h) */
     vd_calls_mode_t mode;
     int64_t *last_word; /* see below; may be NULL */
 } vd_calls_t;

@@ -237,44 +237,71 @@ Test(sandbox, the_last_word_names_the_call)
 
 /* ---- opening files ---- */
 
-static int open_as(char letter, int flags)
+static int open_as(char letter, bool alone, int flags)
 {
-    const vd_calls_t calls = {.program = "unit_runtime", .letter = letter};
+    const vd_calls_t calls = {.program = "unit_runtime", .letter = letter, .alone = alone};
     if (vd_sandbox_basic(0, NULL) != VD_OK || vd_sandbox_calls(&calls, NULL) != VD_OK)
         return 1;
     return open("/dev/null", flags, 0600) < 0 ? 2 : 0;
 }
 static int gateway_reads(void)
 {
-    return open_as('g', O_RDONLY | O_CLOEXEC);
+    return open_as('g', false, O_RDONLY | O_CLOEXEC);
 }
-static int gateway_writes(void)
+static int gateway_alone_reads(void)
 {
-    return open_as('g', O_WRONLY);
+    return open_as('g', true, O_RDONLY | O_CLOEXEC);
+}
+static int gateway_alone_writes(void)
+{
+    return open_as('g', true, O_WRONLY);
+}
+/* A thread's memory grows and shrinks: malloc reads a file of the kernel when it first does so. */
+static void *use_memory(void *unused)
+{
+    static void *chunks[200];
+    (void)unused;
+    for (size_t i = 0; i < VD_COUNT_OF(chunks); i++)
+        chunks[i] = malloc(64 << 10);
+    for (size_t i = VD_COUNT_OF(chunks); i-- > 0;)
+        free(chunks[i]);
+    return NULL;
+}
+static int gateway_thread_shrinks(void)
+{
+    const vd_calls_t calls = {.program = "unit_runtime", .letter = 'g'};
+    pthread_t thread;
+    if (vd_sandbox_basic(0, NULL) != VD_OK || vd_sandbox_calls(&calls, NULL) != VD_OK)
+        return 1;
+    if (pthread_create(&thread, NULL, use_memory, NULL) != 0)
+        return 2;
+    return pthread_join(thread, NULL) == 0 ? 0 : 3;
 }
 static int replicad_reads(void)
 {
-    return open_as('p', O_RDONLY | O_CLOEXEC | O_DIRECTORY) == 2 && errno == ENOTDIR ? 0 : 3;
+    return open_as('p', false, O_RDONLY | O_CLOEXEC | O_DIRECTORY) == 2 && errno == ENOTDIR ? 0 : 3;
 }
 static int replicad_writes(void)
 {
-    return open_as('p', O_RDWR);
+    return open_as('p', false, O_RDWR);
 }
 static int replicad_makes(void)
 {
-    return open_as('p', O_RDONLY | O_CREAT);
+    return open_as('p', false, O_RDONLY | O_CREAT);
 }
 static int storaged_writes(void)
 {
-    return open_as('t', O_RDWR | O_CREAT);
+    return open_as('t', false, O_RDWR | O_CREAT);
 }
 
 Test(sandbox, who_opens_files_and_how)
 {
     if (SANITIZED)
         return;
-    cr_expect_eq(in_child(gateway_reads), 0);
-    cr_expect_eq(in_child(gateway_writes), 1000 + SIGSYS);
+    cr_expect_eq(in_child(gateway_reads), 1000 + SIGSYS, "the supervisor opens files for it");
+    cr_expect_eq(in_child(gateway_thread_shrinks), 0);
+    cr_expect_eq(in_child(gateway_alone_reads), 0);
+    cr_expect_eq(in_child(gateway_alone_writes), 1000 + SIGSYS);
     cr_expect_eq(in_child(replicad_reads), 0);
     cr_expect_eq(in_child(replicad_writes), 1000 + SIGSYS);
     cr_expect_eq(in_child(replicad_makes), 1000 + SIGSYS);
