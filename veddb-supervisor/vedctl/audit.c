@@ -10,8 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-#define ANSWER_WAIT_MS 40000 /* the supervisor itself waits for 30 s */
-#define QUESTION_MAX   4000
+#define QUESTION_MAX 4000
 
 static const char usage[] =
     "usage: vedctl audit VERB ...\n"
@@ -24,12 +23,6 @@ static const char usage[] =
     "  prove N                    record N, with the signed head and the hashes that lead to it\n"
     "  explain                    which kinds of events audit.filter keeps\n"
     "--json prints answers as they came.\n";
-
-static int wrong_usage(void)
-{
-    fputs(usage, stderr);
-    return VD_EXIT_USAGE;
-}
 
 static const char *date_print(int64_t ms, char buf[VEDCTL_TEXT_SIZE])
 {
@@ -112,41 +105,20 @@ static void print_explain(const bson_t *doc)
                vedctl_flag(&kind, "kept") ? "kept" : "left out");
 }
 
-static int ask(const vedctl_t *ctl, const char *verb, const char *argument,
-               void (*print)(const bson_t *doc))
-{
-    vd_buf_t json;
-    int exit_code = VD_EXIT_FAILURE;
-    vd_buf_init(&json, VD_LOCAL_PACKET_MAX);
-    if (vedctl_ask_for(ctl, "audit", verb, argument, ANSWER_WAIT_MS, &json) == VD_OK) {
-        bson_t *doc = vedctl_parse(&json);
-        vd_slice_t text = vd_buf_slice(&json);
-        if (doc != NULL && (ctl->json || print == NULL))
-            printf("%.*s\n", VD_SLICE_FMT(text));
-        else if (doc != NULL)
-            print(doc);
-        exit_code = doc != NULL ? VD_EXIT_OK : VD_EXIT_FAILURE;
-        if (doc != NULL)
-            bson_destroy(doc);
-    }
-    vd_buf_done(&json);
-    return exit_code;
-}
-
 static int search(const vedctl_t *ctl)
 {
     char question[QUESTION_MAX + 1] = "";
     size_t len = 0;
     if (ctl->argc < 2)
-        return wrong_usage();
+        return vedctl_wrong_usage(usage);
     for (int i = 1; i < ctl->argc; i++) {
         int n = snprintf(question + len, sizeof question - len, "%s%s", i == 1 ? "" : "\n",
                          ctl->argv[i]);
         if (n < 0 || (size_t)n >= sizeof question - len || strchr(ctl->argv[i], '=') == NULL)
-            return wrong_usage();
+            return vedctl_wrong_usage(usage);
         len += (size_t)n;
     }
-    return ask(ctl, "search", question, print_records);
+    return vedctl_ask_and_print(ctl, "audit", "search", question, print_records);
 }
 
 int vedctl_audit(const vedctl_t *ctl)
@@ -155,16 +127,17 @@ int vedctl_audit(const vedctl_t *ctl)
     if (strcmp(verb, "search") == 0)
         return search(ctl);
     if (strcmp(verb, "tail") == 0 && ctl->argc <= 2)
-        return ask(ctl, verb, ctl->argc == 2 ? ctl->argv[1] : "", print_records);
+        return vedctl_ask_and_print(ctl, "audit", verb, ctl->argc == 2 ? ctl->argv[1] : "",
+                                    print_records);
     if (strcmp(verb, "prove") == 0 && ctl->argc == 2)
-        return ask(ctl, verb, ctl->argv[1], NULL);
+        return vedctl_ask_and_print(ctl, "audit", verb, ctl->argv[1], NULL);
     if (ctl->argc != 1)
-        return wrong_usage();
+        return vedctl_wrong_usage(usage);
     if (strcmp(verb, "status") == 0)
-        return ask(ctl, verb, "", print_status);
+        return vedctl_ask_and_print(ctl, "audit", verb, "", print_status);
     if (strcmp(verb, "verify") == 0)
-        return ask(ctl, verb, "", print_verify);
+        return vedctl_ask_and_print(ctl, "audit", verb, "", print_verify);
     if (strcmp(verb, "explain") == 0)
-        return ask(ctl, verb, "", print_explain);
-    return wrong_usage();
+        return vedctl_ask_and_print(ctl, "audit", verb, "", print_explain);
+    return vedctl_wrong_usage(usage);
 }

@@ -10,11 +10,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#define ANSWER_WAIT_MS 40000 /* the supervisor itself waits for 30 s */
-#define LOOK_US        250000
+#define LOOK_US 250000
 
 static const char usage[] =
     "usage: vedctl backup VERB ...\n"
@@ -31,23 +29,7 @@ static const char usage[] =
     "keyring\n"
     "                             (<node.folder>/keys) that gets the backup's\n";
 
-static int wrong_usage(void)
-{
-    fputs(usage, stderr);
-    return VD_EXIT_USAGE;
-}
-
 /* ---- printing ---- */
-
-static const char *date(int64_t ms, char buf[VEDCTL_TEXT_SIZE])
-{
-    time_t seconds = (time_t)(ms / 1000);
-    struct tm tm;
-    if (ms == 0 || gmtime_r(&seconds, &tm) == NULL ||
-        strftime(buf, VEDCTL_TEXT_SIZE, "%Y-%m-%d %H:%M:%S", &tm) == 0)
-        return "-";
-    return buf;
-}
 
 static const char *condition(const bson_t *backup)
 {
@@ -89,39 +71,13 @@ static void print_list(const bson_t *doc)
     bson_iter_init(&iter, &backups);
     while (vedctl_next(&iter, &backup))
         printf("%-32s  %-19s  %9s  %10" PRId64 "  %-7s  %s\n", vedctl_text(&backup, "name"),
-               date(vedctl_number(&backup, "madeMs"), made),
+               vedctl_date(vedctl_number(&backup, "madeMs"), made),
                vedctl_size(vedctl_number(&backup, "bytes"), size),
                vedctl_number(&backup, "oldestKey"), vedctl_flag(&backup, "keyring") ? "yes" : "no",
                condition(&backup));
 }
 
 /* ---- asking ---- */
-
-/* NULL: refused, and said. The caller destroys it; its text stays in json. */
-static bson_t *ask(const vedctl_t *ctl, const char *verb, const char *name, vd_buf_t *json)
-{
-    vd_buf_clear(json);
-    return vedctl_ask_for(ctl, "backup", verb, name, ANSWER_WAIT_MS, json) == VD_OK
-               ? vedctl_parse(json)
-               : NULL;
-}
-
-static int list(const vedctl_t *ctl)
-{
-    vd_buf_t json;
-    vd_buf_init(&json, VD_LOCAL_PACKET_MAX);
-    bson_t *doc = ask(ctl, "list", "", &json);
-    vd_slice_t text = vd_buf_slice(&json);
-    if (doc != NULL && ctl->json)
-        printf("%.*s\n", VD_SLICE_FMT(text));
-    else if (doc != NULL)
-        print_list(doc);
-    int exit_code = doc != NULL ? VD_EXIT_OK : VD_EXIT_FAILURE;
-    if (doc != NULL)
-        bson_destroy(doc);
-    vd_buf_done(&json);
-    return exit_code;
-}
 
 /* Of the job of that number, which has ended. */
 static int outcome(const bson_t *doc, int64_t number, bool json)
@@ -151,7 +107,7 @@ static int run(const vedctl_t *ctl, const char *verb, const char *name, bool wai
     bson_t job;
     int exit_code = VD_EXIT_FAILURE;
     vd_buf_init(&json, VD_LOCAL_PACKET_MAX);
-    bson_t *doc = ask(ctl, verb, name, &json);
+    bson_t *doc = vedctl_ask_document(ctl, "backup", verb, name, &json);
     int64_t number =
         doc != NULL && vedctl_sub(doc, "job", &job) ? vedctl_number(&job, "number") : 0;
     while (doc != NULL && wait && vedctl_sub(doc, "job", &job) &&
@@ -159,7 +115,7 @@ static int run(const vedctl_t *ctl, const char *verb, const char *name, bool wai
            strcmp(vedctl_text(&job, "state"), "running") == 0) {
         bson_destroy(doc);
         (void)usleep(LOOK_US);
-        doc = ask(ctl, "list", "", &json);
+        doc = vedctl_ask_document(ctl, "backup", "list", "", &json);
     }
     if (doc != NULL && wait)
         exit_code = outcome(doc, number, ctl->json);
@@ -181,7 +137,7 @@ static int create(const vedctl_t *ctl)
         else if (strcmp(ctl->argv[i], "--no-wait") == 0)
             wait = false;
         else
-            return wrong_usage();
+            return vedctl_wrong_usage(usage);
     }
     return run(ctl, "create", name, wait);
 }
@@ -198,10 +154,10 @@ static int restore(const vedctl_t *ctl)
         else if (from == NULL && ctl->argv[i][0] != '-')
             from = ctl->argv[i];
         else
-            return wrong_usage();
+            return vedctl_wrong_usage(usage);
     }
     if (from == NULL || into == NULL)
-        return wrong_usage();
+        return vedctl_wrong_usage(usage);
     if (vd_backup_restore(from, into, keys, NULL, NULL, &err) != VD_OK) {
         fprintf(stderr, "vedctl: %s\n", err.message);
         return VD_EXIT_FAILURE;
@@ -218,8 +174,8 @@ int vedctl_backup(const vedctl_t *ctl)
     if (strcmp(verb, "restore") == 0)
         return restore(ctl);
     if (strcmp(verb, "list") == 0 && ctl->argc == 1)
-        return list(ctl);
+        return vedctl_ask_and_print(ctl, "backup", "list", "", print_list);
     if ((strcmp(verb, "verify") == 0 || strcmp(verb, "remove") == 0) && ctl->argc == 2)
         return run(ctl, verb, ctl->argv[1], true);
-    return wrong_usage();
+    return vedctl_wrong_usage(usage);
 }

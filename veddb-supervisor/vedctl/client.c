@@ -1,20 +1,17 @@
-/* veddb-supervisor/vedctl/client.c — one question to the supervisor over its control socket. */
+/* veddb-supervisor/vedctl/client.c — one question to the supervisor over its control socket, and
+ * what verbs do alike with its answer. */
 #include "libcommon/runtime/daemon.h"
 #include "libcommon/runtime/local.h"
 #include "proto/control.h"
+#include "veddb-supervisor/vedctl/show.h"
 #include "veddb-supervisor/vedctl/verbs.h"
 
 #include <stdio.h>
 
 #define ANSWER_WAIT_MS 10000
+#define WORKER_WAIT_MS 40000 /* the supervisor itself waits for 30 s */
 
-int vedctl_ask(const vedctl_t *ctl, const char *verb, const char *argument, const char *argument2,
-               vd_buf_t *body)
-{
-    return vedctl_ask_for(ctl, verb, argument, argument2, ANSWER_WAIT_MS, body);
-}
-
-int vedctl_ask_for(const vedctl_t *ctl, const char *verb, const char *argument,
+static int ask_for(const vedctl_t *ctl, const char *verb, const char *argument,
                    const char *argument2, uint32_t wait_ms, vd_buf_t *body)
 {
     vd_error_t err = VD_ERROR_INIT;
@@ -49,4 +46,48 @@ int vedctl_ask_for(const vedctl_t *ctl, const char *verb, const char *argument,
     vd_buf_done(&packet);
     vd_buf_done(&answer);
     return rc;
+}
+
+int vedctl_ask(const vedctl_t *ctl, const char *verb, const char *argument, const char *argument2,
+               vd_buf_t *body)
+{
+    return ask_for(ctl, verb, argument, argument2, ANSWER_WAIT_MS, body);
+}
+
+int vedctl_ask_worker(const vedctl_t *ctl, const char *verb, const char *argument,
+                      const char *argument2, vd_buf_t *body)
+{
+    return ask_for(ctl, verb, argument, argument2, WORKER_WAIT_MS, body);
+}
+
+bson_t *vedctl_ask_document(const vedctl_t *ctl, const char *verb, const char *argument,
+                            const char *argument2, vd_buf_t *json)
+{
+    vd_buf_clear(json);
+    return vedctl_ask_worker(ctl, verb, argument, argument2, json) == VD_OK ? vedctl_parse(json)
+                                                                            : NULL;
+}
+
+int vedctl_ask_and_print(const vedctl_t *ctl, const char *verb, const char *argument,
+                         const char *argument2, void (*print)(const bson_t *doc))
+{
+    vd_buf_t json;
+    vd_buf_init(&json, VD_LOCAL_PACKET_MAX);
+    bson_t *doc = vedctl_ask_document(ctl, verb, argument, argument2, &json);
+    vd_slice_t text = vd_buf_slice(&json);
+    if (doc != NULL && (ctl->json || print == NULL))
+        printf("%.*s\n", VD_SLICE_FMT(text));
+    else if (doc != NULL)
+        print(doc);
+    int exit_code = doc != NULL ? VD_EXIT_OK : VD_EXIT_FAILURE;
+    if (doc != NULL)
+        bson_destroy(doc);
+    vd_buf_done(&json);
+    return exit_code;
+}
+
+int vedctl_wrong_usage(const char *usage)
+{
+    fputs(usage, stderr);
+    return VD_EXIT_USAGE;
 }

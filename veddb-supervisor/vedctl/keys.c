@@ -9,12 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#define ANSWER_WAIT_MS 40000 /* the supervisor itself waits for 30 s */
-#define WATCH_US       1000000
-#define BAR_CELLS      40
+#define WATCH_US  1000000
+#define BAR_CELLS 40
 
 static const char usage[] =
     "usage: vedctl keys VERB ...\n"
@@ -31,23 +29,7 @@ static const char usage[] =
     "--force: backups that are kept may lose their key (vedctl backup). --json prints answers as "
     "they came.\n";
 
-static int wrong_usage(void)
-{
-    fputs(usage, stderr);
-    return VD_EXIT_USAGE;
-}
-
 /* ---- printing ---- */
-
-static const char *date(int64_t ms, char buf[VEDCTL_TEXT_SIZE])
-{
-    time_t seconds = (time_t)(ms / 1000);
-    struct tm tm;
-    if (ms == 0 || gmtime_r(&seconds, &tm) == NULL ||
-        strftime(buf, VEDCTL_TEXT_SIZE, "%Y-%m-%d %H:%M:%S", &tm) == 0)
-        return "-";
-    return buf;
-}
 
 static void print_keys(const bson_t *doc)
 {
@@ -62,7 +44,7 @@ static void print_keys(const bson_t *doc)
     while (vedctl_next(&iter, &key))
         printf("%7" PRId64 "  %-32s  %-12s  %s\n", vedctl_number(&key, "version"),
                vedctl_text(&key, "id"), vedctl_text(&key, "state"),
-               date(vedctl_number(&key, "created_ms"), made));
+               vedctl_date(vedctl_number(&key, "created_ms"), made));
 }
 
 static void print_bar(int64_t done, int64_t total)
@@ -128,7 +110,7 @@ static void print_verify(const bson_t *rotation)
     else
         printf("%" PRId64 " blocks of keys before version %" PRId64, blocks,
                vedctl_number(&verify, "target"));
-    printf(", begun %s UTC\n", date(vedctl_number(&verify, "startedMs"), at));
+    printf(", begun %s UTC\n", vedctl_date(vedctl_number(&verify, "startedMs"), at));
 }
 
 static void print_rotation(const bson_t *rotation)
@@ -160,7 +142,7 @@ static void print_rotation(const bson_t *rotation)
             printf("current: %s\n", vedctl_text(rotation, "current"));
     }
     printf("since %s UTC: %s, %" PRId64 " documents, %" PRId64 " blocks\n",
-           date(vedctl_number(rotation, "startedMs"), a),
+           vedctl_date(vedctl_number(rotation, "startedMs"), a),
            vedctl_size(vedctl_number(rotation, "bytes"), b), vedctl_number(rotation, "documents"),
            vedctl_number(rotation, "blocks"));
     print_left(rotation);
@@ -184,7 +166,7 @@ static void print_history(const bson_t *doc)
         int64_t began = vedctl_number(&past, "startedMs");
         printf("%6" PRId64 "  %-8s  %-9s  %-8s  %-19s  %9s  %9s  ", vedctl_number(&past, "number"),
                vedctl_text(&past, "kind"), vedctl_text(&past, "outcome"),
-               vedctl_text(&past, "reason"), date(began, started),
+               vedctl_text(&past, "reason"), vedctl_date(began, started),
                vedctl_span(vedctl_number(&past, "endedMs") - began, took),
                vedctl_size(vedctl_number(&past, "bytes"), size));
         if (strcmp(vedctl_text(&past, "kind"), "verify") == 0)
@@ -197,33 +179,6 @@ static void print_history(const bson_t *doc)
 }
 
 /* ---- asking ---- */
-
-/* NULL: refused, and said. The caller destroys it; its text stays in json. */
-static bson_t *ask(const vedctl_t *ctl, const char *verb, const char *argument, vd_buf_t *json)
-{
-    vd_buf_clear(json);
-    return vedctl_ask_for(ctl, "keys", verb, argument, ANSWER_WAIT_MS, json) == VD_OK
-               ? vedctl_parse(json)
-               : NULL;
-}
-
-static int ask_and_print(const vedctl_t *ctl, const char *verb, const char *argument,
-                         void (*print)(const bson_t *doc))
-{
-    vd_buf_t json;
-    vd_buf_init(&json, VD_LOCAL_PACKET_MAX);
-    bson_t *doc = ask(ctl, verb, argument, &json);
-    vd_slice_t text = vd_buf_slice(&json);
-    if (doc != NULL && ctl->json)
-        printf("%.*s\n", VD_SLICE_FMT(text));
-    else if (doc != NULL)
-        print(doc);
-    int exit_code = doc != NULL ? VD_EXIT_OK : VD_EXIT_FAILURE;
-    if (doc != NULL)
-        bson_destroy(doc);
-    vd_buf_done(&json);
-    return exit_code;
-}
 
 static void print_status(const bson_t *doc)
 {
@@ -247,7 +202,7 @@ static int watch(const vedctl_t *ctl)
     bool busy = true, failed = false, answered = true;
     vd_buf_init(&json, VD_LOCAL_PACKET_MAX);
     while (busy && answered) {
-        bson_t *doc = ask(ctl, "status", "", &json), rotation;
+        bson_t *doc = vedctl_ask_document(ctl, "keys", "status", "", &json), rotation;
         answered = doc != NULL && vedctl_sub(doc, "rotation", &rotation);
         if (answered) {
             if (isatty(STDOUT_FILENO))
@@ -299,14 +254,14 @@ static int verify(const vedctl_t *ctl)
     vd_buf_t json;
     int exit_code = VD_EXIT_FAILURE;
     vd_buf_init(&json, VD_LOCAL_PACKET_MAX);
-    bson_t *doc = ask(ctl, "verify", "", &json);
+    bson_t *doc = vedctl_ask_document(ctl, "keys", "verify", "", &json);
     bson_t now;
     int64_t number =
         doc != NULL && vedctl_sub(doc, "verify", &now) ? vedctl_number(&now, "number") : 0;
     while (doc != NULL) {
         bson_destroy(doc);
         (void)usleep(WATCH_US / 4);
-        doc = ask(ctl, "history", "", &json);
+        doc = vedctl_ask_document(ctl, "keys", "history", "", &json);
         if (doc != NULL &&
             (!vedctl_sub(doc, "verify", &now) || vedctl_number(&now, "number") != number ||
              strcmp(vedctl_text(&now, "state"), "checking") != 0)) {
@@ -410,22 +365,22 @@ int vedctl_keys(const vedctl_t *ctl)
             continue;
         if (!options_parse(ctl, orders[i].limits, orders[i].force, json, sizeof json, &count) ||
             count < orders[i].at_least)
-            return wrong_usage();
-        return ask_and_print(ctl, verb, json, print_done);
+            return vedctl_wrong_usage(usage);
+        return vedctl_ask_and_print(ctl, "keys", verb, json, print_done);
     }
     if (strcmp(verb, "status") == 0 && ctl->argc == 2 && strcmp(ctl->argv[1], "--watch") == 0)
         return watch(ctl);
     if (ctl->argc != 1)
-        return wrong_usage();
+        return vedctl_wrong_usage(usage);
     if (strcmp(verb, "status") == 0)
-        return ask_and_print(ctl, verb, "", print_status);
+        return vedctl_ask_and_print(ctl, "keys", verb, "", print_status);
     if (strcmp(verb, "history") == 0)
-        return ask_and_print(ctl, verb, "", print_history);
+        return vedctl_ask_and_print(ctl, "keys", verb, "", print_history);
     if (strcmp(verb, "rewrap") == 0)
-        return vedctl_ask_for(ctl, "keys", verb, "", ANSWER_WAIT_MS, NULL) == VD_OK
+        return vedctl_ask_worker(ctl, "keys", verb, "", NULL) == VD_OK
                    ? VD_EXIT_OK
                    : VD_EXIT_FAILURE; /* what it answers is for a person */
     if (strcmp(verb, "verify") == 0)
         return verify(ctl);
-    return wrong_usage();
+    return vedctl_wrong_usage(usage);
 }

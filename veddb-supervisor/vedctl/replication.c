@@ -14,11 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ANSWER_WAIT_MS 40000 /* the supervisor itself waits for 30 s */
-#define WATCH_S        1
-#define TAGS_MAX       16
-#define ARGUMENT_MAX   4096
-#define BAR_WIDTH      30
+#define WATCH_S      1
+#define TAGS_MAX     16
+#define ARGUMENT_MAX 4096
+#define BAR_WIDTH    30
 
 static const char usage[] =
     "usage: vedctl replication VERB ...\n"
@@ -33,17 +32,10 @@ static const char usage[] =
     "  freeze SECONDS             this node stands for no election for so long; 0 ends it\n"
     "  force-sync [NAME]          drops its data and loads it anew\n";
 
-static int wrong_usage(void)
-{
-    fputs(usage, stderr);
-    return VD_EXIT_USAGE;
-}
-
 /* ---- asking ---- */
 
-/* One verb with its two arguments. body NULL: the message is printed. */
-static int ask(const vedctl_t *ctl, const char *verb, const char *argument, const char *argument2,
-               vd_buf_t *body)
+/* One verb with its two arguments; the answer's message is printed. Returns the exit code. */
+static int act(const vedctl_t *ctl, const char *verb, const char *argument, const char *argument2)
 {
     char both[ARGUMENT_MAX + 1];
     int len =
@@ -51,14 +43,10 @@ static int ask(const vedctl_t *ctl, const char *verb, const char *argument, cons
     if (len < 0 || (size_t)len >= sizeof both || strchr(argument, '\n') != NULL ||
         strchr(argument2, '\n') != NULL) {
         fprintf(stderr, "vedctl: an argument is too long, or has a line feed\n");
-        return VD_ERR_BAD_VALUE;
+        return VD_EXIT_FAILURE;
     }
-    return vedctl_ask_for(ctl, "replication", verb, both, ANSWER_WAIT_MS, body);
-}
-
-static int act(const vedctl_t *ctl, const char *verb, const char *argument, const char *argument2)
-{
-    return ask(ctl, verb, argument, argument2, NULL) == VD_OK ? VD_EXIT_OK : VD_EXIT_FAILURE;
+    return vedctl_ask_worker(ctl, "replication", verb, both, NULL) == VD_OK ? VD_EXIT_OK
+                                                                            : VD_EXIT_FAILURE;
 }
 
 /* ---- status and list ---- */
@@ -230,26 +218,6 @@ static void print_list(const bson_t *doc)
     }
 }
 
-static int show(const vedctl_t *ctl, const char *verb, void (*print)(const bson_t *doc))
-{
-    vd_buf_t json;
-    vd_buf_init(&json, VD_LOCAL_PACKET_MAX);
-    int exit_code = VD_EXIT_FAILURE;
-    if (ask(ctl, verb, "", "", &json) == VD_OK) {
-        bson_t *doc = vedctl_parse(&json);
-        vd_slice_t text = vd_buf_slice(&json);
-        if (doc != NULL && ctl->json)
-            printf("%.*s\n", VD_SLICE_FMT(text));
-        else if (doc != NULL)
-            print(doc);
-        exit_code = doc != NULL ? VD_EXIT_OK : VD_EXIT_FAILURE;
-        if (doc != NULL)
-            bson_destroy(doc);
-    }
-    vd_buf_done(&json);
-    return exit_code;
-}
-
 /* Until it is interrupted, or nobody reads it any more. */
 static int watch(const vedctl_t *ctl)
 {
@@ -257,7 +225,8 @@ static int watch(const vedctl_t *ctl)
     for (;;) {
         if (screen)
             fputs("\033[H\033[2J", stdout);
-        (void)show(ctl, "status", print_status); /* a node that restarts answers again */
+        (void)vedctl_ask_and_print(ctl, "replication", "status", "",
+                                   print_status); /* a node that restarts answers again */
         if (!ctl->json && !screen)
             puts("");
         if (fflush(stdout) != 0)
@@ -270,12 +239,14 @@ static int verb_status(const vedctl_t *ctl)
 {
     if (ctl->argc == 2 && strcmp(ctl->argv[1], "--watch") == 0)
         return watch(ctl);
-    return ctl->argc == 1 ? show(ctl, "status", print_status) : wrong_usage();
+    return ctl->argc == 1 ? vedctl_ask_and_print(ctl, "replication", "status", "", print_status)
+                          : vedctl_wrong_usage(usage);
 }
 
 static int verb_list(const vedctl_t *ctl)
 {
-    return ctl->argc == 1 ? show(ctl, "list", print_list) : wrong_usage();
+    return ctl->argc == 1 ? vedctl_ask_and_print(ctl, "replication", "list", "", print_list)
+                          : vedctl_wrong_usage(usage);
 }
 
 /* ---- verbs that change something ---- */
@@ -353,10 +324,10 @@ static int verb_add(const vedctl_t *ctl)
     int exit_code = VD_EXIT_USAGE;
     if (good) {
         char *json = bson_as_relaxed_extended_json(&options, NULL);
-        exit_code = json == NULL ? wrong_usage() : act(ctl, "add", ctl->argv[1], json);
+        exit_code = json == NULL ? vedctl_wrong_usage(usage) : act(ctl, "add", ctl->argv[1], json);
         bson_free(json);
     } else {
-        (void)wrong_usage();
+        (void)vedctl_wrong_usage(usage);
     }
     bson_destroy(&options);
     bson_destroy(&tags);
@@ -366,7 +337,7 @@ static int verb_add(const vedctl_t *ctl)
 static int verb_remove(const vedctl_t *ctl)
 {
     return ctl->argc == 2 && is_word(ctl->argv[1]) ? act(ctl, "remove", ctl->argv[1], "")
-                                                   : wrong_usage();
+                                                   : vedctl_wrong_usage(usage);
 }
 
 static int verb_promote(const vedctl_t *ctl)
@@ -378,7 +349,7 @@ static int verb_promote(const vedctl_t *ctl)
         else if (is_word(ctl->argv[i]) && *name == '\0')
             name = ctl->argv[i];
         else
-            return wrong_usage();
+            return vedctl_wrong_usage(usage);
     }
     return act(ctl, "promote", name, force);
 }
@@ -393,7 +364,7 @@ static int verb_step_down(const vedctl_t *ctl)
         else if (*seconds == '\0' && is_number(ctl->argv[i], 86400 * 365, &number))
             seconds = ctl->argv[i];
         else
-            return wrong_usage();
+            return vedctl_wrong_usage(usage);
     }
     return act(ctl, "step-down", seconds, to);
 }
@@ -403,13 +374,13 @@ static int verb_freeze(const vedctl_t *ctl)
     int64_t number = 0;
     return ctl->argc == 2 && is_number(ctl->argv[1], 86400 * 365, &number)
                ? act(ctl, "freeze", ctl->argv[1], "")
-               : wrong_usage();
+               : vedctl_wrong_usage(usage);
 }
 
 static int verb_force_sync(const vedctl_t *ctl)
 {
     if (ctl->argc > 2 || (ctl->argc == 2 && !is_word(ctl->argv[1])))
-        return wrong_usage();
+        return vedctl_wrong_usage(usage);
     return act(ctl, "force-sync", ctl->argc == 2 ? ctl->argv[1] : "", "");
 }
 
@@ -428,5 +399,5 @@ int vedctl_replication(const vedctl_t *ctl)
     for (size_t i = 0; ctl->argc >= 1 && i < sizeof verbs / sizeof verbs[0]; i++)
         if (strcmp(ctl->argv[0], verbs[i].name) == 0)
             return verbs[i].run(ctl);
-    return wrong_usage();
+    return vedctl_wrong_usage(usage);
 }

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <time.h>
 
 bson_t *vedctl_parse(const vd_buf_t *json)
 {
@@ -65,6 +66,16 @@ bool vedctl_next(bson_iter_t *iter, bson_t *ret)
         if (view_of(iter, ret))
             return true;
     return false;
+}
+
+const char *vedctl_date(int64_t ms, char buf[VEDCTL_TEXT_SIZE])
+{
+    time_t seconds = (time_t)(ms / 1000);
+    struct tm tm;
+    if (ms == 0 || gmtime_r(&seconds, &tm) == NULL ||
+        strftime(buf, VEDCTL_TEXT_SIZE, "%Y-%m-%d %H:%M:%S", &tm) == 0)
+        return "-";
+    return buf;
 }
 
 const char *vedctl_span(int64_t ms, char buf[VEDCTL_TEXT_SIZE])

@@ -16,6 +16,8 @@ bool vedctl_sub(const bson_t *doc, const char *name, bson_t *ret);
 /* The next element of an array of documents; false at its end. */
 bool vedctl_next(bson_iter_t *iter, bson_t *ret);
 #define VEDCTL_TEXT_SIZE 32
+/* "2026-01-31 23:59:58", UTC; "-": never */
+const char *vedctl_date(int64_t ms, char buf[VEDCTL_TEXT_SIZE]);
 /* "4d 3h", "12m 5s", "340ms" */
 const char *vedctl_span(int64_t ms, char buf[VEDCTL_TEXT_SIZE]);
 /* "12 B", "3.4 MB" */

@@ -6,6 +6,8 @@
 #include "libcommon/base/buf.h"
 #include "libcommon/base/error.h"
 
+#include <bson/bson.h>
+
 typedef struct {
     const char *socket; /* control socket */
     const char *config; /* configuration file, or NULL */
@@ -19,9 +21,22 @@ typedef struct {
 int vedctl_ask(const vedctl_t *ctl, const char *verb, const char *argument, const char *argument2,
                vd_buf_t *body);
 
-/* The same, waiting for so long. */
-int vedctl_ask_for(const vedctl_t *ctl, const char *verb, const char *argument,
-                   const char *argument2, uint32_t wait_ms, vd_buf_t *body);
+/* The same for what the supervisor passes on to a worker, and waits for itself. */
+int vedctl_ask_worker(const vedctl_t *ctl, const char *verb, const char *argument,
+                      const char *argument2, vd_buf_t *body);
+
+/* client.c: such an answer, read; its text is put into json. NULL: refused or not to be read, and
+ * said. The caller destroys it. */
+bson_t *vedctl_ask_document(const vedctl_t *ctl, const char *verb, const char *argument,
+                            const char *argument2, vd_buf_t *json);
+
+/* client.c: such an answer, printed: as it came under --json or where print is NULL, else by print.
+ * Returns the exit code. */
+int vedctl_ask_and_print(const vedctl_t *ctl, const char *verb, const char *argument,
+                         const char *argument2, void (*print)(const bson_t *doc));
+
+/* client.c: the usage goes to standard error. Returns the exit code. */
+int vedctl_wrong_usage(const char *usage);
 
 int vedctl_status(const vedctl_t *ctl);
 int vedctl_keys(const vedctl_t *ctl);
