@@ -78,15 +78,23 @@ void gate_certificates_ask(gate_t *gate, vd_loop_t *loop,
         question_done(question);
 }
 
+/* Whether it is time to warn (again); then it is noted. */
+static bool warning_is_due(_Atomic uint64_t *warned_ms, uint64_t again_ms)
+{
+    uint64_t now = vd_monotonic_ms(), warned = atomic_load(warned_ms);
+    if (warned != 0 && now < warned + again_ms)
+        return false;
+    atomic_store(warned_ms, now);
+    return true;
+}
+
 /* Whoever fetches the OCSP responses seems to have stopped. */
 static void staple_tick(gate_t *gate)
 {
-    uint64_t now = vd_monotonic_ms(), warned = atomic_load(&gate->staple_warned_ms);
     bool soon;
     int64_t left = vd_tls_staple_expires_in_s(gate->tls, &soon);
-    if (!soon || (warned != 0 && now < warned + STAPLE_AGAIN_MS))
+    if (!soon || !warning_is_due(&gate->staple_warned_ms, STAPLE_AGAIN_MS))
         return;
-    atomic_store(&gate->staple_warned_ms, now);
     gate_audit_note(gate, "certificateExpires", VD_OK, "the OCSP response ends in %lld minutes",
                     (long long)(left / 60));
     vd_log(VD_LOG_WARN,
@@ -98,11 +106,9 @@ static void staple_tick(gate_t *gate)
 void gate_certificates_tick(gate_t *gate)
 {
     staple_tick(gate);
-    uint64_t now = vd_monotonic_ms(), warned = atomic_load(&gate->certificate_warned_ms);
     int64_t left = vd_tls_expires_in_s(gate->tls);
-    if (left > WARN_S || (warned != 0 && now < warned + AGAIN_MS))
+    if (left > WARN_S || !warning_is_due(&gate->certificate_warned_ms, AGAIN_MS))
         return;
-    atomic_store(&gate->certificate_warned_ms, now);
     gate_audit_note(gate, "certificateExpires", VD_OK, "the server certificate ends in %lld hours",
                     (long long)(left / 3600));
     vd_log(VD_LOG_WARN,
