@@ -4,6 +4,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "tests/support/certificates.h"
 #include "veddb-gatewayd/auth/scram.h"
 #include "veddb-gatewayd/wire.h"
 
@@ -11,10 +12,7 @@
 #include <netinet/in.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <openssl/pem.h>
 #include <openssl/sha.h>
-#include <openssl/x509.h>
-#include <openssl/x509v3.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,24 +28,11 @@ static void write_certificate(gate_fixture_t *fixture)
     (void)snprintf(certificate, sizeof certificate, "%s/server.crt", fixture->folder);
     (void)snprintf(key_file, sizeof key_file, "%s/server.key", fixture->folder);
     EVP_PKEY *key = EVP_EC_gen("P-256");
-    X509 *x = X509_new();
-    VD_ASSERT(key != NULL && x != NULL);
-    (void)X509_set_version(x, 2);
-    (void)ASN1_INTEGER_set(X509_get_serialNumber(x), 1);
-    (void)X509_gmtime_adj(X509_getm_notBefore(x), -60);
-    (void)X509_gmtime_adj(X509_getm_notAfter(x), 86400);
-    (void)X509_set_pubkey(x, key);
-    X509_NAME *name = X509_get_subject_name(x);
-    (void)X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)"localhost",
-                                     -1, -1, 0);
-    (void)X509_set_issuer_name(x, name);
-    VD_ASSERT(X509_sign(x, key, EVP_sha256()) != 0);
-    FILE *file = fopen(certificate, "we");
-    VD_ASSERT(file != NULL && PEM_write_X509(file, x) == 1 && fclose(file) == 0);
+    X509 *x =
+        test_certificate("localhost", key, &(test_certificate_t){.begins_s = -60, .ends_s = 86400});
     (void)umask(077);
-    file = fopen(key_file, "we");
-    VD_ASSERT(file != NULL && PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL) == 1 &&
-              fclose(file) == 0);
+    test_write_pem(certificate, x, NULL, NULL);
+    test_write_pem(key_file, NULL, key, NULL);
     X509_free(x);
     EVP_PKEY_free(key);
     fixture->settings.tls = (vd_tls_options_t){

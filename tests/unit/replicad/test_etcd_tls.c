@@ -1,21 +1,19 @@
 /* tests/unit/replicad/test_etcd_tls.c — what replicad refuses of a server that says it is etcd:
  * each fault of its certificate, old versions, weak suites; and how it says so. */
+#include "tests/support/certificates.h"
 #include "veddb-replicad/etcd.h"
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 typedef enum { BY_CA, BY_ITSELF, BY_OTHER_CA } issuer_t;
@@ -23,7 +21,7 @@ typedef enum { BY_CA, BY_ITSELF, BY_OTHER_CA } issuer_t;
 typedef struct {
     const char *what;
     issuer_t issuer;
-    int begins_s, ends_s; /* from now; both 0: an hour ago, in a day */
+    int begins_s, ends_s; /* from now; both 0: an hour ago, in ten days */
     int rsa_bits;         /* 0: P-256 */
     bool sha1;
     const char *names, *usage; /* NULL: IP:127.0.0.1, serverAuth */
@@ -38,59 +36,18 @@ static X509 *ca, *other_ca;
 static int listener;
 static char endpoint[64];
 
-static void extend(X509 *certificate, int nid, const char *value)
-{
-    X509V3_CTX context;
-    X509V3_set_ctx_nodb(&context);
-    X509V3_set_ctx(&context, certificate, certificate, NULL, NULL, 0);
-    X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, &context, nid, value);
-    cr_assert_not_null(extension);
-    cr_assert_eq(X509_add_ext(certificate, extension, -1), 1);
-    X509_EXTENSION_free(extension);
-}
-
-/* server NULL: an authority, by itself. */
 static X509 *issue(const char *name, EVP_PKEY *key, const server_t *server)
 {
-    static long serial = 1;
-    X509 *certificate = X509_new();
-    X509_NAME *subject = X509_get_subject_name(certificate);
-    bool dated = server != NULL && (server->begins_s != 0 || server->ends_s != 0);
-    X509 *issuer = server == NULL || server->issuer == BY_ITSELF ? NULL
-                   : server->issuer == BY_CA                     ? ca
-                                                                 : other_ca;
-    EVP_PKEY *issuer_key = issuer == NULL ? key : issuer == ca ? ca_key : other_key;
-    (void)X509_set_version(certificate, 2);
-    (void)ASN1_INTEGER_set(X509_get_serialNumber(certificate), ++serial);
-    (void)X509_gmtime_adj(X509_getm_notBefore(certificate), dated ? server->begins_s : -3600);
-    (void)X509_gmtime_adj(X509_getm_notAfter(certificate), dated ? server->ends_s : 86400);
-    (void)X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1,
-                                     -1, 0);
-    (void)X509_set_issuer_name(certificate,
-                               issuer == NULL ? subject : X509_get_subject_name(issuer));
-    (void)X509_set_pubkey(certificate, key);
-    if (server == NULL) {
-        extend(certificate, NID_basic_constraints, "critical,CA:TRUE");
-    } else {
-        extend(certificate, NID_subject_alt_name,
-               server->names == NULL ? "IP:127.0.0.1" : server->names);
-        extend(certificate, NID_ext_key_usage,
-               server->usage == NULL ? "serverAuth" : server->usage);
-    }
-    bool sha1 = server != NULL && server->sha1;
-    cr_assert_gt(X509_sign(certificate, issuer_key, sha1 ? EVP_sha1() : EVP_sha256()), 0);
-    return certificate;
-}
-
-static void write_pem(const char *file, X509 *certificate, EVP_PKEY *key)
-{
-    FILE *out = fopen(file, "w");
-    cr_assert_not_null(out);
-    cr_assert_eq(certificate != NULL ? PEM_write_X509(out, certificate)
-                                     : PEM_write_PrivateKey(out, key, NULL, NULL, 0, NULL, NULL),
-                 1);
-    (void)fclose(out);
-    cr_assert_eq(chmod(file, 0600), 0);
+    X509 *issuer = server->issuer == BY_ITSELF ? NULL : server->issuer == BY_CA ? ca : other_ca;
+    return test_certificate(
+        name, key,
+        &(test_certificate_t){.issuer = issuer,
+                              .issuer_key = issuer == ca ? ca_key : other_key,
+                              .begins_s = server->begins_s,
+                              .ends_s = server->ends_s,
+                              .sha1 = server->sha1,
+                              .names = server->names == NULL ? "IP:127.0.0.1" : server->names,
+                              .usage = server->usage == NULL ? "serverAuth" : server->usage});
 }
 
 static void setup(void)
@@ -105,13 +62,14 @@ static void setup(void)
     (void)snprintf(cert_file, sizeof cert_file, "%s/own.pem", folder);
     (void)snprintf(key_file, sizeof key_file, "%s/own.key", folder);
     ca_key = EVP_EC_gen("P-256"), other_key = EVP_EC_gen("P-256");
-    ca = issue("authority", ca_key, NULL);
-    other_ca = issue("other authority", other_key, NULL);
+    ca = test_certificate("authority", ca_key, &(test_certificate_t){.authority = true});
+    other_ca =
+        test_certificate("other authority", other_key, &(test_certificate_t){.authority = true});
     EVP_PKEY *key = EVP_EC_gen("P-256");
     X509 *own = issue("node", key, &client);
-    write_pem(ca_file, ca, NULL);
-    write_pem(cert_file, own, NULL);
-    write_pem(key_file, NULL, key);
+    test_write_pem(ca_file, ca, NULL, NULL);
+    test_write_pem(cert_file, own, NULL, NULL);
+    test_write_pem(key_file, NULL, key, NULL);
     X509_free(own);
     EVP_PKEY_free(key);
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

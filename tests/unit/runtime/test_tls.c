@@ -1,9 +1,8 @@
 /* tests/unit/runtime/test_tls.c — handshakes in memory, with certificates made on the spot. */
 #include "libcommon/runtime/tls.h"
+#include "tests/support/certificates.h"
 
 #include <criterion/criterion.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,54 +12,6 @@
 static char folder[64];
 static char ca_file[96], cert_file[96], key_file[96], client_cert_file[96], client_key_file[96],
     other_key_file[96];
-
-static void add_extension(X509 *certificate, X509 *issuer, int nid, const char *value)
-{
-    X509V3_CTX context;
-    X509V3_set_ctx_nodb(&context);
-    X509V3_set_ctx(&context, issuer, certificate, NULL, NULL, 0);
-    X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, &context, nid, value);
-    cr_assert_not_null(extension);
-    cr_assert_eq(X509_add_ext(certificate, extension, -1), 1);
-    X509_EXTENSION_free(extension);
-}
-
-static X509 *make_certificate(const char *name, EVP_PKEY *key, X509 *issuer, EVP_PKEY *issuer_key,
-                              long serial)
-{
-    X509 *certificate = X509_new();
-    X509_NAME *subject = X509_get_subject_name(certificate);
-    (void)X509_set_version(certificate, 2);
-    (void)ASN1_INTEGER_set(X509_get_serialNumber(certificate), serial);
-    (void)X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
-    (void)X509_gmtime_adj(X509_getm_notAfter(certificate), 10 * 86400);
-    (void)X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1,
-                                     -1, 0);
-    (void)X509_set_issuer_name(certificate,
-                               issuer == NULL ? subject : X509_get_subject_name(issuer));
-    (void)X509_set_pubkey(certificate, key);
-    if (issuer == NULL)
-        add_extension(certificate, certificate, NID_basic_constraints, "critical,CA:TRUE");
-    else
-        add_extension(certificate, issuer, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1");
-    cr_assert_gt(X509_sign(certificate, issuer_key, EVP_sha256()), 0);
-    return certificate;
-}
-
-static void write_certificate(const char *file, X509 *certificate)
-{
-    FILE *out = fopen(file, "w");
-    cr_assert_eq(PEM_write_X509(out, certificate), 1);
-    (void)fclose(out);
-}
-
-static void write_key(const char *file, EVP_PKEY *key)
-{
-    FILE *out = fopen(file, "w");
-    cr_assert_eq(PEM_write_PrivateKey(out, key, NULL, NULL, 0, NULL, NULL), 1);
-    (void)fclose(out);
-    cr_assert_eq(chmod(file, 0600), 0);
-}
 
 static void name_file(char *out, const char *name)
 {
@@ -80,15 +31,17 @@ static void setup(void)
     EVP_PKEY *keys[4];
     for (int i = 0; i < 4; i++)
         keys[i] = EVP_EC_gen("P-256");
-    X509 *ca = make_certificate("test ca", keys[0], NULL, keys[0], 1);
-    X509 *server = make_certificate("localhost", keys[1], ca, keys[0], 2);
-    X509 *client = make_certificate("client", keys[2], ca, keys[0], 3);
-    write_certificate(ca_file, ca);
-    write_certificate(cert_file, server);
-    write_certificate(client_cert_file, client);
-    write_key(key_file, keys[1]);
-    write_key(client_key_file, keys[2]);
-    write_key(other_key_file, keys[3]);
+    X509 *ca = test_certificate("test ca", keys[0], &(test_certificate_t){.authority = true});
+    test_certificate_t by_ca = {
+        .issuer = ca, .issuer_key = keys[0], .names = "DNS:localhost,IP:127.0.0.1"};
+    X509 *server = test_certificate("localhost", keys[1], &by_ca);
+    X509 *client = test_certificate("client", keys[2], &by_ca);
+    test_write_pem(ca_file, ca, NULL, NULL);
+    test_write_pem(cert_file, server, NULL, NULL);
+    test_write_pem(client_cert_file, client, NULL, NULL);
+    test_write_pem(key_file, NULL, keys[1], NULL);
+    test_write_pem(client_key_file, NULL, keys[2], NULL);
+    test_write_pem(other_key_file, NULL, keys[3], NULL);
     X509_free(ca);
     X509_free(server);
     X509_free(client);

@@ -1,15 +1,13 @@
 /* tests/unit/runtime/test_tls_certificates.c — every fault that a certificate can have, shown to us
  * by a client and by a server, and in our own file: each is refused, and named. */
 #include "libcommon/runtime/tls.h"
+#include "tests/support/certificates.h"
 
 #include <criterion/criterion.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 typedef enum { BY_CA, BY_ITSELF, BY_OTHER_CA } issuer_t;
@@ -28,59 +26,18 @@ static char folder[64], ca_file[96], crl_file[96], cert_file[96], key_file[96];
 static EVP_PKEY *ca_key, *other_key;
 static X509 *ca, *other_ca;
 static X509_CRL *crl;
-static long serial = 100;
-
-static void extend(X509 *certificate, X509 *issuer, int nid, const char *value)
-{
-    X509V3_CTX context;
-    X509V3_set_ctx_nodb(&context);
-    X509V3_set_ctx(&context, issuer, certificate, NULL, NULL, 0);
-    X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, &context, nid, value);
-    cr_assert_not_null(extension);
-    cr_assert_eq(X509_add_ext(certificate, extension, -1), 1);
-    X509_EXTENSION_free(extension);
-}
 
 static X509 *issue(const char *name, EVP_PKEY *key, X509 *issuer, EVP_PKEY *issuer_key,
                    const fault_t *fault)
 {
-    X509 *certificate = X509_new();
-    X509_NAME *subject = X509_get_subject_name(certificate);
-    bool dated = fault->begins_s != 0 || fault->ends_s != 0;
-    (void)X509_set_version(certificate, 2);
-    (void)ASN1_INTEGER_set(X509_get_serialNumber(certificate), ++serial);
-    (void)X509_gmtime_adj(X509_getm_notBefore(certificate), dated ? fault->begins_s : -3600);
-    (void)X509_gmtime_adj(X509_getm_notAfter(certificate), dated ? fault->ends_s : 10 * 86400);
-    (void)X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1,
-                                     -1, 0);
-    (void)X509_set_issuer_name(certificate,
-                               issuer == NULL ? subject : X509_get_subject_name(issuer));
-    (void)X509_set_pubkey(certificate, key);
-    if (strstr(name, "authority") != NULL) {
-        extend(certificate, certificate, NID_basic_constraints, "critical,CA:TRUE");
-        extend(certificate, certificate, NID_key_usage, "critical,keyCertSign,cRLSign");
-    } else {
-        extend(certificate, issuer == NULL ? certificate : issuer, NID_subject_alt_name,
-               "DNS:localhost,IP:127.0.0.1");
-        if (fault->usage != NULL)
-            extend(certificate, certificate, NID_ext_key_usage, fault->usage);
-    }
-    cr_assert_gt(X509_sign(certificate, issuer_key, fault->sha1 ? EVP_sha1() : EVP_sha256()), 0);
-    return certificate;
-}
-
-static void write_pem(const char *file, X509 *certificate, EVP_PKEY *key, X509_CRL *list)
-{
-    FILE *out = fopen(file, "w");
-    cr_assert_not_null(out);
-    if (certificate != NULL)
-        cr_assert_eq(PEM_write_X509(out, certificate), 1);
-    if (key != NULL)
-        cr_assert_eq(PEM_write_PrivateKey(out, key, NULL, NULL, 0, NULL, NULL), 1);
-    if (list != NULL)
-        cr_assert_eq(PEM_write_X509_CRL(out, list), 1);
-    (void)fclose(out);
-    cr_assert_eq(chmod(file, 0600), 0);
+    return test_certificate(name, key,
+                            &(test_certificate_t){.issuer = issuer,
+                                                  .issuer_key = issuer_key,
+                                                  .begins_s = fault->begins_s,
+                                                  .ends_s = fault->ends_s,
+                                                  .sha1 = fault->sha1,
+                                                  .names = "DNS:localhost,IP:127.0.0.1",
+                                                  .usage = fault->usage});
 }
 
 /* Signed anew, with what is on it. */
@@ -94,7 +51,7 @@ static void write_crl(int ends_s)
     ASN1_TIME_free(now);
     ASN1_TIME_free(until);
     cr_assert_gt(X509_CRL_sign(crl, ca_key, EVP_sha256()), 0);
-    write_pem(crl_file, NULL, NULL, crl);
+    test_write_pem(crl_file, NULL, NULL, crl);
 }
 
 static void put_on_list(X509 *certificate)
@@ -118,15 +75,16 @@ static void setup(void)
     (void)snprintf(cert_file, sizeof cert_file, "%s/own.pem", folder);
     (void)snprintf(key_file, sizeof key_file, "%s/own.key", folder);
     ca_key = EVP_EC_gen("P-256"), other_key = EVP_EC_gen("P-256");
-    ca = issue("authority", ca_key, NULL, ca_key, &none);
-    other_ca = issue("other authority", other_key, NULL, other_key, &none);
+    ca = test_certificate("authority", ca_key, &(test_certificate_t){.authority = true});
+    other_ca =
+        test_certificate("other authority", other_key, &(test_certificate_t){.authority = true});
     crl = X509_CRL_new();
-    write_pem(ca_file, ca, NULL, NULL);
+    test_write_pem(ca_file, ca, NULL, NULL);
     write_crl(86400);
     EVP_PKEY *key = EVP_EC_gen("P-256");
     X509 *own = issue("localhost", key, ca, ca_key, &none);
-    write_pem(cert_file, own, NULL, NULL);
-    write_pem(key_file, NULL, key, NULL);
+    test_write_pem(cert_file, own, NULL, NULL);
+    test_write_pem(key_file, NULL, key, NULL);
     X509_free(own);
     EVP_PKEY_free(key);
 }
@@ -348,8 +306,8 @@ Test(tls_certificates, our_own)
         vd_tls_t *tls = NULL;
         vd_error_t err = VD_ERROR_INIT;
         make_faulty(&cases[i].fault, &certificate, &key);
-        write_pem(cert_file, certificate, NULL, NULL);
-        write_pem(key_file, NULL, key, NULL);
+        test_write_pem(cert_file, certificate, NULL, NULL);
+        test_write_pem(key_file, NULL, key, NULL);
         vd_tls_options_t options = {
             .certificate_file = cert_file, .key_file = key_file, .server = true};
         int rc = vd_tls_create(&options, &tls, &err);

@@ -2,16 +2,14 @@
  * are given, until when. */
 #include "libcommon/base/clock.h"
 #include "libcommon/runtime/tls.h"
+#include "tests/support/certificates.h"
 
 #include <criterion/criterion.h>
 #include <openssl/err.h>
 #include <openssl/ocsp.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define DAY_S 86400
@@ -30,32 +28,18 @@ static int64_t wall_ms(void)
     return vd_clock_system.wall_ms() + ahead_s * 1000;
 }
 
+/* issuer NULL: an authority. */
 static identity_t issue(const char *name, const identity_t *issuer, const char *usage)
 {
-    static long serial = 10;
-    identity_t identity = {X509_new(), EVP_EC_gen("P-256")};
-    X509 *certificate = identity.certificate;
-    X509_NAME *subject = X509_get_subject_name(certificate);
-    X509V3_CTX context;
-    (void)X509_set_version(certificate, 2);
-    (void)ASN1_INTEGER_set(X509_get_serialNumber(certificate), ++serial);
-    (void)X509_gmtime_adj(X509_getm_notBefore(certificate), -DAY_S);
-    (void)X509_gmtime_adj(X509_getm_notAfter(certificate), 10 * DAY_S);
-    (void)X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1,
-                                     -1, 0);
-    (void)X509_set_issuer_name(
-        certificate, issuer == NULL ? subject : X509_get_subject_name(issuer->certificate));
-    (void)X509_set_pubkey(certificate, identity.key);
-    X509V3_set_ctx_nodb(&context);
-    X509V3_set_ctx(&context, certificate, certificate, NULL, NULL, 0);
-    X509_EXTENSION *extension =
-        issuer == NULL
-            ? X509V3_EXT_conf_nid(NULL, &context, NID_basic_constraints, "critical,CA:TRUE")
-            : X509V3_EXT_conf_nid(NULL, &context, NID_ext_key_usage, usage);
-    cr_assert_eq(X509_add_ext(certificate, extension, -1), 1);
-    X509_EXTENSION_free(extension);
-    cr_assert_gt(X509_sign(certificate, issuer == NULL ? identity.key : issuer->key, EVP_sha256()),
-                 0);
+    identity_t identity = {.key = EVP_EC_gen("P-256")};
+    identity.certificate = test_certificate(
+        name, identity.key,
+        &(test_certificate_t){.issuer = issuer == NULL ? NULL : issuer->certificate,
+                              .issuer_key = issuer == NULL ? NULL : issuer->key,
+                              .begins_s = -DAY_S,
+                              .ends_s = 10 * DAY_S,
+                              .authority = issuer == NULL,
+                              .usage = usage});
     return identity;
 }
 
@@ -63,18 +47,6 @@ static void identity_free(identity_t *identity)
 {
     X509_free(identity->certificate);
     EVP_PKEY_free(identity->key);
-}
-
-static void write_pem(const char *file, X509 *certificate, EVP_PKEY *key)
-{
-    FILE *out = fopen(file, "w");
-    cr_assert_not_null(out);
-    if (certificate != NULL)
-        cr_assert_eq(PEM_write_X509(out, certificate), 1);
-    if (key != NULL)
-        cr_assert_eq(PEM_write_PrivateKey(out, key, NULL, NULL, 0, NULL, NULL), 1);
-    (void)fclose(out);
-    cr_assert_eq(chmod(file, 0600), 0);
 }
 
 typedef struct {
@@ -139,9 +111,9 @@ static void setup(void)
     stranger = issue("stranger", &ca, "serverAuth");
     responder = issue("responder", &ca, "OCSPSigning");
     impostor = issue("impostor", &ca, "clientAuth");
-    write_pem(cert_file, own.certificate, NULL);
-    write_pem(key_file, NULL, own.key);
-    write_pem(ca_file, ca.certificate, NULL);
+    test_write_pem(cert_file, own.certificate, NULL, NULL);
+    test_write_pem(key_file, NULL, own.key, NULL);
+    test_write_pem(ca_file, ca.certificate, NULL, NULL);
 }
 
 static void teardown(void)
