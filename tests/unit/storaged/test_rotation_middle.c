@@ -63,9 +63,6 @@ static bool ended(node_t *node)
     if (!now.report.done)
         (void)fprintf(stderr, "step %u, pass %u, note: %s\n", now.report.step, now.report.pass,
                       now.text.note);
-    if (!now.report.done)
-        (void)fprintf(stderr, "step %u, pass %u, note: %s\n", now.report.step, now.report.pass,
-                      now.text.note);
     return now.report.done;
 }
 
