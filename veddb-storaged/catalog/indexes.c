@@ -1,20 +1,18 @@
 /* veddb-storaged/catalog/indexes.c — see indexes.h. A change of the set makes a new object of the
- * collection, which takes the place of the old one behind the fence. */
-#include "veddb-storaged/catalog/indexes.h"
-
+ * collection, which takes the place of the old one behind the fence. Changes of another node:
+ * indexes_applied.c; what a start finds: indexes_open.c. */
 #include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
-#include "veddb-storaged/catalog/catalog_private.h"
+#include "veddb-storaged/catalog/indexes_private.h"
 #include "veddb-storaged/catalog/own.h"
 #include "veddb-storaged/catalog/rows.h"
 #include "veddb-storaged/index/build.h"
-#include "veddb-storaged/index/index_private.h"
 
 #include <time.h>
 
 #define CONFLICTS_MAX 1000
 
-static stor_collection_t *by_id(stor_catalog_t *catalog, uint64_t id)
+stor_collection_t *stor_indexes_collection(stor_catalog_t *catalog, uint64_t id)
 {
     pthread_rwlock_rdlock(&catalog->lock);
     stor_collection_t *collection = vd_map_get(catalog->by_id, vd_key_u64(&id));
@@ -22,14 +20,13 @@ static stor_collection_t *by_id(stor_catalog_t *catalog, uint64_t id)
     return collection;
 }
 
-static int not_there(vd_error_t *err)
+int stor_indexes_not_there(vd_error_t *err)
 {
     return vd_error_set(err, VD_ERR_NAMESPACE_NOT_FOUND, "the collection was dropped meanwhile");
 }
 
-/* The collection with another set. Takes the set. */
-static int with_set(stor_collection_t *from, stor_index_set_t *set, stor_collection_t **ret,
-                    vd_error_t *err)
+int stor_indexes_with_set(stor_collection_t *from, stor_index_set_t *set, stor_collection_t **ret,
+                          vd_error_t *err)
 {
     stor_collection_t *to;
     int rc =
@@ -43,7 +40,8 @@ static int with_set(stor_collection_t *from, stor_index_set_t *set, stor_collect
     return VD_OK;
 }
 
-static void take_place(stor_catalog_t *catalog, stor_collection_t *from, stor_collection_t *to)
+void stor_indexes_take_place(stor_catalog_t *catalog, stor_collection_t *from,
+                             stor_collection_t *to)
 {
     stor_collection_traffic_move(to, from);
     stor_catalog_replace(catalog, from, to, NULL);
@@ -77,17 +75,9 @@ static int body_make(stor_request_t *request, const stor_collection_t *collectio
     return vd_bb_finish(bb, ret_body, err);
 }
 
-typedef struct {
-    stor_catalog_t *catalog;
-    uint64_t collection_id;
-    stor_index_t *const *indexes;
-    uint32_t count;
-    vd_bson_t building; /* NONE: they are ready */
-} rows_t;
-
 static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
-    const rows_t *rows = context;
+    const stor_index_rows_t *rows = context;
     uint8_t payload[8];
     int rc = VD_OK;
     for (uint32_t i = 0; rc == VD_OK && i < rows->count; i++) {
@@ -108,7 +98,7 @@ static int create_rows(stor_session_t *session, void *context, vd_error_t *err)
 
 static int drop_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
-    const rows_t *rows = context;
+    const stor_index_rows_t *rows = context;
     int rc = VD_OK;
     for (uint32_t i = 0; rc == VD_OK && i < rows->count; i++)
         rc = stor_rows_index_remove(session, rows->collection_id, rows->indexes[i]->id, err);
@@ -117,7 +107,7 @@ static int drop_rows(stor_session_t *session, void *context, vd_error_t *err)
 
 static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
 {
-    const rows_t *rows = context;
+    const stor_index_rows_t *rows = context;
     const stor_index_t *index = rows->indexes[0];
     uint8_t payload[8];
     int rc = stor_rows_index_put(session, rows->collection_id, index->id, index->table_number,
@@ -131,7 +121,7 @@ static int modify_rows(stor_session_t *session, void *context, vd_error_t *err)
 
 /* ---- begin ---- */
 
-static void tables_drop(stor_catalog_t *catalog, stor_index_t *const *indexes, uint32_t count)
+void stor_indexes_tables_drop(stor_catalog_t *catalog, stor_index_t *const *indexes, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         stor_catalog_table_dropped(catalog, indexes[i]->table);
@@ -140,10 +130,9 @@ static void tables_drop(stor_catalog_t *catalog, stor_index_t *const *indexes, u
     }
 }
 
-/* Objects and tables; on an error there is nothing. */
-static int indexes_make(stor_catalog_t *catalog, const vd_bson_t *specs, const uint64_t *ids,
-                        uint32_t count, vd_bson_t building, stor_index_t **ret_indexes,
-                        vd_error_t *err)
+int stor_indexes_make(stor_catalog_t *catalog, const vd_bson_t *specs, const uint64_t *ids,
+                      uint32_t count, vd_bson_t building, stor_index_t **ret_indexes,
+                      vd_error_t *err)
 {
     uint32_t made = 0;
     int rc = VD_OK;
@@ -162,14 +151,14 @@ static int indexes_make(stor_catalog_t *catalog, const vd_bson_t *specs, const u
     }
     if (rc == VD_OK)
         return VD_OK;
-    tables_drop(catalog, ret_indexes, made);
+    stor_indexes_tables_drop(catalog, ret_indexes, made);
     while (made > 0)
         stor_index_unreference(&ret_indexes[--made]);
     return rc;
 }
 
-static int begin_check(const stor_collection_t *collection, const vd_bson_t *specs, uint32_t count,
-                       vd_error_t *err)
+int stor_indexes_begin_check(const stor_collection_t *collection, const vd_bson_t *specs,
+                             uint32_t count, vd_error_t *err)
 {
     uint32_t has = collection->indexes == NULL ? 0 : collection->indexes->count;
     for (uint32_t i = 0; i < count; i++)
@@ -197,8 +186,7 @@ static bool is_empty(stor_session_t *session, const stor_collection_t *collectio
     return rc == VD_ERR_NOT_FOUND;
 }
 
-/* Only rows, in a transaction of their own; the keeper may hold one. */
-static int rows_commit(stor_session_t *session, rows_t *rows, vd_error_t *err)
+int stor_indexes_rows_commit(stor_session_t *session, stor_index_rows_t *rows, vd_error_t *err)
 {
     for (int tries = 0;; tries++) {
         vd_error_t step = VD_ERROR_INIT;
@@ -219,12 +207,12 @@ static int rows_commit(stor_session_t *session, rows_t *rows, vd_error_t *err)
     }
 }
 
-/* journaled: an entry goes with it, another node's (given) or our own. */
-static int ready_commit(stor_request_t *request, stor_collection_t *collection,
-                        stor_index_t *const *indexes, uint32_t count, bool journaled,
-                        const stor_given_t *given, vd_error_t *err)
+int stor_indexes_ready_commit(stor_request_t *request, stor_collection_t *collection,
+                              stor_index_t *const *indexes, uint32_t count, bool journaled,
+                              const stor_given_t *given, vd_error_t *err)
 {
-    rows_t rows = {request->storage->catalog, collection->id, indexes, count, VD_BSON_NONE};
+    stor_index_rows_t rows = {request->storage->catalog, collection->id, indexes, count,
+                              VD_BSON_NONE};
     stor_schema_change_t change = {.kind = STOR_CHANGE_CREATE_INDEXES,
                                    .collection_id = collection->id,
                                    .given = given,
@@ -235,7 +223,7 @@ static int ready_commit(stor_request_t *request, stor_collection_t *collection,
         rc = VD_FAULT("index.before_commit", err);
     if (rc == VD_OK)
         rc = journaled ? stor_catalog_change_commit(request, &change, err)
-                       : rows_commit(request->session, &rows, err);
+                       : stor_indexes_rows_commit(request->session, &rows, err);
     if (rc != VD_OK)
         return rc;
     for (uint32_t i = 0; i < count; i++)
@@ -243,7 +231,7 @@ static int ready_commit(stor_request_t *request, stor_collection_t *collection,
     return VD_FAULT("index.after_commit", err);
 }
 
-static void logs_drop(stor_catalog_t *catalog, stor_index_t *const *indexes, uint32_t count)
+void stor_indexes_logs_drop(stor_catalog_t *catalog, stor_index_t *const *indexes, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
         stor_catalog_table_dropped(catalog, indexes[i]->log->table);
@@ -263,12 +251,11 @@ static int building_make(stor_request_t *request, uint64_t build, vd_value_t quo
     return vd_bb_finish(bb, ret, err);
 }
 
-/* Behind the fence: rows that say that they are built, and an entry, another node's or our own. */
-static int start_commit(stor_request_t *request, stor_collection_t *collection,
-                        stor_index_t *const *indexes, uint32_t count, vd_bson_t building,
-                        const stor_given_t *given, vd_error_t *err)
+int stor_indexes_start_commit(stor_request_t *request, stor_collection_t *collection,
+                              stor_index_t *const *indexes, uint32_t count, vd_bson_t building,
+                              const stor_given_t *given, vd_error_t *err)
 {
-    rows_t rows = {request->storage->catalog, collection->id, indexes, count, building};
+    stor_index_rows_t rows = {request->storage->catalog, collection->id, indexes, count, building};
     stor_schema_change_t change = {.kind = STOR_CHANGE_START_INDEXES,
                                    .collection_id = collection->id,
                                    .given = given,
@@ -290,19 +277,20 @@ static int begin_fenced(stor_request_t *request, stor_collection_t *from, stor_c
                         bool *ret_ready, vd_error_t *err)
 {
     *ret_ready = is_empty(request->session, from);
-    int rc = *ret_ready ? ready_commit(request, from, indexes, count, true, NULL, err)
-                        : start_commit(request, from, indexes, count, building, NULL, err);
+    int rc = *ret_ready
+                 ? stor_indexes_ready_commit(request, from, indexes, count, true, NULL, err)
+                 : stor_indexes_start_commit(request, from, indexes, count, building, NULL, err);
     if (rc != VD_OK)
         return rc;
-    take_place(request->storage->catalog, from, to);
+    stor_indexes_take_place(request->storage->catalog, from, to);
     if (*ret_ready)
-        logs_drop(request->storage->catalog, indexes, count);
+        stor_indexes_logs_drop(request->storage->catalog, indexes, count);
     return VD_OK;
 }
 
-/* Nobody works on it now; the keeper looks again. */
-static void build_begin(stor_request_t *request, uint64_t collection_id,
-                        stor_index_t *const *indexes, uint32_t count, stor_build_t **ret_build)
+void stor_indexes_build_begin(stor_request_t *request, uint64_t collection_id,
+                              stor_index_t *const *indexes, uint32_t count,
+                              stor_build_t **ret_build)
 {
     vd_error_t err = VD_ERROR_INIT;
     if (stor_builds_begin(request->storage->builds, collection_id, indexes, count, ret_build,
@@ -318,13 +306,13 @@ static int begin_locked(stor_request_t *request, uint64_t collection_id, const v
                         vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    stor_collection_t *from = by_id(catalog, collection_id), *to = NULL;
+    stor_collection_t *from = stor_indexes_collection(catalog, collection_id), *to = NULL;
     stor_index_t *indexes[STOR_INDEXES_MAX];
     uint64_t ids[STOR_INDEXES_MAX];
     vd_bson_t building;
     if (from == NULL)
-        return not_there(err);
-    int rc = begin_check(from, specs, count, err);
+        return stor_indexes_not_there(err);
+    int rc = stor_indexes_begin_check(from, specs, count, err);
     if (rc == VD_OK && stor_builds_count(request->storage->builds) >= VDP_BUILDS_MAX)
         rc = vd_error_set(err, VD_ERR_AGAIN, "too many indexes are being built");
     if (rc != VD_OK)
@@ -333,10 +321,10 @@ static int begin_locked(stor_request_t *request, uint64_t collection_id, const v
         ids[i] = catalog->next_id++;
     rc = building_make(request, ids[0], quorum, &building, err);
     if (rc == VD_OK)
-        rc = indexes_make(catalog, specs, ids, count, building, indexes, err);
+        rc = stor_indexes_make(catalog, specs, ids, count, building, indexes, err);
     if (rc != VD_OK)
         return rc;
-    rc = with_set(from, stor_index_set_with(from->indexes, indexes, count), &to, err);
+    rc = stor_indexes_with_set(from, stor_index_set_with(from->indexes, indexes, count), &to, err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, from, err);
     bool fenced = rc == VD_OK, ready = false;
@@ -346,9 +334,9 @@ static int begin_locked(stor_request_t *request, uint64_t collection_id, const v
         if (fenced)
             stor_catalog_unfence(catalog, from, false);
         stor_catalog_unreference(&to);
-        tables_drop(catalog, indexes, count);
+        stor_indexes_tables_drop(catalog, indexes, count);
     } else if (!ready) {
-        build_begin(request, collection_id, indexes, count, ret_build);
+        stor_indexes_build_begin(request, collection_id, indexes, count, ret_build);
     }
     for (uint32_t i = 0; i < count; i++)
         stor_index_unreference(&indexes[i]);
@@ -371,13 +359,13 @@ int stor_catalog_indexes_begin(stor_request_t *request, uint64_t collection_id,
 
 /* ---- of a collection that only its transaction knows ---- */
 
-/* Nothing has to be caught up with: they are ready at once. */
-static int own_add(stor_request_t *request, stor_collection_t *collection, const vd_bson_t *specs,
-                   const uint64_t *ids, uint32_t count, vd_error_t *err)
+int stor_indexes_own_add(stor_request_t *request, stor_collection_t *collection,
+                         const vd_bson_t *specs, const uint64_t *ids, uint32_t count,
+                         vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     stor_index_t *indexes[STOR_INDEXES_MAX];
-    int rc = indexes_make(catalog, specs, ids, count, VD_BSON_NONE, indexes, err);
+    int rc = stor_indexes_make(catalog, specs, ids, count, VD_BSON_NONE, indexes, err);
     if (rc != VD_OK)
         return rc;
     stor_index_set_t *before = collection->indexes;
@@ -385,7 +373,7 @@ static int own_add(stor_request_t *request, stor_collection_t *collection, const
     stor_index_set_unreference(&before);
     for (uint32_t i = 0; i < count; i++)
         atomic_store(&indexes[i]->state, STOR_INDEX_READY);
-    logs_drop(catalog, indexes, count);
+    stor_indexes_logs_drop(catalog, indexes, count);
     for (uint32_t i = 0; i < count; i++)
         stor_index_unreference(&indexes[i]);
     return VD_OK;
@@ -397,13 +385,13 @@ int stor_catalog_own_index(stor_request_t *request, stor_collection_t *collectio
     stor_catalog_t *catalog = request->storage->catalog;
     uint64_t ids[STOR_INDEXES_MAX];
     VD_ASSERT(count > 0 && count < STOR_INDEXES_MAX);
-    int rc = begin_check(collection, specs, count, err);
+    int rc = stor_indexes_begin_check(collection, specs, count, err);
     if (rc != VD_OK)
         return rc;
     pthread_mutex_lock(&catalog->change_lock);
     for (uint32_t i = 0; i < count; i++)
         ids[i] = catalog->next_id++;
-    rc = own_add(request, collection, specs, ids, count, err);
+    rc = stor_indexes_own_add(request, collection, specs, ids, count, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }
@@ -451,15 +439,14 @@ static bool has_all(const stor_collection_t *collection, stor_index_t *const *in
     return true;
 }
 
-/* given: another node's entry, or NULL. */
-static int commit_locked(stor_request_t *request, stor_collection_t *from,
-                         stor_index_t *const *indexes, uint32_t count,
-                         int (*last)(void *context, vd_error_t *err), void *context,
-                         const stor_given_t *given, vd_error_t *err)
+int stor_indexes_commit_locked(stor_request_t *request, stor_collection_t *from,
+                               stor_index_t *const *indexes, uint32_t count,
+                               int (*last)(void *context, vd_error_t *err), void *context,
+                               const stor_given_t *given, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *to = NULL;
-    int rc = with_set(from, stor_index_set_reference(from->indexes), &to, err);
+    int rc = stor_indexes_with_set(from, stor_index_set_reference(from->indexes), &to, err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, from, err);
     if (rc != VD_OK) {
@@ -468,14 +455,14 @@ static int commit_locked(stor_request_t *request, stor_collection_t *from,
     }
     rc = last(context, err);
     if (rc == VD_OK)
-        rc = ready_commit(request, from, indexes, count, true, given, err);
+        rc = stor_indexes_ready_commit(request, from, indexes, count, true, given, err);
     if (rc != VD_OK) {
         stor_catalog_unfence(catalog, from, false);
         stor_catalog_unreference(&to);
         return rc;
     }
-    take_place(catalog, from, to);
-    logs_drop(catalog, indexes, count);
+    stor_indexes_take_place(catalog, from, to);
+    stor_indexes_logs_drop(catalog, indexes, count);
     return VD_OK;
 }
 
@@ -487,22 +474,23 @@ int stor_catalog_indexes_commit(stor_request_t *request, uint64_t collection_id,
     stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     pthread_mutex_lock(&catalog->change_lock);
-    stor_collection_t *from = by_id(catalog, collection_id);
-    int rc = from == NULL || !has_all(from, indexes, count)
-                 ? not_there(err)
-                 : commit_locked(request, from, indexes, count, last, context, NULL, err);
+    stor_collection_t *from = stor_indexes_collection(catalog, collection_id);
+    int rc =
+        from == NULL || !has_all(from, indexes, count)
+            ? stor_indexes_not_there(err)
+            : stor_indexes_commit_locked(request, from, indexes, count, last, context, NULL, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }
 
-/* given: as above. Who builds them finds that they are gone. */
-static int abort_locked(stor_request_t *request, stor_collection_t *from,
-                        stor_index_t *const *indexes, uint32_t count, const stor_given_t *given,
-                        vd_error_t *err)
+/* Who builds them finds that they are gone. */
+int stor_indexes_abort_locked(stor_request_t *request, stor_collection_t *from,
+                              stor_index_t *const *indexes, uint32_t count,
+                              const stor_given_t *given, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *to = NULL;
-    rows_t rows = {catalog, from->id, indexes, count, VD_BSON_NONE};
+    stor_index_rows_t rows = {catalog, from->id, indexes, count, VD_BSON_NONE};
     stor_schema_change_t change = {.kind = STOR_CHANGE_ABORT_INDEXES,
                                    .collection_id = from->id,
                                    .given = given,
@@ -510,7 +498,8 @@ static int abort_locked(stor_request_t *request, stor_collection_t *from,
                                    .context = &rows};
     int rc = body_make(request, from, indexes, count, NULL, VD_BSON_NONE, &change.body, err);
     if (rc == VD_OK)
-        rc = with_set(from, stor_index_set_without(from->indexes, indexes, count), &to, err);
+        rc = stor_indexes_with_set(from, stor_index_set_without(from->indexes, indexes, count), &to,
+                                   err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, from, err);
     if (rc != VD_OK) {
@@ -529,8 +518,8 @@ static int abort_locked(stor_request_t *request, stor_collection_t *from,
                                              VD_ERR_INDEX_BUILD_ABORTED);
         (void)stor_index_reference(indexes[i]); /* the set of `from` goes */
     }
-    take_place(catalog, from, to);
-    tables_drop(catalog, indexes, count);
+    stor_indexes_take_place(catalog, from, to);
+    stor_indexes_tables_drop(catalog, indexes, count);
     for (uint32_t i = 0; i < count; i++) {
         stor_index_t *index = indexes[i];
         stor_index_unreference(&index);
@@ -544,10 +533,10 @@ int stor_catalog_indexes_abort(stor_request_t *request, uint64_t collection_id,
     stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     pthread_mutex_lock(&catalog->change_lock);
-    stor_collection_t *from = by_id(catalog, collection_id);
+    stor_collection_t *from = stor_indexes_collection(catalog, collection_id);
     int rc = from == NULL || !has_all(from, indexes, count)
                  ? VD_OK
-                 : abort_locked(request, from, indexes, count, NULL, err);
+                 : stor_indexes_abort_locked(request, from, indexes, count, NULL, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }
@@ -559,7 +548,7 @@ static int drop_fenced(stor_request_t *request, stor_collection_t *from, stor_co
                        vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    rows_t rows = {catalog, from->id, indexes, count, VD_BSON_NONE};
+    stor_index_rows_t rows = {catalog, from->id, indexes, count, VD_BSON_NONE};
     stor_schema_change_t change = {.kind = STOR_CHANGE_DROP_INDEXES,
                                    .collection_id = from->id,
                                    .given = given,
@@ -575,7 +564,7 @@ static int drop_fenced(stor_request_t *request, stor_collection_t *from, stor_co
     /* Cursors that read one of them find that it is gone (exec/index_scan.h). */
     for (uint32_t i = 0; i < count; i++)
         (void)stor_index_reference(indexes[i]); /* the set of `from` goes */
-    take_place(catalog, from, to);
+    stor_indexes_take_place(catalog, from, to);
     for (uint32_t i = 0; i < count; i++) {
         stor_index_t *index = indexes[i];
         stor_catalog_table_dropped(catalog, index->table);
@@ -584,12 +573,13 @@ static int drop_fenced(stor_request_t *request, stor_collection_t *from, stor_co
     return VD_OK;
 }
 
-static int drop_locked(stor_request_t *request, stor_collection_t *from,
-                       stor_index_t *const *indexes, uint32_t count, const stor_given_t *given,
-                       vd_error_t *err)
+int stor_indexes_drop_locked(stor_request_t *request, stor_collection_t *from,
+                             stor_index_t *const *indexes, uint32_t count,
+                             const stor_given_t *given, vd_error_t *err)
 {
     stor_collection_t *to = NULL;
-    int rc = with_set(from, stor_index_set_without(from->indexes, indexes, count), &to, err);
+    int rc = stor_indexes_with_set(from, stor_index_set_without(from->indexes, indexes, count), &to,
+                                   err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, from, err);
     if (rc == VD_OK)
@@ -607,15 +597,15 @@ int stor_catalog_indexes_drop(stor_request_t *request, uint64_t collection_id, c
     uint32_t found = 0;
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     pthread_mutex_lock(&catalog->change_lock);
-    stor_collection_t *from = by_id(catalog, collection_id);
+    stor_collection_t *from = stor_indexes_collection(catalog, collection_id);
     for (uint32_t i = 0; from != NULL && i < count && found < STOR_INDEXES_MAX; i++) {
         stor_index_t *index = stor_index_set_find(from->indexes, ids[i]);
         if (index != NULL && atomic_load(&index->state) == STOR_INDEX_READY)
             indexes[found++] = index;
     }
-    int rc = from == NULL ? not_there(err)
+    int rc = from == NULL ? stor_indexes_not_there(err)
              : found == 0 ? VD_OK
-                          : drop_locked(request, from, indexes, found, NULL, err);
+                          : stor_indexes_drop_locked(request, from, indexes, found, NULL, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }
@@ -627,7 +617,7 @@ static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_
                          vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    rows_t rows = {catalog, from->id, &index, 1, VD_BSON_NONE};
+    stor_index_rows_t rows = {catalog, from->id, &index, 1, VD_BSON_NONE};
     stor_schema_change_t change = {.kind = STOR_CHANGE_MODIFY_INDEX,
                                    .collection_id = from->id,
                                    .given = given,
@@ -642,7 +632,7 @@ static int modify_fenced(stor_request_t *request, stor_collection_t *from, stor_
     }
     atomic_store(&index->multikey, atomic_load(&old->multikey));
     atomic_store(&index->entries, atomic_load(&old->entries));
-    take_place(catalog, from, to);
+    stor_indexes_take_place(catalog, from, to);
     return VD_OK;
 }
 
@@ -665,8 +655,8 @@ static int modify_filled(stor_request_t *request, stor_collection_t *from, stor_
     return rc;
 }
 
-static int modify_locked(stor_request_t *request, stor_collection_t *from, stor_index_t *old,
-                         vd_bson_t spec, const stor_given_t *given, vd_error_t *err)
+int stor_indexes_modify_locked(stor_request_t *request, stor_collection_t *from, stor_index_t *old,
+                               vd_bson_t spec, const stor_given_t *given, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
     stor_collection_t *to = NULL;
@@ -681,7 +671,7 @@ static int modify_locked(stor_request_t *request, stor_collection_t *from, stor_
     if (other_form)
         rc = stor_catalog_table_make(catalog, index->table, err);
     if (rc == VD_OK)
-        rc = with_set(from, stor_index_set_replaced(from->indexes, index), &to, err);
+        rc = stor_indexes_with_set(from, stor_index_set_replaced(from->indexes, index), &to, err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, from, err);
     if (rc == VD_OK)
@@ -702,275 +692,11 @@ int stor_catalog_index_modify(stor_request_t *request, uint64_t collection_id, u
     stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     pthread_mutex_lock(&catalog->change_lock);
-    stor_collection_t *from = by_id(catalog, collection_id);
+    stor_collection_t *from = stor_indexes_collection(catalog, collection_id);
     stor_index_t *old = from == NULL ? NULL : stor_index_set_find(from->indexes, id);
-    int rc = from == NULL  ? not_there(err)
+    int rc = from == NULL  ? stor_indexes_not_there(err)
              : old == NULL ? vd_error_set(err, VD_ERR_INDEX_NOT_FOUND, "the index is gone")
-                           : modify_locked(request, from, old, spec, NULL, err);
-    pthread_mutex_unlock(&catalog->change_lock);
-    return rc;
-}
-
-/* ---- changes of another node ---- */
-
-typedef struct {
-    uint64_t ids[STOR_INDEXES_MAX];
-    vd_bson_t specs[STOR_INDEXES_MAX];
-    uint32_t count;
-    vd_bson_t building; /* of START_INDEXES */
-} listed_t;
-
-static int listed_read(vd_bson_t body, listed_t *ret, vd_error_t *err)
-{
-    vd_value_t list = vd_bson_get(body, "indexes");
-    vd_value_t building = vd_bson_get(body, "building");
-    vd_bson_iter_t iter;
-    ret->count = 0;
-    ret->building = building.type == VD_BSON_OBJECT ? vd_value_document(building) : VD_BSON_NONE;
-    bool ok = list.type == VD_BSON_ARRAY;
-    if (ok)
-        vd_bson_iter_init(&iter, vd_value_document(list));
-    while (ok && vd_bson_iter_next(&iter)) {
-        int64_t id = 0;
-        ok = iter.value.type == VD_BSON_OBJECT && ret->count < STOR_INDEXES_MAX - 1;
-        vd_bson_t item = ok ? vd_value_document(iter.value) : VD_BSON_NONE;
-        vd_value_t spec = vd_bson_get(item, "spec");
-        ok = ok && vd_value_as_int64(vd_bson_get(item, "id"), &id) && id > 0 &&
-             spec.type == VD_BSON_OBJECT;
-        if (!ok)
-            break;
-        ret->ids[ret->count] = (uint64_t)id;
-        ret->specs[ret->count++] = vd_value_document(spec);
-    }
-    return ok && ret->count > 0 ? VD_OK
-                                : vd_error_set(err, VD_ERR_CORRUPT,
-                                               "a change of indexes in the journal is malformed");
-}
-
-static int diverged(const stor_collection_t *collection, uint64_t id, const char *what,
-                    vd_error_t *err)
-{
-    return vd_error_set(err, VD_ERR_DIVERGED, "index %llu of collection %s %s",
-                        (unsigned long long)id, collection->ns, what);
-}
-
-/* Nobody but the applier writes here, so the build needs no log: documents are as of the entry. */
-static int filled_alone(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
-                        bool journaled, const stor_given_t *given, vd_error_t *err)
-{
-    stor_catalog_t *catalog = request->storage->catalog;
-    stor_index_t *indexes[STOR_INDEXES_MAX];
-    stor_collection_t *to = NULL;
-    int rc = indexes_make(catalog, listed->specs, listed->ids, listed->count, VD_BSON_NONE, indexes,
-                          err);
-    if (rc != VD_OK)
-        return rc;
-    rc = stor_index_fill_alone(request, from, indexes, listed->count, err);
-    if (rc == VD_OK)
-        rc = with_set(from, stor_index_set_with(from->indexes, indexes, listed->count), &to, err);
-    bool fenced = false;
-    if (rc == VD_OK) {
-        rc = stor_catalog_fence(request, from, err);
-        fenced = rc == VD_OK;
-    }
-    if (rc == VD_OK)
-        rc = ready_commit(request, from, indexes, listed->count, journaled, given, err);
-    if (rc == VD_OK) {
-        take_place(catalog, from, to);
-        logs_drop(catalog, indexes, listed->count);
-    } else {
-        if (fenced)
-            stor_catalog_unfence(catalog, from, false);
-        stor_catalog_unreference(&to);
-        tables_drop(catalog, indexes, listed->count);
-    }
-    for (uint32_t i = 0; i < listed->count; i++)
-        stor_index_unreference(&indexes[i]);
-    return rc;
-}
-
-static void ids_raise(stor_catalog_t *catalog, const listed_t *listed)
-{
-    for (uint32_t i = 0; i < listed->count; i++)
-        if (listed->ids[i] >= catalog->next_id)
-            catalog->next_id = listed->ids[i] + 1;
-}
-
-int stor_catalog_own_indexes_applied(stor_request_t *request, stor_collection_t *collection,
-                                     vd_bson_t body, vd_error_t *err)
-{
-    listed_t listed;
-    int rc = listed_read(body, &listed, err);
-    if (rc == VD_OK)
-        rc = begin_check(collection, listed.specs, listed.count, err);
-    if (rc != VD_OK)
-        return rc;
-    ids_raise(request->storage->catalog, &listed);
-    return own_add(request, collection, listed.specs, listed.ids, listed.count, err);
-}
-
-/* What START_INDEXES or a copy begins. given NULL: no entry, and the keeper has it worked on. */
-static int started(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
-                   const stor_given_t *given, vd_error_t *err)
-{
-    stor_catalog_t *catalog = request->storage->catalog;
-    stor_index_t *indexes[STOR_INDEXES_MAX];
-    stor_collection_t *to = NULL;
-    int rc = indexes_make(catalog, listed->specs, listed->ids, listed->count, listed->building,
-                          indexes, err);
-    if (rc != VD_OK)
-        return rc;
-    rows_t rows = {catalog, from->id, indexes, listed->count, listed->building};
-    rc = with_set(from, stor_index_set_with(from->indexes, indexes, listed->count), &to, err);
-    bool fenced = false;
-    if (rc == VD_OK) {
-        rc = stor_catalog_fence(request, from, err);
-        fenced = rc == VD_OK;
-    }
-    if (rc == VD_OK)
-        rc = given != NULL
-                 ? start_commit(request, from, indexes, listed->count, listed->building, given, err)
-                 : rows_commit(request->session, &rows, err);
-    if (rc == VD_OK) {
-        take_place(catalog, from, to);
-        if (given != NULL)
-            build_begin(request, to->id, indexes, listed->count, NULL);
-        else
-            stor_builds_unattended(request->storage->builds);
-    } else {
-        if (fenced)
-            stor_catalog_unfence(catalog, from, false);
-        stor_catalog_unreference(&to);
-        tables_drop(catalog, indexes, listed->count);
-    }
-    for (uint32_t i = 0; i < listed->count; i++)
-        stor_index_unreference(&indexes[i]);
-    return rc;
-}
-
-static int started_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
-                           const stor_given_t *given, vd_error_t *err)
-{
-    for (uint32_t i = 0; i < listed->count; i++)
-        if (stor_index_set_find(from->indexes, listed->ids[i]) != NULL)
-            return diverged(from, listed->ids[i], "exists already", err);
-    ids_raise(request->storage->catalog, listed);
-    return started(request, from, listed, given, err);
-}
-
-/* All of them are built here, or VD_ERR_DIVERGED. */
-static int built_find(stor_collection_t *from, const listed_t *listed, stor_index_t **ret,
-                      vd_error_t *err)
-{
-    for (uint32_t i = 0; i < listed->count; i++) {
-        ret[i] = stor_index_set_find(from->indexes, listed->ids[i]);
-        if (ret[i] == NULL || atomic_load(&ret[i]->state) != STOR_INDEX_BUILDING)
-            return diverged(from, listed->ids[i], "is not being built", err);
-    }
-    return VD_OK;
-}
-
-typedef struct {
-    stor_build_t *build;
-    stor_request_t *request;
-} last_t;
-
-static int last_of_build(void *context, vd_error_t *err)
-{
-    const last_t *last = context;
-    return stor_builds_last(last->build, last->request, err);
-}
-
-/* VD_ERR_AGAIN: the build here is not ready yet. */
-static int built_commit(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
-                        const stor_given_t *given, vd_error_t *err)
-{
-    stor_index_t *indexes[STOR_INDEXES_MAX];
-    last_t last = {NULL, request};
-    stor_builds_t *builds = request->storage->builds;
-    int rc = built_find(from, listed, indexes, err);
-    if (rc != VD_OK)
-        return rc;
-    vd_error_t step = VD_ERROR_INIT;
-    rc = stor_builds_claim(builds, indexes[0]->log->build, &last.build, &step);
-    if (rc == VD_ERR_NOT_FOUND) { /* the keeper would, a little later */
-        stor_builds_unattended(builds);
-        stor_builds_resume(builds);
-        rc = VD_ERR_AGAIN;
-    }
-    if (rc != VD_OK)
-        return vd_error_set(err, rc, "%s", step.message);
-    rc = commit_locked(request, from, indexes, listed->count, last_of_build, &last, given, err);
-    stor_builds_release(last.build, rc == VD_OK);
-    return rc;
-}
-
-static int created_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
-                           const stor_given_t *given, vd_error_t *err)
-{
-    if (stor_index_set_find(from->indexes, listed->ids[0]) != NULL)
-        return built_commit(request, from, listed, given, err);
-    for (uint32_t i = 1; i < listed->count; i++)
-        if (stor_index_set_find(from->indexes, listed->ids[i]) != NULL)
-            return diverged(from, listed->ids[i], "exists already", err);
-    ids_raise(request->storage->catalog, listed);
-    return filled_alone(request, from, listed, true, given, err);
-}
-
-static int aborted_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
-                           const stor_given_t *given, vd_error_t *err)
-{
-    stor_index_t *indexes[STOR_INDEXES_MAX];
-    int rc = built_find(from, listed, indexes, err);
-    return rc == VD_OK ? abort_locked(request, from, indexes, listed->count, given, err) : rc;
-}
-
-/* Those of one build, of the ones that are not here. */
-static int adopt_building(stor_request_t *request, uint64_t collection_id, const uint64_t *ids,
-                          const vd_bson_t *specs, const vd_bson_t *building, uint32_t count,
-                          vd_error_t *err)
-{
-    int rc = VD_OK;
-    for (uint32_t i = 0; rc == VD_OK && building != NULL && i < count; i++) {
-        /* Each round has another set: look anew. */
-        stor_collection_t *from = by_id(request->storage->catalog, collection_id);
-        listed_t listed = {.building = building[i]};
-        if (building[i].len == 0 || stor_index_set_find(from->indexes, ids[i]) != NULL)
-            continue;
-        for (uint32_t k = i; k < count; k++)
-            if (building[k].len == building[i].len &&
-                memcmp(building[k].data, building[i].data, building[i].len) == 0) {
-                listed.ids[listed.count] = ids[k];
-                listed.specs[listed.count++] = specs[k];
-            }
-        ids_raise(request->storage->catalog, &listed);
-        rc = started(request, from, &listed, NULL, err);
-    }
-    return rc;
-}
-
-int stor_catalog_indexes_adopt(stor_request_t *request, uint64_t collection_id, const uint64_t *ids,
-                               const vd_bson_t *specs, const vd_bson_t *building, uint32_t count,
-                               vd_error_t *err)
-{
-    stor_catalog_t *catalog = request->storage->catalog;
-    listed_t listed = {.count = 0};
-    VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
-    pthread_mutex_lock(&catalog->change_lock);
-    stor_collection_t *from = by_id(catalog, collection_id);
-    for (uint32_t i = 0; from != NULL && i < count && i < STOR_INDEXES_MAX; i++) {
-        if (stor_index_set_find(from->indexes, ids[i]) != NULL ||
-            (building != NULL && building[i].len > 0))
-            continue; /* of an earlier try, or below */
-        listed.ids[listed.count] = ids[i];
-        listed.specs[listed.count++] = specs[i];
-    }
-    ids_raise(catalog, &listed);
-    int rc = from == NULL        ? not_there(err)
-             : listed.count == 0 ? VD_OK
-                                 : filled_alone(request, from, &listed, false, NULL, err);
-    if (rc == VD_OK)
-        rc = adopt_building(request, collection_id, ids, specs, building, count, err);
+                           : stor_indexes_modify_locked(request, from, old, spec, NULL, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
 }
@@ -984,16 +710,16 @@ static int refill_fenced(stor_request_t *request, stor_collection_t *from, stor_
                          stor_index_t *old, stor_index_t *index, vd_error_t *err)
 {
     stor_catalog_t *catalog = request->storage->catalog;
-    rows_t rows = {catalog, from->id, &index, 1, VD_BSON_NONE};
+    stor_index_rows_t rows = {catalog, from->id, &index, 1, VD_BSON_NONE};
     int rc = stor_index_fill_alone(request, from, &index, 1, err);
     if (rc == VD_OK)
-        rc = rows_commit(request->session, &rows, err);
+        rc = stor_indexes_rows_commit(request->session, &rows, err);
     if (rc != VD_OK) {
         stor_catalog_unfence(catalog, from, false);
         return rc;
     }
     (void)stor_index_reference(old); /* the set of `from` goes */
-    take_place(catalog, from, to);
+    stor_indexes_take_place(catalog, from, to);
     stor_catalog_table_dropped(catalog, old->table);
     stor_index_unreference(&old);
     return VD_OK;
@@ -1011,7 +737,7 @@ static int refill_locked(stor_request_t *request, stor_collection_t *from, stor_
         return rc;
     rc = stor_catalog_table_make(catalog, index->table, err);
     if (rc == VD_OK)
-        rc = with_set(from, stor_index_set_replaced(from->indexes, index), &to, err);
+        rc = stor_indexes_with_set(from, stor_index_set_replaced(from->indexes, index), &to, err);
     if (rc == VD_OK)
         rc = stor_catalog_fence(request, from, err);
     if (rc == VD_OK)
@@ -1030,144 +756,11 @@ int stor_catalog_index_refill(stor_request_t *request, uint64_t collection_id, u
     stor_catalog_t *catalog = request->storage->catalog;
     VD_ASSERT(request->held_count == 0 && !stor_txn_active(request->session));
     pthread_mutex_lock(&catalog->change_lock);
-    stor_collection_t *from = by_id(catalog, collection_id);
+    stor_collection_t *from = stor_indexes_collection(catalog, collection_id);
     stor_index_t *old = from == NULL ? NULL : stor_index_set_find(from->indexes, id);
-    int rc = from == NULL  ? not_there(err)
+    int rc = from == NULL  ? stor_indexes_not_there(err)
              : old == NULL ? VD_OK
                            : refill_locked(request, from, old, err);
     pthread_mutex_unlock(&catalog->change_lock);
     return rc;
-}
-
-static int dropped_applied(stor_request_t *request, stor_collection_t *from, const listed_t *listed,
-                           const stor_given_t *given, vd_error_t *err)
-{
-    stor_index_t *indexes[STOR_INDEXES_MAX];
-    for (uint32_t i = 0; i < listed->count; i++) {
-        indexes[i] = stor_index_set_find(from->indexes, listed->ids[i]);
-        if (indexes[i] == NULL)
-            return diverged(from, listed->ids[i], "is not here", err);
-    }
-    return drop_locked(request, from, indexes, listed->count, given, err);
-}
-
-int stor_catalog_indexes_applied(stor_request_t *request, stor_change_kind_t kind,
-                                 stor_collection_t *collection, vd_bson_t body,
-                                 const stor_given_t *given, vd_error_t *err)
-{
-    listed_t listed;
-    int rc = listed_read(body, &listed, err);
-    if (rc != VD_OK)
-        return rc;
-    if (kind == STOR_CHANGE_CREATE_INDEXES)
-        return created_applied(request, collection, &listed, given, err);
-    if (kind == STOR_CHANGE_START_INDEXES)
-        return started_applied(request, collection, &listed, given, err);
-    if (kind == STOR_CHANGE_ABORT_INDEXES)
-        return aborted_applied(request, collection, &listed, given, err);
-    if (kind == STOR_CHANGE_DROP_INDEXES)
-        return dropped_applied(request, collection, &listed, given, err);
-    stor_index_t *old = stor_index_set_find(collection->indexes, listed.ids[0]);
-    return old == NULL ? diverged(collection, listed.ids[0], "is not here", err)
-                       : modify_locked(request, collection, old, listed.specs[0], given, err);
-}
-
-/* ---- open ---- */
-
-/* A build begins anew: with empty tables. */
-static int building_renew(stor_catalog_t *catalog, stor_index_t *index, vd_error_t *err)
-{
-    int rc = stor_catalog_table_make(catalog, index->table, err);
-    return rc == VD_OK ? stor_catalog_table_make(catalog, index->log->table, err) : rc;
-}
-
-static int row_load(vd_bson_t row, void *context, vd_error_t *err)
-{
-    stor_catalog_t *catalog = context;
-    int64_t id = 0, collection_id = 0, table = 0;
-    vd_value_t spec = vd_bson_get(row, "spec");
-    stor_index_t *index = NULL;
-    if (!vd_value_as_int64(vd_bson_get(row, "id"), &id) || id <= 0 ||
-        !vd_value_as_int64(vd_bson_get(row, "collection"), &collection_id) ||
-        !vd_value_as_int64(vd_bson_get(row, "table"), &table) || table <= 0 ||
-        spec.type != VD_BSON_OBJECT)
-        return vd_error_set(err, VD_ERR_CORRUPT, "a row of an index is malformed");
-    stor_collection_t *collection = by_id(catalog, (uint64_t)collection_id);
-    if (collection == NULL)
-        return vd_error_set(err, VD_ERR_CORRUPT, "an index is of a collection that is not there");
-    vd_value_t building = vd_bson_get(row, "building");
-    int rc = building.type == VD_BSON_OBJECT
-                 ? stor_index_make_building((uint64_t)id, (uint64_t)table, vd_value_document(spec),
-                                            vd_value_document(building), &index, err)
-                 : stor_index_make((uint64_t)id, (uint64_t)table, vd_value_document(spec),
-                                   STOR_INDEX_READY, &index, err);
-    if (rc != VD_OK)
-        return vd_error_prefix(err, "loading an index from the catalog");
-    vd_value_t icu = vd_bson_get(row, "icu");
-    index->old_keys = index->def->collation != NULL &&
-                      !vd_value_identical(icu, vd_bson_get(index->def->collation_spec, "version"));
-    stor_index_set_t *old = collection->indexes; /* nobody else is here yet */
-    collection->indexes = stor_index_set_with(old, &index, 1);
-    stor_index_set_unreference(&old);
-    stor_index_unreference(&index);
-    uint64_t highest = (uint64_t)(id > table ? id : table);
-    if (highest >= catalog->next_id)
-        catalog->next_id = highest + 1;
-    return VD_OK;
-}
-
-int stor_catalog_indexes_load(stor_catalog_t *catalog, stor_session_t *session, vd_error_t *err)
-{
-    uint64_t id = 0;
-    int rc = stor_rows_indexes(session, 0, row_load, catalog, err);
-    for (stor_collection_t *c; rc == VD_OK && (c = stor_catalog_next(catalog, id)) != NULL;
-         stor_catalog_unreference(&c)) {
-        id = c->id;
-        for (uint32_t i = 0; rc == VD_OK && c->indexes != NULL && i < c->indexes->count; i++) {
-            stor_index_t *index = c->indexes->items[i];
-            uint32_t multikey = 0;
-            int64_t entries = 0;
-            rc = stor_rows_index_state_get(session, index->id, &multikey, &entries, err);
-            if (rc == VD_OK && atomic_load(&index->state) == STOR_INDEX_BUILDING)
-                rc = building_renew(catalog, index, err);
-            atomic_store(&index->multikey, multikey);
-            atomic_store(&index->entries, entries);
-        }
-    }
-    return rc;
-}
-
-/* ---- numbers of entries ---- */
-
-static int entries_put(stor_session_t *session, const stor_index_t *index, vd_error_t *err)
-{
-    uint32_t multikey;
-    int64_t kept, is = atomic_load(&index->entries);
-    int rc = stor_rows_index_state_get(session, index->id, &multikey, &kept, err);
-    int64_t moved = is > kept ? is - kept : kept - is;
-    if (rc != VD_OK || moved <= kept / 10 + 100)
-        return rc;
-    return stor_rows_index_state_put(session, index->id, multikey, is, err);
-}
-
-void stor_catalog_indexes_note(stor_catalog_t *catalog, stor_session_t *session)
-{
-    uint64_t id = 0;
-    for (stor_collection_t *c; (c = stor_catalog_next(catalog, id)) != NULL;
-         stor_catalog_unreference(&c)) {
-        id = c->id;
-        for (uint32_t i = 0; c->indexes != NULL && i < c->indexes->count; i++) {
-            vd_error_t err = VD_ERROR_INIT;
-            const stor_index_t *index = c->indexes->items[i];
-            if (atomic_load(&index->state) != STOR_INDEX_READY ||
-                stor_txn_begin(session, &err) != VD_OK)
-                continue;
-            int rc = entries_put(session, index, &err);
-            if (rc == VD_OK)
-                rc = stor_txn_commit(session, &err); /* a conflict: another time */
-            else
-                stor_txn_rollback(session);
-            (void)rc;
-        }
-    }
 }
