@@ -7,6 +7,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
 #include "libcommon/runtime/files.h"
+#include "libcommon/runtime/thread.h"
 #include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/auth/token_store.h"
 #include "veddb-gatewayd/bootstrap.h"
@@ -20,7 +21,6 @@
 
 #include <fcntl.h>
 #include <openssl/sha.h>
-#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -389,13 +389,7 @@ static int thread_start(gate_t *gate, uint32_t index, vd_loop_t *loop, vd_error_
         rc = thread_open(thread, err);
     if (rc != VD_OK || !thread->own_loop)
         return rc;
-    /* Signals are for the main thread. */
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS); /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    int why = pthread_create(&thread->pthread, NULL, thread_main, thread);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int why = vd_thread_start(&thread->pthread, thread_main, thread);
     if (why != 0)
         return vd_error_set(err, VD_ERR_NO_MEMORY, "a thread can't be started: %d", why);
     thread->started = true;

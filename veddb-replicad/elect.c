@@ -5,11 +5,11 @@
 #include "libcommon/base/list.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 #include "veddb-replicad/etcd.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -329,12 +329,7 @@ static void *thread_main(void *context)
 
 static int thread_start(repl_elect_t *elect, vd_error_t *err)
 {
-    sigset_t all, before; /* signals are for the main thread */
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS); /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    int why = pthread_create(&elect->thread, NULL, thread_main, elect);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int why = vd_thread_start(&elect->thread, thread_main, elect);
     if (why != 0)
         return vd_error_set(err, VD_ERR_NO_MEMORY, "a thread can't be started: %d", why);
     elect->started = true;

@@ -14,6 +14,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/daemon.h"
 #include "libcommon/runtime/link.h"
+#include "libcommon/runtime/thread.h"
 #include "proto/failure.h"
 #include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/catalog/catalog.h"
@@ -25,7 +26,6 @@
 #include "veddb-storaged/streams/waits.h"
 
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -367,20 +367,11 @@ static void cut_off(void *context)
     stor_inbox_cut_off(inbox->storage);
 }
 
-static void signals_block(void)
-{
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
-}
-
 static void *worker_run(void *context)
 {
     worker_t *worker = context;
     stor_inbox_t *inbox = worker->inbox;
     stor_request_t *request;
-    signals_block();
     if (worker->lane == &inbox->lanes[LANE_LONG])
         (void)setpriority(PRIO_PROCESS, (id_t)gettid(), LONG_NICE); /* refused: it is a wish */
     while ((request = work_take(inbox, worker)) != NULL) {
@@ -973,7 +964,6 @@ static void *io_run(void *context)
 {
     stor_inbox_t *inbox = context;
     vd_error_t err = VD_ERROR_INIT;
-    signals_block();
     int rc = io_open(inbox, &err);
     (void)pthread_mutex_lock(&inbox->start_lock);
     inbox->start_rc = rc;
@@ -991,7 +981,7 @@ static void *io_run(void *context)
 
 static int io_start(stor_inbox_t *inbox, vd_error_t *err)
 {
-    if (pthread_create(&inbox->thread, NULL, io_run, inbox) != 0)
+    if (vd_thread_start(&inbox->thread, io_run, inbox) != 0)
         return vd_error_set(err, VD_ERR_INTERNAL, "the I/O thread could not be started");
     (void)pthread_setname_np(inbox->thread, "io");
     (void)pthread_mutex_lock(&inbox->start_lock);
@@ -1019,7 +1009,7 @@ static int worker_start(stor_inbox_t *inbox, uint32_t i, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     worker->slot = inbox->daemon == NULL ? NULL : vd_daemon_slot(inbox->daemon, name);
-    if (pthread_create(&worker->thread, NULL, worker_run, worker) != 0)
+    if (vd_thread_start(&worker->thread, worker_run, worker) != 0)
         return vd_error_set(err, VD_ERR_INTERNAL, "a worker could not be started");
     (void)pthread_setname_np(worker->thread, name);
     worker->started = true;

@@ -9,6 +9,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/daemon.h"
+#include "libcommon/runtime/thread.h"
 #include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/catalog/indexes.h"
@@ -25,7 +26,6 @@
 #include "veddb-storaged/transactions.h"
 #include "veddb-storaged/ttl.h"
 
-#include <signal.h>
 #include <time.h>
 
 #define PASS_MS              500
@@ -259,14 +259,6 @@ static void scrub_round(stor_keeper_t *keeper)
 
 /* ---- threads ---- */
 
-static void signals_block(void)
-{
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
-}
-
 /* False when it is time to stop. */
 static bool rest(stor_keeper_t *keeper, uint64_t ms)
 {
@@ -287,7 +279,6 @@ static bool rest(stor_keeper_t *keeper, uint64_t ms)
 static void *keeper_run(void *context)
 {
     stor_keeper_t *keeper = context;
-    signals_block();
     while (rest(keeper, PASS_MS)) {
         if (keeper->slot != NULL)
             vd_daemon_beat(keeper->slot, true);
@@ -301,7 +292,6 @@ static void *keeper_run(void *context)
 static void *scrub_run(void *context)
 {
     stor_keeper_t *keeper = context;
-    signals_block();
     while (rest(keeper, SCRUB_LOOK_MS))
         scrub_round(keeper);
     return NULL;
@@ -313,7 +303,6 @@ static void *ttl_run(void *context)
     stor_storage_t *storage = keeper->storage;
     uint64_t period =
         storage->settings.ttl_period_ms == 0 ? STOR_TTL_PERIOD_MS : storage->settings.ttl_period_ms;
-    signals_block();
     for (bool more = false; rest(keeper, more ? 1 : period);) {
         vd_error_t err = VD_ERROR_INIT;
         if (!stor_freeze_enter(storage))
@@ -330,7 +319,6 @@ static void *statistics_run(void *context)
 {
     stor_keeper_t *keeper = context;
     stor_storage_t *storage = keeper->storage;
-    signals_block();
     while (rest(keeper, STATISTICS_PERIOD_MS)) {
         vd_error_t err = VD_ERROR_INIT;
         if (is_loading(storage) || !stor_freeze_enter(storage))
@@ -362,11 +350,11 @@ int stor_keeper_start(stor_storage_t *storage, vd_daemon_t *daemon, vd_error_t *
     if (rc == VD_OK)
         rc = stor_session_open(storage->engine, &keeper->statistics_session, err);
     if (rc == VD_OK) {
-        keeper->started = pthread_create(&keeper->thread, NULL, keeper_run, keeper) == 0;
-        keeper->scrub_started = pthread_create(&keeper->scrub_thread, NULL, scrub_run, keeper) == 0;
-        keeper->ttl_started = pthread_create(&keeper->ttl_thread, NULL, ttl_run, keeper) == 0;
+        keeper->started = vd_thread_start(&keeper->thread, keeper_run, keeper) == 0;
+        keeper->scrub_started = vd_thread_start(&keeper->scrub_thread, scrub_run, keeper) == 0;
+        keeper->ttl_started = vd_thread_start(&keeper->ttl_thread, ttl_run, keeper) == 0;
         keeper->statistics_started =
-            pthread_create(&keeper->statistics_thread, NULL, statistics_run, keeper) == 0;
+            vd_thread_start(&keeper->statistics_thread, statistics_run, keeper) == 0;
         if (!keeper->started || !keeper->scrub_started || !keeper->ttl_started ||
             !keeper->statistics_started)
             rc = vd_error_set(err, VD_ERR_INTERNAL, "the keeper's threads could not be started");

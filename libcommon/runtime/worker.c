@@ -2,9 +2,9 @@
 #include "libcommon/runtime/worker.h"
 #include "libcommon/base/list.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -71,17 +71,11 @@ int vd_worker_create(const char *name, uint32_t threads, uint32_t queue_max,
     vd_list_init(&worker->queue);
     worker->queue_max = queue_max;
     (void)snprintf(worker->name, sizeof worker->name, "%s", name);
-    /* Signals are for the loop's thread. */
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS); /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = 0;
     while (worker->thread_count < threads && failed == 0) {
-        failed = pthread_create(&worker->threads[worker->thread_count], NULL, thread_run, worker);
+        failed = vd_thread_start(&worker->threads[worker->thread_count], thread_run, worker);
         worker->thread_count += failed == 0;
     }
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (failed != 0) {
         vd_worker_destroy(&worker);
         return vd_error_set(err, VD_ERR_FULL, "thread %s: %s", name, strerror(failed));

@@ -7,6 +7,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 #include "veddb-gatewayd/commands/x509.h"
 #include "veddb-gatewayd/http/private.h"
 #include "veddb-gatewayd/listener.h"
@@ -17,7 +18,6 @@
 #include <event2/bufferevent_ssl.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -561,12 +561,7 @@ static void *thread_main(void *context)
 
 static int start_thread(gate_http_t *http, vd_error_t *err)
 {
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS); /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    int why = pthread_create(&http->thread, NULL, thread_main, http);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int why = vd_thread_start(&http->thread, thread_main, http);
     http->started = why == 0;
     return why == 0
                ? VD_OK

@@ -10,6 +10,7 @@
 #include "libcommon/bson/build.h"
 #include "libcommon/runtime/link.h"
 #include "libcommon/runtime/sandbox.h"
+#include "libcommon/runtime/thread.h"
 #include "proto/audit.h"
 #include "proto/failure.h"
 #include "veddb-rotated/audit/ask.h"
@@ -18,7 +19,6 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -530,10 +530,6 @@ static void *run(void *context)
 {
     rot_audit_t *audit = context;
     vd_error_t err = VD_ERROR_INIT;
-    sigset_t all_signals;
-    (void)sigfillset(&all_signals);
-    (void)sigdelset(&all_signals, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all_signals, NULL); /* the main loop takes them */
     vd_link_options_t options = {
         .path = audit->socket,
         .bind = true,
@@ -612,7 +608,7 @@ int rot_audit_start(rot_audit_t *audit, const rot_keyring_t *keyring, vd_error_t
     int rc = vd_loop_create(&audit->loop, err);
     if (rc != VD_OK)
         return rc;
-    if (pthread_create(&audit->thread, NULL, run, audit) != 0)
+    if (vd_thread_start(&audit->thread, run, audit) != 0)
         return vd_error_set(err, VD_ERR_INTERNAL, "the audit thread can't be started");
     (void)pthread_setname_np(audit->thread, "audit");
     audit->started = true;
@@ -657,10 +653,6 @@ static void ask_answer(void *context)
 static void *ask_run(void *context)
 {
     rot_audit_t *audit = context;
-    sigset_t all_signals;
-    (void)sigfillset(&all_signals);
-    (void)sigdelset(&all_signals, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all_signals, NULL); /* the main loop takes them */
     vd_error_clear(&audit->ask_error);
     audit->ask_rc = rot_ask_run(&audit->ask, &audit->ask_out, &audit->ask_error);
     vd_loop_post(vd_daemon_loop(audit->daemon), ask_answer, audit);
@@ -744,7 +736,7 @@ void rot_audit_ask(rot_audit_t *audit, uint64_t ticket, vd_slice_t verb, vd_slic
     (void)pthread_mutex_unlock(&audit->lock);
     audit->ask_ticket = ticket;
     vd_buf_clear(&audit->ask_out);
-    if (pthread_create(&audit->asker, NULL, ask_run, audit) != 0) {
+    if (vd_thread_start(&audit->asker, ask_run, audit) != 0) {
         atomic_store(&audit->asking, false);
         refuse(audit, ticket, VD_ERR_INTERNAL, "a thread can't be started");
         return;

@@ -7,11 +7,11 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/daemon.h"
+#include "libcommon/runtime/thread.h"
 #include "proto/failure.h"
 #include "veddb-storaged/audit/audit_private.h"
 #include "veddb-storaged/inbox.h"
 
-#include <signal.h>
 #include <stdio.h>
 
 #define LOOK_MS 50
@@ -173,10 +173,6 @@ static void *run(void *context)
 {
     stor_audit_link_t *link = context;
     vd_error_t err = VD_ERROR_INIT;
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     vd_link_options_t options = {
         .path = link->path,
         .item_max_bytes = VDP_AUDIT_BODY_MAX_BYTES + 4096,
@@ -212,7 +208,7 @@ int stor_audit_link_start(stor_storage_t *storage, struct vd_daemon *daemon,
         rc = life_event(link, "startup", err);
     if (rc == VD_OK)
         rc = vd_loop_create(&link->loop, err);
-    if (rc == VD_OK && pthread_create(&link->thread, NULL, run, link) != 0)
+    if (rc == VD_OK && vd_thread_start(&link->thread, run, link) != 0)
         rc = vd_error_set(err, VD_ERR_INTERNAL, "the audit thread can't be started");
     link->started = rc == VD_OK;
     if (rc != VD_OK) {

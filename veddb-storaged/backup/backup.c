@@ -5,6 +5,7 @@
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/bson/view.h"
+#include "libcommon/runtime/thread.h"
 #include "proto/rotation.h"
 #include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/backup/make.h"
@@ -16,7 +17,6 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -369,10 +369,6 @@ static void job_run(stor_backups_t *backups, stor_backup_verb_t verb, const char
 static void *run(void *context)
 {
     stor_backups_t *backups = context;
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     pthread_mutex_lock(&backups->lock);
     while (!atomic_load(&backups->stop)) {
         if (backups->job.state != JOB_RUNNING && !backups->renew) {
@@ -465,7 +461,7 @@ int stor_backups_start(stor_storage_t *storage, const stor_backups_options_t *op
         rc = folder_scan(backups, err);
     if (rc == VD_OK)
         rc = stor_session_open(storage->engine, &backups->session, err);
-    if (rc == VD_OK && pthread_create(&backups->thread, NULL, run, backups) != 0)
+    if (rc == VD_OK && vd_thread_start(&backups->thread, run, backups) != 0)
         rc = vd_error_set(err, VD_ERR_INTERNAL, "the thread of backups can't be started");
     backups->started = rc == VD_OK;
     if (rc != VD_OK) {

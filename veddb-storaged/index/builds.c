@@ -5,6 +5,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 #include "veddb-storaged/catalog/indexes.h"
 #include "veddb-storaged/index/build.h"
 #include "veddb-storaged/index/index_private.h"
@@ -14,7 +15,6 @@
 #include "veddb-storaged/streams/waits.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <time.h>
 
 #define QUORUM_BYTES     512
@@ -452,10 +452,6 @@ static void *build_run(void *context)
     stor_request_t *request = vd_xalloc(sizeof *request);
     stor_session_t *session = NULL;
     vd_error_t err = VD_ERROR_INIT;
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     request_make(build, request);
     int rc = stor_session_open(builds->storage->engine, &session, &err);
     request->session = session;
@@ -505,8 +501,8 @@ int stor_builds_begin(stor_builds_t *builds, uint64_t collection_id, stor_index_
         other |= b->id == build->id;
     int rc = atomic_load(&builds->stop) ? VD_ERR_INTERRUPTED_AT_SHUTDOWN
              : other                    ? VD_ERR_AGAIN
-             : pthread_create(&build->thread, NULL, build_run, build) == 0 ? VD_OK
-                                                                           : VD_ERR_INTERNAL;
+             : vd_thread_start(&build->thread, build_run, build) == 0 ? VD_OK
+                                                                      : VD_ERR_INTERNAL;
     if (rc == VD_OK) {
         (void)pthread_setname_np(build->thread, "index-build");
         build->joinable = true;

@@ -6,6 +6,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 #include "proto/failure.h"
 #include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/inbox.h"
@@ -435,7 +436,6 @@ static void *io_run(void *context)
 {
     stor_replication_link_t *link = context;
     vd_error_t err = VD_ERROR_INIT;
-    stor_link_signals_block();
     int rc = io_open(link, &err);
     (void)pthread_mutex_lock(&link->start_lock);
     link->start_rc = rc;
@@ -454,7 +454,7 @@ static int io_start(stor_replication_link_t *link, vd_error_t *err)
     int rc = vd_loop_create(&link->loop, err);
     if (rc != VD_OK)
         return rc;
-    if (pthread_create(&link->thread, NULL, io_run, link) != 0)
+    if (vd_thread_start(&link->thread, io_run, link) != 0)
         return vd_error_set(err, VD_ERR_INTERNAL, "the replication thread could not be started");
     (void)pthread_setname_np(link->thread, "replication");
     (void)pthread_mutex_lock(&link->start_lock);

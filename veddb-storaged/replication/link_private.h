@@ -160,7 +160,6 @@ stor_link_job_t *stor_link_queue_pop(stor_link_queue_t *queue); /* NULL: empty *
 void stor_link_queue_free(stor_link_queue_t *queue);
 stor_link_job_t *stor_link_job_make(const stor_link_row_t *row, uint64_t peer, uint64_t request_id);
 void stor_link_job_free(stor_link_job_t *job);
-void stor_link_signals_block(void);
 void stor_link_worker_init(stor_link_worker_t *worker);
 VD_MUST_CHECK int stor_link_worker_start(stor_replication_link_t *link, stor_link_worker_t *worker,
                                          const char *name, vd_error_t *err);

@@ -2,10 +2,10 @@
  * "copier". See link.h. */
 #include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 #include "veddb-storaged/replication/apply.h"
 #include "veddb-storaged/replication/link_private.h"
 
-#include <signal.h>
 #include <time.h>
 
 /* ---- jobs ---- */
@@ -82,14 +82,6 @@ static void done_push(stor_replication_link_t *link, stor_link_job_t *job)
 
 /* ---- workers ---- */
 
-void stor_link_signals_block(void)
-{
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
-}
-
 /* Until it is woken, or the first APPLY's time has come. */
 static void worker_rest(stor_link_worker_t *worker)
 {
@@ -144,7 +136,6 @@ static void *worker_run(void *context)
 {
     stor_link_worker_t *worker = context;
     stor_link_job_t *job;
-    stor_link_signals_block();
     while ((job = worker_take(worker)) != NULL) {
         beat(worker, true);
         stor_link_job_run(worker->link, worker->session, job);
@@ -179,7 +170,7 @@ int stor_link_worker_start(stor_replication_link_t *link, stor_link_worker_t *wo
     if (rc != VD_OK)
         return rc;
     worker->slot = link->daemon == NULL ? NULL : vd_daemon_slot(link->daemon, name);
-    worker->started = pthread_create(&worker->thread, NULL, worker_run, worker) == 0;
+    worker->started = vd_thread_start(&worker->thread, worker_run, worker) == 0;
     if (!worker->started)
         return vd_error_set(err, VD_ERR_INTERNAL, "the thread %s could not be started", name);
     (void)pthread_setname_np(worker->thread, name);

@@ -13,6 +13,7 @@
 #include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 #include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/capped.h"
 #include "veddb-storaged/catalog/counters.h"
@@ -28,7 +29,6 @@
 #include <inttypes.h>
 #include <openssl/sha.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -84,24 +84,13 @@ static void *checkpointer_run(void *context)
     return NULL;
 }
 
-static void signals_block(sigset_t *ret_before)
-{
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);                        /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, ret_before); /* the main loop takes them */
-}
-
 /* Without the thread the engine's own checkpoints do. */
 static void checkpointer_start(checkpointer_t *c, stor_engine_t *engine)
 {
-    sigset_t before;
     c->engine = engine;
     (void)pthread_mutex_init(&c->lock, NULL);
     (void)pthread_cond_init(&c->wake, NULL);
-    signals_block(&before);
-    c->started = pthread_create(&c->thread, NULL, checkpointer_run, c) == 0;
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    c->started = vd_thread_start(&c->thread, checkpointer_run, c) == 0;
     if (c->started)
         (void)pthread_setname_np(c->thread, "load-checkpoint");
 }

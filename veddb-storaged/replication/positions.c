@@ -7,6 +7,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/engine/sequencer.h"
 #include "veddb-storaged/inbox.h"
@@ -15,7 +16,6 @@
 #include "veddb-storaged/streams/waits.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -717,10 +717,6 @@ static bool step(stor_positions_t *positions)
 static void *run(void *context)
 {
     stor_positions_t *positions = context;
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     (void)pthread_mutex_lock(&positions->lock);
     while (!positions->closing)
         if (!step(positions) && !positions->closing)
@@ -737,7 +733,7 @@ int stor_positions_start(stor_positions_t *positions, vd_error_t *err)
     int rc = stor_session_open(storage->engine, &positions->session, err);
     if (rc != VD_OK)
         return rc;
-    if (pthread_create(&positions->thread, NULL, run, positions) != 0)
+    if (vd_thread_start(&positions->thread, run, positions) != 0)
         return vd_error_set(err, VD_ERR_INTERNAL, "the positions' thread could not be started");
     (void)pthread_setname_np(positions->thread, "positions");
     positions->started = true;

@@ -4,6 +4,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 #include "proto/failure.h"
 #include "veddb-storaged/audit/audit.h"
 #include "veddb-storaged/backup/backup.h"
@@ -13,7 +14,6 @@
 
 #include <bson/bson.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 
 #define LOOK_MS        100
@@ -225,10 +225,6 @@ static void *run(void *context)
 {
     stor_rotation_link_t *link = context;
     vd_error_t err = VD_ERROR_INIT;
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     vd_link_options_t options = {
         .path = link->path,
         .item_max_bytes = VDP_ROTATION_JSON_MAX_BYTES + 8192,
@@ -265,7 +261,7 @@ int stor_rotation_link_start(stor_storage_t *storage, stor_rotation_t *rotation,
     if (rc == VD_OK) /* before the link's own step: what is asked leaves in this turn */
         rc = vd_loop_add_end_of_turn(link->loop, VD_LINK_STEP_ORDER - 1, asks_step, link,
                                      &link->step_out, err);
-    if (rc == VD_OK && pthread_create(&link->thread, NULL, run, link) != 0)
+    if (rc == VD_OK && vd_thread_start(&link->thread, run, link) != 0)
         rc = vd_error_set(err, VD_ERR_INTERNAL, "the thread of the link can't be started");
     link->started = rc == VD_OK;
     if (rc != VD_OK) {

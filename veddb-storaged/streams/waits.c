@@ -8,10 +8,10 @@
 #include "libcommon/base/list.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/streams/watch.h"
 
-#include <signal.h>
 #include <time.h>
 
 #define PAUSE_US     1000
@@ -254,10 +254,6 @@ static bool pass(stor_waits_t *waits)
 
 static void *waits_run(void *context)
 {
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     while (pass(context))
         continue;
     return NULL;
@@ -283,7 +279,7 @@ int stor_waits_start(stor_storage_t *storage, void (*ready)(stor_request_t *firs
     (void)pthread_condattr_destroy(&attr);
     waits->watch = stor_watch_create(storage);
     int rc = stor_session_open(storage->engine, &waits->session, err);
-    if (rc == VD_OK && pthread_create(&waits->thread, NULL, waits_run, waits) != 0)
+    if (rc == VD_OK && vd_thread_start(&waits->thread, waits_run, waits) != 0)
         rc = vd_error_set(err, VD_ERR_INTERNAL, "the streams' thread could not be started");
     if (rc != VD_OK) {
         stor_waits_destroy(&waits);
