@@ -1,5 +1,5 @@
 /* veddb-gatewayd/request.c — see request.h. */
-#include "veddb-gatewayd/request.h"
+#include "veddb-gatewayd/request_private.h"
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
@@ -13,20 +13,12 @@
 
 #include <strings.h>
 
-#define POOL_MAX            64
-#define ROLE_LIST_MAX_BYTES (1024 * 1024)
-#define REPLY_MAX_BYTES     (VD_BSON_INTERNAL_MAX_BYTES)
-#define TRIES_MAX           200 /* storage asked to try again so often */
-#define TRY_AGAIN_MS        5
-#define KEYS_WAIT_MS        3000 /* for the keys to be loaded again */
-#define KEYS_LOOK_MS        50
-#define LEASE_WAIT_MS       5000 /* for what was acknowledged to be known again */
-#define LEASE_LOOK_MS       10
-#define STATE_FRESH_MS      3000 /* storage says its state every second */
-#define CLOCK_DRIFT_MAX_S   (365ull * 24 * 60 * 60)
-
-static void authorize(gate_request_t *request);
-static void fail(gate_request_t *request, const vd_error_t *err);
+#define POOL_MAX          64
+#define KEYS_WAIT_MS      3000 /* for the keys to be loaded again */
+#define KEYS_LOOK_MS      50
+#define LEASE_WAIT_MS     5000 /* for what was acknowledged to be known again */
+#define LEASE_LOOK_MS     10
+#define CLOCK_DRIFT_MAX_S (365ull * 24 * 60 * 60)
 
 /* ---- pool ---- */
 
@@ -48,7 +40,7 @@ static gate_request_t *request_take(gate_thread_t *thread)
     }
     request->arena = arena;
     request->thread = thread;
-    vd_bb_init_arena(&request->reply, arena, REPLY_MAX_BYTES);
+    vd_bb_init_arena(&request->reply, arena, GATE_REQUEST_REPLY_MAX_BYTES);
     return request;
 }
 
@@ -150,7 +142,7 @@ static void send_document(gate_request_t *request, vd_slice_t document, uint32_t
 
 /* The request is over; a connection that lives goes on. Connections are freed at the end of the
  * turn, so conn is valid here even when it is dead. */
-static void finished(gate_request_t *request)
+void gate_request_finished(gate_request_t *request)
 {
     gate_conn_t *conn = request->conn;
     bool close = request->fault.close;
@@ -167,7 +159,7 @@ static void finished(gate_request_t *request)
         gate_conn_request_done(conn);
 }
 
-static unsigned labels_of(const gate_request_t *request, int code, unsigned facts)
+unsigned gate_request_labels(const gate_request_t *request, int code, unsigned facts)
 {
     bool more = request->command != NULL && strcmp(request->command->name, "getMore") == 0;
     return gate_reply_labels(code, facts) | (more ? gate_reply_cursor_labels(code) : 0);
@@ -180,13 +172,14 @@ static vd_slice_t add_fault(gate_request_t *request, vd_slice_t document)
         return document;
     vd_bb_t bb;
     vd_bson_t whole;
-    vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
+    vd_bb_init_arena(&bb, request->arena, GATE_REQUEST_REPLY_MAX_BYTES);
     vd_bb_concat(&bb, (vd_bson_t){document.data, (uint32_t)document.len});
     vd_bb_document(&bb, "writeConcernError", request->fault.write_concern_error);
     int64_t code = 0;
     (void)vd_value_as_int64(vd_bson_get(request->fault.write_concern_error, "code"), &code);
-    unsigned labels =
-        code <= 0 || code > INT32_MAX ? 0 : labels_of(request, -(int)code, request->facts);
+    unsigned labels = code <= 0 || code > INT32_MAX
+                          ? 0
+                          : gate_request_labels(request, -(int)code, request->facts);
     if (request->fault.has_labels)
         vd_bb_array(&bb, "errorLabels", request->fault.labels);
     else if ((labels & VD_LABEL_RETRYABLE_WRITE) != 0)
@@ -205,7 +198,7 @@ void gate_request_finish_raw(gate_request_t *request, vd_slice_t document)
     if (request->conn != NULL)
         request->conn->request = NULL;
     send_document(request, add_fault(request, document), 0);
-    finished(request);
+    gate_request_finished(request);
 }
 
 bool gate_request_stream(gate_request_t *request)
@@ -219,24 +212,24 @@ bool gate_request_stream(gate_request_t *request)
     conn->request = NULL;
     send_document(request, vd_slice(document.data, document.len), GATE_MSG_MORE_TO_COME);
     if (conn->state != GATE_CONN_OPEN) {
-        finished(request);
+        gate_request_finished(request);
         return false;
     }
     conn->request = request;
     vd_arena_reset(request->arena);
-    vd_bb_init_arena(&request->reply, request->arena, REPLY_MAX_BYTES);
+    vd_bb_init_arena(&request->reply, request->arena, GATE_REQUEST_REPLY_MAX_BYTES);
     return true;
 }
 
-static void fail(gate_request_t *request, const vd_error_t *err)
+void gate_request_fail(gate_request_t *request, const vd_error_t *err)
 {
     gate_reply_times_t times = gate_times(request->thread);
     vd_bson_t document;
     vd_bb_t bb;
     gate_audit_command(request, err->code);
     atomic_fetch_add_explicit(&request->thread->gate->stats.asserts_user, 1, memory_order_relaxed);
-    vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
-    unsigned labels = labels_of(request, err->code, request->facts);
+    vd_bb_init_arena(&bb, request->arena, GATE_REQUEST_REPLY_MAX_BYTES);
+    unsigned labels = gate_request_labels(request, err->code, request->facts);
     bool state_change = gate_reply_is_state_change(err->code);
     if (request->fault.active && request->fault.has_labels) {
         gate_reply_error(&bb, err, 0, &times);
@@ -251,7 +244,7 @@ static void fail(gate_request_t *request, const vd_error_t *err)
         VD_OK) { /* details too large: send the error without */
         vd_error_t bare = {.code = err->code};
         memcpy(bare.message, err->message, sizeof bare.message);
-        vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
+        vd_bb_init_arena(&bb, request->arena, GATE_REQUEST_REPLY_MAX_BYTES);
         gate_reply_error(&bb, &bare, labels, &times);
         VD_ASSERT(vd_bb_finish(&bb, &document, NULL) == VD_OK);
     }
@@ -259,7 +252,7 @@ static void fail(gate_request_t *request, const vd_error_t *err)
 }
 
 /* A reply that may be large. */
-static void finish_bounded(gate_request_t *request, vd_slice_t document)
+void gate_request_finish_bounded(gate_request_t *request, vd_slice_t document)
 {
     vd_error_t err = VD_ERROR_INIT;
     if (request->conn == NULL || gate_conn_has_room(request->conn, document.len)) {
@@ -269,7 +262,7 @@ static void finish_bounded(gate_request_t *request, vd_slice_t document)
     (void)vd_error_set(
         &err, VD_ERR_HOST_UNREACHABLE,
         "the reply was given up: clients leave too much unread"); /* the code is the reply's */
-    fail(request, &err);
+    gate_request_fail(request, &err);
 }
 
 void gate_request_finish(gate_request_t *request, int rc, const vd_error_t *err)
@@ -280,7 +273,7 @@ void gate_request_finish(gate_request_t *request, int rc, const vd_error_t *err)
             (void)vd_error_set(&own, rc, "the operation failed"); /* the code is the reply's */
             err = &own;
         }
-        fail(request, err);
+        gate_request_fail(request, err);
         return;
     }
     gate_reply_times_t times = gate_times(request->thread);
@@ -288,13 +281,13 @@ void gate_request_finish(gate_request_t *request, int rc, const vd_error_t *err)
     gate_audit_command(request, VD_OK);
     gate_reply_ok(&request->reply, &times);
     if (vd_bb_finish(&request->reply, &document, &own) != VD_OK) {
-        fail(request, &own);
+        gate_request_fail(request, &own);
         return;
     }
-    finish_bounded(request, vd_slice(document.data, document.len));
+    gate_request_finish_bounded(request, vd_slice(document.data, document.len));
 }
 
-/* ---- timers, storage ---- */
+/* ---- timers ---- */
 
 static void timer_fired(void *context)
 {
@@ -310,246 +303,6 @@ int gate_request_park(gate_request_t *request, uint64_t ms, void (*fired)(gate_r
     vd_loop_remove(&request->timer);
     return vd_loop_add_timer(request->thread->loop, ms == 0 ? 1 : ms, 0, timer_fired, request,
                              &request->timer, err);
-}
-
-/* The code of a reply's writeConcernError, negative; 0 without one. */
-static int concern_code(const gate_request_t *request, vd_bson_t body)
-{
-    int64_t code = 0;
-    if ((request->command->flags & GATE_WRITES) == 0)
-        return VD_OK;
-    vd_value_t concern = vd_bson_get(body, "writeConcernError");
-    if (concern.type == VD_BSON_OBJECT &&
-        vd_value_as_int64(vd_bson_get(vd_value_document(concern), "code"), &code) && code > 0 &&
-        code <= INT32_MAX)
-        return (int)-code;
-    return VD_OK;
-}
-
-/* An error of storage, of the command or of its write concern, gets what only we know: labels, and
- * the topologyVersion that tells a driver whether it has heard of the change already. */
-static vd_slice_t add_facts(gate_request_t *request, int status, vd_slice_t document)
-{
-    vd_bson_t body = {document.data, (uint32_t)document.len}, whole;
-    int concern = concern_code(request, body);
-    unsigned labels = 0;
-    unsigned facts = request->facts | (concern != VD_OK ? GATE_REPLY_CONCERN_FAILED : 0);
-    if (status != VD_OK)
-        labels |= labels_of(request, status, facts);
-    if (concern != VD_OK)
-        labels |= gate_reply_labels(concern, facts);
-    if (labels != 0 && !vd_value_is_missing(vd_bson_get(body, "errorLabels")))
-        labels = 0;
-    bool state_change = gate_reply_is_state_change(status) || gate_reply_is_state_change(concern);
-    if (labels == 0 && !state_change)
-        return document;
-    vd_bb_t bb;
-    vd_bb_init_arena(&bb, request->arena, REPLY_MAX_BYTES);
-    vd_bb_concat(&bb, body);
-    if (labels != 0)
-        gate_reply_label_array(&bb, labels);
-    if (state_change)
-        gate_topology_version(request->thread->gate, &bb);
-    if (vd_bb_finish(&bb, &whole, NULL) != VD_OK)
-        return document;
-    return vd_slice(whole.data, whole.len);
-}
-
-static void storage_answered(void *context, const gate_answer_t *answer)
-{
-    gate_request_t *request = context;
-    if (request->conn == NULL) { /* a write that wanted no answer, of a client who has left */
-        gate_upstream_connection_closed(request->thread->upstream, request->closed_connection);
-        finished(request);
-        return;
-    }
-    gate_throttle_answered(request, answer);
-    if (answer->rc == VD_ERR_AGAIN && request->tries < TRIES_MAX) {
-        /* Users or roles changed: look again who this is and what they may do, then send again. */
-        vd_error_t err = VD_ERROR_INIT;
-        request->tries++;
-        if (gate_request_park(request, TRY_AGAIN_MS, authorize, &err) != VD_OK)
-            fail(request, &err);
-        return;
-    }
-    if (request->answered != NULL && !request->no_reply) {
-        void (*answered)(gate_request_t *, const gate_answer_t *) = request->answered;
-        request->answered = NULL;
-        answered(request, answer);
-        return;
-    }
-    if (answer->rc != VD_OK) {
-        fail(request, answer->err);
-        return;
-    }
-    if (request->no_reply) { /* nor has storage sent one */
-        gate_request_finish_raw(request, VD_SLICE_NULL);
-        return;
-    }
-    if (answer->body.len < 5) {
-        vd_error_t err = VD_ERROR_INIT;
-        (void)vd_error_set(&err, VD_ERR_INTERNAL,
-                           "storage sent an empty reply"); /* the code is the reply's */
-        fail(request, &err);
-        return;
-    }
-    if (request->cache_key != NULL && answer->reply->status == VD_OK)
-        gate_cache_put(request->thread->cache, request->cache_key, answer->reply, answer->body);
-    gate_audit_command(request, (int)answer->reply->status);
-    finish_bounded(request, add_facts(request, (int)answer->reply->status, answer->body));
-}
-
-/* ---- replies that are kept ---- */
-
-/* A reply that stands in the cache: sent, and true. Who asks may see it: that was checked. */
-static bool answer_from_cache(gate_request_t *request)
-{
-    gate_thread_t *thread = request->thread;
-    const gate_user_t *user = request->conn->user;
-    const gate_storage_state_t *state = &thread->state;
-    gate_cache_key_t *key = &thread->cache_key;
-    if ((request->command->flags & GATE_KEPT) == 0 || !gate_cache_wants(thread->cache) ||
-        user == NULL || request->legacy || request->exhaust || request->no_reply ||
-        request->has_txn || request->fault.active ||
-        request->message.sections.sequence_count != 0 ||
-        !gate_cache_key(gate_request_body(request), key))
-        return false;
-    vd_slice_t kept = VD_SLICE_NULL;
-    uint64_t now_ms = vd_loop_now_ms(thread->loop);
-    /* A storage that is silent may have been overtaken by another member. */
-    if (state->attached && state->ready && now_ms - state->heard_ms < STATE_FRESH_MS)
-        kept = gate_cache_find(thread->cache,
-                               &(gate_cache_question_t){key, user->epoch, state->newest,
-                                                        request->has_lsid ? request->lsid : NULL,
-                                                        now_ms});
-    if (kept.len == 0) {
-        request->cache_key = vd_arena_copy(request->arena, key, sizeof *key);
-        return false;
-    }
-    /* What is shown is as it was when storage was on disk so far. */
-    gate_reply_times_t times = {state->durable, gate_times(thread).cluster_time};
-    uint8_t *document = vd_arena_copy(request->arena, kept.data, kept.len);
-    if (!gate_reply_renew(document, kept.len, &times))
-        return false;
-    finish_bounded(request, vd_slice(document, kept.len));
-    return true;
-}
-
-/* Which databases and collections this user may see: {all, databases, collections}. */
-/* Kept with the user. False: there are too many to tell. */
-static bool role_list(gate_user_t *user, vd_slice_t *ret_list)
-{
-    if (user->role_list.data == NULL) {
-        vd_bb_t bb;
-        char key[12];
-        vd_bb_init_arena(&bb, user->privileges.arena, ROLE_LIST_MAX_BYTES);
-        for (uint32_t i = 0; i < user->principal.role_count; i++) {
-            const gate_role_ref_t *role = &user->principal.roles[i];
-            vd_bb_open_document(&bb, vd_array_name(i, key));
-            vd_bb_cstr(&bb, "_id",
-                       vd_arena_printf(user->privileges.arena, "%.*s.%.*s", VD_SLICE_FMT(role->db),
-                                       VD_SLICE_FMT(role->role)));
-            vd_bb_string(&bb, "role", role->role);
-            vd_bb_string(&bb, "db", role->db);
-            vd_bb_close(&bb);
-        }
-        if (vd_bb_finish(&bb, &user->role_list, NULL) != VD_OK)
-            return false;
-    }
-    *ret_list = vd_slice(user->role_list.data, user->role_list.len);
-    return true;
-}
-
-static vd_slice_t visible_list(gate_request_t *request, const gate_user_t *user)
-{
-    vd_bb_t bb;
-    vd_bson_t document;
-    char key[12];
-    uint32_t n = 0;
-    vd_bb_init_arena(&bb, request->arena, 60000);
-    vd_bb_bool(&bb, "all", false);
-    vd_bb_begin_array(&bb, "databases");
-    for (uint32_t i = 0; i < user->privileges.count; i++) {
-        const gate_resource_t *resource = &user->privileges.items[i].resource;
-        if (resource->kind == GATE_RESOURCE_DB)
-            vd_bb_value(&bb, vd_array_name(n++, key),
-                        vd_value_from_string(request->arena, resource->db));
-    }
-    vd_bb_close(&bb);
-    vd_bb_begin_array(&bb, "collections");
-    n = 0;
-    for (uint32_t i = 0; i < user->privileges.count; i++) {
-        const gate_resource_t *resource = &user->privileges.items[i].resource;
-        if (resource->kind != GATE_RESOURCE_COLLECTION)
-            continue;
-        char *name = vd_arena_printf(request->arena, "%.*s.%.*s", VD_SLICE_FMT(resource->db),
-                                     VD_SLICE_FMT(resource->collection));
-        vd_bb_value(&bb, vd_array_name(n++, key),
-                    vd_value_from_string(request->arena, vd_slice_str(name)));
-    }
-    vd_bb_close(&bb);
-    if (vd_bb_finish(&bb, &document, NULL) != VD_OK)
-        return VD_SLICE_NULL;
-    return vd_slice(document.data, document.len);
-}
-
-static bool lists_names(const gate_command_t *command)
-{
-    return command->check == GATE_CHECK_LIST_DATABASES ||
-           command->check == GATE_CHECK_LIST_COLLECTIONS;
-}
-
-int gate_request_forward(gate_request_t *request, vd_error_t *err)
-{
-    gate_conn_t *conn = request->conn;
-    const gate_command_t *command = request->command;
-    gate_flight_t *flight = &request->flight;
-    vdp_operation_command_t *out = &flight->command;
-    /* Asked to try again, a request keeps the count of its losses and the end of its waiting. */
-    *flight = (gate_flight_t){.losses = flight->losses, .deadline_ms = flight->deadline_ms};
-    out->name = vd_slice_str(command->name);
-    out->db = request->db;
-    out->flags = request->grant.all_users ? VDP_COMMAND_ALL_USERS : 0;
-    if (request->no_reply)
-        out->flags |= VDP_COMMAND_NO_REPLY;
-    if (request->cache_key != NULL)
-        out->flags |= VDP_COMMAND_VERSIONED;
-    if (conn->user != NULL) {
-        out->user = vd_slice_str(conn->user->name_at_db);
-        out->auth_epoch = conn->user->epoch;
-        if (!role_list(conn->user, &out->roles))
-            return vd_error_set(err, VD_ERR_UNAUTHORIZED, "the user has too many roles");
-    }
-    out->client = vd_slice_str(conn->client);
-    out->app = vd_slice_str(conn->app);
-    out->connection_id = conn->id;
-    out->txn_number = request->has_txn ? request->txn_number : -1;
-    out->max_time_ms = request->max_time_ms;
-    if (request->thread->cluster_time > request->thread->state.newest)
-        out->cluster_time = request->thread->cluster_time;
-    if (request->has_lsid && conn->user != NULL) {
-        out->lsid = vd_slice(request->lsid, sizeof request->lsid);
-        out->lsid_user = vd_slice(conn->user->lsid_user, sizeof conn->user->lsid_user);
-    }
-    if (lists_names(command) && !request->grant.all_visible && conn->user != NULL) {
-        out->visible = visible_list(request, conn->user);
-        if (out->visible.len == 0)
-            return vd_error_set(err, VD_ERR_UNAUTHORIZED,
-                                "too many privileges on single databases to list by");
-    }
-    gate_throttle_bounds(request, out);
-    flight->body = request->message.section_bytes;
-    /* Commands inside a transaction are never sent again: the transaction died with storage. How it
-     * ended may be asked as often as one likes. */
-    flight->resend = ((command->flags & GATE_TRANSACTION) != 0 && request->has_txn) ||
-                     (!request->in_transaction && !request->grant.writes &&
-                      ((command->flags & GATE_RETRY_READ) != 0 ||
-                       ((command->flags & GATE_RETRY_WRITE) != 0 && request->has_txn)));
-    flight->elsewhere = flight->resend;
-    flight->done = storage_answered;
-    flight->context = request;
-    conn->forwarded = true;
-    return gate_upstream_send(request->thread->upstream, flight, err);
 }
 
 /* ---- checks, then the work ---- */
@@ -607,7 +360,7 @@ static void run(gate_request_t *request)
     gate_member_read(request->thread->gate, NULL, &member);
     int rc = gate_member_admit(&member, request->command, gate_request_body(request), &err);
     if (rc != VD_OK) {
-        fail(request, &err);
+        gate_request_fail(request, &err);
         return;
     }
     switch (request->command->where) {
@@ -630,7 +383,7 @@ static void run(gate_request_t *request)
             rc = GATE_LATER;
         break;
     case GATE_RUN_STORAGE:
-        if (answer_from_cache(request))
+        if (gate_request_from_cache(request))
             return;
         rc = gate_request_forward(request, &err);
         if (rc == VD_OK)
@@ -641,7 +394,7 @@ static void run(gate_request_t *request)
         break;
     }
     if (rc < 0)
-        fail(request, &err);
+        gate_request_fail(request, &err);
 }
 
 static void user_loaded(void *context, gate_user_t *user, const vd_error_t *err)
@@ -649,7 +402,7 @@ static void user_loaded(void *context, gate_user_t *user, const vd_error_t *err)
     gate_request_t *request = context;
     request->waiting_user = false;
     if (user == NULL) {
-        fail(request, err);
+        gate_request_fail(request, err);
         return;
     }
     gate_conn_t *conn = request->conn;
@@ -658,11 +411,11 @@ static void user_loaded(void *context, gate_user_t *user, const vd_error_t *err)
         conn->user = user;
     else
         gate_user_drop(&user); /* dropped meanwhile: nobody is logged in any more */
-    authorize(request);
+    gate_request_authorize(request);
 }
 
-/* True when the user is as storage knows it now; else authorize() is called again later, or the
- * request has failed. */
+/* True when the user is as storage knows it now; else gate_request_authorize() is called again
+ * later, or the request has failed. */
 static bool user_is_current(gate_request_t *request)
 {
     gate_thread_t *thread = request->thread;
@@ -678,7 +431,7 @@ static bool user_is_current(gate_request_t *request)
         return false;
     request->waiting_user = false;
     if (rc != VD_OK) {
-        fail(request, &err);
+        gate_request_fail(request, &err);
         return false;
     }
     gate_user_drop(&request->conn->user);
@@ -736,8 +489,8 @@ static int verify(gate_request_t *request, vd_bson_t fields, uint64_t time, vd_e
 }
 
 /* The time that the client brings moves our clock, and with the command storage's, if one of us has
- * signed it. GATE_LATER: authorize() is called again. What is not newer than our own is of no
- * consequence and is not looked at; nor is what comes before a login. */
+ * signed it. GATE_LATER: gate_request_authorize() is called again. What is not newer than our own
+ * is of no consequence and is not looked at; nor is what comes before a login. */
 static int gossip_in(gate_request_t *request, vd_error_t *err)
 {
     gate_thread_t *thread = request->thread;
@@ -775,10 +528,10 @@ static void keys_look(gate_request_t *request)
     if (gate_keys_loads(request->thread->gate->keys) == request->keys_loads &&
         vd_monotonic_ms() < request->keys_until_ms) {
         if (gate_request_park(request, KEYS_LOOK_MS, keys_look, &err) != VD_OK)
-            fail(request, &err);
+            gate_request_fail(request, &err);
         return;
     }
-    authorize(request);
+    gate_request_authorize(request);
 }
 
 /* A query that wants the primary, which this member is not: that is known at once. */
@@ -800,22 +553,22 @@ static void wait_for_lease(gate_request_t *request, _Atomic uint64_t *refused, c
     if (wants_primary(request)) {
         (void)vd_error_set(&err, VD_ERR_NOT_PRIMARY_NO_SECONDARY_OK,
                            "not primary and secondaryOk=false");
-        fail(request, &err);
+        gate_request_fail(request, &err);
         return;
     }
     if (request->lease_until_ms == 0)
         request->lease_until_ms = now + LEASE_WAIT_MS;
     if (now < request->lease_until_ms) {
-        if (gate_request_park(request, LEASE_LOOK_MS, authorize, &err) != VD_OK)
-            fail(request, &err);
+        if (gate_request_park(request, LEASE_LOOK_MS, gate_request_authorize, &err) != VD_OK)
+            gate_request_fail(request, &err);
         return;
     }
     atomic_fetch_add_explicit(refused, 1, memory_order_relaxed);
     (void)vd_error_set(&err, VD_ERR_NOT_PRIMARY_OR_SECONDARY, "%s", why);
-    fail(request, &err);
+    gate_request_fail(request, &err);
 }
 
-/* True: it is known whether the token of the login is good. Else authorize() is called
+/* True: it is known whether the token of the login is good. Else gate_request_authorize() is called
  * again, or the request has failed. */
 static bool token_is_current(gate_request_t *request)
 {
@@ -862,11 +615,11 @@ static gate_login_state_t login_state(const gate_request_t *request)
                                                                                 : GATE_LOGIN_HOLDS;
 }
 
-static void authorize(gate_request_t *request)
+void gate_request_authorize(gate_request_t *request)
 {
     const gate_command_t *command = request->command;
     vd_error_t err = VD_ERROR_INIT;
-    if (!gate_throttle_admit(request, authorize))
+    if (!gate_throttle_admit(request, gate_request_authorize))
         return;
     if (command->check != GATE_CHECK_OPEN &&
         (!user_is_current(request) || !token_is_current(request) || !users_are_sure(request)))
@@ -884,7 +637,7 @@ static void authorize(gate_request_t *request)
     if (rc == GATE_LATER)
         keys_look(request);
     else if (rc != VD_OK)
-        fail(request, &err);
+        gate_request_fail(request, &err);
     else
         run(request);
 }
@@ -892,15 +645,15 @@ static void authorize(gate_request_t *request)
 static void fault_waited(gate_request_t *request)
 {
     if (request->fault.close) {
-        finished(request);
+        gate_request_finished(request);
     } else if (request->fault.has_error) {
         vd_error_t err = VD_ERROR_INIT;
         (void)vd_error_set(
             &err, request->fault.error_code,
             "Failing command via 'failCommand' failpoint"); /* the code is the reply's */
-        fail(request, &err);
+        gate_request_fail(request, &err);
     } else {
-        authorize(request);
+        gate_request_authorize(request);
     }
 }
 
@@ -990,14 +743,14 @@ void gate_request_begin(gate_conn_t *conn, const gate_wire_header_t *header, vd_
     if (rc == VD_OK)
         rc = find_command(request, &err);
     if (rc != VD_OK) {
-        fail(request, &err);
+        gate_request_fail(request, &err);
         return;
     }
     if (conn->thread->gate->settings.test_faults) {
         gate_faults_match(conn->thread->gate->faults, request);
         if (request->fault.active && request->fault.block) {
             if (gate_request_park(request, request->fault.block_ms, fault_waited, &err) != VD_OK)
-                fail(request, &err);
+                gate_request_fail(request, &err);
             return;
         }
         if (request->fault.active) {
@@ -1005,7 +758,7 @@ void gate_request_begin(gate_conn_t *conn, const gate_wire_header_t *header, vd_
             return;
         }
     }
-    authorize(request);
+    gate_request_authorize(request);
 }
 
 /* The client's bytes, and the room they take. */
@@ -1043,6 +796,6 @@ bool gate_request_abandon(gate_request_t *request)
     if (vd_node_linked(&request->node))
         atomic_fetch_sub_explicit(&thread->gate->stats.awaiting_hello, 1, memory_order_relaxed);
     gate_upstream_cancel(thread->upstream, &request->flight);
-    finished(request);
+    gate_request_finished(request);
     return false;
 }
