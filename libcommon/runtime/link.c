@@ -1,63 +1,31 @@
 /* libcommon/runtime/link.c — see link.h.
  *
- * Frame:   u32 session, then items: u32 (length | kind << 28), payload.
- * Kinds:   whole item; piece (u32 stream, u32 total, bytes) of an item larger than
- *          VD_LINK_PIECE_MAX_BYTES; control (u8 type ...): the link's own hello, heartbeat, reset.
- * Session: drawn by the DEALER for each attempt to get through, repeated in every frame of both
- *          sides. What comes under another session belongs to a connection that was given up, and
- *          is dropped.
- * Hello:   the DEALER says hello until the ROUTER answers with its own; only then it is up. A
- *          ROUTER that doesn't know the sender of a frame answers reset, and the DEALER begins
- *          anew.
- * Cut:     a peer that sent what the link doesn't carry, or a malformed frame, is told so (control
- *          cut) and not listened to any more until it has connected anew: a ROUTER keeps its
- *          routing id until sending finds it gone, a DEALER waits for its connection to break.
- *
  * ZeroMQ:  its descriptor is edge-triggered: after every turn we flush, then receive until EAGAIN.
  *          IMMEDIATE keeps frames from waiting for a connection that isn't there (they would reach
  *          the next instance). High-water marks count frames and only bound what lies inside
  *          ZeroMQ: at EAGAIN frames stay with us, where bytes are counted. A monitor tells of
  *          broken connections at once. */
-#include "libcommon/runtime/link.h"
-#include "libcommon/base/buf.h"
 #include "libcommon/base/limits.h"
-#include "libcommon/base/list.h"
 #include "libcommon/base/log.h"
-#include "libcommon/base/map.h"
 #include "libcommon/base/mem.h"
 #include "libcommon/base/rand.h"
-#include "libcommon/runtime/link_socket.h"
-#include "libcommon/runtime/metrics.h"
+#include "libcommon/runtime/link_private.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <zmq.h>
 
-#define LINK_PROTOCOL            1
-#define KIND_SHIFT               28
-#define LENGTH_MASK              ((1u << KIND_SHIFT) - 1)
-#define SESSION_BYTES            4
-#define HEAD_BYTES               4
-#define PIECE_HEAD_BYTES         8
-#define INSTANCE_BYTES           16
-#define RECEIVE_FRAMES_PER_STEP  64
-#define ROUNDS_PER_STEP          4
-#define PIECES_PER_FLUSH         4
-#define STREAMS_ACTIVE_MAX       16 /* large items under way to a peer at once; others wait */
-#define STREAM_AT_ONCE_BYTES     (2u * 1024 * 1024)  /* memory taken with the first piece */
-#define STREAMS_ACTIVE_MAX_BYTES (64u * 1024 * 1024) /* of those, unless a single one is larger */
-#define COPY_MAX_BYTES           4096
-#define CLOSE_LINGER_MS          200
-#define RETRY_MS                 2
-#define HELLO_RETRY_MS           20
-#define PROBE_MS                 10
-#define PROBES                   4
+#define ROUNDS_PER_STEP  4
+#define PIECES_PER_FLUSH 4
+#define COPY_MAX_BYTES   4096
+#define CLOSE_LINGER_MS  200
+#define RETRY_MS         2
+#define HELLO_RETRY_MS   20
+#define PROBE_MS         10
+#define PROBES           4
 
 #define CUT_LOG_MS 1000
 #define CUT_HELP   "Links between processes that were cut because of what was said on them"
-
-enum { KIND_WHOLE = 0, KIND_PIECE = 1, KIND_CONTROL = 2 };
-enum { CONTROL_HELLO = 1, CONTROL_HEARTBEAT = 2, CONTROL_RESET = 3, CONTROL_CUT = 4 };
 
 typedef struct {
     vd_node_t node;
@@ -73,61 +41,11 @@ typedef struct {
     bool ordered; /* under way alone among those that are */
 } stream_out_t;
 
-typedef struct {
-    vd_node_t node;
-    uint32_t id;
-    vd_buf_t bytes; /* max = the item's length */
-} stream_in_t;
-
-typedef struct {
-    uint64_t number; /* 0: the DEALER's one peer */
-    uint32_t session;
-    bool up, blocked;
-    bool cut, cutting; /* cutting: by the owner, within the item callback */
-    uint8_t routing_id[255];
-    uint8_t routing_id_len;
-    uint8_t instance[INSTANCE_BYTES];
-    uint64_t last_seen_ms, last_sent_ms;
-    /* out */
-    uint8_t *batch; /* the frame being filled */
-    size_t batch_len, batch_cap;
-    vd_list_t frames; /* frame_t, full, not yet taken by the socket */
-    vd_list_t streams_active, streams_waiting;
-    uint32_t streams_active_count, next_stream;
-    bool ordered_active;
-    uint64_t streams_active_bytes;
-    uint64_t queued_bytes;
-    /* in */
-    vd_list_t streams_in;
-    uint32_t streams_in_count;
-    uint64_t partial_bytes;
-} peer_t;
-
-struct vd_link {
-    vd_loop_t *loop;
-    vd_link_options_t options;
-    char path[VD_LINK_PATH_MAX_BYTES + 1];
-    uint8_t instance[INSTANCE_BYTES];
-    vd_link_socket_t wire;
-    vd_source_t *socket_source, *monitor_source, *step_source, *tick_source, *retry_source;
-    bool retry_armed, hello_due, in_step, closing, dirty;
-    uint32_t probes_left;
-    uint64_t interval_ms, last_tick_ms;
-    peer_t *peers[VD_LINK_PEERS_MAX]; /* a DEALER uses slot 0 alone */
-    uint32_t peer_high;               /* slots in use are below */
-    uint64_t next_generation;
-    vd_map_t *by_routing_id;
-    char cut_reason[VD_ERROR_MESSAGE_SIZE];
-    uint64_t cut_logged_ms;
-    vd_metric_t *cut_by_us, *cut_by_other;
-    vd_link_stats_t stats;
-};
-
 /* ---- peers ---- */
 
-static peer_t *peer_new(vd_link_t *link, uint64_t number)
+static vd_link_peer_t *peer_new(vd_link_t *link, uint64_t number)
 {
-    peer_t *peer = vd_xalloc(sizeof *peer);
+    vd_link_peer_t *peer = vd_xalloc(sizeof *peer);
     peer->number = number;
     vd_list_init(&peer->frames);
     vd_list_init(&peer->streams_active);
@@ -143,7 +61,7 @@ static void stream_out_free(stream_out_t *stream)
     vd_free(stream);
 }
 
-static void stream_in_free(peer_t *peer, stream_in_t *stream)
+void vd_link_stream_in_free(vd_link_peer_t *peer, vd_link_stream_in_t *stream)
 {
     vd_list_remove(&stream->node);
     peer->streams_in_count--;
@@ -159,7 +77,7 @@ static void frame_free(frame_t *frame)
 }
 
 /* Forgets everything that was on its way to or from a peer. */
-static void peer_purge(peer_t *peer)
+static void peer_purge(vd_link_peer_t *peer)
 {
     vd_node_t *node;
     while ((node = vd_list_pop_front(&peer->frames)) != NULL)
@@ -169,7 +87,7 @@ static void peer_purge(peer_t *peer)
     while ((node = vd_list_pop_front(&peer->streams_waiting)) != NULL)
         stream_out_free(VD_CONTAINER_OF(node, stream_out_t, node));
     VD_LIST_EACH(&peer->streams_in, in)
-    stream_in_free(peer, VD_CONTAINER_OF(in, stream_in_t, node));
+    vd_link_stream_in_free(peer, VD_CONTAINER_OF(in, vd_link_stream_in_t, node));
     vd_free(peer->batch);
     peer->batch = NULL;
     peer->batch_len = peer->batch_cap = 0;
@@ -179,8 +97,7 @@ static void peer_purge(peer_t *peer)
     peer->blocked = false;
 }
 
-/* Its pair and its name: storage-gateway/operation. */
-static const char *link_name(const vd_link_t *link)
+const char *vd_link_name(const vd_link_t *link)
 {
     const char *name = link->path + strlen(link->path);
     for (int slashes = 0; name > link->path; name--)
@@ -189,13 +106,13 @@ static const char *link_name(const vd_link_t *link)
     return name;
 }
 
-static peer_t *peer_find(const vd_link_t *link, uint64_t number)
+static vd_link_peer_t *peer_find(const vd_link_t *link, uint64_t number)
 {
-    peer_t *peer = link->peers[number & (VD_LINK_PEERS_MAX - 1)];
+    vd_link_peer_t *peer = link->peers[number & (VD_LINK_PEERS_MAX - 1)];
     return peer != NULL && peer->number == number ? peer : NULL;
 }
 
-static void peer_down(vd_link_t *link, peer_t *peer)
+void vd_link_peer_lost(vd_link_t *link, vd_link_peer_t *peer)
 {
     bool was_up = peer->up;
     uint64_t number = peer->number;
@@ -215,19 +132,19 @@ static void peer_down(vd_link_t *link, peer_t *peer)
         link->options.peer_changed(link->options.context, number, false);
 }
 
-static void peer_up(vd_link_t *link, peer_t *peer)
+void vd_link_peer_found(vd_link_t *link, vd_link_peer_t *peer)
 {
     peer->up = true;
     if (link->options.peer_changed != NULL)
         link->options.peer_changed(link->options.context, peer->number, true);
 }
 
-static peer_t *peer_add(vd_link_t *link, vd_slice_t routing_id)
+vd_link_peer_t *vd_link_peer_add(vd_link_t *link, vd_slice_t routing_id)
 {
     for (uint32_t slot = 0; slot < VD_LINK_PEERS_MAX; slot++) {
         if (link->peers[slot] != NULL)
             continue;
-        peer_t *peer = peer_new(link, link->next_generation++ * VD_LINK_PEERS_MAX + slot);
+        vd_link_peer_t *peer = peer_new(link, link->next_generation++ * VD_LINK_PEERS_MAX + slot);
         memcpy(peer->routing_id, routing_id.data, routing_id.len);
         peer->routing_id_len = (uint8_t)routing_id.len;
         if (vd_map_put(link->by_routing_id, routing_id, peer, NULL) != VD_OK) {
@@ -244,9 +161,9 @@ static peer_t *peer_add(vd_link_t *link, vd_slice_t routing_id)
 
 /* ---- sending ---- */
 
-static void batch_reserve(peer_t *peer, size_t len)
+static void batch_reserve(vd_link_peer_t *peer, size_t len)
 {
-    size_t need = peer->batch_len + len + (peer->batch_len == 0 ? SESSION_BYTES : 0);
+    size_t need = peer->batch_len + len + (peer->batch_len == 0 ? VD_LINK_SESSION_BYTES : 0);
     if (need > peer->batch_cap) {
         size_t cap = peer->batch_cap == 0 ? COPY_MAX_BYTES : peer->batch_cap;
         while (cap < need)
@@ -256,18 +173,18 @@ static void batch_reserve(peer_t *peer, size_t len)
     }
     if (peer->batch_len == 0) {
         vd_put_u32(peer->batch, peer->session);
-        peer->batch_len = SESSION_BYTES;
+        peer->batch_len = VD_LINK_SESSION_BYTES;
     }
 }
 
-static void batch_add(peer_t *peer, vd_slice_t bytes)
+static void batch_add(vd_link_peer_t *peer, vd_slice_t bytes)
 {
     if (bytes.len > 0)
         memcpy(peer->batch + peer->batch_len, bytes.data, bytes.len);
     peer->batch_len += bytes.len;
 }
 
-static void batch_add_u32(peer_t *peer, uint32_t v)
+static void batch_add_u32(vd_link_peer_t *peer, uint32_t v)
 {
     vd_put_u32(peer->batch + peer->batch_len, v);
     peer->batch_len += 4;
@@ -280,7 +197,7 @@ static void free_data(void *data, void *hint)
 }
 
 /* Makes the batch a frame of its own. Small ones are copied, so that the buffer stays. */
-static void batch_seal(peer_t *peer)
+static void batch_seal(vd_link_peer_t *peer)
 {
     if (peer->batch_len == 0)
         return;
@@ -301,35 +218,43 @@ static void batch_seal(peer_t *peer)
     vd_list_push_back(&peer->frames, &frame->node);
 }
 
-static void batch_room(peer_t *peer, size_t len)
+static void batch_room(vd_link_peer_t *peer, size_t len)
 {
-    if (peer->batch_len + len + SESSION_BYTES > VD_LINK_FRAME_MAX_BYTES)
+    if (peer->batch_len + len + VD_LINK_SESSION_BYTES > VD_LINK_FRAME_MAX_BYTES)
         batch_seal(peer);
     size_t before = peer->batch_len;
     batch_reserve(peer, len);
     peer->queued_bytes += peer->batch_len - before + len;
 }
 
-static void send_control(vd_link_t *link, peer_t *peer, uint8_t type)
+static void send_control(vd_link_t *link, vd_link_peer_t *peer, uint8_t type)
 {
-    batch_room(peer, HEAD_BYTES + 1);
-    batch_add_u32(peer, 1u | (uint32_t)KIND_CONTROL << KIND_SHIFT);
+    batch_room(peer, VD_LINK_HEAD_BYTES + 1);
+    batch_add_u32(peer, 1u | (uint32_t)VD_LINK_KIND_CONTROL << VD_LINK_KIND_SHIFT);
     batch_add(peer, vd_slice(&type, 1));
     link->dirty = true;
 }
 
 static size_t hello_write(const vd_link_t *link, uint8_t *out)
 {
-    vd_put_u32(out, (2 + INSTANCE_BYTES) | (uint32_t)KIND_CONTROL << KIND_SHIFT);
-    out[4] = CONTROL_HELLO;
-    out[5] = LINK_PROTOCOL;
-    memcpy(out + 6, link->instance, INSTANCE_BYTES);
-    return 6 + INSTANCE_BYTES;
+    vd_put_u32(out,
+               (2 + VD_LINK_INSTANCE_BYTES) | (uint32_t)VD_LINK_KIND_CONTROL << VD_LINK_KIND_SHIFT);
+    out[4] = VD_LINK_CONTROL_HELLO;
+    out[5] = VD_LINK_PROTOCOL;
+    memcpy(out + 6, link->instance, VD_LINK_INSTANCE_BYTES);
+    return 6 + VD_LINK_INSTANCE_BYTES;
 }
 
-typedef enum { SENT, BLOCKED, GONE } sent_t;
+void vd_link_hello_answer(vd_link_t *link, vd_link_peer_t *peer)
+{
+    uint8_t answer[6 + VD_LINK_INSTANCE_BYTES];
+    size_t len = hello_write(link, answer);
+    batch_room(peer, len);
+    batch_add(peer, vd_slice(answer, len));
+    link->dirty = true;
+}
 
-static sent_t send_msg(vd_link_t *link, peer_t *peer, zmq_msg_t *msg)
+static vd_link_sent_t send_msg(vd_link_t *link, vd_link_peer_t *peer, zmq_msg_t *msg)
 {
     int rc;
     if (link->options.bind) {
@@ -338,22 +263,22 @@ static sent_t send_msg(vd_link_t *link, peer_t *peer, zmq_msg_t *msg)
                           ZMQ_SNDMORE | ZMQ_DONTWAIT);
         while (rc < 0 && errno == EINTR);
         if (rc < 0)
-            return errno == EAGAIN ? BLOCKED : GONE;
+            return errno == EAGAIN ? VD_LINK_BLOCKED : VD_LINK_GONE;
     }
     do
         rc = zmq_msg_send(msg, link->wire.socket, ZMQ_DONTWAIT);
     while (rc < 0 && errno == EINTR);
     if (rc < 0)
-        return errno == EAGAIN ? BLOCKED : GONE;
-    return SENT;
+        return errno == EAGAIN ? VD_LINK_BLOCKED : VD_LINK_GONE;
+    return VD_LINK_SENT;
 }
 
-/* Past the queue: nothing else may leave for this peer. */
-static sent_t control_now(vd_link_t *link, vd_slice_t routing_id, uint32_t session, uint8_t type)
+vd_link_sent_t vd_link_control_now(vd_link_t *link, vd_slice_t routing_id, uint32_t session,
+                                   uint8_t type)
 {
-    uint8_t frame[SESSION_BYTES + HEAD_BYTES + 1];
+    uint8_t frame[VD_LINK_SESSION_BYTES + VD_LINK_HEAD_BYTES + 1];
     vd_put_u32(frame, session);
-    vd_put_u32(frame + 4, 1u | (uint32_t)KIND_CONTROL << KIND_SHIFT);
+    vd_put_u32(frame + 4, 1u | (uint32_t)VD_LINK_KIND_CONTROL << VD_LINK_KIND_SHIFT);
     frame[8] = type;
     int rc = 0;
     if (link->options.bind)
@@ -361,24 +286,25 @@ static sent_t control_now(vd_link_t *link, vd_slice_t routing_id, uint32_t sessi
                       ZMQ_SNDMORE | ZMQ_DONTWAIT);
     if (rc >= 0)
         rc = zmq_send(link->wire.socket, frame, sizeof frame, ZMQ_DONTWAIT);
-    return rc >= 0 ? SENT : errno == EAGAIN || errno == EINTR ? BLOCKED : GONE;
+    return rc >= 0                             ? VD_LINK_SENT
+           : errno == EAGAIN || errno == EINTR ? VD_LINK_BLOCKED
+                                               : VD_LINK_GONE;
 }
 
-static sent_t cut_tell(vd_link_t *link, const peer_t *peer)
+static vd_link_sent_t cut_tell(vd_link_t *link, const vd_link_peer_t *peer)
 {
-    return control_now(link, vd_slice(peer->routing_id, peer->routing_id_len), peer->session,
-                       CONTROL_CUT);
+    return vd_link_control_now(link, vd_slice(peer->routing_id, peer->routing_id_len),
+                               peer->session, VD_LINK_CONTROL_CUT);
 }
 
-/* Nothing more is taken from it or told to it; its slot is held until its connection is gone. */
-static void peer_cut(vd_link_t *link, peer_t *peer, const char *why)
+void vd_link_peer_cut(vd_link_t *link, vd_link_peer_t *peer, const char *why)
 {
     bool was_up = peer->up;
     char quoted[VD_ERROR_MESSAGE_SIZE * 2];
     uint64_t now = vd_loop_now_ms(link->loop);
     if (now - link->cut_logged_ms >= CUT_LOG_MS) /* whoever comes back for it fills no disk */
         vd_log(VD_LOG_ERROR, "a link was cut: its other end said what it does not carry",
-               "link=%s peer=%llu cut_before=%llu reason=%s", link_name(link),
+               "link=%s peer=%llu cut_before=%llu reason=%s", vd_link_name(link),
                (unsigned long long)peer->number, (unsigned long long)link->stats.cut,
                vd_log_quote(vd_slice_str(why), quoted, sizeof quoted));
     link->cut_logged_ms = now - link->cut_logged_ms >= CUT_LOG_MS ? now : link->cut_logged_ms;
@@ -393,13 +319,13 @@ static void peer_cut(vd_link_t *link, peer_t *peer, const char *why)
         link->options.peer_changed(link->options.context, peer->number, false);
 }
 
-static sent_t flush_frames(vd_link_t *link, peer_t *peer)
+static vd_link_sent_t flush_frames(vd_link_t *link, vd_link_peer_t *peer)
 {
     vd_node_t *node;
     while ((node = vd_list_first(&peer->frames)) != NULL) {
         frame_t *frame = VD_CONTAINER_OF(node, frame_t, node);
-        sent_t sent = send_msg(link, peer, &frame->msg);
-        if (sent != SENT)
+        vd_link_sent_t sent = send_msg(link, peer, &frame->msg);
+        if (sent != VD_LINK_SENT)
             return sent;
         peer->queued_bytes -= frame->len;
         link->stats.frames_sent++;
@@ -408,11 +334,11 @@ static sent_t flush_frames(vd_link_t *link, peer_t *peer)
         frame_free(frame);
     }
     peer->last_sent_ms = vd_loop_now_ms(link->loop);
-    return SENT;
+    return VD_LINK_SENT;
 }
 
 /* Bounded, because the other end holds what has come of each until it is whole. */
-static void activate_streams(peer_t *peer)
+static void activate_streams(vd_link_peer_t *peer)
 {
     VD_LIST_EACH(&peer->streams_waiting, node)
     {
@@ -420,9 +346,9 @@ static void activate_streams(peer_t *peer)
         size_t len = stream->len;
         if (stream->ordered && peer->ordered_active)
             continue; /* the one before it must have left */
-        if (peer->streams_active_count == STREAMS_ACTIVE_MAX ||
+        if (peer->streams_active_count == VD_LINK_STREAMS_ACTIVE_MAX ||
             (peer->streams_active_count > 0 &&
-             peer->streams_active_bytes + len > STREAMS_ACTIVE_MAX_BYTES))
+             peer->streams_active_bytes + len > VD_LINK_STREAMS_ACTIVE_MAX_BYTES))
             return;
         peer->ordered_active |= stream->ordered;
         vd_list_remove(node);
@@ -433,7 +359,7 @@ static void activate_streams(peer_t *peer)
 }
 
 /* One piece of the large item whose turn it is becomes a frame. */
-static void cut_piece(peer_t *peer)
+static void cut_piece(vd_link_peer_t *peer)
 {
     activate_streams(peer);
     stream_out_t *stream =
@@ -442,8 +368,9 @@ static void cut_piece(peer_t *peer)
     if (len > VD_LINK_PIECE_MAX_BYTES)
         len = VD_LINK_PIECE_MAX_BYTES;
     peer->queued_bytes -= len; /* counted again as part of the batch */
-    batch_room(peer, HEAD_BYTES + PIECE_HEAD_BYTES + len);
-    batch_add_u32(peer, (uint32_t)(PIECE_HEAD_BYTES + len) | (uint32_t)KIND_PIECE << KIND_SHIFT);
+    batch_room(peer, VD_LINK_HEAD_BYTES + VD_LINK_PIECE_HEAD_BYTES + len);
+    batch_add_u32(peer, (uint32_t)(VD_LINK_PIECE_HEAD_BYTES + len) | (uint32_t)VD_LINK_KIND_PIECE
+                                                                         << VD_LINK_KIND_SHIFT);
     batch_add_u32(peer, stream->id);
     batch_add_u32(peer, (uint32_t)stream->len);
     batch_add(peer, vd_slice(stream->data + stream->sent, len));
@@ -459,23 +386,24 @@ static void cut_piece(peer_t *peer)
     stream_out_free(stream);
 }
 
-static bool has_streams(peer_t *peer)
+static bool has_streams(vd_link_peer_t *peer)
 {
     return !vd_list_empty(&peer->streams_active) || !vd_list_empty(&peer->streams_waiting);
 }
 
 /* Small items first, then a few pieces. Returns true when more could go at once. */
-static bool flush_peer(vd_link_t *link, peer_t *peer)
+static bool flush_peer(vd_link_t *link, vd_link_peer_t *peer)
 {
     for (uint32_t pieces = 0;; pieces++) {
         if (vd_list_empty(&peer->frames))
             batch_seal(peer);
-        sent_t sent = vd_list_empty(&peer->frames) ? SENT : flush_frames(link, peer);
-        if (sent == GONE) {
-            peer_down(link, peer);
+        vd_link_sent_t sent =
+            vd_list_empty(&peer->frames) ? VD_LINK_SENT : flush_frames(link, peer);
+        if (sent == VD_LINK_GONE) {
+            vd_link_peer_lost(link, peer);
             return false;
         }
-        peer->blocked = sent == BLOCKED;
+        peer->blocked = sent == VD_LINK_BLOCKED;
         if (peer->blocked)
             return false;
         if (peer->batch_len > 0)
@@ -490,9 +418,9 @@ static bool flush_peer(vd_link_t *link, peer_t *peer)
 
 static void try_hello(vd_link_t *link)
 {
-    uint8_t frame[SESSION_BYTES + 6 + INSTANCE_BYTES];
+    uint8_t frame[VD_LINK_SESSION_BYTES + 6 + VD_LINK_INSTANCE_BYTES];
     vd_put_u32(frame, link->peers[0]->session);
-    size_t len = SESSION_BYTES + hello_write(link, frame + SESSION_BYTES);
+    size_t len = VD_LINK_SESSION_BYTES + hello_write(link, frame + VD_LINK_SESSION_BYTES);
     if (zmq_send(link->wire.socket, frame, len, ZMQ_DONTWAIT) >= 0)
         link->hello_due = false;
 }
@@ -508,7 +436,7 @@ static bool flush_all(vd_link_t *link)
         return link->peers[0]->up && flush_peer(link, link->peers[0]);
     }
     for (uint32_t slot = 0; slot < link->peer_high; slot++) {
-        peer_t *peer = link->peers[slot];
+        vd_link_peer_t *peer = link->peers[slot];
         if (peer != NULL && peer->queued_bytes > 0 && flush_peer(link, peer))
             more = true;
     }
@@ -521,264 +449,6 @@ static bool any_blocked(const vd_link_t *link)
         if (link->peers[slot] != NULL && link->peers[slot]->blocked)
             return true;
     return false;
-}
-
-/* ---- receiving ---- */
-
-static bool take_piece(vd_link_t *link, peer_t *peer, vd_slice_t payload)
-{
-    if (payload.len <= PIECE_HEAD_BYTES)
-        return false;
-    uint32_t id = vd_get_u32(payload.data), total = vd_get_u32(payload.data + 4);
-    vd_slice_t bytes = vd_slice(payload.data + PIECE_HEAD_BYTES, payload.len - PIECE_HEAD_BYTES);
-    stream_in_t *stream = NULL;
-    VD_LIST_EACH(&peer->streams_in, node)
-    {
-        stream_in_t *other = VD_CONTAINER_OF(node, stream_in_t, node);
-        if (other->id == id)
-            stream = other;
-    }
-    if (stream == NULL) {
-        if (total > link->options.item_max_bytes || peer->streams_in_count == STREAMS_ACTIVE_MAX)
-            return false;
-        stream = vd_xalloc(sizeof *stream);
-        stream->id = id;
-        vd_buf_init(&stream->bytes, total);
-        uint8_t *space;
-        bool at_once =
-            total <= STREAM_AT_ONCE_BYTES && vd_buf_reserve(&stream->bytes, total, &space) == VD_OK;
-        (void)at_once; /* else it grows with the pieces */
-        vd_list_push_back(&peer->streams_in, &stream->node);
-        peer->streams_in_count++;
-    }
-    uint64_t partial_max = link->options.item_max_bytes > STREAMS_ACTIVE_MAX_BYTES
-                               ? link->options.item_max_bytes
-                               : STREAMS_ACTIVE_MAX_BYTES;
-    if (total != stream->bytes.max || peer->partial_bytes + bytes.len > partial_max ||
-        vd_buf_append_slice(&stream->bytes, bytes) != VD_OK)
-        return false;
-    peer->partial_bytes += bytes.len;
-    if (vd_buf_len(&stream->bytes) == total) {
-        link->stats.items_received++;
-        link->options.item(link->options.context, peer->number, vd_buf_slice(&stream->bytes));
-        stream_in_free(peer, stream);
-    }
-    return true;
-}
-
-/* Hello of a DEALER. The peer that had this routing id before, under another session, is over. */
-static peer_t *router_hello(vd_link_t *link, peer_t *peer, vd_slice_t routing_id, uint32_t session,
-                            vd_slice_t payload)
-{
-    if (payload.len != 2 + INSTANCE_BYTES || payload.data[1] != LINK_PROTOCOL)
-        return NULL;
-    bool fresh = peer == NULL || peer->session != session;
-    if (fresh) {
-        if (peer != NULL)
-            peer_down(link, peer);
-        peer = peer_add(link, routing_id);
-        if (peer == NULL)
-            return NULL;
-        peer->session = session;
-        memcpy(peer->instance, payload.data + 2, INSTANCE_BYTES);
-    }
-    uint8_t answer[6 + INSTANCE_BYTES];
-    size_t len = hello_write(link, answer);
-    batch_room(peer, len);
-    batch_add(peer, vd_slice(answer, len));
-    link->dirty = true;
-    if (fresh)
-        peer_up(link, peer);
-    return peer;
-}
-
-/* The owner is told last: it may end the process. */
-static void cut_by_other(vd_link_t *link, peer_t *peer)
-{
-    vd_log(VD_LOG_ERROR, "a link was cut by its other end: we said what it does not carry",
-           "link=%s", link_name(link));
-    vd_metric_add(link->cut_by_other, 1);
-    peer_down(link, peer);
-    if (!link->options.bind) {
-        peer->cut = true;
-        link->hello_due = false;
-    }
-    if (link->options.cut != NULL)
-        link->options.cut(link->options.context);
-}
-
-static bool dealer_control(vd_link_t *link, peer_t *peer, vd_slice_t payload)
-{
-    switch (payload.data[0]) {
-    case CONTROL_HELLO:
-        if (payload.len != 2 + INSTANCE_BYTES || payload.data[1] != LINK_PROTOCOL ||
-            (peer->up && memcmp(peer->instance, payload.data + 2, INSTANCE_BYTES) != 0)) {
-            peer_down(link, peer); /* another release, or another process */
-            return true;
-        }
-        memcpy(peer->instance, payload.data + 2, INSTANCE_BYTES);
-        if (!peer->up) {
-            link->hello_due = false;
-            peer_up(link, peer);
-        }
-        return true;
-    case CONTROL_RESET:
-        peer_down(link, peer);
-        return true;
-    case CONTROL_CUT:
-        cut_by_other(link, peer);
-        return true;
-    default:
-        return payload.data[0] == CONTROL_HEARTBEAT;
-    }
-}
-
-/* Walks the items of a frame whose session fits. False: malformed. */
-static bool take_items(vd_link_t *link, peer_t *peer, vd_slice_t items)
-{
-    uint32_t session = peer->session;
-    while (items.len > 0) {
-        if (items.len < HEAD_BYTES)
-            return false;
-        uint32_t head = vd_get_u32(items.data), len = head & LENGTH_MASK;
-        if (len == 0 || len > items.len - HEAD_BYTES)
-            return false;
-        vd_slice_t payload = vd_slice(items.data + HEAD_BYTES, len);
-        items = vd_slice(payload.data + len, items.len - HEAD_BYTES - len);
-        switch (head >> KIND_SHIFT) {
-        case KIND_CONTROL:
-            if (link->options.bind && payload.data[0] == CONTROL_CUT) {
-                cut_by_other(link, peer);
-                return true;
-            }
-            if (link->options.bind
-                    ? payload.data[0] != CONTROL_HELLO && payload.data[0] != CONTROL_HEARTBEAT
-                    : !dealer_control(link, peer, payload))
-                return false;
-            if (peer->session != session)
-                return true; /* reset: the rest is of no interest */
-            break;
-        case KIND_WHOLE:
-            if (!peer->up)
-                break; /* before hello: nothing is believed */
-            if (len > link->options.item_max_bytes)
-                return false;
-            link->stats.items_received++;
-            link->options.item(link->options.context, peer->number, payload);
-            break;
-        case KIND_PIECE:
-            if (peer->up && !take_piece(link, peer, payload))
-                return false;
-            break;
-        default:
-            return false;
-        }
-        if (link->closing)
-            return true;
-        if (peer->cutting) {
-            peer_cut(link, peer, link->cut_reason);
-            return true;
-        }
-    }
-    return true;
-}
-
-static bool is_hello(vd_slice_t frame, vd_slice_t *ret_payload)
-{
-    if (frame.len < SESSION_BYTES + HEAD_BYTES + 1)
-        return false;
-    uint32_t head = vd_get_u32(frame.data + SESSION_BYTES), len = head & LENGTH_MASK;
-    const uint8_t *payload = frame.data + SESSION_BYTES + HEAD_BYTES;
-    if (head >> KIND_SHIFT != KIND_CONTROL || len > frame.len - SESSION_BYTES - HEAD_BYTES ||
-        len == 0 || payload[0] != CONTROL_HELLO)
-        return false;
-    *ret_payload = vd_slice(payload, len);
-    return true;
-}
-
-static void take_frame(vd_link_t *link, vd_slice_t routing_id, vd_slice_t frame)
-{
-    link->stats.frames_received++;
-    link->stats.bytes_received += frame.len;
-    peer_t *peer =
-        link->options.bind ? vd_map_get(link->by_routing_id, routing_id) : link->peers[0];
-    if (frame.len <= SESSION_BYTES) {
-        link->stats.refused++;
-        return;
-    }
-    if (peer != NULL && peer->cut) {
-        link->stats.refused++;
-        return;
-    }
-    uint32_t session = vd_get_u32(frame.data);
-    vd_slice_t hello;
-    if (link->options.bind && is_hello(frame, &hello)) {
-        peer = router_hello(link, peer, routing_id, session, hello);
-        if (peer == NULL) {
-            link->stats.refused++;
-            return;
-        }
-    }
-    if (link->closing)
-        return;
-    if (peer == NULL || peer->session != session) {
-        link->stats.refused++;
-        if (link->options.bind && peer == NULL)
-            (void)control_now(link, routing_id, session, CONTROL_RESET); /* it will ask again */
-        return;
-    }
-    peer->last_seen_ms = vd_loop_now_ms(link->loop);
-    vd_slice_t items = vd_slice(frame.data + SESSION_BYTES, frame.len - SESSION_BYTES);
-    if (!take_items(link, peer, items)) {
-        link->stats.refused++;
-        peer_cut(link, peer, "a malformed frame");
-    }
-}
-
-static bool receive_part(vd_link_t *link, zmq_msg_t *msg)
-{
-    int rc;
-    do
-        rc = zmq_msg_recv(msg, link->wire.socket, ZMQ_DONTWAIT);
-    while (rc < 0 && errno == EINTR);
-    return rc >= 0;
-}
-
-static void drain_parts(vd_link_t *link, zmq_msg_t *msg)
-{
-    while (zmq_msg_more(msg) && receive_part(link, msg))
-        ;
-}
-
-/* Returns how many frames came; less than the maximum means EAGAIN was seen. */
-static uint32_t receive(vd_link_t *link)
-{
-    zmq_msg_t id, body;
-    uint32_t count = 0;
-    (void)zmq_msg_init(&id);
-    (void)zmq_msg_init(&body);
-    while (count < RECEIVE_FRAMES_PER_STEP && !link->closing) {
-        vd_slice_t routing_id = VD_SLICE_NULL;
-        if (link->options.bind) {
-            if (!receive_part(link, &id))
-                break;
-            routing_id = vd_slice(zmq_msg_data(&id), zmq_msg_size(&id));
-            if (!zmq_msg_more(&id))
-                continue;
-        }
-        if (!receive_part(link, &body))
-            break;
-        count++;
-        if (zmq_msg_more(&body)) {
-            drain_parts(link, &body); /* we never send several parts */
-            link->stats.refused++;
-            continue;
-        }
-        take_frame(link, routing_id, vd_slice(zmq_msg_data(&body), zmq_msg_size(&body)));
-    }
-    (void)zmq_msg_close(&id);
-    (void)zmq_msg_close(&body);
-    return count;
 }
 
 /* ---- turns and time ---- */
@@ -800,8 +470,8 @@ static bool link_step(void *context)
     link->in_step = true;
     for (int round = 0; round < ROUNDS_PER_STEP && !link->closing; round++) {
         more = flush_all(link);
-        uint32_t count = link->closing ? 0 : receive(link);
-        more = more || count == RECEIVE_FRAMES_PER_STEP || link->dirty;
+        uint32_t count = link->closing ? 0 : vd_link_receive(link);
+        more = more || count == VD_LINK_RECEIVE_FRAMES || link->dirty;
         if (count == 0 && !link->dirty)
             break;
         more = true;
@@ -830,7 +500,7 @@ static void retry_fired(void *context)
     for (uint32_t slot = 0; slot < link->peer_high; slot++)
         if (link->peers[slot] != NULL && !link->peers[slot]->cut &&
             link->peers[slot]->queued_bytes == 0)
-            send_control(link, link->peers[slot], CONTROL_HEARTBEAT);
+            send_control(link, link->peers[slot], VD_LINK_CONTROL_HEARTBEAT);
     if (link->probes_left > 0)
         arm_retry(link, PROBE_MS);
 }
@@ -843,14 +513,14 @@ static void tick_fired(void *context)
     link->last_tick_ms = now;
     link->in_step = true; /* callbacks may close the link */
     for (uint32_t slot = 0; slot < link->peer_high && !link->closing; slot++) {
-        peer_t *peer = link->peers[slot];
+        vd_link_peer_t *peer = link->peers[slot];
         if (peer == NULL)
             continue;
         if (late)
             peer->last_seen_ms = now; /* it was we who slept: their frames wait unread */
         if (peer->cut) {
-            if (link->options.bind && cut_tell(link, peer) == GONE)
-                peer_down(link, peer);
+            if (link->options.bind && cut_tell(link, peer) == VD_LINK_GONE)
+                vd_link_peer_lost(link, peer);
             continue;
         }
         if (!peer->up) {
@@ -858,11 +528,11 @@ static void tick_fired(void *context)
             continue;
         }
         if (now - peer->last_seen_ms > link->options.peer_timeout_ms) {
-            peer_down(link, peer);
+            vd_link_peer_lost(link, peer);
             continue;
         }
         if (peer->queued_bytes == 0 && now - peer->last_sent_ms >= link->interval_ms / 2)
-            send_control(link, peer, CONTROL_HEARTBEAT);
+            send_control(link, peer, VD_LINK_CONTROL_HEARTBEAT);
     }
     link->in_step = false;
     if (link->closing)
@@ -900,7 +570,7 @@ static void monitor_ready(void *context, int fd, unsigned events)
         return;
     }
     link->in_step = true;
-    peer_down(link, link->peers[0]);
+    vd_link_peer_lost(link, link->peers[0]);
     link->in_step = false;
     if (link->closing)
         link_free(link);
@@ -956,7 +626,7 @@ int vd_link_open(vd_loop_t *loop, const vd_link_options_t *options, vd_link_t **
         link->options.queue_max_bytes = VD_LINK_QUEUE_MAX_BYTES;
     if (link->options.peer_timeout_ms == 0)
         link->options.peer_timeout_ms = 3000;
-    VD_ASSERT(link->options.item_max_bytes <= LENGTH_MASK);
+    VD_ASSERT(link->options.item_max_bytes <= VD_LINK_LENGTH_MASK);
     link->interval_ms = link->options.peer_timeout_ms / 3;
     if (link->interval_ms < 10)
         link->interval_ms = 10;
@@ -1034,7 +704,7 @@ static int send_item(vd_link_t *link, uint64_t number, vd_slice_t head, vd_slice
 {
     VD_ASSERT(link != NULL && head.len + body.len > 0);
 
-    peer_t *peer = peer_find(link, number);
+    vd_link_peer_t *peer = peer_find(link, number);
     size_t len = head.len + body.len;
     if (peer == NULL || !peer->up)
         return vd_error_set(err, VD_ERR_CLOSED, "the other end of %s is not there", link->path);
@@ -1048,7 +718,7 @@ static int send_item(vd_link_t *link, uint64_t number, vd_slice_t head, vd_slice
     vd_loop_again(link->loop);
     link->stats.items_sent++;
     if (!ordered && len <= VD_LINK_PIECE_MAX_BYTES) {
-        batch_room(peer, HEAD_BYTES + len);
+        batch_room(peer, VD_LINK_HEAD_BYTES + len);
         batch_add_u32(peer, (uint32_t)len);
         batch_add(peer, head);
         batch_add(peer, body);
@@ -1088,7 +758,7 @@ void vd_link_cut(vd_link_t *link, uint64_t number, const char *why)
 {
     VD_ASSERT(link != NULL && link->in_step && why != NULL);
 
-    peer_t *peer = peer_find(link, number);
+    vd_link_peer_t *peer = peer_find(link, number);
     if (peer == NULL || peer->cut)
         return;
     peer->cutting = true;
@@ -1097,13 +767,13 @@ void vd_link_cut(vd_link_t *link, uint64_t number, const char *why)
 
 bool vd_link_peer_up(const vd_link_t *link, uint64_t number)
 {
-    const peer_t *peer = peer_find(link, number);
+    const vd_link_peer_t *peer = peer_find(link, number);
     return peer != NULL && peer->up;
 }
 
 uint64_t vd_link_queued_bytes(const vd_link_t *link, uint64_t number)
 {
-    const peer_t *peer = peer_find(link, number);
+    const vd_link_peer_t *peer = peer_find(link, number);
     return peer == NULL ? 0 : peer->queued_bytes;
 }
 
