@@ -3,7 +3,6 @@
  * States:  starting -> running (vd_daemon_ready) -> draining (DRAIN, STOP or SIGTERM) -> ended. A
  *          drain that was asked for by itself ends in "drained" and waits for STOP; one that is
  *          part of a stop ends the loop. */
-#include "libcommon/runtime/daemon.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/fault.h"
 #include "libcommon/base/limits.h"
@@ -11,13 +10,10 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/base/paths.h"
 #include "libcommon/runtime/confine.h"
+#include "libcommon/runtime/daemon_private.h"
 #include "libcommon/runtime/files.h"
-#include "libcommon/runtime/link.h"
-#include "libcommon/runtime/misbehave.h"
 #include "libcommon/runtime/sandbox.h"
 #include "libcommon/runtime/secret_heap.h"
-#include "proto/control.h"
-#include "proto/failure.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -34,20 +30,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SLOTS_MAX          64
-#define CONFIG_BLOB_MAX    (256 * 1024)
-#define HELLO_WAIT_MS      250
-#define LAST_WORD_WAIT_MS  500
-#define WATCHDOG_MS        100
-#define ANSWER_MESSAGE_MAX 4096 /* as proto/control.md bounds it */
-
-struct vd_daemon_slot {
-    char name[32];
-    _Atomic uint64_t busy_since_us; /* 0 = idle */
-    _Atomic uint64_t longest_us;
-};
-
-typedef enum { STATE_STARTING, STATE_RUNNING, STATE_DRAINING, STATE_DRAINED } state_t;
+#define CONFIG_BLOB_MAX   (256 * 1024)
+#define LAST_WORD_WAIT_MS 500
+#define WATCHDOG_MS       100
 
 /* Folders that the supervisor passes as descriptors. */
 static const struct {
@@ -58,76 +43,12 @@ static const struct {
     {"audit.second_place", "SECOND"},
     {"backup.folder", "BACKUPS"},
 };
+_Static_assert(VD_COUNT_OF(passed_folders) == VD_DAEMON_FOLDERS, "each has its path");
 
-struct vd_daemon {
-    const vd_program_t *program;
-    bool users;                                   /* see vd_daemon_users */
-    char passed[VD_COUNT_OF(passed_folders)][32]; /* as paths; empty: by its own */
-    void *state;                                  /* the program's */
-    vd_config_t *config;
-    vd_loop_t *loop;
-    vd_link_t *link; /* NULL when alone */
-    pthread_t main_thread;
-    uint64_t generation;
-    int64_t parent_pid;
-    state_t phase;
-    bool stopping;
-    char ready_detail[256];
-    bool welcomed;
-    bool has_kept; /* said here: newer than what the supervisor has */
-    uint64_t kept_format;
-    vd_buf_t kept;
-    uint64_t drain_request_id, heartbeat_sequence, hang_ms;
-    int exit_code;
-    vd_source_t *heartbeat_source, *grace_source, *term_source, *int_source;
-    pthread_mutex_t slots_mutex;
-    vd_daemon_slot_t slots[SLOTS_MAX];
-    atomic_uint slot_count;
-    bool unlocked_told;          /* that some memory for keys is not locked */
-    vd_daemon_slot_t *main_slot; /* with a watchdog: stamped by the main loop for it */
-    pthread_t watchdog;
-    bool has_watchdog;
-    atomic_bool ended;
-};
-
-/* ---- control link: sending ---- */
-
-static void control_send(vd_daemon_t *daemon, const vdp_message_t *message, const void *fields,
-                         uint64_t request_id, vd_slice_t body)
-{
-    if (daemon->link == NULL || !vd_link_peer_up(daemon->link, 0))
-        return;
-    vd_error_t err = VD_ERROR_INIT;
-    vd_buf_t item;
-    char text[VD_ERROR_MESSAGE_SIZE + 64];
-    vdp_envelope_t envelope = {
-        .id = message->id, .request_id = request_id, .generation = daemon->generation};
-    vd_buf_init(&item, message->body_max_bytes + 64 * 1024);
-    int rc = vdp_encode(&item, &envelope, message, fields, body, &err);
-    if (rc == VD_OK)
-        rc = vd_link_send(daemon->link, 0, vd_buf_slice(&item), VD_SLICE_NULL, &err);
-    vd_buf_done(&item);
-    if (rc != VD_OK)
-        vd_log(VD_LOG_WARN, "control message not sent", "message=%s error=%s", message->name,
-               vd_log_quote(vd_slice_str(err.message), text, sizeof text));
-}
-
-static const char *phase_name(const vd_daemon_t *daemon)
+const char *vd_daemon_phase_name(const vd_daemon_t *daemon)
 {
     static const char *const names[] = {"starting", "running", "draining", "drained"};
     return names[daemon->phase];
-}
-
-static void send_ready(vd_daemon_t *daemon)
-{
-    vdp_control_ready_t ready = {vd_slice_str(daemon->ready_detail)};
-    control_send(daemon, &vdp_control_ready, &ready, 0, VD_SLICE_NULL);
-}
-
-static void send_drained(vd_daemon_t *daemon)
-{
-    vdp_control_drain_t drained = {0};
-    control_send(daemon, &vdp_control_drained, &drained, daemon->drain_request_id, VD_SLICE_NULL);
 }
 
 /* ---- is everybody alive? ---- */
@@ -200,9 +121,9 @@ static void heartbeat(void *context)
         return; /* the supervisor will draw its conclusion */
     }
     vdp_control_heartbeat_t beat = {.sequence = ++daemon->heartbeat_sequence,
-                                    .state = vd_slice_str(phase_name(daemon)),
+                                    .state = vd_slice_str(vd_daemon_phase_name(daemon)),
                                     .busy_ms_max = take_busy_max_ms(daemon)};
-    control_send(daemon, &vdp_control_heartbeat, &beat, 0, VD_SLICE_NULL);
+    vd_daemon_control_send(daemon, &vdp_control_heartbeat, &beat, 0, VD_SLICE_NULL);
 }
 
 /* Without a parent there is nobody to kill us: a thread of our own watches the slots, the main
@@ -233,7 +154,7 @@ vd_daemon_slot_t *vd_daemon_slot(vd_daemon_t *daemon, const char *name)
 
     (void)pthread_mutex_lock(&daemon->slots_mutex);
     unsigned index = atomic_load(&daemon->slot_count);
-    VD_ASSERT(index < SLOTS_MAX);
+    VD_ASSERT(index < VD_DAEMON_SLOTS_MAX);
     vd_daemon_slot_t *slot = &daemon->slots[index];
     (void)snprintf(slot->name, sizeof slot->name, "%s", name);
     atomic_store(&daemon->slot_count, index + 1);
@@ -259,27 +180,28 @@ static void grace_over(void *context)
 {
     vd_daemon_t *daemon = context;
     if (daemon->stopping) {
-        vd_log(VD_LOG_WARN, "grace is over with work in flight", "state=%s", phase_name(daemon));
+        vd_log(VD_LOG_WARN, "grace is over with work in flight", "state=%s",
+               vd_daemon_phase_name(daemon));
         vd_loop_stop(daemon->loop);
         return;
     }
-    vd_log(VD_LOG_WARN, "not drained in the time given", "state=%s", phase_name(daemon));
+    vd_log(VD_LOG_WARN, "not drained in the time given", "state=%s", vd_daemon_phase_name(daemon));
 }
 
-static void begin_drain(vd_daemon_t *daemon, uint64_t grace_ms)
+void vd_daemon_begin_drain(vd_daemon_t *daemon, uint64_t grace_ms)
 {
     if (grace_ms > 0)
         vd_loop_set_timer(daemon->grace_source, grace_ms, 0);
-    if (daemon->phase >= STATE_DRAINING)
+    if (daemon->phase >= VD_PHASE_DRAINING)
         return;
-    daemon->phase = STATE_DRAINING;
+    daemon->phase = VD_PHASE_DRAINING;
     if (daemon->program->drain != NULL && daemon->state != NULL)
         daemon->program->drain(daemon, daemon->state);
     else
         vd_daemon_drained(daemon);
 }
 
-static void begin_stop(vd_daemon_t *daemon, uint64_t grace_ms, const char *why)
+void vd_daemon_begin_stop(vd_daemon_t *daemon, uint64_t grace_ms, const char *why)
 {
     if (daemon->stopping) {
         vd_loop_stop(daemon->loop); /* asked twice */
@@ -287,29 +209,30 @@ static void begin_stop(vd_daemon_t *daemon, uint64_t grace_ms, const char *why)
     }
     vd_log(VD_LOG_INFO, "stopping", "reason=%s", why);
     daemon->stopping = true;
-    if (daemon->phase == STATE_DRAINED) {
+    if (daemon->phase == VD_PHASE_DRAINED) {
         vd_loop_stop(daemon->loop);
         return;
     }
     /* A little is kept back for stop() itself. */
-    begin_drain(daemon, grace_ms > 4 ? grace_ms - grace_ms / 4 : grace_ms + 1);
+    vd_daemon_begin_drain(daemon, grace_ms > 4 ? grace_ms - grace_ms / 4 : grace_ms + 1);
 }
 
 static void on_signal(void *context, int signal_number)
 {
     vd_daemon_t *daemon = context;
-    begin_stop(daemon, (uint64_t)vd_config_number(daemon->config, "supervisor.stop_grace"),
-               signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
+    vd_daemon_begin_stop(daemon,
+                         (uint64_t)vd_config_number(daemon->config, "supervisor.stop_grace"),
+                         signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
 }
 
 static void on_drained(void *context)
 {
     vd_daemon_t *daemon = context;
-    if (daemon->phase != STATE_DRAINING)
+    if (daemon->phase != VD_PHASE_DRAINING)
         return;
-    daemon->phase = STATE_DRAINED;
+    daemon->phase = VD_PHASE_DRAINED;
     vd_log(VD_LOG_INFO, "drained", "stopping=%d", daemon->stopping);
-    send_drained(daemon);
+    vd_daemon_control_drained(daemon);
     if (daemon->stopping)
         vd_loop_stop(daemon->loop);
 }
@@ -330,13 +253,13 @@ static void on_ready(void *context)
     vd_daemon_t *daemon = note->daemon;
     memcpy(daemon->ready_detail, note->detail, sizeof note->detail);
     vd_free(note);
-    if (daemon->phase != STATE_STARTING)
+    if (daemon->phase != VD_PHASE_STARTING)
         return;
-    daemon->phase = STATE_RUNNING;
+    daemon->phase = VD_PHASE_RUNNING;
     char quoted[600];
     vd_log(VD_LOG_INFO, "ready", "detail=%s",
            vd_log_quote(vd_slice_str(daemon->ready_detail), quoted, sizeof quoted));
-    send_ready(daemon);
+    vd_daemon_control_ready(daemon);
 }
 
 void vd_daemon_ready(vd_daemon_t *daemon, const char *detail)
@@ -352,7 +275,7 @@ void vd_daemon_ready(vd_daemon_t *daemon, const char *detail)
 static void send_fatal(vd_daemon_t *daemon, bool structural, const char *message)
 {
     vdp_control_fatal_t fatal = {.structural = structural, .message = vd_slice_str(message)};
-    control_send(daemon, &vdp_control_fatal, &fatal, 0, VD_SLICE_NULL);
+    vd_daemon_control_send(daemon, &vdp_control_fatal, &fatal, 0, VD_SLICE_NULL);
     if (daemon->link == NULL)
         return;
     vd_link_flush(daemon->link);
@@ -409,256 +332,6 @@ void vd_daemon_cut_off(vd_daemon_t *daemon)
     (void)vd_error_set(&err, VD_ERR_PROTOCOL,
                        "cut off by another program, for a message that its link does not carry");
     end(daemon, false, VD_EXIT_PROTOCOL, &err);
-}
-
-/* ---- control link: receiving ---- */
-
-static void answer_failure(vd_daemon_t *daemon, uint64_t request_id, const vd_error_t *err)
-{
-    vdp_failure_t failure = vdp_failure_from(err);
-    control_send(daemon, &vdp_failure, &failure, request_id, VD_SLICE_NULL);
-}
-
-static int on_welcome(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
-                      vd_error_t *err)
-{
-    (void)envelope;
-    vdp_control_welcome_t welcome;
-    int rc = vdp_decode(&vdp_control_welcome, rest, &welcome, NULL, err);
-    daemon->welcomed = rc == VD_OK;
-    if (rc == VD_OK && welcome.heartbeat_ms >= 10 && welcome.heartbeat_ms <= 60000)
-        vd_loop_set_timer(daemon->heartbeat_source, welcome.heartbeat_ms, welcome.heartbeat_ms);
-    return rc;
-}
-
-static int on_kept(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
-                   vd_error_t *err)
-{
-    (void)envelope;
-    vdp_control_kept_t kept;
-    vd_slice_t body;
-    int rc = vdp_decode(&vdp_control_kept, rest, &kept, &body, err);
-    if (rc == VD_OK && !daemon->has_kept && daemon->program->kept != NULL && daemon->state != NULL)
-        daemon->program->kept(daemon, daemon->state, kept.format, body);
-    return rc;
-}
-
-static int on_heartbeat_seen(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
-                             vd_error_t *err)
-{
-    (void)daemon, (void)envelope;
-    vdp_control_heartbeat_t seen;
-    return vdp_decode(&vdp_control_heartbeat_seen, rest, &seen, NULL, err);
-}
-
-static int on_drain(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
-                    vd_error_t *err)
-{
-    vdp_control_drain_t drain;
-    int rc = vdp_decode(&vdp_control_drain, rest, &drain, NULL, err);
-    if (rc != VD_OK)
-        return rc;
-    daemon->drain_request_id = envelope->request_id;
-    if (daemon->phase == STATE_DRAINED)
-        send_drained(daemon);
-    else
-        begin_drain(daemon, drain.grace_ms);
-    return VD_OK;
-}
-
-static int on_stop(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
-                   vd_error_t *err)
-{
-    (void)envelope;
-    vdp_control_drain_t stop;
-    int rc = vdp_decode(&vdp_control_stop, rest, &stop, NULL, err);
-    if (rc == VD_OK)
-        begin_stop(daemon, stop.grace_ms, "asked by the supervisor");
-    return rc;
-}
-
-static int on_status(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
-                     vd_error_t *err)
-{
-    vdp_control_text_t status;
-    int rc = vdp_decode(&vdp_control_status, rest, &status, NULL, err);
-    if (rc != VD_OK)
-        return rc;
-    vd_buf_t json;
-    vd_error_t why = VD_ERROR_INIT;
-    vd_buf_init(&json, VD_STATUS_MAX_BYTES);
-    rc = daemon->program->status != NULL && daemon->state != NULL
-             ? daemon->program->status(daemon, daemon->state, &json)
-             : vd_buf_append(&json, "{}", 2);
-    if (rc != VD_OK) {
-        (void)vd_error_set(&why, rc, "the status can't be made within %d bytes",
-                           VD_STATUS_MAX_BYTES);
-        answer_failure(daemon, envelope->request_id, &why);
-    } else {
-        control_send(daemon, &vdp_control_status_reply, &status, envelope->request_id,
-                     vd_buf_slice(&json));
-    }
-    vd_buf_done(&json);
-    return VD_OK;
-}
-
-static int on_log_level(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
-                        vd_error_t *err)
-{
-    vdp_control_text_t wanted;
-    vd_log_level_t level;
-    int rc = vdp_decode(&vdp_control_log_level, rest, &wanted, NULL, err);
-    if (rc != VD_OK)
-        return rc;
-    vd_error_t why = VD_ERROR_INIT;
-    if (wanted.text.len > 0 && vd_log_level_parse(wanted.text, &level) != VD_OK) {
-        (void)vd_error_set(&why, VD_ERR_BAD_VALUE, "no such log level");
-        answer_failure(daemon, envelope->request_id, &why);
-        return VD_OK;
-    }
-    if (wanted.text.len > 0)
-        vd_log_set_level(level);
-    vdp_control_text_t set = {vd_slice_str(vd_log_level_name(vd_log_level()))};
-    control_send(daemon, &vdp_control_log_level_set, &set, envelope->request_id, VD_SLICE_NULL);
-    return VD_OK;
-}
-
-/* The ticket is the question's number: nothing is kept here, however many are asked. */
-/* A path below the run folder as this process reaches it. */
-static const char *reachable(const vd_daemon_t *daemon, const char *path, char *buf, size_t size)
-{
-    const char *folder = vd_config_string(daemon->config, "node.run_folder");
-    size_t len = strlen(folder);
-    if (path == NULL || strncmp(path, folder, len) != 0 || path[len] != '/')
-        return path;
-    (void)snprintf(buf, size, "%s%s", vd_daemon_folder(daemon, "node.run_folder"), path + len);
-    return buf;
-}
-
-static int on_ask(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
-                  vd_error_t *err)
-{
-    vdp_control_ask_t ask;
-    vd_error_t why = VD_ERROR_INIT;
-    int rc = vdp_decode(&vdp_control_ask, rest, &ask, NULL, err);
-    if (rc != VD_OK)
-        return rc;
-    if (vd_slice_is(ask.verb, "misbehave") && vd_config_bool(daemon->config, "test.faults")) {
-        char message[256], path[512], buf[512];
-        (void)snprintf(path, sizeof path, "%.*s", VD_SLICE_FMT(ask.argument2));
-        rc = vd_misbehave(ask.argument, reachable(daemon, path, buf, sizeof buf), message,
-                          sizeof message);
-        vd_daemon_answer(daemon, envelope->request_id, rc, message, VD_SLICE_NULL);
-        if (rc == VD_ERR_CLOSED)
-            vd_daemon_cut_off(daemon);
-        return VD_OK;
-    }
-    if (daemon->program->ask != NULL && daemon->state != NULL) {
-        daemon->program->ask(daemon, daemon->state, envelope->request_id, ask.verb, ask.argument,
-                             ask.argument2);
-        return VD_OK;
-    }
-    (void)vd_error_set(&why, VD_ERR_COMMAND_NOT_FOUND, "%s knows no such verb",
-                       daemon->program->program);
-    answer_failure(daemon, envelope->request_id, &why);
-    return VD_OK;
-}
-
-void vd_daemon_answer(vd_daemon_t *daemon, uint64_t ticket, int code, const char *message,
-                      vd_slice_t json)
-{
-    VD_ASSERT(daemon != NULL && message != NULL);
-
-    vd_error_t why = VD_ERROR_INIT;
-    vdp_control_answer_t answer = {
-        .code = code, .message = vd_slice(message, strnlen(message, ANSWER_MESSAGE_MAX))};
-    if (json.len <= vdp_control_answer.body_max_bytes) {
-        control_send(daemon, &vdp_control_answer, &answer, ticket, json);
-        return;
-    }
-    (void)vd_error_set(&why, VD_ERR_FULL, "the answer of %zu bytes is too large", json.len);
-    answer_failure(daemon, ticket, &why);
-}
-
-static void send_kept(vd_daemon_t *daemon)
-{
-    vdp_control_kept_t keep = {.format = daemon->kept_format};
-    control_send(daemon, &vdp_control_keep, &keep, 0, vd_buf_slice(&daemon->kept));
-}
-
-int vd_daemon_keep(vd_daemon_t *daemon, uint64_t format, vd_slice_t bytes, vd_error_t *err)
-{
-    VD_ASSERT(daemon != NULL);
-
-    vd_buf_clear(&daemon->kept);
-    int rc = vd_buf_append_slice(&daemon->kept, bytes);
-    if (rc != VD_OK)
-        return vd_error_set(err, VD_ERR_FULL, "%zu bytes are too many to be kept", bytes.len);
-    daemon->kept_format = format;
-    daemon->has_kept = true;
-    send_kept(daemon);
-    return VD_OK;
-}
-
-static const struct {
-    uint32_t id;
-    int (*handle)(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_t rest,
-                  vd_error_t *err);
-} control_table[] = {
-    {VDP_CONTROL_WELCOME, on_welcome}, {VDP_CONTROL_HEARTBEAT_SEEN, on_heartbeat_seen},
-    {VDP_CONTROL_DRAIN, on_drain},     {VDP_CONTROL_STOP, on_stop},
-    {VDP_CONTROL_STATUS, on_status},   {VDP_CONTROL_LOG_LEVEL, on_log_level},
-    {VDP_CONTROL_ASK, on_ask},         {VDP_CONTROL_KEPT, on_kept},
-};
-
-static void control_item(void *context, uint64_t peer, vd_slice_t item)
-{
-    (void)peer;
-    vd_daemon_t *daemon = context;
-    vd_error_t err = VD_ERROR_INIT;
-    vdp_envelope_t envelope;
-    vd_slice_t rest;
-    char quoted[VD_ERROR_MESSAGE_SIZE * 2];
-    int rc = vdp_decode_envelope(item, &envelope, &rest, &err);
-    if (rc == VD_OK) {
-        rc = vd_error_set(&err, VD_ERR_PROTOCOL, "message %s is not for a worker",
-                          vdp_id_name(envelope.id));
-        for (size_t i = 0; i < VD_COUNT_OF(control_table); i++) {
-            if (control_table[i].id != envelope.id)
-                continue;
-            vd_error_clear(&err);
-            rc = control_table[i].handle(daemon, &envelope, rest, &err);
-        }
-    }
-    if (rc != VD_OK)
-        vd_log(VD_LOG_WARN, "control message refused", "error=%s",
-               vd_log_quote(vd_slice_str(err.message), quoted, sizeof quoted));
-}
-
-static void control_changed(void *context, uint64_t peer, bool up)
-{
-    (void)peer;
-    vd_daemon_t *daemon = context;
-    if (!up) {
-        vd_log(VD_LOG_WARN, "the supervisor doesn't answer", "state=%s", phase_name(daemon));
-        return;
-    }
-    vdp_control_hello_t hello = {.program = vd_slice_str(daemon->program->program),
-                                 .pid = (uint64_t)getpid(),
-                                 .protocol = VDP_VERSION,
-                                 .version = VD_SLICE_LIT(VEDDB_VERSION)};
-    control_send(daemon, &vdp_control_hello, &hello, 0, VD_SLICE_NULL);
-    if (daemon->has_kept)
-        send_kept(daemon);
-    if (daemon->phase >= STATE_RUNNING)
-        send_ready(daemon);
-    if (daemon->phase == STATE_DRAINED)
-        send_drained(daemon);
-}
-
-static void control_cut(void *context)
-{
-    vd_daemon_cut_off(context);
 }
 
 /* ---- the life ---- */
@@ -795,43 +468,6 @@ static int add_sources(vd_daemon_t *daemon, vd_error_t *err)
     return rc;
 }
 
-/* Gives the control link a moment to come up, so that the supervisor knows us before a long start,
- * and we what it has kept for us. */
-static int wait_for_link(vd_daemon_t *daemon, uint64_t wait_ms, vd_error_t *err)
-{
-    uint64_t until = vd_monotonic_ms() + wait_ms;
-    while (daemon->link != NULL && !(vd_link_peer_up(daemon->link, 0) && daemon->welcomed) &&
-           vd_monotonic_ms() < until) {
-        int rc = vd_loop_turn(daemon->loop, 10, err);
-        if (rc != VD_OK)
-            return rc;
-    }
-    return daemon->link == NULL ? VD_OK : vd_loop_turn(daemon->loop, 0, err); /* hello leaves */
-}
-
-static const char *control_path(const vd_daemon_t *daemon, char *buf, size_t size)
-{
-    return reachable(daemon, getenv("VEDDB_CONTROL_SOCKET"), buf, size);
-}
-
-static int open_control(vd_daemon_t *daemon, vd_error_t *err)
-{
-    char buf[256];
-    const char *path = control_path(daemon, buf, sizeof buf);
-    if (daemon->parent_pid == 0)
-        daemon->main_slot = vd_daemon_slot(daemon, "main");
-    if (path == NULL || path[0] == '\0')
-        return VD_OK;
-    vd_link_options_t options = {.path = path,
-                                 .peer_timeout_ms = daemon->hang_ms,
-                                 .item = control_item,
-                                 .peer_changed = control_changed,
-                                 .cut = control_cut,
-                                 .context = daemon};
-    int rc = vd_link_open(daemon->loop, &options, &daemon->link, err);
-    return rc == VD_OK ? wait_for_link(daemon, HELLO_WAIT_MS, err) : rc;
-}
-
 static int start_watchdog(vd_daemon_t *daemon, vd_error_t *err)
 {
     if (daemon->main_slot == NULL)
@@ -932,8 +568,10 @@ static int bring_up(vd_daemon_t *daemon, vd_error_t *err)
         rc = vd_sandbox_basic(daemon->parent_pid, err);
     if (rc == VD_OK)
         rc = vd_confine_view(daemon, program, err);
+    if (rc == VD_OK && daemon->parent_pid == 0)
+        daemon->main_slot = vd_daemon_slot(daemon, "main");
     if (rc == VD_OK)
-        rc = open_control(daemon, err);
+        rc = vd_daemon_control_open(daemon, err);
     if (rc == VD_OK && program->start != NULL)
         rc = program->start(daemon, daemon->state, err);
     if (rc == VD_OK)
@@ -967,7 +605,7 @@ static int report_failure(vd_daemon_t *daemon, const vd_error_t *err)
     (void)vd_error_print(err, message, sizeof message);
     vd_log(VD_LOG_FATAL, "the process ends", "structural=%d error=%s", structural,
            vd_log_quote(vd_slice_str(message), quoted, sizeof quoted));
-    if (daemon->link != NULL && wait_for_link(daemon, LAST_WORD_WAIT_MS, NULL) == VD_OK)
+    if (daemon->link != NULL && vd_daemon_control_wait(daemon, LAST_WORD_WAIT_MS, NULL) == VD_OK)
         send_fatal(daemon, structural, message);
     return structural ? VD_EXIT_STRUCTURAL : VD_EXIT_FAILURE;
 }
@@ -1045,7 +683,7 @@ int vd_daemon_main(const vd_program_t *program, int argc, char **argv)
     if (rc != VD_OK)
         code = report_failure(daemon, &err);
     else
-        vd_log(VD_LOG_INFO, "stopped", "state=%s", phase_name(daemon));
+        vd_log(VD_LOG_INFO, "stopped", "state=%s", vd_daemon_phase_name(daemon));
     bring_down(daemon);
     vd_free(daemon);
     vd_free(flags);
@@ -1077,11 +715,6 @@ int vd_daemon_passed_fd(const vd_daemon_t *daemon, const char *name)
     if (fd < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
         return -1;
     return fd;
-}
-
-bool vd_daemon_users(const vd_daemon_t *daemon)
-{
-    return daemon->users;
 }
 
 int64_t vd_daemon_uid_of(const vd_daemon_t *daemon, const char *program)

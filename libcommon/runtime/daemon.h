@@ -70,8 +70,6 @@ vd_loop_t *vd_daemon_loop(vd_daemon_t *daemon);
 const vd_config_t *vd_daemon_config(const vd_daemon_t *daemon);
 /* Descriptor that the supervisor passed under that name (VEDDB_FD_<NAME>), or -1. */
 int vd_daemon_passed_fd(const vd_daemon_t *daemon, const char *name);
-/* Whether each process of this node has a user of its own: we are ours, or are root and will be. */
-bool vd_daemon_users(const vd_daemon_t *daemon);
 /* The user that a program of this node runs as; -1: the same as ours. */
 int64_t vd_daemon_uid_of(const vd_daemon_t *daemon, const char *program);
 /* How this process reaches a folder of the configuration (node.folder, node.run_folder,
