@@ -1,4 +1,4 @@
-/* veddb-storaged/catalog/catalog_private.h — what catalog.c, change.c, own.c and indexes.c share:
+/* veddb-storaged/catalog/catalog_private.h — what catalog.c, change.c, own.c and indexes*.c share:
  * the maps, the fence, making of objects.
  *
  * Threads: see catalog.h. Order of locks: change_lock, then the fence, then lock. */
@@ -105,7 +105,7 @@ VD_MUST_CHECK int stor_catalog_created_put(stor_session_t *session,
 VD_MUST_CHECK int stor_catalog_next_id_put(stor_catalog_t *catalog, stor_session_t *session,
                                            vd_error_t *err);
 
-/* ---- indexes.c ---- */
+/* ---- indexes.c, indexes_applied.c, indexes_open.c ---- */
 /* Of an own collection (own.h): the body of CREATE_INDEXES (VD_BSON_NONE: there is nothing to
  * tell), the rows, and what another node's entry tells. */
 VD_MUST_CHECK int stor_catalog_own_indexes_body(stor_request_t *request,
