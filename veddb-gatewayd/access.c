@@ -554,6 +554,26 @@ static bool data_size_or_login(const question_t *q)
            on_collection(q, GATE_ACTION_find, db, collection);
 }
 
+/* -1 only reads the level. */
+static bool may_profile(const question_t *q, vd_bson_t body)
+{
+    vd_slice_t name;
+    vd_value_t level;
+    int64_t value = 0;
+    bool reads = vd_bson_first(body, &name, &level) && vd_value_as_int64(level, &value) &&
+                 value == -1 && vd_value_is_missing(vd_bson_get(body, "slowms")) &&
+                 vd_value_is_missing(vd_bson_get(body, "sampleRate"));
+    return on_database(q, q->command->action, q->db) ||
+           (reads && on_collection(q, GATE_ACTION_find, q->db, VD_SLICE_LIT("system.profile")));
+}
+
+static bool may_set_role(const question_t *q, vd_bson_t body, gate_action_t action)
+{
+    return on_database(q, action, q->db) && may_restrict(q, body) &&
+           on_role_databases(q, vd_bson_get(body, "roles"), GATE_ACTION_grantRole) &&
+           on_privilege_databases(q, vd_bson_get(body, "privileges"), GATE_ACTION_grantRole);
+}
+
 static bool allowed(const question_t *q, gate_access_grant_t *grant)
 {
     vd_bson_t body = q->sections->body;
@@ -613,17 +633,8 @@ static bool allowed(const question_t *q, gate_access_grant_t *grant)
     case GATE_CHECK_KILL_ALL_SESSIONS:
         grant->all_users = on_cluster(q, action);
         return grant->all_users;
-    case GATE_CHECK_PROFILE: {
-        /* -1 only reads the level. */
-        vd_slice_t name;
-        vd_value_t level;
-        int64_t value = 0;
-        bool reads = vd_bson_first(body, &name, &level) && vd_value_as_int64(level, &value) &&
-                     value == -1 && vd_value_is_missing(vd_bson_get(body, "slowms")) &&
-                     vd_value_is_missing(vd_bson_get(body, "sampleRate"));
-        return on_database(q, action, q->db) ||
-               (reads && on_collection(q, GATE_ACTION_find, q->db, VD_SLICE_LIT("system.profile")));
-    }
+    case GATE_CHECK_PROFILE:
+        return may_profile(q, body);
     case GATE_CHECK_CREATE_USER:
         return on_database(q, action, q->db) && may_restrict(q, body) &&
                on_role_databases(q, vd_bson_get(body, "roles"), GATE_ACTION_grantRole);
@@ -633,13 +644,9 @@ static bool allowed(const question_t *q, gate_access_grant_t *grant)
     case GATE_CHECK_REVOKE_ROLES:
         return on_role_databases(q, vd_bson_get(body, "roles"), action);
     case GATE_CHECK_CREATE_ROLE:
-        return on_database(q, action, q->db) && may_restrict(q, body) &&
-               on_role_databases(q, vd_bson_get(body, "roles"), GATE_ACTION_grantRole) &&
-               on_privilege_databases(q, vd_bson_get(body, "privileges"), GATE_ACTION_grantRole);
+        return may_set_role(q, body, action);
     case GATE_CHECK_UPDATE_ROLE:
-        return on_database(q, GATE_ACTION_revokeRole, q->db) && may_restrict(q, body) &&
-               on_role_databases(q, vd_bson_get(body, "roles"), GATE_ACTION_grantRole) &&
-               on_privilege_databases(q, vd_bson_get(body, "privileges"), GATE_ACTION_grantRole);
+        return may_set_role(q, body, GATE_ACTION_revokeRole);
     case GATE_CHECK_GRANT_PRIVILEGES:
     case GATE_CHECK_REVOKE_PRIVILEGES:
         return on_privilege_databases(q, vd_bson_get(body, "privileges"), action);

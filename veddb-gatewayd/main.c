@@ -105,6 +105,81 @@ static uint64_t result_cache_bytes(const vd_config_t *config)
     return wanted < most ? wanted : most;
 }
 
+static void read_oidc(const vd_config_t *config, gate_oidc_settings_t *oidc)
+{
+    copy(oidc->issuer, sizeof oidc->issuer, vd_config_string(config, "oidc.issuer"));
+    copy(oidc->audience, sizeof oidc->audience, vd_config_string(config, "oidc.audience"));
+    copy(oidc->jwks_file, sizeof oidc->jwks_file, vd_config_string(config, "oidc.jwks_file"));
+    copy(oidc->principal_claim, sizeof oidc->principal_claim,
+         vd_config_string(config, "oidc.principal_claim"));
+    copy(oidc->name_prefix, sizeof oidc->name_prefix, vd_config_string(config, "oidc.name_prefix"));
+    copy(oidc->client_id, sizeof oidc->client_id, vd_config_string(config, "oidc.client_id"));
+}
+
+static void read_tokens(const vd_config_t *config, gate_settings_t *settings)
+{
+    gate_token_settings_t *tokens = &settings->tokens;
+    copy(tokens->issuer, sizeof tokens->issuer, vd_config_string(config, "tokens.issuer"));
+    copy(tokens->audience, sizeof tokens->audience, vd_config_string(config, "tokens.audience"));
+    tokens->access_ms = (uint64_t)vd_config_number(config, "tokens.access_lifetime");
+    tokens->refresh_ms = (uint64_t)vd_config_number(config, "tokens.refresh_lifetime");
+    tokens->key_ms = (uint64_t)vd_config_number(config, "tokens.key_lifetime");
+    tokens->lease_ms = (uint64_t)vd_config_number(config, "tokens.lease");
+    if (tokens->lease_ms == 0)
+        vd_log(VD_LOG_WARN,
+               "tokens.lease is 0: A MEMBER THAT IS CUT OFF GOES ON TAKING TOKENS THAT WERE "
+               "REVOKED",
+               "node=%s", settings->node_name);
+    tokens->with_data_keys = vd_config_bool(config, "tokens.rotate_with_data_keys");
+}
+
+static void read_users_lease(const vd_config_t *config, gate_settings_t *settings)
+{
+    settings->users_lease_ms = (uint64_t)vd_config_number(config, "users.lease");
+    if (settings->users_lease_ms == 0)
+        vd_log(VD_LOG_WARN,
+               "users.lease is 0: A SECONDARY THAT IS CUT OFF GOES ON SERVING USERS WHO WERE "
+               "DROPPED, BY THEIR OLD PASSWORDS AND PRIVILEGES",
+               "node=%s", settings->node_name);
+}
+
+/* What of storage's run folder is reached, and how. */
+static void read_paths(vd_daemon_t *daemon, gate_settings_t *settings)
+{
+    (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", settings->storage_path,
+                                sizeof settings->storage_path);
+    if (vd_daemon_passed_fd(daemon, "FILES") < 0)
+        (void)vd_daemon_socket_path(daemon, "storage-gateway", VDP_VERSIONS_FILE,
+                                    settings->versions_path, sizeof settings->versions_path);
+    else /* the supervisor opens it, by its name */
+        (void)snprintf(
+            settings->versions_path, sizeof settings->versions_path, "%s/storage-gateway/%s",
+            vd_config_string(vd_daemon_config(daemon), "node.run_folder"), VDP_VERSIONS_FILE);
+}
+
+static int read_tls(const vd_config_t *config, gate_settings_t *settings, vd_error_t *err)
+{
+    const char *verify = vd_config_string(config, "tls.client_certificates");
+    settings->tls = (vd_tls_options_t){
+        .certificate_file = vd_config_string(config, "tls.certificate_file"),
+        .key_file = vd_config_string(config, "tls.key_file"),
+        .ca_file = vd_config_string(config, "tls.ca_file"),
+        .crl_file = vd_config_string(config, "tls.crl_file"),
+        .ocsp_file = vd_config_string(config, "tls.ocsp_file"),
+        .suites = vd_config_string(config, "tls.suites"),
+        .server = true,
+        .verify = strcmp(verify, "required") == 0   ? 2
+                  : strcmp(verify, "optional") == 0 ? 1
+                                                    : 0,
+        .tls13_only = strcmp(vd_config_string(config, "tls.min_version"), "1.3") == 0,
+    };
+    if (settings->tls.certificate_file[0] == 0 || settings->tls.key_file[0] == 0)
+        return vd_error_set(
+            err, VD_ERR_CONFIG,
+            "tls.certificate_file and tls.key_file must be set: clients are served over TLS only");
+    return VD_OK;
+}
+
 static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_error_t *err)
 {
     const vd_config_t *config = vd_daemon_config(daemon);
@@ -134,71 +209,24 @@ static int read_settings(vd_daemon_t *daemon, gate_settings_t *settings, vd_erro
     settings->held_max_bytes = (uint64_t)vd_config_number(config, "gateway.held_max");
     settings->session_timeout_ms = (uint64_t)vd_config_number(config, "storage.session_timeout");
     settings->audit = vd_config_bool(config, "audit.enabled");
-    gate_oidc_settings_t *oidc = &settings->oidc;
-    copy(oidc->issuer, sizeof oidc->issuer, vd_config_string(config, "oidc.issuer"));
-    copy(oidc->audience, sizeof oidc->audience, vd_config_string(config, "oidc.audience"));
-    copy(oidc->jwks_file, sizeof oidc->jwks_file, vd_config_string(config, "oidc.jwks_file"));
-    copy(oidc->principal_claim, sizeof oidc->principal_claim,
-         vd_config_string(config, "oidc.principal_claim"));
-    copy(oidc->name_prefix, sizeof oidc->name_prefix, vd_config_string(config, "oidc.name_prefix"));
-    copy(oidc->client_id, sizeof oidc->client_id, vd_config_string(config, "oidc.client_id"));
-    gate_token_settings_t *tokens = &settings->tokens;
-    copy(tokens->issuer, sizeof tokens->issuer, vd_config_string(config, "tokens.issuer"));
-    copy(tokens->audience, sizeof tokens->audience, vd_config_string(config, "tokens.audience"));
-    tokens->access_ms = (uint64_t)vd_config_number(config, "tokens.access_lifetime");
-    tokens->refresh_ms = (uint64_t)vd_config_number(config, "tokens.refresh_lifetime");
-    tokens->key_ms = (uint64_t)vd_config_number(config, "tokens.key_lifetime");
-    tokens->lease_ms = (uint64_t)vd_config_number(config, "tokens.lease");
-    if (tokens->lease_ms == 0)
-        vd_log(VD_LOG_WARN,
-               "tokens.lease is 0: A MEMBER THAT IS CUT OFF GOES ON TAKING TOKENS THAT WERE "
-               "REVOKED",
-               "node=%s", settings->node_name);
-    tokens->with_data_keys = vd_config_bool(config, "tokens.rotate_with_data_keys");
-    settings->users_lease_ms = (uint64_t)vd_config_number(config, "users.lease");
-    if (settings->users_lease_ms == 0)
-        vd_log(VD_LOG_WARN,
-               "users.lease is 0: A SECONDARY THAT IS CUT OFF GOES ON SERVING USERS WHO WERE "
-               "DROPPED, BY THEIR OLD PASSWORDS AND PRIVILEGES",
-               "node=%s", settings->node_name);
     settings->lockout_failures = (uint32_t)vd_config_number(config, "gateway.lockout_failures");
     settings->lockout_ms = (uint64_t)vd_config_number(config, "gateway.lockout");
     settings->insecure_dev = vd_config_bool(config, "tls.insecure_dev");
     settings->test_faults = vd_config_bool(config, "test.faults");
-    (void)vd_daemon_socket_path(daemon, "storage-gateway", "operation", settings->storage_path,
-                                sizeof settings->storage_path);
-    if (vd_daemon_passed_fd(daemon, "FILES") < 0)
-        (void)vd_daemon_socket_path(daemon, "storage-gateway", VDP_VERSIONS_FILE,
-                                    settings->versions_path, sizeof settings->versions_path);
-    else /* the supervisor opens it, by its name */
-        (void)snprintf(settings->versions_path, sizeof settings->versions_path,
-                       "%s/storage-gateway/%s", vd_config_string(config, "node.run_folder"),
-                       VDP_VERSIONS_FILE);
     settings->result_cache_bytes = result_cache_bytes(config);
-    const char *verify = vd_config_string(config, "tls.client_certificates");
     if (settings->insecure_dev)
         vd_log(VD_LOG_WARN,
                "tls.insecure_dev: CLIENTS MAY CONNECT WITHOUT TLS, passwords' proofs and "
                "documents go in the clear; for development on this machine only",
                "listen=%s", settings->listen);
-    settings->tls = (vd_tls_options_t){
-        .certificate_file = vd_config_string(config, "tls.certificate_file"),
-        .key_file = vd_config_string(config, "tls.key_file"),
-        .ca_file = vd_config_string(config, "tls.ca_file"),
-        .crl_file = vd_config_string(config, "tls.crl_file"),
-        .ocsp_file = vd_config_string(config, "tls.ocsp_file"),
-        .suites = vd_config_string(config, "tls.suites"),
-        .server = true,
-        .verify = strcmp(verify, "required") == 0   ? 2
-                  : strcmp(verify, "optional") == 0 ? 1
-                                                    : 0,
-        .tls13_only = strcmp(vd_config_string(config, "tls.min_version"), "1.3") == 0,
-    };
-    if (settings->tls.certificate_file[0] == 0 || settings->tls.key_file[0] == 0)
-        return vd_error_set(
-            err, VD_ERR_CONFIG,
-            "tls.certificate_file and tls.key_file must be set: clients are served over TLS only");
-    return read_compressors(vd_config_string(config, "gateway.compressors"), settings, err);
+    read_oidc(config, &settings->oidc);
+    read_tokens(config, settings);
+    read_users_lease(config, settings);
+    read_paths(daemon, settings);
+    int rc = read_tls(config, settings, err);
+    return rc == VD_OK
+               ? read_compressors(vd_config_string(config, "gateway.compressors"), settings, err)
+               : rc;
 }
 
 /* Certificates are read while we may still read them. */

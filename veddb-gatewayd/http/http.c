@@ -224,13 +224,11 @@ static int print_limits(gate_t *gate, vd_buf_t *out)
                               "made to wait by a limit, by kind and scope", gate_notes_delayed);
 }
 
-static int print_stats(gate_t *gate, vd_buf_t *out)
+static int print_figures(gate_t *gate, vd_buf_t *out)
 {
-    gate_stats_t *stats = &gate->stats;
+    const gate_stats_t *stats = &gate->stats;
     uint64_t cache[CACHE_FIGURES];
     cache_figures(gate, cache);
-    static const char *const kinds[GATE_OPCOUNTS] = {"insert", "query",   "update",
-                                                     "delete", "getmore", "command"};
     const struct {
         const char *name, *type, *help;
         uint64_t value;
@@ -273,47 +271,72 @@ static int print_stats(gate_t *gate, vd_buf_t *out)
         {"veddb_gateway_certificate_expires_seconds", "gauge", "until the certificate expires",
          (uint64_t)vd_tls_expires_in_s(gate->tls)},
     };
-    bool soon;
-    int64_t staple_s = vd_tls_staple_expires_in_s(gate->tls, &soon);
-    int rc = print_member(gate, out);
-    if (rc == VD_OK && staple_s != INT64_MAX)
-        rc = vd_buf_printf(out,
-                           "# HELP veddb_gateway_ocsp_expires_seconds until clients get no OCSP "
-                           "response\n# TYPE veddb_gateway_ocsp_expires_seconds gauge\n"
-                           "veddb_gateway_ocsp_expires_seconds %lld\n",
-                           (long long)staple_s);
+    int rc = VD_OK;
     for (size_t i = 0; i < VD_COUNT_OF(rows) && rc == VD_OK; i++)
         rc = vd_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].help,
                            rows[i].name, rows[i].type, rows[i].name,
                            (unsigned long long)rows[i].value);
-    if (rc == VD_OK)
-        rc = vd_buf_printf(out, "# HELP veddb_gateway_operations_total operations by kind\n# TYPE "
+    return rc;
+}
+
+static int print_staple(gate_t *gate, vd_buf_t *out)
+{
+    bool soon;
+    int64_t staple_s = vd_tls_staple_expires_in_s(gate->tls, &soon);
+    return staple_s == INT64_MAX
+               ? VD_OK
+               : vd_buf_printf(
+                     out,
+                     "# HELP veddb_gateway_ocsp_expires_seconds until clients get no OCSP "
+                     "response\n# TYPE veddb_gateway_ocsp_expires_seconds gauge\n"
+                     "veddb_gateway_ocsp_expires_seconds %lld\n",
+                     (long long)staple_s);
+}
+
+static int print_operations(gate_t *gate, vd_buf_t *out)
+{
+    static const char *const kinds[GATE_OPCOUNTS] = {"insert", "query",   "update",
+                                                     "delete", "getmore", "command"};
+    int rc = vd_buf_printf(out, "# HELP veddb_gateway_operations_total operations by kind\n# TYPE "
                                 "veddb_gateway_operations_total counter\n");
     for (unsigned i = 0; i < GATE_OPCOUNTS && rc == VD_OK; i++)
         rc = vd_buf_printf(out, "veddb_gateway_operations_total{kind=\"%s\"} %llu\n", kinds[i],
-                           (unsigned long long)atomic_load(&stats->opcounters[i]));
-    if (rc == VD_OK)
-        rc = vd_buf_printf(
-            out,
-            "# HELP veddb_gateway_tokens_refused_total refused since a token was revoked, or since "
-            "this member could not confirm what was\n"
-            "# TYPE veddb_gateway_tokens_refused_total counter\n"
-            "veddb_gateway_tokens_refused_total{reason=\"revoked\"} %llu\n"
-            "veddb_gateway_tokens_refused_total{reason=\"unsure\"} %llu\n"
-            "# HELP veddb_gateway_users_refused_total refused since this member could not confirm "
-            "who its users are\n"
-            "# TYPE veddb_gateway_users_refused_total counter\n"
-            "veddb_gateway_users_refused_total{reason=\"unsure\"} %llu\n"
-            "# HELP veddb_gateway_tokens_data_key the data key whose rotation the signing key of "
-            "tokens follows; 0: none, or this member is no primary\n"
-            "# TYPE veddb_gateway_tokens_data_key gauge\n"
-            "veddb_gateway_tokens_data_key %lld\n",
-            (unsigned long long)gate_tokens_refused(gate->tokens),
-            (unsigned long long)atomic_load(&stats->tokens_refused_unsure),
-            (unsigned long long)atomic_load(&stats->users_refused_unsure),
-            (long long)atomic_load(&gate->tokens_data_key));
-    if (rc == VD_OK)
-        rc = print_limits(gate, out);
+                           (unsigned long long)atomic_load(&gate->stats.opcounters[i]));
+    return rc;
+}
+
+/* Refused for what is known of users and tokens. */
+static int print_refused(gate_t *gate, vd_buf_t *out)
+{
+    const gate_stats_t *stats = &gate->stats;
+    return vd_buf_printf(
+        out,
+        "# HELP veddb_gateway_tokens_refused_total refused since a token was revoked, or since "
+        "this member could not confirm what was\n"
+        "# TYPE veddb_gateway_tokens_refused_total counter\n"
+        "veddb_gateway_tokens_refused_total{reason=\"revoked\"} %llu\n"
+        "veddb_gateway_tokens_refused_total{reason=\"unsure\"} %llu\n"
+        "# HELP veddb_gateway_users_refused_total refused since this member could not confirm "
+        "who its users are\n"
+        "# TYPE veddb_gateway_users_refused_total counter\n"
+        "veddb_gateway_users_refused_total{reason=\"unsure\"} %llu\n"
+        "# HELP veddb_gateway_tokens_data_key the data key whose rotation the signing key of "
+        "tokens follows; 0: none, or this member is no primary\n"
+        "# TYPE veddb_gateway_tokens_data_key gauge\n"
+        "veddb_gateway_tokens_data_key %lld\n",
+        (unsigned long long)gate_tokens_refused(gate->tokens),
+        (unsigned long long)atomic_load(&stats->tokens_refused_unsure),
+        (unsigned long long)atomic_load(&stats->users_refused_unsure),
+        (long long)atomic_load(&gate->tokens_data_key));
+}
+
+static int print_stats(gate_t *gate, vd_buf_t *out)
+{
+    static int (*const parts[])(gate_t * gate, vd_buf_t * out) = {
+        print_member, print_staple, print_figures, print_operations, print_refused, print_limits};
+    int rc = VD_OK;
+    for (size_t i = 0; i < VD_COUNT_OF(parts) && rc == VD_OK; i++)
+        rc = parts[i](gate, out);
     return rc != VD_OK ? rc : vd_metrics_print(out);
 }
 

@@ -53,6 +53,46 @@ static void put_double(print_t *out, double d)
         put(out, "%.16g", d);
 }
 
+static void put_value(print_t *out, vd_value_t v, int depth);
+
+static void put_container(print_t *out, vd_value_t v, int depth)
+{
+    bool array = v.type == VD_BSON_ARRAY, first = true;
+    vd_bson_iter_t iter;
+    vd_bson_iter_init(&iter, vd_value_document(v));
+    put(out, array ? "[" : "{");
+    while (depth < PRINT_DEPTH_MAX && out->len + 1 < out->size && vd_bson_iter_next(&iter)) {
+        put(out, first ? " " : ", ");
+        first = false;
+        if (!array) {
+            put_slice(out, iter.name);
+            put(out, ": ");
+        }
+        put_value(out, iter.value, depth + 1);
+    }
+    put(out, depth >= PRINT_DEPTH_MAX ? "...%s" : "%s",
+        array ? (first ? "]" : " ]") : (first ? "}" : " }"));
+}
+
+static void put_binary(print_t *out, vd_value_t v)
+{
+    uint8_t subtype = 0;
+    vd_slice_t bytes = vd_value_binary(v, &subtype);
+    put(out, "BinData(%u, ", subtype);
+    put_hex(out, bytes.data, bytes.len, "X");
+    put(out, ")");
+}
+
+static void put_regex(print_t *out, vd_value_t v)
+{
+    vd_slice_t pattern, options;
+    vd_value_regex(v, &pattern, &options);
+    put(out, "/");
+    put_slice(out, pattern);
+    put(out, "/");
+    put_slice(out, options);
+}
+
 static void put_value(print_t *out, vd_value_t v, int depth)
 {
     switch (v.type) {
@@ -69,33 +109,12 @@ static void put_value(print_t *out, vd_value_t v, int depth)
         put_slice(out, vd_value_string(v));
         break;
     case VD_BSON_OBJECT:
-    case VD_BSON_ARRAY: {
-        bool array = v.type == VD_BSON_ARRAY;
-        vd_bson_iter_t iter;
-        vd_bson_iter_init(&iter, vd_value_document(v));
-        bool first = true;
-        put(out, array ? "[" : "{");
-        while (depth < PRINT_DEPTH_MAX && out->len + 1 < out->size && vd_bson_iter_next(&iter)) {
-            put(out, first ? " " : ", ");
-            first = false;
-            if (!array) {
-                put_slice(out, iter.name);
-                put(out, ": ");
-            }
-            put_value(out, iter.value, depth + 1);
-        }
-        put(out, depth >= PRINT_DEPTH_MAX ? "...%s" : "%s",
-            array ? (first ? "]" : " ]") : (first ? "}" : " }"));
+    case VD_BSON_ARRAY:
+        put_container(out, v, depth);
         break;
-    }
-    case VD_BSON_BINARY: {
-        uint8_t subtype = 0;
-        vd_slice_t bytes = vd_value_binary(v, &subtype);
-        put(out, "BinData(%u, ", subtype);
-        put_hex(out, bytes.data, bytes.len, "X");
-        put(out, ")");
+    case VD_BSON_BINARY:
+        put_binary(out, v);
         break;
-    }
     case VD_BSON_UNDEFINED:
         put(out, "undefined");
         break;
@@ -113,15 +132,9 @@ static void put_value(print_t *out, vd_value_t v, int depth)
     case VD_BSON_NULL:
         put(out, "null");
         break;
-    case VD_BSON_REGEX: {
-        vd_slice_t pattern, options;
-        vd_value_regex(v, &pattern, &options);
-        put(out, "/");
-        put_slice(out, pattern);
-        put(out, "/");
-        put_slice(out, options);
+    case VD_BSON_REGEX:
+        put_regex(out, v);
         break;
-    }
     case VD_BSON_INT32:
         put(out, "%" PRId32, vd_value_int32(v));
         break;
