@@ -7,11 +7,6 @@
 
 static const char *const names[GATE_COMPRESSOR_COUNT] = {"noop", "snappy", "zlib", "zstd"};
 
-const char *gate_compressor_name(uint8_t compressor)
-{
-    return compressor < GATE_COMPRESSOR_COUNT ? names[compressor] : NULL;
-}
-
 bool gate_compressor_by_name(vd_slice_t name, uint8_t *ret_compressor)
 {
     for (uint8_t i = 0; i < GATE_COMPRESSOR_COUNT; i++) {

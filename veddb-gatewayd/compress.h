@@ -18,7 +18,5 @@ VD_MUST_CHECK int gate_compress(uint8_t compressor, vd_slice_t plain, vd_buf_t *
 /* out has exactly size bytes. */
 VD_MUST_CHECK int gate_decompress(uint8_t compressor, vd_slice_t packed, uint8_t *out, size_t size,
                                   vd_error_t *err);
-/* "snappy"; NULL for a number that is not known. */
-const char *gate_compressor_name(uint8_t compressor);
 /* False when the name is not known. */
 bool gate_compressor_by_name(vd_slice_t name, uint8_t *ret_compressor);

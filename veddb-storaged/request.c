@@ -912,11 +912,3 @@ vd_slice_t stor_request_namespace(stor_request_t *request, vd_slice_t collection
     request->ns = vd_slice(ns, len);
     return request->ns;
 }
-
-uint64_t stor_request_left_ms(const stor_request_t *request)
-{
-    if (request->deadline_us == 0)
-        return UINT64_MAX;
-    uint64_t now = vd_monotonic_us();
-    return now >= request->deadline_us ? 0 : (request->deadline_us - now) / 1000;
-}

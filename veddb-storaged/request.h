@@ -236,8 +236,6 @@ VD_MUST_CHECK int stor_request_collection_name(stor_request_t *request, vd_slice
                                                vd_error_t *err);
 /* "db.collection" in the arena; also sets request->ns. */
 vd_slice_t stor_request_namespace(stor_request_t *request, vd_slice_t collection);
-/* Milliseconds that are left, UINT64_MAX without a deadline. */
-uint64_t stor_request_left_ms(const stor_request_t *request);
 /* The user may see what belongs to other users. */
 static inline bool stor_request_all_users(const stor_request_t *request)
 {

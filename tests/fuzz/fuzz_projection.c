@@ -59,7 +59,6 @@ static void check(vd_arena_t *arena, const spec_t *spec, vd_bson_t document)
             !stor_project_is_identity(spec->project) ||
             (result.len == document.len && memcmp(result.data, document.data, result.len) == 0));
     }
-    (void)stor_project_needs_only_id(spec->project);
     if (spec->by_chance)
         return;
     int rc_again = apply(arena, spec, document, match.array_position, &again);

@@ -678,19 +678,6 @@ int stor_catalog_list(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db,
     return VD_OK;
 }
 
-bool stor_catalog_database_exists(stor_catalog_t *catalog, vd_slice_t db)
-{
-    size_t position = 0;
-    vd_slice_t key;
-    void *value;
-    bool found = false;
-    pthread_rwlock_rdlock(&catalog->lock);
-    while (!found && vd_map_next(catalog->by_ns, &position, &key, &value))
-        found = vd_slice_equal(((stor_collection_t *)value)->db, db);
-    pthread_rwlock_unlock(&catalog->lock);
-    return found;
-}
-
 /* ---- dropped tables ---- */
 
 void stor_catalog_table_dropped(stor_catalog_t *catalog, const char *table)

@@ -158,7 +158,6 @@ typedef struct {
 VD_MUST_CHECK int stor_catalog_list(stor_catalog_t *catalog, vd_arena_t *arena, vd_slice_t db,
                                     bool sizes, stor_collection_info_t **ret_infos,
                                     uint32_t *ret_count, vd_error_t *err);
-bool stor_catalog_database_exists(stor_catalog_t *catalog, vd_slice_t db);
 
 /* What exists now, for a snapshot that is about to be taken: a collection that was made, dropped or
  * renamed since can't be read in it (VD_ERR_SNAPSHOT_UNAVAILABLE; request->catalog_mark). */

@@ -291,14 +291,6 @@ _Noreturn void stor_fs_faults_power_loss(void)
     power_loss_locked();
 }
 
-void stor_fs_faults_counts(uint64_t *ret_writes, uint64_t *ret_syncs)
-{
-    pthread_mutex_lock(&fs.lock);
-    *ret_writes = fs.writes;
-    *ret_syncs = fs.syncs;
-    pthread_mutex_unlock(&fs.lock);
-}
-
 /* ---- WT_FILE_HANDLE ---- */
 
 static handle_t *handle_of(WT_FILE_HANDLE *iface)

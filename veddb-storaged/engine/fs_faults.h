@@ -20,5 +20,3 @@
 VD_MUST_CHECK int stor_fs_faults_configure(const char *folder, const char *spec, vd_error_t *err);
 /* Loses power now. */
 _Noreturn void stor_fs_faults_power_loss(void);
-/* Writes and syncs so far. */
-void stor_fs_faults_counts(uint64_t *ret_writes, uint64_t *ret_syncs);

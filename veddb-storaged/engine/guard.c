@@ -804,11 +804,6 @@ int stor_guard_closed(stor_guard_t *guard, vd_error_t *err)
     return rc == VD_OK ? file_replace(guard, CLOSED_FILE, CLOSED_NEW, sealed, sealed_len, err) : rc;
 }
 
-const stor_log_scan_t *stor_guard_scan(const stor_guard_t *guard)
-{
-    return &guard->scan;
-}
-
 void stor_guard_leave(stor_guard_t **guard_p)
 {
     stor_guard_t *guard = *guard_p;

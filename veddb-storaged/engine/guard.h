@@ -63,7 +63,6 @@ typedef struct {
     bool torn; /* a bad record above the last flushed mark: it and what follows is cut off */
     stor_log_place_t torn_at;
 } stor_log_scan_t;
-const stor_log_scan_t *stor_guard_scan(const stor_guard_t *guard);
 /* After each flush, on the flusher's thread: notes durably when the log has gone on to a new file
  * (one look-up otherwise). */
 VD_MUST_CHECK int stor_guard_log_flushed(stor_guard_t *guard, vd_error_t *err);

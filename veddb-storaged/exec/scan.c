@@ -14,10 +14,9 @@ struct stor_scan {
     stor_scan_options_t options;
     vd_arena_t *arena;
     char table[32];
-    uint32_t range;   /* the one in work; ranges are walked from the last one when backward */
-    bool positioned;  /* the engine cursor stands on the last record, in this stretch */
-    bool own;         /* the transaction is the scan's */
-    bool pushed_back; /* the last record comes again */
+    uint32_t range;  /* the one in work; ranges are walked from the last one when backward */
+    bool positioned; /* the engine cursor stands on the last record, in this stretch */
+    bool own;        /* the transaction is the scan's */
     bool done;
     uint32_t since_clock;
     uint64_t stretch_ends_us;
@@ -26,9 +25,8 @@ struct stor_scan {
     stor_cursor_t *records;   /* of the documents, where `cursor` walks the order of a capped one */
     bool looked, capped;      /* looked: whether it is a capped one to be walked in its order */
     stor_local_scan_t *local; /* of the database `local`: no table */
-    vd_bson_t local_last;
-    uint8_t *last, *before; /* keys: of the last record given, and of the one consumed before it */
-    uint32_t last_len, before_len;
+    uint8_t *last;            /* key of the last record given */
+    uint32_t last_len;
 };
 
 int stor_scan_open(vd_arena_t *arena, const stor_scan_options_t *options, stor_scan_t **ret_scan,
@@ -47,7 +45,6 @@ int stor_scan_open(vd_arena_t *arena, const stor_scan_options_t *options, stor_s
     (void)snprintf(scan->table, sizeof scan->table, "c-%llu",
                    (unsigned long long)options->collection_id);
     scan->last = vd_arena_alloc(arena, VD_KEYCODE_MAX_BYTES);
-    scan->before = vd_arena_alloc(arena, VD_KEYCODE_MAX_BYTES);
     scan->last_len = (uint32_t)options->resume_after.len;
     if (scan->last_len > 0)
         memcpy(scan->last, options->resume_after.data, scan->last_len);
@@ -142,13 +139,6 @@ static int stretch_begin(stor_scan_t *scan, stor_request_t *request, vd_error_t 
     return rc;
 }
 
-/* The key the last record consumed has; a pushed back one was not consumed. */
-static vd_slice_t consumed(const stor_scan_t *scan)
-{
-    return scan->pushed_back ? vd_slice(scan->before, scan->before_len)
-                             : vd_slice(scan->last, scan->last_len);
-}
-
 static const stor_range_t *range_of(const stor_scan_t *scan)
 {
     const stor_bounds_t *bounds = scan->options.bounds;
@@ -170,7 +160,7 @@ static int range_place(const stor_scan_t *scan, const stor_range_t *range, vd_sl
 static int seek(stor_scan_t *scan, vd_slice_t *key, vd_slice_t *value, vd_error_t *err)
 {
     bool forward = !scan->options.backward;
-    vd_slice_t last = consumed(scan), from = VD_SLICE_NULL;
+    vd_slice_t last = vd_slice(scan->last, scan->last_len), from = VD_SLICE_NULL;
     bool skip_equal = false;
     if (scan->options.bounds != NULL) {
         const stor_range_t *range = range_of(scan);
@@ -251,12 +241,10 @@ static int stretch_check(stor_scan_t *scan, stor_request_t *request, vd_error_t 
 static int local_next(stor_scan_t *scan, stor_request_t *request, stor_record_t *ret_record,
                       vd_error_t *err)
 {
-    int rc = VD_OK;
-    if (!scan->pushed_back)
-        rc = stor_local_scan_next(scan->local, request, &scan->local_last, err);
-    scan->pushed_back = false;
+    vd_bson_t document;
+    int rc = stor_local_scan_next(scan->local, request, &document, err);
     if (rc == VD_OK)
-        *ret_record = (stor_record_t){.document = scan->local_last};
+        *ret_record = (stor_record_t){.document = document};
     return rc;
 }
 
@@ -288,8 +276,6 @@ int stor_scan_next(stor_scan_t *scan, stor_request_t *request, stor_record_t *re
     int rc = stretch_check(scan, request, err);
     if (rc != VD_OK)
         return rc;
-    if (scan->pushed_back)
-        scan->positioned = false;
     vd_slice_t key, value, record = VD_SLICE_NULL;
     uint64_t place = 0;
     rc = advance(scan, &key, &value, err);
@@ -304,12 +290,6 @@ int stor_scan_next(stor_scan_t *scan, stor_request_t *request, stor_record_t *re
         return rc;
     if (key.len > VD_KEYCODE_MAX_BYTES)
         return vd_error_set(err, VD_ERR_CORRUPT, "a stored key is too long");
-    if (!scan->pushed_back) {
-        uint8_t *swap = scan->before;
-        scan->before = scan->last, scan->before_len = scan->last_len;
-        scan->last = swap;
-    }
-    scan->pushed_back = false;
     memcpy(scan->last, key.data, key.len);
     scan->last_len = (uint32_t)key.len;
     request->documents_examined++;
@@ -318,15 +298,9 @@ int stor_scan_next(stor_scan_t *scan, stor_request_t *request, stor_record_t *re
     return stor_envelope_read(value, &ret_record->document, &ret_record->version, err);
 }
 
-void stor_scan_push_back(stor_scan_t *scan)
-{
-    VD_ASSERT(!scan->pushed_back);
-    scan->pushed_back = true;
-}
-
 vd_slice_t stor_scan_position(const stor_scan_t *scan)
 {
-    return consumed(scan);
+    return vd_slice(scan->last, scan->last_len);
 }
 
 int stor_fetch(stor_request_t *request, const stor_collection_t *collection, vd_slice_t key,

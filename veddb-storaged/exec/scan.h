@@ -39,8 +39,6 @@ VD_MUST_CHECK int stor_scan_open(vd_arena_t *arena, const stor_scan_options_t *o
  * VD_ERR_NOT_FOUND from stor_catalog_acquire_id, before. */
 VD_MUST_CHECK int stor_scan_next(stor_scan_t *scan, stor_request_t *request,
                                  stor_record_t *ret_record, vd_error_t *err);
-/* The record last returned was not consumed (it did not fit into the batch): it comes again. */
-void stor_scan_push_back(stor_scan_t *scan);
 /* End of a batch: gives the engine cursor and the scan's own transaction back. Needs to be called
  * before the handler returns. */
 void stor_scan_release(stor_scan_t *scan);

@@ -34,11 +34,6 @@ static void of_expression(vd_arena_t *arena, vd_value_t v, uint32_t depth, stor_
     }
 }
 
-void stor_needs_of_expression(vd_arena_t *arena, vd_value_t expression, stor_needs_t *needs)
-{
-    of_expression(arena, expression, 0, needs);
-}
-
 /* Plain inclusions; whatever else stands in a projection reads everything. */
 void stor_needs_of_projection(vd_arena_t *arena, vd_bson_t projection, stor_needs_t *ret)
 {

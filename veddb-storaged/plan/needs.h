@@ -7,7 +7,5 @@
 #include "veddb-storaged/plan/cover.h"
 
 void stor_needs_of_projection(vd_arena_t *arena, vd_bson_t projection, stor_needs_t *ret);
-/* Adds the field paths that an expression reads. */
-void stor_needs_of_expression(vd_arena_t *arena, vd_value_t expression, stor_needs_t *needs);
 /* Of the stages from position `from` on, up to the first that makes new documents. */
 void stor_needs_of_stages(vd_arena_t *arena, vd_bson_t stages, uint32_t from, stor_needs_t *ret);

@@ -147,15 +147,6 @@ static int sum_result(const sum_t *sum, vd_arena_t *arena, vd_value_t *ret, vd_e
     return VD_OK;
 }
 
-int stor_expr_add(vd_arena_t *arena, vd_value_t a, vd_value_t b, vd_value_t *ret, vd_error_t *err)
-{
-    sum_t sum = {.type = VD_BSON_INT32};
-    int rc = sum_add(&sum, a, err);
-    if (rc == VD_OK)
-        rc = sum_add(&sum, b, err);
-    return rc == VD_OK ? sum_result(&sum, arena, ret, err) : rc;
-}
-
 static int eval_add(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t *ret, vd_error_t *err)
 {
     sum_t sum = {.type = VD_BSON_INT32};

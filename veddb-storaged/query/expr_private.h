@@ -224,7 +224,3 @@ VD_MUST_CHECK int stor_expr_read_n(vd_value_t v, const char *op, int64_t *ret_n,
 
 /* A double as a decimal with all its digits, without zeros behind them. */
 vd_decimal_t stor_expr_decimal(double d);
-
-/* Shared numeric steps (expr_arith.c), used by accumulators too. */
-VD_MUST_CHECK int stor_expr_add(vd_arena_t *arena, vd_value_t a, vd_value_t b, vd_value_t *ret,
-                                vd_error_t *err);

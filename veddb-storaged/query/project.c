@@ -317,13 +317,6 @@ int stor_project_apply(const stor_project_t *project, stor_expr_env_t *env, vd_b
     return rc;
 }
 
-bool stor_project_needs_only_id(const stor_project_t *project)
-{
-    return project->inclusion && project->root.count == 1 && project->after == NULL &&
-           project->root.children[0]->kind == STOR_NODE_INCLUDE &&
-           vd_slice_is(project->root.children[0]->name, "_id");
-}
-
 bool stor_project_is_identity(const stor_project_t *project)
 {
     return project->kind != STOR_PROJECT_REPLACE && !project->inclusion &&

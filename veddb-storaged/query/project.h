@@ -32,7 +32,5 @@ VD_MUST_CHECK int stor_project_parse(vd_arena_t *arena, stor_project_kind_t kind
 VD_MUST_CHECK int stor_project_apply(const stor_project_t *project, stor_expr_env_t *env,
                                      vd_bson_t document, int64_t array_position,
                                      vd_bson_t *ret_document, vd_error_t *err);
-/* True when only _id can be needed (so that a count or distinct on _id reads no document). */
-bool stor_project_needs_only_id(const stor_project_t *project);
 /* True for a projection that is the identity ({}). */
 bool stor_project_is_identity(const stor_project_t *project);

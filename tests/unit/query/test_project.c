@@ -362,15 +362,15 @@ Test(project, questions)
 {
     static const struct {
         const char *spec;
-        bool identity, only_id;
+        bool identity;
     } cases[] = {
-        {"{}", true, false},
-        {"{'_id': 1}", false, true},
-        {"{'_id': 0}", false, false},
-        {"{'a': 1}", false, false},
-        {"{'_id': 1, 'a': 0}", false, false},
-        {"{'_id': 1, 'x': '$a'}", false, false},
-        {"{'_id': {'x': 1}}", false, false},
+        {"{}", true},
+        {"{'_id': 1}", false},
+        {"{'_id': 0}", false},
+        {"{'a': 1}", false},
+        {"{'_id': 1, 'a': 0}", false},
+        {"{'_id': 1, 'x': '$a'}", false},
+        {"{'_id': {'x': 1}}", false},
     };
     vd_arena_t *arena = vd_arena_create();
     for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
@@ -379,7 +379,6 @@ Test(project, questions)
                                         NULL, NULL, &project, NULL),
                      VD_OK);
         cr_expect_eq(stor_project_is_identity(project), cases[i].identity, "%s", cases[i].spec);
-        cr_expect_eq(stor_project_needs_only_id(project), cases[i].only_id, "%s", cases[i].spec);
     }
     stor_project_t *project;
     stor_expr_env_t env;
