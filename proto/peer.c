@@ -1,11 +1,10 @@
 /* proto/peer.c — field tables of peer.h. Fields are only ever added at the end. */
 #include "proto/peer.h"
+#include "proto/snapshot_fields.h"
 
 #define COUNT(table) (uint32_t)(sizeof(table) / sizeof((table)[0]))
 
-#define KEY_MAX_BYTES      (16 * 1024)
-#define FIND_MAX_BYTES     (64 * 8)
-#define MANIFEST_MAX_BYTES (16 * 1024 * 1024)
+#define FIND_MAX_BYTES (64 * 8)
 
 static const vdp_field_t hello_fields[] = {
     VDP_FIELD(VDP_U32, vdp_peer_hello_t, protocol, 0),
@@ -94,34 +93,6 @@ static const vdp_field_t found_fields[] = {
     VDP_FIELD(VDP_U64, vdp_peer_found_t, timestamp, 0),
     VDP_FIELD(VDP_U64, vdp_peer_found_t, oldest, 0),
 };
-static const vdp_field_t snapshot_open_fields[] = {
-    VDP_FIELD(VDP_U64, vdp_snapshot_open_t, unused, 0),
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_open_t, snapshot, 16),
-};
-static const vdp_field_t snapshot_opened_fields[] = {
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_opened_t, snapshot, 16),
-    VDP_FIELD(VDP_U64, vdp_snapshot_opened_t, position, 0),
-    VDP_FIELD(VDP_U64, vdp_snapshot_opened_t, term, 0),
-    VDP_FIELD(VDP_U64, vdp_snapshot_opened_t, bytes, 0),
-    VDP_FIELD(VDP_U64, vdp_snapshot_opened_t, documents, 0),
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_opened_t, signature, VDP_SIGNATURE_MAX),
-};
-static const vdp_field_t snapshot_read_fields[] = {
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_read_t, snapshot, 16),
-    VDP_FIELD(VDP_U64, vdp_snapshot_read_t, collection, 0),
-    VDP_FIELD(VDP_BOOL, vdp_snapshot_read_t, next, 0),
-};
-static const vdp_field_t snapshot_chunk_fields[] = {
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_chunk_t, snapshot, 16),
-    VDP_FIELD(VDP_U64, vdp_snapshot_chunk_t, collection, 0),
-    VDP_FIELD(VDP_U32, vdp_snapshot_chunk_t, count, 0),
-    VDP_FIELD(VDP_BOOL, vdp_snapshot_chunk_t, last, 0),
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_chunk_t, sha256, 32),
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_chunk_t, after, KEY_MAX_BYTES),
-};
-static const vdp_field_t snapshot_close_fields[] = {
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_close_t, snapshot, 16),
-};
 
 #define MESSAGE(NAME, lower, type, table, body_max)                                                \
     const vdp_message_t vdp_##lower = {VDP_##NAME, #NAME,        sizeof(type),                     \
@@ -144,9 +115,9 @@ MESSAGE(PEER_FIND, peer_find, vdp_peer_find_t, find_fields, FIND_MAX_BYTES);
 MESSAGE(PEER_FOUND, peer_found, vdp_peer_found_t, found_fields, 0);
 MESSAGE(PEER_SNAPSHOT_OPEN, peer_snapshot_open, vdp_snapshot_open_t, snapshot_open_fields, 0);
 MESSAGE(PEER_SNAPSHOT_OPENED, peer_snapshot_opened, vdp_snapshot_opened_t, snapshot_opened_fields,
-        MANIFEST_MAX_BYTES);
+        VDP_COPY_MANIFEST_MAX_BYTES);
 MESSAGE(PEER_SNAPSHOT_READ, peer_snapshot_read, vdp_snapshot_read_t, snapshot_read_fields,
-        KEY_MAX_BYTES);
+        VDP_COPY_KEY_MAX_BYTES);
 MESSAGE(PEER_SNAPSHOT_CHUNK, peer_snapshot_chunk, vdp_snapshot_chunk_t, snapshot_chunk_fields,
         VDP_CHUNK_MAX);
 MESSAGE(PEER_SNAPSHOT_CLOSE, peer_snapshot_close, vdp_snapshot_close_t, snapshot_close_fields, 0);

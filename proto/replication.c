@@ -1,11 +1,10 @@
 /* proto/replication.c — field tables of replication.h. Fields are only ever added at the end. */
 #include "proto/replication.h"
+#include "proto/snapshot_fields.h"
 
 #define COUNT(table) (uint32_t)(sizeof(table) / sizeof((table)[0]))
 
-#define KEY_MAX_BYTES      (16 * 1024)
-#define FIND_MAX_BYTES     (64 * 8)
-#define MANIFEST_MAX_BYTES (16 * 1024 * 1024)
+#define FIND_MAX_BYTES (64 * 8)
 
 static const vdp_field_t replication_attach_fields[] = {
     VDP_FIELD(VDP_BYTES, vdp_replication_attach_t, instance, 16),
@@ -115,34 +114,6 @@ static const vdp_field_t replication_rolled_back_fields[] = {
     VDP_FIELD(VDP_U64, vdp_replication_rolled_back_t, documents, 0),
     VDP_FIELD(VDP_STRING, vdp_replication_rolled_back_t, folder, 4096),
 };
-static const vdp_field_t snapshot_open_fields[] = {
-    VDP_FIELD(VDP_U64, vdp_snapshot_open_t, unused, 0),
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_open_t, snapshot, 16),
-};
-static const vdp_field_t snapshot_opened_fields[] = {
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_opened_t, snapshot, 16),
-    VDP_FIELD(VDP_U64, vdp_snapshot_opened_t, position, 0),
-    VDP_FIELD(VDP_U64, vdp_snapshot_opened_t, term, 0),
-    VDP_FIELD(VDP_U64, vdp_snapshot_opened_t, bytes, 0),
-    VDP_FIELD(VDP_U64, vdp_snapshot_opened_t, documents, 0),
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_opened_t, signature, VDP_SIGNATURE_MAX),
-};
-static const vdp_field_t snapshot_read_fields[] = {
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_read_t, snapshot, 16),
-    VDP_FIELD(VDP_U64, vdp_snapshot_read_t, collection, 0),
-    VDP_FIELD(VDP_BOOL, vdp_snapshot_read_t, next, 0),
-};
-static const vdp_field_t snapshot_chunk_fields[] = {
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_chunk_t, snapshot, 16),
-    VDP_FIELD(VDP_U64, vdp_snapshot_chunk_t, collection, 0),
-    VDP_FIELD(VDP_U32, vdp_snapshot_chunk_t, count, 0),
-    VDP_FIELD(VDP_BOOL, vdp_snapshot_chunk_t, last, 0),
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_chunk_t, sha256, 32),
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_chunk_t, after, KEY_MAX_BYTES),
-};
-static const vdp_field_t snapshot_close_fields[] = {
-    VDP_FIELD(VDP_BYTES, vdp_snapshot_close_t, snapshot, 16),
-};
 static const vdp_field_t load_begin_fields[] = {
     VDP_FIELD(VDP_BYTES, vdp_load_begin_t, snapshot, 16),
     VDP_FIELD(VDP_U64, vdp_load_begin_t, position, 0),
@@ -214,12 +185,13 @@ MESSAGE(REPLICATION_ROLLED_BACK, replication_rolled_back, vdp_replication_rolled
         replication_rolled_back_fields, 0);
 MESSAGE(SNAPSHOT_OPEN, snapshot_open, vdp_snapshot_open_t, snapshot_open_fields, 0);
 MESSAGE(SNAPSHOT_OPENED, snapshot_opened, vdp_snapshot_opened_t, snapshot_opened_fields,
-        MANIFEST_MAX_BYTES);
-MESSAGE(SNAPSHOT_READ, snapshot_read, vdp_snapshot_read_t, snapshot_read_fields, KEY_MAX_BYTES);
+        VDP_COPY_MANIFEST_MAX_BYTES);
+MESSAGE(SNAPSHOT_READ, snapshot_read, vdp_snapshot_read_t, snapshot_read_fields,
+        VDP_COPY_KEY_MAX_BYTES);
 MESSAGE(SNAPSHOT_CHUNK, snapshot_chunk, vdp_snapshot_chunk_t, snapshot_chunk_fields, VDP_CHUNK_MAX);
 MESSAGE(SNAPSHOT_CLOSE, snapshot_close, vdp_snapshot_close_t, snapshot_close_fields, 0);
-MESSAGE(LOAD_BEGIN, load_begin, vdp_load_begin_t, load_begin_fields, MANIFEST_MAX_BYTES);
-MESSAGE(LOAD_STATE, load_state, vdp_load_state_t, load_state_fields, KEY_MAX_BYTES);
+MESSAGE(LOAD_BEGIN, load_begin, vdp_load_begin_t, load_begin_fields, VDP_COPY_MANIFEST_MAX_BYTES);
+MESSAGE(LOAD_STATE, load_state, vdp_load_state_t, load_state_fields, VDP_COPY_KEY_MAX_BYTES);
 MESSAGE(LOAD_CHUNK, load_chunk, vdp_snapshot_chunk_t, snapshot_chunk_fields, VDP_CHUNK_MAX);
 MESSAGE(LOAD_CHUNK_DONE, load_chunk_done, vdp_load_chunk_done_t, load_chunk_done_fields, 0);
 MESSAGE(LOAD_END, load_end, vdp_load_end_t, load_end_fields, 0);
