@@ -44,6 +44,18 @@ static int arg_nullish(const stor_expr_t *expr, uint32_t i, stor_expr_env_t *env
     return rc;
 }
 
+/* The one operand of an operator that makes null of what is nullish. *ret_null: it is, and so is
+ * *ret. */
+static int only_arg(const stor_expr_t *expr, stor_expr_env_t *env, vd_value_t *ret_arg,
+                    bool *ret_null, vd_value_t *ret, vd_error_t *err)
+{
+    *ret_null = false;
+    int rc = arg_nullish(expr, 0, env, ret_arg, ret_null, err);
+    if (rc == VD_OK && *ret_null)
+        stor_expr_set_null(ret);
+    return rc;
+}
+
 static int array_of(stor_expr_env_t *env, const vd_value_t *values, uint32_t count, vd_value_t *ret,
                     vd_error_t *err)
 {
@@ -163,13 +175,9 @@ static int eval_first_last(const stor_expr_t *expr, stor_expr_env_t *env, vd_val
 {
     vd_value_t array;
     bool null;
-    int rc = arg_nullish(expr, 0, env, &array, &null, err);
-    if (rc != VD_OK)
+    int rc = only_arg(expr, env, &array, &null, ret, err);
+    if (rc != VD_OK || null)
         return rc;
-    if (null) {
-        stor_expr_set_null(ret);
-        return VD_OK;
-    }
     rc = check_array(expr, array, err);
     if (rc == VD_OK)
         *ret = element_at(array, expr->op->variant);
@@ -277,13 +285,9 @@ static int eval_reverse_array(const stor_expr_t *expr, stor_expr_env_t *env, vd_
 {
     vd_value_t v;
     bool null;
-    int rc = arg_nullish(expr, 0, env, &v, &null, err);
-    if (rc != VD_OK)
+    int rc = only_arg(expr, env, &v, &null, ret, err);
+    if (rc != VD_OK || null)
         return rc;
-    if (null) {
-        stor_expr_set_null(ret);
-        return VD_OK;
-    }
     if (v.type != VD_BSON_ARRAY)
         return vd_error_set(err, VD_ERR_LOCATION(34435),
                             "The argument to $reverseArray must be an array, but was of type: %s",
@@ -364,13 +368,9 @@ static int eval_index_of_array(const stor_expr_t *expr, stor_expr_env_t *env, vd
     vd_value_t array, target;
     bool null;
     int32_t start = 0, end = INT32_MAX;
-    int rc = arg_nullish(expr, 0, env, &array, &null, err);
-    if (rc != VD_OK)
+    int rc = only_arg(expr, env, &array, &null, ret, err);
+    if (rc != VD_OK || null)
         return rc;
-    if (null) {
-        stor_expr_set_null(ret);
-        return VD_OK;
-    }
     if (array.type != VD_BSON_ARRAY)
         return vd_error_set(err, VD_ERR_LOCATION(40090),
                             "$indexOfArray requires an array as a first argument, found: %s",
@@ -557,13 +557,9 @@ static int eval_array_to_object(const stor_expr_t *expr, stor_expr_env_t *env, v
 {
     vd_value_t v;
     bool null;
-    int rc = arg_nullish(expr, 0, env, &v, &null, err);
-    if (rc != VD_OK)
+    int rc = only_arg(expr, env, &v, &null, ret, err);
+    if (rc != VD_OK || null)
         return rc;
-    if (null) {
-        stor_expr_set_null(ret);
-        return VD_OK;
-    }
     if (v.type != VD_BSON_ARRAY)
         return vd_error_set(err, VD_ERR_LOCATION(40386),
                             "$arrayToObject requires an array input, found: %s", stor_expr_type(v));
@@ -592,13 +588,9 @@ static int eval_object_to_array(const stor_expr_t *expr, stor_expr_env_t *env, v
 {
     vd_value_t v;
     bool null;
-    int rc = arg_nullish(expr, 0, env, &v, &null, err);
-    if (rc != VD_OK)
+    int rc = only_arg(expr, env, &v, &null, ret, err);
+    if (rc != VD_OK || null)
         return rc;
-    if (null) {
-        stor_expr_set_null(ret);
-        return VD_OK;
-    }
     if (v.type != VD_BSON_OBJECT)
         return vd_error_set(err, VD_ERR_LOCATION(40390),
                             "$objectToArray requires a document input, found: %s",
@@ -723,13 +715,9 @@ static int eval_sort_array(const stor_expr_t *expr, stor_expr_env_t *env, vd_val
 {
     vd_value_t v;
     bool null;
-    int rc = arg_nullish(expr, 0, env, &v, &null, err);
-    if (rc != VD_OK)
+    int rc = only_arg(expr, env, &v, &null, ret, err);
+    if (rc != VD_OK || null)
         return rc;
-    if (null) {
-        stor_expr_set_null(ret);
-        return VD_OK;
-    }
     if (v.type != VD_BSON_ARRAY)
         return vd_error_set(err, VD_ERR_LOCATION(2942504),
                             "The input argument to $sortArray must be an array, but was of type: "
