@@ -14,12 +14,6 @@ static const stor_arg_t delete_table[] = {
     STOR_ARG("let", STOR_ARG_DOCUMENT, stor_write_args_t, let, 0),
 };
 
-static const stor_writes_class_t delete_class = {.kind = STOR_WRITES_DELETE,
-                                                 .name = "delete",
-                                                 .field = "deletes",
-                                                 .table = delete_table,
-                                                 .table_count = VD_COUNT_OF(delete_table)};
-
 static const stor_arg_t statement_table[] = {
     STOR_ARG("q", STOR_ARG_DOCUMENT, delete_args_t, query, STOR_ARG_REQUIRED),
     STOR_ARG("limit", STOR_ARG_VALUE, delete_args_t, limit, STOR_ARG_REQUIRED),
@@ -115,9 +109,10 @@ static int delete_plan(stor_writes_t *writes, const delete_args_t *args,
     return rc;
 }
 
-static int delete_statement(stor_writes_t *writes, uint32_t index, void *context, vd_error_t *err)
+static int delete_statement(stor_writes_t *writes, uint32_t index, const void *given,
+                            vd_error_t *err)
 {
-    const delete_args_t *args = (const delete_args_t *)context + index;
+    const delete_args_t *args = given;
     delete_run_t run = {writes, index};
     stor_statement_result_t result;
     stor_targets_spec_t spec;
@@ -144,32 +139,23 @@ static int delete_statement(stor_writes_t *writes, uint32_t index, void *context
 
 /* ---- the command ---- */
 
-static int delete_parse(stor_writes_t *writes, delete_args_t **ret_args, vd_error_t *err)
+static int statement_parse_any(vd_bson_t statement, void *ret_args, vd_error_t *err)
 {
-    int rc = stor_writes_parse(writes, err);
-    if (rc != VD_OK)
-        return rc;
-    delete_args_t *args = VD_ARENA_ARRAY(writes->request->arena, delete_args_t, writes->count);
-    for (uint32_t i = 0; rc == VD_OK && i < writes->count; i++)
-        rc = statement_parse(writes->statements[i], &args[i], err);
-    *ret_args = args;
-    return rc;
+    return statement_parse(statement, ret_args, err);
 }
+
+static const stor_writes_class_t delete_class = {.kind = STOR_WRITES_DELETE,
+                                                 .name = "delete",
+                                                 .field = "deletes",
+                                                 .table = delete_table,
+                                                 .table_count = VD_COUNT_OF(delete_table),
+                                                 .args_bytes = sizeof(delete_args_t),
+                                                 .parse = statement_parse_any,
+                                                 .run = delete_statement};
 
 int stor_command_delete(stor_request_t *request, vd_error_t *err)
 {
-    stor_writes_t writes;
-    delete_args_t *args = NULL;
-    stor_writes_init(&writes, request, &delete_class);
-    int rc = delete_parse(&writes, &args, err);
-    if (rc == VD_OK)
-        rc = stor_writes_start(&writes, err);
-    if (rc == VD_OK)
-        rc = stor_writes_run(&writes, delete_statement, args, err);
-    if (rc == VD_OK)
-        rc = stor_writes_reply(&writes, err);
-    stor_writes_done(&writes);
-    return rc;
+    return stor_writes_command(request, &delete_class, err);
 }
 
 bool stor_point_delete(const stor_request_t *request)

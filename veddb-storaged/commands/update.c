@@ -13,12 +13,6 @@ static const stor_arg_t update_table[] = {
     STOR_ARG("let", STOR_ARG_DOCUMENT, stor_write_args_t, let, 0),
 };
 
-static const stor_writes_class_t update_class = {.kind = STOR_WRITES_UPDATE,
-                                                 .name = "update",
-                                                 .field = "updates",
-                                                 .table = update_table,
-                                                 .table_count = VD_COUNT_OF(update_table)};
-
 static const stor_arg_t statement_table[] = {
     STOR_ARG("q", STOR_ARG_DOCUMENT, stor_update_args_t, query, STOR_ARG_REQUIRED),
     STOR_ARG("u", STOR_ARG_VALUE, stor_update_args_t, update, STOR_ARG_REQUIRED),
@@ -322,9 +316,10 @@ static void update_replay(stor_writes_t *writes, uint32_t index,
         stor_writes_note_upserted(writes, index, result->upserted);
 }
 
-static int update_statement(stor_writes_t *writes, uint32_t index, void *context, vd_error_t *err)
+static int update_statement(stor_writes_t *writes, uint32_t index, const void *given,
+                            vd_error_t *err)
 {
-    const stor_update_args_t *args = (const stor_update_args_t *)context + index;
+    const stor_update_args_t *args = given;
     stor_statement_result_t result;
     stor_update_plan_t plan;
     stor_tally_t tally = {0, 0};
@@ -352,33 +347,23 @@ static int update_statement(stor_writes_t *writes, uint32_t index, void *context
 
 /* ---- the command ---- */
 
-static int update_parse(stor_writes_t *writes, stor_update_args_t **ret_args, vd_error_t *err)
+static int statement_parse_any(vd_bson_t statement, void *ret_args, vd_error_t *err)
 {
-    int rc = stor_writes_parse(writes, err);
-    if (rc != VD_OK)
-        return rc;
-    stor_update_args_t *args =
-        VD_ARENA_ARRAY(writes->request->arena, stor_update_args_t, writes->count);
-    for (uint32_t i = 0; rc == VD_OK && i < writes->count; i++)
-        rc = statement_parse(writes->statements[i], &args[i], err);
-    *ret_args = args;
-    return rc;
+    return statement_parse(statement, ret_args, err);
 }
+
+static const stor_writes_class_t update_class = {.kind = STOR_WRITES_UPDATE,
+                                                 .name = "update",
+                                                 .field = "updates",
+                                                 .table = update_table,
+                                                 .table_count = VD_COUNT_OF(update_table),
+                                                 .args_bytes = sizeof(stor_update_args_t),
+                                                 .parse = statement_parse_any,
+                                                 .run = update_statement};
 
 int stor_command_update(stor_request_t *request, vd_error_t *err)
 {
-    stor_writes_t writes;
-    stor_update_args_t *args = NULL;
-    stor_writes_init(&writes, request, &update_class);
-    int rc = update_parse(&writes, &args, err);
-    if (rc == VD_OK)
-        rc = stor_writes_start(&writes, err);
-    if (rc == VD_OK)
-        rc = stor_writes_run(&writes, update_statement, args, err);
-    if (rc == VD_OK)
-        rc = stor_writes_reply(&writes, err);
-    stor_writes_done(&writes);
-    return rc;
+    return stor_writes_command(request, &update_class, err);
 }
 
 bool stor_point_update(const stor_request_t *request)

@@ -46,15 +46,21 @@ typedef struct {
         "encryptionInformation", STOR_ARG_REFUSED, 0, 0                                            \
     }
 
+typedef struct stor_writes stor_writes_t;
+
 typedef struct {
     uint8_t kind;      /* STOR_WRITES_... */
     const char *name;  /* "insert": prefix of messages */
     const char *field; /* "documents" */
     const stor_arg_t *table;
     size_t table_count;
+    /* Of stor_writes_command alone: each statement's own arguments, read before the first runs. */
+    size_t args_bytes;
+    int (*parse)(vd_bson_t statement, void *ret_args, vd_error_t *err);
+    int (*run)(stor_writes_t *writes, uint32_t index, const void *args, vd_error_t *err);
 } stor_writes_class_t;
 
-typedef struct {
+struct stor_writes {
     stor_request_t *request;
     const stor_writes_class_t *class;
     stor_write_args_t args;
@@ -72,7 +78,7 @@ typedef struct {
     size_t message_bytes;
     uint64_t stale_version; /* of a document that the statement means under another one; 0 = none */
     vd_bb_t errors, upserted, retried; /* arrays, made with their first element */
-} stor_writes_t;
+};
 
 /* ---- the command ---- */
 /* An empty command; ends by stor_writes_done() in every case. */
@@ -98,11 +104,9 @@ VD_MUST_CHECK int stor_writes_collection(stor_writes_t *writes, bool create, vd_
 void stor_writes_yield(stor_writes_t *writes);
 /* Reads `let` into the request's variables, once. */
 VD_MUST_CHECK int stor_writes_let(stor_writes_t *writes, vd_error_t *err);
-/* Runs each statement in turn; run notes its results in *writes itself. */
-VD_MUST_CHECK int stor_writes_run(stor_writes_t *writes,
-                                  int (*run)(stor_writes_t *writes, uint32_t index, void *context,
-                                             vd_error_t *err),
-                                  void *context, vd_error_t *err);
+/* The whole command, from its arguments to its reply, by its class. */
+VD_MUST_CHECK int stor_writes_command(stor_request_t *request, const stor_writes_class_t *class,
+                                      vd_error_t *err);
 /* n, writeErrors, retriedStmtIds, upserted, nModified. VD_ERR_BSON_OBJECT_TOO_LARGE: what was
  * written stays written. */
 VD_MUST_CHECK int stor_writes_reply(stor_writes_t *writes, vd_error_t *err);
