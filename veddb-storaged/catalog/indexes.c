@@ -130,6 +130,22 @@ void stor_indexes_tables_drop(stor_catalog_t *catalog, stor_index_t *const *inde
     }
 }
 
+void stor_indexes_let_go(stor_index_t **indexes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        stor_index_unreference(&indexes[i]);
+}
+
+void stor_indexes_give_up(stor_catalog_t *catalog, stor_collection_t *from,
+                          stor_collection_t **to_p, bool fenced, stor_index_t *const *indexes,
+                          uint32_t count)
+{
+    if (fenced)
+        stor_catalog_unfence(catalog, from, false);
+    stor_catalog_unreference(to_p);
+    stor_indexes_tables_drop(catalog, indexes, count);
+}
+
 int stor_indexes_make(stor_catalog_t *catalog, const vd_bson_t *specs, const uint64_t *ids,
                       uint32_t count, vd_bson_t building, stor_index_t **ret_indexes,
                       vd_error_t *err)
@@ -331,15 +347,11 @@ static int begin_locked(stor_request_t *request, uint64_t collection_id, const v
     if (rc == VD_OK)
         rc = begin_fenced(request, from, to, indexes, count, building, &ready, err);
     if (rc != VD_OK) {
-        if (fenced)
-            stor_catalog_unfence(catalog, from, false);
-        stor_catalog_unreference(&to);
-        stor_indexes_tables_drop(catalog, indexes, count);
+        stor_indexes_give_up(catalog, from, &to, fenced, indexes, count);
     } else if (!ready) {
         stor_indexes_build_begin(request, collection_id, indexes, count, ret_build);
     }
-    for (uint32_t i = 0; i < count; i++)
-        stor_index_unreference(&indexes[i]);
+    stor_indexes_let_go(indexes, count);
     return rc;
 }
 
@@ -374,8 +386,7 @@ int stor_indexes_own_add(stor_request_t *request, stor_collection_t *collection,
     for (uint32_t i = 0; i < count; i++)
         atomic_store(&indexes[i]->state, STOR_INDEX_READY);
     stor_indexes_logs_drop(catalog, indexes, count);
-    for (uint32_t i = 0; i < count; i++)
-        stor_index_unreference(&indexes[i]);
+    stor_indexes_let_go(indexes, count);
     return VD_OK;
 }
 

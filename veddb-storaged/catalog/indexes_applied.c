@@ -71,13 +71,9 @@ static int filled_alone(stor_request_t *request, stor_collection_t *from, const 
         stor_indexes_take_place(catalog, from, to);
         stor_indexes_logs_drop(catalog, indexes, listed->count);
     } else {
-        if (fenced)
-            stor_catalog_unfence(catalog, from, false);
-        stor_catalog_unreference(&to);
-        stor_indexes_tables_drop(catalog, indexes, listed->count);
+        stor_indexes_give_up(catalog, from, &to, fenced, indexes, listed->count);
     }
-    for (uint32_t i = 0; i < listed->count; i++)
-        stor_index_unreference(&indexes[i]);
+    stor_indexes_let_go(indexes, listed->count);
     return rc;
 }
 
@@ -131,13 +127,9 @@ static int started(stor_request_t *request, stor_collection_t *from, const liste
         else
             stor_builds_unattended(request->storage->builds);
     } else {
-        if (fenced)
-            stor_catalog_unfence(catalog, from, false);
-        stor_catalog_unreference(&to);
-        stor_indexes_tables_drop(catalog, indexes, listed->count);
+        stor_indexes_give_up(catalog, from, &to, fenced, indexes, listed->count);
     }
-    for (uint32_t i = 0; i < listed->count; i++)
-        stor_index_unreference(&indexes[i]);
+    stor_indexes_let_go(indexes, listed->count);
     return rc;
 }
 

@@ -34,6 +34,13 @@ VD_MUST_CHECK int stor_indexes_begin_check(const stor_collection_t *collection,
 VD_MUST_CHECK int stor_indexes_make(stor_catalog_t *catalog, const vd_bson_t *specs,
                                     const uint64_t *ids, uint32_t count, vd_bson_t building,
                                     stor_index_t **ret_indexes, vd_error_t *err);
+void stor_indexes_let_go(stor_index_t **indexes, uint32_t count);
+/* They are not added after all: what was made for it goes, and the fence, where it is closed,
+ * opens.
+ */
+void stor_indexes_give_up(stor_catalog_t *catalog, stor_collection_t *from,
+                          stor_collection_t **to_p, bool fenced, stor_index_t *const *indexes,
+                          uint32_t count);
 void stor_indexes_tables_drop(stor_catalog_t *catalog, stor_index_t *const *indexes,
                               uint32_t count);
 void stor_indexes_logs_drop(stor_catalog_t *catalog, stor_index_t *const *indexes, uint32_t count);
