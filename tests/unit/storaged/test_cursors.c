@@ -1,32 +1,9 @@
 /* tests/unit/storaged/test_cursors.c — client cursors by themselves: owners, a batch in work,
  * kills, idle time, the limit. (Over commands: test_reads.c.) */
+#include "tests/support/ahead_clock.h"
 #include "tests/unit/storaged/reads_support.h"
 
-static atomic_int_fast64_t ahead_ms;
-
-static uint64_t ahead_monotonic_us(void)
-{
-    return vd_clock_system.monotonic_us() + (uint64_t)atomic_load(&ahead_ms) * 1000;
-}
-
-static int64_t ahead_wall_ms(void)
-{
-    return vd_clock_system.wall_ms() + atomic_load(&ahead_ms);
-}
-
-static const vd_clock_t ahead_clock = {ahead_monotonic_us, ahead_wall_ms};
-
-static void clock_use(void)
-{
-    vd_clock_replace(&ahead_clock);
-}
-
-static void clock_back(void)
-{
-    vd_clock_replace(NULL);
-}
-
-TestSuite(cursors, .init = clock_use, .fini = clock_back, .timeout = 60);
+TestSuite(cursors, .init = ahead_clock_use, .fini = ahead_clock_back, .timeout = 60);
 
 /* ---- a source that counts down ---- */
 

@@ -1,6 +1,7 @@
 /* tests/unit/storaged/test_journal.c — entries and what is damaged of them; parts, segment cuts
  * under writers, readers that stay open over cuts, history that was dropped. */
 #include "libcommon/base/rand.h"
+#include "tests/support/ahead_clock.h"
 #include "tests/support/random_value.h"
 #include "tests/unit/storaged/reads_support.h"
 
@@ -313,32 +314,8 @@ Test(journal, hostile_changes)
 
 /* ---- the journal ---- */
 
-/* Segments are cut seconds apart: the clock is put forward instead of waiting. */
-static atomic_int_fast64_t ahead_ms;
-
-static uint64_t ahead_monotonic_us(void)
-{
-    return vd_clock_system.monotonic_us() + (uint64_t)atomic_load(&ahead_ms) * 1000;
-}
-
-static int64_t ahead_wall_ms(void)
-{
-    return vd_clock_system.wall_ms() + atomic_load(&ahead_ms);
-}
-
-static const vd_clock_t ahead_clock = {ahead_monotonic_us, ahead_wall_ms};
-
-static void clock_use(void)
-{
-    vd_clock_replace(&ahead_clock);
-}
-
-static void clock_back(void)
-{
-    vd_clock_replace(NULL);
-}
-
-TestSuite(segments, .init = clock_use, .fini = clock_back, .timeout = 120);
+/* Segments are cut seconds apart. */
+TestSuite(segments, .init = ahead_clock_use, .fini = ahead_clock_back, .timeout = 120);
 
 /* One entry with one insert; commit false: still open when this returns. */
 static uint64_t put_open(reads_t *reads, stor_session_t *session, int32_t id, size_t pad)

@@ -1,35 +1,17 @@
 /* tests/unit/storaged/test_keeper.c — what a pass does, also on a full disk; the scrub's rounds;
  * start and stop. */
 #include "libcommon/base/fault.h"
+#include "tests/support/ahead_clock.h"
 #include "tests/unit/storaged/reads_support.h"
 #include "veddb-storaged/keeper.h"
-
-static atomic_int_fast64_t ahead_ms;
-
-static uint64_t ahead_monotonic_us(void)
-{
-    return vd_clock_system.monotonic_us() + (uint64_t)atomic_load(&ahead_ms) * 1000;
-}
-
-static int64_t ahead_wall_ms(void)
-{
-    return vd_clock_system.wall_ms() + atomic_load(&ahead_ms);
-}
-
-static const vd_clock_t ahead_clock = {ahead_monotonic_us, ahead_wall_ms};
-
-static void clock_use(void)
-{
-    vd_clock_replace(&ahead_clock);
-}
 
 static void clock_back(void)
 {
     vd_fault_disarm(NULL);
-    vd_clock_replace(NULL);
+    ahead_clock_back();
 }
 
-TestSuite(keeper, .init = clock_use, .fini = clock_back, .timeout = 60);
+TestSuite(keeper, .init = ahead_clock_use, .fini = clock_back, .timeout = 60);
 
 static void pass(reads_t *reads)
 {

@@ -1,6 +1,7 @@
 /* tests/unit/storaged/test_scrub.c — the background check while writers go on, with planted damage,
  * drops and cuts of the journal in the middle, and transactions that stay in flight. */
 #include "libcommon/base/rand.h"
+#include "tests/support/ahead_clock.h"
 #include "tests/unit/storaged/reads_support.h"
 #include "veddb-storaged/catalog/counters.h"
 #include "veddb-storaged/keeper.h"
@@ -359,20 +360,6 @@ Test(scrub, dropped_in_the_middle, .timeout = 60)
 
 /* ---- the journal is cut below the scrub ---- */
 
-static atomic_int_fast64_t ahead_ms;
-
-static uint64_t ahead_monotonic_us(void)
-{
-    return vd_clock_system.monotonic_us() + (uint64_t)atomic_load(&ahead_ms) * 1000;
-}
-
-static int64_t ahead_wall_ms(void)
-{
-    return vd_clock_system.wall_ms() + atomic_load(&ahead_ms);
-}
-
-static const vd_clock_t ahead_clock = {ahead_monotonic_us, ahead_wall_ms};
-
 /* Makes the current segment count as full, by appends that are rolled back, and cuts it. */
 static void cut(reads_t *reads)
 {
@@ -406,7 +393,7 @@ Test(scrub, a_cut_journal_is_inconclusive, .timeout = 60)
 {
     reads_t *reads = reads_open();
     stor_scrub_result_t result = {0};
-    vd_clock_replace(&ahead_clock);
+    ahead_clock_use();
     reads->storage.settings.journal_max_bytes = 1;
     reads_insert(reads, "d", "c", many(reads->texts, 0, 1500)); /* two steps */
     uint64_t id = collection_id(reads);
@@ -430,6 +417,6 @@ Test(scrub, a_cut_journal_is_inconclusive, .timeout = 60)
     }
     cr_assert(result.inconclusive);
     cr_assert(scrub(reads, id, 0).equal); /* the next one is none the worse for it */
-    vd_clock_replace(NULL);
+    ahead_clock_back();
     reads_close(reads);
 }

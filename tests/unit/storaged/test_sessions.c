@@ -1,36 +1,13 @@
 /* tests/unit/storaged/test_sessions.c — results of retryable writes kept and given again, sessions
  * that wait for each other, their limits and their end. */
 #include "libcommon/bson/compare.h"
+#include "tests/support/ahead_clock.h"
 #include "tests/unit/storaged/reads_support.h"
 
 #include <pthread.h>
 
-/* Sessions are idle for half an hour: the clock is put forward instead of waiting. */
-static atomic_int_fast64_t ahead_ms;
-
-static uint64_t ahead_monotonic_us(void)
-{
-    return vd_clock_system.monotonic_us() + (uint64_t)atomic_load(&ahead_ms) * 1000;
-}
-
-static int64_t ahead_wall_ms(void)
-{
-    return vd_clock_system.wall_ms() + atomic_load(&ahead_ms);
-}
-
-static const vd_clock_t ahead_clock = {ahead_monotonic_us, ahead_wall_ms};
-
-static void clock_use(void)
-{
-    vd_clock_replace(&ahead_clock);
-}
-
-static void clock_back(void)
-{
-    vd_clock_replace(NULL);
-}
-
-TestSuite(sessions, .init = clock_use, .fini = clock_back, .timeout = 60);
+/* Sessions are idle for half an hour. */
+TestSuite(sessions, .init = ahead_clock_use, .fini = ahead_clock_back, .timeout = 60);
 
 static const uint8_t nobody[32] = {7};
 

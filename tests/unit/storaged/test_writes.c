@@ -10,27 +10,13 @@ typedef struct {
     int code;
 } step_t;
 
-static void check_reply(reads_t *reads, const char *command, const char *expected)
-{
-    vd_bson_iter_t iter;
-    vd_bson_iter_init(&iter, query_json(reads->texts, expected));
-    while (vd_bson_iter_next(&iter)) {
-        vd_value_t is = vd_bson_get_path(reads->reply, iter.name), want = iter.value;
-        if (want.type == VD_BSON_NULL && vd_value_is_missing(is))
-            continue;
-        cr_assert(vd_value_equal(is, want), "%s: %.*s is %s, not %s in %s", command,
-                  VD_SLICE_FMT(iter.name), vd_value_to_json(reads->texts, is, 500),
-                  vd_value_to_json(reads->texts, want, 500), reads_text(reads));
-    }
-}
-
 static void run_script(reads_t *reads, const step_t *steps, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         int rc = reads_run(reads, "db", steps[i].command);
         cr_assert_eq(rc, steps[i].code, "%s: %d in %s", steps[i].command, -rc, reads_text(reads));
         if (steps[i].expected != NULL)
-            check_reply(reads, steps[i].command, steps[i].expected);
+            reads_expect(reads, steps[i].command, steps[i].expected);
     }
 }
 #define RUN(reads, steps) run_script((reads), (steps), VD_COUNT_OF(steps))
