@@ -4,7 +4,6 @@
 
 #include "libcommon/base/buf.h"
 #include "libcommon/base/clock.h"
-#include "libcommon/base/fault.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/engine/engine_private.h"
@@ -21,12 +20,15 @@
 #define ASIDE_BIRTHMARK    1 /* the newest version stands in the table itself: swept by age */
 #define ASIDE_CLOSE_MIN_MS 50
 #define ASIDE_CLOSE_MAX_MS 1600
-#define ASIDE_HELD_MS      5000
+#define ASIDE_HELD_MS      5000 /* and more where a pass of the sweep takes longer */
+#define ASIDE_HELD_MAX_MS  20000
+#define ASIDE_ROWS_PER_MS  500
 #define ASIDE_SWEEP_MS     1000 /* of sweeps while all tables are open */
 #define ASIDE_SWEEPS_IDLE  15   /* so many that remove nothing are enough */
 #define ASIDE_PAUSE_US     10000
 #define ASIDE_DRAIN_US     1000
 #define ASIDE_LONG_TRIES   30 /* with long transactions only each so many calls */
+#define ASIDE_SAMPLE_MS    5000
 #define ASIDE_STUCK_MAX    32
 #define ASIDE_KEY_MAX      (64u << 20)
 #define ASIDE_LOOK_ROWS    4096 /* between looks whether it shall end */
@@ -46,6 +48,8 @@ struct stor_aside {
     row_t witness;
     uint64_t *begins;       /* by slot: of transactions, at the last call; 0 = none was open */
     uint64_t swept_to;      /* a table was closed since that mark: the sweep goes so far */
+    uint64_t sampled_ms;    /* when begins was */
+    uint64_t mark;          /* of the last call */
     uint32_t tries, waited; /* waited: calls that did nothing for long transactions */
     uint32_t stuck[ASIDE_STUCK_MAX], stuck_count;
     bool (*stopped)(const void *context);
@@ -385,7 +389,9 @@ static int table_find(stor_aside_t *aside, uint32_t id, char name[STOR_TABLE_NAM
 static bool long_ones(stor_aside_t *aside)
 {
     stor_engine_t *engine = aside->engine;
-    bool any = false;
+    uint64_t now_ms = vd_monotonic_ms();
+    bool any = now_ms - aside->sampled_ms > ASIDE_SAMPLE_MS; /* not known yet */
+    aside->sampled_ms = now_ms;
     pthread_mutex_lock(&engine->sessions_lock);
     for (uint32_t slot = 0; slot < engine->options.sessions_max; slot++) {
         const stor_session_t *session = engine->slots[slot];
@@ -449,9 +455,13 @@ static int table_sweep(stor_aside_t *aside, const char *name, vd_error_t *err)
     stor_rewrite_keep_out(engine, name);
     pthread_mutex_lock(&engine->admin_lock);
     stor_wt_message_clear();
+    uint64_t begun = vd_monotonic_ms();
     int ret = table_close(aside, name, uri, limit_ms);
-    uint64_t until = vd_monotonic_ms() + ASIDE_HELD_MS;
+    uint64_t held_ms = ASIDE_HELD_MS + stor_aside_count(aside) / ASIDE_ROWS_PER_MS;
+    uint64_t until =
+        vd_monotonic_ms() + (held_ms < ASIDE_HELD_MAX_MS ? held_ms : ASIDE_HELD_MAX_MS);
     bool closed = ret == 0;
+    uint64_t closed_ms = vd_monotonic_ms();
     while (ret == 0 && !(gone = witness_is_gone(aside)) && vd_monotonic_ms() < until)
         ret = sweep_wake(aside);
     table_hold(engine, "");
@@ -463,9 +473,10 @@ static int table_sweep(stor_aside_t *aside, const char *name, vd_error_t *err)
     } else if (closed && aside->stuck_count < ASIDE_STUCK_MAX) {
         aside->stuck[aside->stuck_count++] = aside->witness.id;
     }
-    if (ret == 0)
-        vd_log(VD_LOG_INFO, "old versions that stood aside are swept", "table=%s gone=%d", name,
-               gone);
+    if (closed)
+        vd_log(gone ? VD_LOG_INFO : VD_LOG_WARN, "a table was closed for its old versions",
+               "table=%s swept=%d closing_ms=%" PRIu64 " held_ms=%" PRIu64, name, gone,
+               closed_ms - begun, vd_monotonic_ms() - closed_ms);
     return ret == 0 || ret == EBUSY || ret == ENOENT ? VD_OK : stor_wt_error(ret, err, name);
 }
 
@@ -496,13 +507,14 @@ int stor_aside_free(stor_aside_t *aside, uint64_t mark, bool (*stopped)(const vo
     *ret_stuck = false;
     aside->stopped = stopped;
     aside->context = context;
+    if (aside->mark != mark) { /* what was stuck may have been left by what came since */
+        aside->mark = mark;
+        aside->tries = aside->waited = aside->stuck_count = 0;
+    }
     if (long_ones(aside) && ++aside->waited < ASIDE_LONG_TRIES)
         return VD_OK;
     aside->waited = 0;
-    int rc = VD_FAULT("aside.before_sweep", err);
-    if (rc != VD_OK)
-        return rc;
-    rc = sweep_hurry(aside, true, err);
+    int rc = sweep_hurry(aside, true, err);
     if (rc == VD_OK)
         rc = free_try(aside, mark, ret_stuck, err);
     int after = sweep_hurry(aside, false, rc == VD_OK ? err : NULL);

@@ -11,10 +11,12 @@
  * so it is held until a removed record's versions are seen to be gone.
  * Marks:   places in the lookaside table ascend: what stands there up to a mark was there when the
  * mark was taken; what came since is above it.
- * Limits:  stor_aside_free holds transactions up for ASIDE_CLOSE_MIN_MS to ASIDE_CLOSE_MAX_MS, and
- * not while one is open for longer than from one call to the next (but now and then); one table
- * for ASIDE_HELD_MS at most. Call it about once a second.
- * Owner:   open/close. Threads: one; the engine's users wait by stor_hold_*. */
+ * Limits:  transactions are held up for 50 to 1600 ms, and not while one stays open from one call
+ * to the next (then only each 30th call); one table for 5 s at most, 20 s where millions of
+ * versions stand aside; mostly both for less than 100 ms. Call it about once a second. Stuck:   a
+ * table that somebody else closed and opened again (validate, WiredTiger's sweep of idle files) has
+ * lost its note: what stands aside of its removed records stays until a restart. Owner: open/close.
+ * Threads: one; the engine's users wait by stor_hold_*. */
 #pragma once
 #include "veddb-storaged/engine/session.h"
 
