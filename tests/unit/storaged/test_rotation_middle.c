@@ -295,6 +295,10 @@ Test(rotation_middle, an_old_snapshot_reads_what_it_saw, .timeout = 120)
 static void pile_up_aside(node_t *node)
 {
     char text[300];
+    cr_assert_eq(run(node,
+                     "{'delete': 'c', 'deletes': [{'q': {'_id': {'$mod': [9, 0]}}, 'limit': 0}]}",
+                     NULL),
+                 VD_OK);
     for (int i = 0; i < 20 && aside(node) == 0; i++) {
         (void)snprintf(text, sizeof text,
                        "{'update': 'c', 'updates': [{'q': {}, 'u': {'$inc': {'a': 100}}, "
