@@ -60,8 +60,10 @@ static int wt_open(stor_cursor_t *cursor, bool put, vd_error_t *err)
     char config[STOR_TABLE_NAME_MAX_BYTES + 48];
     (void)snprintf(config, sizeof config, "overwrite=%s%s%s", put ? "true" : "false",
                    session->checkpoint[0] != '\0' ? ",checkpoint=" : "", session->checkpoint);
+    stor_hold_open_begin(session->engine, cursor->name);
     int ret = session->wt->open_cursor(session->wt, cursor->uri, NULL, config,
                                        put ? &cursor->wt_put : &cursor->wt);
+    stor_hold_open_end(session->engine);
     if (ret == ENOENT || ret == WT_NOTFOUND)
         return vd_error_set(err, VD_ERR_NOT_FOUND, "no table %s", cursor->name);
     if (ret != 0)
@@ -190,6 +192,16 @@ void stor_session_table_retire(stor_session_t *session, const char *name)
             wt_close(cursor);
             cursor->retired = true;
         }
+    }
+}
+
+void stor_session_table_close(stor_session_t *session, const char *name)
+{
+    VD_LIST_EACH(&session->cursors, node)
+    {
+        stor_cursor_t *cursor = stor_cursor_of(node);
+        if (strcmp(cursor->name, name) == 0)
+            wt_close(cursor);
     }
 }
 

@@ -262,6 +262,8 @@ static void engine_free(stor_engine_t *engine)
     (void)pthread_mutex_destroy(&engine->sessions_lock);
     (void)pthread_mutex_destroy(&engine->exclusion.lock);
     (void)pthread_cond_destroy(&engine->exclusion.changed);
+    (void)pthread_mutex_destroy(&engine->hold.lock);
+    (void)pthread_cond_destroy(&engine->hold.changed);
     vd_free(engine->slots);
     vd_free(engine->folder);
     free(engine);
@@ -290,6 +292,8 @@ static stor_engine_t *engine_make(const stor_engine_options_t *options)
     VD_ASSERT(pthread_mutex_init(&engine->sessions_lock, NULL) == 0);
     VD_ASSERT(pthread_mutex_init(&engine->exclusion.lock, NULL) == 0);
     VD_ASSERT(pthread_cond_init(&engine->exclusion.changed, NULL) == 0);
+    VD_ASSERT(pthread_mutex_init(&engine->hold.lock, NULL) == 0);
+    VD_ASSERT(pthread_cond_init(&engine->hold.changed, NULL) == 0);
     vd_list_init(&engine->exclusion.bulks);
     return engine;
 }

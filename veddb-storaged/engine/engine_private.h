@@ -26,6 +26,15 @@ typedef struct {
     vd_list_t bulks; /* of stor_bulk_mark_t */
 } stor_exclusion_t;
 
+/* A table that is closed for a moment (aside.h): who wants to open it waits for the end. */
+typedef struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    atomic_bool begins, held;                 /* begins: transactions wait with their begin, too */
+    atomic_uint_fast32_t opening;             /* cursors that are being opened */
+    char name[STOR_TABLE_NAME_MAX_BYTES + 1]; /* under the lock; empty: none */
+} stor_hold_t;
+
 typedef struct {
     vd_node_t node;      /* first */
     uint64_t generation; /* of the keys when it began */
@@ -54,6 +63,7 @@ struct stor_engine {
     stor_session_t **slots; /* by sequencer slot; NULL = free */
     stor_txn_counts_t closed_counts;
     stor_exclusion_t exclusion;
+    stor_hold_t hold;
 };
 
 struct stor_cursor {
@@ -72,9 +82,15 @@ struct stor_cursor {
 };
 
 /* A table that a session shall let go of, noted while it was in a transaction. */
+typedef enum {
+    STOR_LET_GO_CLOSE,  /* its WT_CURSORs are closed, and opened again when they are needed */
+    STOR_LET_GO_RETIRE, /* closed, and not opened again */
+    STOR_LET_GO_FORGET, /* dropped */
+} stor_let_go_t;
+
 typedef struct stor_notice {
     struct stor_notice *next;
-    bool dropped;
+    stor_let_go_t how;
     char name[STOR_TABLE_NAME_MAX_BYTES + 1];
 } stor_notice_t;
 
@@ -115,14 +131,20 @@ static inline stor_cursor_t *stor_cursor_of(vd_node_t *node)
 /* Checks a table's name and writes its uri. */
 VD_MUST_CHECK int stor_table_uri(const char *name, char uri[STOR_TABLE_NAME_MAX_BYTES + 16],
                                  vd_error_t *err);
-/* Each session closes its WT_CURSORs on the table (dropped: and forgets it): at once when it is
+/* Each session closes its WT_CURSORs on the table, and what else `how` says: at once when it is
  * between transactions, else at the end of its transaction. */
-void stor_sessions_notify(stor_engine_t *engine, const char *name, bool dropped);
+void stor_sessions_notify(stor_engine_t *engine, const char *name, stor_let_go_t how);
+/* A cursor on the table is about to be opened: waits while the table is held. */
+void stor_hold_open_begin(stor_engine_t *engine, const char *name);
+void stor_hold_open_end(stor_engine_t *engine);
+/* A transaction is about to begin; waits while they are held up. */
+void stor_hold_begin_wait(stor_engine_t *engine);
 /* Marks what the open transaction is about to change. */
 void stor_session_mark(stor_session_t *session, const stor_cursor_t *cursor, vd_slice_t key);
 /* Caller holds the session busy. */
 void stor_session_table_retire(stor_session_t *session, const char *name);
 void stor_session_table_forget(stor_session_t *session, const char *name);
+void stor_session_table_close(stor_session_t *session, const char *name);
 void stor_session_hold(stor_session_t *session);
 void stor_session_let_go(stor_session_t *session);
 /* Resets every cursor used in the transaction. */

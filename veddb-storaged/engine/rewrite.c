@@ -671,22 +671,6 @@ int stor_rewrite_log_renew(stor_rewrite_t *rewrite, vd_error_t *err)
 
 /* ---- what else there is ---- */
 
-uint64_t stor_rewrite_aside(stor_rewrite_t *rewrite)
-{
-    WT_CURSOR *cursor = NULL;
-    const char *description = NULL, *text = NULL;
-    int64_t value = 1;
-    WT_SESSION *session = rewrite->session;
-    if (session->open_cursor(session, "statistics:", NULL, NULL, &cursor) != 0)
-        return 1; /* not known: not zero */
-    cursor->set_key(cursor, WT_STAT_CONN_CACHE_LOOKASIDE_ENTRIES);
-    if (cursor->search(cursor) != 0 ||
-        cursor->get_value(cursor, &description, &text, &value) != 0 || value < 0)
-        value = 1;
-    (void)cursor->close(cursor); /* statistics only */
-    return (uint64_t)value;
-}
-
 int stor_rewrite_small(stor_rewrite_t *rewrite, vd_error_t *err)
 {
     stor_flusher_t *flusher = rewrite->engine->flusher;

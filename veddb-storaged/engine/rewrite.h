@@ -58,9 +58,6 @@ VD_MUST_CHECK int stor_rewrite_log_count(stor_rewrite_t *rewrite, stor_rewrite_c
 /* Fills the present log file up, so that the log goes on in a new one, and makes a checkpoint,
  * behind which WiredTiger removes the older ones. */
 VD_MUST_CHECK int stor_rewrite_log_renew(stor_rewrite_t *rewrite, vd_error_t *err);
-/* Old versions that stand aside on disk for old snapshots (lookaside): by which key is not known.
- */
-uint64_t stor_rewrite_aside(stor_rewrite_t *rewrite);
 /* The timestamp ceiling's row and VedDB.format are written anew. */
 VD_MUST_CHECK int stor_rewrite_small(stor_rewrite_t *rewrite, vd_error_t *err);
 /* 1 when VedDB.format is not sealed with the active key. */

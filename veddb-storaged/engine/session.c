@@ -31,10 +31,12 @@ static void notices_act(stor_session_t *session)
     pthread_mutex_unlock(&session->engine->sessions_lock);
     while (notice != NULL) {
         stor_notice_t *next = notice->next;
-        if (notice->dropped)
+        if (notice->how == STOR_LET_GO_FORGET)
             stor_session_table_forget(session, notice->name);
-        else
+        else if (notice->how == STOR_LET_GO_RETIRE)
             stor_session_table_retire(session, notice->name);
+        else
+            stor_session_table_close(session, notice->name);
         vd_free(notice);
         notice = next;
     }
@@ -54,10 +56,10 @@ void stor_session_let_go(stor_session_t *session)
     }
 }
 
-static void notice_add(stor_session_t *session, const char *name, bool dropped)
+static void notice_add(stor_session_t *session, const char *name, stor_let_go_t how)
 {
     stor_notice_t *notice = vd_xalloc(sizeof *notice);
-    notice->dropped = dropped;
+    notice->how = how;
     (void)snprintf(notice->name, sizeof notice->name, "%s", name);
     stor_notice_t **last = &session->notices;
     while (*last != NULL)
@@ -66,12 +68,12 @@ static void notice_add(stor_session_t *session, const char *name, bool dropped)
     atomic_store(&session->noticed, true);
 }
 
-void stor_sessions_notify(stor_engine_t *engine, const char *name, bool dropped)
+void stor_sessions_notify(stor_engine_t *engine, const char *name, stor_let_go_t how)
 {
     pthread_mutex_lock(&engine->sessions_lock);
     for (uint32_t slot = 0; slot < engine->options.sessions_max; slot++)
         if (engine->slots[slot] != NULL && engine->slots[slot]->checkpoint[0] == '\0')
-            notice_add(engine->slots[slot], name, dropped);
+            notice_add(engine->slots[slot], name, how);
     for (uint32_t slot = 0; slot < engine->options.sessions_max; slot++) {
         stor_session_t *session = engine->slots[slot];
         int expected = 0;
@@ -189,6 +191,8 @@ static void count(atomic_uint_fast64_t *counter)
 int stor_txn_begin(stor_session_t *session, vd_error_t *err)
 {
     VD_ASSERT(!session->active);
+    if (VD_UNLIKELY(atomic_load_explicit(&session->engine->hold.begins, memory_order_relaxed)))
+        stor_hold_begin_wait(session->engine);
     stor_session_hold(session);
     int ret = session->wt->begin_transaction(session->wt, NULL);
     if (ret != 0) {

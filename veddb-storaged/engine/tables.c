@@ -62,7 +62,7 @@ int stor_engine_table_log(stor_engine_t *engine, const char *name, bool logged, 
 
 void stor_engine_table_retire(stor_engine_t *engine, const char *name)
 {
-    stor_sessions_notify(engine, name, false);
+    stor_sessions_notify(engine, name, STOR_LET_GO_RETIRE);
 }
 
 int stor_engine_table_drop(stor_engine_t *engine, const char *name, vd_error_t *err)
@@ -79,7 +79,7 @@ int stor_engine_table_drop(stor_engine_t *engine, const char *name, vd_error_t *
     stor_rewrite_let_in(engine, name);
     if (ret != 0)
         return stor_wt_error(ret, err, name);
-    stor_sessions_notify(engine, name, true);
+    stor_sessions_notify(engine, name, STOR_LET_GO_FORGET);
     return VD_OK;
 }
 

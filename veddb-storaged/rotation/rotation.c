@@ -7,6 +7,7 @@
 #include "libcommon/base/mem.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/catalog/rows.h"
+#include "veddb-storaged/engine/aside.h"
 #include "veddb-storaged/engine/checkpoint.h"
 #include "veddb-storaged/engine/rewrite.h"
 #include "veddb-storaged/exec/spill.h"
@@ -59,8 +60,10 @@ struct stor_rotation {
     bool writes;                             /* counted as a writer (freeze.h): the worker's */
     names_t named;                           /* checkpoints that may need old keys: the worker's */
     uint64_t named_generation;               /* of keys, of which `named` speaks; 0: of none */
-    uint64_t aside_generation;               /* of keys, of which `aside` speaks */
-    bool aside;                           /* old versions stood aside when the key became active */
+    stor_aside_t *aside;                     /* the worker's */
+    uint64_t aside_generation,
+        aside_mark;                       /* of keys; what stood aside when the key became active */
+    bool aside_stuck;                     /* some of it needs a restart */
     atomic_uint_fast64_t serial;          /* of the order: grows when what is done must end */
     atomic_uint_fast64_t changes, limits; /* limits: grows when other ones are told */
     atomic_bool resting, working, stop;
@@ -439,7 +442,7 @@ static void aside_look(stor_rotation_t *rotation)
     uint64_t generation = stor_keys_generation(rotation->storage->keys);
     if (rotation->aside_generation == generation)
         return;
-    rotation->aside = stor_rewrite_aside(rotation->rewrite) > 0;
+    rotation->aside_mark = stor_aside_mark(rotation->aside);
     rotation->aside_generation = generation;
 }
 
@@ -607,25 +610,49 @@ static int log_move(stor_rotation_t *rotation, vd_error_t *err)
     }
 }
 
+/* True: old versions of before the key's change stand aside, or it can't be known. */
+static bool aside_left(stor_rotation_t *rotation)
+{
+    if (rotation->aside_generation != stor_keys_generation(rotation->storage->keys))
+        return stor_aside_count(rotation->aside) > 0;
+    if (rotation->aside_mark > 0 && !stor_aside_has(rotation->aside, rotation->aside_mark))
+        rotation->aside_mark = 0;
+    return rotation->aside_mark > 0;
+}
+
+static bool aside_stopped(const void *context)
+{
+    const stor_rotation_t *rotation = context;
+    return is_interrupted(rotation) || !stor_freeze_is_open(&rotation->storage->freeze);
+}
+
+/* One try to have them removed. */
+static int aside_free(stor_rotation_t *rotation, vd_error_t *err)
+{
+    uint64_t mark = rotation->aside_generation == stor_keys_generation(rotation->storage->keys)
+                        ? rotation->aside_mark
+                        : UINT64_MAX;
+    return stor_aside_free(rotation->aside, mark, aside_stopped, rotation, &rotation->aside_stuck,
+                           err);
+}
+
 /* True: something of before the key's change is there that may need the old one; note says what. */
 static bool leftovers(stor_rotation_t *rotation)
 {
     uint32_t bulks = stor_rewrite_old_bulks(rotation->rewrite);
     uint64_t runs = stor_spill_old_runs(rotation->storage->spill);
-    uint64_t aside = 0;
-    if (rotation->aside ||
-        rotation->aside_generation != stor_keys_generation(rotation->storage->keys))
-        aside = stor_rewrite_aside(rotation->rewrite);
+    bool aside = aside_left(rotation);
     if (bulks > 0)
         note_put(rotation, "waits for %u loads (of an index, or of a copy) of before", bulks);
     else if (runs > 0)
         note_put(rotation, "waits for %" PRIu64 " spill files of queries of before", runs);
-    else if (aside > 0)
+    else if (aside)
         note_put(rotation,
-                 "waits for %" PRIu64 " old versions that were moved to disk for old snapshots; "
-                 "when those have ended: vedctl restart storaged",
-                 aside);
-    return bulks > 0 || runs > 0 || aside > 0 || backup_holds(rotation);
+                 "waits for old versions that were moved to disk for old snapshots (%" PRIu64
+                 " stand there)%s",
+                 stor_aside_count(rotation->aside),
+                 rotation->aside_stuck ? "; vedctl restart storaged ends it" : "");
+    return bulks > 0 || runs > 0 || aside || backup_holds(rotation);
 }
 
 static int leftovers_wait(stor_rotation_t *rotation, vd_error_t *err)
@@ -644,6 +671,8 @@ static int leftovers_wait(stor_rotation_t *rotation, vd_error_t *err)
         rc = wait_a_little(rotation, 2 * RETRY_MS, err);
         if (rc == VD_OK)
             rc = stor_engine_checkpoint(rotation->storage->engine, err);
+        if (rc == VD_OK && aside_left(rotation) && !backup_holds(rotation))
+            rc = aside_free(rotation, err);
         if (rc != VD_OK)
             return rc;
     }
@@ -878,6 +907,8 @@ int stor_rotation_start(stor_storage_t *storage, const stor_rotation_options_t *
     stor_rewrite_options_t rewrite = {
         .flip = stor_rotation_flip, .pace = walk_pace, .context = rotation};
     int rc = stor_rewrite_open(storage->engine, &rewrite, &rotation->rewrite, err);
+    if (rc == VD_OK)
+        rc = stor_aside_open(storage->engine, &rotation->aside, err);
     if (rc == VD_OK && pthread_create(&rotation->thread, NULL, run, rotation) != 0)
         rc = vd_error_set(err, VD_ERR_INTERNAL, "the thread of rotations can't be started");
     rotation->started = rc == VD_OK;
@@ -902,6 +933,7 @@ void stor_rotation_stop(stor_rotation_t **rotation_p)
         (void)pthread_join(rotation->thread, NULL);
     }
     stor_rewrite_close(&rotation->rewrite);
+    stor_aside_close(&rotation->aside);
     tables_free(rotation);
     vd_free(rotation->tables);
     vd_free(rotation->counts);

@@ -3,6 +3,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/fault.h"
 #include "tests/unit/storaged/rotation_support.h"
+#include "veddb-storaged/engine/aside.h"
 #include "veddb-storaged/engine/checkpoint.h"
 #include "veddb-storaged/engine/engine_private.h"
 #include "veddb-storaged/exec/spill.h"
@@ -248,11 +249,10 @@ static void pile_up(node_t *node, int rounds)
 
 static uint64_t aside(node_t *node)
 {
-    stor_rewrite_options_t options = {0};
-    stor_rewrite_t *rewrite = NULL;
-    cr_assert_eq(stor_rewrite_open(node->storage->engine, &options, &rewrite, &node->err), VD_OK);
-    uint64_t count = stor_rewrite_aside(rewrite);
-    stor_rewrite_close(&rewrite);
+    stor_aside_t *look = NULL;
+    cr_assert_eq(stor_aside_open(node->storage->engine, &look, &node->err), VD_OK);
+    uint64_t count = stor_aside_count(look);
+    stor_aside_close(&look);
     return count;
 }
 
@@ -288,28 +288,99 @@ Test(rotation_middle, an_old_snapshot_reads_what_it_saw, .timeout = 120)
     stop(&node);
 }
 
-/* Moved to disk under the old key they hold it; storage begins without them. */
-Test(rotation_middle, old_versions_of_before_hold_the_old_key, .timeout = 120)
+/* Of documents and of entries that are removed, too: those stay while their table is open. */
+static void pile_up_aside(node_t *node)
+{
+    char text[300];
+    cr_assert_eq(run(node,
+                     "{'delete': 'c', 'deletes': [{'q': {'_id': {'$mod': [9, 0]}}, 'limit': 0}]}",
+                     NULL),
+                 VD_OK);
+    for (int i = 0; i < 20 && aside(node) == 0; i++) {
+        (void)snprintf(text, sizeof text,
+                       "{'update': 'c', 'updates': [{'q': {}, 'u': {'$inc': {'a': 100}}, "
+                       "'multi': true}]}");
+        cr_assert_eq(run(node, text, NULL), VD_OK);
+        pile_up(node, 3);
+    }
+    cr_assert_gt(aside(node), 0);
+}
+
+typedef struct {
+    stor_session_t *session;
+    char tables[16][32]; /* of collections and indexes */
+    int count;
+    atomic_bool stop;
+    atomic_uint_fast64_t rounds;
+    int failed;
+} reader_t;
+
+static int reader_add(const char *name, void *context)
+{
+    reader_t *reader = context;
+    if ((name[0] == 'c' || name[0] == 'i') && name[1] == '-' && reader->count < 16)
+        (void)snprintf(reader->tables[reader->count++], sizeof reader->tables[0], "%s", name);
+    return VD_OK;
+}
+
+/* Requests of another worker go on meanwhile in every table, and none of them fails. */
+static void *reads_on(void *context)
+{
+    reader_t *reader = context;
+    while (!atomic_load(&reader->stop)) {
+        stor_cursor_t *cursor;
+        vd_slice_t key, value;
+        int rc = stor_txn_begin(reader->session, NULL);
+        for (int i = 0; rc == VD_OK && i < reader->count; i++) {
+            rc = stor_cursor_open(reader->session, reader->tables[i], &cursor, NULL);
+            if (rc == VD_OK)
+                rc = stor_cursor_next(cursor, true, &key, &value, NULL);
+            if (rc == VD_ERR_NOT_FOUND) /* empty */
+                rc = VD_OK;
+        }
+        if (stor_txn_active(reader->session))
+            stor_txn_rollback(reader->session);
+        if (rc != VD_OK) {
+            reader->failed = rc;
+            break;
+        }
+        atomic_fetch_add(&reader->rounds, 1);
+        usleep(200);
+    }
+    return NULL;
+}
+
+/* Moved to disk under the old key they hold it, as long as a snapshot may need them; then they are
+ * removed, and the rotation ends without a restart. */
+Test(rotation_middle, old_versions_of_before_hold_the_old_key_until_their_snapshots_end,
+     .timeout = 120)
 {
     node_t node;
     stor_session_t *old = NULL;
+    reader_t reader = {.count = 0};
     char table[64];
+    pthread_t thread;
     start(&node);
     table_of(&node, "d.c", table, sizeof table);
+    cr_assert_eq(stor_engine_tables(node.storage->engine, reader_add, &reader, &node.err), VD_OK);
+    cr_assert_geq(reader.count, 3);
     cr_assert_eq(stor_session_open(node.storage->engine, &old, &node.err), VD_OK);
+    cr_assert_eq(stor_session_open(node.storage->engine, &reader.session, &node.err), VD_OK);
     cr_assert_eq(stor_txn_begin(old, &node.err), VD_OK);
     uint64_t before = table_hash(old, table);
-    for (int i = 0; i < 20 && aside(&node) == 0; i++)
-        pile_up(&node, 3);
-    cr_assert_gt(aside(&node), 0);
+    pile_up_aside(&node);
     begin(&node, 0);
     cr_assert(noted(&node, "moved to disk for old snapshots"), "it did not wait");
     cr_assert_eq(table_hash(old, table), before);
+    cr_assert_eq(pthread_create(&thread, NULL, reads_on, &reader), 0);
     stor_txn_rollback(old);
     stor_session_close(&old);
-    cr_assert_eq(node_close(&node), VD_OK, "%s", node.err.message);
-    cr_assert_eq(node_open(&node, 1, 2, false), VD_OK, "%s", node.err.message);
-    begin(&node, 0);
+    cr_assert(ended(&node));
+    atomic_store(&reader.stop, true);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_assert_eq(reader.failed, VD_OK, "a request failed");
+    cr_assert_gt(atomic_load(&reader.rounds), 0);
+    stor_session_close(&reader.session);
     end_and_reopen(&node);
     stop(&node);
 }
