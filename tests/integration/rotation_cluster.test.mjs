@@ -16,12 +16,18 @@ const status = async (name) => JSON.parse((await set.vedctl(name, 'keys', 'statu
 const rotation = async (name) => (await status(name).catch(() => ({rotation: {}}))).rotation; // a node that starts answers nothing
 const rotate = async (name, rate = SLOW) => await set.vedctl(name, 'keys', 'rotate', '--rate', rate, '--max-latency-rise', '0');
 const unthrottled = async (name) => await set.vedctl(name, 'keys', 'throttle', '--rate', '0').catch(() => {}); // it may have ended
-const reached = async (name, what, check) =>
-  await until(`${name}: ${what}`, async () => {
-    const now = await rotation(name);
-    assert.notEqual(now.state, 'failed', now.note);
-    return check(now) && now;
-  }, 120000);
+const reached = async (name, what, check) => {
+  let now;
+  try {
+    return await until(`${name}: ${what}`, async () => {
+      now = await rotation(name);
+      assert.notEqual(now.state, 'failed', now.note);
+      return check(now) && now;
+    }, 60000);
+  } catch (e) {
+    throw new Error(`${e.message}: ${JSON.stringify(now)}`);
+  }
+};
 const moves = async (name) => await reached(name, 'blocks are moved', (now) => now.state === 'reencrypting' && now.blocks > 3);
 const completed = async (name) => await reached(name, 'completed', (now) => now.state === 'completed');
 const said = (name, text) => set.log(name).split(text).length - 1;
