@@ -5,12 +5,13 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import {after, before, test} from 'node:test';
+import {damageLeaves} from '../support/blocks.mjs';
 import {metrics} from '../support/metrics.mjs';
-import {Node, until} from '../support/node.mjs';
+import {Node, codeOf, until} from '../support/node.mjs';
 
 let node;
 before(async () => {
-  node = await Node.start();
+  node = await Node.start({set: ['test.faults=true', 'test.fault_points=rotation.before_verify=wait']});
 });
 after(async () => await node?.stop());
 
@@ -60,8 +61,33 @@ test('one rotation at a time; it is throttled, paused, resumed and cancelled, an
   assert.deepEqual((await history()).map((p) => [p.kind, p.outcome, p.oldVersion, p.target]), [['rotation', 'cancelled', 1, 2]]);
 });
 
+test('cancelled while it counts: both keys stay, and nothing is lost', async () => {
+  const client = await node.client();
+  try {
+    const c = client.db('k').collection('c');
+    await c.insertOne({_id: 'before'});
+    await keys('rotate', '--max-latency-rise', '0');
+    await until('it counts', async () => (await rotation()).state === 'verifying');
+    await refused(1, /one at a time/, 'rotate');
+    await c.insertOne({_id: 'meanwhile'});
+    assert.match(await keys('cancel'), /cancelled/);
+    await refused(1, /no rotation of keys is under way/, 'cancel');
+    const {ok, state, target} = await client.db('admin').command({rotationStatus: 1});
+    assert.deepEqual([ok, state, target], [1, 'cancelled', 3]);
+    const past = (await history()).at(-1);
+    assert.deepEqual([past.kind, past.outcome, past.oldVersion, past.target], ['rotation', 'cancelled', 2, 3]);
+    await node.kill('storaged'); // whose count waits at the fault point for good
+    await node.whole();
+    const {rotation: now, keys: list} = await json('status');
+    assert.deepEqual([now.state, ...list.map((k) => k.state)], ['cancelled', 'decrypt-only', 'decrypt-only', 'active']);
+    await until('it answers', async () => await c.countDocuments({}).catch(() => 0) === 2);
+  } finally {
+    await client.close();
+  }
+});
+
 test('figures of the keys stand on the page of metrics', async () => {
-  for (const line of ['veddb_keys_rotation_state{state="cancelled"}', 'veddb_keys_age_seconds{version="2",state="active"}', 'veddb_keys_rotation_number'])
+  for (const line of ['veddb_keys_rotation_state{state="cancelled"}', 'veddb_keys_age_seconds{version="3",state="active"}', 'veddb_keys_rotation_number'])
     await until(line, async () => (await metrics(node.info))[line] > 0);
 });
 
@@ -70,21 +96,22 @@ test('a key holder that is killed has the same state and history when it is back
   await until('rotated answers', async () => await history().catch(() => null));
   await node.whole();
   assert.equal((await rotation()).state, 'cancelled');
-  assert.equal((await history()).length, 1);
+  assert.equal((await history()).length, 2);
 });
 
-test('a keyring from before the new key is refused by name; the right one opens again', async () => {
+test('a keyring from before the new keys is refused by name; the right one opens again', async () => {
   await node.vedctl('restart', 'storaged'); // which fetches the keys anew
-  assert.match(node.log(), /msg="keys handed to storage" keys=2/);
+  assert.match(node.log(), /msg="keys handed to storage" keys=3/);
   const client = await node.client();
   await client.db('k').collection('c').insertOne({_id: 0});
   await client.close();
   await node.down();
+  node.set = [];
   fs.renameSync(file('data/keys'), file('keys.right'));
   fs.cpSync(file('keys.before'), file('data/keys'), {recursive: true});
   fs.rmSync(file('log'), {force: true});
   await assert.rejects(node.up());
-  assert.match(node.log(), /data key [0-9a-f]{32}, which the keyring doesn't have: an older keyring|key version 2, but the keyring ends with version 1/);
+  assert.match(node.log(), /data key [0-9a-f]{32}, which the keyring doesn't have: an older keyring|key version 3, but the keyring ends with version 1/);
   fs.rmSync(file('data/keys'), {recursive: true});
   fs.renameSync(file('keys.right'), file('data/keys'));
   await node.up();
@@ -181,14 +208,67 @@ for (const name of Object.keys(sources))
 test('a verify has a number and a record of its own, and leaves the last rotation to be seen', async () => {
   await node.up();
   const last = await rotation();
-  await node.vedctl('keys', 'verify').catch((e) => assert.match(e.stdout, /blocks of keys before version 2/)); // a cancelled rotation leaves some
+  await node.vedctl('keys', 'verify').catch((e) => assert.match(e.stdout, /blocks of keys before version 3/)); // a cancelled rotation may leave some
   const now = await rotation();
   assert.deepEqual([now.number, now.state, now.target, now.startedMs], [last.number, 'cancelled', last.target, last.startedMs]);
   assert.equal(now.verify.number, 1);
   assert.ok(['completed', 'failed'].includes(now.verify.state));
   const past = (await history()).at(-1);
   assert.deepEqual([past.kind, past.number], ['verify', 1]);
-  assert.match(await keys('status'), /rotation 1  cancelled[^]*verify 1  /);
+  assert.match(await keys('status'), /rotation 2  cancelled[^]*verify 1  /);
+});
+
+test('one that meets a damaged block fails, says why wherever one looks, and the node serves', async () => {
+  const client = await node.client();
+  try {
+    const admin = client.db('admin'), c = client.db('k').collection('c'), tables = () => fs.readdirSync(file('data/data')).filter((f) => /^c-\d+\.wt$/.test(f));
+    const before = new Set(tables());
+    await client.db('k').collection('hurt').insertMany(Array.from({length: 500}, (_, i) => ({_id: i, pad: `${i}`.repeat(200)})));
+    await admin.command({fsync: 1});
+    const [table] = tables().filter((f) => !before.has(f));
+    await node.down();
+    assert.ok(damageLeaves(file(`data/data/${table}`)) > 3);
+    await node.up();
+    const failed = async () => await until('it has failed', async () => {
+      const now = await rotation();
+      return now.state === 'failed' && now.attached && now;
+    });
+    const why = /^k\.hurt: a block encrypted with data key [0-9a-f]{32} is damaged: drop, restore or force-sync it; then resume or cancel$/;
+    const {failures} = await rotation(), {starts} = await node.worker('storaged');
+    await keys('rotate', '--max-latency-rise', '0');
+    const now = await failed();
+    assert.match(now.note, why);
+    assert.equal(now.failures, failures + 1);
+    assert.match(await keys('status'), /rotation \d+  failed [^]*\nFAILED: k\.hurt: a block .* is damaged: drop, restore/);
+    await node.whole();
+    const told = await until('the command answers', async () => await admin.command({rotationStatus: 1}).catch(() => null));
+    assert.deepEqual([told.state, told.note, told.failures], ['failed', now.note, failures + 1]);
+    await until('the page of metrics says so', async () => {
+      const page = await metrics(node.info);
+      return page['veddb_keys_rotation_state{state="failed"}'] === 1 && page.veddb_keys_rotation_failures_total === failures + 1;
+    });
+    // It serves, under the new key, and does nothing by itself.
+    await c.insertOne({_id: 'behind a failure'});
+    assert.ok(await c.countDocuments() > 0);
+    await refused(1, /resume or cancel it first/, 'rotate');
+    assert.equal(await codeOf(() => admin.command({rotateKey: 1})), 90090);
+    await refused(1, /has failed and does nothing: resume or cancel/, 'pause');
+    await node.kill('rotated');
+    await until('rotated answers', async () => await history().catch(() => null));
+    assert.match((await failed()).note, why);
+    assert.equal((await node.worker('storaged')).starts, starts + 1, 'storage has ended once');
+    await keys('cancel');
+    await assert.rejects(node.vedctl('keys', 'verify'), (e) => /could not be counted/.test(e.stdout));
+    await until('storage is back', async () => await client.db('k').collection('hurt').drop().catch(() => false));
+    await until('its file is gone', () => !fs.existsSync(file(`data/data/${table}`)));
+    await keys('rotate', '--max-latency-rise', '0');
+    await until('it has completed', async () => (await rotation()).state === 'completed');
+    assert.deepEqual((await json('status')).keys.map((k) => k.state), ['destroyed', 'destroyed', 'destroyed', 'destroyed', 'active']);
+    await keys('verify');
+    assert.equal(await c.countDocuments({_id: /^behind/}), 1);
+  } finally {
+    await client.close();
+  }
 });
 
 test('orders and what became of them stand in the audit log', async () => {
@@ -198,6 +278,7 @@ test('orders and what became of them stand in the audit log', async () => {
     ['keyRotationStarted', /^number 1 key 2 replaces keys up to 1: operator$/],
     ['keyRotationPaused', /number 1/],
     ['keyRotationCancelled', /number 1/],
+    ['keyRotationFailed', /number 3 .*k\.hurt: a block encrypted with data key .* is damaged/],
     ['keysRewrapped', /new key-encryption key/],
     ['operator', /keys rotate uid/],
   ])

@@ -60,3 +60,16 @@ export function eraseBlocks(blocks) {
     fs.closeSync(fd);
   }
 }
+
+/** Flips a bit in every leaf page of a table's file, which is closed. Returns how many. */
+export function damageLeaves(file) {
+  const LEAF = 7, TYPE_AT = 24, bytes = fs.readFileSync(file);
+  let count = 0;
+  for (let at = TABLE_UNIT; at + TABLE_UNIT <= bytes.length; at += TABLE_UNIT) {
+    if (!bytes.subarray(at + TABLE_HEAD, at + TABLE_HEAD + MAGIC.length).equals(MAGIC) || bytes[at + TYPE_AT] !== LEAF) continue;
+    bytes[at + TABLE_HEAD + 200] ^= 1;
+    count++;
+  }
+  fs.writeFileSync(file, bytes);
+  return count;
+}

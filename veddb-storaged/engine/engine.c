@@ -34,6 +34,11 @@ static bool speaks_of_damage(const char *message)
     return strcasestr(message, "corrupt") != NULL || strcasestr(message, "salvage") != NULL;
 }
 
+static bool speaks_of_reading(const char *message)
+{
+    return strcasestr(message, "read error") != NULL;
+}
+
 static void open_message_note(stor_engine_t *engine, const char *message, bool error)
 {
     pthread_mutex_lock(&engine->message_lock);
@@ -49,15 +54,35 @@ static const char *quoted(const char *text, char buf[VD_ERROR_MESSAGE_SIZE + 64]
     return vd_log_quote(vd_slice_str(text), buf, VD_ERROR_MESSAGE_SIZE + 64);
 }
 
-/* The environment is dead and WiredTiger's close may hang: say why and leave. */
+/* Of the calling thread. */
+static _Thread_local struct {
+    void (*say)(const vd_error_t *err, void *context);
+    void *context;
+} last_words;
+static pthread_mutex_t leaving = PTHREAD_MUTEX_INITIALIZER;
+
+void stor_engine_last_words(void (*say)(const vd_error_t *err, void *context), void *context)
+{
+    last_words.say = say;
+    last_words.context = context;
+}
+
+/* The environment is dead and WiredTiger's close may hang: say why and leave. Who comes second
+ * waits here for the end. */
 static _Noreturn void panic(const char *message)
 {
     char cause[VD_ERROR_MESSAGE_SIZE + 64], last[VD_ERROR_MESSAGE_SIZE + 64];
     char own[VD_ERROR_MESSAGE_SIZE + 64];
     vd_error_t err = VD_ERROR_INIT;
-    (void)stor_encryptor_error_take(&err);
+    pthread_mutex_lock(&leaving); /* for good */
+    bool has_error = stor_encryptor_error_take(&err);
     vd_log(VD_LOG_FATAL, "the storage engine can't go on", "cause=%s last=%s block=%s",
            quoted(stor_wt_message(), cause), quoted(message, last), quoted(err.message, own));
+    if (last_words.say != NULL && speaks_of_reading(stor_wt_message())) {
+        if (!has_error)
+            (void)vd_error_set(&err, VD_ERR_CORRUPT, "a block can't be read");
+        last_words.say(&err, last_words.context);
+    }
     _exit(STOR_EXIT_PANIC);
 }
 

@@ -53,6 +53,10 @@ VD_MUST_CHECK int stor_engine_open(const stor_engine_options_t *options, stor_en
 VD_MUST_CHECK int stor_engine_close(stor_engine_t **engine_p, vd_error_t *err);
 /* Leaves the process at once, without closing anything (after a fatal error close may hang). */
 _Noreturn void stor_engine_abandon(stor_engine_t *engine, int exit_code);
+/* When the calling thread meets a block that can't be read, the engine is dead: this is called with
+ * the reason before the process ends (STOR_EXIT_PANIC), while others that find it dead wait. It
+ * must not use the engine, and come back soon. NULL: nothing is called. */
+void stor_engine_last_words(void (*say)(const vd_error_t *err, void *context), void *context);
 /* True when the folder already holds a database (turtle, metadata and log files present in full or
  * in part). */
 bool stor_engine_exists(const char *folder);

@@ -226,6 +226,13 @@ static int table_touch(const char *table, void *context)
     return VD_OK;
 }
 
+static int checkpoint_take(stor_rewrite_t *rewrite, const char *how, vd_error_t *err)
+{
+    stor_wt_message_clear();
+    int ret = rewrite->session->checkpoint(rewrite->session, how);
+    return ret == 0 ? VD_OK : stor_wt_error(ret, err, "checkpoint");
+}
+
 int stor_rewrite_checkpoint(stor_rewrite_t *rewrite, vd_error_t *err)
 {
     fresh_t fresh = {.rewrite = rewrite};
@@ -235,18 +242,8 @@ int stor_rewrite_checkpoint(stor_rewrite_t *rewrite, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     (void)table_touch(STOR_OWN_TABLE, &fresh);
-    stor_wt_message_clear();
-    int ret = rewrite->session->checkpoint(rewrite->session, "force=true");
-    if (ret != 0)
-        return stor_wt_error(ret, err, "checkpoint");
-    return VD_FAULT("rewrite.after_checkpoint", err);
-}
-
-static int checkpoint_plain(stor_rewrite_t *rewrite, vd_error_t *err)
-{
-    stor_wt_message_clear();
-    int ret = rewrite->session->checkpoint(rewrite->session, NULL);
-    return ret == 0 ? VD_OK : stor_wt_error(ret, err, "checkpoint");
+    rc = checkpoint_take(rewrite, "force=true", err);
+    return rc == VD_OK ? VD_FAULT("rewrite.after_checkpoint", err) : rc;
 }
 
 /* ---- one block ---- */
@@ -460,7 +457,7 @@ static int walk_slices(stor_rewrite_t *rewrite, walk_t *walk, bool write, uint64
         if (none)
             return rc;
         if (rc == VD_OK && !end && !rewrite->yielded)
-            rc = checkpoint_plain(rewrite, err);
+            rc = checkpoint_take(rewrite, NULL, err);
     }
     if (rewrite->yielded)
         walk->counts->busy = true;
@@ -666,7 +663,8 @@ int stor_rewrite_log_renew(stor_rewrite_t *rewrite, vd_error_t *err)
             rc = pace(rewrite, err);
     }
     vd_free(filler);
-    return rc == VD_OK ? checkpoint_plain(rewrite, err) : rc;
+    /* Forced: one with nothing to write is skipped, and the log of before kept. */
+    return rc == VD_OK ? checkpoint_take(rewrite, "force=true", err) : rc;
 }
 
 /* ---- what else there is ---- */

@@ -34,6 +34,7 @@
 #define BLOCK_BYTES     (24 * 1024) /* of an estimate before the first pass has counted */
 #define CHECKPOINTS_MAX 64
 #define TABLES_FIRST    256
+#define LAST_WORDS_MS   3000
 
 /* Of named checkpoints. */
 typedef struct {
@@ -858,6 +859,30 @@ static void step_ended(stor_rotation_t *rotation, const vdp_rotation_order_t *or
                (unsigned long long)order->rotation, order->step);
 }
 
+/* A block can't be read, and WiredTiger ends the process over it. Begun anew, the order would meet
+ * it again: so rotated is told that it has failed, and once another order says that this is on
+ * disk, the next start serves. Unheard, the next start tries again. */
+static void last_words(const vd_error_t *why, void *context)
+{
+    stor_rotation_t *rotation = context;
+    stor_rotation_text_t *text = &rotation->text;
+    uint64_t until = vd_monotonic_ms() + LAST_WORDS_MS;
+    pthread_mutex_lock(&rotation->lock);
+    if (!is_interrupted(rotation)) { /* else the report is of another order */
+        rotation->report.failed = true;
+        rotation->report.rate = 0;
+        (void)snprintf(text->note, sizeof text->note,
+                       "%.40s: %.102s: drop, restore or force-sync it; then resume or cancel",
+                       text->current[0] == '\0' ? "metadata" : text->current, why->message);
+    }
+    pthread_mutex_unlock(&rotation->lock);
+    atomic_fetch_add(&rotation->changes, 1);
+    while (!is_interrupted(rotation) && vd_monotonic_ms() < until) {
+        struct timespec pause = {.tv_nsec = NAP_US * 1000};
+        (void)nanosleep(&pause, NULL); /* waking early is fine */
+    }
+}
+
 static void *run(void *context)
 {
     stor_rotation_t *rotation = context;
@@ -867,6 +892,7 @@ static void *run(void *context)
     (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     (void)pthread_setname_np(pthread_self(),
                              "rotation"); /* another's name can't be set in the jail */
+    stor_engine_last_words(last_words, rotation);
     pthread_mutex_lock(&rotation->lock);
     while (!atomic_load(&rotation->stop)) {
         if (rotation->finished) {

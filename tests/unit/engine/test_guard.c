@@ -431,6 +431,19 @@ static int verify_all(void *arg)
     return rc == VD_ERR_CORRUPT && strstr(place->err.message, "c-1") != NULL ? 0 : 2;
 }
 
+static char words_wanted;
+
+static _Noreturn void last_words(const vd_error_t *err, void *context)
+{
+    _exit(context == &words_wanted && strstr(err->message, "block") != NULL ? 77 : 78);
+}
+
+static int read_all_with_words(void *arg)
+{
+    stor_engine_last_words(last_words, &words_wanted);
+    return read_all(arg);
+}
+
 Test(guard, flipped_bit_in_a_table)
 {
     place_t crashed;
@@ -446,6 +459,10 @@ Test(guard, flipped_bit_in_a_table)
     place_copy(&crashed, &place);
     status = in_child(read_all, &place);
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == STOR_EXIT_PANIC, "status %x", status);
+    place_done(&place);
+    place_copy(&crashed, &place);
+    status = in_child(read_all_with_words, &place);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 77, "status %x", status);
     place_done(&place);
     place_copy(&crashed, &place);
     status = in_child(verify_all, &place);
