@@ -271,6 +271,30 @@ test('one that meets a damaged block fails, says why wherever one looks, and the
   }
 });
 
+test('the same by commands of a client, for who may', async () => {
+  const client = await node.client();
+  const admin = client.db('admin');
+  const before = await history();
+  const past = await admin.command({rotationHistory: 1});
+  assert.deepEqual(past.history.map((p) => [p.kind, Number(p.number)]), before.map((p) => [p.kind, p.number]));
+  assert.equal((await admin.command({verifyKeys: 1})).busy, true);
+  await until('it has counted', async () => (await history()).length > before.length);
+  assert.equal(await codeOf(() => admin.command({throttleRotation: 1, rate: 1})), 90091); // no rotation
+  assert.equal(await codeOf(() => admin.command({throttleRotation: 1, force: true})), 40415);
+  assert.equal(await codeOf(() => admin.command({resumeRotation: 1, force: true})), 90091);
+  assert.notEqual(await codeOf(() => admin.command({rewrapKeys: 1})), 59);
+  await admin.command({rotateKey: 1, rate: 1});
+  const now = await admin.command({throttleRotation: 1, rate: 5000, maxLatencyRise: 7});
+  assert.deepEqual([now.rateMax, now.maxLatencyRise], [5000, 7]);
+  await admin.command({cancelRotation: 1});
+  await admin.command({createUser: 'watcher', pwd: 'watcher-watcher', roles: ['clusterMonitor']});
+  const other = await node.client({driver: {auth: {username: 'watcher', password: 'watcher-watcher'}}});
+  assert.equal((await other.db('admin').command({rotationHistory: 1})).ok, 1);
+  for (const name of ['throttleRotation', 'verifyKeys', 'rewrapKeys']) assert.equal(await codeOf(() => other.db('admin').command({[name]: 1})), 13, name);
+  await other.close();
+  await client.close();
+});
+
 test('orders and what became of them stand in the audit log', async () => {
   const records = async (atype) =>
     JSON.parse((await node.vedctl('audit', 'search', `atype=${atype}`, '--json')).stdout).records.map((r) => r.event.param.detail);

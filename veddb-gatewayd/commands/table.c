@@ -254,6 +254,14 @@ const gate_command_t gate_commands[] = {
             "goes on with a rotation of keys"),
     STORAGE("cancelRotation", NULL, CLUSTER, A(rotateKeys), ADMIN | AUDIT | GATE_SECONDARY_OK,
             "ends a rotation of keys; both keys stay"),
+    STORAGE("throttleRotation", NULL, CLUSTER, A(rotateKeys), ADMIN | AUDIT | GATE_SECONDARY_OK,
+            "another pace of a rotation of keys"),
+    STORAGE("rotationHistory", NULL, CLUSTER, A(rotationStatus), ADMIN | READ,
+            "rotations, verifies and rewraps that have ended"),
+    STORAGE("verifyKeys", NULL, CLUSTER, A(rotateKeys), ADMIN | AUDIT | GATE_SECONDARY_OK,
+            "counts the blocks of old keys"),
+    STORAGE("rewrapKeys", NULL, CLUSTER, A(rotateKeys), ADMIN | AUDIT | GATE_SECONDARY_OK,
+            "takes the next key-encryption key"),
 
     /* Known and refused, so that nobody wonders. */
     REFUSED("shutdown", COMMAND_NOT_SUPPORTED, "The node is stopped by its operator: vedctl stop"),

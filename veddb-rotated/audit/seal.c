@@ -262,7 +262,8 @@ int rot_seal_open(const char *folder, const rot_data_key_t *active, rot_data_key
         if (has_keys && seal->unknown[0] != '\0')
             rc = vd_error_set(err, VD_ERR_KEY_MISSING,
                               "the audit log's %s is under data key %s, which the keyring doesn't "
-                              "have: an older keyring was put in its place",
+                              "have: an older keyring was put in its place, or the folder is older "
+                              "than the keyring and that key is destroyed",
                               path, seal->unknown);
         else if (has_keys)
             rc = vd_error_set(err, VD_ERR_CORRUPT,

@@ -281,9 +281,20 @@ static uint64_t grown(uint64_t now, uint64_t before)
     return now >= before ? now - before : now; /* it began anew */
 }
 
+/* A report names each key that storage has. */
+static bool report_has(const rot_event_t *event, uint32_t version)
+{
+    for (uint32_t i = 0; i < event->versions; i++)
+        if (event->left[i].version == version)
+            return true;
+    return false;
+}
+
 static void count(rot_machine_t *machine, const rot_event_t *event)
 {
     rot_kept_t *kept = &machine->kept;
+    if (!report_has(event, event->facts.active_version))
+        return; /* storage still encrypts with the key before: its count is not of this one */
     if (kept->counted_version != event->facts.active_version) {
         kept->counted_version = event->facts.active_version;
         kept->encrypted_blocks = 0;

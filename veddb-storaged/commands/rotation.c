@@ -1,5 +1,5 @@
-/* veddb-storaged/commands/rotation.c — rotateKey, rotationStatus, pauseRotation, resumeRotation and
- * cancelRotation: rotated decides; no worker waits for its answer. */
+/* veddb-storaged/commands/rotation.c — the commands about keys: rotated decides; no worker waits
+ * for its answer. */
 #include "veddb-storaged/rotation/rotation.h"
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/table.h"
@@ -28,7 +28,8 @@ typedef struct {
     bool force;
 } rotate_t;
 
-int stor_command_rotate_key(stor_request_t *request, vd_error_t *err)
+/* The command's fields as rotated reads them; the last one is of rotateKey alone. */
+static int ask_with(stor_request_t *request, const char *verb, bool forces, vd_error_t *err)
 {
     static const stor_arg_t table[] = {
         STOR_ARG("rate", STOR_ARG_COUNT, rotate_t, rate, 0),
@@ -38,8 +39,8 @@ int stor_command_rotate_key(stor_request_t *request, vd_error_t *err)
     rotate_t args = {.rate = -1, .rise = -1};
     char json[128];
     int len = 1;
-    int rc =
-        stor_args_parse(request->body, "rotateKey", true, table, VD_COUNT_OF(table), &args, err);
+    int rc = stor_args_parse(request->body, request->entry->name, true, table,
+                             VD_COUNT_OF(table) - !forces, &args, err);
     if (rc != VD_OK)
         return rc;
     json[0] = '{';
@@ -51,7 +52,12 @@ int stor_command_rotate_key(stor_request_t *request, vd_error_t *err)
                         (long long)args.rise);
     (void)snprintf(json + len, sizeof json - (size_t)len, "\"force\":%s}",
                    args.force ? "true" : "false");
-    return ask(request, "rotate", json, err);
+    return ask(request, verb, json, err);
+}
+
+int stor_command_rotate_key(stor_request_t *request, vd_error_t *err)
+{
+    return ask_with(request, "rotate", true, err);
 }
 
 static int ask_plain(stor_request_t *request, const char *verb, vd_error_t *err)
@@ -72,10 +78,34 @@ int stor_command_pause_rotation(stor_request_t *request, vd_error_t *err)
 
 int stor_command_resume_rotation(stor_request_t *request, vd_error_t *err)
 {
-    return ask_plain(request, "resume", err);
+    static const stor_arg_t table[] = {STOR_ARG("force", STOR_ARG_BOOL, rotate_t, force, 0)};
+    rotate_t args = {0};
+    int rc = stor_args_parse(request->body, "resumeRotation", true, table, VD_COUNT_OF(table),
+                             &args, err);
+    return rc == VD_OK ? ask(request, "resume", args.force ? "{\"force\":true}" : "", err) : rc;
 }
 
 int stor_command_cancel_rotation(stor_request_t *request, vd_error_t *err)
 {
     return ask_plain(request, "cancel", err);
+}
+
+int stor_command_throttle_rotation(stor_request_t *request, vd_error_t *err)
+{
+    return ask_with(request, "throttle", false, err);
+}
+
+int stor_command_rotation_history(stor_request_t *request, vd_error_t *err)
+{
+    return ask_plain(request, "history", err);
+}
+
+int stor_command_verify_keys(stor_request_t *request, vd_error_t *err)
+{
+    return ask_plain(request, "verify", err);
+}
+
+int stor_command_rewrap_keys(stor_request_t *request, vd_error_t *err)
+{
+    return ask_plain(request, "rewrap", err);
 }

@@ -81,6 +81,10 @@ STOR_HANDLER(rotation_status);
 STOR_HANDLER(pause_rotation);
 STOR_HANDLER(resume_rotation);
 STOR_HANDLER(cancel_rotation);
+STOR_HANDLER(throttle_rotation);
+STOR_HANDLER(rotation_history);
+STOR_HANDLER(verify_keys);
+STOR_HANDLER(rewrap_keys);
 /* reads (their rows stand in reads.def, one line per command: STOR_READ_ROW(name, flags, handler,
  * point)) */
 #define STOR_READ_ROW(name, flags, handler, point)                                                 \

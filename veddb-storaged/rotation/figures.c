@@ -33,9 +33,15 @@ void stor_figures_take(void *context, int code, vd_slice_t message, vd_slice_t b
 
 int stor_figures_print(vd_buf_t *out)
 {
-    int rc = VD_OK;
     (void)pthread_mutex_lock(&lock);
-    if (kept != NULL && vd_monotonic_ms() - kept_ms < STOR_FIGURES_OLD_MS)
+    uint64_t age_ms = kept == NULL ? UINT64_MAX : vd_monotonic_ms() - kept_ms;
+    int rc = vd_buf_printf(out,
+                           "# HELP veddb_keys_rotation_storage_attached 1: the key holder answers "
+                           "storage\n"
+                           "# TYPE veddb_keys_rotation_storage_attached gauge\n"
+                           "veddb_keys_rotation_storage_attached %d\n",
+                           age_ms < STOR_FIGURES_LATE_MS);
+    if (rc == VD_OK && age_ms < STOR_FIGURES_OLD_MS)
         rc = vd_buf_append(out, kept, kept_len);
     (void)pthread_mutex_unlock(&lock);
     return rc;

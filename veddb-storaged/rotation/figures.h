@@ -10,6 +10,7 @@
 
 #define STOR_FIGURES_MAX_BYTES (128 * 1024)
 #define STOR_FIGURES_OLD_MS    60000
+#define STOR_FIGURES_LATE_MS   10000 /* the key holder does not answer any more */
 #define STOR_FIGURES_ASK_MS    2000
 
 /* As answered to the question `metrics`: BSON with `text`; a failed one changes nothing. */

@@ -1043,12 +1043,12 @@ void stor_rotation_report(stor_rotation_t *rotation, vdp_rotation_report_t *ret_
                           stor_rotation_text_t *text, vd_buf_t *body)
 {
     stor_keys_counts_t counts;
-    stor_keys_counts(rotation->storage->keys, &counts);
     pthread_mutex_lock(&rotation->lock);
     *ret_report = rotation->report;
     *text = rotation->text;
     left_report(rotation, body);
     pthread_mutex_unlock(&rotation->lock);
+    stor_keys_counts(rotation->storage->keys, &counts); /* behind: of a key that body names */
     ret_report->current = vd_slice_str(text->current);
     ret_report->note = vd_slice_str(text->note);
     ret_report->blocks_encrypted = counts.sealed_active;

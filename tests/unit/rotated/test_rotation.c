@@ -69,6 +69,14 @@ static void attach(void)
     cr_assert_not_null(action_of(ROT_ACTION_ORDER));
 }
 
+/* Storage tells how much it has encrypted with the key that is active for it. */
+static void encrypted(uint32_t version, uint64_t blocks)
+{
+    left[0] = (rot_left_t){version, 0};
+    happen((rot_event_t){
+        .kind = ROT_EVENT_REPORT, .versions = 1, .left = left, .blocks_encrypted = blocks});
+}
+
 static void wrapped(uint32_t version)
 {
     happen((rot_event_t){.kind = ROT_EVENT_WRAPPED, .version = version});
@@ -362,7 +370,7 @@ Test(rotation, schedule)
         facts.rotate_after_ms = rows[i].after_ms;
         facts.rotate_blocks = rows[i].blocks;
         facts.active_since_ms = facts.now_ms - rows[i].age_ms;
-        happen((rot_event_t){.kind = ROT_EVENT_REPORT, .blocks_encrypted = rows[i].encrypted});
+        encrypted(facts.active_version, rows[i].encrypted);
         happen((rot_event_t){.kind = ROT_EVENT_TICK});
         cr_assert_eq(machine.kept.number, number + rows[i].begins, "%s", rows[i].what);
         if (rows[i].begins)
@@ -375,8 +383,21 @@ Test(rotation, blocks_are_counted_over_starts_of_storage)
     bring_to(ROT_IDLE);
     static const uint64_t reports[] = {10, 25, 25, 5, 6}; /* the fourth: storage began anew */
     for (size_t i = 0; i < VD_COUNT_OF(reports); i++)
-        happen((rot_event_t){.kind = ROT_EVENT_REPORT, .blocks_encrypted = reports[i]});
+        encrypted(1, reports[i]);
     cr_assert_eq(machine.kept.encrypted_blocks, 31);
+}
+
+Test(rotation, blocks_of_the_key_before_are_not_counted_to_the_new_one)
+{
+    bring_to(ROT_IDLE);
+    facts.rotate_blocks = 100;
+    encrypted(1, 100);
+    happen((rot_event_t){.kind = ROT_EVENT_TICK});
+    cr_assert_eq(facts.active_version, 2);
+    encrypted(1, 120); /* it has not fetched the new key yet */
+    cr_assert_eq(machine.kept.encrypted_blocks, 0);
+    encrypted(2, 3);
+    cr_assert_eq(machine.kept.encrypted_blocks, 3, "else the next rotation would follow at once");
 }
 
 Test(rotation, a_verify_alone_ends_where_it_began)

@@ -3,10 +3,12 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/fault.h"
 #include "tests/unit/storaged/rotation_support.h"
+#include "veddb-storaged/rotation/figures.h"
 #include "veddb-storaged/rotation/flip.h"
 #include "veddb-storaged/rotation/latency.h"
 #include "veddb-storaged/rotation/pace.h"
 
+#include <bson/bson.h>
 #include <sys/wait.h>
 
 Test(rotation, nothing_changes_and_nothing_old_is_left)
@@ -340,4 +342,25 @@ Test(rotation, percentiles_of_what_came_since)
     stor_latency_take(&latency, &look);
     cr_assert_eq(look.requests, 2);
     cr_assert_float_eq(stor_latency_above(&look, 100), 1, 0.001);
+}
+
+static bool page_has(const char *line)
+{
+    vd_buf_t page;
+    vd_buf_init(&page, 2 * STOR_FIGURES_MAX_BYTES);
+    cr_assert_eq(stor_figures_print(&page), VD_OK);
+    cr_assert_eq(vd_buf_append(&page, "", 1), VD_OK);
+    bool has = strstr((const char *)vd_buf_slice(&page).data, line) != NULL;
+    vd_buf_done(&page);
+    return has;
+}
+
+Test(rotation, a_key_holder_that_says_nothing_is_told_of)
+{
+    cr_assert(page_has("\nveddb_keys_rotation_storage_attached 0\n"));
+    bson_t *figures = BCON_NEW("text", BCON_UTF8("veddb_keys_x 7\n"));
+    stor_figures_take(NULL, VD_OK, VD_SLICE_NULL, vd_slice(bson_get_data(figures), figures->len));
+    bson_destroy(figures);
+    cr_assert(page_has("\nveddb_keys_rotation_storage_attached 1\n"));
+    cr_assert(page_has("\nveddb_keys_x 7\n"));
 }
