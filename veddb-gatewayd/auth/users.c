@@ -427,7 +427,8 @@ static int take_user(gate_users_t *users, vd_bson_t batch, vd_error_t *err)
     if (rc != VD_OK)
         return rc;
     user->epoch = users->loading_epoch;
-    if (users->loading_epoch == users->thread->state.auth_epoch) {
+    bool lasts = user->known || gate_keys_known(users->thread->gate->keys); /* its salt */
+    if (lasts && users->loading_epoch == users->thread->state.auth_epoch) {
         void *old = NULL;
         make_room(users);
         if (vd_map_put(users->map, vd_slice_str(users->loading_key), user, &old) == VD_OK) {
