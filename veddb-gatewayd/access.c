@@ -124,6 +124,17 @@ static bool may_find_and_modify(const question_t *q)
 static bool may_pipeline(const question_t *q, vd_value_t pipeline, vd_slice_t db,
                          vd_slice_t collection, unsigned depth);
 
+/* A field is there more than once: which of them storage goes by is not for us to guess. */
+static bool says_twice(vd_bson_t fields, const char *name)
+{
+    uint32_t count = 0;
+    vd_bson_iter_t each;
+    vd_bson_iter_init(&each, fields);
+    while (vd_bson_iter_next(&each))
+        count += vd_slice_is(each.name, name);
+    return count > 1;
+}
+
 /* {from / coll, pipeline} of $lookup, $graphLookup, $unionWith; *spec may be the name alone. */
 static bool may_join(const question_t *q, vd_value_t spec, const char *field, vd_slice_t db,
                      unsigned depth)
@@ -133,6 +144,8 @@ static bool may_join(const question_t *q, vd_value_t spec, const char *field, vd
     if (spec.type != VD_BSON_OBJECT)
         return true; /* storage refuses the form */
     vd_bson_t fields = vd_value_document(spec);
+    if (says_twice(fields, field) || says_twice(fields, "pipeline"))
+        return false;
     vd_value_t from = vd_bson_get(fields, field), pipeline = vd_bson_get(fields, "pipeline");
     vd_slice_t other = VD_SLICE_NULL, from_db = db;
     if (from.type == VD_BSON_STRING) {
@@ -140,6 +153,9 @@ static bool may_join(const question_t *q, vd_value_t spec, const char *field, vd
     } else if (from.type == VD_BSON_OBJECT) {
         vd_value_t name_db = vd_bson_get(vd_value_document(from), "db"),
                    name = vd_bson_get(vd_value_document(from), "coll");
+        if (says_twice(vd_value_document(from), "db") ||
+            says_twice(vd_value_document(from), "coll"))
+            return false;
         if (name_db.type != VD_BSON_STRING || name.type != VD_BSON_STRING)
             return true;
         from_db = vd_value_string(name_db), other = vd_value_string(name);
@@ -158,6 +174,9 @@ static bool may_write_out(const question_t *q, vd_value_t spec, vd_slice_t db, b
         vd_bson_t fields = vd_value_document(spec);
         vd_value_t matched = vd_bson_get(fields, "whenMatched"),
                    missed = vd_bson_get(fields, "whenNotMatched");
+        if (says_twice(fields, "into") || says_twice(fields, "whenMatched") ||
+            says_twice(fields, "whenNotMatched"))
+            return false;
         into = vd_bson_get(fields, "into");
         if (matched.type == VD_BSON_STRING &&
             (vd_slice_is(vd_value_string(matched), "keepExisting") ||
@@ -171,6 +190,9 @@ static bool may_write_out(const question_t *q, vd_value_t spec, vd_slice_t db, b
     } else if (into.type == VD_BSON_OBJECT) {
         vd_value_t name_db = vd_bson_get(vd_value_document(into), "db"),
                    name = vd_bson_get(vd_value_document(into), "coll");
+        if (says_twice(vd_value_document(into), "db") ||
+            says_twice(vd_value_document(into), "coll"))
+            return false;
         if (name_db.type == VD_BSON_STRING)
             out_db = vd_value_string(name_db);
         if (name.type == VD_BSON_STRING)
@@ -186,7 +208,8 @@ static bool may_write_out(const question_t *q, vd_value_t spec, vd_slice_t db, b
 
 static bool may_current_op(const question_t *q, vd_value_t spec)
 {
-    bool all = spec.type == VD_BSON_OBJECT && flag_of(vd_value_document(spec), "allUsers");
+    bool all = spec.type == VD_BSON_OBJECT && (flag_of(vd_value_document(spec), "allUsers") ||
+                                               says_twice(vd_value_document(spec), "allUsers"));
     return !all || on_cluster(q, GATE_ACTION_inprog);
 }
 
@@ -221,8 +244,9 @@ static bool may_stage(const question_t *q, vd_slice_t stage, vd_value_t spec, vd
     if (vd_slice_is(stage, "$merge"))
         return may_write_out(q, spec, db, true);
     if (vd_slice_is(stage, "$changeStream")) {
-        bool all =
-            spec.type == VD_BSON_OBJECT && flag_of(vd_value_document(spec), "allChangesForCluster");
+        bool all = spec.type == VD_BSON_OBJECT &&
+                   (flag_of(vd_value_document(spec), "allChangesForCluster") ||
+                    says_twice(vd_value_document(spec), "allChangesForCluster"));
         if (all)
             return gate_privileges_allow(q->who->privileges, GATE_ACTION_changeStream,
                                          GATE_RESOURCE_COLLECTION, VD_SLICE_NULL, VD_SLICE_NULL) &&
@@ -242,6 +266,7 @@ static bool may_stage(const question_t *q, vd_slice_t stage, vd_value_t spec, vd
     if (vd_slice_is(stage, "$listLocalSessions") || vd_slice_is(stage, "$listSessions")) {
         bool others = spec.type == VD_BSON_OBJECT &&
                       (flag_of(vd_value_document(spec), "allUsers") ||
+                       says_twice(vd_value_document(spec), "allUsers") ||
                        !vd_value_is_missing(vd_bson_get(vd_value_document(spec), "users")));
         return !others || on_cluster(q, GATE_ACTION_listSessions);
     }

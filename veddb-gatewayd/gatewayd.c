@@ -114,7 +114,7 @@ static bool wants_bootstrap(gate_thread_t *thread)
 }
 
 /* Keys are loaded at first, after each change of role or term (what was not on a majority may have
- * gone), from time to time, and when a client names one that is not known. */
+ * gone), from time to time, when a client names one that is not known, and while there is none. */
 static bool wants_keys(const gate_t *gate, uint32_t role, uint64_t term)
 {
     uint64_t now = vd_monotonic_ms();
@@ -122,7 +122,7 @@ static bool wants_keys(const gate_t *gate, uint32_t role, uint64_t term)
         return now >= gate->keys_due_ms;
     return gate_keys_loads(gate->keys) == 0 || gate->keys_role != role || gate->keys_term != term ||
            now >= gate->keys_due_ms ||
-           (atomic_load(&gate->keys_wanted) &&
+           ((atomic_load(&gate->keys_wanted) || !gate_keys_known(gate->keys)) &&
             now + KEYS_REFRESH_MS >= gate->keys_due_ms + KEYS_AGAIN_MS);
 }
 

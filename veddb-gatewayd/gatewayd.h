@@ -170,7 +170,7 @@ struct gate {
     gate_thread_t *threads[GATE_THREADS_MAX];
     uint32_t thread_count;
     gate_stats_t stats;
-    uint8_t fake_secret[32]; /* shapes the salts of names that nobody has */
+    uint8_t fake_secret[32]; /* for gate_keys_salts, while there is no key */
     uint8_t instance[16];    /* of this start; also the session of our own writes */
     uint8_t system_digest[32];
     _Atomic int64_t last_txn_number; /* of that session */

@@ -20,7 +20,9 @@ struct gate_keys {
     pthread_mutex_t lock;
     gate_key_t list[GATE_KEYS_MAX]; /* by expires, ascending */
     uint32_t count;
-    uint64_t generation; /* 1 at the first load: 0 is a proof that was never made */
+    bool has_first;
+    uint8_t first[GATE_KEY_BYTES]; /* of the oldest, which nobody deletes */
+    uint64_t generation;           /* 1 at the first load: 0 is a proof that was never made */
     _Atomic uint64_t loads;
 };
 
@@ -38,6 +40,7 @@ void gate_keys_destroy(gate_keys_t **keys_p)
         return;
     (void)pthread_mutex_destroy(&keys->lock);
     vd_wipe(keys->list, sizeof keys->list);
+    vd_wipe(keys->first, sizeof keys->first);
     vd_free(keys);
     *keys_p = NULL;
 }
@@ -86,6 +89,9 @@ void gate_keys_set(gate_keys_t *keys, const vd_bson_t *documents, uint32_t count
     keys->count = n - skip;
     if (keys->count != 0)
         memcpy(keys->list, all + skip, keys->count * sizeof *all);
+    keys->has_first = n != 0;
+    if (n != 0)
+        memcpy(keys->first, all[0].key, sizeof keys->first);
     (void)pthread_mutex_unlock(&keys->lock);
     atomic_fetch_add(&keys->loads, 1);
     vd_wipe(all, n * sizeof *all);
@@ -167,6 +173,20 @@ bool gate_keys_last(gate_keys_t *keys, uint64_t time)
     bool last = keys->count != 0 && keys->list[keys->count - 1].expires > needed;
     (void)pthread_mutex_unlock(&keys->lock);
     return last;
+}
+
+void gate_keys_salts(gate_keys_t *keys, const uint8_t otherwise[32], uint8_t ret_secret[32])
+{
+    static const char label[] = "veddb salts of nobody";
+    unsigned len = 32;
+    (void)pthread_mutex_lock(&keys->lock);
+    if (keys->has_first)
+        VD_ASSERT(HMAC(EVP_sha256(), keys->first, GATE_KEY_BYTES, (const uint8_t *)label,
+                       sizeof label, ret_secret, &len) != NULL &&
+                  len == 32);
+    else
+        memcpy(ret_secret, otherwise, 32);
+    (void)pthread_mutex_unlock(&keys->lock);
 }
 
 /* ---- proofs ---- */

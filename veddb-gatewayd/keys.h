@@ -55,6 +55,10 @@ bool gate_keys_known(gate_keys_t *keys);
 /* A key is there that lasts GATE_KEY_EARLY_S beyond `time`. */
 bool gate_keys_last(gate_keys_t *keys, uint64_t time);
 
+/* What shapes the salts of names that nobody has: drawn from the oldest key, so that all members
+ * give a name the same one, as they do for a user, and always will. `otherwise` while there is no
+ * key. */
+void gate_keys_salts(gate_keys_t *keys, const uint8_t otherwise[32], uint8_t ret_secret[32]);
 /* False when there is no key for this time; then the proof is not touched. */
 bool gate_keys_sign(gate_keys_t *keys, uint64_t time, gate_proof_t *proof);
 VD_MUST_CHECK int gate_keys_verify(gate_keys_t *keys, uint64_t time, vd_slice_t hash,

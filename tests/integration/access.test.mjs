@@ -123,6 +123,22 @@ test('each collection that a pipeline touches', async () => {
   for (const stage of [{$out: 'secret'}, {$merge: 'secret'}, {$merge: {into: {db: 'other', coll: 'c'}}}, {$merge: {into: 'secret', whenMatched: 'fail'}}, {$out: {db: 'shop', coll: 'secret'}}])
     await assert.rejects(shop.collection('c').aggregate([stage]).toArray(), {code: 13}, JSON.stringify(stage));
   await shop.collection('c').aggregate([{$merge: 'c'}]).toArray();
+  // What a stage says twice (`x` stands for its last letter): one of the two is checked, the other must not be done.
+  const raw = await Raw.connect(node);
+  assert.equal((await raw.login('only', 'pw')).ok, 1);
+  for (const stage of [{$merge: {into: 'c', intx: 'secret'}}, {$merge: {into: {db: 'shop', coll: 'c', colx: 'secret'}}}, {$unionWith: {coll: 'c', colx: 'secret'}},
+    {$lookup: {from: 'c', frox: 'secret', localField: '_id', foreignField: '_id', as: 'r'}}, {$unionWith: {coll: 'c', pipeline: [], pipelinx: [{$unionWith: 'secret'}]}},
+    {$graphLookup: {from: 'c', frox: 'secret', startWith: '$_id', connectFromField: 'x', connectToField: '_id', as: 'r'}}]) {
+    // The view reads it too: so it is among the collections that the aggregation has open.
+    const bytes = Buffer.from(serialize({aggregate: 'c', pipeline: stage.$merge ? [stage] : [{$unionWith: 'shown'}, stage], cursor: {}, $db: 'shop'}));
+    for (const [x, name] of [['intx', 'into'], ['colx', 'coll'], ['frox', 'from'], ['pipelinx', 'pipeline']]) {
+      const at = bytes.indexOf(`${x}\0`);
+      if (at >= 0) bytes.write(name, at, 'latin1');
+    }
+    const reply = await raw.run(bytes);
+    assert.equal(reply.code, 13, JSON.stringify([stage, reply]));
+  }
+  raw.close();
   assert.equal(await client.db('shop').collection('secret').countDocuments(), 1);
   // A view shows what who made it has decided; what it stands on stays closed.
   assert.deepEqual(await shop.collection('shown').find().toArray(), [{_id: 1}]);

@@ -1,5 +1,5 @@
 // tokens_cluster.test.mjs — tokens on three nodes: taken by all, revoked on all within a second, also by one that is cut off: that one
-// takes none. Passwords and roles, changed, on every node.
+// takes none. Passwords and roles, changed, on every node; what a name that nobody has is told by each.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import https from 'node:https';
@@ -58,6 +58,26 @@ async function everywhere(token) {
   return conns;
 }
 const closeAll = (conns) => Object.values(conns).forEach((conn) => conn.close());
+
+test('a name that nobody has gets one salt from all, as a user does', async () => {
+  // A member reads the keys of the set soon after it has them.
+  for (const name of set.names) await until(`${name} signs`, async () => {
+    const raw = await connect(name);
+    const signature = (await raw.run({ping: 1, $db: 'admin'})).$clusterTime?.signature;
+    raw.close();
+    return signature !== undefined && signature.keyId.toString() !== '0';
+  });
+  for (const user of ['nobody', 'alice']) {
+    const salts = new Set();
+    for (const name of set.names) {
+      const raw = await connect(name);
+      assert.equal((await raw.login(user, 'wrong')).code, 18);
+      salts.add(raw.scram.salt);
+      raw.close();
+    }
+    assert.equal(salts.size, 1, `${user}: ${[...salts]}`);
+  }
+});
 
 /** What is asked a second after the revocation returned is never served; soon it is refused for what it is. */
 async function neverServed(conns) {

@@ -71,7 +71,23 @@ bool gate_base64url_decode(vd_slice_t text, uint8_t *out, size_t max, size_t *re
     return (bits & ((1u << have) - 1)) == 0;
 }
 
-/* ---- JSON, by libbson; the first of two fields of the same name counts ---- */
+/* ---- JSON, by libbson ---- */
+
+/* Two fields of one name: RFC 7515 and 7519 (section 4 of each) let us refuse them, and nobody can
+ * say which of the two the issuer meant. What is nested is not looked at: we read nothing of it. */
+static bool says_twice(const bson_t *doc)
+{
+    bson_iter_t one, other;
+    if (!bson_iter_init(&one, doc))
+        return true;
+    while (bson_iter_next(&one)) {
+        other = one;
+        while (bson_iter_next(&other))
+            if (strcmp(bson_iter_key(&one), bson_iter_key(&other)) == 0)
+                return true;
+    }
+    return false;
+}
 
 static const char *text_of(const bson_t *doc, const char *name, uint32_t *ret_len)
 {
@@ -323,6 +339,11 @@ static const jwk_t *choose_key(const gate_jwks_t *keys, vd_slice_t text, const c
         (void)bad(err, "its header is not JSON");
         return NULL;
     }
+    if (says_twice(header)) {
+        (void)bad(err, "its header says something twice");
+        bson_destroy(header);
+        return NULL;
+    }
     alg_t alg = text_is(header, "alg", "ES256")   ? ALG_ES256
                 : text_is(header, "alg", "RS256") ? ALG_RS256
                                                   : ALG_NONE;
@@ -444,8 +465,9 @@ int gate_jwt_verify(const gate_jwks_t *keys, const gate_jwt_policy_t *policy, vd
         rc = bad(err, "its signature is not that of the key");
     if (rc == VD_OK) {
         claims = bson_new_from_json(parts.claims.data, (ssize_t)parts.claims.len, &why);
-        rc = claims == NULL ? bad(err, "its claims can't be read")
-                            : check_claims(claims, policy, now_s, ret_token, err);
+        rc = claims == NULL       ? bad(err, "its claims can't be read")
+             : says_twice(claims) ? bad(err, "its claims say something twice")
+                                  : check_claims(claims, policy, now_s, ret_token, err);
     }
     if (rc == VD_OK)
         (void)snprintf(ret_token->key_id, sizeof ret_token->key_id, "%s", key->id);

@@ -418,13 +418,17 @@ static int take_user(gate_users_t *users, vd_bson_t batch, vd_error_t *err)
     if (waiter == NULL)
         return VD_OK; /* all have left */
     gate_user_t *user = NULL;
+    uint8_t salts[32];
+    gate_keys_salts(users->thread->gate->keys, users->thread->gate->fake_secret, salts);
     int rc =
         gate_user_make(waiter->name, waiter->db, found ? vd_value_document(first) : VD_BSON_NONE,
-                       &users->roles, users->thread->gate->fake_secret, &user, err);
+                       &users->roles, salts, &user, err);
+    vd_wipe(salts, sizeof salts);
     if (rc != VD_OK)
         return rc;
     user->epoch = users->loading_epoch;
-    if (users->loading_epoch == users->thread->state.auth_epoch) {
+    bool lasts = user->known || gate_keys_known(users->thread->gate->keys); /* its salt */
+    if (lasts && users->loading_epoch == users->thread->state.auth_epoch) {
         void *old = NULL;
         make_room(users);
         if (vd_map_put(users->map, vd_slice_str(users->loading_key), user, &old) == VD_OK) {

@@ -35,9 +35,12 @@ int gate_http_load_user(gate_t *gate, vd_arena_t *arena, vd_slice_t name, vd_sli
     gate_role_set_t set = {VD_ARENA_ARRAY(arena, gate_role_t, role_count + 1), role_count};
     for (uint32_t i = 0; i < role_count && rc == VD_OK; i++)
         rc = gate_role_parse(arena, roles[i], &set.items[i], err);
+    uint8_t salts[32];
+    gate_keys_salts(gate->keys, gate->fake_secret, salts);
     if (rc == VD_OK)
-        rc = gate_user_make(name, db, count == 0 ? VD_BSON_NONE : documents[0], &set,
-                            gate->fake_secret, ret_user, err);
+        rc = gate_user_make(name, db, count == 0 ? VD_BSON_NONE : documents[0], &set, salts,
+                            ret_user, err);
+    vd_wipe(salts, sizeof salts);
     return rc;
 }
 

@@ -395,6 +395,14 @@ bool stor_stage_values(const stor_path_t *path, vd_bson_t document,
     return values_at(path, 0, vd_value_from_document(document), &values);
 }
 
+int stor_stage_once(bool before, const char *stage, vd_slice_t name, vd_error_t *err)
+{
+    return !before ? VD_OK
+                   : vd_error_set(err, VD_ERR_LOCATION(40413),
+                                  "BSON field '%s.%.*s' is a duplicate field", stage,
+                                  VD_SLICE_FMT(name));
+}
+
 int stor_stage_field_path(vd_arena_t *arena, vd_slice_t text, stor_path_t *ret_path,
                           vd_error_t *err)
 {

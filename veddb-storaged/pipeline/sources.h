@@ -88,6 +88,9 @@ void stor_stage_remove(vd_bb_t *bb, const stor_path_t *path, uint32_t depth, vd_
 /* Values at a path, arrays on the way and at its end opened once; visit returns true to stop. */
 bool stor_stage_values(const stor_path_t *path, vd_bson_t document,
                        bool (*visit)(vd_value_t value, void *context), void *context);
+/* 40413 when a field of a stage was said before: of two, the gateway would check one and we would
+ * go by the other. */
+VD_MUST_CHECK int stor_stage_once(bool before, const char *stage, vd_slice_t name, vd_error_t *err);
 /* Checks "a.b" as a field path: 40353 empty, 16410 a part that begins with $. */
 VD_MUST_CHECK int stor_stage_field_path(vd_arena_t *arena, vd_slice_t text, stor_path_t *ret_path,
                                         vd_error_t *err);

@@ -33,7 +33,11 @@ static int union_options(vd_bson_t spec, vd_value_t *coll, vd_value_t *pipeline,
                                 "type '%s'",
                                 VD_SLICE_FMT(iter.name), vd_bson_type_name(iter.value.type),
                                 is_coll ? "string" : "array");
-        *(is_coll ? coll : pipeline) = iter.value;
+        vd_value_t *value = is_coll ? coll : pipeline;
+        int rc = stor_stage_once(!vd_value_is_missing(*value), "$unionWith", iter.name, err);
+        if (rc != VD_OK)
+            return rc;
+        *value = iter.value;
     }
     return VD_OK;
 }

@@ -152,8 +152,9 @@ static int graph_option(graph_t *graph, vd_slice_t name, vd_value_t value, vd_er
                             "expected string as argument for %.*s, found: %s", VD_SLICE_FMT(name),
                             vd_bson_type_name(value.type));
     if (i == VD_COUNT_OF(paths)) {
+        int rc = stor_stage_once(graph->from.data != NULL, "$graphLookup", name, err);
         graph->from = vd_value_string(value);
-        return VD_OK;
+        return rc;
     }
     graph->has_depth_field |= paths[i].path == &graph->depth_field;
     return vd_value_string(value).len == 0 && paths[i].path != &graph->depth_field

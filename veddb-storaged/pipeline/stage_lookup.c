@@ -101,15 +101,17 @@ static int lookup_args(vd_bson_t spec, lookup_args_t *args, vd_error_t *err)
             vd_value_t *value;
         } strings[] = {
             {"as", &args->as}, {"localField", &args->local}, {"foreignField", &args->foreign}};
-        bool known = true;
-        if (vd_slice_is(iter.name, "from"))
-            args->from = iter.value;
-        else if (vd_slice_is(iter.name, "pipeline"))
-            args->pipeline = iter.value;
-        else if (vd_slice_is(iter.name, "let"))
-            args->let = iter.value;
-        else
-            known = false;
+        vd_value_t *any = vd_slice_is(iter.name, "from")       ? &args->from
+                          : vd_slice_is(iter.name, "pipeline") ? &args->pipeline
+                          : vd_slice_is(iter.name, "let")      ? &args->let
+                                                               : NULL;
+        bool known = any != NULL;
+        if (known) {
+            int rc = stor_stage_once(!vd_value_is_missing(*any), "$lookup", iter.name, err);
+            if (rc != VD_OK)
+                return rc;
+            *any = iter.value;
+        }
         for (size_t i = 0; !known && i < VD_COUNT_OF(strings); i++) {
             if (!vd_slice_is(iter.name, strings[i].name))
                 continue;

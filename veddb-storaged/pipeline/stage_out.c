@@ -101,6 +101,7 @@ static int into_parse(vd_value_t value, stor_output_t *output, vd_error_t *err)
                             "%s",
                             vd_bson_type_name(value.type));
     vd_bson_iter_t iter;
+    bool seen[2] = {false};
     vd_bson_iter_init(&iter, vd_value_document(value));
     while (vd_bson_iter_next(&iter)) {
         bool db = vd_slice_is(iter.name, "db");
@@ -113,6 +114,10 @@ static int into_parse(vd_value_t value, stor_output_t *output, vd_error_t *err)
                                 "BSON field 'into.%.*s' is the wrong type '%s', expected type "
                                 "'string'",
                                 VD_SLICE_FMT(iter.name), vd_bson_type_name(iter.value.type));
+        int rc = stor_stage_once(seen[db], "into", iter.name, err);
+        if (rc != VD_OK)
+            return rc;
+        seen[db] = true;
         *(db ? &output->db : &output->collection) = vd_value_string(iter.value);
     }
     return VD_OK;
@@ -204,23 +209,33 @@ static int matched_parse(vd_value_t value, stor_output_t *output, vd_error_t *er
 
 typedef struct {
     vd_value_t into, let;
+    bool matched, missed; /* said */
 } merge_args_t;
 
 static int merge_option(const stor_pipeline_context_t *context, vd_slice_t name, vd_value_t value,
                         stor_output_t *output, merge_args_t *args, vd_error_t *err)
 {
     if (vd_slice_is(name, "into")) {
+        int rc = stor_stage_once(!vd_value_is_missing(args->into), "$merge", name, err);
         args->into = value;
-        return into_parse(value, output, err);
+        return rc == VD_OK ? into_parse(value, output, err) : rc;
     }
     if (vd_slice_is(name, "on"))
-        return on_parse(context, value, output, err);
-    if (vd_slice_is(name, "whenMatched"))
-        return matched_parse(value, output, err);
+        return output->on_count != 0 ? stor_stage_once(true, "$merge", name, err)
+                                     : on_parse(context, value, output, err);
+    if (vd_slice_is(name, "whenMatched")) {
+        int rc = stor_stage_once(args->matched, "$merge", name, err);
+        args->matched = true;
+        return rc == VD_OK ? matched_parse(value, output, err) : rc;
+    }
     if (vd_slice_is(name, "whenNotMatched")) {
         int word = 0;
-        int rc = word_parse("whenNotMatched", missed_names, VD_COUNT_OF(missed_names), value, &word,
-                            err);
+        int rc = stor_stage_once(args->missed, "$merge", name, err);
+        args->missed = true;
+        if (rc != VD_OK)
+            return rc;
+        rc = word_parse("whenNotMatched", missed_names, VD_COUNT_OF(missed_names), value, &word,
+                        err);
         output->missed = (stor_when_missed_t)word;
         return rc;
     }
@@ -293,7 +308,7 @@ static int merge_parse(const stor_pipeline_context_t *context, vd_value_t spec,
 {
     out_t *out = VD_ARENA_NEW(context->arena, out_t);
     stor_output_t *output = &out->output;
-    merge_args_t args = {VD_VALUE_MISSING, VD_VALUE_MISSING};
+    merge_args_t args = {.into = VD_VALUE_MISSING, .let = VD_VALUE_MISSING};
     int rc = VD_OK;
     output->merge = true;
     output->db = context->db;

@@ -3,6 +3,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/limits.h"
 #include "libcommon/bson/build.h"
+#include "veddb-storaged/pipeline/sources.h"
 #include "veddb-storaged/pipeline/stages.h"
 #include "veddb-storaged/sessions.h"
 
@@ -68,6 +69,7 @@ static int sessions_parse(const stor_pipeline_context_t *context, const char *na
     sessions_t *stage = VD_ARENA_NEW(context->arena, sessions_t);
     vd_bson_iter_t iter;
     int rc = VD_OK;
+    bool all_said = false;
     stage->name = name;
     if (spec.type != VD_BSON_OBJECT)
         return vd_error_set(err, VD_ERR_TYPE_MISMATCH,
@@ -75,7 +77,11 @@ static int sessions_parse(const stor_pipeline_context_t *context, const char *na
                             vd_bson_type_name(spec.type));
     vd_bson_iter_init(&iter, vd_value_document(spec));
     while (rc == VD_OK && vd_bson_iter_next(&iter)) {
-        if (vd_slice_is(iter.name, "users")) {
+        bool users = vd_slice_is(iter.name, "users");
+        rc = stor_stage_once(users ? stage->users != NULL : all_said, name, iter.name, err);
+        if (rc != VD_OK)
+            break;
+        if (users) {
             rc = users_parse(context, stage, iter.value, err);
         } else if (!vd_slice_is(iter.name, "allUsers")) {
             rc = vd_error_set(err, VD_ERR_LOCATION(40415),
@@ -88,6 +94,7 @@ static int sessions_parse(const stor_pipeline_context_t *context, const char *na
                               name, vd_bson_type_name(iter.value.type));
         } else {
             stage->all_users = vd_value_bool(iter.value);
+            all_said = true;
         }
     }
     if (rc == VD_OK && stage->all_users && stage->users != NULL)

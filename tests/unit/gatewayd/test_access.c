@@ -523,6 +523,46 @@ Test(access, every_collection_that_a_pipeline_touches)
     }
 }
 
+/* Of two fields of one name one is checked and the other might be done: both are of no avail, not
+ * even to those who may everything. */
+Test(access, what_a_stage_says_twice)
+{
+    static const char *const stages[] = {
+        "{'$lookup':{'from':'c','from':'d','as':'r'}}",
+        "{'$lookup':{'from':'c','pipeline':[],'pipeline':[{'$unionWith':'d'}],'as':'r'}}",
+        "{'$lookup':{'from':{'db':'test','db':'other','coll':'c'},'as':'r'}}",
+        "{'$graphLookup':{'from':'c','as':'r','from':'d'}}",
+        "{'$unionWith':{'coll':'c','coll':'d'}}",
+        "{'$unionWith':{'coll':'c','pipeline':[],'pipeline':[{'$unionWith':'d'}]}}",
+        "{'$facet':{'a':[{'$unionWith':{'coll':'c','coll':'d'}}]}}",
+        "{'$out':{'db':'test','coll':'c','coll':'d'}}",
+        "{'$out':{'db':'test','coll':'c','db':'other'}}",
+        "{'$merge':{'into':'c','into':'d'}}",
+        "{'$merge':{'into':{'db':'test','coll':'c','coll':'d'}}}",
+        "{'$merge':{'into':{'db':'test','coll':'c','db':'other'}}}",
+        "{'$merge':{'into':'c','whenMatched':'fail','whenMatched':'replace'}}",
+        "{'$merge':{'into':'c','whenNotMatched':'discard','whenNotMatched':'insert'}}",
+    };
+    for (size_t i = 0; i < VD_COUNT_OF(stages); i++) {
+        char text[300];
+        gate_access_grant_t grant;
+        (void)snprintf(text, sizeof text, "{'aggregate':'c','pipeline':[%s]}", stages[i]);
+        cr_expect_eq(check("root", "admin", "aggregate", "test", json(text), &grant),
+                     VD_ERR_UNAUTHORIZED, "%s", text);
+    }
+    static const char *const asks[] = {
+        "{'aggregate':1,'pipeline':[{'$currentOp':{'allUsers':0,'allUsers':1}}]}",
+        "{'aggregate':1,'pipeline':[{'$listSessions':{'allUsers':0,'allUsers':1}}]}",
+        "{'aggregate':1,'pipeline':[{'$changeStream':{'allChangesForCluster':0,"
+        "'allChangesForCluster':1}}]}",
+    };
+    for (size_t i = 0; i < VD_COUNT_OF(asks); i++) {
+        gate_access_grant_t grant;
+        cr_expect_eq(check("read", "admin", "aggregate", "admin", json(asks[i]), &grant),
+                     VD_ERR_UNAUTHORIZED, "%s", asks[i]);
+    }
+}
+
 Test(access, pipelines_nested_without_end_are_refused)
 {
     char text[4096] = "";

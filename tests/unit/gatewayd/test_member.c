@@ -693,3 +693,27 @@ Test(member, the_key_that_ends_first_signs)
     cr_expect_arr_eq(proof.hash, hash, 20);
     gate_keys_destroy(&keys);
 }
+
+/* A name that nobody has gets the same salt from every member and after another key was made, as a
+ * user does: who compares must learn nothing. */
+Test(member, salts_of_nobody_are_the_sets)
+{
+    static const uint8_t own[2][32] = {{1}, {2}}; /* of two members */
+    gate_keys_t *keys[2] = {gate_keys_create(), gate_keys_create()};
+    vd_bson_t list[] = {key_document(2, 2000ull << 32, 2), key_document(1, 1000ull << 32, 1)};
+    uint8_t salts[2][32], before[32];
+    for (int i = 0; i < 2; i++) {
+        gate_keys_salts(keys[i], own[i], salts[i]);
+        cr_expect_arr_eq(salts[i], own[i], 32);
+        gate_keys_set(keys[i], list + 1, 1);
+        gate_keys_salts(keys[i], own[i], salts[i]);
+    }
+    cr_expect_arr_eq(salts[0], salts[1], 32);
+    cr_expect_arr_neq(salts[0], own[0], 32);
+    memcpy(before, salts[0], sizeof before);
+    gate_keys_set(keys[0], list, 2);
+    gate_keys_salts(keys[0], own[0], salts[0]);
+    cr_expect_arr_eq(salts[0], before, 32);
+    for (int i = 0; i < 2; i++)
+        gate_keys_destroy(&keys[i]);
+}
