@@ -26,7 +26,7 @@ static void clock_back(void)
     vd_clock_replace(NULL);
 }
 
-TestSuite(cursors, .init = clock_use, .fini = clock_back, .timeout = 60);
+TestSuite(cursors, .init = clock_use, .fini = clock_back, .timeout = 300);
 
 /* ---- a source that counts down ---- */
 

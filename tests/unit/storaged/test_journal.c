@@ -338,7 +338,7 @@ static void clock_back(void)
     vd_clock_replace(NULL);
 }
 
-TestSuite(segments, .init = clock_use, .fini = clock_back, .timeout = 120);
+TestSuite(segments, .init = clock_use, .fini = clock_back, .timeout = 300);
 
 /* One entry with one insert; commit false: still open when this returns. */
 static uint64_t put_open(reads_t *reads, stor_session_t *session, int32_t id, size_t pad)

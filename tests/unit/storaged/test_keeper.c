@@ -29,7 +29,7 @@ static void clock_back(void)
     vd_clock_replace(NULL);
 }
 
-TestSuite(keeper, .init = clock_use, .fini = clock_back, .timeout = 60);
+TestSuite(keeper, .init = clock_use, .fini = clock_back, .timeout = 300);
 
 static void pass(reads_t *reads)
 {

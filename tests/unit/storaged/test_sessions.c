@@ -30,7 +30,7 @@ static void clock_back(void)
     vd_clock_replace(NULL);
 }
 
-TestSuite(sessions, .init = clock_use, .fini = clock_back, .timeout = 60);
+TestSuite(sessions, .init = clock_use, .fini = clock_back, .timeout = 300);
 
 static const uint8_t nobody[32] = {7};
 
