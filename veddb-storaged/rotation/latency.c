@@ -30,22 +30,47 @@ void stor_latency_note(stor_latency_t *latency, uint64_t took_us)
                           memory_order_relaxed);
 }
 
-uint64_t stor_latency_take(stor_latency_t *latency, uint64_t *ret_p99_us)
+void stor_latency_take(stor_latency_t *latency, stor_latency_look_t *ret_look)
 {
-    uint64_t since[STOR_LATENCY_BUCKETS], all = 0, above = 0;
+    ret_look->requests = 0;
     for (uint32_t i = 0; i < STOR_LATENCY_BUCKETS; i++) {
         uint64_t now = atomic_load_explicit(&latency->counts[i], memory_order_relaxed);
-        since[i] = now - latency->taken[i];
+        ret_look->counts[i] = now - latency->taken[i];
+        ret_look->requests += ret_look->counts[i];
         latency->taken[i] = now;
-        all += since[i];
     }
-    *ret_p99_us = 0;
-    for (uint32_t i = STOR_LATENCY_BUCKETS; i-- > 0 && all > 0;) {
-        above += since[i];
-        if (above > all / 100) {
-            *ret_p99_us = bucket_end(i);
-            break;
+}
+
+void stor_latency_remember(stor_latency_memory_t *memory, const stor_latency_look_t *look,
+                           double keep)
+{
+    for (uint32_t i = 0; i < STOR_LATENCY_BUCKETS; i++)
+        memory->counts[i] = memory->counts[i] * keep + (double)look->counts[i];
+    memory->requests = memory->requests * keep + (double)look->requests;
+}
+
+uint64_t stor_latency_p99(const stor_latency_memory_t *memory)
+{
+    double wanted = memory->requests / 100, above = 0;
+    for (uint32_t i = STOR_LATENCY_BUCKETS; i-- > 0 && memory->requests > 0;) {
+        double here = memory->counts[i];
+        if (here > 0 && above + here >= wanted) {
+            double begin = i == 0 ? 0 : (double)bucket_end(i - 1), end = (double)bucket_end(i);
+            return (uint64_t)(end - (end - begin) * (wanted - above) / here);
         }
+        above += here;
     }
-    return all;
+    return 0;
+}
+
+double stor_latency_above(const stor_latency_look_t *look, uint64_t us)
+{
+    uint32_t bucket = bucket_of(us);
+    double begin = bucket == 0 ? 0 : (double)bucket_end(bucket - 1);
+    double end = (double)bucket_end(bucket), above = 0;
+    for (uint32_t i = bucket + 1; i < STOR_LATENCY_BUCKETS; i++)
+        above += (double)look->counts[i];
+    if ((double)us < end)
+        above += (double)look->counts[bucket] * (end - (double)us) / (end - begin);
+    return above;
 }

@@ -1,19 +1,26 @@
 /* veddb-storaged/rotation/pace.c — see pace.h. */
 #include "veddb-storaged/rotation/pace.h"
 
+#define SHARE_START   16.0
 #define SHARE_FIRST   0.5
 #define SHARE_LEAST   0.05
-#define SHARE_LOWER   0.8
+#define SHARE_ALONE   0.5
+#define MAY_BE_SLOW   0.01 /* of the requests: what a 99th percentile says */
+#define GAIN          0.1
+#define TOO_MANY_MAX  4.0 /* times what may be, for one look */
+#define KEEP          0.95
 #define WORKED_MAX_US 1000000 /* of one step: a checkpoint in it is not slept for tenfold */
-#define SLEEP_MAX_US  2000000
+#define SLEEP_MAX_US  5000000
 
 void stor_pace_limits(stor_pace_t *pace, uint64_t rate_max, uint32_t rise_max)
 {
+    if (rise_max != pace->rise_max)
+        pace->share = rise_max == 0 || !pace->busy ? 0 : SHARE_START;
     pace->rate_max = rate_max;
     pace->rise_max = rise_max;
     pace->next_us = 0;
-    if (rise_max == 0)
-        pace->share = 0;
+    pace->worked = (stor_latency_memory_t){0};
+    pace->window_us = 0;
 }
 
 uint64_t stor_pace_step(stor_pace_t *pace, uint64_t now_us, uint64_t bytes)
@@ -40,25 +47,36 @@ void stor_pace_slept(stor_pace_t *pace, uint64_t now_us)
     pace->stepped_us = now_us;
 }
 
-void stor_pace_window(stor_pace_t *pace, uint64_t p99_us, uint64_t requests, bool rested)
+void stor_pace_window(stor_pace_t *pace, const stor_latency_look_t *look, bool rested)
 {
-    if (requests < STOR_PACE_WINDOW_REQUESTS) {
-        if (requests == 0 && !rested)
-            pace->share *= SHARE_LOWER; /* nobody is there to be disturbed */
+    pace->busy = look->requests > 0;
+    if (!rested && !pace->busy)
+        pace->share *= SHARE_ALONE;
+    if (pace->share < SHARE_LEAST)
+        pace->share = 0;
+    if (!pace->busy)
         return;
-    }
-    pace->window_us = p99_us;
     if (rested) {
-        pace->baseline_us = pace->baseline_us == 0 ? p99_us : (3 * pace->baseline_us + p99_us) / 4;
+        stor_latency_remember(&pace->rested, look, KEEP);
+        pace->baseline_us = stor_latency_p99(&pace->rested);
         return;
     }
-    if (pace->rise_max == 0 || pace->baseline_us == 0)
+    stor_latency_remember(&pace->worked, look, KEEP);
+    pace->window_us = stor_latency_p99(&pace->worked);
+    if (pace->rise_max == 0)
         return;
+    if (pace->baseline_us == 0) { /* until it has rested */
+        pace->share = SHARE_START;
+        return;
+    }
     uint64_t allowed = pace->baseline_us + pace->baseline_us * pace->rise_max / 100;
-    if (p99_us > allowed)
-        pace->share = pace->share < SHARE_FIRST ? SHARE_FIRST : pace->share * 2;
-    else
-        pace->share = pace->share < SHARE_LEAST ? 0 : pace->share * SHARE_LOWER;
+    double may_be = (double)look->requests * MAY_BE_SLOW;
+    double too_many = stor_latency_above(look, allowed) / may_be - 1; /* -1: none */
+    if (too_many > TOO_MANY_MAX)
+        too_many = TOO_MANY_MAX;
+    if (too_many > 0 && pace->share < SHARE_FIRST)
+        pace->share = SHARE_FIRST;
+    pace->share *= 1 + GAIN * too_many;
     if (pace->share > STOR_PACE_SHARE_MAX)
         pace->share = STOR_PACE_SHARE_MAX;
 }

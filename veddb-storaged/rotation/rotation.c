@@ -213,14 +213,14 @@ static void progress_add(stor_rotation_t *rotation, uint64_t walked, uint64_t ol
     }
 }
 
-static void gives_way_note(stor_rotation_t *rotation, const stor_pace_t *pace)
+static void gives_way_note(stor_rotation_t *rotation, bool gives_way, uint64_t p99_us,
+                           uint64_t baseline_us)
 {
-    bool gives_way = pace->share > 0;
     if (gives_way)
         note_put(rotation,
                  "gives way to requests: their 99th percentile is %" PRIu64
                  " us, without it %" PRIu64 " us",
-                 pace->window_us, pace->baseline_us);
+                 p99_us, baseline_us);
     else if (rotation->gives_way)
         note_put(rotation, "%s", "");
     rotation->gives_way = gives_way;
@@ -234,11 +234,12 @@ static int walk_pace(uint64_t walked, uint64_t old, void *context, vd_error_t *e
         return interrupted(err);
     pthread_mutex_lock(&rotation->lock);
     progress_add(rotation, walked, old, now_us);
-    stor_pace_t seen = rotation->pace;
+    const bool gives_way = rotation->pace.share > 0 && rotation->pace.window_us > 0;
+    const uint64_t p99_us = rotation->pace.window_us, baseline_us = rotation->pace.baseline_us;
     bool rests = rotation->pace.rise_max > 0 && now_us - rotation->rested_us > REST_EACH_US;
     uint64_t sleep = stor_pace_step(&rotation->pace, now_us, old);
     pthread_mutex_unlock(&rotation->lock);
-    gives_way_note(rotation, &seen);
+    gives_way_note(rotation, gives_way, p99_us, baseline_us);
     if (rests) { /* to see what the foreground is like without us */
         rotation->rested_us = now_us;
         atomic_store(&rotation->resting, true);
@@ -1002,15 +1003,15 @@ uint64_t stor_rotation_changes(const stor_rotation_t *rotation)
 
 void stor_rotation_window(stor_rotation_t *rotation)
 {
-    uint64_t p99_us = 0;
+    stor_latency_look_t look;
     if (rotation->storage->latency == NULL)
         return;
-    uint64_t requests = stor_latency_take(rotation->storage->latency, &p99_us);
+    stor_latency_take(rotation->storage->latency, &look);
     bool rests = !atomic_load(&rotation->working) || atomic_load(&rotation->resting);
     pthread_mutex_lock(&rotation->lock);
     /* Only a window in which it was at rest from end to end, or at work. */
     if (rests == rotation->window_rested)
-        stor_pace_window(&rotation->pace, p99_us, requests, rests);
+        stor_pace_window(&rotation->pace, &look, rests);
     rotation->window_rested = rests;
     pthread_mutex_unlock(&rotation->lock);
 }

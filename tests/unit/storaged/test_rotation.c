@@ -217,49 +217,127 @@ Test(rotation, the_pace_keeps_the_rate_and_gives_way)
         stor_pace_slept(&pace, now);
     }
     cr_assert_eq(now, 6000000);
+}
+
+static void took(stor_latency_look_t *look, uint64_t us, uint64_t count)
+{
+    static stor_latency_t latency;
+    stor_latency_look_t one;
+    for (uint64_t i = 0; i < count; i++)
+        stor_latency_note(&latency, us);
+    stor_latency_take(&latency, &one);
+    for (uint32_t i = 0; i < STOR_LATENCY_BUCKETS; i++)
+        look->counts[i] += one.counts[i];
+    look->requests += one.requests;
+}
+
+static uint32_t drawn(uint32_t *seed, uint32_t below)
+{
+    *seed = *seed * 1664525 + 1013904223;
+    return (uint32_t)(((uint64_t)*seed * below) >> 32);
+}
+
+/* Half a second of requests, more or less slow by chance, of which the rotation, as long as it is
+ * at work, hits so many of a thousand. */
+static void half_a_second(stor_latency_look_t *look, uint32_t *seed, double hit)
+{
+    static const uint64_t ms[] = {1000, 1200, 1500, 2000, 2500};
+    memset(look, 0, sizeof *look);
+    uint32_t slow = drawn(seed, 21); /* 1 in 100 takes longer than 2.5 ms, in the long run */
+    took(look, 3000, slow);
+    took(look, 20000, (uint64_t)(hit + drawn(seed, 100) / 100.0));
+    for (uint32_t i = 0; i < 5; i++)
+        took(look, ms[i], 190);
+}
+
+/* Whatever a rotation does to requests, it goes as fast as the rise allows, and no faster. */
+Test(rotation, the_pace_holds_the_percentile)
+{
+    static const double hits[] = {20, 100, 400};
+    for (size_t h = 0; h < VD_COUNT_OF(hits); h++) {
+        stor_pace_t pace = {0};
+        stor_latency_look_t look;
+        uint32_t seed = 1;
+        double share_sum = 0, slow = 0, all = 0;
+        for (int i = 0; i < 40; i++) {
+            half_a_second(&look, &seed, 0);
+            stor_pace_window(&pace, &look, true);
+        }
+        cr_assert(pace.baseline_us >= 2500 && pace.baseline_us < 3100);
+        stor_pace_limits(&pace, 0, 15);
+        cr_assert_gt(pace.share, 8, "it begins gently");
+        for (int i = 0; i < 2000; i++) {
+            bool rests = i % 20 > 17;
+            half_a_second(&look, &seed, rests ? 0 : hits[h] / (1 + pace.share));
+            stor_pace_window(&pace, &look, rests);
+            if (rests || i < 200)
+                continue;
+            slow += stor_latency_above(&look, pace.baseline_us * 115 / 100);
+            all += (double)look.requests;
+            share_sum += pace.share / 1620;
+        }
+        cr_expect(slow / all < 0.012, "hits %g: %g of a hundred", hits[h], 100 * slow / all);
+        cr_expect(slow / all > 0.006, "hits %g: it could be faster: %g", hits[h], share_sum);
+        for (int i = 0; i < 12; i++) {
+            look.requests = 0;
+            stor_pace_window(&pace, &look, false);
+        }
+        cr_expect_eq(pace.share, 0, "nobody is there, and it waits");
+    }
+}
+
+Test(rotation, the_pace_sleeps_for_its_share)
+{
+    stor_pace_t pace = {.busy = true};
     stor_pace_limits(&pace, 0, 15);
-    cr_assert_eq(stor_pace_step(&pace, now, 50000), 0);
-    stor_pace_slept(&pace, now);
-    stor_pace_window(&pace, 1000, 500, true);
-    stor_pace_window(&pace, 1100, 500, false); /* within */
-    now += 10000;
-    cr_assert_eq(stor_pace_step(&pace, now, 50000), 0);
-    stor_pace_slept(&pace, now);
-    stor_pace_window(&pace, 1200, 500, false); /* above */
-    now += 10000;
-    uint64_t sleep = stor_pace_step(&pace, now, 50000);
-    cr_assert_gt(sleep, 1000);
-    now += sleep;
-    stor_pace_slept(&pace, now);
-    stor_pace_window(&pace, 1200, 500, false);
-    stor_pace_window(&pace, 1200, 500, false);
-    now += 10000;
-    cr_assert_gt(stor_pace_step(&pace, now, 50000), sleep * 2);
-    for (int i = 0; i < 40; i++)
-        stor_pace_window(&pace, 1000, 500, false);
-    stor_pace_slept(&pace, now);
-    cr_assert_eq(stor_pace_step(&pace, now + 10000, 50000), 0, "it does not speed up again");
-    stor_pace_window(&pace, 100000, STOR_PACE_WINDOW_REQUESTS - 1, false); /* too few to say */
-    cr_assert_eq(stor_pace_step(&pace, now + 10000, 50000), 0);
+    cr_assert_eq(stor_pace_step(&pace, 1000000, 50000), 0, "the first step");
+    stor_pace_slept(&pace, 1000000);
+    uint64_t sleep = stor_pace_step(&pace, 1010000, 50000);
+    cr_assert(sleep > 100000 && sleep < 200000, "%llu", (unsigned long long)sleep);
+    stor_pace_slept(&pace, 1010000 + sleep / 2); /* somebody woke it */
+    cr_assert_eq(stor_pace_step(&pace, 1020000 + sleep / 2, 50000), sleep);
+    stor_pace_limits(&pace, 0, 0);
+    cr_assert_eq(stor_pace_step(&pace, 2000000, 50000), 0, "no limit, no sleep");
+    pace.busy = false;
+    stor_pace_limits(&pace, 0, 15);
+    cr_assert_eq(stor_pace_step(&pace, 3000000, 50000), 0, "nobody is there");
+    stor_latency_look_t look = {0};
+    took(&look, 1000, 1);
+    stor_pace_window(&pace, &look, false);
+    cr_assert_gt(stor_pace_step(&pace, 4000000, 50000), 0, "somebody is, and nothing is known");
 }
 
 Test(rotation, percentiles_of_what_came_since)
 {
     static stor_latency_t latency;
-    uint64_t p99 = 1;
-    cr_assert_eq(stor_latency_take(&latency, &p99), 0);
-    cr_assert_eq(p99, 0);
+    stor_latency_look_t look;
+    stor_latency_memory_t memory = {0};
+    stor_latency_take(&latency, &look);
+    cr_assert_eq(look.requests, 0);
+    cr_assert_eq(stor_latency_p99(&memory), 0);
     for (int i = 0; i < 980; i++)
         stor_latency_note(&latency, 100);
     for (int i = 0; i < 20; i++)
         stor_latency_note(&latency, 5000);
-    cr_assert_eq(stor_latency_take(&latency, &p99), 1000);
-    cr_assert(p99 >= 5000 && p99 <= 5400, "%llu", (unsigned long long)p99);
+    stor_latency_take(&latency, &look);
+    cr_assert_eq(look.requests, 1000);
+    cr_assert_float_eq(stor_latency_above(&look, 1000), 20, 0.001);
+    cr_assert_float_eq(stor_latency_above(&look, 6000), 0, 0.001);
+    cr_assert_float_eq(stor_latency_above(&look, 0), 1000, 0.001);
+    stor_latency_remember(&memory, &look, 0.5);
+    uint64_t p99 = stor_latency_p99(&memory);
+    cr_assert(p99 >= 4900 && p99 <= 5400, "%llu", (unsigned long long)p99);
     for (int i = 0; i < 1000; i++)
         stor_latency_note(&latency, 100);
-    cr_assert_eq(stor_latency_take(&latency, &p99), 1000);
-    cr_assert(p99 >= 100 && p99 <= 108, "%llu", (unsigned long long)p99);
+    stor_latency_take(&latency, &look);
+    cr_assert_eq(look.requests, 1000);
+    for (int i = 0; i < 3; i++) /* what was fades */
+        stor_latency_remember(&memory, &look, 0.5);
+    p99 = stor_latency_p99(&memory);
+    cr_assert(p99 >= 96 && p99 <= 108, "%llu", (unsigned long long)p99);
     stor_latency_note(&latency, 3);
     stor_latency_note(&latency, UINT64_MAX);
-    cr_assert_eq(stor_latency_take(&latency, &p99), 2);
+    stor_latency_take(&latency, &look);
+    cr_assert_eq(look.requests, 2);
+    cr_assert_float_eq(stor_latency_above(&look, 100), 1, 0.001);
 }
