@@ -39,14 +39,24 @@ MISTAKES = [
 ]
 
 
-def build(folder, text, name):
+FLAGS = ['-std=gnu11', '-O1', '-w', '-D_GNU_SOURCE', '-I', root, '-pthread', '-fsanitize=address,undefined']
+
+
+def others(folder):
+    """What is the same in all of them, built once."""
+    objects = []
+    for name in ('main', 'world', 'check'):
+        objects.append(os.path.join(folder, name + '.o'))
+        subprocess.run([cc, *FLAGS, '-c', os.path.join(root, 'tests/simrot', name + '.c'), '-o', objects[-1]], check=True)
+    return objects
+
+
+def build(folder, text, name, objects):
     source = os.path.join(folder, 'machine.c')
     with open(source, 'w') as out:
         out.write(text)
     program = os.path.join(folder, name)
-    sources = [source] + [os.path.join(root, 'tests/simrot', f) for f in ('main.c', 'world.c', 'check.c')]
-    subprocess.run([cc, '-std=gnu11', '-O1', '-w', '-D_GNU_SOURCE', '-I', root, *sources, base, '-pthread', '-fsanitize=address,undefined', '-o', program],
-                   check=True)
+    subprocess.run([cc, *FLAGS, source, *objects, base, '-o', program], check=True)
     return program
 
 
@@ -56,10 +66,11 @@ def main():
     text = text.replace('\r', '')
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
+        objects = others(folder)
         for i, (what, before, after) in enumerate([('nothing is wrong', '', '')] + MISTAKES):
             if text.count(before) < 1:
                 sys.exit(f'mutate: "{what}": its place in machine.c is gone')
-            program = build(folder, text.replace(before, after, 1) if before else text, f'sim{i}')
+            program = build(folder, text.replace(before, after, 1) if before else text, f'sim{i}', objects)
             ran = subprocess.run([program, '--seeds', '1..3000'], capture_output=True, text=True)
             found = ran.returncode != 0
             if found != bool(before):

@@ -222,7 +222,7 @@ static void *wait_at_fault(void *arg)
     return NULL;
 }
 
-Test(fault, wait_until_released, .timeout = 10)
+Test(fault, wait_until_released, .timeout = 300)
 {
     int passed = 0;
     pthread_t thread;

@@ -157,7 +157,7 @@ SUPPORT int put_one(stor_session_t *session, const char *table, const char *key,
 /* Spins until everything up to the timestamp is flushed. */
 SUPPORT void wait_durable(stor_engine_t *engine, uint64_t timestamp)
 {
-    for (int i = 0; i < 20000 && stor_engine_durable(engine) < timestamp; i++)
+    for (int i = 0; i < 60000 && stor_engine_durable(engine) < timestamp; i++)
         usleep(500);
 }
 

@@ -179,7 +179,7 @@ static void world_done(world_t *world)
     place_done(&world->place);
 }
 
-Test(backup, of_an_engine_that_is_written_to_opens_elsewhere, .timeout = 60)
+Test(backup, of_an_engine_that_is_written_to_opens_elsewhere, .timeout = 300)
 {
     world_t world;
     pthread_t thread;
@@ -222,7 +222,7 @@ static void damaged(world_t *world, const char *name, long at, int code)
     cr_assert(place_flip_bit(&backup, name, at));
 }
 
-Test(backup, what_is_not_as_it_was_is_refused, .timeout = 60)
+Test(backup, what_is_not_as_it_was_is_refused, .timeout = 300)
 {
     world_t world;
     char path[512], first[128];
@@ -292,7 +292,7 @@ static int leave_in_a_backup(void *context)
     return 0; /* by _exit: nothing is closed */
 }
 
-Test(backup, a_crash_in_the_middle_of_one_leaves_the_database_as_it_is, .timeout = 60)
+Test(backup, a_crash_in_the_middle_of_one_leaves_the_database_as_it_is, .timeout = 300)
 {
     world_t world;
     char path[512];

@@ -227,7 +227,7 @@ static void released(stor_flush_waiter_t *list, void *context)
 
 static bool reaches(atomic_int *counter, int value)
 {
-    for (int i = 0; i < 4000 && atomic_load(counter) < value; i++)
+    for (int i = 0; i < 60000 && atomic_load(counter) < value; i++)
         usleep(500);
     return atomic_load(counter) >= value;
 }
@@ -303,7 +303,7 @@ static int flush_fails(void *arg)
         vd_fault_arm("flusher.before_sync=error", NULL) != VD_OK)
         return 1;
     either(put_one(session, "c-1", "k", "v", &timestamp, NULL));
-    sleep(5);
+    sleep(30);
     return 2;
 }
 
@@ -364,7 +364,7 @@ static void *writer_run(void *arg)
     return NULL;
 }
 
-Test(engine, reads_know_what_they_depend_on, .timeout = 60)
+Test(engine, reads_know_what_they_depend_on, .timeout = 300)
 {
     static const char *const names[WRITERS] = {"a", "b", "c", "d"};
     start();
@@ -472,7 +472,7 @@ static void fill_until_free(const char *path, uint64_t percent)
 
 /* A real small disk: writes until refused, WiredTiger never meets the end, the engine opens again
  * and recovers. */
-Test(reserve, full_disk, .timeout = 60)
+Test(reserve, full_disk, .timeout = 300)
 {
     place_init(&place);
     /* In a namespace of its own: the disk goes with this process, however the test ends. */

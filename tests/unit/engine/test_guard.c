@@ -274,7 +274,7 @@ Test(guard, missing_log_files)
 
 /* One flipped bit anywhere in what had been flushed: refused with file and offset, or nothing is
  * lost (padding). */
-Test(guard, flipped_bits_in_the_log, .timeout = 120)
+Test(guard, flipped_bits_in_the_log, .timeout = 300)
 {
     place_t crashed;
     uint32_t numbers[64];
@@ -347,7 +347,7 @@ Test(guard, torn_tail_is_cut)
 
 /* WiredTiger's own files: any one flipped bit is refused, or does no harm. All pages damaged:
  * refused. */
-Test(guard, flipped_bits_in_metadata, .timeout = 120)
+Test(guard, flipped_bits_in_metadata, .timeout = 300)
 {
     static const char *const files[] = {"WiredTiger.turtle", "WiredTiger.wt"};
     place_t crashed;

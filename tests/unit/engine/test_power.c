@@ -305,7 +305,7 @@ Test(power, nothing_acknowledged_is_lost_at_power_loss, .timeout = 300)
         power_loss_seed(seed);
 }
 
-Test(power, nothing_acknowledged_is_lost_at_sigkill, .timeout = 120)
+Test(power, nothing_acknowledged_is_lost_at_sigkill, .timeout = 300)
 {
     place_t place;
     known_t known;

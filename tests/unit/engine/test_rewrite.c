@@ -472,7 +472,7 @@ Test(rewrite, beside_writers_and_tables_that_come_and_go)
     cr_assert_eq(stor_engine_table_create(place.engine, "c-w", false, &place.err), VD_OK);
     for (int i = 0; i < 2; i++)
         cr_assert_eq(pthread_create(&threads[i], NULL, writer_run, &each[i]), 0);
-    for (int i = 0; i < 2000 && (writers.rounds[0] < 100 || writers.rounds[1] < 100); i++)
+    for (int i = 0; i < 6000 && (writers.rounds[0] < 100 || writers.rounds[1] < 100); i++)
         usleep(5000);
     cr_assert_eq(key_switch(&place, 2), VD_OK);
     cr_assert_eq(rotate(&place, flip_none, NULL), VD_OK, "%s", place.err.message);

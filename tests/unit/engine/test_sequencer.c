@@ -168,7 +168,7 @@ static void *watcher_run(void *arg)
     return NULL;
 }
 
-Test(sequencer, no_hole_under_concurrency, .timeout = 60)
+Test(sequencer, no_hole_under_concurrency, .timeout = 300)
 {
     set_up(&shared, 0, 0);
     pthread_t threads[THREADS], watcher;

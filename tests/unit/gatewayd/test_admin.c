@@ -24,7 +24,7 @@ static void teardown(void)
     gate_fixture_done(&fixture);
 }
 
-TestSuite(admin, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(admin, .init = setup, .fini = teardown, .timeout = 300);
 
 static void start(void)
 {

@@ -111,7 +111,7 @@ static void teardown(void)
     EVP_PKEY_free(other);
 }
 
-TestSuite(jwt, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(jwt, .init = setup, .fini = teardown, .timeout = 300);
 
 #define EC_HEADER    "{\"alg\":\"ES256\",\"typ\":\"JWT\",\"kid\":\"e\"}"
 #define RSA_HEADER   "{\"alg\":\"RS256\",\"kid\":\"r\"}"

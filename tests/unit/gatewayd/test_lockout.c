@@ -19,7 +19,7 @@ static void teardown(void)
     gate_lockout_destroy(&lockout);
 }
 
-TestSuite(lockout, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(lockout, .init = setup, .fini = teardown, .timeout = 300);
 
 static gate_lockout_who_t who(const char *user, uint32_t address)
 {

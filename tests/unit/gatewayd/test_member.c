@@ -28,7 +28,7 @@ static void teardown(void)
     vd_arena_destroy(&arena);
 }
 
-TestSuite(member, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(member, .init = setup, .fini = teardown, .timeout = 300);
 
 #define ME "n1.example:27017"
 
@@ -90,7 +90,7 @@ static bool has(vd_bson_t document, const char *name)
 static vd_bson_t hello_after(int64_t counter)
 {
     vd_bson_t reply = VD_BSON_NONE;
-    for (int i = 0; i < 500; i++) {
+    for (int i = 0; i < 3000; i++) {
         cr_assert(gate_client_simple(&client, "admin", "hello", &reply));
         if (number(reply, "topologyVersion.counter") > counter)
             return reply;

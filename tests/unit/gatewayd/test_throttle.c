@@ -20,7 +20,7 @@ static void teardown(void)
     gate_fixture_done(&fixture);
 }
 
-TestSuite(throttle, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(throttle, .init = setup, .fini = teardown, .timeout = 300);
 
 static int find(gate_client_t *client)
 {

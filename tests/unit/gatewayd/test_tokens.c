@@ -89,7 +89,7 @@ static void teardown(void)
     vd_arena_destroy(&arena);
 }
 
-TestSuite(tokens, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(tokens, .init = setup, .fini = teardown, .timeout = 300);
 
 static vd_buf_t make(int64_t user_epoch)
 {

@@ -195,7 +195,7 @@ static bool matches(vd_arena_t *arena, vd_bson_t filter, vd_bson_t document, int
     return result;
 }
 
-Test(filter_random, laws, .timeout = 60)
+Test(filter_random, laws, .timeout = 300)
 {
     maker_t maker = {0};
     vd_rand_seed(&maker.rand, 20240615);

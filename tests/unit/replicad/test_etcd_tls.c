@@ -92,7 +92,7 @@ static void teardown(void)
     EVP_PKEY_free(other_key);
 }
 
-TestSuite(etcd_tls, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(etcd_tls, .init = setup, .fini = teardown, .timeout = 300);
 
 /* One connection to a server that minds nothing; true: somebody has asked it something. */
 typedef struct {

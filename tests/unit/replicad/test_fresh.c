@@ -22,7 +22,7 @@ static void teardown(void)
     vd_free(node);
 }
 
-TestSuite(fresh, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(fresh, .init = setup, .fini = teardown, .timeout = 300);
 
 static void hear(uint64_t sent_ms, uint64_t position, uint64_t age_ms, uint64_t term)
 {

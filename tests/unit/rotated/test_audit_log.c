@@ -130,7 +130,7 @@ static void verify(uint64_t first, uint64_t last)
     cr_assert_eq(seen.next, last + 1);
 }
 
-Test(audit_log, is_whole_after_a_fault_at_every_point, .timeout = 120)
+Test(audit_log, is_whole_after_a_fault_at_every_point, .timeout = 300)
 {
     static const char *const points[] = {"audit.write",          "audit.head_durable",
                                          "audit.segment_closed", "audit.next_key_durable",
@@ -160,7 +160,7 @@ static off_t size_of(const char *path)
     return stat(path, &st) == 0 ? st.st_size : -1;
 }
 
-Test(audit_log, cuts_a_torn_tail_and_takes_it_anew, .timeout = 60)
+Test(audit_log, cuts_a_torn_tail_and_takes_it_anew, .timeout = 300)
 {
     char path[PATH_MAX];
     uint64_t upto = 0;
@@ -206,7 +206,7 @@ Test(audit_log, refuses_a_folder_without_its_seal)
     cr_assert_eq(log_open(), VD_ERR_KEY_MISSING);
 }
 
-Test(audit_log, drops_what_is_past_retention_behind_a_tombstone, .timeout = 60)
+Test(audit_log, drops_what_is_past_retention_behind_a_tombstone, .timeout = 300)
 {
     char path[PATH_MAX];
     options.retention_bytes = 20000;

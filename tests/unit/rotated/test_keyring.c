@@ -522,7 +522,7 @@ Test(keyring, a_rewrap_that_dies_is_one_or_the_other)
     cr_assert_eq(reopen(other_kek), VD_OK, "made alike by the open before: %s", err.message);
 }
 
-Test(keyring, is_never_full_of_destroyed_keys, .timeout = 60)
+Test(keyring, is_never_full_of_destroyed_keys, .timeout = 300)
 {
     cr_assert_eq(reopen(kek), VD_OK);
     for (uint32_t i = 0; i < ROT_KEYS_MAX; i++)

@@ -635,7 +635,7 @@ static uint64_t verified(const rot_data_key_t *with, uint32_t count)
 }
 
 /* A fault at each file: it is done again, and in the end the old key is needed by nothing. */
-Test(rewrap, leaves_nothing_under_the_old_key, .timeout = 60)
+Test(rewrap, leaves_nothing_under_the_old_key, .timeout = 300)
 {
     rot_data_keys_t both = {keys, 2};
     bool more = true;

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-TestSuite(config, .timeout = 20);
+TestSuite(config, .timeout = 300);
 
 static int load_text(const char *text, vd_config_t **ret_config, vd_error_t *err)
 {

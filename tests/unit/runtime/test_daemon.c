@@ -144,7 +144,7 @@ static void start(bool takes_questions)
     cr_assert_eq(vd_loop_create(&loop, NULL), VD_OK);
     vd_link_options_t options = {.path = path, .bind = true, .item = item};
     cr_assert_eq(vd_link_open(loop, &options, &supervisor, NULL), VD_OK);
-    for (uint64_t end = vd_monotonic_ms() + 10000; !worker_ready && vd_monotonic_ms() < end;)
+    for (uint64_t end = vd_monotonic_ms() + 30000; !worker_ready && vd_monotonic_ms() < end;)
         turn();
     cr_assert(worker_ready);
 }
@@ -162,7 +162,7 @@ static void teardown(void)
     cr_assert_eq(system(command), 0);
 }
 
-TestSuite(daemon, .fini = teardown, .timeout = 60);
+TestSuite(daemon, .fini = teardown, .timeout = 300);
 
 static void ask(uint64_t request_id, const char *verb, const char *argument, const char *argument2)
 {
@@ -182,7 +182,7 @@ static void ask(uint64_t request_id, const char *verb, const char *argument, con
 
 static void wait_for(size_t count)
 {
-    for (uint64_t end = vd_monotonic_ms() + 10000; heard_count < count && vd_monotonic_ms() < end;)
+    for (uint64_t end = vd_monotonic_ms() + 30000; heard_count < count && vd_monotonic_ms() < end;)
         turn();
     cr_assert_eq(heard_count, count);
 }

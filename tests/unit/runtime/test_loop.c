@@ -26,7 +26,7 @@ static void teardown(void)
     vd_loop_destroy(&loop);
 }
 
-TestSuite(loop, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(loop, .init = setup, .fini = teardown, .timeout = 300);
 
 static void turns(int count)
 {
@@ -331,8 +331,8 @@ Test(loop, a_step_that_wants_more_gets_it_without_sleep)
     cr_assert_eq(vd_loop_add_end_of_turn(loop, 1, want_more, &note, &note.source, NULL), VD_OK);
     uint64_t before = vd_monotonic_ms();
     for (int i = 0; i < 5; i++)
-        cr_assert_eq(vd_loop_turn(loop, i == 0 ? 0 : 5000, NULL), VD_OK);
-    cr_assert_lt(vd_monotonic_ms() - before, 2000);
+        cr_assert_eq(vd_loop_turn(loop, i == 0 ? 0 : 60000, NULL), VD_OK);
+    cr_assert_lt(vd_monotonic_ms() - before, 30000);
     cr_assert_eq(note.count, 5);
 }
 

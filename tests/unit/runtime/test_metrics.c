@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <string.h>
 
-TestSuite(metrics, .timeout = 30);
+TestSuite(metrics, .timeout = 300);
 
 static void *add_many(void *context)
 {

@@ -30,7 +30,7 @@
 #define SANITIZED 0
 #endif
 
-TestSuite(sandbox, .timeout = 30);
+TestSuite(sandbox, .timeout = 300);
 
 /* Exit code, or 1000 + signal. */
 static int in_child(int (*body)(void))

@@ -58,7 +58,7 @@ static void teardown(void)
     (void)rmdir(folder);
 }
 
-TestSuite(tls, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(tls, .init = setup, .fini = teardown, .timeout = 300);
 
 static vd_tls_options_t server_options(void)
 {

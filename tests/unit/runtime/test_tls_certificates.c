@@ -102,7 +102,7 @@ static void teardown(void)
     EVP_PKEY_free(other_key);
 }
 
-TestSuite(tls_certificates, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(tls_certificates, .init = setup, .fini = teardown, .timeout = 300);
 
 static void make_faulty(const fault_t *fault, X509 **ret_certificate, EVP_PKEY **ret_key)
 {

@@ -128,7 +128,7 @@ static void teardown(void)
     vd_clock_replace(NULL);
 }
 
-TestSuite(tls_staple, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(tls_staple, .init = setup, .fini = teardown, .timeout = 300);
 
 static int make(const char *authorities, vd_tls_t **ret_tls, vd_error_t *err)
 {

@@ -26,7 +26,7 @@ static void teardown(void)
     vd_loop_destroy(&loop);
 }
 
-TestSuite(worker, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(worker, .init = setup, .fini = teardown, .timeout = 300);
 
 static void run(void *context)
 {

@@ -23,7 +23,7 @@ static void tear_down(void)
     reads_close(reads);
 }
 
-TestSuite(audit, .init = set_up, .fini = tear_down, .timeout = 60);
+TestSuite(audit, .init = set_up, .fini = tear_down, .timeout = 300);
 
 /* ---- heads ---- */
 

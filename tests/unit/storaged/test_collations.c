@@ -46,7 +46,7 @@ static void sound(reads_t *reads)
     cr_assert_eq(index_sound(reads, "db", "c", "u"), 5, "'two' and 'TWO' differ there");
 }
 
-Test(collations, kept_over_writes_and_a_crash, .timeout = 60)
+Test(collations, kept_over_writes_and_a_crash, .timeout = 300)
 {
     reads_t *reads = reads_open();
     fill(reads);
@@ -112,7 +112,7 @@ static void put(reads_t *reads, const char *table, const rows_t *rows)
     reads_ok(stor_txn_commit(reads->session, &err), &err);
 }
 
-Test(collations, keys_of_another_icu_are_made_anew, .timeout = 60)
+Test(collations, keys_of_another_icu_are_made_anew, .timeout = 300)
 {
     reads_t *reads = reads_open();
     vd_error_t err = VD_ERROR_INIT;
@@ -155,7 +155,7 @@ Test(collations, keys_of_another_icu_are_made_anew, .timeout = 60)
 }
 
 /* What the older one told apart, and this one does not: the start says so. */
-Test(collations, a_unique_index_that_can_not_be_made_anew, .timeout = 60)
+Test(collations, a_unique_index_that_can_not_be_made_anew, .timeout = 300)
 {
     reads_t *reads = reads_open();
     vd_error_t err = VD_ERROR_INIT;
@@ -253,7 +253,7 @@ static void *asker_run(void *context)
 
 /* Dropped and made anew, with and without a default collation, under queries that take it: none is
  * answered by one half with the one and by the other half with the other. */
-Test(collations, a_default_that_changes_under_queries, .timeout = 60)
+Test(collations, a_default_that_changes_under_queries, .timeout = 300)
 {
     reads_t *reads = reads_open();
     asker_t askers[2] = {{.reads = reads}, {.reads = reads}};

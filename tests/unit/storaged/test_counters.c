@@ -191,7 +191,7 @@ _Noreturn static void child_run(int out, uint64_t seed)
     }
 }
 
-Test(counters, exact_after_a_kill, .timeout = 60)
+Test(counters, exact_after_a_kill, .timeout = 300)
 {
     for (uint64_t seed = 1; seed <= 4; seed++) {
         int ends[2], acknowledged = 0, seen = 0;

@@ -3,7 +3,7 @@
 #include "tests/support/ahead_clock.h"
 #include "tests/unit/storaged/reads_support.h"
 
-TestSuite(cursors, .init = ahead_clock_use, .fini = ahead_clock_back, .timeout = 60);
+TestSuite(cursors, .init = ahead_clock_use, .fini = ahead_clock_back, .timeout = 300);
 
 /* ---- a source that counts down ---- */
 

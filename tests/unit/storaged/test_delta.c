@@ -242,7 +242,7 @@ static bool pair_make(vd_rand_t *rand, vd_arena_t *arena, vd_bson_t *ret_before,
     return stor_delta_make(arena, *ret_before, *ret_after, ret_delta);
 }
 
-Test(delta, what_is_made_gives_the_exact_bytes, .timeout = 60)
+Test(delta, what_is_made_gives_the_exact_bytes, .timeout = 300)
 {
     vd_rand_t rand;
     vd_arena_t *arena = vd_arena_create();
@@ -286,7 +286,7 @@ static void apply_exact(vd_arena_t *arena, vd_bson_t before, vd_bson_t delta)
     free(d);
 }
 
-Test(delta, damaged, .timeout = 60)
+Test(delta, damaged, .timeout = 300)
 {
     vd_rand_t rand;
     vd_arena_t *arena = vd_arena_create();
@@ -320,7 +320,7 @@ Test(delta, damaged, .timeout = 60)
 }
 
 /* A delta of one document over another: refused, or a document. */
-Test(delta, of_another_document, .timeout = 60)
+Test(delta, of_another_document, .timeout = 300)
 {
     vd_rand_t rand;
     vd_arena_t *arena = vd_arena_create();

@@ -91,7 +91,7 @@ static void wait_state(stor_collection_t *collection, int state)
 
 /* ---- the fence ---- */
 
-TestSuite(fence, .timeout = 120);
+TestSuite(fence, .timeout = 300);
 
 Test(fence, a_change_waits_for_holders_and_lets_nobody_in)
 {

@@ -98,7 +98,7 @@ static void on_cut(void *context)
 
 static void turns_until(const uint32_t *value, uint32_t wanted)
 {
-    uint64_t limit_ms = vd_monotonic_ms() + 20000;
+    uint64_t limit_ms = vd_monotonic_ms() + 30000;
     while (*value < wanted) {
         cr_assert_lt(vd_monotonic_ms(), limit_ms, "waited in vain: %u of %u", *value, wanted);
         cr_assert_eq(vd_loop_turn(t.loop, 5, NULL), VD_OK);
@@ -213,7 +213,7 @@ static void setup(void)
         .path = t.path, .item = on_item, .peer_changed = on_peer, .cut = on_cut};
     cr_assert_eq(vd_loop_create(&t.loop, NULL), VD_OK);
     cr_assert_eq(vd_link_open(t.loop, &link, &t.link, &err), VD_OK, "%s", err.message);
-    uint64_t limit_ms = vd_monotonic_ms() + 20000;
+    uint64_t limit_ms = vd_monotonic_ms() + 30000;
     while (!t.up && vd_monotonic_ms() < limit_ms)
         cr_assert_eq(vd_loop_turn(t.loop, 5, NULL), VD_OK);
     cr_assert(t.up);
@@ -232,7 +232,7 @@ static void teardown(void)
     (void)nftw(t.folder, unlink_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-TestSuite(inbox, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(inbox, .init = setup, .fini = teardown, .timeout = 300);
 
 Test(inbox, nothing_before_attach_and_state_after_it)
 {
@@ -280,7 +280,7 @@ Test(inbox, a_long_operation_holds_up_neither_quick_nor_long_ones)
     cr_assert_eq(vd_fault_arm("request.before_handler=wait:times=3", NULL), VD_OK);
     for (uint64_t i = 0; i < 3; i++) /* three long ones wait in the fault */
         send_command(3 + i, "{'find': 'c', 'filter': {'x': 1}}", 0);
-    uint64_t limit_ms = vd_monotonic_ms() + 20000;
+    uint64_t limit_ms = vd_monotonic_ms() + 30000;
     while (vd_fault_count("request.before_handler") < 3 && vd_monotonic_ms() < limit_ms)
         cr_assert_eq(vd_loop_turn(t.loop, 5, NULL), VD_OK);
     for (uint64_t i = 0; i < 20; i++) {
@@ -311,7 +311,7 @@ Test(inbox, cancel_ends_what_waits)
     attach();
     cr_assert_eq(vd_fault_arm("request.before_handler=wait:times=1", NULL), VD_OK);
     send_command(3, "{'find': 'c', 'filter': {'x': 1}}", 0);
-    uint64_t limit_ms = vd_monotonic_ms() + 20000;
+    uint64_t limit_ms = vd_monotonic_ms() + 30000;
     while (vd_fault_count("request.before_handler") < 1 && vd_monotonic_ms() < limit_ms)
         cr_assert_eq(vd_loop_turn(t.loop, 5, NULL), VD_OK);
     vdp_operation_cancel_t cancel = {3};
@@ -333,7 +333,7 @@ static void long_lane_block(void)
     cr_assert_eq(vd_fault_arm(fault, NULL), VD_OK);
     for (uint64_t i = 0; i < STOR_LONG_WORKERS; i++)
         send_command(1000 + i, "{'find': 'c', 'filter': {'x': 1}}", 0);
-    uint64_t limit_ms = vd_monotonic_ms() + 20000;
+    uint64_t limit_ms = vd_monotonic_ms() + 30000;
     while (vd_fault_count("request.before_handler") < STOR_LONG_WORKERS &&
            vd_monotonic_ms() < limit_ms)
         cr_assert_eq(vd_loop_turn(t.loop, 5, NULL), VD_OK);
@@ -467,7 +467,7 @@ Test(inbox, drain_finishes_what_runs_and_sends_the_rest_back)
     attach();
     cr_assert_eq(vd_fault_arm("request.before_handler=wait:times=1", NULL), VD_OK);
     send_command(3, "{'insert': 'c', 'documents': [{'_id': 1}]}", 0);
-    uint64_t limit_ms = vd_monotonic_ms() + 20000;
+    uint64_t limit_ms = vd_monotonic_ms() + 30000;
     while (vd_fault_count("request.before_handler") == 0 && vd_monotonic_ms() < limit_ms)
         cr_assert_eq(vd_loop_turn(t.loop, 5, NULL), VD_OK);
     uint32_t states = t.states;

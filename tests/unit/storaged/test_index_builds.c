@@ -66,7 +66,7 @@ static const char *beside_join(beside_t *b)
 
 static void reached(const char *point)
 {
-    for (int i = 0; i < 20000 && vd_fault_count(point) == 0; i++)
+    for (int i = 0; i < 30000 && vd_fault_count(point) == 0; i++)
         usleep(1000);
     cr_assert_gt(vd_fault_count(point), 0, "%s was not reached", point);
 }
@@ -141,7 +141,7 @@ static void scribble(reads_t *reads, vd_rand_t *rand, int documents, int writes)
 
 /* ---- beside writers ---- */
 
-Test(index_builds, writes_at_every_step_are_in, .timeout = 120)
+Test(index_builds, writes_at_every_step_are_in, .timeout = 300)
 {
     static const char *const points[] = {"index.begun", "index.scanned", "index.loaded",
                                          "index.caught_up"};
@@ -241,7 +241,7 @@ static void scrubbed(reads_t *reads, bool sound)
     cr_assert_eq(result.missing + result.extra + result.malformed == 0, sound);
 }
 
-Test(index_builds, beside_writers_that_never_stop, .timeout = 120)
+Test(index_builds, beside_writers_that_never_stop, .timeout = 300)
 {
     reads_t *reads = reads_open();
     writer_t writers[2] = {{.reads = reads, .seed = 1}, {.reads = reads, .seed = 2}};
@@ -268,7 +268,7 @@ Test(index_builds, beside_writers_that_never_stop, .timeout = 120)
 
 /* Passes over the log that gain nothing on the writers make these wait, twice as long each time, up
  * to a bound; when it has ended nobody waits. */
-Test(index_builds, writers_that_are_faster_are_slowed_down, .timeout = 60)
+Test(index_builds, writers_that_are_faster_are_slowed_down, .timeout = 300)
 {
     reads_t *reads = reads_open();
     beside_t build;
@@ -335,7 +335,7 @@ Test(index_builds, how_long_others_are_waited_for)
     }
 }
 
-Test(index_builds, duplicates_that_come_and_go, .timeout = 60)
+Test(index_builds, duplicates_that_come_and_go, .timeout = 300)
 {
     reads_t *reads = reads_open();
     beside_t build;
@@ -371,7 +371,7 @@ Test(index_builds, duplicates_that_come_and_go, .timeout = 60)
 }
 
 /* One leaves, and two that came behind it have the key. */
-Test(index_builds, a_key_that_three_claim, .timeout = 60)
+Test(index_builds, a_key_that_three_claim, .timeout = 300)
 {
     reads_t *reads = reads_open();
     beside_t build;
@@ -388,7 +388,7 @@ Test(index_builds, a_key_that_three_claim, .timeout = 60)
     reads_close(reads);
 }
 
-Test(index_builds, duplicates_without_number, .timeout = 60)
+Test(index_builds, duplicates_without_number, .timeout = 300)
 {
     reads_t *reads = reads_open();
     for (int at = 0; at < 2; at++) { /* every `a` is there twice */
@@ -410,7 +410,7 @@ Test(index_builds, duplicates_without_number, .timeout = 60)
 
 /* ---- given up ---- */
 
-Test(index_builds, given_up, .timeout = 60)
+Test(index_builds, given_up, .timeout = 300)
 {
     reads_t *reads = reads_open();
     beside_t build;
@@ -454,7 +454,7 @@ Test(index_builds, given_up, .timeout = 60)
     reads_close(reads);
 }
 
-Test(index_builds, told_while_they_run, .timeout = 60)
+Test(index_builds, told_while_they_run, .timeout = 300)
 {
     reads_t *reads = reads_open();
     beside_t build;
@@ -561,37 +561,37 @@ static void crash_at(const char *point, crash_t state)
     reads_close(reads);
 }
 
-Test(index_builds, crash_before_it_begins, .timeout = 60)
+Test(index_builds, crash_before_it_begins, .timeout = 300)
 {
     crash_at("index.starting", BEFORE);
 }
-Test(index_builds, crash_when_started, .timeout = 60)
+Test(index_builds, crash_when_started, .timeout = 300)
 {
     crash_at("index.begun", UNDER_WAY);
 }
-Test(index_builds, crash_when_scanned, .timeout = 60)
+Test(index_builds, crash_when_scanned, .timeout = 300)
 {
     crash_at("index.scanned", UNDER_WAY);
 }
-Test(index_builds, crash_when_loaded, .timeout = 60)
+Test(index_builds, crash_when_loaded, .timeout = 300)
 {
     crash_at("index.loaded", UNDER_WAY);
 }
-Test(index_builds, crash_when_caught_up, .timeout = 60)
+Test(index_builds, crash_when_caught_up, .timeout = 300)
 {
     crash_at("index.caught_up", UNDER_WAY);
 }
-Test(index_builds, crash_when_ready, .timeout = 60)
+Test(index_builds, crash_when_ready, .timeout = 300)
 {
     crash_at("index.ready", UNDER_WAY);
 }
-Test(index_builds, crash_when_committed, .timeout = 60)
+Test(index_builds, crash_when_committed, .timeout = 300)
 {
     crash_at("index.after_commit", READY);
 }
 
 /* A unique key that documents claim twice by the time a build that began before a crash ends. */
-Test(index_builds, resumed_and_given_up, .timeout = 60)
+Test(index_builds, resumed_and_given_up, .timeout = 300)
 {
     reads_t *reads = reads_open();
     beside_t build;
@@ -662,7 +662,7 @@ static void damage(reads_t *reads, const char *index_name, int kind)
     stor_catalog_release_all(&reads->request);
 }
 
-Test(index_builds, damage_is_found_and_repaired, .timeout = 60)
+Test(index_builds, damage_is_found_and_repaired, .timeout = 300)
 {
     reads_t *reads = reads_open();
     fill(reads, 0, 300);

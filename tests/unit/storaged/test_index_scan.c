@@ -136,7 +136,7 @@ static void compare_random(reads_t *reads, vd_arena_t *arena, const stor_index_t
     stor_index_scan_close(&scan);
 }
 
-Test(index_scan, agrees_with_a_walk, .timeout = 60)
+Test(index_scan, agrees_with_a_walk, .timeout = 300)
 {
     static const char *const indexes[] = {"{'key': {'a': 1}, 'name': 'x'}",
                                           "{'key': {'a': -1}, 'name': 'x'}",
@@ -229,7 +229,7 @@ static void expire(reads_t *reads)
         reads_ok(stor_ttl_pass(&reads->storage, reads->session, NULL, &more, &err), &err);
 }
 
-Test(ttl, deletes_what_has_expired, .timeout = 60)
+Test(ttl, deletes_what_has_expired, .timeout = 300)
 {
     static const char *const indexes[] = {
         "{'key': {'d': 1}, 'name': 'd', 'expireAfterSeconds': 3600}",

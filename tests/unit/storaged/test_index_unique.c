@@ -167,7 +167,7 @@ static void *racer_run(void *context)
 }
 
 /* Nobody has ever two of a key: so it can be converted in the end, whatever was raced for. */
-Test(index_unique, raced_for, .timeout = 60)
+Test(index_unique, raced_for, .timeout = 300)
 {
     reads_t *reads = reads_open();
     racer_t racers[3] = {{.seed = 1}, {.seed = 2}, {.seed = 3}};
@@ -192,7 +192,7 @@ Test(index_unique, raced_for, .timeout = 60)
 }
 
 /* It becomes unique while the collection is written to. */
-Test(index_unique, converted_beside_writers, .timeout = 60)
+Test(index_unique, converted_beside_writers, .timeout = 300)
 {
     reads_t *reads = reads_open();
     racer_t racers[2] = {{.seed = 4}, {.seed = 5}};

@@ -315,7 +315,7 @@ Test(journal, hostile_changes)
 /* ---- the journal ---- */
 
 /* Segments are cut seconds apart. */
-TestSuite(segments, .init = ahead_clock_use, .fini = ahead_clock_back, .timeout = 120);
+TestSuite(segments, .init = ahead_clock_use, .fini = ahead_clock_back, .timeout = 300);
 
 /* One entry with one insert; commit false: still open when this returns. */
 static uint64_t put_open(reads_t *reads, stor_session_t *session, int32_t id, size_t pad)

@@ -11,7 +11,7 @@ static void clock_back(void)
     ahead_clock_back();
 }
 
-TestSuite(keeper, .init = ahead_clock_use, .fini = clock_back, .timeout = 60);
+TestSuite(keeper, .init = ahead_clock_use, .fini = clock_back, .timeout = 300);
 
 static void pass(reads_t *reads)
 {

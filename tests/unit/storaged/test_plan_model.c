@@ -7,7 +7,11 @@
 #include "libcommon/base/rand.h"
 #include "tests/unit/storaged/reads_support.h"
 
-#define SEEDS         60
+#ifdef __SANITIZE_ADDRESS__
+#define SEEDS 20 /* of the same sequence; without sanitizers all run */
+#else
+#define SEEDS 60
+#endif
 #define QUERIES       60
 #define DOCUMENTS_MAX 60
 #define RESULTS_MAX   400

@@ -568,7 +568,7 @@ static void restart(reads_t *reads)
     reads_start(reads, false);
 }
 
-Test(plan_run, statistics_outlive_a_restart, .timeout = 60)
+Test(plan_run, statistics_outlive_a_restart, .timeout = 300)
 {
     reads_t *reads = reads_open();
     vd_error_t err = VD_ERROR_INIT;
@@ -618,7 +618,7 @@ Test(plan_run, statistics_outlive_a_restart, .timeout = 60)
 }
 
 /* A row that is damaged, or of another form, is as if there were none. */
-Test(plan_run, statistics_that_can_not_be_read, .timeout = 60)
+Test(plan_run, statistics_that_can_not_be_read, .timeout = 300)
 {
     reads_t *reads = reads_open();
     vd_error_t err = VD_ERROR_INIT;

@@ -538,7 +538,7 @@ static uint32_t kind_find(recorded_t *recorded, stor_change_kind_t kind)
 
 /* The end of a build waits until it is ready here, and nothing else does; so does one after a
  * restart; one that was given up is. */
-Test(apply, indexes_are_built_beside, .timeout = 120)
+Test(apply, indexes_are_built_beside, .timeout = 300)
 {
     for (int restarted = 0; restarted < 2; restarted++) {
         vd_rand_t rand;
@@ -1002,7 +1002,7 @@ Test(tail, common_point)
 }
 
 /* Small entries a second; printed with VD_TEST_RATES=1. */
-Test(apply, rate, .timeout = 120)
+Test(apply, rate, .timeout = 300)
 {
     const bool measure = getenv("VD_TEST_RATES") != NULL;
     const int entries = measure ? 40000 : 8000; /* several batches, each of several pieces */

@@ -105,7 +105,7 @@ static void turns_ms(uint64_t ms)
 }
 
 #define TURNS_UNTIL(condition)                                                                     \
-    for (uint64_t limit_ms = vd_monotonic_ms() + 20000; !(condition); turn())                      \
+    for (uint64_t limit_ms = vd_monotonic_ms() + 30000; !(condition); turn())                      \
     cr_assert_lt(vd_monotonic_ms(), limit_ms, "waited in vain: " #condition)
 
 static uint64_t post(const vdp_message_t *message, const void *fields, vd_slice_t body)
@@ -252,13 +252,13 @@ Test(replication_link, attach_role_state)
     cr_assert(t.state.ready && t.state.empty && !t.state.loading);
     cr_assert_eq(vd_buf_len(&t.body), 0);
     uint32_t before = t.states;
-    uint64_t began_ms = vd_monotonic_ms();
     cr_assert_eq(role(2, VDP_ROLE_PRIMARY), VD_OK);
     cr_assert_eq(t.last.role_set.term, 2);
-    TURNS_UNTIL(t.state.role == VDP_ROLE_PRIMARY && t.state.term == 2);
-    cr_assert_lt(vd_monotonic_ms() - began_ms, 200); /* at once, not with the next tick */
-    cr_assert_gt(t.states, before);
     cr_assert_eq(role(1, VDP_ROLE_SECONDARY), VD_ERR_STALE_TERM);
+    /* Told at once: before the answer to what was asked next, not with the next tick. */
+    cr_assert_eq(t.state.role, VDP_ROLE_PRIMARY);
+    cr_assert_eq(t.state.term, 2);
+    cr_assert_gt(t.states, before);
     cr_assert_eq(role(3, 77), VD_ERR_BAD_VALUE);
     /* Nobody is named: whom it agreed to in this term stays. */
     vdp_replication_role_t nobody = {.term = 2, .role = VDP_ROLE_REMOVED};
@@ -268,8 +268,9 @@ Test(replication_link, attach_role_state)
     cr_assert_eq(call(&vdp_replication_role, &nobody, VD_SLICE_NULL), VD_OK);
     cr_assert_str_eq(t.storage->replication->leader, "");
     before = t.states;
-    turns_ms(1000);
-    cr_assert(t.states - before >= 3 && t.states - before <= 6, "%u", t.states - before);
+    uint64_t began_ms = vd_monotonic_ms();
+    TURNS_UNTIL(t.states - before >= 4); /* with each tick, four a second */
+    cr_assert_geq(vd_monotonic_ms() - began_ms, 500);
     tear_down();
 }
 
@@ -356,7 +357,7 @@ Test(replication_link, tail_waits_for_the_disk)
     cr_assert_eq(role(2, VDP_ROLE_PRIMARY), VD_OK);
     uint64_t first = write_one();
     vdp_replication_tail_t ask = {
-        .bytes_max = 1 << 20, .wait_ms = 5000, .after_part = UINT32_MAX, .reader = 2};
+        .bytes_max = 1 << 20, .wait_ms = 120000, .after_part = UINT32_MAX, .reader = 2};
     do {
         cr_assert_eq(call(&vdp_replication_tail, &ask, VD_SLICE_NULL), VD_OK);
         cr_assert_gt(t.last.batch.last, ask.after);
@@ -366,18 +367,17 @@ Test(replication_link, tail_waits_for_the_disk)
     uint64_t id = post(&vdp_replication_tail, &ask, VD_SLICE_NULL);
     turns_ms(100);
     cr_assert_eq(t.got[id], 0); /* parked */
-    uint64_t began_ms = vd_monotonic_ms(), second = write_one();
-    TURNS_UNTIL(t.got[id] != 0);
-    cr_assert_lt(vd_monotonic_ms() - began_ms, 1000);
+    uint64_t second = write_one();
+    TURNS_UNTIL(t.got[id] != 0); /* long before its wait is over */
     cr_assert_eq(t.last.batch.last, second);
     cr_assert_eq(t.last.batch.count, 1);
     cr_assert_leq(second, stor_engine_durable(t.storage->engine));
     /* Nothing comes: an empty one, in time. */
     ask.after = second;
     ask.wait_ms = 50;
-    began_ms = vd_monotonic_ms();
+    uint64_t began_ms = vd_monotonic_ms();
     cr_assert_eq(call(&vdp_replication_tail, &ask, VD_SLICE_NULL), VD_OK);
-    cr_assert(vd_monotonic_ms() - began_ms >= 45 && vd_monotonic_ms() - began_ms < 1000);
+    cr_assert_geq(vd_monotonic_ms() - began_ms, 45);
     cr_assert_eq(t.last.batch.count, 0);
     cr_assert_eq(t.last.batch.last, second);
     vdp_replication_find_t find = {.sample = true};
@@ -472,7 +472,7 @@ Test(replication_link, our_questions)
     cr_assert_eq(stor_replication_ask(t.storage, &ask, VD_SLICE_NULL, answered, NULL, &err), VD_OK);
     turns_ms(50);
     vd_link_close(&t.link);
-    for (int i = 0; i < 10000 && atomic_load(&answered_count) < 3; i++)
+    for (int i = 0; i < 30000 && atomic_load(&answered_count) < 3; i++)
         usleep(1000);
     cr_assert_eq(answered_code, VD_ERR_HOST_UNREACHABLE);
     t.up = false;

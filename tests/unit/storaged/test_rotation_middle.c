@@ -12,7 +12,7 @@
 #include <dirent.h>
 #include <pthread.h>
 
-#define STATES_MS 20000 /* for what must come; a test that waits so long fails */
+#define STATES_MS 30000 /* for what must come; a test that waits so long fails */
 
 /* ---- orders ---- */
 
@@ -125,7 +125,7 @@ static void table_of(node_t *node, const char *name, char *table, size_t size)
 /* ---- copies ---- */
 
 /* Its pages are in memory, so that nobody can count its blocks: it is known by name. */
-Test(rotation_middle, a_copy_that_is_read_holds_the_old_key, .timeout = 120)
+Test(rotation_middle, a_copy_that_is_read_holds_the_old_key, .timeout = 300)
 {
     node_t node;
     vdp_rotation_report_t report;
@@ -192,7 +192,7 @@ static void freeze(node_t *node)
     cr_assert_eq(count, 1, "it did not let the freeze come");
 }
 
-Test(rotation_middle, rests_while_the_files_are_frozen, .timeout = 120)
+Test(rotation_middle, rests_while_the_files_are_frozen, .timeout = 300)
 {
     node_t node;
     int64_t left = 0;
@@ -207,7 +207,7 @@ Test(rotation_middle, rests_while_the_files_are_frozen, .timeout = 120)
     stop(&node);
 }
 
-Test(rotation_middle, a_freeze_in_the_middle_is_let_in, .timeout = 120)
+Test(rotation_middle, a_freeze_in_the_middle_is_let_in, .timeout = 300)
 {
     node_t node;
     told_t now;
@@ -258,7 +258,7 @@ static uint64_t aside(node_t *node)
 
 /* What it needs was moved to disk, if at all, under the new key: nobody waits for it, and it reads
  * on behind the old one. */
-Test(rotation_middle, an_old_snapshot_reads_what_it_saw, .timeout = 120)
+Test(rotation_middle, an_old_snapshot_reads_what_it_saw, .timeout = 300)
 {
     node_t node;
     stor_session_t *old = NULL;
@@ -353,7 +353,7 @@ static void *reads_on(void *context)
 /* Moved to disk under the old key they hold it, as long as a snapshot may need them; then they are
  * removed, and the rotation ends without a restart. */
 Test(rotation_middle, old_versions_of_before_hold_the_old_key_until_their_snapshots_end,
-     .timeout = 120)
+     .timeout = 300)
 {
     node_t node;
     stor_session_t *old = NULL;
@@ -394,7 +394,7 @@ static int64_t cursor_of(vd_bson_t reply)
     return vd_value_int64(vd_bson_get(vd_value_document(cursor), "id"));
 }
 
-Test(rotation_middle, a_query_that_spilled_is_waited_for, .timeout = 120)
+Test(rotation_middle, a_query_that_spilled_is_waited_for, .timeout = 300)
 {
     node_t node;
     vd_bson_t reply;
@@ -451,7 +451,7 @@ Test(rotation_middle, a_query_that_spilled_is_waited_for, .timeout = 120)
 
 /* ---- loads ---- */
 
-Test(rotation_middle, a_load_of_before_is_waited_for, .timeout = 120)
+Test(rotation_middle, a_load_of_before_is_waited_for, .timeout = 300)
 {
     node_t node;
     stor_bulk_t *bulk = NULL;
@@ -549,7 +549,7 @@ static void build_at(const char *point, bool writes, bool after)
     cr_assert_eq(vd_fault_arm(spec, &node.err), VD_OK);
     beside_start(&build, &node,
                  "{'createIndexes': 'c', 'indexes': [{'key': {'pad': 1, 'a': -1}, 'name': 'p'}]}");
-    for (int i = 0; i < 20000 && vd_fault_count(point) == 0; i++)
+    for (int i = 0; i < 30000 && vd_fault_count(point) == 0; i++)
         usleep(1000);
     cr_assert_gt(vd_fault_count(point), 0, "%s was not reached", point);
     if (writes)
@@ -586,34 +586,34 @@ static void build_at(const char *point, bool writes, bool after)
     stop(&node);
 }
 
-Test(rotation_middle, a_build_whose_scan_begins_behind_the_key, .timeout = 60)
+Test(rotation_middle, a_build_whose_scan_begins_behind_the_key, .timeout = 300)
 {
     build_at("index.begun", true, true);
 }
 
-Test(rotation_middle, a_build_that_has_sorted_before, .timeout = 60)
+Test(rotation_middle, a_build_that_has_sorted_before, .timeout = 300)
 {
     build_at("index.scanned", true, false);
 }
 
-Test(rotation_middle, a_build_that_has_loaded_before, .timeout = 60)
+Test(rotation_middle, a_build_that_has_loaded_before, .timeout = 300)
 {
     build_at("index.loaded", true, true);
 }
 
-Test(rotation_middle, a_build_that_has_caught_up_before, .timeout = 60)
+Test(rotation_middle, a_build_that_has_caught_up_before, .timeout = 300)
 {
     build_at("index.caught_up", true, false);
 }
 
-Test(rotation_middle, a_build_that_is_about_to_end, .timeout = 60)
+Test(rotation_middle, a_build_that_is_about_to_end, .timeout = 300)
 {
     build_at("index.before_commit", false, true); /* its fence is closed: no writes */
 }
 
 /* ---- large values and keys ---- */
 
-Test(rotation_middle, values_and_keys_that_do_not_fit_into_a_page, .timeout = 120)
+Test(rotation_middle, values_and_keys_that_do_not_fit_into_a_page, .timeout = 300)
 {
     node_t node;
     vdp_rotation_report_t report;
@@ -674,7 +674,7 @@ static bool without_note(node_t *node)
 }
 
 /* Requests that become slow beside it slow it down, and it says so; quick ones let it go on. */
-Test(rotation_middle, it_gives_way_to_requests, .timeout = 120)
+Test(rotation_middle, it_gives_way_to_requests, .timeout = 300)
 {
     node_t node;
     told_t now;
@@ -705,7 +705,7 @@ Test(rotation_middle, it_gives_way_to_requests, .timeout = 120)
 }
 
 /* Another rate counts at once, not when what the one before asks for is slept. */
-Test(rotation_middle, another_rate_ends_a_long_sleep, .timeout = 120)
+Test(rotation_middle, another_rate_ends_a_long_sleep, .timeout = 300)
 {
     node_t node;
     told_t now;
@@ -721,7 +721,7 @@ Test(rotation_middle, another_rate_ends_a_long_sleep, .timeout = 120)
     stop(&node);
 }
 
-Test(rotation_middle, it_waits_for_space, .timeout = 120)
+Test(rotation_middle, it_waits_for_space, .timeout = 300)
 {
     node_t node;
     told_t now;
@@ -741,7 +741,7 @@ Test(rotation_middle, it_waits_for_space, .timeout = 120)
 /* ---- what can't go on ---- */
 
 /* Failed is told with why, nothing else is touched, and another order goes on. */
-Test(rotation_middle, a_step_that_fails_says_why_and_begins_again, .timeout = 120)
+Test(rotation_middle, a_step_that_fails_says_why_and_begins_again, .timeout = 300)
 {
     static const struct {
         const char *fault;

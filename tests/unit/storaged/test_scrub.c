@@ -119,7 +119,7 @@ static stor_scrub_result_t scrub(reads_t *reads, uint64_t id, uint32_t pause_us)
     return result;
 }
 
-Test(scrub, equal_while_writers_go_on, .timeout = 120)
+Test(scrub, equal_while_writers_go_on, .timeout = 300)
 {
     reads_t *reads = reads_open();
     atomic_bool stop = false;
@@ -289,7 +289,7 @@ Test(scrub, stops_when_told)
 
 /* A transaction that has drawn its timestamp and not committed holds the visible point back, while
  * others commit above it: the scrub waits for it, and counts it on the right side. */
-Test(scrub, waits_for_what_is_in_flight, .timeout = 60)
+Test(scrub, waits_for_what_is_in_flight, .timeout = 300)
 {
     for (int commits = 0; commits < 2; commits++) {
         reads_t *reads = reads_open();
@@ -335,7 +335,7 @@ Test(scrub, waits_for_what_is_in_flight, .timeout = 60)
 }
 
 /* Never a false alarm, whenever the drop comes; and inconclusive in the end. */
-Test(scrub, dropped_in_the_middle, .timeout = 60)
+Test(scrub, dropped_in_the_middle, .timeout = 300)
 {
     reads_t *reads = reads_open();
     vd_error_t err = VD_ERROR_INIT;
@@ -389,7 +389,7 @@ static uint64_t rollbacks(reads_t *reads)
     return stats.txn_rollbacks;
 }
 
-Test(scrub, a_cut_journal_is_inconclusive, .timeout = 60)
+Test(scrub, a_cut_journal_is_inconclusive, .timeout = 300)
 {
     reads_t *reads = reads_open();
     stor_scrub_result_t result = {0};

@@ -7,7 +7,7 @@
 #include <pthread.h>
 
 /* Sessions are idle for half an hour. */
-TestSuite(sessions, .init = ahead_clock_use, .fini = ahead_clock_back, .timeout = 60);
+TestSuite(sessions, .init = ahead_clock_use, .fini = ahead_clock_back, .timeout = 300);
 
 static const uint8_t nobody[32] = {7};
 

@@ -231,7 +231,7 @@ static const char *random_documents(vd_arena_t *arena, vd_rand_t *rand, int coun
     "'input': '$m'}}, 'median': {'$median': {'input': '$n', 'method': 'approximate'}}, 'p': "      \
     "{'$percentile': {'input': '$n', 'method': 'approximate', 'p': [0.1, 0.9]}}"
 
-Test(spill, groups_are_the_same_on_disk, .timeout = 120)
+Test(spill, groups_are_the_same_on_disk, .timeout = 300)
 {
     for (uint64_t seed = 1; seed <= 12; seed++) {
         vd_arena_t *arena = vd_arena_create();
@@ -309,7 +309,7 @@ Test(spill, groups_with_rounding_and_sets)
     "{'$concat': ['key number ', {'$toString': '$$i'}]}}}}}"
 
 /* Keys of 50 times the budget: it ends, and never holds more than twice the budget. */
-Test(spill, many_keys_in_bounded_memory, .timeout = 120)
+Test(spill, many_keys_in_bounded_memory, .timeout = 300)
 {
     enum { BUDGET = 512 * 1024 };
     spill_t *spill = spill_open(BUDGET, 0);

@@ -687,7 +687,7 @@ Test(transactions, they_end_by_age_and_by_kills)
 }
 
 /* A snapshot that stays open would fill the cache, and then the disk. */
-Test(transactions, the_oldest_ends_when_the_cache_is_short, .timeout = 120)
+Test(transactions, the_oldest_ends_when_the_cache_is_short, .timeout = 300)
 {
     reads_t *reads = reads_open();
     char *text = malloc(400000), *at = text;

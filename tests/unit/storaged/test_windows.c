@@ -618,7 +618,7 @@ static void check_model(uint64_t seed, size_t budget)
     spill_close(spill);
 }
 
-Test(windows, against_a_model, .timeout = 120)
+Test(windows, against_a_model, .timeout = 300)
 {
     for (uint64_t seed = 1; seed <= 60; seed++) {
         check_model(seed, 64 << 20);

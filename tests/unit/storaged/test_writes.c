@@ -130,7 +130,7 @@ static int64_t count_all(reads_t *reads)
     return number(reads, "n");
 }
 
-Test(writes, insert_groups, .timeout = 120)
+Test(writes, insert_groups, .timeout = 300)
 {
     static const struct {
         int count, every;
@@ -501,7 +501,7 @@ Test(writes, find_and_modify)
 
 /* ---- long statements ---- */
 
-Test(writes, multi_in_bounded_transactions, .timeout = 120)
+Test(writes, multi_in_bounded_transactions, .timeout = 300)
 {
     reads_t *reads = reads_open();
     int doubles;
@@ -799,7 +799,7 @@ static void model_compare(model_t *model)
     stor_catalog_release_all(request);
 }
 
-Test(writes, model, .timeout = 120)
+Test(writes, model, .timeout = 300)
 {
     static void (*const operations[])(model_t *) = {model_insert, model_update_one,
                                                     model_update_many, model_delete, model_modify};

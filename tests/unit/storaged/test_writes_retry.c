@@ -163,7 +163,7 @@ static vdp_sequence_t many(reads_t *reads, int first, int count)
     return sequence;
 }
 
-Test(retry, faults, .timeout = 60)
+Test(retry, faults, .timeout = 300)
 {
     static const struct {
         const char *fault;
@@ -197,7 +197,7 @@ Test(retry, faults, .timeout = 60)
 }
 
 /* Each command fails before or after its commit, and is sent again: done once. */
-Test(retry, once_whatever_happens, .timeout = 60)
+Test(retry, once_whatever_happens, .timeout = 300)
 {
     static const struct {
         const char *command, *reply, *state;
@@ -323,7 +323,7 @@ static client_t together(reads_t *reads, const char *const *commands, int rounds
     return sum;
 }
 
-Test(together, one_counter, .timeout = 120)
+Test(together, one_counter, .timeout = 300)
 {
     static const char *const commands[] = {
         "{'update': 'c', 'updates': [{'q': {'_id': 1}, 'u': {'$inc': {'a': 1}}}]}",
@@ -345,7 +345,7 @@ Test(together, one_counter, .timeout = 120)
     reads_close(reads);
 }
 
-Test(together, upserts, .timeout = 120)
+Test(together, upserts, .timeout = 300)
 {
     static const char *const commands[] = {
         "{'update': 'u', 'updates': [{'q': {'_id': %d}, 'u': {'$inc': {'a': 1}}, 'upsert': true}]}",
@@ -364,7 +364,7 @@ Test(together, upserts, .timeout = 120)
     reads_close(reads);
 }
 
-Test(together, inserts_of_the_same, .timeout = 120)
+Test(together, inserts_of_the_same, .timeout = 300)
 {
     static const char *const commands[] = {
         "{'insert': 'c', 'ordered': false, 'documents': [{'_id': %d}, {'_id': 1001}, {'_id': "
@@ -383,7 +383,7 @@ Test(together, inserts_of_the_same, .timeout = 120)
     reads_close(reads);
 }
 
-Test(together, queue, .timeout = 120)
+Test(together, queue, .timeout = 300)
 {
     static const char *const commands[] = {
         "{'findAndModify': 'q', 'query': {'open': 1}, 'sort': {'p': -1}, 'remove': true}", NULL};
@@ -419,7 +419,7 @@ static void *killer_main(void *arg)
     return NULL;
 }
 
-Test(together, killed_in_the_middle, .timeout = 60)
+Test(together, killed_in_the_middle, .timeout = 300)
 {
     reads_t *reads = reads_open();
     pthread_t killer;
@@ -459,7 +459,7 @@ static void *dropper_main(void *arg)
     return NULL;
 }
 
-Test(together, drops_get_their_turn, .timeout = 120)
+Test(together, drops_get_their_turn, .timeout = 300)
 {
     reads_t *reads = reads_open();
     client_t dropper = {.reads = reads, .rounds = 40};
