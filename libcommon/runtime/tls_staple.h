@@ -7,7 +7,8 @@
  *          nextUpdate, and never after: then clients get none.
  * Owner:   the SSL_CTX.
  * Threads: any, once it is set.
- * Limits:  VD_TLS_STAPLE_MAX_BYTES. A response without nextUpdate is refused: it would never end. */
+ * Limits:  VD_TLS_STAPLE_MAX_BYTES. A response without nextUpdate is refused: it would never
+ *          end. */
 #pragma once
 #include "libcommon/base/error.h"
 

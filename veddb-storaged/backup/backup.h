@@ -11,7 +11,8 @@
  * Owner:   start, halt, stop by main.c: started behind the rotation and before its link, freed
  *          behind the link.
  * Threads: any.
- * Errors:  VD_ERR_BACKUP_IN_PROGRESS, VD_ERR_BAD_VALUE (a name), VD_ERR_EXISTS, VD_ERR_NOT_FOUND. */
+ * Errors:  VD_ERR_BACKUP_IN_PROGRESS, VD_ERR_BAD_VALUE (a name), VD_ERR_EXISTS,
+ *          VD_ERR_NOT_FOUND. */
 #pragma once
 #include "veddb-storaged/backup/shelf.h"
 #include "veddb-storaged/storaged.h"
