@@ -56,7 +56,7 @@ vdp_peer_status_t repl_own_status(repl_node_t *node)
                              .config_version = node->config->version,
                              .config_term = node->config->term,
                              .sync_source = pull->conn != NULL ? pull->member : 0,
-                             .role = state->role,
+                             .role = state->loading ? VDP_ROLE_RECOVERING : state->role,
                              .empty = state->empty,
                              .problem = vd_slice_str(pull->problem)};
     own.builds = vd_slice(state->builds, state->builds_len);
@@ -211,6 +211,9 @@ static int on_heartbeat(repl_node_t *node, repl_conn_t *conn, const vdp_envelope
     if (rc != VD_OK)
         return rc;
     peer_said(node, conn, &said, body, false);
+    repl_member_t *member = repl_member_of(node, conn);
+    if (member != NULL)
+        repl_send_heard(node, member);
     vdp_peer_status_t own = repl_own_status(node);
     own.sent_ms = said.sent_ms;
     return repl_conn_send(conn, &vdp_peer_status, envelope->request_id, &own,

@@ -10,6 +10,7 @@
 #include "veddb-replicad/marks.h"
 #include "veddb-replicad/members.h"
 #include "veddb-replicad/peers.h"
+#include "veddb-replicad/readers.h"
 #include "veddb-replicad/storage.h"
 
 /* A fifth of the lease is kept back for clocks that run at different rates
@@ -155,6 +156,7 @@ typedef struct repl_node {
     repl_heads_t heads;
     vd_list_t ships;   /* ship.c */
     vd_list_t sending; /* snapshot.c: chunks that wait for their rate */
+    repl_readers_t readers;
     uint64_t send_at_us;
     vd_list_t tickets; /* ask.c */
     uint64_t ticket_last;
@@ -255,6 +257,8 @@ void repl_resync_reset(repl_node_t *node); /* storage is another start */
 void repl_resync_done(repl_node_t *node);
 void repl_send_snapshot(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *envelope,
                         vd_slice_t rest);
+/* A heartbeat of a member that asks on the same connection: copies that it reads no more go. */
+void repl_send_heard(repl_node_t *node, const repl_member_t *member);
 void repl_send_lost(repl_node_t *node, repl_conn_t *conn);
 void repl_send_tick(repl_node_t *node);
 

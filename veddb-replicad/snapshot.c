@@ -6,7 +6,8 @@
  * snapshot any more, to a new one. Storage's LOAD_STATE alone says what comes next. After a start
  * of ours storage says which copy it was, and whose: that one is asked for again first. Source:
  * passes reads on to its storage, signs manifests (seal.h); chunks leave at
- * replication.snapshot_rate. */
+ * replication.snapshot_rate. It drops a copy that its reader has given up, or never learned of, at
+ * once (readers.h). */
 #include "veddb-replicad/node.h"
 #include "veddb-replicad/seal.h"
 
@@ -183,12 +184,19 @@ static int seal_check(repl_node_t *node, const vdp_snapshot_opened_t *said, vd_s
     const repl_greeting_t *greeting = conn == NULL ? NULL : repl_conn_greeting(conn);
     if (greeting == NULL)
         return vd_error_set(err, VD_ERR_CLOSED, "the source is gone");
-    if (!greeting->has_set_id) { /* its storage was not there yet */
-        repl_conn_close(conn, "it did not know the set's id when it greeted");
+    if (!greeting->has_set_id)
         return vd_error_set(err, VD_ERR_CLOSED, "the source did not know the set's id");
-    }
     repl_seal_text(said, vd_slice(greeting->set_id, 12), manifest, text);
     return repl_conn_verify(conn, vd_slice(text, sizeof text), said->signature, err);
+}
+
+/* It could not be checked yet: asked for again, so that the source makes no other. */
+static void want_again(repl_node_t *node, vd_slice_t snapshot)
+{
+    repl_resync_t *resync = &node->resync;
+    memcpy(resync->snapshot, snapshot.data, 16);
+    (void)snprintf(resync->from, sizeof resync->from, "%s", repl_member_name(node, resync->source));
+    resync->wanted = true;
 }
 
 static void opened(void *context, const repl_answer_t *answer)
@@ -212,6 +220,8 @@ static void opened(void *context, const repl_answer_t *answer)
     if (rc == VD_ERR_SNAPSHOT_SIGNATURE) {
         resync->wanted = false;
         close_there(node, said.snapshot);
+    } else if (rc == VD_ERR_CLOSED && said.snapshot.len == 16) {
+        want_again(node, said.snapshot);
     }
     if (rc == VD_OK)
         rc = vd_bson_validate(manifest, VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX, &err);
@@ -408,18 +418,23 @@ static void copy_step(repl_node_t *node, repl_conn_t *conn)
     }
 }
 
+/* What the source said of itself, when that has the set's id, which manifests are signed for; else
+ * NULL, and it is greeted anew. */
+static const repl_greeting_t *source_greeting(repl_conn_t *conn)
+{
+    const repl_greeting_t *greeting = conn == NULL ? NULL : repl_conn_greeting(conn);
+    if (greeting == NULL || greeting->has_set_id)
+        return greeting; /* NULL: until it is there */
+    repl_conn_close(conn, "it did not know the set's id when it greeted");
+    return NULL;
+}
+
 static void begin_step(repl_node_t *node)
 {
     repl_resync_t *resync = &node->resync;
-    repl_member_t *source = repl_member_by_id(node, resync->source);
-    repl_conn_t *conn = source == NULL ? NULL : repl_link_conn(source->link);
-    const repl_greeting_t *greeting = conn == NULL ? NULL : repl_conn_greeting(conn);
+    const repl_greeting_t *greeting = source_greeting(member_conn(node));
     if (greeting == NULL)
-        return;                  /* until it is there */
-    if (!greeting->has_set_id) { /* its storage was not there yet */
-        repl_conn_close(conn, "it did not know the set's id when it greeted");
         return;
-    }
     vdp_load_begin_t begin = {vd_slice(resync->snapshot, 16), resync->fields.position,
                               resync->fields.term, vd_slice(greeting->set_id, 12),
                               vd_slice_str(repl_member_name(node, resync->source))};
@@ -455,7 +470,7 @@ static void next_step(repl_node_t *node)
                                STEP_MS, rolled_back, step_new(node, 0));
         return;
     case REPL_RESYNC_OPEN:
-        if (conn == NULL)
+        if (source_greeting(conn) == NULL)
             return;
         resync->waiting = true;
         if (resync->wanted)
@@ -518,6 +533,8 @@ typedef struct {
     repl_node_t *owner;
     repl_conn_t *conn; /* NULL: the asker has gone */
     uint64_t request;
+    uint32_t member;              /* who asks */
+    bool makes;                   /* SNAPSHOT_OPEN of a new copy */
     const vdp_message_t *message; /* of the answer to the asker */
     const vdp_message_t *from;    /* of storage's answer */
     uint64_t at_us;               /* ready: leaves then */
@@ -606,6 +623,45 @@ static int send_opened(sending_t *sending, vdp_snapshot_opened_t *said, vd_slice
     return rc;
 }
 
+static void close_here(repl_node_t *node, vd_slice_t copy)
+{
+    vdp_snapshot_close_t close = {copy};
+    repl_readers_forget(&node->readers, copy);
+    repl_storage_tell(node->storage, &vdp_snapshot_close, &close, VD_SLICE_NULL);
+}
+
+/* Those of a member, but one. */
+static void close_given_up(repl_node_t *node, uint32_t member, vd_slice_t kept)
+{
+    uint8_t copy[REPL_COPY_BYTES];
+    while (repl_readers_take(&node->readers, member, kept, copy)) {
+        vd_log(VD_LOG_INFO, "a copy that its reader has given up is dropped", "reader=%s",
+               repl_member_name(node, member));
+        close_here(node, vd_slice(copy, sizeof copy));
+    }
+}
+
+void repl_send_heard(repl_node_t *node, const repl_member_t *member)
+{
+    if (repl_readers_done(member->said.role, member->said.sync_source, node->self))
+        close_given_up(node, member->id, VD_SLICE_NULL);
+}
+
+/* It stands at our storage; one of which its reader did not learn would stand for nobody. */
+static int pass_opened(sending_t *sending, vdp_snapshot_opened_t *said, vd_slice_t manifest,
+                       vd_error_t *err)
+{
+    repl_node_t *node = sending->owner;
+    int rc = sending->conn == NULL ? VD_ERR_CLOSED : send_opened(sending, said, manifest, err);
+    if (rc == VD_OK) {
+        repl_readers_note(&node->readers, sending->member, said->snapshot);
+        close_given_up(node, sending->member, said->snapshot);
+    } else if (sending->makes) {
+        close_here(node, said->snapshot);
+    }
+    return rc;
+}
+
 static void storage_said(void *context, const repl_answer_t *answer)
 {
     sending_t *sending = context;
@@ -616,7 +672,8 @@ static void storage_said(void *context, const repl_answer_t *answer)
         vdp_replication_found_t found;
     } said;
     vd_slice_t body;
-    if (sending->conn == NULL) {
+    bool opens = sending->message == &vdp_peer_snapshot_opened;
+    if (sending->conn == NULL && !opens) {
         sending_free(sending);
         return;
     }
@@ -630,12 +687,12 @@ static void storage_said(void *context, const repl_answer_t *answer)
         vdp_peer_found_t found = {said.found.timestamp, repl_state(sending->owner)->oldest};
         rc = repl_conn_send(sending->conn, &vdp_peer_found, sending->request, &found, VD_SLICE_NULL,
                             &err);
-    } else if (rc == VD_OK && sending->message == &vdp_peer_snapshot_opened) {
-        rc = send_opened(sending, &said.opened, body, &err);
+    } else if (rc == VD_OK && opens) {
+        rc = pass_opened(sending, &said.opened, body, &err);
     } else if (rc == VD_OK) {
         rc = repl_conn_send(sending->conn, sending->message, sending->request, &said, body, &err);
     }
-    if (rc != VD_OK)
+    if (rc != VD_OK && sending->conn != NULL)
         repl_conn_send_failure(sending->conn, sending->request, &err);
     sending_free(sending);
 }
@@ -661,6 +718,9 @@ static void pass_on(repl_node_t *node, repl_conn_t *conn, const vdp_envelope_t *
     sending->request = envelope->request_id;
     sending->from = from;
     sending->message = message;
+    sending->member = repl_member_of(node, conn)->id; /* no stranger is heard */
+    sending->makes = message == &vdp_peer_snapshot_opened &&
+                     ((const vdp_snapshot_open_t *)fields)->snapshot.len == 0;
     vd_list_push_back(&node->sending, &sending->node);
     (void)repl_storage_ask(node->storage, ask, fields, body, READ_MS, storage_said, sending);
 }
@@ -676,6 +736,7 @@ void repl_send_snapshot(repl_node_t *node, repl_conn_t *conn, const vdp_envelope
     vdp_snapshot_close_t close;
     vdp_peer_find_t find;
     vdp_replication_find_t ask = {0};
+    const repl_member_t *member = repl_member_of(node, conn); /* no stranger is heard */
     int rc = VD_OK;
     if (envelope->id == VDP_PEER_SNAPSHOT_OPEN) {
         rc = vdp_decode(&vdp_peer_snapshot_open, rest, &open, &body, &err);
@@ -683,13 +744,17 @@ void repl_send_snapshot(repl_node_t *node, repl_conn_t *conn, const vdp_envelope
             repl_state(node)->role != VDP_ROLE_SECONDARY)
             rc = vd_error_set(&err, VD_ERR_NOT_PRIMARY_OR_SECONDARY, "it has no data to give");
         if (rc == VD_OK)
+            close_given_up(node, member->id, open.snapshot);
+        if (rc == VD_OK)
             pass_on(node, conn, envelope, &vdp_snapshot_open, &open, VD_SLICE_NULL,
                     &vdp_snapshot_opened, &vdp_peer_snapshot_opened);
     } else if (envelope->id == VDP_PEER_SNAPSHOT_READ) {
         rc = vdp_decode(&vdp_peer_snapshot_read, rest, &read, &body, &err);
-        if (rc == VD_OK)
+        if (rc == VD_OK) { /* after a start of ours it may not be known */
+            repl_readers_note(&node->readers, member->id, read.snapshot);
             pass_on(node, conn, envelope, &vdp_snapshot_read, &read, body, &vdp_snapshot_chunk,
                     &vdp_peer_snapshot_chunk);
+        }
     } else if (envelope->id == VDP_PEER_FIND) {
         rc = vdp_decode(&vdp_peer_find, rest, &find, &body, &err);
         if (rc == VD_OK && (body.len == 0 || body.len % 8 != 0))
@@ -700,7 +765,7 @@ void repl_send_snapshot(repl_node_t *node, repl_conn_t *conn, const vdp_envelope
     } else {
         rc = vdp_decode(&vdp_peer_snapshot_close, rest, &close, NULL, &err);
         if (rc == VD_OK)
-            repl_storage_tell(node->storage, &vdp_snapshot_close, &close, VD_SLICE_NULL);
+            close_here(node, close.snapshot);
     }
     if (rc != VD_OK)
         repl_conn_send_failure(conn, envelope->request_id, &err);
