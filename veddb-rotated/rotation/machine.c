@@ -21,6 +21,7 @@ static rot_action_t *save(rot_machine_t *machine, const rot_event_t *event, rot_
 {
     VD_ASSERT(actions->count == 0);
     machine->saved_ms = event->facts.now_ms;
+    machine->unsaved = false;
     return act(actions, ROT_ACTION_SAVE);
 }
 
@@ -85,7 +86,8 @@ static void past_put(rot_machine_t *machine, const rot_past_t *past)
 
 static void past_add(rot_machine_t *machine, const rot_event_t *event, rot_state_t outcome)
 {
-    const rot_kept_t *kept = &machine->kept;
+    rot_kept_t *kept = &machine->kept;
+    kept->schedule_from = kept->encrypted_blocks;
     past_put(machine, &(rot_past_t){
                           .kind = ROT_KIND_ROTATION,
                           .number = kept->number,
@@ -124,7 +126,7 @@ static void begin(rot_machine_t *machine, const rot_event_t *event, rot_reason_t
     kept->bytes = kept->documents = kept->blocks = 0;
     kept->note[0] = '\0';
     kept->counted_version = kept->target;
-    kept->encrypted_blocks = machine->blocks_encrypted = 0;
+    kept->encrypted_blocks = kept->told_encrypted = kept->schedule_from = 0;
     forget_report(machine);
     machine->wrapped_version = 0;
     order(machine, event, actions);
@@ -297,10 +299,10 @@ static void count(rot_machine_t *machine, const rot_event_t *event)
         return; /* storage still encrypts with the key before: its count is not of this one */
     if (kept->counted_version != event->facts.active_version) {
         kept->counted_version = event->facts.active_version;
-        kept->encrypted_blocks = 0;
+        kept->encrypted_blocks = kept->schedule_from = 0;
     }
-    kept->encrypted_blocks += grown(event->blocks_encrypted, machine->blocks_encrypted);
-    machine->blocks_encrypted = event->blocks_encrypted;
+    kept->encrypted_blocks += grown(event->blocks_encrypted, kept->told_encrypted);
+    kept->told_encrypted = event->blocks_encrypted;
 }
 
 static void report(rot_machine_t *machine, const rot_event_t *event, rot_actions_t *actions)
@@ -323,9 +325,10 @@ static void report(rot_machine_t *machine, const rot_event_t *event, rot_actions
         kept->documents =
             event->documents_done > kept->documents ? event->documents_done : kept->documents;
         kept->blocks += grown(event->blocks_rewritten, machine->blocks_rewritten);
+        machine->blocks_rewritten = event->blocks_rewritten;
+        machine->unsaved = true;
         machine->bytes_done = event->bytes_done;
         machine->documents_done = event->documents_done;
-        machine->blocks_rewritten = event->blocks_rewritten;
     }
     machine->step = event->step;
     machine->pass = event->pass;
@@ -562,11 +565,12 @@ static void attach(rot_machine_t *machine, const rot_event_t *event, rot_actions
                            event->rotation, facts->highest_version, machine->kept.order);
         return;
     }
-    if (memcmp(machine->boot_id, event->boot_id, sizeof machine->boot_id) != 0) {
-        machine->blocks_encrypted = 0;
+    rot_kept_t *kept = &machine->kept;
+    if (memcmp(kept->told_boot, event->boot_id, sizeof kept->told_boot) != 0) {
+        kept->told_encrypted = 0;
         forget_report(machine);
     }
-    memcpy(machine->boot_id, event->boot_id, sizeof machine->boot_id);
+    memcpy(kept->told_boot, event->boot_id, sizeof kept->told_boot);
     machine->attached = true;
     machine->proved = false; /* it is counted anew */
     order(machine, event, actions);
@@ -580,7 +584,7 @@ static void tick(rot_machine_t *machine, const rot_event_t *event, rot_actions_t
     bool old = facts->rotate_after_ms != 0 &&
                facts->now_ms - facts->active_since_ms >= (int64_t)facts->rotate_after_ms;
     bool many = facts->rotate_blocks != 0 && kept->counted_version == facts->active_version &&
-                kept->encrypted_blocks >= facts->rotate_blocks;
+                kept->encrypted_blocks - kept->schedule_from >= facts->rotate_blocks;
     if (quiet && facts->active_version != 0 && (old || many) && machine->attached && !facts->full) {
         begin(machine, event, old ? ROT_BY_AGE : ROT_BY_BLOCKS, actions);
         return;
@@ -590,10 +594,11 @@ static void tick(rot_machine_t *machine, const rot_event_t *event, rot_actions_t
         if (actions->count > 0)
             return;
     }
-    if (facts->now_ms - machine->saved_ms >= ROT_KEEP_MS &&
-        (kept->state == ROT_REENCRYPTING || facts->rotate_blocks != 0) &&
-        facts->active_version != 0)
-        (void)save(machine, event, actions); /* counters */
+    int64_t kept_ms = facts->now_ms - machine->saved_ms;
+    bool counted = machine->unsaved && (!machine->attached || kept_ms >= ROT_KEEP_BUSY_MS);
+    bool scheduled = facts->rotate_blocks != 0 && kept_ms >= ROT_KEEP_MS;
+    if ((counted || scheduled) && facts->active_version != 0)
+        (void)save(machine, event, actions);
     if (!quiet && facts->now_ms - machine->sent_ms >= ROT_RESEND_MS)
         order(machine, event, actions);
 }

@@ -24,6 +24,7 @@
 #define ROT_RETURNS_MAX   20    /* proofs that found blocks, before an operator is asked */
 #define ROT_RESEND_MS     10000 /* an order is sent again */
 #define ROT_KEEP_MS       30000 /* counters are saved */
+#define ROT_KEEP_BUSY_MS  5000  /* those of a rotation; at once when storage is gone */
 #define ROT_TEXT_BYTES    200
 #define ROT_CURRENT_BYTES 256
 
@@ -86,6 +87,12 @@ typedef struct {
     rot_check_t check;
     uint32_t past_count;
     rot_past_t past[ROT_HISTORY_MAX]; /* oldest first */
+    /* Of which start of storage, and how far, its count is in encrypted_blocks: so none is counted
+     * twice when only the key holder starts again. */
+    uint8_t told_boot[16];
+    uint64_t told_encrypted;
+    uint64_t schedule_from; /* of encrypted_blocks: as the newest rotation ended; what it moved
+                               itself is not counted for the next one */
 } rot_kept_t;
 
 /* What the keyring and the configuration say; with every event. */
@@ -179,12 +186,12 @@ typedef struct {
     rot_kept_t kept;
     /* found again after a start */
     bool attached, proved, waits_for_copies;
-    uint8_t boot_id[16];
+    bool unsaved; /* what the rotation has counted */
     uint32_t wrapped_version;
     int64_t sent_ms, saved_ms, heard_ms;
     /* the newest report */
     uint32_t step, pass, versions;
-    uint64_t bytes_done, bytes_total, documents_done, blocks_rewritten, rate_now, blocks_encrypted;
+    uint64_t bytes_done, bytes_total, documents_done, blocks_rewritten, rate_now;
     char current[ROT_CURRENT_BYTES], note[ROT_TEXT_BYTES];
     rot_left_t left[ROT_VERSIONS_MAX];
 } rot_machine_t;

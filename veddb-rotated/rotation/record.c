@@ -2,7 +2,8 @@
 #include "veddb-rotated/rotation/record.h"
 
 #define HEAD_BYTES 8
-#define FORMAT     2 /* 1 had no check: its verifies were counted as rotations */
+/* 1 had no check: its verifies were counted as rotations. 2 had not what storage had told. */
+#define FORMAT 3
 
 static const char magic[5] = {'V', 'D', 'R', 'O', 'T'};
 
@@ -121,6 +122,14 @@ static void kept_walk(walk_t *walk, rot_kept_t *kept, uint8_t format)
     U64(kept->order);
     U64(kept->rewraps);
     check_walk(walk, &kept->check);
+    if (format == 2)
+        return;
+    for (size_t i = 0; i < sizeof kept->told_boot; i++)
+        kept->told_boot[i] = (uint8_t)number(walk, 1, kept->told_boot[i]);
+    U64(kept->told_encrypted);
+    U64(kept->schedule_from);
+    if (kept->schedule_from > kept->encrypted_blocks)
+        walk->rc = VD_ERR_CORRUPT;
 }
 
 int rot_record_pack(const rot_kept_t *kept, vd_buf_t *out, vd_error_t *err)

@@ -1,6 +1,6 @@
 /* veddb-rotated/rotation/record.h — what the machine keeps, as bytes: the keyring's note.
  *
- * Format:  "VDROT", u8 2, u8 count of past ones, 0, then little-endian fields in the order of
+ * Format:  "VDROT", u8 3, u8 count of past ones, 0, then little-endian fields in the order of
  *          rot_kept_t. It stands inside the keyring, which authenticates it.
  * Owner:   nothing is kept. Threads: any.
  * Errors:  VD_ERR_CORRUPT, VD_ERR_UNSUPPORTED_FORMAT. */

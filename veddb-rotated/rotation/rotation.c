@@ -597,6 +597,8 @@ static void peer_changed(void *context, uint64_t peer, bool up)
     rotation->copies.known = false;
     event_begin(rotation, ROT_EVENT_DETACH);
     step(rotation);
+    event_begin(rotation, ROT_EVENT_TICK); /* what was counted is saved */
+    step(rotation);
 }
 
 static void cut_off(void *context)
@@ -674,6 +676,8 @@ void rot_rotation_destroy(rot_rotation_t **rotation_p)
     if (rotation == NULL)
         return;
     vd_loop_remove(&rotation->timer);
+    if (rotation->peer != 0)
+        peer_changed(rotation, rotation->peer, false);
     vd_link_close(&rotation->link);
     kek_close(rotation);
     if (rotation->kek != NULL)

@@ -400,6 +400,108 @@ Test(rotation, blocks_of_the_key_before_are_not_counted_to_the_new_one)
     cr_assert_eq(machine.kept.encrypted_blocks, 3, "else the next rotation would follow at once");
 }
 
+/* The key holder starts again with what is in its record. */
+static void start_again(void)
+{
+    static rot_kept_t kept;
+    vd_buf_t buf;
+    vd_buf_init(&buf, ROT_KEYRING_NOTE_MAX);
+    cr_assert_eq(rot_record_pack(&machine.kept, &buf, &err), VD_OK);
+    cr_assert_eq(rot_record_unpack(vd_buf_slice(&buf), &kept, &err), VD_OK, "%s", err.message);
+    vd_buf_done(&buf);
+    memset(&machine, 0, sizeof machine);
+    machine.kept = kept;
+    happen((rot_event_t){.kind = ROT_EVENT_START});
+}
+
+static void attach_of(uint8_t boot)
+{
+    happen((rot_event_t){.kind = ROT_EVENT_ATTACH, .version = 1, .boot_id = {boot}});
+}
+
+Test(rotation, blocks_are_counted_once_when_the_key_holder_starts_again)
+{
+    set_up();
+    attach_of(7);
+    encrypted(1, 40);
+    start_again();
+    attach_of(7);
+    encrypted(1, 45);
+    cr_assert_eq(machine.kept.encrypted_blocks, 45, "storage is the one of before");
+    start_again();
+    attach_of(8);
+    encrypted(1, 41);
+    cr_assert_eq(machine.kept.encrypted_blocks, 86, "storage began anew, too");
+}
+
+/* Storage tells how many blocks it has rewritten under the order in force. */
+static void rewritten(uint64_t blocks)
+{
+    rot_order_t now = rot_machine_order(&machine, facts.active_version);
+    happen((rot_event_t){.kind = ROT_EVENT_REPORT,
+                         .rotation = now.rotation,
+                         .step = now.step,
+                         .blocks_rewritten = blocks});
+}
+
+Test(rotation, what_a_rotation_counted_is_saved_when_storage_goes)
+{
+    bring_to(ROT_REENCRYPTING);
+    happen((rot_event_t){.kind = ROT_EVENT_DETACH});
+    happen((rot_event_t){.kind = ROT_EVENT_TICK});
+    cr_assert_null(action_of(ROT_ACTION_SAVE), "nothing was counted");
+    attach();
+    rewritten(100);
+    facts.now_ms += ROT_KEEP_BUSY_MS - 1;
+    happen((rot_event_t){.kind = ROT_EVENT_TICK});
+    cr_assert_null(action_of(ROT_ACTION_SAVE), "not yet");
+    happen((rot_event_t){.kind = ROT_EVENT_DETACH});
+    happen((rot_event_t){.kind = ROT_EVENT_TICK});
+    cr_assert_not_null(action_of(ROT_ACTION_SAVE), "at once");
+    happen((rot_event_t){.kind = ROT_EVENT_TICK});
+    cr_assert_null(action_of(ROT_ACTION_SAVE), "once");
+    attach();
+    rewritten(20); /* begun anew */
+    facts.now_ms += ROT_KEEP_BUSY_MS;
+    happen((rot_event_t){.kind = ROT_EVENT_TICK});
+    cr_assert_not_null(action_of(ROT_ACTION_SAVE), "by time");
+    cr_assert_eq(machine.kept.blocks, 120);
+}
+
+/* Else a schedule by fewer blocks than it takes to move everything would never end. */
+Test(rotation, what_a_rotation_moved_does_not_begin_the_next_one)
+{
+    static const rot_state_t ends[] = {ROT_COMPLETED, ROT_CANCELLED};
+    for (size_t i = 0; i < VD_COUNT_OF(ends); i++) {
+        bring_to(ROT_REENCRYPTING);
+        facts.rotate_blocks = 100;
+        encrypted(2, 5000);
+        if (ends[i] == ROT_CANCELLED) {
+            (void)code_of(ROT_EVENT_CANCEL);
+        } else {
+            report(true, 0); /* each says 0: storage began anew */
+            wrapped(2);
+            report(true, 0);
+            report(true, 0);
+        }
+        cr_assert_eq(machine.kept.state, ends[i]);
+        uint64_t moved = machine.kept.encrypted_blocks;
+        cr_assert_geq(moved, 5000, "they are the key's all the same");
+        happen((rot_event_t){.kind = ROT_EVENT_TICK});
+        cr_assert_eq(machine.kept.number, 1);
+        start_again();
+        attach();
+        uint64_t told = machine.kept.told_encrypted;
+        encrypted(2, told + 99);
+        happen((rot_event_t){.kind = ROT_EVENT_TICK});
+        cr_assert_eq(machine.kept.number, 1, "one is lacking");
+        encrypted(2, told + 100);
+        happen((rot_event_t){.kind = ROT_EVENT_TICK});
+        cr_assert_eq(machine.kept.number, 2);
+        cr_assert_eq(machine.kept.reason, ROT_BY_BLOCKS);
+    }
+}
+
 Test(rotation, a_verify_alone_ends_where_it_began)
 {
     bring_to(ROT_COMPLETED);
@@ -460,6 +562,9 @@ Test(rotation, record_keeps_everything)
     bring_to(ROT_FAILED);
     machine.kept.past_count = ROT_HISTORY_MAX;
     machine.kept.rewraps = 3;
+    memset(machine.kept.told_boot, 0xb0, sizeof machine.kept.told_boot);
+    machine.kept.encrypted_blocks = machine.kept.told_encrypted = 70;
+    machine.kept.schedule_from = 30;
     machine.kept.check = (rot_check_t){.number = 7, .outcome = ROT_FAILED, .blocks = UINT64_MAX};
     for (uint32_t i = 0; i < ROT_HISTORY_MAX; i++)
         machine.kept.past[i] = (rot_past_t){.number = i, .blocks = UINT64_MAX, .ended_ms = -1};
@@ -475,6 +580,9 @@ Test(rotation, record_keeps_everything)
     cr_assert_eq(back.check.number, 7);
     cr_assert_eq(back.check.blocks, UINT64_MAX);
     cr_assert_eq(back.past[31].ended_ms, -1);
+    cr_assert_arr_eq(back.told_boot, machine.kept.told_boot, sizeof back.told_boot);
+    cr_assert_eq(back.told_encrypted, 70);
+    cr_assert_eq(back.schedule_from, 30);
     vd_buf_t again;
     vd_buf_init(&again, ROT_KEYRING_NOTE_MAX);
     cr_assert_eq(rot_record_pack(&back, &again, &err), VD_OK);
@@ -495,14 +603,24 @@ Test(rotation, record_refuses_what_it_does_not_know)
     vd_slice_t good = vd_buf_slice(&buf);
     for (size_t len = 1; len < good.len; len++)
         cr_assert_eq(rot_record_unpack(vd_slice(good.data, len), &back, NULL), VD_ERR_CORRUPT);
-    buf.data[5] = 3;
+    buf.data[5] = 4;
     cr_assert_eq(rot_record_unpack(good, &back, &err), VD_ERR_UNSUPPORTED_FORMAT);
+    /* The second format ended before what storage had told. */
+    vd_slice_t second = vd_slice(good.data, good.len - 32);
+    buf.data[5] = 2;
+    cr_assert_eq(rot_record_unpack(second, &back, &err), VD_OK);
+    cr_assert_eq(back.order, machine.kept.order);
+    cr_assert_eq(back.schedule_from, 0);
     buf.data[5] = 1;
-    /* The first format ended before order, rewraps and the check. */
-    cr_assert_eq(rot_record_unpack(vd_slice(good.data, good.len - 60), &back, &err), VD_OK);
+    /* The first, before order, rewraps and the check, too. */
+    cr_assert_eq(rot_record_unpack(vd_slice(second.data, second.len - 60), &back, &err), VD_OK);
     cr_assert_eq(back.order, machine.kept.number);
     cr_assert_eq(back.check.number, 0);
-    buf.data[5] = 2;
+    buf.data[5] = 3;
+    buf.data[good.len - 1] = 1; /* the schedule's count begins above what was counted */
+    cr_assert_eq(rot_record_unpack(good, &back, NULL), VD_ERR_CORRUPT);
+    buf.data[good.len - 1] = 0;
+    cr_assert_eq(rot_record_unpack(good, &back, NULL), VD_OK);
     buf.data[16] = 200; /* the state */
     cr_assert_eq(rot_record_unpack(good, &back, NULL), VD_ERR_CORRUPT);
     buf.data[6] = 255;
