@@ -1,9 +1,10 @@
 /* veddb-gatewayd/audit.h — events that the gateway sees: logins, refusals, administration.
  *
  * Duty:    notes an event on the request it belongs to; the request's reply then waits until
- * storage has the event on its disk. An event that can't be kept turns the reply into an error; a
- *          login is taken back then.
- * Owner:   the request's; an event under way outlives a client that leaves. Threads: the loop's.
+ *          storage has the event on its disk. An event that can't be kept turns the reply into an
+ *          error; a login is taken back then.
+ * Owner:   the request's; an event under way outlives a client that leaves.
+ * Threads: the loop's.
  * Limits:  GATE_AUDIT_EVENTS_MAX events per request. Refusals beyond GATE_AUDIT_REFUSALS_MAX in a
  *          second and thread are counted, and the next event of the thread says how many
  *          (`suppressed`): so an attack can't fill the disk. */

@@ -3,11 +3,13 @@
  *
  * Duty:    loads admin.system.keys, which is replicated like any data: all members share the keys
  *          and they outlive restarts; the gateway of a primary makes one when there is none that
- *          lasts. Signs and verifies as MongoDB does: HMAC-SHA-1 over the time with its low 16 bits
- *          set, as 8 bytes little endian; so one proof serves 65536 times and is rarely computed.
+ *          lasts. Signs and verifies as MongoDB does: HMAC-SHA-1 over the time with its low 16
+ *          bits set, as 8 bytes little endian; so one proof serves 65536 times and is rarely
+ *          computed.
  * Form:    {_id: int64, purpose: "HMAC", key: 20 bytes, expiresAt: Timestamp}.
- * Owner:   the gateway. Threads: sign and verify any (one lock, and a proof kept per thread); load
- *          and ensure block and run on the administration worker.
+ * Owner:   the gateway.
+ * Threads: sign and verify any (one lock, and a proof kept per thread); load and ensure block and
+ *          run on the administration worker.
  * Errors:  VD_ERR_KEY_NOT_FOUND, VD_ERR_TIME_PROOF_MISMATCH. */
 #pragma once
 #include "libcommon/bson/view.h"
@@ -18,9 +20,8 @@
 #define GATE_PROOF_BYTES 20
 #define GATE_KEYS_MAX    64                   /* those that last longest */
 #define GATE_KEY_LIFE_S  (90u * 24 * 60 * 60) /* of a new one */
-#define GATE_KEY_EARLY_S                                                                           \
-    (30u * 24 * 60 * 60) /* so long before the last ends there is a new one                        \
-                          */
+/* So long before the last one ends there is a new one. */
+#define GATE_KEY_EARLY_S (30u * 24 * 60 * 60)
 
 typedef struct gate gate_t;
 typedef struct gate_keys gate_keys_t;

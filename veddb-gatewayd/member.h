@@ -5,8 +5,9 @@
  *          are answered; says what a member in this role may answer by itself. While storage is
  *          away requests wait for it; where another member leads by itself, those that a driver
  *          sends again are refused at once, and hello says that this one takes no writes.
- * Owner:   the gateway. Threads: any (one lock); only thread 0 tells it what storage said, so that
- *          links that are read one after the other can't bring an older role back.
+ * Owner:   the gateway.
+ * Threads: any (one lock); only thread 0 tells it what storage said, so that links that are read
+ *          one after the other can't bring an older role back.
  * Limits:  a topology has at most VDP_TOPOLOGY_MAX bytes; one that is no BSON is not taken. */
 #pragma once
 #include "libcommon/bson/build.h"

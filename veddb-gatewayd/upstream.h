@@ -1,14 +1,14 @@
 /* veddb-gatewayd/upstream.h — requests in flight to storage: id, deadline, who waits, what may be
  * sent again; matches answers.
  *
- * Duty:    one link per loop thread. While storage is away, or not ready, requests wait, bounded in
- *          time; when it died, what may be sent again is sent again as soon as it is back, in
- *          order, and the rest is answered with an error. Each flight ends exactly once: done(), or
- *          gate_upstream_cancel(). An answer that can't be read ends its flight too.
+ * Duty:    one link per loop thread. While storage is away, or not ready, requests wait, bounded
+ *          in time; when it died, what may be sent again is sent again as soon as it is back, in
+ *          order, and the rest is answered with an error. Each flight ends exactly once: done(),
+ *          or gate_upstream_cancel(). An answer that can't be read ends its flight too.
  * Owner:   the loop thread. A flight is embedded in its owner's struct; the command's slices and
  *          the body must stay valid until it ends.
  * Limits:  GATE_FLIGHTS_MAX in flight. One flight is sent at most GATE_SENDS_MAX times, and waits
- * in all at most so long as it may, counted from its first wait. */
+ *          in all at most so long as it may, counted from its first wait. */
 #pragma once
 #include "libcommon/base/list.h"
 #include "libcommon/runtime/link.h"

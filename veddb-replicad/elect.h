@@ -1,18 +1,20 @@
 /* veddb-replicad/elect.h — etcd: a lease with {term, leader} under it, by compare-and-swap.
  *
- * Duty:    key /veddb/<set>/leader = {"term": T, "leader": id, "name": ...} attached to a lease of
- *          the primary; watched by all members, and read anew from time to time whether the watch
- *          speaks or not. Speaks etcd 3's JSON gateway (etcd.h) in a thread of its own; delivers
- *          events for role.h on the loop's thread. Decides nothing.
+ * Duty:    key /veddb/<set>/leader = {"term": T, "leader": id, "name": ...} attached to a lease
+ *          of the primary; watched by all members, and read anew from time to time whether the
+ *          watch speaks or not. Speaks etcd 3's JSON gateway (etcd.h) in a thread of its own;
+ *          delivers events for role.h on the loop's thread. Decides nothing.
  * Claim:   transaction: if the term key /veddb/<set>/term is < T, or is T and was ours, put both.
- * The leader key of an older term is replaced: who claims has fenced a majority and waited. The
- * term key outlives the lease. Release: ends our lease, or the one that the leader key names for us
- * (of the process before us). Of a claim whose answer was lost the keys are read: they say who has
- * it. Times:   sent_ms of an event is vd_monotonic_ms() before the request left; of CLAIMED before
- * the lease was asked for. A lease lives lease_ms rounded up to seconds, or longer: etcd has a
- * least time of its own. A request ends after a third of lease_ms. Limits:  REPL_ELECT_QUEUE_MAX
- * orders that are not done yet; a renewal that waits is not asked twice. Threads: create, claim,
- * renew, release, destroy: the loop's. status: any. */
+ *          The leader key of an older term is replaced: who claims has fenced a majority and
+ *          waited. The term key outlives the lease. Release: ends our lease, or the one that the
+ *          leader key names for us (of the process before us). Of a claim whose answer was lost
+ *          the keys are read: they say who has it. Times: sent_ms of an event is
+ *          vd_monotonic_ms() before the request left; of CLAIMED before the lease was asked for.
+ *          A lease lives lease_ms rounded up to seconds, or longer: etcd has a least time of its
+ *          own. A request ends after a third of lease_ms.
+ * Limits:  REPL_ELECT_QUEUE_MAX orders that are not done yet; a renewal that waits is not asked
+ *          twice.
+ * Threads: create, claim, renew, release, destroy: the loop's. status: any. */
 #pragma once
 #include "libcommon/base/buf.h"
 #include "libcommon/runtime/loop.h"

@@ -1,14 +1,16 @@
 /* veddb-replicad/etcd.h — a client of etcd 3's JSON gateway, for the two keys of an election.
  *
- * Duty:    /veddb/<set>/leader = {"term": T, "leader": id, "name": ".."}, attached to a lease, and
- *          /veddb/<set>/term = "<term, 16 hex digits>/<leader's id>", which outlives it; etcd
- * compares values as strings, hence the fixed width. Requests over TLS with a client certificate,
- *          endpoints asked in turn; beside them a watch on both keys, which only says that it is
- *          worth reading them again.
+ * Duty:    /veddb/<set>/leader = {"term": T, "leader": id, "name": ".."}, attached to a lease,
+ *          and /veddb/<set>/term = "<term, 16 hex digits>/<leader's id>", which outlives it; etcd
+ *          compares values as strings, hence the fixed width. Requests over TLS with a client
+ *          certificate, endpoints asked in turn; beside them a watch on both keys, which only
+ *          says that it is worth reading them again.
  * Owner:   elect.c's thread makes all calls, and each blocks at most timeout_ms; stop and wake:
- * any. Limits:  answers of REPL_ETCD_ANSWER_MAX bytes. Errors:  VD_ERR_HOST_UNREACHABLE no endpoint
- * answered; VD_ERR_PROTOCOL one answered what can't be read; VD_ERR_OPERATION_FAILED etcd refused.
- * Of none of them is known whether it was done. */
+ *          any.
+ * Limits:  answers of REPL_ETCD_ANSWER_MAX bytes.
+ * Errors:  VD_ERR_HOST_UNREACHABLE no endpoint answered; VD_ERR_PROTOCOL one answered what can't
+ *          be read; VD_ERR_OPERATION_FAILED etcd refused. Of none of them is known whether it was
+ *          done. */
 #pragma once
 #include "libcommon/base/buf.h"
 #include "libcommon/base/error.h"

@@ -1,9 +1,11 @@
 /* veddb-replicad/greeting.h — what a node says of itself before anything else. Pure.
  *
  * Duty:    HELLO or WELCOME checked and copied: it speaks our protocol, has a name that may stand
- * in a log line (no blanks, quotes or control characters) and an address. Whether its certificate
- * says the same is for peers.c, whether it may be spoken with for its user. Threads: any. Limits:
- * those of proto/peer.h. Errors:  VD_ERR_PROTOCOL. */
+ *          in a log line (no blanks, quotes or control characters) and an address. Whether its
+ *          certificate says the same is for peers.c, whether it may be spoken with for its user.
+ * Threads: any.
+ * Limits:  those of proto/peer.h.
+ * Errors:  VD_ERR_PROTOCOL. */
 #pragma once
 #include "proto/peer.h"
 

@@ -2,7 +2,8 @@
  *
  * Duty:    attaches (again after each loss), keeps what ATTACHED and STATE say, sends questions
  *          and notices, brings answers to who asked. Decides nothing.
- * Owner:   node.h. Threads: the loop's. */
+ * Owner:   node.h.
+ * Threads: the loop's. */
 #pragma once
 #include "libcommon/bson/view.h"
 #include "libcommon/runtime/loop.h"

@@ -4,16 +4,17 @@
  * Duty:    loads, changes and saves <folder>/keyring. Every save writes keyring.new, syncs it,
  *          keeps the present file as keyring.previous (a hard link, so that `keyring` is never
  *          absent), renames and syncs the folder: two generations, both authenticated.
- * Format:  header 96 B = magic "VDBKRING", format u32, generation u64, salt 32 B, check 16 B (tells
- *          a wrong key from damage), payload length u32, count of keys u32, 4 B zero, first 16 B of
- *          SHA-256 over the
- *          header so far; then AES-256-GCM(HKDF-SHA256(kek, salt, "veddb keyring")) of the payload,
- *          zero nonce (the salt is new at every save, so the derived key is used once), the header
- *          as AAD, tag 16 B. Payload: 72 B per key, then the note (the state of rotation): so a new
- *          key, a state of it and what the rotation says of it are durable in one step. Format 1
- * had neither count nor note; it is read. Owner:   create/destroy; key bytes stand in locked
- * memory. Threads: one. Errors:  VD_ERR_CORRUPT (names the file), VD_ERR_KEY_WRONG (the
- * key-encryption key), VD_ERR_KEY_MISSING (keyring gone while its previous generation is there),
+ * Format:  header 96 B = magic "VDBKRING", format u32, generation u64, salt 32 B, check 16 B
+ *          (tells a wrong key from damage), payload length u32, count of keys u32, 4 B zero,
+ *          first 16 B of SHA-256 over the header so far; then AES-256-GCM(HKDF-SHA256(kek, salt,
+ *          "veddb keyring")) of the payload, zero nonce (the salt is new at every save, so the
+ *          derived key is used once), the header as AAD, tag 16 B. Payload: 72 B per key, then
+ *          the note (the state of rotation): so a new key, a state of it and what the rotation
+ *          says of it are durable in one step. Format 1 had neither count nor note; it is read.
+ * Owner:   create/destroy; key bytes stand in locked memory.
+ * Threads: one.
+ * Errors:  VD_ERR_CORRUPT (names the file), VD_ERR_KEY_WRONG (the key-encryption key),
+ *          VD_ERR_KEY_MISSING (keyring gone while its previous generation is there),
  *          VD_ERR_UNSUPPORTED_FORMAT, VD_ERR_IO. A failed save leaves the keyring in memory as it
  *          was. */
 #pragma once

@@ -1,16 +1,17 @@
 /* veddb-storaged/capped.h — capped collections: the order of insertion, and their bounds.
  *
  * Duty:    a capped collection is clustered by _id as every other. Beside it the table "o-<id>"
- *          holds its documents' places: key = place u64 BE, value = {epoch u8} + the record's key.
- *          A place is the timestamp of the transaction that inserted the document, which inserts no
- *          other into the collection: so it is the same on every member, ascends in the order in
- *          which commits become visible, and stands in no journal entry of its own. Updates keep it
- *          (envelope.h).
+ *          holds its documents' places: key = place u64 BE, value = {epoch u8} + the record's
+ *          key. A place is the timestamp of the transaction that inserted the document, which
+ *          inserts no other into the collection: so it is the same on every member, ascends in
+ *          the order in which commits become visible, and stands in no journal entry of its own.
+ *          Updates keep it (envelope.h).
  * Bounds:  the transaction that inserts removes the oldest documents that are too many or too
  *          large, by ordinary changes of the journal. Writers of one collection do that one after
  *          another (stor_collection.capped.lock, held from begin to commit), so the bounds hold.
  * Owner:   the order is kept by write.c and replication/apply.c, each in the document's own
- *          transaction. Threads: any.
+ *          transaction.
+ * Threads: any.
  * Limits:  STOR_CAPPED_EVICTED_MAX documents go with one insert; after a bound was lowered the
  *          following inserts go on. */
 #pragma once

@@ -4,7 +4,8 @@
  * Duty:    keeps a copy of the document "ReadWriteConcernDefaults" of config.settings, which is
  *          replicated like any other; gives it to requests.
  * When:    loaded at the start, by the keeper about once a second, and at once where it was set.
- * Owner:   storaged.c. Threads: any. */
+ * Owner:   storaged.c.
+ * Threads: any. */
 #pragma once
 #include "veddb-storaged/request.h"
 

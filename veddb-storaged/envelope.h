@@ -3,9 +3,9 @@
  *
  * Duty:    the only place that knows it. epoch is flipped by key rotation and means nothing else;
  *          flags but 1 are refused as corrupt; version = timestamp of the transaction that wrote
- * the document; place = timestamp of the one that inserted it, where that is another and somebody
- * asks for it (capped.h). Pure. Hash:    stor_record_hash covers version and BSON (not epoch, nor
- * place): the sum over a collection is the same on every node. */
+ *          the document; place = timestamp of the one that inserted it, where that is another and
+ *          somebody asks for it (capped.h). Pure. Hash: stor_record_hash covers version and BSON
+ *          (not epoch, nor place): the sum over a collection is the same on every node. */
 #pragma once
 #include "libcommon/bson/view.h"
 

@@ -5,12 +5,13 @@
  *          somebody wants the lock, and says when all are out; then a checkpoint is made and no
  *          other one until the end. A request that may not in is parked without a worker
  *          (streams/waits.h) and goes on after the last fsyncUnlock. As in MongoDB a lock is
- * counted, belongs to nobody, waits for open transactions that have changed something, and is gone
- *          with the process. What is not data still goes into the log: events of the audit, roles
- *          and terms, no-op entries.
+ *          counted, belongs to nobody, waits for open transactions that have changed something,
+ *          and is gone with the process. What is not data still goes into the log: events of the
+ *          audit, roles and terms, no-op entries.
  * Life:    open -> wanted (statements of open transactions still go in) -> taking (checkpoint) ->
  *          held -> open.
- * Owner:   storage, by value. Threads: any. */
+ * Owner:   storage, by value.
+ * Threads: any. */
 #pragma once
 #include "libcommon/base/error.h"
 

@@ -1,13 +1,14 @@
 /* veddb-storaged/pending.h — what an open transaction has changed.
  *
  * Duty:    keeps each change in order, as it will stand in the journal but for its version and
- *          hash, and knows the documents that carry the placeholder. At commit every document that
- *          is left gets the timestamp in the table, every change its previous version and hash, and
- *          all go into the journal under one timestamp, in parts. A document that was changed
- *          several times is told of as often: replicas and change streams see each change, as if
- *          they had been made one by one.
+ *          hash, and knows the documents that carry the placeholder. At commit every document
+ *          that is left gets the timestamp in the table, every change its previous version and
+ *          hash, and all go into the journal under one timestamp, in parts. A document that was
+ *          changed several times is told of as often: replicas and change streams see each
+ *          change, as if they had been made one by one.
  * Placeholder: version 0 (envelope.h). Only the transaction's own snapshot ever shows it.
- * Owner:   the transaction (transactions.c). Threads: one at a time.
+ * Owner:   the transaction (transactions.c).
+ * Threads: one at a time.
  * Limits:  bytes_max at create: VD_ERR_TRANSACTION_TOO_LARGE. */
 #pragma once
 #include "veddb-storaged/catalog/catalog.h"

@@ -1,11 +1,11 @@
 /* veddb-storaged/storaged.h — the program's context: what exists once, and who owns it.
  *
  * Duty:    wiring. Every module gets its dependencies from here; nobody keeps globals.
- * Owner:   storaged.c makes and ends it. Fields never change between start and stop, unless marked
- *          atomic.
+ * Owner:   storaged.c makes and ends it. Fields never change between start and stop, unless
+ *          marked atomic.
  * Threads: main (daemon loop, status), I/O (inbox.c: the link), workers (inbox_workers.c: one
- * engine session each), keeper (keeper.c: expiry, counters, journal segments, scrub), and the
- *          engine's flusher. */
+ *          engine session each), keeper (keeper.c: expiry, counters, journal segments, scrub),
+ *          and the engine's flusher. */
 #pragma once
 #include "libcommon/runtime/metrics.h"
 #include "veddb-storaged/engine/engine.h"

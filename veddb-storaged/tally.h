@@ -6,7 +6,8 @@
  *          come up to the floor. Pure: knows no journal.
  * Owner:   the journal.
  * Limits:  STOR_TALLY_BLOCKS of 512 timestamps (of 2 ms to 1 s of writes each); the oldest go
- * first. Threads: any. */
+ *          first.
+ * Threads: any. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

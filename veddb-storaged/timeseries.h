@@ -1,12 +1,15 @@
 /* veddb-storaged/timeseries.h — time-series collections: measurements in the order of their time.
  *
- * Duty:    options as create and collMod take them; the form of a stored measurement: its place in
- *          front as the first _id (an ObjectId of time and number), then the time, the metadata and
- *          the rest, where the measurement's own _id is, which need not be unique. So the table,
- * its journal, copies and indexes hold ordinary documents with an ordinary key; whoever shows one
- * to a client takes the place off (stor_timeseries_shown). What MongoDB refuses of updates, deletes
- * and indexes. Order:   places sort as times do, of all dates; within a millisecond as they were
- * inserted. Owner:   results live in the arena given. Threads: any. Errors:  MongoDB's. */
+ * Duty:    options as create and collMod take them; the form of a stored measurement: its place
+ *          in front as the first _id (an ObjectId of time and number), then the time, the
+ *          metadata and the rest, where the measurement's own _id is, which need not be unique.
+ *          So the table, its journal, copies and indexes hold ordinary documents with an ordinary
+ *          key; whoever shows one to a client takes the place off (stor_timeseries_shown). What
+ *          MongoDB refuses of updates, deletes and indexes.
+ * Order:   places sort as times do, of all dates; within a millisecond as they were inserted.
+ * Owner:   results live in the arena given.
+ * Threads: any.
+ * Errors:  MongoDB's. */
 #pragma once
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/write.h"

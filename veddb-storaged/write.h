@@ -3,16 +3,16 @@
  *
  * Duty:    begin -> insert/replace/remove ... -> commit. Draws the timestamp at the first change
  *          (after begin), asserts that it is greater than each version replaced, appends the
- *          journal entry at commit, adds to the collection's counters after it, and notes what the
- *          reply depends on. A write without a collection (NULL) has only results.
- * In a transaction (request->transaction): a write is one statement of it. begin, commit and
- *          rollback begin and end nothing; what is changed stands under a placeholder version, and
- *          a rollback dooms the transaction (transactions.h). Conflicts are not tried again.
- * Capped collections (capped.h): a write holds the collection's lock from begin to its end, inserts
- *          one document at most, and removes the oldest ones behind it; none is part of a
- *          transaction of many statements.
- * Retry:   any call may give VD_ERR_WRITE_CONFLICT: roll back, stor_write_backoff, start over (the
- *          whole statement, with a new begin).
+ *          journal entry at commit, adds to the collection's counters after it, and notes what
+ *          the reply depends on. A write without a collection (NULL) has only results. In a
+ *          transaction (request->transaction): a write is one statement of it. begin, commit and
+ *          rollback begin and end nothing; what is changed stands under a placeholder version,
+ *          and a rollback dooms the transaction (transactions.h). Conflicts are not tried again.
+ *          Capped collections (capped.h): a write holds the collection's lock from begin to its
+ *          end, inserts one document at most, and removes the oldest ones behind it; none is part
+ *          of a transaction of many statements.
+ * Retry:   any call may give VD_ERR_WRITE_CONFLICT: roll back, stor_write_backoff, start over
+ *          (the whole statement, with a new begin).
  * Owner:   embedded in the command's frame; lives in the request's arena. One at a time per
  *          worker. */
 #pragma once

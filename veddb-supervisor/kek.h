@@ -3,7 +3,8 @@
  * Duty:    runs the command as rotated's user, with a pipe whose other end rotated gets: the key
  *          goes past us. When it has ended, its exit code follows in the pipe (files.h). It is
  *          killed after SUP_KEK_MS, when it is asked for again, and when we end.
- * Owner:   the system; at most one. Threads: the loop's, which never waits for it. */
+ * Owner:   the system; at most one.
+ * Threads: the loop's, which never waits for it. */
 #pragma once
 #include "veddb-supervisor/system.h"
 

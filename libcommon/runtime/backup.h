@@ -1,15 +1,16 @@
 /* libcommon/runtime/backup.h — a backup of a node: its manifest, the check of its files, and
  * putting it in place. What storaged makes, and what vedctl does without a node.
  *
- * Duty:    <folder>/manifest says what a backup is: written last, so a folder without one is none.
- *          It is text: a line per fact, then a line per file, then the SHA-256 of all that stands
- *          before. manifest.seal is that sum, sealed with a data key: storage refuses a restored
- *          copy whose manifest is not its own. keyring, where there is one, is the node's keyring,
- *          wrapped under the key-encryption key; it is renewed when the node's changes, and so not
- *          among the files.
+ * Duty:    <folder>/manifest says what a backup is: written last, so a folder without one is
+ *          none. It is text: a line per fact, then a line per file, then the SHA-256 of all that
+ *          stands before. manifest.seal is that sum, sealed with a data key: storage refuses a
+ *          restored copy whose manifest is not its own. keyring, where there is one, is the
+ *          node's keyring, wrapped under the key-encryption key; it is renewed when the node's
+ *          changes, and so not among the files.
  * Restore: files are copied as they are; the copy's manifest (VedDB.restored) comes last, and
  *          stands until storage's first start there has ended.
- * Owner:   vd_backup_manifest_done. Threads: any.
+ * Owner:   vd_backup_manifest_done.
+ * Threads: any.
  * Limits:  VD_BACKUP_FILES_MAX files, VD_BACKUP_VERSIONS_MAX key versions.
  * Errors:  VD_ERR_BACKUP_DAMAGED names the file; VD_ERR_UNSUPPORTED_FORMAT, VD_ERR_NOT_FOUND,
  *          VD_ERR_EXISTS, VD_ERR_IO. */

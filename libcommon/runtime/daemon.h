@@ -1,14 +1,16 @@
 /* libcommon/runtime/daemon.h — the skeleton main of every worker.
  *
- * Duty:    options and configuration (a blob from the supervisor on descriptor VEDDB_CONFIG_FD, or
- * the file when alone), logging, signals, sandbox, PDEATHSIG, control link (hello, ready,
- * heartbeat, status, log level, drain, stop), exit codes. Alone (no VEDDB_CONTROL_SOCKET): no
- * control link. Not started by the supervisor (no VEDDB_PARENT_PID): its own watchdog. Order: load
- * config -> program->prepare (open what needs privileges; no threads yet) -> user change,
- * no-new-privs, limits, view of the file system -> program->start (threads, links) -> seccomp ->
- * run the main loop -> drain -> stop. Under a supervisor it has its user from birth. The program
- * calls vd_daemon_ready() when it can serve. Threads: the main loop belongs to the main thread;
- * vd_daemon_ready, _fatal and _beat may be called from any. */
+ * Duty:    options and configuration (a blob from the supervisor on descriptor VEDDB_CONFIG_FD,
+ *          or the file when alone), logging, signals, sandbox, PDEATHSIG, control link (hello,
+ *          ready, heartbeat, status, log level, drain, stop), exit codes. Alone (no
+ *          VEDDB_CONTROL_SOCKET): no control link. Not started by the supervisor (no
+ *          VEDDB_PARENT_PID): its own watchdog.
+ * Order:   load config -> program->prepare (open what needs privileges; no threads yet) -> user
+ *          change, no-new-privs, limits, view of the file system -> program->start (threads,
+ *          links) -> seccomp -> run the main loop -> drain -> stop. Under a supervisor it has its
+ *          user from birth. The program calls vd_daemon_ready() when it can serve.
+ * Threads: the main loop belongs to the main thread; vd_daemon_ready, _fatal and _beat may be
+ *          called from any. */
 #pragma once
 #include "libcommon/runtime/config.h"
 #include "libcommon/runtime/loop.h"

@@ -10,10 +10,11 @@
  * Threads: that thread only; other threads hand over through their own queue and vd_loop_wake.
  * Order:   items up to VD_LINK_PIECE_MAX_BYTES arrive in the order in which they were sent; a
  *          larger one may be overtaken by others sent after it. Items of vd_link_send_ordered, of
- *          whatever size, arrive in the order in which they were sent, among themselves. The link's
- * own step has order VD_LINK_STEP_ORDER: steps before it hand in what is to be sent this turn,
- * steps after it act on what came in. Limits:  VD_LINK_PEERS_MAX peers; item_max_bytes per item;
- * queue_max_bytes held for a peer (credit is in bytes). */
+ *          whatever size, arrive in the order in which they were sent, among themselves. The
+ *          link's own step has order VD_LINK_STEP_ORDER: steps before it hand in what is to be
+ *          sent this turn, steps after it act on what came in.
+ * Limits:  VD_LINK_PEERS_MAX peers; item_max_bytes per item; queue_max_bytes held for a peer
+ *          (credit is in bytes). */
 #pragma once
 #include "libcommon/runtime/loop.h"
 

@@ -2,7 +2,8 @@
  * order.
  *
  * Duty:    the process's one ZeroMQ context; a ROUTER or DEALER with its monitor, bound under a
- * lock file or connected. Frames are link.c's. Threads: those of a link: its own. */
+ *          lock file or connected. Frames are link.c's.
+ * Threads: those of a link: its own. */
 #pragma once
 #include "libcommon/base/error.h"
 

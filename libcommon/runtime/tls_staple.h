@@ -2,10 +2,13 @@
  * given to clients that ask for it in the handshake.
  *
  * Duty:    reads the file (DER, as a responder answers; somebody else fetches it), and takes it
- * only if it is for our certificate, signed by the certificate's issuer or by a responder whom that
- * issuer has appointed, and says "good". It is stapled until its nextUpdate, and never after: then
- * clients get none. Owner:   the SSL_CTX. Threads: any, once it is set. Limits:
- * VD_TLS_STAPLE_MAX_BYTES. A response without nextUpdate is refused: it would never end. */
+ *          only if it is for our certificate, signed by the certificate's issuer or by a
+ *          responder whom that issuer has appointed, and says "good". It is stapled until its
+ *          nextUpdate, and never after: then clients get none.
+ * Owner:   the SSL_CTX.
+ * Threads: any, once it is set.
+ * Limits:  VD_TLS_STAPLE_MAX_BYTES. A response without nextUpdate is refused: it would never
+ *          end. */
 #pragma once
 #include "libcommon/base/error.h"
 

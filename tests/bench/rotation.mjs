@@ -101,8 +101,11 @@ const summary = (list) => ({
   p99_us: median(list.map((r) => r.p99_us)), p99_worst_us: Math.max(...list.map((r) => r.p99_us)),
 });
 
-/** One rotation from order to completed. beside(isOver): what runs meanwhile, awaited. */
-async function rotate(node, what, options, beside) {
+/**
+ * One rotation from order to completed. beside(isOver): what runs meanwhile, awaited. Who looks takes processor time from the load:
+ * often only where the rotation is short, and the load beside it no figure to be held.
+ */
+async function rotate(node, what, options, beside, lookMs = 200) {
   const folder = path.join(node.dir, 'data');
   const {pid} = await node.worker('storaged');
   const spaceBefore = await folderBytes(folder);
@@ -118,7 +121,7 @@ async function rotate(node, what, options, beside) {
       if (moved === null && total > 0 && (rotation.state !== 'reencrypting' || rotation.pass > 1)) moved = {ms: Date.now() - start, cpu: cpu(pid)};
       peak = Math.max(peak, await folderBytes(folder));
       if (rotation.state === 'completed') return;
-      await sleep(200);
+      await sleep(lookMs);
     }
   })().finally(() => (over = true));
   const [figures] = await Promise.all([beside?.(() => over), watch]);
@@ -218,7 +221,7 @@ try {
     note('A under the throttled rotation', {...summary(list), rotated_mb: (rotation.bytesDone ?? 0) / MB});
     if (!over()) await node.vedctl('keys', 'throttle', ...fast).catch(() => {}); // it may have ended
     return list;
-  });
+  }, 4000);
   const after = summary(await sliced(node, pids, slices));
   note('A after', after);
   const copied = process.argv.includes('--no-copy') ? undefined : await copy(node);

@@ -61,6 +61,7 @@ export class Cluster {
     this.network = new Network((address, port) => {
       const families = {};
       for (const name of this.names) if (this.pid(name)) families[name] = this.pid(name);
+      families.test = process.pid; // who comes as a node
       return ownerOf(address, port, families);
     });
     for (const [i, name] of this.names.entries()) {

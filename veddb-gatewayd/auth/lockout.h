@@ -1,12 +1,15 @@
 /* veddb-gatewayd/auth/lockout.h — guessing of passwords: who is locked out, from where.
  *
- * Duty:    counts failed logins of a user from an address, in a row: at so many the pair is locked
- *          for a while. Nobody is locked out anywhere else: an attacker can't shut an administrator
- *          out. Failures of one user from many addresses slow that user's logins down, but never
- * from an address that had a good login before, and never so that one is refused. Names that nobody
- * has are counted like others. The bucket per address is limits.h's. Threads: any (one lock).
- * Limits:  GATE_LOCKOUT_PAIRS_MAX pairs and GATE_LOCKOUT_USERS_MAX users are remembered; when full,
- *          those that matter least go first: quiet ones, then the oldest that are not locked. */
+ * Duty:    counts failed logins of a user from an address, in a row: at so many the pair is
+ *          locked for a while. Nobody is locked out anywhere else: an attacker can't shut an
+ *          administrator out. Failures of one user from many addresses slow that user's logins
+ *          down, but never from an address that had a good login before, and never so that one is
+ *          refused. Names that nobody has are counted like others. The bucket per address is
+ *          limits.h's.
+ * Threads: any (one lock).
+ * Limits:  GATE_LOCKOUT_PAIRS_MAX pairs and GATE_LOCKOUT_USERS_MAX users are remembered; when
+ *          full, those that matter least go first: quiet ones, then the oldest that are not
+ *          locked. */
 #pragma once
 #include "libcommon/base/slice.h"
 #include "veddb-gatewayd/limits.h"

@@ -3,7 +3,8 @@
  *
  * Duty:    the principal `p` of a good token is the user `<oidc.name_prefix>/p` of $external, as
  *          MongoDB's oidcIdentityProviders with useAuthorizationClaim false.
- * Owner:   the gateway. Threads: any; reload reads a file and is for the worker. */
+ * Owner:   the gateway.
+ * Threads: any; reload reads a file and is for the worker. */
 #pragma once
 #include "veddb-gatewayd/auth/jwt.h"
 

@@ -1,8 +1,9 @@
 /* veddb-gatewayd/auth/signer.h — the key that signs our own tokens (ES256).
  *
- * Duty:    makes one, reads one as it is stored, signs claims, tells its public part; a MAC of the
- *          same secret for what must be known again as ours. Never changes once it is read.
- * Owner:   create/destroy by who loads it. Threads: any; it is read only.
+ * Duty:    makes one, reads one as it is stored, signs claims, tells its public part; a MAC of
+ *          the same secret for what must be known again as ours. Never changes once it is read.
+ * Owner:   create/destroy by who loads it.
+ * Threads: any; it is read only.
  * Errors:  VD_ERR_CORRUPT for bytes that are no private key of P-256. */
 #pragma once
 #include "libcommon/base/buf.h"

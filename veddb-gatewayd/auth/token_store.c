@@ -14,13 +14,11 @@
 #include <openssl/sha.h>
 #include <stdio.h>
 
-#define TOKENS      "system.tokens"
-#define REFRESH     "system.refresh_tokens"
-#define WAIT_MS     10000
-#define MAJORITY_MS 8000
-#define ANY_LIFE_MS                                                                                \
-    (25ll * 60 * 60 * 1000) /* no access token lives longer (options.def: a day)                   \
-                             */
+#define TOKENS         "system.tokens"
+#define REFRESH        "system.refresh_tokens"
+#define WAIT_MS        10000
+#define MAJORITY_MS    8000
+#define ANY_LIFE_MS    (25ll * 60 * 60 * 1000) /* no access token lives longer: a day */
 #define CLEAN_MS       600000
 #define STATUS_MS      2000
 #define MEMBERS_MAX    60 /* whose data keys are remembered, beside our own */

@@ -2,14 +2,14 @@
  * tokens.
  *
  * Duty:    reads admin.system.tokens into tokens.h; makes and replaces the key; gives out and
- * renews pairs of tokens; revokes. Revocations are on a majority's disks, and in force here, when
- *          the call returns. Decides nothing about who may.
+ *          renews pairs of tokens; revokes. Revocations are on a majority's disks, and in force
+ *          here, when the call returns. Decides nothing about who may.
  * Form:    of a session: {_id, user, db, method, n, hash, epoch, credential (that of the user
- *          when it began), begun, used, address, expiresAt};
- *          the key's document also has dataKeys: [{member, version}], the data key that each
- *          member's last completed rotation had led to when the key was made;
- *          admin.system.refresh_tokens: {_id: session, user, db, method, n: int32, hash: SHA-256 of
- *          the one that is good, epoch: int64, begun: date, expiresAt: date}.
+ *          when it began), begun, used, address, expiresAt}; the key's document also has
+ *          dataKeys: [{member, version}], the data key that each member's last completed rotation
+ *          had led to when the key was made; admin.system.refresh_tokens: {_id: session, user,
+ *          db, method, n: int32, hash: SHA-256 of the one that is good, epoch: int64, begun:
+ *          date, expiresAt: date}.
  * Threads: blocks: on a worker. Those that write need this member to be primary. want: any.
  * Errors:  VD_ERR_AUTHENTICATION_FAILED, VD_ERR_FULL (too many revocations), storage's own. */
 #pragma once

@@ -1,12 +1,13 @@
 /* veddb-gatewayd/auth/tokens.h — our own tokens: whose they are, which are revoked.
  *
- * Duty:    keeps in memory what admin.system.tokens says, as of an auth epoch: the signing key, and
- *          what was revoked (a token by its jti, a login by its session, a user by an epoch).
- *          Checks tokens against it; knows until when it may be trusted (tokens.lease). Reading and
- *          writing the collection is token_store.c's.
- * Form:    {_id: "key", key: <private key>, made: date}, {_id: "jti:..", expiresAt},
- *          {_id: "session:..", expiresAt}, {_id: "user:db.name", epoch: int64, expiresAt}.
- * Owner:   the gateway. Threads: any (one lock).
+ * Duty:    keeps in memory what admin.system.tokens says, as of an auth epoch: the signing key,
+ *          and what was revoked (a token by its jti, a login by its session, a user by an epoch).
+ *          Checks tokens against it; knows until when it may be trusted (tokens.lease). Reading
+ *          and writing the collection is token_store.c's.
+ * Form:    {_id: "key", key: <private key>, made: date}, {_id: "jti:..", expiresAt}, {_id:
+ *          "session:..", expiresAt}, {_id: "user:db.name", epoch: int64, expiresAt}.
+ * Owner:   the gateway.
+ * Threads: any (one lock).
  * Limits:  GATE_REVOKED_MAX revocations that have not expired; no more are taken then.
  * Errors:  VD_ERR_AUTHENTICATION_FAILED with the reason (for the log). */
 #pragma once

@@ -1,7 +1,8 @@
 /* veddb-gatewayd/quota/settings.h — which limits there are, by name, and their values.
  *
  * Duty:    the table made from limits.def; values checked; overrides for single users.
- * Owner:   plain values; whoever has them locks. Threads: any for the table. Pure. */
+ * Owner:   plain values; whoever has them locks.
+ * Threads: any for the table. Pure. */
 #pragma once
 #include "libcommon/base/error.h"
 #include "libcommon/base/slice.h"

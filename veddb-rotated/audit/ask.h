@@ -1,8 +1,9 @@
 /* veddb-rotated/audit/ask.h — what operators ask of the audit log: verify, tail, search, prove.
  *
- * Duty:    one question -> one JSON object. Reads the files alone, up to a given head, so that the
- *          log goes on being written.
- * Owner:   nothing is kept. Threads: one at a time, not the loop's: it may read for long.
+ * Duty:    one question -> one JSON object. Reads the files alone, up to a given head, so that
+ *          the log goes on being written.
+ * Owner:   nothing is kept.
+ * Threads: one at a time, not the loop's: it may read for long.
  * Limits:  ROT_ASK_RECORDS_MAX records in an answer, ROT_ASK_BYTES_MAX bytes.
  * Errors:  VD_ERR_BAD_VALUE (the question), VD_ERR_NOT_FOUND (no such record), VD_ERR_CORRUPT. */
 #pragma once

@@ -5,8 +5,9 @@
  *          storage what is sealed. A log that can't be written is opened again every second; one
  *          that was cut or changed ends the process (an operator must act). Notes what the
  *          supervisor tells (starts, ends, deaths of workers, operators' commands).
- * Owner:   create/destroy by rotated.c. Threads: all calls from the main thread; one thread of its
- *          own, and one for a question at a time.
+ * Owner:   create/destroy by rotated.c.
+ * Threads: all calls from the main thread; one thread of its own, and one for a question at a
+ *          time.
  * Limits:  ROT_NOTES_MAX notes wait. */
 #pragma once
 #include "libcommon/runtime/daemon.h"

@@ -2,9 +2,11 @@
  *
  * Duty:    hashes, the Merkle tree as it grows, heads, entries of `keys`, tombstones and starts
  *          between struct and bytes, Ed25519, and the project's encrypted blocks under one data
- * key. Owner:   values; nothing is kept. Threads: any. Limits:  a frame has at most
- * ROT_FRAME_MAX_BYTES, a record ROT_RECORD_MAX_BYTES. Errors:  VD_ERR_CORRUPT (fails its check),
- * VD_ERR_KEY_MISSING, VD_ERR_ENCRYPTION. */
+ *          key.
+ * Owner:   values; nothing is kept.
+ * Threads: any.
+ * Limits:  a frame has at most ROT_FRAME_MAX_BYTES, a record ROT_RECORD_MAX_BYTES.
+ * Errors:  VD_ERR_CORRUPT (fails its check), VD_ERR_KEY_MISSING, VD_ERR_ENCRYPTION. */
 #pragma once
 #include "libcommon/base/buf.h"
 

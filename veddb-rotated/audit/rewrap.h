@@ -2,10 +2,12 @@
  * keyring.
  *
  * Duty:    a rotation of keys touches no segment: only N.key is unwrapped and wrapped again, each
- * in one durable step; those that are under the active key already are left alone, so that a crash
- * at any instant is finished by another run. Owner:   nothing is kept. Threads: one at a time, and
- * not while segments are made or dropped by another. It blocks on the disk. Errors:
- * VD_ERR_KEY_MISSING, VD_ERR_CORRUPT (names the file), VD_ERR_IO. */
+ *          in one durable step; those that are under the active key already are left alone, so
+ *          that a crash at any instant is finished by another run.
+ * Owner:   nothing is kept.
+ * Threads: one at a time, and not while segments are made or dropped by another. It blocks on the
+ *          disk.
+ * Errors:  VD_ERR_KEY_MISSING, VD_ERR_CORRUPT (names the file), VD_ERR_IO. */
 #pragma once
 #include "veddb-rotated/audit/walk.h"
 #include "veddb-rotated/keyring.h"

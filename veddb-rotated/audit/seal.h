@@ -2,10 +2,12 @@
  * sealed last.
  *
  * Duty:    keeps <folder>/seal (two slots, each encrypted under a key of the keyring, written in
- *          turn) and appends to <folder>/keys. Hand-over: the next key is durable in `seal` -> its
- *          entry, signed by the present one, is durable in `keys` -> both slots are overwritten
- *          without the present one. A crash at any instant is finished at the next open.
- * Owner:   open/close; stands in locked memory. Threads: one.
+ *          turn) and appends to <folder>/keys. Hand-over: the next key is durable in `seal` ->
+ *          its entry, signed by the present one, is durable in `keys` -> both slots are
+ *          overwritten without the present one. A crash at any instant is finished at the next
+ *          open.
+ * Owner:   open/close; stands in locked memory.
+ * Threads: one.
  * Errors:  VD_ERR_KEY_MISSING (`seal` is gone while `keys` is there), VD_ERR_CORRUPT, VD_ERR_IO,
  *          VD_ERR_OUT_OF_DISK_SPACE. After an error of a write: close and open again. */
 #pragma once

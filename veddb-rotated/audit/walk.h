@@ -1,11 +1,12 @@
 /* veddb-rotated/audit/walk.h — reads the audit log from its oldest byte on and believes nothing.
  *
- * Duty:    `keys`, segments, the second place: every check of docs/audit-format.md. Used to verify,
- *          to search, to prove, and by the writer when it starts again. Names the place of what is
- *          wrong: file, byte, head or record.
- * Owner:   create/destroy. Threads: one; a log that is being written is read up to a head.
- * Errors:  VD_ERR_CORRUPT with the place, VD_ERR_KEY_MISSING, VD_ERR_IO, or what the callback gave.
- */
+ * Duty:    `keys`, segments, the second place: every check of docs/audit-format.md. Used to
+ *          verify, to search, to prove, and by the writer when it starts again. Names the place
+ *          of what is wrong: file, byte, head or record.
+ * Owner:   create/destroy.
+ * Threads: one; a log that is being written is read up to a head.
+ * Errors:  VD_ERR_CORRUPT with the place, VD_ERR_KEY_MISSING, VD_ERR_IO, or what the callback
+ *          gave. */
 #pragma once
 #include "veddb-rotated/audit/format.h"
 

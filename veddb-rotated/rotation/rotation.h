@@ -4,8 +4,8 @@
  * Duty:    feeds machine.h with what happens, does what it says, in its order: the keyring first,
  *          durable. Answers operators (vedctl by the supervisor, the wire protocol by storage).
  *          Takes the keyring over to another key-encryption key.
- * Owner:   create/destroy by rotated.c; borrows keyring and audit. Threads: the main loop's, which
- *          waits for the keyring's sync (docs/decisions/0014).
+ * Owner:   create/destroy by rotated.c; borrows keyring and audit.
+ * Threads: the main loop's, which waits for the keyring's sync (docs/decisions/0014).
  * Errors:  of an ask: VD_ERR_ROTATION_IN_PROGRESS, VD_ERR_NO_ROTATION, VD_ERR_ILLEGAL_OPERATION,
  *          VD_ERR_BAD_VALUE (the argument), VD_ERR_COMMAND_NOT_FOUND, VD_ERR_IO. */
 #pragma once

@@ -1,16 +1,17 @@
 /* veddb-storaged/audit/audit.h — what is audited: events that are written here, writes that the
  * journal has, and how far both are sealed.
  *
- * Duty:    the table "audit" of events (logins, refusals, administration, starts: written, on disk,
- *          before the reply), the filter, the records that rotated pulls, the positions it has
- *          sealed, and the bound: when too much waits to be sealed, audited writes are refused
- *          (VD_ERR_AUDIT_FULL) or, if so configured, go unaudited, counted, and a record of atype
- *          auditGap says so.
+ * Duty:    the table "audit" of events (logins, refusals, administration, starts: written, on
+ *          disk, before the reply), the filter, the records that rotated pulls, the positions it
+ *          has sealed, and the bound: when too much waits to be sealed, audited writes are
+ *          refused (VD_ERR_AUDIT_FULL) or, if so configured, go unaudited, counted, and a record
+ *          of atype auditGap says so.
  * Table:   key u64 BE number; value a BSON document. Rows go once they are sealed. The meta row
  *          "audit" keeps the sealed positions.
  * Owner:   open/close by storaged.c; NULL where audit.enabled is false. The thread: link.c.
  * Threads: stor_audit_event any, with a session of its own; batch, sealed: the link's; the rest
- * any. Limits:  STOR_AUDIT_EVENTS_MAX events wait; an event STOR_AUDIT_EVENT_MAX_BYTES. */
+ *          any.
+ * Limits:  STOR_AUDIT_EVENTS_MAX events wait; an event STOR_AUDIT_EVENT_MAX_BYTES. */
 #pragma once
 #include "proto/audit.h"
 #include "veddb-storaged/journal.h"

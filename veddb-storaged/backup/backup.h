@@ -1,15 +1,18 @@
 /* veddb-storaged/backup/backup.h — backups of this node, made while it serves.
  *
- * Duty:    makes, checks, lists and removes them, one at a time, on a thread of its own; says which
- *          keys those that are kept need; keeps the copy of the keyring beside each as today's is.
- * Make:    <folder>/<name>.partial gets the engine's files (engine/backup.h), read at backup.rate,
- *          each synced; our notes, the keyring; then the manifest, and the folder its name. What a
- *          crash leaves is a folder with that end, which the next start removes.
- * Keys:    while a rotation counts blocks a backup waits to begin, and one that is being made holds
- *          up the count: so it is known which keys its blocks need (rotation/rotation.h).
+ * Duty:    makes, checks, lists and removes them, one at a time, on a thread of its own; says
+ *          which keys those that are kept need; keeps the copy of the keyring beside each as
+ *          today's is.
+ * Make:    <folder>/<name>.partial gets the engine's files (engine/backup.h), read at
+ *          backup.rate, each synced; our notes, the keyring; then the manifest, and the folder
+ *          its name. What a crash leaves is a folder with that end, which the next start removes.
+ * Keys:    while a rotation counts blocks a backup waits to begin, and one that is being made
+ *          holds up the count: so it is known which keys its blocks need (rotation/rotation.h).
  * Owner:   start, halt, stop by main.c: started behind the rotation and before its link, freed
- * behind the link. Threads: any. Errors:  VD_ERR_BACKUP_IN_PROGRESS, VD_ERR_BAD_VALUE (a name),
- * VD_ERR_EXISTS, VD_ERR_NOT_FOUND. */
+ *          behind the link.
+ * Threads: any.
+ * Errors:  VD_ERR_BACKUP_IN_PROGRESS, VD_ERR_BAD_VALUE (a name), VD_ERR_EXISTS,
+ *          VD_ERR_NOT_FOUND. */
 #pragma once
 #include "veddb-storaged/backup/shelf.h"
 #include "veddb-storaged/storaged.h"

@@ -1,12 +1,13 @@
 /* veddb-storaged/backup/shelf.h — which backups are kept, and which keys each needs.
  *
  * Duty:    a row per backup in VedDB.backups in the data folder, written when one is made or
- * removed: a disk of backups that is away must not let a key be destroyed that they need. A folder
- *          with a manifest that has no row is taken up; a row without its folder stays, as missing,
- *          until it is removed.
+ *          removed: a disk of backups that is away must not let a key be destroyed that they
+ *          need. A folder with a manifest that has no row is taken up; a row without its folder
+ *          stays, as missing, until it is removed.
  * Format:  a line per row: name, oldest key version, made (ms), bytes, keyring (0, 1); then
  *          "end", SHA-256.
- * Owner:   plain data, the caller's lock. Limits: STOR_BACKUPS_MAX.
+ * Owner:   plain data, the caller's lock.
+ * Limits:  STOR_BACKUPS_MAX.
  * Errors:  VD_ERR_CORRUPT: the file is not what was written; VD_ERR_FULL. */
 #pragma once
 #include "libcommon/runtime/backup.h"

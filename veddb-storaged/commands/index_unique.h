@@ -1,8 +1,10 @@
 /* veddb-storaged/commands/index_unique.h — may an index become unique?
  *
- * Duty:    one pass over its entries, in stretches of a snapshot: documents that have the same key.
- *          It is prepareUnique: nobody gains such a key meanwhile, so what is not found is not
- * there. Limits:  STOR_VIOLATIONS_BYTES of _ids in the error. Threads: the worker's. */
+ * Duty:    one pass over its entries, in stretches of a snapshot: documents that have the same
+ *          key. It is prepareUnique: nobody gains such a key meanwhile, so what is not found is
+ *          not there.
+ * Limits:  STOR_VIOLATIONS_BYTES of _ids in the error.
+ * Threads: the worker's. */
 #pragma once
 #include "veddb-storaged/request.h"
 

@@ -1,8 +1,9 @@
 /* veddb-storaged/commands/table.h — every command that storage runs: name, handler, what it does to
  * data.
  *
- * Duty:    the one table (table.c); a command without a row can't be reached. One file per command
- * or family; each file declares nothing but its handlers, which stand below in one list. */
+ * Duty:    the one table (table.c); a command without a row can't be reached. One file per
+ *          command or family; each file declares nothing but its handlers, which stand below in
+ *          one list. */
 #pragma once
 #include "veddb-storaged/request.h"
 

@@ -2,7 +2,8 @@
  * every document, and nothing else?
  *
  * Duty:    looks from each place to its document and from each document to its place, in short
- *          transactions, while writers go on. Threads: the worker's. */
+ *          transactions, while writers go on.
+ * Threads: the worker's. */
 #pragma once
 #include "veddb-storaged/catalog/catalog.h"
 

@@ -2,7 +2,8 @@
  * every key of a document its entry?
  *
  * Duty:    both ways, each document and its entries in one snapshot, so that writers may go on.
- * Owner:   results live in the request's arena. Threads: the worker's. */
+ * Owner:   results live in the request's arena.
+ * Threads: the worker's. */
 #pragma once
 #include "veddb-storaged/index/index.h"
 #include "veddb-storaged/request.h"

@@ -1,8 +1,9 @@
 /* veddb-storaged/commands/view.h — views: what create and collMod check, and reads of them.
  *
  * Duty:    a view is a row of the catalog with a collection (or view) and stages. A read of it is
- * an aggregation on that collection with the view's stages in front; everything else is refused
- * where the collection would be acquired (166). Owner:   results live in the request's arena.
+ *          an aggregation on that collection with the view's stages in front; everything else is
+ *          refused where the collection would be acquired (166).
+ * Owner:   results live in the request's arena.
  * Threads: the worker's. */
 #pragma once
 #include "veddb-storaged/commands/read_common.h"

@@ -19,7 +19,7 @@
 #define ASIDE_VALUES       "QQQBBu"
 #define ASIDE_BIRTHMARK    1 /* the newest version stands in the table itself: swept by age */
 #define ASIDE_CLOSE_MIN_MS 50
-#define ASIDE_CLOSE_MAX_MS 1600
+#define ASIDE_CLOSE_MAX_MS 400
 #define ASIDE_HELD_MS      5000 /* and more where a pass of the sweep takes longer */
 #define ASIDE_HELD_MAX_MS  20000
 #define ASIDE_ROWS_PER_MS  500

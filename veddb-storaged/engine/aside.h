@@ -2,20 +2,24 @@
  * table), and how their place becomes free.
  *
  * Duty:    tells which old versions were there at a moment, whether they are gone, and makes
- * WiredTiger 3.2.1 remove them. By itself it does so only for tables that were closed since, and of
- * the others, once one was, where a record's newest version is a value: what stands aside of a
- * record that was removed stays as long as its table is open. So a table is closed for a moment:
- * transactions wait with their begin until those under way have ended or a short limit is reached,
- * the table's cursors are closed, then the table; until the sweep has taken note, who wants to open
- * it waits. Nobody gets an error. One that has been opened again before that would never be swept:
- * so it is held until a removed record's versions are seen to be gone.
- * Marks:   places in the lookaside table ascend: what stands there up to a mark was there when the
- * mark was taken; what came since is above it.
- * Limits:  transactions are held up for 50 to 1600 ms, and not while one stays open from one call
- * to the next (then only each 30th call); one table for 5 s at most, 20 s where millions of
- * versions stand aside; mostly both for less than 100 ms. Call it about once a second. Stuck:   a
- * table that somebody else closed and opened again (validate, WiredTiger's sweep of idle files) has
- * lost its note: what stands aside of its removed records stays until a restart. Owner: open/close.
+ *          WiredTiger 3.2.1 remove them. By itself it does so only for tables that were closed
+ *          since, and of the others, once one was, where a record's newest version is a value:
+ *          what stands aside of a record that was removed stays as long as its table is open. So
+ *          a table is closed for a moment: transactions wait with their begin until those under
+ *          way have ended or a short limit is reached, the table's cursors are closed, then the
+ *          table; until the sweep has taken note, who wants to open it waits. Nobody gets an
+ *          error. One that has been opened again before that would never be swept: so it is held
+ *          until a removed record's versions are seen to be gone.
+ * Marks:   places in the lookaside table ascend: what stands there up to a mark was there when
+ *          the mark was taken; what came since is above it.
+ * Limits:  transactions are held up for 800 ms at most, and not while one stays open from one
+ *          call to the next (then only at each 30th call); one table for 5 s at most, 20 s where
+ *          millions of versions stand aside; mostly both for less than 100 ms. Call it about once
+ *          a second.
+ * Stuck:   a table that somebody else closed and opened again (validate, WiredTiger's sweep of
+ *          idle files) has lost its note: what stands aside of its removed records stays until a
+ *          restart.
+ * Owner:   open/close.
  * Threads: one; the engine's users wait by stor_hold_*. */
 #pragma once
 #include "veddb-storaged/engine/session.h"

@@ -3,13 +3,15 @@
  *
  * Duty:    a checkpoint; then WiredTiger's backup cursor, which switches the log to a new file,
  *          names the files, and keeps every block of that checkpoint until it is closed. Writes,
- *          reads and further checkpoints go on; files grow by what is changed meanwhile, and tables
- *          are dropped behind it.
+ *          reads and further checkpoints go on; files grow by what is changed meanwhile, and
+ *          tables are dropped behind it.
  * Crash:   leaves WiredTiger.backup in the data folder; guard.c removes it at the next start,
- * before WiredTiger could take it for a database to go back to. Log:     the files are whole when
- * stor_engine_backup_log has been called: it is to be copied last. What was committed before the
- * open is in them. Owner:   open/close. Threads: one at a time in a process. Errors:
- * VD_ERR_OBJECT_IS_BUSY: there is one already. */
+ *          before WiredTiger could take it for a database to go back to. Log: the files are whole
+ *          when stor_engine_backup_log has been called: it is to be copied last. What was
+ *          committed before the open is in them.
+ * Owner:   open/close.
+ * Threads: one at a time in a process.
+ * Errors:  VD_ERR_OBJECT_IS_BUSY: there is one already. */
 #pragma once
 #include "libcommon/base/buf.h"
 #include "veddb-storaged/engine/session.h"

@@ -3,12 +3,14 @@
  * Duty:    WiredTiger 3.2.1 opens damaged folders silently: it drops the log behind a bad record,
  *          and makes a new empty database when its turtle is gone. So before it is called: one
  *          process per folder (lock file); the folder is what the caller says (new or not); our
- *          format file is there, authentic and not newer; turtle, metadata and log sequence are all
- *          there; no bad log record stands where the log had been flushed. A refusal names the
- *          file, and the offset where there is one.
+ *          format file is there, authentic and not newer; turtle, metadata and log sequence are
+ *          all there; no bad log record stands where the log had been flushed. A refusal names
+ *          the file, and the offset where there is one.
  * States:  a folder is empty, a backup that was put in place (VedDB.restored stands: until its
  *          first start has ended), half-made (VedDB.bootstrap stands: the bootstrap did not end,
- * nothing was ever stored; made anew), or a database. Owner:   the engine. Threads: one. */
+ *          nothing was ever stored; made anew), or a database.
+ * Owner:   the engine.
+ * Threads: one. */
 #pragma once
 #include "libcommon/base/buf.h"
 #include "veddb-storaged/engine/keys.h"

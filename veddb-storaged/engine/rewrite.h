@@ -2,21 +2,23 @@
  * counted.
  *
  * Duty:    walks the newest checkpoint of a table; the thread's counter of old blocks (keys.h)
- * tells which record stood in one. Of each such block one record is changed in the live table, in a
- * small transaction of its own, so that the next checkpoint writes the block under the active key.
- * Nothing else about the record changes: no timestamp is drawn, no journal entry written, no
- * version marked. Whoever changes the record meanwhile wins; his change writes the block, too.
+ *          tells which record stood in one. Of each such block one record is changed in the live
+ *          table, in a small transaction of its own, so that the next checkpoint writes the block
+ *          under the active key. Nothing else about the record changes: no timestamp is drawn, no
+ *          journal entry written, no version marked. Whoever changes the record meanwhile wins;
+ *          his change writes the block, too.
  * Bytes:   must differ, or WiredTiger keeps a block of a page that it splits: options.flip knows
  *          how. Where it does not, the record is written as it is, which fails only for pages in
  *          memory that are larger than a block.
- * Fresh:   pages of a checkpoint stay in memory, where they cost no block: so a second walk of the
- *          same checkpoint would count a false zero. Each walk needs a checkpoint that was not
- *          walked before (stor_rewrite_checkpoint), and says VD_ERR_AGAIN otherwise.
+ * Fresh:   pages of a checkpoint stay in memory, where they cost no block: so a second walk of
+ *          the same checkpoint would count a false zero. Each walk needs a checkpoint that was
+ *          not walked before (stor_rewrite_checkpoint), and says VD_ERR_AGAIN otherwise.
  * Others:  who needs a table alone (drop, alter, bulk load) calls stor_rewrite_keep_out: the walk
  *          lets go of it at the next record and comes back in a later pass.
- * Growth:  behind each slice_bytes of old blocks an ordinary checkpoint is made, and the walk goes
- * on in it; so files grow by a few slices, not to twice their size. Owner:   open/close. Threads:
- * one. */
+ * Growth:  behind each slice_bytes of old blocks an ordinary checkpoint is made, and the walk
+ *          goes on in it; so files grow by a few slices, not to twice their size.
+ * Owner:   open/close.
+ * Threads: one. */
 #pragma once
 #include "libcommon/base/buf.h"
 #include "veddb-storaged/engine/session.h"

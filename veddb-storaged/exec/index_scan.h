@@ -1,12 +1,13 @@
 /* veddb-storaged/exec/index_scan.h — entries of an index in key order: scan.h's twin for indexes.
  *
  * Duty:    pull iterator over ranges of entry keys (plan/bounds.h's stor_bounds_t: ranges are of
- * the fields' keycodes; the _id behind them is inside the range when its fields are), forward or
- * backward. Stretches, snapshots, push back, release, dependencies: as scan.h. In one stretch the
- * entries and the documents fetched by stor_index_scan_fetch come from one snapshot. Goes on behind
- * the last entry key after a release. Gone:    VD_ERR_QUERY_PLAN_KILLED when the index was dropped
- * or the collection's set of indexes no longer has it: the caller plans again or fails as MongoDB
- * does (175). Owner, threads: as scan.h. */
+ *          the fields' keycodes; the _id behind them is inside the range when its fields are),
+ *          forward or backward. Stretches, snapshots, push back, release, dependencies: as
+ *          scan.h. In one stretch the entries and the documents fetched by stor_index_scan_fetch
+ *          come from one snapshot. Goes on behind the last entry key after a release. Gone:
+ *          VD_ERR_QUERY_PLAN_KILLED when the index was dropped or the collection's set of indexes
+ *          no longer has it: the caller plans again or fails as MongoDB does (175). Owner,
+ *          threads: as scan.h. */
 #pragma once
 #include "veddb-storaged/exec/scan.h"
 #include "veddb-storaged/index/index.h"

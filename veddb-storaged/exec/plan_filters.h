@@ -2,10 +2,11 @@
  * that the planner may think of.
  *
  * Duty:    as MongoDB's planCacheSetFilter: by collection and shape (filter without its values,
- * sort, projection, collation), in memory of this node, until they are cleared or it restarts. A
- *          hint counts for nothing where there is one. Indexes that are not there are passed over;
- *          reading the whole collection is always thought of.
- * Owner:   the planner. Threads: any; a lock of its own.
+ *          sort, projection, collation), in memory of this node, until they are cleared or it
+ *          restarts. A hint counts for nothing where there is one. Indexes that are not there are
+ *          passed over; reading the whole collection is always thought of.
+ * Owner:   the planner.
+ * Threads: any; a lock of its own.
  * Limits:  STOR_PLAN_FILTERS_MAX in a node. */
 #pragma once
 #include "veddb-storaged/plan/plan.h"

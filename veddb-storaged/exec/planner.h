@@ -2,13 +2,14 @@
  * collection, their statistics, and what earlier queries of the same shape have shown.
  *
  * Duty:    statistics per collection (samples of its documents and of each index's keys;
- * sampling.h): refreshed in the background when they are old, or the collection has grown or shrunk
- *          much, and kept in a table over a restart; a query takes them itself only where there are
- *          none at all. Short dives into indexes where a sample says too little.
- *          The plan cache: by collection and shape of the query, the plan that was chosen and what
- *          it cost; forgotten when the set of indexes or the statistics change, and when it does
- *          far worse than it did.
- * Owner:   storaged.c. Threads: any; one lock, never held while something is read.
+ *          sampling.h): refreshed in the background when they are old, or the collection has
+ *          grown or shrunk much, and kept in a table over a restart; a query takes them itself
+ *          only where there are none at all. Short dives into indexes where a sample says too
+ *          little. The plan cache: by collection and shape of the query, the plan that was chosen
+ *          and what it cost; forgotten when the set of indexes or the statistics change, and when
+ *          it does far worse than it did.
+ * Owner:   storaged.c.
+ * Threads: any; one lock, never held while something is read.
  * Limits:  STOR_PLANNER_COLLECTIONS_MAX collections, STOR_PLAN_CACHE_MAX shapes each. */
 #pragma once
 #include "libcommon/bson/build.h"

@@ -1,9 +1,10 @@
 /* veddb-storaged/exec/sample.h — some records of a collection, taken from random places.
  *
  * Duty:    asks the engine for records at random, in short transactions, and gives each record
- * once. Cheap when few of many are wanted; random as the engine's tree is (pages of fewer records
- *          are met as often as others).
- * Owner:   nothing is kept. Threads: the worker's. */
+ *          once. Cheap when few of many are wanted; random as the engine's tree is (pages of
+ *          fewer records are met as often as others).
+ * Owner:   nothing is kept.
+ * Threads: the worker's. */
 #pragma once
 #include "veddb-storaged/envelope.h"
 #include "veddb-storaged/request.h"

@@ -1,10 +1,11 @@
 /* veddb-storaged/exec/sampling.h — statistics of one collection: samples of its documents and of
  * each index's keys, taken, kept in a table, read back.
  *
- * Duty:    takes them in one snapshot; writes them to the table "statistics" (encrypted as all) and
- *          reads them back, but only for the same set of indexes. They are this node's own, in no
- *          journal. What they mean stands in plan/statistics.h.
- * Owner:   counted references. Threads: any; they never change.
+ * Duty:    takes them in one snapshot; writes them to the table "statistics" (encrypted as all)
+ *          and reads them back, but only for the same set of indexes. They are this node's own,
+ *          in no journal. What they mean stands in plan/statistics.h.
+ * Owner:   counted references.
+ * Threads: any; they never change.
  * Limits:  STOR_STATISTICS_ROW_MAX bytes are kept of a collection; more stays in memory only. */
 #pragma once
 #include "veddb-storaged/catalog/catalog.h"

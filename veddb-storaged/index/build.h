@@ -5,12 +5,14 @@
  *          (entry_sort.h) and written in one go; then what writers logged meanwhile
  *          (index_private.h has the proof), in passes until little is left; the rest behind the
  *          fence, where they become ready.
- * Writers: those that are as fast as the passes are slowed down (at most 20 ms before each write),
- *          so that every build ends. A replica's applied writes are not.
+ * Writers: those that are as fast as the passes are slowed down (at most 20 ms before each
+ *          write), so that every build ends. A replica's applied writes are not.
  * Unique:  while it is built a key may be two documents' for a time. Keys that were ever claimed
  *          twice are remembered, and behind the fence their documents are looked at.
- * Owner:   builds.c. Limits: STOR_INDEX_SORT_BYTES in memory for each index,
- *          STOR_INDEX_CONTESTED_MAX keys claimed twice. Threads: one at a time. */
+ * Owner:   builds.c.
+ * Limits:  STOR_INDEX_SORT_BYTES in memory for each index, STOR_INDEX_CONTESTED_MAX keys claimed
+ *          twice.
+ * Threads: one at a time. */
 #pragma once
 #include "veddb-storaged/index/index.h"
 

@@ -2,7 +2,9 @@
  * and beyond a budget in tables of their own ("r-..."), which are encrypted as all tables are.
  *
  * Duty:    takes entries in any order, gives them back ascending by fields, then key of the _id.
- * Owner:   the build. Threads: one. Limits: budget_bytes in memory, STOR_SORT_RUNS_MAX tables. */
+ * Owner:   the build.
+ * Threads: one.
+ * Limits:  budget_bytes in memory, STOR_SORT_RUNS_MAX tables. */
 #pragma once
 #include "veddb-storaged/engine/session.h"
 #include "veddb-storaged/index/keys.h"

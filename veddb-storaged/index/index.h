@@ -1,14 +1,15 @@
 /* veddb-storaged/index/index.h — the secondary indexes of a collection: objects, entries, upkeep.
  *
  * Duty:    an index is a row in the catalog, a table "i-<id>" and an object of this kind; the set
- * of a collection's indexes is part of its (immutable) stor_collection_t and is replaced behind the
- * fence. Entries change in the transaction of the document. Entry:   key = fields' keycodes ‖
- * keycode(_id), value = head. Unique: key = fields' keycodes alone, value = head with the key of
- * the _id; insert without overwrite, so that two equal keys at once conflict. A sparse or partial
- * unique index does not hold what it leaves out. Head:    u8 epoch, u8 flags (1: key of _id
- * follows, 2: inexact), [u16 BE length, key of _id], type bits of the fields, so that a covering
- * plan gives back exact values. Threads: objects never change but for atomics; upkeep: the worker
- * that has the session. */
+ *          of a collection's indexes is part of its (immutable) stor_collection_t and is replaced
+ *          behind the fence. Entries change in the transaction of the document. Entry: key =
+ *          fields' keycodes ‖ keycode(_id), value = head.
+ * Unique:  key = fields' keycodes alone, value = head with the key of the _id; insert without
+ *          overwrite, so that two equal keys at once conflict. A sparse or partial unique index
+ *          does not hold what it leaves out. Head: u8 epoch, u8 flags (1: key of _id follows, 2:
+ *          inexact), [u16 BE length, key of _id], type bits of the fields, so that a covering
+ *          plan gives back exact values.
+ * Threads: objects never change but for atomics; upkeep: the worker that has the session. */
 #pragma once
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/index/keys.h"

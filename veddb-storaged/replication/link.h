@@ -1,15 +1,16 @@
 /* veddb-storaged/replication/link.h — the socket to replicad, and who does what it asks.
  *
  * Duty:    a ROUTER with one attached replicad (the newest). One table of messages: where each
- * runs, and in which states it is permitted. Every question gets an answer or a FAILURE. STATE goes
- * out every 250 ms, and at once when role, term, configuration or loading change. Threads:
- * "replication" (loop, link: TAIL, FIND, notices, ASK), "applier" (whatever changes data or role,
- * one after the other: ROLE, APPLY, CONFIG, ROLLBACK, LOAD_*; so none of them meets another),
- * "copier" (SNAPSHOT_*). Each has its engine session. Waiting: TAIL without entries, and APPLIED
- * until it is durable, wait on the loop's thread for the flusher's hook, without a timer in the
- * way. An APPLY of a delayed member waits at the head of its queue; others than APPLY pass it.
- * Limits:  STOR_LINK_JOBS_MAX questions queued for a worker, STOR_LINK_TAILS_MAX
- *          parked; asks.h. */
+ *          runs, and in which states it is permitted. Every question gets an answer or a FAILURE.
+ *          STATE goes out every 250 ms, and at once when role, term, configuration or loading
+ *          change.
+ * Threads: "replication" (loop, link: TAIL, FIND, notices, ASK), "applier" (whatever changes data
+ *          or role, one after the other: ROLE, APPLY, CONFIG, ROLLBACK, LOAD_*; so none of them
+ *          meets another), "copier" (SNAPSHOT_*). Each has its engine session. Waiting: TAIL
+ *          without entries, and APPLIED until it is durable, wait on the loop's thread for the
+ *          flusher's hook, without a timer in the way. An APPLY of a delayed member waits at the
+ *          head of its queue; others than APPLY pass it.
+ * Limits:  STOR_LINK_JOBS_MAX questions queued for a worker, STOR_LINK_TAILS_MAX parked; asks.h. */
 #pragma once
 #include "veddb-storaged/replication/asks.h"
 

@@ -1,26 +1,27 @@
 /* veddb-storaged/replication/load.h — a snapshot of another node becomes our data.
  *
  * Duty:    BEGIN: role must be recovering; everything that stands here is dropped (durable mark
- *          "load" first: after a crash we know that we are half loaded, and serve nothing); CHUNK:
- *          checksum, that it follows on what is here, then records in order into the new tables,
- *          encrypted under our own keys, in one transaction with the place to go on from and the
- *          sums so far; END: documents, bytes and hash of each collection must be those of the
- *          manifest, then a checkpoint, the tables become logged, and set id, term, configuration
- *          and position are taken over and the mark goes, in one logged transaction.
- * Cut:     a load of the same snapshot goes on behind its last chunk; after a crash of this process
- *          behind the last chunk that a checkpoint has (every STOR_LOAD_CHECKPOINT_BYTES, and the
- *          engine's own every 30 s): tables and place are of one checkpoint.
- * Exact:   the copy is the state
- * as of the snapshot's position (snapshot.h): apply goes on with the entries above it as ever,
- * checking previous versions. There is no catch-up mode and no row "load_upper". Caller:  after
- * stor_load_end the link sets stor_engine_position_set(engine, *ret_position) and
- *          stor_apply_position_set(apply, *ret_position); the journal and the counters' rows begin
- *          at the position already.
+ *          "load" first: after a crash we know that we are half loaded, and serve nothing);
+ *          CHUNK: checksum, that it follows on what is here, then records in order into the new
+ *          tables, encrypted under our own keys, in one transaction with the place to go on from
+ *          and the sums so far; END: documents, bytes and hash of each collection must be those
+ *          of the manifest, then a checkpoint, the tables become logged, and set id, term,
+ *          configuration and position are taken over and the mark goes, in one logged
+ *          transaction.
+ * Cut:     a load of the same snapshot goes on behind its last chunk; after a crash of this
+ *          process behind the last chunk that a checkpoint has (every STOR_LOAD_CHECKPOINT_BYTES,
+ *          and the engine's own every 30 s): tables and place are of one checkpoint.
+ * Exact:   the copy is the state as of the snapshot's position (snapshot.h): apply goes on with
+ *          the entries above it as ever, checking previous versions. There is no catch-up mode
+ *          and no row "load_upper". Caller: after stor_load_end the link sets
+ *          stor_engine_position_set(engine, *ret_position) and stor_apply_position_set(apply,
+ *          *ret_position); the journal and the counters' rows begin at the position already.
  * Rows:    meta "load" {snapshot, position, term, setId, ready, source, floor}; "position". Table
- * "load" (not logged; it stays, empty of meaning, when the mark has gone): 'p' {snapshot,
- *          collection (-1: all), key}, 's' + id: documents, bytes, hash.
+ *          "load" (not logged; it stays, empty of meaning, when the mark has gone): 'p'
+ *          {snapshot, collection (-1: all), key}, 's' + id: documents, bytes, hash.
  * Errors:  VD_ERR_CORRUPT a chunk's checksum or order, or sums at the end (the load then begins
- *          anew); VD_ERR_BAD_VALUE a chunk that is not the next, or a role that is not recovering.
+ *          anew); VD_ERR_BAD_VALUE a chunk that is not the next, or a role that is not
+ *          recovering.
  * Threads: the link's worker; one of its own for checkpoints while chunks come. */
 #pragma once
 #include "veddb-storaged/replication/replication.h"

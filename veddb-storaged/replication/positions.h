@@ -1,18 +1,20 @@
 /* veddb-storaged/replication/positions.h — how far each member is, and who waits for them.
  *
- * Duty:    takes the positions that replicad passes on (primary) or the majority point that it was
- *          told (secondary); computes the points (points.h) from the configuration and our own
- *          durable point; parks requests, without a worker, for a write concern (w: N, "majority",
- *          the name of a mode), for the majority point (read concern majority), for an entry of our
- *          own on a majority (linearizable: one for all that wait), for afterClusterTime and for an
- *          answer of replicad; gives them back when that is reached, or at their deadline, when
- * they are killed, or when the role changes. Rules:   a write concern is only ever reached under
- * the term in which the write was admitted. The majority point never falls, and is never ahead of
- * what is known to be of our history (points.h: the present term's entries). Cost:    a parked
- * request is two places in heaps; all that a point releases goes back in one pass. A node alone
- * parks nothing. Threads: any. One of its own (start/stop, by the inbox) for deadlines, no-op
- * entries and the lease of the link to replicad. Released requests go back on the thread that found
- * out. Units:   timestamps; microseconds (monotonic) for deadlines. */
+ * Duty:    takes the positions that replicad passes on (primary) or the majority point that it
+ *          was told (secondary); computes the points (points.h) from the configuration and our
+ *          own durable point; parks requests, without a worker, for a write concern (w: N,
+ *          "majority", the name of a mode), for the majority point (read concern majority), for
+ *          an entry of our own on a majority (linearizable: one for all that wait), for
+ *          afterClusterTime and for an answer of replicad; gives them back when that is reached,
+ *          or at their deadline, when they are killed, or when the role changes.
+ * Rules:   a write concern is only ever reached under the term in which the write was admitted.
+ *          The majority point never falls, and is never ahead of what is known to be of our
+ *          history (points.h: the present term's entries).
+ * Cost:    a parked request is two places in heaps; all that a point releases goes back in one
+ *          pass. A node alone parks nothing.
+ * Threads: any. One of its own (start/stop, by the inbox) for deadlines, no-op entries and the
+ *          lease of the link to replicad. Released requests go back on the thread that found out.
+ * Units:   timestamps; microseconds (monotonic) for deadlines. */
 #pragma once
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/request.h"

@@ -3,16 +3,18 @@
  * Duty:    OPEN: takes a named checkpoint while writers go on and makes of it, with an overlay of
  *          what it lacks (overlay.h has the proof), the state as of exactly one journal position:
  *          every entry at or below is in the copy, none above. So the receiver goes on with the
- *          entries above the position, and their previous versions fit; there is no catch-up mode.
- *          READ: the next 1 MB of sorted records of one collection, behind a key or behind the
- * chunk before; CLOSE: the copy is done with. The manifest (manifest.h) says what must come out,
- * from the counters kept with the writes. Costs:   no transaction is held, and no cache pinned.
- * While a copy stands, files grow by what is changed, dropped files stay, and the journal is kept
- * above its position. So one that nobody reads for 5 minutes (so long may a receiver be away and go
- * on with it) ends, and all end when the disk is nearly full. Limits:  STOR_SNAPSHOTS_MAX at once.
- * Copies do not outlive the process: checkpoints of an earlier start are dropped by create. Errors:
- * VD_ERR_SNAPSHOT_UNAVAILABLE: there is no such copy (any more). Threads: any; open and read block
- * (the link's worker). */
+ *          entries above the position, and their previous versions fit; there is no catch-up
+ *          mode. READ: the next 1 MB of sorted records of one collection, behind a key or behind
+ *          the chunk before; CLOSE: the copy is done with. The manifest (manifest.h) says what
+ *          must come out, from the counters kept with the writes. Costs: no transaction is held,
+ *          and no cache pinned. While a copy stands, files grow by what is changed, dropped files
+ *          stay, and the journal is kept above its position. So one that nobody reads for 5
+ *          minutes (so long may a receiver be away and go on with it) ends, and all end when the
+ *          disk is nearly full.
+ * Limits:  STOR_SNAPSHOTS_MAX at once. Copies do not outlive the process: checkpoints of an
+ *          earlier start are dropped by create.
+ * Errors:  VD_ERR_SNAPSHOT_UNAVAILABLE: there is no such copy (any more).
+ * Threads: any; open and read block (the link's worker). */
 #pragma once
 #include "veddb-storaged/replication/replication.h"
 

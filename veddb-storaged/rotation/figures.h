@@ -3,7 +3,8 @@
  *
  * Duty:    keeps what rotated said last, and forgets it when rotated is away for
  *          STOR_FIGURES_OLD_MS.
- * Owner:   the process. Threads: any.
+ * Owner:   the process.
+ * Threads: any.
  * Limits:  STOR_FIGURES_MAX_BYTES; more is not kept. */
 #pragma once
 #include "libcommon/base/buf.h"

@@ -1,8 +1,8 @@
 /* veddb-storaged/rotation/latency.h — how long quick requests took, for the pace of a rotation.
  *
  * Duty:    a histogram of 16 buckets per doubling (steps of about 4 %); what came since the last
- * look; a memory of such looks, in which older ones fade, and its 99th percentile. Threads: note:
- * one (the I/O thread); take: one; a memory: the caller's. */
+ *          look; a memory of such looks, in which older ones fade, and its 99th percentile.
+ * Threads: note: one (the I/O thread); take: one; a memory: the caller's. */
 #pragma once
 #include <stdatomic.h>
 #include <stdint.h>

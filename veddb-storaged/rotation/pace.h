@@ -1,13 +1,14 @@
 /* veddb-storaged/rotation/pace.h — how fast a rotation goes: a rate, and what it costs the others.
  *
  * Duty:    after each step says how long to sleep: so that the bytes stay under the rate, and so
- *          that the foreground's 99th percentile stays within its allowed rise above the baseline.
- *          The baseline is what it is while the rotation does nothing: before it, and in its rests.
- *          Beside the rotation one request of a hundred may take longer than baseline and rise:
- * each look counts those that did, and makes the rotation slower or faster by how many there were.
- * (Percentiles of half a second each differ by more than the rise without any cause; counts add
- * up.) It begins gently; where nobody is there to be disturbed it is soon at full speed. Pure:
- * times are given. Threads: the caller's lock. */
+ *          that the foreground's 99th percentile stays within its allowed rise above the
+ *          baseline. The baseline is what it is while the rotation does nothing: before it, and
+ *          in its rests. Beside the rotation one request of a hundred may take longer than
+ *          baseline and rise: each look counts those that did, and makes the rotation slower or
+ *          faster by how many there were. (Percentiles of half a second each differ by more than
+ *          the rise without any cause; counts add up.) It begins gently; where nobody is there to
+ *          be disturbed it is soon at full speed. Pure: times are given.
+ * Threads: the caller's lock. */
 #pragma once
 #include "veddb-storaged/rotation/latency.h"
 

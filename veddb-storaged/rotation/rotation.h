@@ -1,19 +1,20 @@
 /* veddb-storaged/rotation/rotation.h — storage's half of a rotation of keys: everything is written
  * anew under the active key, counted, and the old key forgotten. rotated decides the steps.
  *
- * Duty:    does what the order in force says (proto/rotation.md), on a thread of its own, and knows
- * how far it is. Keeps nothing on disk: an order of an earlier start begins anew and finds done
- *          what is done.
- * reencrypt: the active key is fetched where it is not here; then passes (engine/rewrite.h) until
- * one finds no block of another key; then the log; then it waits until named checkpoints, bulk
- *          loads, spill files and old versions that stand aside (lookaside) of before are gone.
- * verify:  counts over checkpoints that nobody has walked, over metadata, log, named checkpoints
- * and the small files. What can't be counted counts as one block left: never a false zero. retire:
- * refused while anything of the process may need the key; then noted durably that the data needs it
- * no more, then wiped. Pace:    pace.h; and it rests while free space is short, with a checkpoint,
- * so that blocks become free; so it does under fsyncLock. Its note says what it waits for. Owner:
- * start/stop by main.c, between engine's open and close. Threads: the worker; the link's; the rest
- * any. */
+ * Duty:    does what the order in force says (proto/rotation.md), on a thread of its own, and
+ *          knows how far it is. Keeps nothing on disk: an order of an earlier start begins anew
+ *          and finds done what is done. reencrypt: the active key is fetched where it is not
+ *          here; then passes (engine/rewrite.h) until one finds no block of another key; then the
+ *          log; then it waits until named checkpoints, bulk loads, spill files and old versions
+ *          that stand aside (lookaside) of before are gone. verify: counts over checkpoints that
+ *          nobody has walked, over metadata, log, named checkpoints and the small files. What
+ *          can't be counted counts as one block left: never a false zero. retire: refused while
+ *          anything of the process may need the key; then noted durably that the data needs it no
+ *          more, then wiped. Pace: pace.h; and it rests while free space is short, with a
+ *          checkpoint, so that blocks become free; so it does under fsyncLock. Its note says what
+ *          it waits for.
+ * Owner:   start/stop by main.c, between engine's open and close.
+ * Threads: the worker; the link's; the rest any. */
 #pragma once
 #include "proto/rotation.h"
 #include "veddb-storaged/replication/asks.h"

@@ -2,11 +2,12 @@
  *
  * Duty:    says of a change that the filters would surely drop its event. What they ask of
  *          operationType, ns, documentKey, wallTime, clusterTime and of the document of an insert
- * or a replacement is decided by the journal's entry alone; what needs more is left open, and then
- * the event is built and the $match decides. So the results are the same with it and without it,
- * errors of the filter included: nothing behind a part that may fail counts. Owner:   the
- * pipeline's arena; immutable. Threads: any. A collation that the filter was made for must be in
- * force. */
+ *          or a replacement is decided by the journal's entry alone; what needs more is left
+ *          open, and then the event is built and the $match decides. So the results are the same
+ *          with it and without it, errors of the filter included: nothing behind a part that may
+ *          fail counts.
+ * Owner:   the pipeline's arena; immutable.
+ * Threads: any. A collation that the filter was made for must be in force. */
 #pragma once
 #include "veddb-storaged/query/filter.h"
 #include "veddb-storaged/streams/event.h"

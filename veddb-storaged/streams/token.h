@@ -1,11 +1,12 @@
 /* veddb-storaged/streams/token.h — resume tokens: a place in the journal as a string.
  *
- * Duty:    {_data: 64 hexadecimal digits} to and from a position. The digits sort as the events do:
- *          version, timestamp, kind (a mark sorts before the events of its timestamp), part and
- *          number of the change, whether it is the invalidation that follows an event, and which
- *          fragment of a split event. Behind that stand a digest of what the event is about (so
- * that another stream's token is noticed) and a checksum. Nothing of one node is in it: every
- * member of a set makes the same one. Threads: any; pure. */
+ * Duty:    {_data: 64 hexadecimal digits} to and from a position. The digits sort as the events
+ *          do: version, timestamp, kind (a mark sorts before the events of its timestamp), part
+ *          and number of the change, whether it is the invalidation that follows an event, and
+ *          which fragment of a split event. Behind that stand a digest of what the event is about
+ *          (so that another stream's token is noticed) and a checksum. Nothing of one node is in
+ *          it: every member of a set makes the same one.
+ * Threads: any; pure. */
 #pragma once
 #include "libcommon/bson/build.h"
 

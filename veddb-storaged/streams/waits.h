@@ -1,17 +1,19 @@
 /* veddb-storaged/streams/waits.h — getMores that wait for something to come (awaitData), and
  * commands that wait for something else (stor_request_wait: a build of an index, fsyncUnlock).
  *
- * Duty:    holds requests that have nothing to tell, without a worker, until there may be something
- *          for their stream above what it has seen and below the majority point (for a tailable
- *          cursor: something visible here above what it has seen; for a command: what it asks for
- * is true), their time is over, they were killed, or storage drains; then gives them back to the
- * workers, all of a pass together. What has come is looked at once for all of them (watch.h): a
- * stream of another collection, or whose filter drops what came, goes on waiting and costs nothing.
- *          Between passes it rests a little, the longer the more it woke, so that many streams
- * under a heavy load share one look at the journal instead of having one for each flush. Owner: the
- * inbox starts and stops it. Limits:  the inbox's requests in flight. Killed ones are noticed
- * within STOR_WAITS_LOOK_MS, the end of a wait within STOR_WAITS_DUE_MS. Threads: park and moved:
- * any; one thread of its own, with an engine session. */
+ * Duty:    holds requests that have nothing to tell, without a worker, until there may be
+ *          something for their stream above what it has seen and below the majority point (for a
+ *          tailable cursor: something visible here above what it has seen; for a command: what it
+ *          asks for is true), their time is over, they were killed, or storage drains; then gives
+ *          them back to the workers, all of a pass together. What has come is looked at once for
+ *          all of them (watch.h): a stream of another collection, or whose filter drops what
+ *          came, goes on waiting and costs nothing. Between passes it rests a little, the longer
+ *          the more it woke, so that many streams under a heavy load share one look at the
+ *          journal instead of having one for each flush.
+ * Owner:   the inbox starts and stops it.
+ * Limits:  the inbox's requests in flight. Killed ones are noticed within STOR_WAITS_LOOK_MS, the
+ *          end of a wait within STOR_WAITS_DUE_MS.
+ * Threads: park and moved: any; one thread of its own, with an engine session. */
 #pragma once
 #include "veddb-storaged/request.h"
 
