@@ -453,6 +453,7 @@ void gate_conn_open(gate_thread_t *thread, int fd, const gate_address_t *address
     vd_buf_init(&conn->in, VD_WIRE_MESSAGE_MAX_BYTES);
     vd_buf_init(&conn->ahead, GATE_AHEAD_MAX + GATE_SCRATCH_BYTES);
     vd_buf_init(&conn->out, 2ul * VD_WIRE_MESSAGE_MAX_BYTES);
+    conn->recheck_pass = thread->recheck_pass;
     vd_list_push_back(&thread->conns, &conn->node);
     atomic_fetch_add_explicit(&gate->stats.connections_total, 1, memory_order_relaxed);
     int one = 1;

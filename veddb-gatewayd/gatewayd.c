@@ -17,7 +17,7 @@
 #include "veddb-gatewayd/http/http.h"
 #include "veddb-gatewayd/listener.h"
 #include "veddb-gatewayd/quota/throttle.h"
-#include "veddb-gatewayd/request.h"
+#include "veddb-gatewayd/recheck.h"
 
 #include <fcntl.h>
 #include <openssl/sha.h>
@@ -246,6 +246,7 @@ static bool end_of_turn(void *context)
         gate_conn_resume(conn);
         again = true;
     }
+    again |= gate_recheck_turn(thread);
     while ((node = vd_list_pop_front(&thread->dead)) != NULL)
         vd_free(VD_CONTAINER_OF(node, gate_conn_t, node));
     if (thread->stopping && thread->own_loop)
@@ -286,6 +287,7 @@ static void tick(void *context)
     if (thread->token_conns != 0 &&
         gate_tokens_epoch(thread->gate->tokens) < thread->state.auth_epoch)
         gate_token_store_want(thread->gate);
+    gate_recheck_tick(thread);
     if (++thread->ticks % TICKS_PER_SECOND != 0)
         return;
     if (thread->index == 0 && thread->ticks / TICKS_PER_SECOND % TOKENS_TIDY_S == 0 &&

@@ -138,7 +138,9 @@ struct gate_thread {
     uint64_t audit_metadata_lost;              /* in which second one was lost, and said so */
     uint32_t audit_metadata;                   /* told in that second */
     uint32_t refusals_noted;                   /* handshakes, in this second */
-    bool room_made;                            /* memory was given back in this turn */
+    uint64_t recheck_epoch, recheck_pass;      /* recheck.h */
+    bool recheck_busy, recheck_failed;
+    bool room_made; /* memory was given back in this turn */
     bool stopping;
 };
 

@@ -10,6 +10,7 @@
 #include "veddb-gatewayd/compress.h"
 #include "veddb-gatewayd/faults.h"
 #include "veddb-gatewayd/quota/throttle.h"
+#include "veddb-gatewayd/recheck.h"
 
 #include <strings.h>
 
@@ -54,6 +55,7 @@ static void request_give(gate_request_t *request)
 {
     gate_thread_t *thread = request->thread;
     gate_audit_drop(request);
+    gate_recheck_forget(request);
     vd_loop_remove(&request->timer);
     vd_list_remove(&request->node);
     if (request->unpacked != NULL)
@@ -397,6 +399,19 @@ static void run(gate_request_t *request)
         gate_request_fail(request, &err);
 }
 
+/* Takes the reference. Who was dropped meanwhile, or made anew under that name, is not logged in
+ * any more. */
+static void take_user(gate_conn_t *conn, gate_user_t *user)
+{
+    bool same = user->known && memcmp(user->unique, conn->user->unique, sizeof user->unique) == 0 &&
+                gate_user_may_come(user, conn->client, conn->server);
+    gate_user_drop(&conn->user);
+    if (same)
+        conn->user = user;
+    else
+        gate_user_drop(&user);
+}
+
 static void user_loaded(void *context, gate_user_t *user, const vd_error_t *err)
 {
     gate_request_t *request = context;
@@ -405,12 +420,7 @@ static void user_loaded(void *context, gate_user_t *user, const vd_error_t *err)
         gate_request_fail(request, err);
         return;
     }
-    gate_conn_t *conn = request->conn;
-    gate_user_drop(&conn->user);
-    if (user->known && gate_user_may_come(user, conn->client, conn->server))
-        conn->user = user;
-    else
-        gate_user_drop(&user); /* dropped meanwhile: nobody is logged in any more */
+    take_user(request->conn, user);
     gate_request_authorize(request);
 }
 
@@ -434,11 +444,7 @@ static bool user_is_current(gate_request_t *request)
         gate_request_fail(request, &err);
         return false;
     }
-    gate_user_drop(&request->conn->user);
-    if (fresh->known && gate_user_may_come(fresh, request->conn->client, request->conn->server))
-        request->conn->user = fresh;
-    else
-        gate_user_drop(&fresh);
+    take_user(request->conn, fresh);
     return true;
 }
 
@@ -777,6 +783,7 @@ bool gate_request_abandon(gate_request_t *request)
     request->conn = NULL;
     if (request->waiting_user)
         gate_users_forget(thread->users, request);
+    gate_recheck_forget(request);
     if (request->on_worker) {
         /* The worker reads the client's bytes: they stay with the request. */
         take_bytes(request, conn);

@@ -20,6 +20,7 @@ typedef struct {
 } gate_fault_t;
 
 typedef struct gate_audit gate_audit_t; /* audit.h */
+typedef struct gate_recheck_held gate_recheck_held_t;
 
 struct gate_request {
     vd_node_t node; /* pool, or watchers of the topology */
@@ -64,6 +65,10 @@ struct gate_request {
     uint32_t tries;
     uint64_t closed_connection; /* to be told to storage at the end; 0 = none */
     uint64_t watch_ms;
+    /* recheck.h: users have changed while storage works for it */
+    bool recheck_waits, recheck_ended;
+    uint64_t recheck_epoch; /* as of which its user may still do it; 0: as of the user's */
+    gate_recheck_held_t *recheck_held;
 };
 
 /* A whole message has arrived. Answers it, now or later; closes the connection when it is

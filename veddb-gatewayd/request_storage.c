@@ -2,6 +2,7 @@
  * and its client, what becomes of the answer, and replies that were kept. */
 #include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/quota/throttle.h"
+#include "veddb-gatewayd/recheck.h"
 #include "veddb-gatewayd/request_private.h"
 
 #define ROLE_LIST_MAX_BYTES (1024 * 1024)
@@ -54,23 +55,8 @@ static vd_slice_t add_facts(gate_request_t *request, int status, vd_slice_t docu
     return vd_slice(whole.data, whole.len);
 }
 
-static void storage_answered(void *context, const gate_answer_t *answer)
+static void deliver(gate_request_t *request, const gate_answer_t *answer)
 {
-    gate_request_t *request = context;
-    if (request->conn == NULL) { /* a write that wanted no answer, of a client who has left */
-        gate_upstream_connection_closed(request->thread->upstream, request->closed_connection);
-        gate_request_finished(request);
-        return;
-    }
-    gate_throttle_answered(request, answer);
-    if (answer->rc == VD_ERR_AGAIN && request->tries < TRIES_MAX) {
-        /* Users or roles changed: look again who this is and what they may do, then send again. */
-        vd_error_t err = VD_ERROR_INIT;
-        request->tries++;
-        if (gate_request_park(request, TRY_AGAIN_MS, gate_request_authorize, &err) != VD_OK)
-            gate_request_fail(request, &err);
-        return;
-    }
     if (request->answered != NULL && !request->no_reply) {
         void (*answered)(gate_request_t *, const gate_answer_t *) = request->answered;
         request->answered = NULL;
@@ -97,6 +83,28 @@ static void storage_answered(void *context, const gate_answer_t *answer)
     gate_audit_command(request, (int)answer->reply->status);
     gate_request_finish_bounded(request,
                                 add_facts(request, (int)answer->reply->status, answer->body));
+}
+
+static void storage_answered(void *context, const gate_answer_t *answer)
+{
+    gate_request_t *request = context;
+    if (request->conn == NULL) { /* a write that wanted no answer, of a client who has left */
+        gate_upstream_connection_closed(request->thread->upstream, request->closed_connection);
+        gate_request_finished(request);
+        return;
+    }
+    gate_throttle_answered(request, answer);
+    if (answer->rc == VD_ERR_AGAIN && request->tries < TRIES_MAX) {
+        /* Users or roles changed: look again who this is and what they may do, then send again. */
+        vd_error_t err = VD_ERROR_INIT;
+        request->tries++;
+        gate_recheck_forget(request);
+        if (gate_request_park(request, TRY_AGAIN_MS, gate_request_authorize, &err) != VD_OK)
+            gate_request_fail(request, &err);
+        return;
+    }
+    if (answer->rc == VD_ERR_AGAIN || !gate_recheck_hold(request, answer, deliver))
+        deliver(request, answer);
 }
 
 /* ---- replies that are kept ---- */
@@ -207,6 +215,8 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
     gate_flight_t *flight = &request->flight;
     vdp_operation_command_t *out = &flight->command;
     /* Asked to try again, a request keeps the count of its losses and the end of its waiting. */
+    request->recheck_ended = false;
+    request->recheck_epoch = 0;
     *flight = (gate_flight_t){.losses = flight->losses, .deadline_ms = flight->deadline_ms};
     out->name = vd_slice_str(command->name);
     out->db = request->db;

@@ -218,6 +218,33 @@ describe('users', () => {
     raw.close();
   });
 
+  test('what is under way ends with the right to it: a change stream that waits', {timeout: 60000}, async () => {
+    await admin.command({createRole: 'watcher', privileges: [{resource: {db: 'shop', collection: 'watched'}, actions: ['find', 'changeStream']}], roles: []});
+    const stream = async (user) => {
+      await make(user, ['watcher']);
+      const raw = await Raw.connect(node);
+      await raw.login(user, `${user}-secret`);
+      const {cursor} = await raw.run({aggregate: 'watched', pipeline: [{$changeStream: {}}], cursor: {}, $db: 'shop'});
+      const more = raw.run({getMore: cursor.id, collection: 'watched', maxTimeMS: 50000, $db: 'shop'});
+      await until('it waits', async () => (await admin.aggregate([{$currentOp: {allUsers: true}}, {$match: {'command.getMore': cursor.id}}]).toArray()).length === 1);
+      return {raw, more};
+    };
+    const kept = await stream('w_kept');
+    for (const [user, change] of [
+      ['w_dropped', {dropUser: 'w_dropped'}],
+      ['w_password', {updateUser: 'w_password', pwd: 'other'}],
+      ['w_roles', {revokeRolesFromUser: 'w_roles', roles: ['watcher']}],
+    ]) {
+      const {raw, more} = await stream(user);
+      await admin.command(change);
+      assert.equal((await more).code, 279, user);
+      raw.close();
+    }
+    await client.db('shop').collection('watched').insertOne({_id: 1});
+    assert.equal((await kept.more).cursor.nextBatch.length, 1, 'whose rights have not changed is not disturbed');
+    kept.raw.close();
+  });
+
   test('one may change one’s own password only with the privilege for it', async () => {
     await make('own', [{role: 'readWrite', db: 'shop'}]);
     const c = await as('own');

@@ -201,6 +201,21 @@ test('users who are dropped, or have lost their roles, read nowhere a second lat
   })));
 });
 
+test('what is under way on a secondary ends with its user', {timeout: 60000}, async () => {
+  const [there, operator] = await Promise.all(['x', 'y'].map(() => connect(set.names.find((name) => name !== leader))));
+  await client.db('admin').command({createUser: 'gina', pwd: 'pw', roles: [{role: 'read', db: 'shop'}], writeConcern: {w: 3}});
+  await until('it lets her in', async () => (await there.login('gina', 'pw')).done === true);
+  await until('it lets the operator in', async () => (await operator.login()).done === true);
+  let opened;
+  await until('it serves', async () => (opened = await there.run({aggregate: 'c', pipeline: [{$changeStream: {}}], cursor: {}, $db: 'shop', $readPreference: {mode: 'nearest'}})).ok === 1);
+  const more = there.run({getMore: opened.cursor.id, collection: 'c', maxTimeMS: 50000, $db: 'shop'});
+  await until('it waits', async () => (await operator.run({aggregate: 1, pipeline: [{$currentOp: {allUsers: true}}, {$match: {'command.getMore': opened.cursor.id}}], cursor: {}, $db: 'admin', $readPreference: {mode: 'nearest'}})).cursor?.firstBatch.length === 1);
+  await client.db('admin').command({dropUser: 'gina'});
+  assert.equal((await more).code, 279);
+  there.close();
+  operator.close();
+});
+
 test('what is revoked stays so when another one leads, which gives out and renews', async () => {
   const bad = await pair('bob'), good = await pair('bob');
   await client.db('admin').command({revokeToken: 1, jti: claims(bad.access_token).jti});

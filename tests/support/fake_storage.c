@@ -45,6 +45,7 @@ struct fake_storage {
     uint32_t document_count;
     named_count_t counts[NAMES_MAX];
     uint32_t resent, cancelled, closed, unanswered, mishaps;
+    uint64_t silenced_peer, silenced_id;
     char silenced[48], failing[48], mishap_name[48];
     int fail_code;
     fake_storage_mishap_t mishap;
@@ -410,8 +411,10 @@ static void on_command(fake_storage_t *storage, uint64_t peer, uint64_t id,
     VD_ASSERT(vdp_sections_parse(body, &sections, NULL) == VD_OK);
     note(storage, command);
     bool internal = (command->flags & VDP_COMMAND_INTERNAL) != 0;
-    if (!internal && vd_slice_is(command->name, storage->silenced))
+    if (!internal && vd_slice_is(command->name, storage->silenced)) {
+        storage->silenced_peer = peer, storage->silenced_id = id;
         return;
+    }
     if (!internal && vd_slice_is(command->name, storage->failing)) {
         storage->failing[0] = 0;
         answer_error(storage, peer, id, storage->fail_code);
@@ -573,6 +576,28 @@ void fake_storage_silence(fake_storage_t *storage, const char *name)
     (void)pthread_mutex_unlock(&storage->lock);
 }
 
+static void answer_late(void *context)
+{
+    fake_storage_t *storage = context;
+    vd_bb_t bb;
+    vd_bson_t document;
+    vdp_operation_reply_t reply = {.operation_time = storage->state.newest};
+    (void)pthread_mutex_lock(&storage->lock);
+    vd_bb_init(&bb, 1000);
+    vd_bb_cstr(&bb, "echo", "late");
+    vd_bb_double(&bb, "ok", 1);
+    VD_ASSERT(vd_bb_finish(&bb, &document, NULL) == VD_OK);
+    send_item(storage, storage->silenced_peer, &vdp_operation_reply, storage->silenced_id, &reply,
+              vd_slice(document.data, document.len));
+    vd_bb_done(&bb);
+    (void)pthread_mutex_unlock(&storage->lock);
+}
+
+void fake_storage_answer_late(fake_storage_t *storage)
+{
+    vd_loop_post(storage->loop, answer_late, storage);
+}
+
 void fake_storage_fail_next(fake_storage_t *storage, const char *name, int code)
 {
     (void)pthread_mutex_lock(&storage->lock);
@@ -654,6 +679,21 @@ void fake_storage_put(fake_storage_t *storage, const char *collection, vd_bson_t
     (void)pthread_mutex_lock(&storage->lock);
     VD_ASSERT(add(storage, collection, document));
     (void)pthread_mutex_unlock(&storage->lock);
+}
+
+void fake_storage_change_users(fake_storage_t *storage, const char *dropped_id)
+{
+    (void)pthread_mutex_lock(&storage->lock);
+    for (uint32_t i = storage->document_count; dropped_id != NULL && i-- > 0;) {
+        document_t *d = &storage->documents[i];
+        vd_value_t id = vd_bson_get(bytes_of(d), "_id");
+        if (strcmp(d->collection, "system.users") == 0 && id.type == VD_BSON_STRING &&
+            vd_slice_is(vd_value_string(id), dropped_id))
+            remove_at(storage, i);
+    }
+    storage->state.auth_epoch++;
+    (void)pthread_mutex_unlock(&storage->lock);
+    vd_loop_post(storage->loop, tell, storage);
 }
 
 uint64_t fake_storage_newest(fake_storage_t *storage)

@@ -18,6 +18,8 @@ void fake_storage_stop(fake_storage_t **storage_p);
 
 /* Commands of that name get no answer (NULL: none are silenced). */
 void fake_storage_silence(fake_storage_t *storage, const char *name);
+/* The last of them is answered after all. */
+void fake_storage_answer_late(fake_storage_t *storage);
 /* The next command of that name is answered with this error. */
 void fake_storage_fail_next(fake_storage_t *storage, const char *name, int code);
 /* What happens to the next command of that name, internal ones too, once it was done. */
@@ -42,6 +44,8 @@ void fake_storage_set_role(fake_storage_t *storage, uint32_t role, uint64_t term
 bool fake_storage_copy(fake_storage_t *storage, const char *collection, vd_buf_t *out);
 /* As if another member had written it. */
 void fake_storage_put(fake_storage_t *storage, const char *collection, vd_bson_t document);
+/* As if another member had changed users: dropped that one, or (NULL) nobody we know. */
+void fake_storage_change_users(fake_storage_t *storage, const char *dropped_id);
 uint64_t fake_storage_newest(fake_storage_t *storage);
 /* How often commands of that name came, from clients. */
 uint32_t fake_storage_count(fake_storage_t *storage, const char *name);

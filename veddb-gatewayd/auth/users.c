@@ -122,6 +122,7 @@ static void make_identity(gate_user_t *user, vd_bson_t document)
     vd_slice_t unique = id.type == VD_BSON_BINARY ? vd_value_binary(id, NULL) : VD_SLICE_NULL;
     if (unique.len != 0)
         memcpy(bytes, unique.data, unique.len < 64 ? unique.len : 64);
+    memcpy(user->unique, bytes, sizeof user->unique);
     if (user->credentials.real)
         memcpy(bytes + 64, user->credentials.stored_key, GATE_SCRAM_KEY_BYTES);
     (void)SHA256(bytes, sizeof bytes, user->identity);

@@ -22,6 +22,7 @@ typedef struct {
     char *name_at_db; /* "name@db", as storage is told */
     vd_slice_t name, db;
     uint8_t lsid_user[32]; /* SHA-256 of name_at_db */
+    uint8_t unique[16];    /* userId; another when it is made anew, zeros: it has none */
     uint8_t identity[32];  /* another when it is made anew, or has another password */
     gate_scram_credentials_t credentials;
     gate_principal_t principal;

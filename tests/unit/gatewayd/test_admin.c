@@ -3,6 +3,7 @@
 #include "libcommon/base/clock.h"
 #include "tests/support/gate_fixture.h"
 #include "veddb-gatewayd/bootstrap.h"
+#include "veddb-gatewayd/recheck.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -200,6 +201,199 @@ Test(admin, open_connections_feel_changes_at_once)
     cr_assert(gate_client_on(&other, "test", "find", "x", &answer));
     cr_expect_eq(reply_code(answer), 13);
     gate_client_close(&other);
+}
+
+/* ---- what is under way when rights change ---- */
+
+typedef enum {
+    CHANGE_DROP,
+    CHANGE_PASSWORD,
+    CHANGE_ROLES,
+    CHANGE_REVOKE,
+    CHANGE_INHERITED,
+    CHANGE_OTHER_PRIVILEGE,
+    CHANGE_MORE,
+    CHANGE_CUSTOM_DATA,
+    CHANGE_SOMEBODY_ELSE,
+} change_t;
+
+/* Of anna@test, who has readWrite on test and the role "looker", which reads the database far. */
+static void change_rights(change_t change)
+{
+    vd_bb_t *bb = NULL;
+    static const char *const commands[] = {
+        "dropUser", "updateUser", "updateUser",       "revokeRolesFromUser",
+        "dropRole", "dropRole",   "grantRolesToUser", "updateUser",
+        "dropUser"};
+    bool role = change == CHANGE_INHERITED || change == CHANGE_OTHER_PRIVILEGE;
+    bb = begin(commands[change], role                             ? "looker"
+                                 : change == CHANGE_SOMEBODY_ELSE ? "bert"
+                                                                  : "anna");
+    if (change == CHANGE_PASSWORD)
+        vd_bb_cstr(bb, "pwd", "other");
+    if (change == CHANGE_ROLES)
+        put_roles(bb, "dbAdmin", NULL);
+    if (change == CHANGE_REVOKE)
+        put_roles(bb, "readWrite", NULL);
+    if (change == CHANGE_MORE)
+        put_roles(bb, "dbAdmin", NULL);
+    if (change == CHANGE_CUSTOM_DATA) {
+        vd_bb_begin_document(bb, "customData");
+        vd_bb_close(bb);
+    }
+    cr_assert_eq(run(role ? "admin" : "test"), 0);
+}
+
+static void send_under_way(gate_client_t *other, const char *db, const char *command)
+{
+    uint32_t before = fake_storage_count(fixture.storage, command);
+    fake_storage_silence(fixture.storage, command);
+    vd_bb_t *bb = gate_client_begin(other);
+    if (strcmp(command, "getMore") == 0) {
+        vd_bb_int64(bb, "getMore", 12);
+        vd_bb_cstr(bb, "collection", "x");
+    } else {
+        vd_bb_cstr(bb, command, "x");
+    }
+    cr_assert(gate_client_send(other, db, 0));
+    while (fake_storage_count(fixture.storage, command) == before)
+        (void)usleep(1000);
+}
+
+static void make_anna(gate_client_t *other)
+{
+    cr_assert_eq(create_role("admin", "looker", "far", "find", NULL), 0);
+    vd_bb_t *bb = begin("createUser", "anna");
+    vd_bb_cstr(bb, "pwd", "secret");
+    vd_bb_begin_array(bb, "roles");
+    vd_bb_cstr(bb, "0", "readWrite");
+    vd_bb_begin_document(bb, "1");
+    vd_bb_cstr(bb, "role", "looker");
+    vd_bb_cstr(bb, "db", "admin");
+    vd_bb_close(bb);
+    vd_bb_close(bb);
+    cr_assert_eq(run("test"), 0);
+    cr_assert_eq(create_user("test", "bert", "secret", "read", NULL), 0);
+    cr_assert(gate_client_open(other, fixture.settings.port));
+    cr_assert_eq(gate_client_login(other, "test", "anna", "secret"), 0);
+}
+
+Test(admin, what_is_under_way_ends_with_the_right_to_it)
+{
+    static const struct {
+        change_t change;
+        const char *db, *command;
+        bool ends, told; /* told: the late answer reaches the client */
+    } cases[] = {
+        {CHANGE_DROP, "test", "getMore", true, false},
+        {CHANGE_DROP, "test", "find", true, false},
+        {CHANGE_PASSWORD, "test", "getMore", true, false},
+        {CHANGE_ROLES, "test", "getMore", true, false},
+        {CHANGE_ROLES, "test", "find", true, false},
+        {CHANGE_REVOKE, "test", "find", true, false},
+        {CHANGE_INHERITED, "far", "find", true, false},
+        /* its cursor may read what the role gave; a find names all that it reads */
+        {CHANGE_OTHER_PRIVILEGE, "test", "getMore", true, false},
+        {CHANGE_OTHER_PRIVILEGE, "test", "find", false, true},
+        {CHANGE_MORE, "test", "getMore", false, true},
+        {CHANGE_CUSTOM_DATA, "test", "getMore", false, true},
+        {CHANGE_SOMEBODY_ELSE, "test", "getMore", false, true},
+        {CHANGE_DROP, "test", "insert", true, true}, /* it was done */
+    };
+    start();
+    for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
+        gate_client_t other;
+        vd_bson_t answer;
+        make_anna(&other);
+        uint32_t closed = fake_storage_closed(fixture.storage);
+        send_under_way(&other, cases[i].db, cases[i].command);
+        change_rights(cases[i].change);
+        while (cases[i].ends && fake_storage_closed(fixture.storage) == closed)
+            (void)usleep(1000);
+        fake_storage_answer_late(fixture.storage);
+        cr_assert(gate_client_receive(&other, &answer));
+        cr_expect_eq(reply_ok(answer), cases[i].told, "%zu", i);
+        if (!cases[i].told)
+            cr_expect_eq(reply_code(answer), 279, "%zu: %d", i, reply_code(answer));
+        if (!cases[i].ends)
+            cr_expect_eq(fake_storage_closed(fixture.storage), closed, "%zu", i);
+        fake_storage_silence(fixture.storage, NULL);
+        closed = fake_storage_closed(fixture.storage);
+        gate_client_close(&other);
+        while (fake_storage_closed(fixture.storage) == closed) /* the next one counts anew */
+            (void)usleep(1000);
+        (void)begin("dropAllUsersFromDatabase", "1");
+        cr_assert_eq(run("test"), 0);
+        (void)begin("dropAllRolesFromDatabase", "1");
+        cr_assert_eq(run("admin"), 0);
+    }
+}
+
+/* The answer is there before it is known who may have it. */
+Test(admin, an_answer_waits_for_the_look_at_its_user)
+{
+    for (int dropped = 0; dropped < 2; dropped++) {
+        gate_client_t other;
+        vd_bson_t answer;
+        start();
+        make_anna(&other);
+        send_under_way(&other, "test", "getMore");
+        fake_storage_change_users(fixture.storage, dropped ? "test.anna" : NULL);
+        fake_storage_answer_late(fixture.storage);
+        cr_assert(gate_client_receive(&other, &answer));
+        cr_expect_eq(reply_ok(answer), !dropped);
+        if (dropped)
+            cr_expect_eq(reply_code(answer), 279);
+        gate_client_close(&other);
+        if (!dropped) {
+            gate_client_close(&client);
+            gate_fixture_done(&fixture);
+            gate_fixture_init(&fixture);
+        }
+    }
+}
+
+Test(admin, a_new_user_of_the_name_is_not_who_is_logged_in)
+{
+    gate_client_t other;
+    vd_bson_t answer;
+    start();
+    make_anna(&other);
+    (void)begin("dropUser", "anna");
+    cr_assert_eq(run("test"), 0);
+    cr_assert_eq(create_user("test", "anna", "secret", "read", NULL), 0);
+    cr_assert(gate_client_on(&other, "test", "find", "x", &answer));
+    cr_expect_eq(reply_code(answer), 13);
+    gate_client_close(&other);
+}
+
+Test(admin, privileges_that_are_kept)
+{
+    static const struct {
+        const char *before, *now; /* "collection=actions", separated by spaces */
+        bool keeps;
+    } cases[] = {
+        {"", "", true},           {"a=12", "a=12", true},       {"a=12", "a=1", false},
+        {"a=1", "a=12", true},    {"a=1 b=2", "b=2 a=1", true}, {"a=1 b=2", "a=1", false},
+        {"a=1", "b=1 a=1", true}, {"a=1", "", false},           {"a=1", "b=1", false},
+    };
+    for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
+        vd_arena_t *arena = vd_arena_create();
+        gate_privileges_t sides[2] = {{.arena = arena}, {.arena = arena}};
+        for (int side = 0; side < 2; side++) {
+            const char *text = side == 0 ? cases[i].before : cases[i].now;
+            for (; *text != 0; text += *text == ' ') {
+                gate_resource_t resource = {GATE_RESOURCE_COLLECTION, VD_SLICE_LIT("d"),
+                                            vd_slice(text, 1)};
+                gate_actions_t actions = {0};
+                for (text += 2; *text != 0 && *text != ' '; text++)
+                    gate_actions_add(&actions, (gate_action_t)(*text - '0'));
+                gate_privileges_add(&sides[side], &resource, &actions);
+            }
+        }
+        cr_expect_eq(gate_recheck_keeps(&sides[0], &sides[1]), cases[i].keeps, "%zu", i);
+        vd_arena_destroy(&arena);
+    }
 }
 
 Test(admin, users_that_are_refused)
