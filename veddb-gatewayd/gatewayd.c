@@ -461,7 +461,7 @@ int gate_internal_call(gate_t *gate, gate_call_t kind, vd_slice_t db, vd_bson_t 
     VD_ASSERT(vd_bson_first(command, &name, &first));
     call.body = vd_xalloc(command.len + 1);
     memcpy(call.body + 1, command.data, command.len);
-    call.flight = (gate_flight_t){.resend = true,
+    call.flight = (gate_flight_t){.resend = kind != GATE_CALL_ONE_TRY,
                                   .wait_ms = timeout_ms,
                                   .body = vd_slice(call.body, command.len + 1),
                                   .done = call_answered,

@@ -6,6 +6,7 @@ import os from 'node:os';
 import path from 'node:path';
 import {after, before, test} from 'node:test';
 import {damageLeaves} from '../support/blocks.mjs';
+import {askPage} from '../support/https.mjs';
 import {metrics} from '../support/metrics.mjs';
 import {Node, codeOf, until} from '../support/node.mjs';
 
@@ -293,6 +294,50 @@ test('the same by commands of a client, for who may', async () => {
   for (const name of ['throttleRotation', 'verifyKeys', 'rewrapKeys']) assert.equal(await codeOf(() => other.db('admin').command({[name]: 1})), 13, name);
   await other.close();
   await client.close();
+});
+
+test('the same over HTTPS, for who may', async () => {
+  const {username, password} = node.info;
+  const basic = (user, secret) => `Basic ${Buffer.from(`${user}:${secret}`).toString('base64')}`;
+  const operator = basic(username, password), watcher = basic('watcher', 'watcher-watcher');
+  const get = (page, authorization) => askPage(node.info, page, {method: 'GET', authorization});
+  const post = (page, authorization, body) => askPage(node.info, page, {authorization, body});
+  const code = async (page, body) => {
+    const {status, body: said} = await post(page, operator, body);
+    return [status, said.error, said.code];
+  };
+  // Who is nobody, or may look alone.
+  for (const page of ['/v1/keys', '/v1/keys/history']) {
+    assert.equal((await get(page)).status, 401, page);
+    assert.equal((await get(page, watcher)).status, 200, page);
+    assert.equal((await post(page, operator)).status, 405, page);
+  }
+  for (const verb of ['rotate', 'pause', 'resume', 'cancel', 'throttle', 'verify', 'rewrap']) {
+    assert.equal((await post(`/v1/keys/${verb}`)).status, 401, verb);
+    assert.equal((await post(`/v1/keys/${verb}`, watcher)).status, 403, verb);
+    assert.equal((await get(`/v1/keys/${verb}`, operator)).status, 405, verb);
+  }
+  assert.equal((await get('/v1/keys/other', operator)).status, 404);
+  // What can't be done, and why.
+  assert.deepEqual(await code('/v1/keys/pause'), [409, 'NoRotation', 90091]);
+  for (const body of ['{', '[]', '{"rate": "quick"}', {speed: 1}, '{"rate": 1, "rate": 2}', {rate: {$numberLong: 'x'}}]) assert.equal((await code('/v1/keys/rotate', body))[0], 400, JSON.stringify(body));
+  assert.equal((await code('/v1/keys/rotate', {rate: -1}))[0], 400);
+  assert.equal((await code('/v1/keys/throttle', {force: true}))[0], 400);
+  // A rotation from its order to its end.
+  assert.equal((await post('/v1/keys/rotate', operator, {rate: 1})).status, 200);
+  assert.deepEqual(await code('/v1/keys/rotate'), [409, 'RotationInProgress', 90090]);
+  assert.deepEqual((({status, body}) => [status, body.rateMax, body.maxLatencyRise])(await post('/v1/keys/throttle', operator, {rate: 5000, maxLatencyRise: 7})), [200, 5000, 7]);
+  assert.equal((await post('/v1/keys/pause', operator)).body.state, 'paused');
+  const seen = (await get('/v1/keys', operator)).body;
+  assert.deepEqual([seen.state, seen.number], ['paused', (await rotation()).number]);
+  assert.equal((await post('/v1/keys/resume', operator)).status, 200);
+  assert.equal((await post('/v1/keys/cancel', operator)).status, 200);
+  assert.deepEqual((await get('/v1/keys/history', operator)).body.history.map((h) => [h.kind, Number(h.number)]), (await history()).map((h) => [h.kind, h.number]));
+  // In the audit log under the names of the commands, by whom, and what was refused.
+  const events = async (filter) => JSON.parse((await node.vedctl('audit', 'search', filter, '--json')).stdout).records.map((r) => r.event);
+  const orders = (await events('atype=rotateKey')).filter((e) => JSON.stringify(e.param).includes('HTTPS'));
+  assert.ok(orders.some((e) => e.result === 0) && orders.some((e) => e.result === 90090), JSON.stringify(orders));
+  assert.ok((await events('atype=authCheck')).some((e) => JSON.stringify(e.param).includes('HTTPS cancelRotation')));
 });
 
 test('orders and what became of them stand in the audit log', async () => {

@@ -3,10 +3,10 @@
 import assert from 'node:assert/strict';
 import crypto from 'node:crypto';
 import fs from 'node:fs';
-import https from 'node:https';
 import {after, before, test} from 'node:test';
 import {Binary, serialize} from 'bson';
 import {MongoClient} from 'mongodb';
+import {askPage} from '../support/https.mjs';
 import {Node, until} from '../support/node.mjs';
 import {metrics} from '../support/metrics.mjs';
 import {Raw} from '../support/wire.mjs';
@@ -17,28 +17,7 @@ const b64 = (text) => Buffer.from(text).toString('base64url');
 const basic = (user, password) => `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
 const claims = (token) => JSON.parse(Buffer.from(token.split('.')[1], 'base64url'));
 
-/** {status, headers, body}; body is JSON when it can be. */
-function ask(page, {method = 'POST', body, authorization, type = 'application/json', ...tls} = {}) {
-  const payload = body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body);
-  return new Promise((resolve, reject) => {
-    const headers = {...(authorization && {authorization}), ...(payload !== undefined && {'content-type': type, 'content-length': Buffer.byteLength(payload)})};
-    const request = https.request(`${node.info.httpAddress}${page}`, {method, ca: fs.readFileSync(node.info.caFile), headers, agent: false, ...tls}, (r) => {
-      let text = '';
-      r.on('data', (d) => (text += d));
-      r.on('end', () => {
-        let json = text;
-        try {
-          json = JSON.parse(text);
-        } catch {
-          // a page of text
-        }
-        resolve({status: r.statusCode, headers: r.headers, body: json});
-      });
-    });
-    request.on('error', reject);
-    request.end(payload);
-  });
-}
+const ask = (page, options) => askPage(node.info, page, options);
 const byPassword = async (username, password = 'pw', more = {}) => (await ask('/v1/token', {body: {username, password, ...more}})).body;
 const refresh = (refresh_token) => ask('/v1/token', {body: {grant_type: 'refresh_token', refresh_token}});
 const get = async (page, token) => (await ask(page, {method: 'GET', authorization: token && `Bearer ${token}`})).status;

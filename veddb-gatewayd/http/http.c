@@ -451,8 +451,9 @@ static void job_answer(gate_http_job_t *job)
 }
 
 static const gate_http_page_t metrics_page = {"text/plain; version=0.0.4; charset=utf-8",
-                                              print_metrics, NULL, EVHTTP_REQ_GET},
-                              status_page = {"application/json", gate_status, NULL, EVHTTP_REQ_GET};
+                                              print_metrics, NULL, EVHTTP_REQ_GET, NULL},
+                              status_page = {"application/json", gate_status, NULL, EVHTTP_REQ_GET,
+                                             NULL};
 
 static char *header_of(struct evhttp_request *request, const char *name)
 {
@@ -551,6 +552,18 @@ PAGE(jwks)
 PAGE(sessions)
 #undef PAGE
 
+static void keys(struct evhttp_request *request, void *context)
+{
+    const char *path = evhttp_uri_get_path(evhttp_request_get_evhttp_uri(request));
+    for (size_t i = 0; i < GATE_HTTP_KEYS; i++) {
+        if (strcmp(gate_http_keys_pages[i].path, path) == 0) {
+            page(context, request, &gate_http_keys_pages[i].page);
+            return;
+        }
+    }
+    answer(request, 404, "Not Found", "text/plain", VD_SLICE_LIT("not found\n"));
+}
+
 static void nothing(struct evhttp_request *request, void *context)
 {
     (void)context; /* the same for every path */
@@ -634,6 +647,8 @@ int gate_http_open(gate_t *gate, gate_http_t **ret_http, vd_error_t *err)
     for (size_t i = 0; i < VD_COUNT_OF(pages); i++)
         (void)evhttp_set_cb(http->server, pages[i].path, pages[i].handler,
                             http); /* fails only for doubles */
+    for (size_t i = 0; i < GATE_HTTP_KEYS; i++)
+        (void)evhttp_set_cb(http->server, gate_http_keys_pages[i].path, keys, http); /* as above */
     if (evhttp_accept_socket(http->server, fd) != 0) {
         (void)close(fd);
         rc = vd_error_set(err, VD_ERR_IO, "the HTTPS listener can't accept");

@@ -48,7 +48,8 @@ typedef struct {
     int (*print)(gate_t *gate, vd_buf_t *out);
     /* Or: does what is asked, and sets status, reason and `out`. */
     void (*act)(gate_http_job_t *job);
-    int method; /* EVHTTP_REQ_GET (and HEAD), or EVHTTP_REQ_POST */
+    int method;          /* EVHTTP_REQ_GET (and HEAD), or EVHTTP_REQ_POST */
+    const char *command; /* keys.c: which it stands for */
 } gate_http_page_t;
 
 struct gate_http_job {
@@ -87,6 +88,29 @@ gate_http_login_t gate_http_password(gate_http_job_t *job, vd_arena_t *arena, vd
 VD_MUST_CHECK int gate_http_load_user(gate_t *gate, vd_arena_t *arena, vd_slice_t name,
                                       vd_slice_t db, gate_user_t **ret_user, vd_error_t *err);
 bool gate_http_comes_from(const gate_user_t *user, const gate_http_origin_t *origin);
+
+/* act.c: how pages that do something answer. The body is RFC 6749's: {error, error_description}. */
+void gate_http_status(gate_http_job_t *job, int status);
+void gate_http_fail(gate_http_job_t *job, int status, const char *error, const char *about);
+void gate_http_fail_login(gate_http_job_t *job, gate_http_login_t login);
+/* An event of the audit log, on disk when it returns; what: the page. */
+int gate_http_note(gate_http_job_t *job, const char *atype, const gate_user_t *user,
+                   const char *what, const char *detail, int result, vd_error_t *err);
+/* A login was: counted, noted, told. */
+void gate_http_refused(gate_http_job_t *job, const gate_user_t *user, const char *what,
+                       gate_http_login_t login);
+/* Who asks is logged in and may do this command there, by the same function as on the wire; else
+ * the answer is made. *ret_user: who, to be dropped either way. */
+VD_MUST_CHECK bool gate_http_allowed(gate_http_job_t *job, const char *command, const char *db,
+                                     vd_arena_t *arena, gate_user_t **ret_user, const char *what);
+
+/* keys.c */
+#define GATE_HTTP_KEYS 9
+typedef struct {
+    const char *path;
+    gate_http_page_t page;
+} gate_http_keys_page_t;
+extern const gate_http_keys_page_t gate_http_keys_pages[GATE_HTTP_KEYS];
 
 /* tokens.c */
 extern const gate_http_page_t gate_http_token_page, gate_http_token_revoke_page,

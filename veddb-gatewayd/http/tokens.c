@@ -108,48 +108,6 @@ static bool read_fields(const gate_http_job_t *job, fields_t *fields)
 
 /* ---- answers ---- */
 
-static void fail(gate_http_job_t *job, int status, const char *error, const char *about)
-{
-    static const struct {
-        int status;
-        const char *reason;
-    } reasons[] = {{400, "Bad Request"},         {401, "Unauthorized"},
-                   {403, "Forbidden"},           {429, "Too Many Requests"},
-                   {503, "Service Unavailable"}, {500, "Internal Server Error"}};
-    job->status = status;
-    job->reason = "Error";
-    for (size_t i = 0; i < VD_COUNT_OF(reasons); i++)
-        if (reasons[i].status == status)
-            job->reason = reasons[i].reason;
-    job->challenge = status == 401;
-    vd_buf_clear(&job->out);
-    job->rc =
-        vd_buf_printf(&job->out, "{\"error\":\"%s\",\"error_description\":\"%s\"}\n", error, about);
-}
-
-static void fail_login(gate_http_job_t *job, gate_http_login_t login)
-{
-    switch (login) {
-    case GATE_HTTP_LOGIN_THROTTLED:
-        fail(job, 429, "temporarily_unavailable", "too many failed logins");
-        break;
-    case GATE_HTTP_LOGIN_LATER:
-        fail(job, 503, "temporarily_unavailable",
-             "this member can't check logins at present: try again");
-        break;
-    case GATE_HTTP_LOGIN_FORBIDDEN:
-        fail(job, 403, "insufficient_scope", "the privilege for it is missing");
-        break;
-    case GATE_HTTP_LOGIN_GOOD:
-    case GATE_HTTP_LOGIN_BAD:
-        if (job->header != NULL)
-            fail(job, 401, "invalid_client", "Authentication failed.");
-        else
-            fail(job, 400, "invalid_grant", "Authentication failed.");
-        break;
-    }
-}
-
 /* Of what can't be done: why is for the log. */
 static void fail_error(gate_http_job_t *job, const char *what, const vd_error_t *err)
 {
@@ -158,9 +116,9 @@ static void fail_error(gate_http_job_t *job, const char *what, const vd_error_t 
         VD_LOG_WARN, what, "client=%s error=%s", job->origin.client,
         vd_log_quote(vd_slice_str(vd_error_print(err, text, sizeof text)), quoted, sizeof quoted));
     if (err->code == VD_ERR_BAD_VALUE)
-        fail(job, 400, "invalid_request", "a name is missing or too long");
+        gate_http_fail(job, 400, "invalid_request", "a name is missing or too long");
     else
-        fail(job, 503, "temporarily_unavailable", "it could not be done: see the log");
+        gate_http_fail(job, 503, "temporarily_unavailable", "it could not be done: see the log");
 }
 
 /* Tokens are documents: given out and revoked where writes are taken. */
@@ -170,40 +128,9 @@ static bool writable(gate_http_job_t *job)
     gate_member_read(job->http->gate, NULL, &member);
     if (member.ready && member.primary)
         return true;
-    fail(job, 503, "temporarily_unavailable", "this member takes no writes: ask the primary");
+    gate_http_fail(job, 503, "temporarily_unavailable",
+                   "this member takes no writes: ask the primary");
     return false;
-}
-
-static int note(gate_http_job_t *job, const char *atype, const gate_user_t *user, const char *what,
-                const char *detail, int result, vd_error_t *err)
-{
-    gate_audit_note_t event = {.atype = atype,
-                               .client = job->origin.client,
-                               .param = what,
-                               .detail = detail,
-                               .result = result};
-    if (user != NULL && result == VD_OK)
-        event.user = user->name, event.db = user->db;
-    if (user != NULL)
-        event.subject = user->name, event.subject_db = user->db;
-    return gate_audit_outside(job->http->gate, &event, err);
-}
-
-static void refused(gate_http_job_t *job, const gate_user_t *user, const char *what,
-                    gate_http_login_t login)
-{
-    gate_t *gate = job->http->gate;
-    vd_error_t ignored = VD_ERROR_INIT;
-    if (login == GATE_HTTP_LOGIN_BAD) {
-        atomic_fetch_add_explicit(&gate->stats.logins_failed, 1, memory_order_relaxed);
-        gate_limits_login_failed(gate->limits, &job->address);
-    }
-    vd_log(VD_LOG_WARN, "login refused", "client=%s over=https what=\"%s\"", job->origin.client,
-           what);
-    if (login != GATE_HTTP_LOGIN_LATER)
-        (void)note(job, "authenticate", user, what, NULL, VD_ERR_AUTHENTICATION_FAILED,
-                   &ignored); /* it is refused anyway */
-    fail_login(job, login);
 }
 
 /* ---- POST /v1/token ---- */
@@ -214,7 +141,7 @@ static void give(gate_http_job_t *job, const gate_user_t *user, const char *what
     vd_error_t err = VD_ERROR_INIT;
     char session[16 + GATE_TOKEN_SESSION_MAX];
     (void)snprintf(session, sizeof session, "session %s", pair->session);
-    if (note(job, "authenticate", user, what, session, VD_OK, &err) != VD_OK) {
+    if (gate_http_note(job, "authenticate", user, what, session, VD_OK, &err) != VD_OK) {
         fail_error(job, "a token was not given out: the audit log does not take it", &err);
         return;
     }
@@ -234,7 +161,7 @@ static void issue(gate_http_job_t *job, gate_http_login_t login, const gate_user
     gate_token_pair_t pair;
     vd_error_t err = VD_ERROR_INIT;
     if (login != GATE_HTTP_LOGIN_GOOD) {
-        refused(job, user, what, login);
+        gate_http_refused(job, user, what, login);
         return;
     }
     if (gate_token_issue(job->http->gate, user, method, job->origin.client, &pair, &err) == VD_OK)
@@ -261,7 +188,8 @@ static void by_password(gate_http_job_t *job, const fields_t *fields, vd_arena_t
         given = true;
     }
     if (!given) {
-        fail(job, 400, "invalid_request", "username and password, or HTTP Basic, are needed");
+        gate_http_fail(job, 400, "invalid_request",
+                       "username and password, or HTTP Basic, are needed");
         return;
     }
     login = gate_http_password(job, arena, name, db, password, &user);
@@ -276,7 +204,7 @@ static void by_certificate(gate_http_job_t *job, vd_arena_t *arena)
     vd_error_t err = VD_ERROR_INIT;
     gate_http_login_t login = GATE_HTTP_LOGIN_BAD;
     if (job->certificate == NULL) {
-        fail(job, 400, "invalid_request", "no client certificate was shown");
+        gate_http_fail(job, 400, "invalid_request", "no client certificate was shown");
         return;
     }
     if (gate_http_load_user(job->http->gate, arena, vd_slice_str(job->certificate),
@@ -315,7 +243,7 @@ static void by_refresh(gate_http_job_t *job, const fields_t *fields, vd_arena_t 
     gate_user_t *user = NULL;
     vd_error_t err = VD_ERROR_INIT;
     if (fields->refresh_token == NULL) {
-        fail(job, 400, "invalid_request", "refresh_token is needed");
+        gate_http_fail(job, 400, "invalid_request", "refresh_token is needed");
         return;
     }
     int rc = gate_refresh_find(gate, vd_slice_str(fields->refresh_token), arena, &refresh, &err);
@@ -330,7 +258,7 @@ static void by_refresh(gate_http_job_t *job, const fields_t *fields, vd_arena_t 
     if (rc == VD_OK)
         give(job, user, what, &pair);
     else if (rc == VD_ERR_AUTHENTICATION_FAILED)
-        refused(job, user, what, GATE_HTTP_LOGIN_BAD);
+        gate_http_refused(job, user, what, GATE_HTTP_LOGIN_BAD);
     else
         fail_error(job, "a token was not renewed", &err);
     gate_token_pair_done(&pair);
@@ -345,11 +273,11 @@ static void token_act(gate_http_job_t *job)
     if (!writable(job))
         goto cleanup;
     if (gate_limits_login_wait_ms(job->http->gate->limits, &job->address) != 0) {
-        fail_login(job, GATE_HTTP_LOGIN_THROTTLED);
+        gate_http_fail_login(job, GATE_HTTP_LOGIN_THROTTLED);
         goto cleanup;
     }
     if (!read_fields(job, &fields)) {
-        fail(job, 400, "invalid_request", "the body can't be read");
+        gate_http_fail(job, 400, "invalid_request", "the body can't be read");
         goto cleanup;
     }
     grant = fields.grant_type != NULL      ? fields.grant_type
@@ -364,7 +292,8 @@ static void token_act(gate_http_job_t *job)
     else if (strcmp(grant, "certificate") == 0)
         by_certificate(job, arena);
     else
-        fail(job, 400, "unsupported_grant_type", "password, certificate or refresh_token");
+        gate_http_fail(job, 400, "unsupported_grant_type",
+                       "password, certificate or refresh_token");
 cleanup:
     fields_done(&fields);
     vd_arena_destroy(&arena);
@@ -417,12 +346,12 @@ static void revoke_act(gate_http_job_t *job)
     if (!writable(job))
         goto cleanup;
     if (!read_fields(job, &fields) || fields.token == NULL) {
-        fail(job, 400, "invalid_request", "token is needed");
+        gate_http_fail(job, 400, "invalid_request", "token is needed");
         goto cleanup;
     }
     int rc = revoke_token(job, fields.token, arena, &found, &err);
     if (rc == VD_OK && found)
-        rc = note(job, "revokeToken", NULL, "POST /v1/token/revoke", NULL, VD_OK, &err);
+        rc = gate_http_note(job, "revokeToken", NULL, "POST /v1/token/revoke", NULL, VD_OK, &err);
     if (rc == VD_OK)
         done(job);
     else
@@ -430,38 +359,6 @@ static void revoke_act(gate_http_job_t *job)
 cleanup:
     fields_done(&fields);
     vd_arena_destroy(&arena);
-}
-
-/* Of others: the same privileges as on the wire, by the same function. */
-static bool allowed(gate_http_job_t *job, const char *command, const char *db, vd_arena_t *arena,
-                    gate_user_t **ret_user, const char *what)
-{
-    const gate_command_t *row = gate_command_find(vd_slice_str(command));
-    gate_access_grant_t grant;
-    vdp_sections_t sections = {0};
-    vd_error_t err = VD_ERROR_INIT;
-    vd_bb_t bb;
-    vd_bb_init_arena(&bb, arena, 1024);
-    vd_bb_int32(&bb, command, 1);
-    VD_ASSERT(row != NULL && vd_bb_finish(&bb, &sections.body, NULL) == VD_OK);
-    if (gate_limits_login_wait_ms(job->http->gate->limits, &job->address) != 0) {
-        fail_login(job, GATE_HTTP_LOGIN_THROTTLED);
-        return false;
-    }
-    gate_http_login_t login = gate_http_identify(job, arena, ret_user);
-    if (login != GATE_HTTP_LOGIN_GOOD) {
-        refused(job, *ret_user, what, login);
-        job->status = login == GATE_HTTP_LOGIN_BAD ? 401 : job->status;
-        job->reason = login == GATE_HTTP_LOGIN_BAD ? "Unauthorized" : job->reason;
-        job->challenge = login == GATE_HTTP_LOGIN_BAD;
-        return false;
-    }
-    if (gate_access_check(row, vd_slice_str(db), &sections, &(*ret_user)->principal, &grant,
-                          &err) == VD_OK)
-        return true;
-    (void)note(job, "authCheck", *ret_user, what, NULL, VD_ERR_UNAUTHORIZED, &err);
-    fail_login(job, GATE_HTTP_LOGIN_FORBIDDEN);
-    return false;
 }
 
 static void revoke_user_act(gate_http_job_t *job)
@@ -475,11 +372,11 @@ static void revoke_user_act(gate_http_job_t *job)
     if (!writable(job))
         goto cleanup;
     if (!read_fields(job, &fields) || fields.user == NULL || fields.user[0] == 0) {
-        fail(job, 400, "invalid_request", "user is needed");
+        gate_http_fail(job, 400, "invalid_request", "user is needed");
         goto cleanup;
     }
     db = fields.db == NULL ? "admin" : fields.db;
-    if (!allowed(job, "revokeUserTokens", db, arena, &user, what))
+    if (!gate_http_allowed(job, "revokeUserTokens", db, arena, &user, what))
         goto cleanup;
     int rc =
         gate_token_revoke_user(job->http->gate, vd_slice_str(fields.user), vd_slice_str(db), &err);
@@ -508,9 +405,10 @@ static void revoke_all_act(gate_http_job_t *job)
     vd_error_t err = VD_ERROR_INIT;
     vd_arena_t *arena = vd_arena_create();
     gate_user_t *user = NULL;
-    if (writable(job) && allowed(job, "rotateTokenKeys", "admin", arena, &user, what)) {
+    if (writable(job) && gate_http_allowed(job, "rotateTokenKeys", "admin", arena, &user, what)) {
         int rc = gate_token_rotate(job->http->gate, &err);
-        int noted = note(job, "rotateTokenKeys", user, what, NULL, rc, rc == VD_OK ? &err : NULL);
+        int noted =
+            gate_http_note(job, "rotateTokenKeys", user, what, NULL, rc, rc == VD_OK ? &err : NULL);
         if (rc == VD_OK && noted == VD_OK)
             done(job);
         else
@@ -558,11 +456,11 @@ static bool sessions_allowed(gate_http_job_t *job, const fields_t *fields, bool 
 {
     static const char what[] = "GET /v1/sessions";
     if (all)
-        return allowed(job, "revokeToken", "admin", arena, ret_user, what);
+        return gate_http_allowed(job, "revokeToken", "admin", arena, ret_user, what);
     if (fields->user != NULL)
-        return allowed(job, "revokeUserTokens", fields->db == NULL ? "admin" : fields->db, arena,
-                       ret_user, what);
-    return allowed(job, "connectionStatus", "admin", arena, ret_user, what);
+        return gate_http_allowed(job, "revokeUserTokens", fields->db == NULL ? "admin" : fields->db,
+                                 arena, ret_user, what);
+    return gate_http_allowed(job, "connectionStatus", "admin", arena, ret_user, what);
 }
 
 static void sessions_act(gate_http_job_t *job)
@@ -582,7 +480,7 @@ static void sessions_act(gate_http_job_t *job)
         name = vd_slice_str(fields.user),
         db = fields.db == NULL ? VD_SLICE_LIT("admin") : vd_slice_str(fields.db);
     if (!all && db.len == 0)
-        fail(job, 400, "invalid_request", "db is empty");
+        gate_http_fail(job, 400, "invalid_request", "db is empty");
     else if (gate_token_sessions(job->http->gate, name, db, &job->out, &err) != VD_OK)
         fail_error(job, "sessions were not listed", &err);
     else
@@ -594,9 +492,12 @@ cleanup:
 }
 
 #define JSON "application/json"
-const gate_http_page_t gate_http_token_page = {JSON, NULL, token_act, EVHTTP_REQ_POST},
-                       gate_http_token_revoke_page = {JSON, NULL, revoke_act, EVHTTP_REQ_POST},
-                       gate_http_user_revoke_page = {JSON, NULL, revoke_user_act, EVHTTP_REQ_POST},
-                       gate_http_all_revoke_page = {JSON, NULL, revoke_all_act, EVHTTP_REQ_POST},
-                       gate_http_jwks_page = {JSON, NULL, jwks_act, EVHTTP_REQ_GET},
-                       gate_http_sessions_page = {JSON, NULL, sessions_act, EVHTTP_REQ_GET};
+const gate_http_page_t gate_http_token_page = {JSON, NULL, token_act, EVHTTP_REQ_POST, NULL},
+                       gate_http_token_revoke_page = {JSON, NULL, revoke_act, EVHTTP_REQ_POST,
+                                                      NULL},
+                       gate_http_user_revoke_page = {JSON, NULL, revoke_user_act, EVHTTP_REQ_POST,
+                                                     NULL},
+                       gate_http_all_revoke_page = {JSON, NULL, revoke_all_act, EVHTTP_REQ_POST,
+                                                    NULL},
+                       gate_http_jwks_page = {JSON, NULL, jwks_act, EVHTTP_REQ_GET, NULL},
+                       gate_http_sessions_page = {JSON, NULL, sessions_act, EVHTTP_REQ_GET, NULL};

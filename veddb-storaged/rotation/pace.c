@@ -1,11 +1,12 @@
 /* veddb-storaged/rotation/pace.c — see pace.h. */
 #include "veddb-storaged/rotation/pace.h"
 
-#define SHARE_START   16.0
+#define SHARE_START   STOR_PACE_SHARE_MAX /* as slow as it gets: full speed is half a minute away */
 #define SHARE_FIRST   0.5
 #define SHARE_LEAST   0.05
 #define SHARE_ALONE   0.5
 #define MAY_BE_SLOW   0.01 /* of the requests: what a 99th percentile says */
+#define AIM           0.67 /* of the rise: what is held swings around what is aimed at */
 #define GAIN          0.1
 #define TOO_MANY_MAX  4.0 /* times what may be, for one look */
 #define KEEP          0.95
@@ -69,7 +70,8 @@ void stor_pace_window(stor_pace_t *pace, const stor_latency_look_t *look, bool r
         pace->share = SHARE_START;
         return;
     }
-    uint64_t allowed = pace->baseline_us + pace->baseline_us * pace->rise_max / 100;
+    uint64_t allowed =
+        pace->baseline_us + (uint64_t)((double)pace->baseline_us * pace->rise_max * AIM / 100);
     double may_be = (double)look->requests * MAY_BE_SLOW;
     double too_many = stor_latency_above(look, allowed) / may_be - 1; /* -1: none */
     if (too_many > TOO_MANY_MAX)
