@@ -55,7 +55,7 @@ struct gate_conn {
     bool token_revoked;
     uint64_t token_generation; /* as of which it was looked at last, for the user as of: */
     uint64_t token_epoch;
-    bool oidc_begun; /* it was told of the issuer; the token comes next */
+    bool oidc_begun;       /* it was told of the issuer; the token comes next */
     uint64_t recheck_pass; /* recheck.h: in which it was looked at last */
     gate_sasl_t *sasl;
     uint8_t *metadata; /* a document that is not in the audit log yet; NULL: it is, or none came */

@@ -1,5 +1,5 @@
-/* veddb-gatewayd/http/keys.c — the data keys over HTTPS: each page stands for a command (table.c), is
- * allowed by the same function and noted in the audit log under the same name. On the worker. */
+/* veddb-gatewayd/http/keys.c — the data keys over HTTPS: each page stands for a command (table.c),
+ * is allowed by the same function and noted in the audit log under the same name. On the worker. */
 #include "libcommon/bson/build.h"
 #include "veddb-gatewayd/http/private.h"
 

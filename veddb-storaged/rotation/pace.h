@@ -5,9 +5,9 @@
  *          baseline. The baseline is what it is while the rotation does nothing: before it, and
  *          in its rests. Beside the rotation one request of a hundred may take longer than
  *          baseline and two thirds of the rise: each look counts those that did, and makes the
- *          rotation slower or faster by how many there were. (Percentiles of half a second each differ by more than
- *          the rise without any cause; counts add up.) It begins gently; where nobody is there to
- *          be disturbed it is soon at full speed. Pure: times are given.
+ *          rotation slower or faster by how many there were. (Percentiles of half a second each
+ *          differ by more than the rise without any cause; counts add up.) It begins gently;
+ *          where nobody is there to be disturbed it is soon at full speed. Pure: times are given.
  * Threads: the caller's lock. */
 #pragma once
 #include "veddb-storaged/rotation/latency.h"
