@@ -471,6 +471,8 @@ int gate_internal_call(gate_t *gate, gate_call_t kind, vd_slice_t db, vd_bson_t 
                                                     .flags = VDP_COMMAND_INTERNAL,
                                                     .user = VD_SLICE_LIT(GATE_SYSTEM_USER),
                                                     .txn_number = -1};
+    if (kind == GATE_CALL_ONE_TRY)
+        call.flight.command.max_time_ms = (uint32_t)timeout_ms;
     if (kind == GATE_CALL_ONCE) {
         call.flight.command.lsid = vd_slice(gate->instance, sizeof gate->instance);
         call.flight.command.lsid_user = vd_slice(gate->system_digest, sizeof gate->system_digest);

@@ -229,7 +229,9 @@ typedef enum {
      * answer again. From the administration worker alone, since a session does one write at a time.
      */
     GATE_CALL_ONCE,
-    GATE_CALL_ONE_TRY, /* never sent again: HostUnreachable says that it may have been done */
+    /* Never sent again: HostUnreachable says that it may have been done. timeout_ms bounds the
+     * answer, too. */
+    GATE_CALL_ONE_TRY,
 } gate_call_t;
 /* From any other thread, blocking: runs an internal command on storage and appends the reply
  * document to out. Not on a loop thread. */

@@ -4,8 +4,32 @@
 #include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/http/private.h"
 
+#include <bson/bson.h>
 #include <stdio.h>
 #include <string.h>
+
+#define JSON_BUFFER_BYTES 4096
+
+bson_t *gate_http_json(vd_slice_t body)
+{
+    bson_error_t why;
+    size_t blanks = 0;
+    while (blanks < body.len && memchr(" \t\r\n", body.data[blanks], 4) != NULL)
+        blanks++;
+    if (blanks == body.len || body.data[blanks] != '{') /* an array would be read, too */
+        return NULL;
+    bson_json_reader_t *reader = bson_json_data_reader_new(false, JSON_BUFFER_BYTES);
+    bson_t *doc = bson_new(), *more = bson_new();
+    bson_json_data_reader_ingest(reader, body.data, body.len);
+    bool good = bson_json_reader_read(reader, doc, &why) == 1 &&
+                bson_json_reader_read(reader, more, &why) == 0; /* the end */
+    bson_json_reader_destroy(reader);
+    bson_destroy(more);
+    if (good)
+        return doc;
+    bson_destroy(doc);
+    return NULL;
+}
 
 void gate_http_status(gate_http_job_t *job, int status)
 {
@@ -67,7 +91,7 @@ int gate_http_note(gate_http_job_t *job, const char *atype, const gate_user_t *u
                                .param = what,
                                .detail = detail,
                                .result = result};
-    if (user != NULL && result == VD_OK)
+    if (user != NULL && (result == VD_OK || job->known))
         event.user = user->name, event.db = user->db;
     if (user != NULL)
         event.subject = user->name, event.subject_db = user->db;
@@ -114,6 +138,7 @@ bool gate_http_allowed(gate_http_job_t *job, const char *command, const char *db
         job->challenge = login == GATE_HTTP_LOGIN_BAD;
         return false;
     }
+    job->known = true;
     if (gate_access_check(row, vd_slice_str(db), &sections, &(*ret_user)->principal, &grant,
                           &err) == VD_OK)
         return true;

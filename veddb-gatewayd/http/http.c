@@ -493,6 +493,8 @@ static void page(gate_http_t *http, struct evhttp_request *request, const gate_h
     struct evbuffer *input = evhttp_request_get_input_buffer(request);
     char *header = header_of(request, "Authorization");
     if (!method_fits(request, what)) {
+        (void)evhttp_add_header(evhttp_request_get_output_headers(request), "Allow",
+                                what->method == EVHTTP_REQ_POST ? "POST" : "GET, HEAD");
         answer(request, 405, "Method Not Allowed", "text/plain", VD_SLICE_LIT("no such method\n"));
         wipe_text(header);
         return;

@@ -42,6 +42,9 @@ static int status_of(int code)
     case VD_ERR_ROTATION_IN_PROGRESS:
     case VD_ERR_NO_ROTATION:
     case VD_ERR_KEY_IN_USE:
+    case VD_ERR_KEY_MISSING:
+    case VD_ERR_KEY_WRONG:
+    case VD_ERR_ILLEGAL_OPERATION:
         return 409;
     case VD_ERR_INTERNAL:
         return 500;
@@ -81,17 +84,11 @@ static bool put_field(vd_bb_t *bb, bson_iter_t *at, uint32_t *seen)
 /* An empty body says nothing. */
 static bool put_body(vd_bb_t *bb, vd_slice_t body)
 {
-    bson_error_t why;
     bson_iter_t at;
     uint32_t seen = 0;
-    size_t blanks = 0;
-    while (blanks < body.len && memchr(" \t\r\n", body.data[blanks], 4) != NULL)
-        blanks++;
-    if (blanks == body.len)
+    if (body.len == 0)
         return true;
-    if (body.data[blanks] != '{') /* an array would be read, too */
-        return false;
-    bson_t *doc = bson_new_from_json(body.data, (ssize_t)body.len, &why);
+    bson_t *doc = gate_http_json(body);
     bool good = doc != NULL && bson_iter_init(&at, doc);
     while (good && bson_iter_next(&at))
         good = put_field(bb, &at, &seen);
@@ -119,8 +116,8 @@ static void run(gate_http_job_t *job, const gate_user_t *user, vd_bson_t command
     vd_error_t err = VD_ERROR_INIT, unnoted = VD_ERROR_INIT;
     vd_buf_t reply;
     vd_buf_init(&reply, REPLY_MAX);
-    int rc = gate_internal_call(job->http->gate, asks ? GATE_CALL_IDEMPOTENT : GATE_CALL_ONE_TRY,
-                                VD_SLICE_LIT("admin"), command, WAIT_MS, &reply, &err);
+    int rc = gate_internal_call(job->http->gate, GATE_CALL_ONE_TRY, VD_SLICE_LIT("admin"), command,
+                                WAIT_MS, &reply, &err);
     int noted =
         asks ? VD_OK : gate_http_note(job, job->page->command, user, what, NULL, rc, &unnoted);
     if (rc != VD_OK)

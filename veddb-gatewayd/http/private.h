@@ -5,6 +5,7 @@
 #pragma once
 #include "veddb-gatewayd/http/http.h"
 
+#include <bson/bson.h>
 #include <event2/event.h>
 #include <event2/http.h>
 
@@ -65,6 +66,7 @@ struct gate_http_job {
     char *query;       /* behind the path's question mark; NULL: there is none */
     vd_buf_t body;
     gate_http_login_t login;
+    bool known; /* who asks was logged in: whatever comes of it is his */
     int rc, status;
     const char *reason;
     bool challenge; /* WWW-Authenticate goes with it */
@@ -91,6 +93,8 @@ bool gate_http_comes_from(const gate_user_t *user, const gate_http_origin_t *ori
 
 /* act.c: how pages that do something answer. The body is RFC 6749's: {error, error_description}. */
 void gate_http_status(gate_http_job_t *job, int status);
+/* One JSON object and nothing behind it; else NULL. The caller destroys it. */
+bson_t *gate_http_json(vd_slice_t body);
 void gate_http_fail(gate_http_job_t *job, int status, const char *error, const char *about);
 void gate_http_fail_login(gate_http_job_t *job, gate_http_login_t login);
 /* An event of the audit log, on disk when it returns; what: the page. */

@@ -56,9 +56,8 @@ static void fields_done(fields_t *fields)
 
 static bool read_json(vd_slice_t body, fields_t *fields)
 {
-    bson_error_t why;
     bson_iter_t at;
-    bson_t *doc = bson_new_from_json(body.data, (ssize_t)body.len, &why);
+    bson_t *doc = gate_http_json(body);
     bool good = doc != NULL;
     for (size_t i = 0; good && i < VD_COUNT_OF(names); i++) {
         uint32_t len = 0;
