@@ -553,8 +553,8 @@ Test(access, what_a_stage_says_twice)
     static const char *const asks[] = {
         "{'aggregate':1,'pipeline':[{'$currentOp':{'allUsers':0,'allUsers':1}}]}",
         "{'aggregate':1,'pipeline':[{'$listSessions':{'allUsers':0,'allUsers':1}}]}",
-        "{'aggregate':1,'pipeline':[{'$changeStream':{'allChangesForCluster':0,"
-        "'allChangesForCluster':1}}]}",
+        ("{'aggregate':1,'pipeline':[{'$changeStream':{'allChangesForCluster':0,"
+         "'allChangesForCluster':1}}]}"),
     };
     for (size_t i = 0; i < VD_COUNT_OF(asks); i++) {
         gate_access_grant_t grant;
