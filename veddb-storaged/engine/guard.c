@@ -763,6 +763,8 @@ int stor_guard_enter(const char *folder, bool bootstrap, stor_keys_t *keys,
     int rc = folder_lock(guard, err);
     if (rc == VD_OK)
         rc = bootstrap ? bootstrap_begin(guard, err) : database_check(guard, err);
+    if (rc == VD_OK && bootstrap) /* early: after this it is the flusher's thread that writes it */
+        rc = log_note_write(guard, 1, err);
     if (rc == VD_OK) /* before its first block */
         rc = active_note(guard, err);
     if (rc != VD_OK) {
@@ -780,11 +782,9 @@ int stor_guard_opened(stor_guard_t *guard, vd_error_t *err)
         return rc == VD_OK && guard->restored ? restored_end(guard, err) : rc;
     }
     int rc = stor_guard_reseal(guard, err); /* with none yet: written */
-    if (rc ==
-        VD_OK) /* the first flush and a checkpoint are done: the log's first file is durable */
-        rc = log_note_write(guard, 1, err);
     if (rc != VD_OK)
         return rc;
+    /* The first flush and a checkpoint are done: the log's first file, too, is durable. */
     if (unlinkat(guard->dir_fd, BOOTSTRAP_MARK, 0) != 0 || fsync(guard->dir_fd) != 0)
         return vd_error_set_errno(err, "ending the bootstrap in %s", guard->folder);
     return VD_OK;
