@@ -32,11 +32,9 @@ SUPPORT void either(int rc)
 
 SUPPORT void place_init(place_t *place)
 {
-    static int count;
     memset(place, 0, sizeof *place);
-    (void)snprintf(place->folder, sizeof place->folder, "/tmp/veddb-engine-%d-%d", (int)getpid(),
-                   count++);
-    if (mkdir(place->folder, 0700) != 0)
+    (void)snprintf(place->folder, sizeof place->folder, "/tmp/veddb-engine-XXXXXX");
+    if (mkdtemp(place->folder) == NULL)
         abort();
     place->options = (stor_engine_options_t){
         .folder = place->folder,

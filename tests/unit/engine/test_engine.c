@@ -460,7 +460,7 @@ static void fill_until_free(const char *path, uint64_t percent)
     uint64_t target = stats.reserve_bytes / 100 * percent;
     int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
     cr_assert(fd >= 0);
-    for (int quiet = 0; quiet < 4;) {
+    for (int quiet = 0; quiet < 8;) {
         uint64_t before = free_now(fd);
         while (free_now(fd) > target)
             cr_assert_eq(write(fd, block, sizeof block), (ssize_t)sizeof block);
@@ -490,6 +490,11 @@ Test(reserve, full_disk, .timeout = 300)
     OK(stor_engine_table_create(place.engine, "c-1", false, NULL));
     OK(stor_session_open(place.engine, &one, NULL));
     OK(stor_cursor_open(one, "c-1", &c1, NULL));
+    /* Near to the edge: WiredTiger prepares as many log files as were used up within its last look,
+     * and what other disks take in seconds is written here in one. */
+    char filler[512];
+    place_path(&place, "filler", filler);
+    fill_until_free(filler, 130);
     int written = 0;
     for (; written < 2000; written++) {
         if (stor_engine_write_allowed(place.engine, &place.err) != VD_OK)
@@ -505,8 +510,6 @@ Test(reserve, full_disk, .timeout = 300)
     /* A checkpoint that runs takes from the reserve until it ends. With none running the free space
      * is set to each side of the edge below which deletions are refused, too. */
     OK(stor_engine_checkpoint(place.engine, NULL));
-    char filler[512];
-    place_path(&place, "filler", filler);
     fill_until_free(filler, 80);
     cr_assert_eq(stor_engine_write_allowed(place.engine, NULL), VD_ERR_OUT_OF_DISK_SPACE);
     OK(stor_engine_free_allowed(place.engine, NULL)); /* what gives space back may still be done */
