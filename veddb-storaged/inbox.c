@@ -11,6 +11,7 @@
 #include "libcommon/base/mem.h"
 #include "libcommon/runtime/thread.h"
 #include "proto/failure.h"
+#include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/inbox_private.h"
 #include "veddb-storaged/replication/positions.h"
 #include "veddb-storaged/rotation/latency.h"
@@ -74,6 +75,15 @@ static void reply_finished(stor_inbox_t *inbox, stor_request_t *request)
     atomic_fetch_sub_explicit(&inbox->inflight, 1, memory_order_relaxed);
 }
 
+/* A rotation makes way for it: not for what waited for others, is long by its nature, or asks how
+ * the node (and the rotation) is doing. */
+static bool of_pace(const stor_request_t *request)
+{
+    return !request->slow_lane && request->await_until_us == 0 &&
+           request->wait.kind == STOR_WAIT_NOTHING && request->entry != NULL &&
+           (request->entry->flags & STOR_COMMAND_DIAGNOSTIC) == 0;
+}
+
 /* False: the peer's credit is used up. */
 static bool reply_send(stor_inbox_t *inbox, stor_request_t *request)
 {
@@ -92,9 +102,7 @@ static bool reply_send(stor_inbox_t *inbox, stor_request_t *request)
     int rc = vd_link_send(inbox->link, request->peer, request->reply_head, body, &err);
     if (rc == VD_ERR_FULL)
         return false;
-    /* Not what waited for others, or is long by its nature. */
-    if (!request->slow_lane && request->await_until_us == 0 &&
-        request->wait.kind == STOR_WAIT_NOTHING)
+    if (of_pace(request))
         stor_latency_note(inbox->storage->latency, vd_monotonic_us() - request->arrived_us);
     if (rc != VD_OK && rc != VD_ERR_CLOSED) { /* whoever waits must hear something */
         vdp_failure_t failure = vdp_failure_from(&err);

@@ -8,6 +8,7 @@
 #include "tests/unit/query/query_json.h"
 #include "veddb-storaged/catalog/catalog.h"
 #include "veddb-storaged/inbox.h"
+#include "veddb-storaged/rotation/latency.h"
 
 #include <ftw.h>
 #include <stdio.h>
@@ -271,6 +272,21 @@ Test(inbox, many_in_flight_are_each_answered_once)
     stor_inbox_stats(t.storage, &stats);
     cr_assert_eq(stats.received, 1001);
     cr_assert_eq(stats.inflight, 0);
+}
+
+/* What a rotation makes way for is what users do, not that somebody watches it. */
+Test(inbox, who_watches_is_no_request_of_the_rotations_pace)
+{
+    stor_latency_look_t look;
+    attach();
+    for (uint32_t i = 0; i < 5; i++)
+        cr_assert_eq(ask(10 + i, "{'serverStatus': 1}")->status, VD_OK);
+    stor_latency_take(t.storage->latency, &look);
+    cr_assert_eq(look.requests, 0);
+    cr_assert_eq(ask(2, "{'insert': 'c', 'documents': [{'_id': 1}]}")->n, 1);
+    cr_assert_eq(ask(3, "{'find': 'c', 'filter': {'_id': 1}}")->n, 1);
+    stor_latency_take(t.storage->latency, &look);
+    cr_assert_eq(look.requests, 2);
 }
 
 Test(inbox, a_long_operation_holds_up_neither_quick_nor_long_ones)
