@@ -112,6 +112,8 @@ test('the data as it was starts again, and everything is there', async () => {
 test('a flipped bit in the middle of the log: refusal with file and offset', async () => {
   const client = await node.client();
   await client.db('geheim').collection('mehr').insertMany([...Array(500).keys()].map((i) => ({_id: i, pad: MARK.repeat(10)})));
+  // The next flush says of the one before that it had ended: without it this might be a torn end.
+  await client.db('geheim').collection('mehr').insertOne({_id: 'after'});
   await client.close();
   node.killSupervisor();
   const logs = files().filter((f) => /WiredTigerLog\.\d+$/.test(f)).sort();
