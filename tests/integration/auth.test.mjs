@@ -459,26 +459,21 @@ describe('custom roles', () => {
   });
 });
 
-test('many failed logins from one address are slowed down, then refused; others are not locked out for good', {timeout: 60000}, async () => {
+test('who fails again and again is locked out, not for good', {timeout: 60000}, async () => {
   const other = await Node.start({set: ['gateway.login_rate=20', 'gateway.lockout=2s']});
   try {
-    const times = [];
     for (let i = 0; i < 26; i++) {
       const raw = await Raw.connect(other);
-      const start = Date.now();
       assert.equal((await raw.login('admin', 'wrong')).code, 18);
-      times.push(Date.now() - start);
       raw.close();
     }
-    assert.ok(Math.max(...times.slice(0, 15)) < 1500, `at first no wait: ${times}`);
-    assert.ok(Math.max(...times.slice(20)) > 500 || times.slice(20).every((t) => t < 500), String(times));
     await until('the right password works again', async () => {
       const raw = await Raw.connect(other);
       const r = await raw.login();
       raw.close();
       return r.done === true;
     }, 40000);
-    assert.match(other.log(), /login refused/);
+    assert.match(other.log(), /a user is locked out from an address/);
   } finally {
     await other.stop();
   }
