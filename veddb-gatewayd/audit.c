@@ -193,7 +193,9 @@ static void put_note(vd_bb_t *bb, const gate_audit_note_t *note)
     vd_bb_begin_document(bb, "0");
     vd_bb_cstr(bb, "atype", note->atype);
     vd_bb_date(bb, "ts", vd_wall_ms());
-    put_user(bb, clean(note->user), clean(note->db));
+    put_user(bb, note->user == NULL ? VD_SLICE_NULL : clean(note->user->name),
+             note->user == NULL ? VD_SLICE_NULL : clean(note->user->db));
+    put_roles(bb, note->user);
     if (note->client != NULL) {
         put_end(bb, "remote", note->client);
     } else {

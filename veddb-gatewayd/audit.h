@@ -18,7 +18,7 @@
 /* What was done elsewhere than on a connection: over HTTPS, by an operator, by itself. */
 typedef struct {
     const char *atype;
-    vd_slice_t user, db;            /* who it was; empty: nobody, or not known */
+    const gate_user_t *user;        /* who it was; NULL: nobody, or not known */
     vd_slice_t subject, subject_db; /* whom it is about; empty: nobody */
     const char *client;             /* address; NULL: this node */
     const char *param;              /* what was asked for */

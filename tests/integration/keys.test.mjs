@@ -337,9 +337,9 @@ test('the same over HTTPS, for who may', async () => {
   const events = async (filter) => JSON.parse((await node.vedctl('audit', 'search', filter, '--json')).stdout).records.map((r) => r.event);
   const orders = (await events('atype=rotateKey')).filter((e) => JSON.stringify(e.param).includes('HTTPS'));
   assert.ok(orders.some((e) => e.result === 0) && orders.some((e) => e.result === 90090), JSON.stringify(orders));
-  assert.ok(orders.every((e) => e.users.length === 1 && e.users[0].user === username), JSON.stringify(orders));
+  assert.ok(orders.every((e) => e.users.length === 1 && e.users[0].user === username && e.roles.length === 1 && e.roles[0].db === 'admin'), JSON.stringify(orders));
   const [refusal] = (await events('atype=authCheck')).filter((e) => JSON.stringify(e.param).includes('HTTPS cancelRotation'));
-  assert.deepEqual(refusal.users.map((u) => u.user), ['watcher']);
+  assert.deepEqual([refusal.users.map((u) => u.user), refusal.roles.length], [['watcher'], 1]);
 });
 
 test('orders and what became of them stand in the audit log', async () => {

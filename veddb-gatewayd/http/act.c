@@ -92,7 +92,7 @@ int gate_http_note(gate_http_job_t *job, const char *atype, const gate_user_t *u
                                .detail = detail,
                                .result = result};
     if (user != NULL && (result == VD_OK || job->known))
-        event.user = user->name, event.db = user->db;
+        event.user = user;
     if (user != NULL)
         event.subject = user->name, event.subject_db = user->db;
     return gate_audit_outside(job->http->gate, &event, err);

@@ -380,8 +380,7 @@ static void revoke_user_act(gate_http_job_t *job)
     int rc =
         gate_token_revoke_user(job->http->gate, vd_slice_str(fields.user), vd_slice_str(db), &err);
     gate_audit_note_t event = {.atype = "revokeUserTokens",
-                               .user = user->name,
-                               .db = user->db,
+                               .user = user,
                                .subject = vd_slice_str(fields.user),
                                .subject_db = vd_slice_str(db),
                                .client = job->origin.client,
