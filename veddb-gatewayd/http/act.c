@@ -1,14 +1,47 @@
 /* veddb-gatewayd/http/act.c — what pages that do something have in common: who may, what is told to
  * who may not, and the audit log's event of it. On the worker. */
 #include "libcommon/base/log.h"
+#include "libcommon/base/mem.h"
 #include "veddb-gatewayd/audit.h"
 #include "veddb-gatewayd/http/private.h"
 
 #include <bson/bson.h>
+#include <malloc.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define JSON_BUFFER_BYTES 4096
+
+/* ---- libbson's memory: bodies have passwords in them, and its reader keeps copies ---- */
+
+static void wiping_free(void *p)
+{
+    if (p != NULL)
+        vd_wipe(p, malloc_usable_size(p));
+    free(p);
+}
+
+static void *wiping_realloc(void *p, size_t size)
+{
+    size_t old = p == NULL ? 0 : malloc_usable_size(p);
+    void *grown = malloc(size);
+    if (grown != NULL && p != NULL)
+        memcpy(grown, p, old < size ? old : size);
+    if (grown != NULL)
+        wiping_free(p);
+    return grown;
+}
+
+void gate_http_json_wipes(void)
+{
+    static const bson_mem_vtable_t wiping = {.malloc = malloc,
+                                             .calloc = calloc,
+                                             .realloc = wiping_realloc,
+                                             .free = wiping_free,
+                                             .aligned_alloc = aligned_alloc};
+    bson_mem_set_vtable(&wiping);
+}
 
 bson_t *gate_http_json(vd_slice_t body)
 {

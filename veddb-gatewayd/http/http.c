@@ -621,8 +621,10 @@ int gate_http_open(gate_t *gate, gate_http_t **ret_http, vd_error_t *err)
                  {"/v1/tokens/revoke-all", all_revoke},
                  {"/v1/jwks", jwks},
                  {"/v1/sessions", sessions}};
+    static pthread_once_t wipes = PTHREAD_ONCE_INIT;
     gate_http_t *http = vd_xalloc(sizeof *http);
     int fd = gate->settings.http_fd, rc = VD_OK;
+    (void)pthread_once(&wipes, gate_http_json_wipes); /* can't fail for a static once */
     http->gate = gate;
     vd_list_init(&http->jobs);
     http->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

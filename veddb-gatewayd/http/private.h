@@ -93,6 +93,8 @@ bool gate_http_comes_from(const gate_user_t *user, const gate_http_origin_t *ori
 
 /* act.c: how pages that do something answer. The body is RFC 6749's: {error, error_description}. */
 void gate_http_status(gate_http_job_t *job, int status);
+/* Before libbson is first used: what it frees is overwritten from then on. */
+void gate_http_json_wipes(void);
 /* One JSON object and nothing behind it; else NULL. The caller destroys it. */
 bson_t *gate_http_json(vd_slice_t body);
 void gate_http_fail(gate_http_job_t *job, int status, const char *error, const char *about);
