@@ -195,7 +195,7 @@ void vd_daemon_begin_drain(vd_daemon_t *daemon, uint64_t grace_ms)
     if (daemon->phase >= VD_PHASE_DRAINING)
         return;
     daemon->phase = VD_PHASE_DRAINING;
-    if (daemon->program->drain != NULL && daemon->state != NULL)
+    if (daemon->program->drain != NULL && daemon->begun)
         daemon->program->drain(daemon, daemon->state);
     else
         vd_daemon_drained(daemon);
@@ -572,8 +572,11 @@ static int bring_up(vd_daemon_t *daemon, vd_error_t *err)
         daemon->main_slot = vd_daemon_slot(daemon, "main");
     if (rc == VD_OK)
         rc = vd_daemon_control_open(daemon, err);
-    if (rc == VD_OK && program->start != NULL)
+    if (rc != VD_OK || daemon->stopping)
+        return rc;
+    if (program->start != NULL)
         rc = program->start(daemon, daemon->state, err);
+    daemon->begun = rc == VD_OK;
     if (rc == VD_OK)
         rc = start_watchdog(daemon, err);
     if (rc == VD_OK)

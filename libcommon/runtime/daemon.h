@@ -49,6 +49,7 @@ typedef struct {
      * VD_ERR_KEY_* are structural (exit 125). state_p is the program's. */
     int (*prepare)(vd_daemon_t *daemon, void **state_p, vd_error_t *err);
     int (*start)(vd_daemon_t *daemon, void *state, vd_error_t *err);
+    /* drain, status and ask: only after start() has returned. */
     /* Begin to refuse new work; call vd_daemon_drained() when what was in flight is done. */
     void (*drain)(vd_daemon_t *daemon, void *state);
     /* Release everything; called once, after the loop has ended. */

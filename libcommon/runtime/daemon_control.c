@@ -124,7 +124,7 @@ static int on_status(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_sli
     vd_buf_t json;
     vd_error_t why = VD_ERROR_INIT;
     vd_buf_init(&json, VD_STATUS_MAX_BYTES);
-    rc = daemon->program->status != NULL && daemon->state != NULL
+    rc = daemon->program->status != NULL && daemon->begun
              ? daemon->program->status(daemon, daemon->state, &json)
              : vd_buf_append(&json, "{}", 2);
     if (rc != VD_OK) {
@@ -191,13 +191,16 @@ static int on_ask(vd_daemon_t *daemon, const vdp_envelope_t *envelope, vd_slice_
             vd_daemon_cut_off(daemon);
         return VD_OK;
     }
-    if (daemon->program->ask != NULL && daemon->state != NULL) {
+    if (daemon->program->ask != NULL && daemon->begun) {
         daemon->program->ask(daemon, daemon->state, envelope->request_id, ask.verb, ask.argument,
                              ask.argument2);
         return VD_OK;
     }
-    (void)vd_error_set(&why, VD_ERR_COMMAND_NOT_FOUND, "%s knows no such verb",
-                       daemon->program->program);
+    if (daemon->program->ask == NULL)
+        (void)vd_error_set(&why, VD_ERR_COMMAND_NOT_FOUND, "%s knows no such verb",
+                           daemon->program->program);
+    else
+        (void)vd_error_set(&why, VD_ERR_AGAIN, "%s is starting", daemon->program->program);
     answer_failure(daemon, envelope->request_id, &why);
     return VD_OK;
 }
@@ -305,8 +308,8 @@ static void control_cut(void *context)
 int vd_daemon_control_wait(vd_daemon_t *daemon, uint64_t wait_ms, vd_error_t *err)
 {
     uint64_t until = vd_monotonic_ms() + wait_ms;
-    while (daemon->link != NULL && !(vd_link_peer_up(daemon->link, 0) && daemon->welcomed) &&
-           vd_monotonic_ms() < until) {
+    while (daemon->link != NULL && !daemon->stopping &&
+           !(vd_link_peer_up(daemon->link, 0) && daemon->welcomed) && vd_monotonic_ms() < until) {
         int rc = vd_loop_turn(daemon->loop, 10, err);
         if (rc != VD_OK)
             return rc;

@@ -41,6 +41,7 @@ struct vd_daemon {
     uint64_t generation;
     int64_t parent_pid;
     vd_daemon_phase_t phase;
+    bool begun; /* start() has returned: only then the program can be asked, or drained */
     bool stopping;
     char ready_detail[256];
     bool welcomed;

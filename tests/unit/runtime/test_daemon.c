@@ -20,6 +20,7 @@
 /* ---- the program ---- */
 
 static struct {
+    bool started;
     vd_source_t *timer;
     uint64_t held[8]; /* tickets */
     size_t held_count;
@@ -35,8 +36,24 @@ static int fake_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
 static int fake_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
 {
     (void)state, (void)err;
+    fake.started = true;
     vd_daemon_ready(daemon, "fake");
     return VD_OK;
+}
+
+/* What start() makes would be missing. */
+static int fake_status(vd_daemon_t *daemon, void *state, vd_buf_t *out)
+{
+    (void)daemon, (void)state;
+    VD_ASSERT(fake.started);
+    return vd_buf_printf(out, "{\"whole\": 1}");
+}
+
+static void fake_drain(vd_daemon_t *daemon, void *state)
+{
+    (void)state;
+    VD_ASSERT(fake.started);
+    vd_daemon_drained(daemon);
 }
 
 /* "hold" keeps the ticket; "go" answers all that were held, the newest first. */
@@ -45,7 +62,7 @@ static void fake_ask(vd_daemon_t *daemon, void *state, uint64_t ticket, vd_slice
 {
     static char json[512 * 1024];
     char text[256];
-    VD_ASSERT(state == &fake);
+    VD_ASSERT(state == &fake && fake.started);
     (void)snprintf(text, sizeof text, "%.*s|%.*s|%.*s", VD_SLICE_FMT(verb), VD_SLICE_FMT(argument),
                    VD_SLICE_FMT(argument2));
     memset(json, ' ', sizeof json);
@@ -73,6 +90,9 @@ static vd_link_t *supervisor;
 static uint64_t worker; /* peer */
 static pid_t pid;
 static bool worker_ready;
+static uint32_t early; /* what is said as soon as it has said hello */
+
+static void say(uint32_t id, uint64_t request_id);
 
 typedef struct {
     uint32_t id;
@@ -91,11 +111,15 @@ static void item(void *context, uint64_t peer, vd_slice_t bytes)
     vd_slice_t rest, body;
     cr_assert_eq(vdp_decode_envelope(bytes, &envelope, &rest, NULL), VD_OK);
     cr_assert_eq(envelope.generation, GENERATION);
-    if (envelope.id == VDP_CONTROL_HELLO)
+    if (envelope.id == VDP_CONTROL_HELLO) {
         worker = peer;
+        if (early != 0)
+            say(early, 800);
+    }
     if (envelope.id == VDP_CONTROL_READY)
         worker_ready = true;
-    if (envelope.id != VDP_CONTROL_ANSWER && envelope.id != VDP_FAILURE)
+    if (envelope.id != VDP_CONTROL_ANSWER && envelope.id != VDP_FAILURE &&
+        envelope.id != VDP_CONTROL_STATUS_REPLY)
         return;
     heard_t *at = &heard[heard_count++];
     *at = (heard_t){.id = envelope.id, .request_id = envelope.request_id};
@@ -104,6 +128,10 @@ static void item(void *context, uint64_t peer, vd_slice_t bytes)
         cr_assert_eq(vdp_decode(&vdp_control_answer, rest, &answer, &body, NULL), VD_OK);
         at->code = answer.code, at->json_len = body.len;
         (void)snprintf(at->text, sizeof at->text, "%.*s", VD_SLICE_FMT(answer.message));
+    } else if (envelope.id == VDP_CONTROL_STATUS_REPLY) {
+        vdp_control_text_t reply;
+        cr_assert_eq(vdp_decode(&vdp_control_status_reply, rest, &reply, &body, NULL), VD_OK);
+        (void)snprintf(at->text, sizeof at->text, "%.*s", VD_SLICE_FMT(body));
     } else {
         vdp_failure_t failure;
         cr_assert_eq(vdp_decode(&vdp_failure, rest, &failure, &body, NULL), VD_OK);
@@ -116,7 +144,7 @@ static void turn(void)
     cr_assert_eq(vd_loop_turn(loop, 10, NULL), VD_OK);
 }
 
-static void start(bool takes_questions)
+static void begin(bool takes_questions)
 {
     char run_folder[96], path[128];
     vd_program_t program = {.program = "veddb-replicad",
@@ -124,6 +152,8 @@ static void start(bool takes_questions)
                             .summary = "a fake",
                             .prepare = fake_prepare,
                             .start = fake_start,
+                            .status = fake_status,
+                            .drain = fake_drain,
                             .ask = takes_questions ? fake_ask : NULL};
     (void)snprintf(folder, sizeof folder, "/tmp/vddaemonXXXXXX");
     cr_assert_not_null(mkdtemp(folder));
@@ -144,6 +174,11 @@ static void start(bool takes_questions)
     cr_assert_eq(vd_loop_create(&loop, NULL), VD_OK);
     vd_link_options_t options = {.path = path, .bind = true, .item = item};
     cr_assert_eq(vd_link_open(loop, &options, &supervisor, NULL), VD_OK);
+}
+
+static void start(bool takes_questions)
+{
+    begin(takes_questions);
     for (uint64_t end = vd_monotonic_ms() + 30000; !worker_ready && vd_monotonic_ms() < end;)
         turn();
     cr_assert(worker_ready);
@@ -163,6 +198,26 @@ static void teardown(void)
 }
 
 TestSuite(daemon, .fini = teardown, .timeout = 300);
+
+static void say(uint32_t id, uint64_t request_id)
+{
+    vd_buf_t item_bytes;
+    vdp_envelope_t envelope = {.id = id, .request_id = request_id, .generation = GENERATION};
+    vdp_control_text_t status = {VD_SLICE_NULL};
+    vdp_control_drain_t stop = {.grace_ms = 5000, .reason = VD_SLICE_LIT("test")};
+    vdp_control_ask_t question = {.verb = VD_SLICE_LIT("hold")};
+    vd_buf_init(&item_bytes, 16 * 1024);
+    int rc =
+        id == VDP_CONTROL_STATUS
+            ? vdp_encode(&item_bytes, &envelope, &vdp_control_status, &status, VD_SLICE_NULL, NULL)
+        : id == VDP_CONTROL_STOP
+            ? vdp_encode(&item_bytes, &envelope, &vdp_control_stop, &stop, VD_SLICE_NULL, NULL)
+            : vdp_encode(&item_bytes, &envelope, &vdp_control_ask, &question, VD_SLICE_NULL, NULL);
+    cr_assert_eq(rc, VD_OK);
+    cr_assert_eq(vd_link_send(supervisor, worker, vd_buf_slice(&item_bytes), VD_SLICE_NULL, NULL),
+                 VD_OK);
+    vd_buf_done(&item_bytes);
+}
 
 static void ask(uint64_t request_id, const char *verb, const char *argument, const char *argument2)
 {
@@ -236,4 +291,40 @@ Test(daemon, a_program_that_takes_no_questions_says_so)
     cr_expect_eq(heard[0].id, VDP_FAILURE);
     cr_expect_eq(heard[0].request_id, 31);
     cr_expect_eq(heard[0].code, VD_ERR_COMMAND_NOT_FOUND);
+}
+
+Test(daemon, what_is_asked_before_it_has_started_is_not_the_programs)
+{
+    early = VDP_CONTROL_STATUS;
+    start(true);
+    wait_for(1);
+    cr_expect_eq(heard[0].id, VDP_CONTROL_STATUS_REPLY);
+    cr_expect_str_eq(heard[0].text, "{}");
+    say(VDP_CONTROL_STATUS, 801);
+    wait_for(2);
+    cr_expect_str_eq(heard[1].text, "{\"whole\": 1}");
+}
+
+Test(daemon, a_question_before_it_has_started_comes_too_early)
+{
+    early = VDP_CONTROL_ASK;
+    start(true);
+    wait_for(1);
+    cr_expect_eq(heard[0].id, VDP_FAILURE);
+    cr_expect_eq(heard[0].code, VD_ERR_AGAIN);
+}
+
+Test(daemon, told_to_stop_before_it_has_started_it_does_not_start)
+{
+    early = VDP_CONTROL_STOP;
+    begin(true); /* its end is looked at behind each test */
+    for (uint64_t end = vd_monotonic_ms() + 30000; worker == 0 && vd_monotonic_ms() < end;)
+        turn();
+    for (uint64_t end = vd_monotonic_ms() + 30000; vd_monotonic_ms() < end;) {
+        turn();
+        siginfo_t info = {0};
+        if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid)
+            break;
+    }
+    cr_expect_not(worker_ready);
 }
