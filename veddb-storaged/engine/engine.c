@@ -342,6 +342,8 @@ int stor_engine_open(const stor_engine_options_t *options, stor_engine_t **ret_e
     if (rc == VD_OK)
         rc = wt_open(engine, err);
     if (rc == VD_OK)
+        stor_tables_moved_remove(engine->folder);
+    if (rc == VD_OK)
         rc = flusher_open(engine, err);
     /* From its first start on a database has a checkpoint, and its turtle says where. */
     if (rc == VD_OK && (o->bootstrap || stor_guard_is_restored(engine->guard)))

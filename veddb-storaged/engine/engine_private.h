@@ -131,6 +131,9 @@ static inline stor_cursor_t *stor_cursor_of(vd_node_t *node)
 /* Checks a table's name and writes its uri. */
 VD_MUST_CHECK int stor_table_uri(const char *name, char uri[STOR_TABLE_NAME_MAX_BYTES + 16],
                                  vd_error_t *err);
+/* A process that dies in the middle of making a table may leave its file and nothing that names it.
+ * WiredTiger moves such a file aside ("c-30.wt.1") when the name is used again; those go here. */
+void stor_tables_moved_remove(const char *folder);
 /* Each session closes its WT_CURSORs on the table, and what else `how` says: at once when it is
  * between transactions, else at the end of its transaction. */
 void stor_sessions_notify(stor_engine_t *engine, const char *name, stor_let_go_t how);

@@ -2,12 +2,15 @@
  *
  * A table is one WiredTiger file, "file:<name>.wt": no wrapping table and column group, so one
  * metadata row and one lookup per open. */
+#include "libcommon/base/log.h"
 #include "veddb-storaged/engine/engine_private.h"
 #include "veddb-storaged/engine/rewrite.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* Overflow keys would keep blocks of an old data key alive for ever, so keys up to 8 KB stay in the
  * page. */
@@ -81,6 +84,30 @@ int stor_engine_table_drop(stor_engine_t *engine, const char *name, vd_error_t *
         return stor_wt_error(ret, err, name);
     stor_sessions_notify(engine, name, STOR_LET_GO_FORGET);
     return VD_OK;
+}
+
+/* "c-30.wt.1" */
+static bool is_moved_aside(const char *name)
+{
+    const char *end = strstr(name, ".wt.");
+    return end != NULL && strncmp(name, "WiredTiger", 10) != 0 && end[4] != '\0' &&
+           strspn(end + 4, "0123456789") == strlen(end + 4);
+}
+
+void stor_tables_moved_remove(const char *folder)
+{
+    char path[4096];
+    uint32_t removed = 0;
+    DIR *dir = opendir(folder);
+    for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
+        (void)snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        removed += is_moved_aside(entry->d_name) && unlink(path) == 0;
+    }
+    if (dir != NULL)
+        (void)closedir(dir); /* was only read */
+    if (removed > 0)
+        vd_log(VD_LOG_INFO, "files of tables that were never made are removed", "count=%u",
+               removed);
 }
 
 /* "file:c-12.wt" -> "c-12", for tables of ours; NULL for the rest. */

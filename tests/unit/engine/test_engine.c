@@ -179,6 +179,39 @@ static int random_visit(vd_slice_t key, vd_slice_t value, void *context)
     return VD_OK;
 }
 
+/* As a process leaves it that dies in the middle of making a table. */
+Test(engine, a_file_that_nothing_names_is_no_obstacle_and_goes)
+{
+    char left[512], moved[512];
+    place_init(&place);
+    cr_assert_eq(place_open(&place, true), VD_OK, "%s", place.err.message);
+    place_path(&place, "c-9.wt", left);
+    place_path(&place, "c-9.wt.1", moved);
+    FILE *file = fopen(left, "w");
+    cr_assert_not_null(file);
+    (void)fputs("half of it", file);
+    cr_assert_eq(fclose(file), 0);
+    OK(stor_engine_table_create(place.engine, "c-9", false, NULL));
+    cr_assert_eq(access(moved, F_OK), 0);
+    OK(stor_session_open(place.engine, &one, NULL));
+    OK(put_one(one, "c-9", "key", "value", NULL, NULL));
+    stor_session_close(&one);
+    OK(place_close(&place));
+    cr_assert_eq(place_open(&place, false), VD_OK, "%s", place.err.message);
+    cr_assert_neq(access(moved, F_OK), 0);
+    cr_assert_eq(access(left, F_OK), 0, "the table itself stays");
+    OK(stor_session_open(place.engine, &one, NULL));
+    OK(stor_cursor_open(one, "c-9", &c1, NULL));
+    vd_slice_t value;
+    OK(stor_txn_begin(one, NULL));
+    OK(stor_cursor_search(c1, KEY("key"), &value, NULL));
+    cr_assert(vd_slice_is(value, "value"));
+    stor_txn_rollback(one);
+    stor_session_close(&one);
+    OK(place_close(&place));
+    place_done(&place);
+}
+
 Test(engine, random_records)
 {
     start();
