@@ -318,6 +318,8 @@ test('the same over HTTPS, for who may', async () => {
     assert.deepEqual((({status, headers}) => [status, headers.allow])(await get(`/v1/keys/${verb}`, operator)), [405, 'POST'], verb);
   }
   assert.equal((await get('/v1/keys/other', operator)).status, 404);
+  // What a page of somebody else tells a browser to post, which sends the operator's password along.
+  for (const page of ['/v1/keys/rewrap', '/v1/tokens/revoke-all', '/v1/token']) assert.equal((await askPage(node.info, page, {authorization: operator, origin: 'https://elsewhere.example'})).status, 403, page);
   // What can't be done, and why.
   assert.deepEqual(await code('/v1/keys/pause'), [409, 'NoRotation', 90091]);
   for (const body of ['{', '[]', '{"rate": 1} {"rate": 2}', '{"rate": 1} more', '{"rate": "quick"}', {speed: 1}, '{"rate": 1, "rate": 2}', {rate: {$numberLong: 'x'}}]) assert.equal((await code('/v1/keys/rotate', body))[0], 400, JSON.stringify(body));

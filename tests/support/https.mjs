@@ -3,10 +3,10 @@ import fs from 'node:fs';
 import https from 'node:https';
 
 /** {status, headers, body}; body is JSON when it can be. */
-export function askPage(info, page, {method = 'POST', body, authorization, type = 'application/json', ...tls} = {}) {
+export function askPage(info, page, {method = 'POST', body, authorization, type = 'application/json', origin, ...tls} = {}) {
   const payload = body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body);
   return new Promise((resolve, reject) => {
-    const headers = {...(authorization && {authorization}), ...(payload !== undefined && {'content-type': type, 'content-length': Buffer.byteLength(payload)})};
+    const headers = {...(authorization && {authorization}), ...(origin && {origin}), ...(payload !== undefined && {'content-type': type, 'content-length': Buffer.byteLength(payload)})};
     const request = https.request(`${info.httpAddress}${page}`, {method, ca: fs.readFileSync(info.caFile), headers, agent: false, ...tls}, (r) => {
       let text = '';
       r.on('data', (d) => (text += d));

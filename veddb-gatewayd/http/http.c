@@ -487,6 +487,14 @@ static bool method_fits(struct evhttp_request *request, const gate_http_page_t *
     return method == what->method || (method == EVHTTP_REQ_HEAD && what->method == EVHTTP_REQ_GET);
 }
 
+/* A browser sends along the password or certificate that it knows with what any page tells it to
+ * post, and says so: nobody else sends Origin (RFC 6454, 7). */
+static bool is_forged(struct evhttp_request *request, const gate_http_page_t *what)
+{
+    return what->method == EVHTTP_REQ_POST &&
+           evhttp_find_header(evhttp_request_get_input_headers(request), "Origin") != NULL;
+}
+
 static void page(gate_http_t *http, struct evhttp_request *request, const gate_http_page_t *what)
 {
     gate_address_t address;
@@ -496,6 +504,12 @@ static void page(gate_http_t *http, struct evhttp_request *request, const gate_h
         (void)evhttp_add_header(evhttp_request_get_output_headers(request), "Allow",
                                 what->method == EVHTTP_REQ_POST ? "POST" : "GET, HEAD");
         answer(request, 405, "Method Not Allowed", "text/plain", VD_SLICE_LIT("no such method\n"));
+        wipe_text(header);
+        return;
+    }
+    if (is_forged(request, what)) {
+        answer(request, 403, "Forbidden", "text/plain",
+               VD_SLICE_LIT("orders of web pages are not taken\n"));
         wipe_text(header);
         return;
     }
