@@ -41,6 +41,8 @@ enum {
     /* may see and kill other users' cursors and operations (killAnyCursor, inprog) */
     VDP_COMMAND_ALL_USERS = 1u << 3,
     VDP_COMMAND_VERSIONED = 1u << 4, /* the reply may be kept: say what it depends on */
+    /* getMore: what opened the cursor is allowed to its user, as of auth_epoch */
+    VDP_COMMAND_AUTHORIZED = 1u << 5,
 };
 
 typedef struct {
@@ -78,6 +80,9 @@ typedef struct {
 enum {
     /* nothing was done: the gateway may send it again (auth epoch, starting) */
     VDP_REPLY_RETRY = 1u << 0,
+    /* getMore: nothing was done; users have changed since the cursor was opened or last looked at.
+     * If what opened it ({originating} is the body) is still allowed: again, with AUTHORIZED. */
+    VDP_REPLY_AUTHORIZE = 1u << 1,
 };
 typedef struct {
     int64_t status; /* VD_OK, or the top-level error's negative code */

@@ -63,6 +63,7 @@ struct gate_request {
     uint8_t *unpacked;
     uint64_t begun_us;
     uint32_t tries;
+    bool cursor_allowed;        /* what opened the cursor of this getMore is */
     uint64_t closed_connection; /* to be told to storage at the end; 0 = none */
     uint64_t watch_ms;
     /* recheck.h: users have changed while storage works for it */

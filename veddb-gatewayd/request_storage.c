@@ -85,6 +85,45 @@ static void deliver(gate_request_t *request, const gate_answer_t *answer)
                                 add_facts(request, (int)answer->reply->status, answer->body));
 }
 
+/* A getMore whose cursor was opened when users were others: may its user still have all that it
+ * reads ($lookup and the like)? As MongoDB looks at the privileges that a cursor was opened by. */
+static void allow_cursor(gate_request_t *request, const gate_answer_t *answer)
+{
+    vd_error_t err = VD_ERROR_INIT;
+    gate_access_grant_t grant;
+    vd_slice_t name = VD_SLICE_NULL;
+    vd_value_t first;
+    vdp_sections_t sections = {0};
+    const gate_command_t *opened = NULL;
+    const gate_user_t *user = request->conn->user;
+    vd_value_t originating =
+        answer->body.len < 5
+            ? VD_VALUE_MISSING
+            : vd_bson_get((vd_bson_t){answer->body.data, (uint32_t)answer->body.len},
+                          "originating");
+    if (originating.type == VD_BSON_OBJECT) {
+        sections.body = vd_value_document(originating);
+        if (vd_bson_first(sections.body, &name, &first))
+            opened = gate_command_find(name);
+    }
+    int rc = opened == NULL || user == NULL ? VD_ERR_UNAUTHORIZED
+                                            : gate_access_check(opened, request->db, &sections,
+                                                                &user->principal, &grant, &err);
+    if (rc != VD_OK) {
+        vd_error_clear(&err);
+        (void)vd_error_set(&err, VD_ERR_UNAUTHORIZED,
+                           "not authorized for getMore with this cursor");
+    } else if (request->tries++ == TRIES_MAX) {
+        rc = vd_error_set(&err, VD_ERR_TEMPORARILY_UNAVAILABLE, "users change all the time");
+    }
+    gate_recheck_forget(request);
+    request->cursor_allowed = rc == VD_OK;
+    if (rc == VD_OK)
+        rc = gate_request_forward(request, &err);
+    if (rc != VD_OK)
+        gate_request_fail(request, &err);
+}
+
 static void storage_answered(void *context, const gate_answer_t *answer)
 {
     gate_request_t *request = context;
@@ -101,6 +140,10 @@ static void storage_answered(void *context, const gate_answer_t *answer)
         gate_recheck_forget(request);
         if (gate_request_park(request, TRY_AGAIN_MS, gate_request_authorize, &err) != VD_OK)
             gate_request_fail(request, &err);
+        return;
+    }
+    if (answer->rc == VD_OK && (answer->reply->flags & VDP_REPLY_AUTHORIZE) != 0) {
+        allow_cursor(request, answer);
         return;
     }
     if (answer->rc == VD_ERR_AGAIN || !gate_recheck_hold(request, answer, deliver))
@@ -225,6 +268,9 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
         out->flags |= VDP_COMMAND_NO_REPLY;
     if (request->cache_key != NULL)
         out->flags |= VDP_COMMAND_VERSIONED;
+    if (request->cursor_allowed)
+        out->flags |= VDP_COMMAND_AUTHORIZED;
+    request->cursor_allowed = false; /* by these users, once */
     if (conn->user != NULL) {
         out->user = vd_slice_str(conn->user->name_at_db);
         out->auth_epoch = conn->user->epoch;

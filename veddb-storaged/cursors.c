@@ -34,6 +34,7 @@ struct stor_client_cursor {
     uint64_t collection_id, left_us; /* left_us: of maxTimeMS; 0 = none */
     uint64_t opened_ms, last_used_ms, batches, documents;
     uint64_t pinned_by;           /* opid */
+    uint64_t auth_epoch;          /* as of which its user may have what it reads */
     stor_read_level_t read_level; /* of the command that made it: each batch keeps to it */
 };
 
@@ -176,6 +177,7 @@ int stor_cursors_create(stor_request_t *request, const stor_client_cursor_option
     cursor->bytes = options->bytes;
     cursor->bytes_max = request->command.result_max;
     cursor->read_level = request->read_level;
+    cursor->auth_epoch = request->command.auth_epoch;
     cursor->transaction = request->transaction_number;
     cursor->pinned_at = request->pinned_at;
     stor_transaction_cursor_opened(request);
@@ -315,14 +317,32 @@ static int pin_check(const stor_client_cursor_t *cursor, const stor_request_t *r
     return transaction_check(cursor, request, id, err);
 }
 
+/* Users have changed since its command was allowed: it reads more than its own collection, perhaps,
+ * and only the gateway knows who may what. */
+static bool is_to_be_allowed(const stor_client_cursor_t *cursor, const stor_request_t *request)
+{
+    const vdp_operation_command_t *command = &request->command;
+    return cursor->auth_epoch != command->auth_epoch && cursor->originating.len > 0 &&
+           (command->flags & (VDP_COMMAND_INTERNAL | VDP_COMMAND_AUTHORIZED)) == 0;
+}
+
+/* VD_ERR_AGAIN, without a text: it is to be allowed first; *ret_originating is in the request's
+ * arena. */
 static int pin(stor_request_t *request, int64_t id, vd_slice_t ns, stor_client_cursor_t **ret,
-               vd_error_t *err)
+               vd_bson_t *ret_originating, vd_error_t *err)
 {
     stor_cursors_t *cursors = request->storage->cursors;
     pthread_mutex_lock(&cursors->lock);
     stor_client_cursor_t *cursor = vd_map_get(cursors->by_id, key_of(&id));
     int rc = pin_check(cursor, request, id, ns, err);
+    if (rc == VD_OK && is_to_be_allowed(cursor, request)) {
+        *ret_originating = (vd_bson_t){
+            vd_arena_copy(request->arena, cursor->originating.data, cursor->originating.len),
+            cursor->originating.len};
+        rc = VD_ERR_AGAIN;
+    }
     if (rc == VD_OK) {
+        cursor->auth_epoch = request->command.auth_epoch;
         cursor->pinned = true;
         cursor->pinned_by = request->number;
         request->read_level = cursor->read_level;
@@ -440,8 +460,14 @@ int stor_cursors_more(stor_request_t *request, int64_t id, vd_slice_t ns, uint32
                       vd_error_t *err)
 {
     stor_client_cursor_t *cursor;
+    vd_bson_t originating;
     bool killed;
-    int rc = pin(request, id, ns, &cursor, err);
+    int rc = pin(request, id, ns, &cursor, &originating, err);
+    if (rc == VD_ERR_AGAIN) {
+        vd_bb_document(&request->reply, "originating", originating);
+        request->reply_flags |= VDP_REPLY_AUTHORIZE;
+        return VD_OK;
+    }
     if (rc != VD_OK)
         return rc;
     rc = stor_pin_again(request, cursor->pinned_at, err);

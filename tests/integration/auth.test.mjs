@@ -245,6 +245,33 @@ describe('users', () => {
     kept.raw.close();
   });
 
+  test('a cursor that rests goes on only with the right to all that it reads', async () => {
+    const reads = (collection) => ({resource: {db: 'shop', collection}, actions: ['find']});
+    await client.db('shop').collection('wares').insertMany([...Array(10).keys()].map((i) => ({_id: i})));
+    await client.db('shop').collection('costs').insertMany([...Array(10).keys()].map((i) => ({_id: i, cost: i})));
+    await admin.command({createRole: 'looker', privileges: [reads('wares'), reads('costs')], roles: []});
+    await make('lou', ['looker']);
+    const open = async (user) => {
+      const raw = await Raw.connect(node);
+      await raw.login(user, `${user}-secret`);
+      const {cursor} = await raw.run({aggregate: 'wares', pipeline: [{$lookup: {from: 'costs', localField: '_id', foreignField: '_id', as: 'c'}}], cursor: {batchSize: 2}, $db: 'shop'});
+      const more = async () => await raw.run({getMore: cursor.id, collection: 'wares', batchSize: 2, $db: 'shop'});
+      return {raw, more};
+    };
+    const lou = await open('lou');
+    const two = async () => (await lou.more()).cursor.nextBatch.map((d) => d.c[0].cost);
+    assert.deepEqual(await two(), [2, 3]);
+    await make('somebody', []); // users are others, lou's rights are not
+    assert.deepEqual(await two(), [4, 5]);
+    await admin.command({updateRole: 'looker', privileges: [reads('wares')]});
+    assert.deepEqual([(await lou.more()).code, (await lou.more()).code], [13, 13]);
+    assert.equal((await lou.raw.run({find: 'wares', $db: 'shop'})).ok, 1, 'its own collection it may read');
+    await admin.command({updateRole: 'looker', privileges: [reads('wares'), reads('costs')]});
+    assert.deepEqual(await two(), [6, 7]);
+    assert.deepEqual(await two(), [8, 9]);
+    lou.raw.close();
+  });
+
   test('one may change one’s own password only with the privilege for it', async () => {
     await make('own', [{role: 'readWrite', db: 'shop'}]);
     const c = await as('own');
