@@ -31,6 +31,7 @@ static const vdp_field_t report_fields[] = {
     VDP_FIELD(VDP_STRING, vdp_rotation_report_t, current, 256),
     VDP_FIELD(VDP_STRING, vdp_rotation_report_t, note, 512),
     VDP_FIELD(VDP_U64, vdp_rotation_report_t, blocks_encrypted, 0),
+    VDP_FIELD(VDP_BOOL, vdp_rotation_report_t, left_estimated, 0),
 };
 static const vdp_field_t backups_fields[] = {
     VDP_FIELD(VDP_U32, vdp_rotation_backups_t, count, 0),

@@ -51,6 +51,7 @@ typedef struct {
     vd_slice_t current;
     vd_slice_t note;           /* why it is slow, or what failed */
     uint64_t blocks_encrypted; /* under the active key, since this start of storage */
+    bool left_estimated;       /* no pass has counted yet: blocks left come from the bytes */
 } vdp_rotation_report_t;
 /* Storage -> rotated, a notice, behind the attach and at each change: every backup that is kept. */
 typedef struct {

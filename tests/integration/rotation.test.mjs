@@ -100,6 +100,7 @@ test('under load and through kills: nothing is lost, and it ends', async () => {
   const admin = client.db('admin');
   assert.equal(await codeOf(() => client.db('rotate').command({rotateKey: 1})), 13); // of the admin database alone
   const begun = await admin.command({rotateKey: 1, rate: 1024 * 1024}); // so that it lasts
+  await until('what is left is estimated, and told so', async () => (await admin.command({rotationStatus: 1})).blocksLeftEstimated);
   assert.equal(begun.ok, 1);
   assert.equal(await codeOf(() => admin.command({rotateKey: 1})), 90090); // one at a time
   assert.equal((await admin.command({rotationStatus: 1})).ok, 1);

@@ -71,6 +71,7 @@ static void enter(rot_machine_t *machine, const rot_event_t *event, rot_state_t 
 static void forget_report(rot_machine_t *machine)
 {
     machine->step = machine->pass = machine->versions = 0;
+    machine->left_estimated = false;
     machine->bytes_done = machine->bytes_total = machine->documents_done = 0;
     machine->blocks_rewritten = machine->rate_now = 0;
     machine->current[0] = machine->note[0] = '\0';
@@ -316,6 +317,7 @@ static void report(rot_machine_t *machine, const rot_event_t *event, rot_actions
     if (event->versions > 0) {
         machine->versions = event->versions;
         memcpy(machine->left, event->left, event->versions * sizeof machine->left[0]);
+        machine->left_estimated = event->left_estimated;
     }
     if (event->rotation != now.rotation || event->step != now.step)
         return; /* of another order */

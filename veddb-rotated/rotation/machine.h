@@ -149,6 +149,7 @@ typedef struct {
     uint64_t bytes_done, bytes_total, documents_done, blocks_rewritten, rate_now, blocks_encrypted;
     char current[ROT_CURRENT_BYTES], note[ROT_TEXT_BYTES];
     const rot_left_t *left; /* borrowed */
+    bool left_estimated;
 } rot_event_t;
 
 typedef enum {
@@ -194,6 +195,7 @@ typedef struct {
     uint64_t bytes_done, bytes_total, documents_done, blocks_rewritten, rate_now;
     char current[ROT_CURRENT_BYTES], note[ROT_TEXT_BYTES];
     rot_left_t left[ROT_VERSIONS_MAX];
+    bool left_estimated; /* no pass of this rotation has counted yet */
 } rot_machine_t;
 
 /* Changes *machine, which must be a copy while ret_actions may begin with SAVE. */

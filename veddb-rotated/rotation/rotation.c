@@ -303,6 +303,7 @@ static int report(rot_rotation_t *rotation, vd_slice_t rest, vd_error_t *err)
     text_take(event->note, sizeof event->note, fields.note);
     event->versions = (uint32_t)(body.len / VDP_ROTATION_VERSION_BYTES); /* bounded by its row */
     event->left = rotation->left;
+    event->left_estimated = fields.left_estimated;
     for (uint32_t i = 0; i < event->versions; i++) {
         const uint8_t *at = body.data + (size_t)i * VDP_ROTATION_VERSION_BYTES;
         rotation->left[i] = (rot_left_t){vd_get_u32(at), vd_get_u64(at + 4)};

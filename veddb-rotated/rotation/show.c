@@ -34,7 +34,9 @@ static int print_left(const rot_machine_t *machine, vd_buf_t *out)
     for (uint32_t i = 0; rc == VD_OK && i < machine->versions; i++)
         rc = vd_buf_printf(out, "%s{\"version\":%u,\"blocks\":%" PRIu64 "}", i == 0 ? "" : ",",
                            machine->left[i].version, machine->left[i].blocks);
-    return rc == VD_OK ? vd_buf_printf(out, "]") : rc;
+    return rc == VD_OK ? vd_buf_printf(out, "],\"blocksLeftEstimated\":%s",
+                                       machine->left_estimated ? "true" : "false")
+                       : rc;
 }
 
 static int print_past(const rot_kept_t *kept, vd_buf_t *out)
@@ -165,8 +167,9 @@ static int print_states(rot_state_t now, vd_buf_t *out)
 static int print_versions(const rot_machine_t *machine, const rot_keyring_t *keyring,
                           int64_t now_ms, vd_buf_t *out)
 {
-    int rc = vd_buf_printf(out, "# HELP veddb_keys_blocks_left blocks by key version, as last "
-                                "counted\\n# TYPE veddb_keys_blocks_left gauge\\n");
+    int rc = vd_buf_printf(
+        out, "# HELP veddb_keys_blocks_left blocks by key version: counted by the last pass, "
+             "before the first one estimated\\n# TYPE veddb_keys_blocks_left gauge\\n");
     for (uint32_t i = 0; rc == VD_OK && i < machine->versions; i++)
         rc = vd_buf_printf(out, "veddb_keys_blocks_left{version=\\\"%u\\\"} %" PRIu64 "\\n",
                            machine->left[i].version, machine->left[i].blocks);

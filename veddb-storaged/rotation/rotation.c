@@ -90,6 +90,8 @@ void stor_rotation_report(stor_rotation_t *rotation, vdp_rotation_report_t *ret_
     stor_keys_counts_t counts;
     pthread_mutex_lock(&rotation->lock);
     *ret_report = rotation->report;
+    ret_report->left_estimated =
+        !rotation->left_known && ret_report->step == VDP_ROTATION_REENCRYPT;
     *text = rotation->text;
     left_report(rotation, body);
     pthread_mutex_unlock(&rotation->lock);

@@ -60,13 +60,14 @@ static void print_left(const bson_t *rotation)
 {
     bson_t left, version;
     bson_iter_t iter;
-    bool first = true;
+    bool first = true, estimated = vedctl_flag(rotation, "blocksLeftEstimated");
     if (!vedctl_sub(rotation, "blocksLeft", &left))
         return;
     bson_iter_init(&iter, &left);
     while (vedctl_next(&iter, &version)) {
-        printf("%s%" PRId64 ": %" PRId64, first ? "blocks by key version  " : ", ",
-               vedctl_number(&version, "version"), vedctl_number(&version, "blocks"));
+        const char *about = estimated && vedctl_number(&version, "blocks") > 0 ? "about " : "";
+        printf("%s%" PRId64 ": %s%" PRId64, first ? "blocks by key version  " : ", ",
+               vedctl_number(&version, "version"), about, vedctl_number(&version, "blocks"));
         first = false;
     }
     if (!first)

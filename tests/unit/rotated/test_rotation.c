@@ -680,6 +680,7 @@ Test(rotation, status_is_json_whatever_storage_says)
     cr_assert_eq(vd_buf_append_u8(&buf, 0), VD_OK);
     const char *text = (const char *)vd_buf_slice(&buf).data;
     cr_assert_not_null(strstr(text, "\"blocksLeft\":[{\"version\":1,\"blocks\":12}"));
+    cr_assert_not_null(strstr(text, "\"blocksLeftEstimated\":false"));
     cr_assert_not_null(strstr(text, "\"state\":\"reencrypting\""));
     cr_assert_not_null(strstr(text, "\\\"\\\"\\\""));
     cr_assert_not_null(strstr(text, "\\u000a\\u000a"));
