@@ -21,7 +21,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define KEY_ENTRY_BYTES (STOR_KEY_ID_BYTES + STOR_KEY_BYTES + 1 + 4)
@@ -142,8 +141,8 @@ static int keys_fetch(state_t *state, bool bootstrap, vd_error_t *err)
         if (rc == VD_OK || !is_worth_waiting(rc) || vd_monotonic_ms() > give_up_ms)
             return rc;
         vd_error_clear(err);
-        struct timespec pause = {.tv_nsec = KEYS_RETRY_MS * 1000000};
-        (void)nanosleep(&pause, NULL); /* waking early is fine */
+        if (!vd_daemon_pause(state->daemon, KEYS_RETRY_MS))
+            return vd_error_set(err, VD_ERR_CLOSED, "told to stop");
     }
 }
 

@@ -270,6 +270,15 @@ void vd_daemon_ready(vd_daemon_t *daemon, const char *detail)
     vd_loop_post(daemon->loop, on_ready, note);
 }
 
+bool vd_daemon_pause(vd_daemon_t *daemon, uint64_t ms)
+{
+    uint64_t now = vd_monotonic_ms(), until = now + ms;
+    for (; !daemon->stopping && now < until; now = vd_monotonic_ms())
+        if (vd_loop_turn(daemon->loop, (int)(until - now), NULL) != VD_OK)
+            break;
+    return !daemon->stopping;
+}
+
 /* ---- last words ---- */
 
 static void send_fatal(vd_daemon_t *daemon, bool structural, const char *message)
@@ -576,6 +585,8 @@ static int bring_up(vd_daemon_t *daemon, vd_error_t *err)
         return rc;
     if (program->start != NULL)
         rc = program->start(daemon, daemon->state, err);
+    if (daemon->stopping)
+        return VD_OK;
     daemon->begun = rc == VD_OK;
     if (rc == VD_OK)
         rc = start_watchdog(daemon, err);

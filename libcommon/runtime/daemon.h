@@ -86,6 +86,9 @@ VD_MUST_CHECK int vd_daemon_make_folder(const vd_daemon_t *daemon, const char *p
  * the supervisor. */
 const char *vd_daemon_socket_path(const vd_daemon_t *daemon, const char *pair, const char *name,
                                   char *buf, size_t size);
+/* In start(): waits, while the main loop goes on. False: the process is to end; then it does not
+ * matter what start() returns. */
+bool vd_daemon_pause(vd_daemon_t *daemon, uint64_t ms);
 /* Any thread. */
 void vd_daemon_ready(vd_daemon_t *daemon, const char *detail);
 void vd_daemon_drained(vd_daemon_t *daemon);

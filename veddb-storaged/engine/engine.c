@@ -5,6 +5,7 @@
  * durable) -> guard_opened. Each step refuses with a message that names the thing. */
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 #include "veddb-storaged/engine/encryptor.h"
 #include "veddb-storaged/engine/engine_private.h"
 #include "veddb-storaged/engine/fs_faults.h"
@@ -147,7 +148,7 @@ static void *warm_up_run(void *arg)
 void stor_engine_warm_up(void)
 {
     pthread_t thread;
-    if (pthread_create(&thread, NULL, warm_up_run, NULL) == 0)
+    if (vd_thread_start(&thread, warm_up_run, NULL) == 0)
         (void)pthread_detach(thread); /* else the open takes longer, no more */
 }
 

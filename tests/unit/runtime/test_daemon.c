@@ -20,7 +20,7 @@
 /* ---- the program ---- */
 
 static struct {
-    bool started;
+    bool started, waits;
     vd_source_t *timer;
     uint64_t held[8]; /* tickets */
     size_t held_count;
@@ -35,7 +35,10 @@ static int fake_prepare(vd_daemon_t *daemon, void **state_p, vd_error_t *err)
 
 static int fake_start(vd_daemon_t *daemon, void *state, vd_error_t *err)
 {
-    (void)state, (void)err;
+    (void)state;
+    while (fake.waits)
+        if (!vd_daemon_pause(daemon, 20))
+            return vd_error_set(err, VD_ERR_CORRUPT, "of no consequence");
     fake.started = true;
     vd_daemon_ready(daemon, "fake");
     return VD_OK;
@@ -314,12 +317,9 @@ Test(daemon, a_question_before_it_has_started_comes_too_early)
     cr_expect_eq(heard[0].code, VD_ERR_AGAIN);
 }
 
-Test(daemon, told_to_stop_before_it_has_started_it_does_not_start)
+/* Its end is looked at behind each test. */
+static void wait_for_end(void)
 {
-    early = VDP_CONTROL_STOP;
-    begin(true); /* its end is looked at behind each test */
-    for (uint64_t end = vd_monotonic_ms() + 30000; worker == 0 && vd_monotonic_ms() < end;)
-        turn();
     for (uint64_t end = vd_monotonic_ms() + 30000; vd_monotonic_ms() < end;) {
         turn();
         siginfo_t info = {0};
@@ -327,4 +327,27 @@ Test(daemon, told_to_stop_before_it_has_started_it_does_not_start)
             break;
     }
     cr_expect_not(worker_ready);
+}
+
+Test(daemon, told_to_stop_before_it_has_started_it_does_not_start)
+{
+    early = VDP_CONTROL_STOP;
+    begin(true);
+    wait_for_end();
+}
+
+Test(daemon, told_to_stop_while_it_starts_it_does_so_in_order)
+{
+    fake.waits = true;
+    begin(true);
+    /* Behind the moment in which it waits to be welcomed it is in start(). */
+    for (uint64_t end = vd_monotonic_ms() + 600; vd_monotonic_ms() < end;)
+        turn();
+    for (uint64_t end = vd_monotonic_ms() + 30000; worker == 0 && vd_monotonic_ms() < end;)
+        turn();
+    say(VDP_CONTROL_STATUS, 802);
+    wait_for(1);
+    cr_expect_str_eq(heard[0].text, "{}");
+    say(VDP_CONTROL_STOP, 803);
+    wait_for_end();
 }
