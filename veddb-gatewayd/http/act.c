@@ -1,5 +1,6 @@
 /* veddb-gatewayd/http/act.c — what pages that do something have in common: who may, what is told to
  * who may not, and the audit log's event of it. On the worker. */
+#include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
 #include "veddb-gatewayd/audit.h"
@@ -148,6 +149,18 @@ void gate_http_refused(gate_http_job_t *job, const gate_user_t *user, const char
     gate_http_fail_login(job, login);
 }
 
+/* As on the wire: a secondary does it only while it knows that its users are the newest. */
+static bool users_are_sure(gate_t *gate, const gate_command_t *row)
+{
+    gate_member_t member;
+    gate_member_read(gate, NULL, &member);
+    gate_storage_state_t state = {.role = member.role, .fresh_ms = atomic_load(&gate->fresh_ms)};
+    if (!gate_access_is_leased(row) || gate_member_knows_users(gate, &state, vd_monotonic_ms()))
+        return true;
+    atomic_fetch_add_explicit(&gate->stats.users_refused_unsure, 1, memory_order_relaxed);
+    return false;
+}
+
 bool gate_http_allowed(gate_http_job_t *job, const char *command, const char *db, vd_arena_t *arena,
                        gate_user_t **ret_user, const char *what)
 {
@@ -172,6 +185,12 @@ bool gate_http_allowed(gate_http_job_t *job, const char *command, const char *db
         return false;
     }
     job->known = true;
+    if (!users_are_sure(job->http->gate, row)) {
+        gate_http_fail(job, 503, "temporarily_unavailable",
+                       "this member can't confirm at present that its users and roles are the "
+                       "newest: ask another");
+        return false;
+    }
     if (gate_access_check(row, vd_slice_str(db), &sections, &(*ret_user)->principal, &grant,
                           &err) == VD_OK)
         return true;
