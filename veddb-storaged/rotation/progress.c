@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define NAP_US         10000 /* sleeps are cut so short, so that an order is heard */
 #define REST_EACH_US   10000000
 #define REST_US        (3 * STOR_ROTATION_WINDOW_MS * 1000) /* holds a whole window */
 #define SPACE_LOOK_US  1000000
@@ -56,7 +55,7 @@ static bool sleep_us(stor_rotation_t *rotation, uint64_t us, bool yielding)
                          !stor_freeze_is_open(&rotation->storage->freeze) ||
                          atomic_load(&rotation->limits) != limits))
             return true;
-        uint64_t nap = until - now < NAP_US ? until - now : NAP_US;
+        uint64_t nap = until - now < STOR_ROTATION_NAP_US ? until - now : STOR_ROTATION_NAP_US;
         struct timespec pause = {.tv_nsec = (long)nap * 1000};
         (void)nanosleep(&pause, NULL); /* waking early is fine */
     }
@@ -90,7 +89,7 @@ int stor_rotation_writing_begin(stor_rotation_t *rotation, vd_error_t *err)
         waited = true;
         rate_stop(rotation);
         stor_rotation_note(rotation, "%s", "waits for fsyncUnlock: the files are frozen");
-        if (!sleep_us(rotation, NAP_US, false))
+        if (!sleep_us(rotation, STOR_ROTATION_NAP_US, false))
             return stor_rotation_interrupted(err);
     }
     if (waited)

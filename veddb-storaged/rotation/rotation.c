@@ -2,15 +2,14 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/log.h"
 #include "libcommon/base/mem.h"
+#include "libcommon/runtime/thread.h"
 #include "veddb-storaged/rotation/flip.h"
 #include "veddb-storaged/rotation/latency.h"
 #include "veddb-storaged/rotation/rotation_private.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <time.h>
 
-#define NAP_US        10000
 #define BLOCK_BYTES   (24 * 1024) /* of an estimate before the first pass has counted */
 #define LAST_WORDS_MS 3000
 
@@ -207,7 +206,7 @@ static void last_words(const vd_error_t *why, void *context)
     pthread_mutex_unlock(&rotation->lock);
     atomic_fetch_add(&rotation->changes, 1);
     while (!stor_rotation_is_interrupted(rotation) && vd_monotonic_ms() < until) {
-        struct timespec pause = {.tv_nsec = NAP_US * 1000};
+        struct timespec pause = {.tv_nsec = STOR_ROTATION_NAP_US * 1000};
         (void)nanosleep(&pause, NULL); /* waking early is fine */
     }
 }
@@ -215,10 +214,6 @@ static void last_words(const vd_error_t *why, void *context)
 static void *run(void *context)
 {
     stor_rotation_t *rotation = context;
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);                  /* says which call it was (calls.c) */
-    (void)pthread_sigmask(SIG_SETMASK, &all, NULL); /* the main loop takes them */
     (void)pthread_setname_np(pthread_self(),
                              "rotation"); /* another's name can't be set in the jail */
     stor_engine_last_words(last_words, rotation);
@@ -264,7 +259,7 @@ int stor_rotation_start(stor_storage_t *storage, const stor_rotation_options_t *
     int rc = stor_rewrite_open(storage->engine, &rewrite, &rotation->rewrite, err);
     if (rc == VD_OK)
         rc = stor_aside_open(storage->engine, &rotation->aside, err);
-    if (rc == VD_OK && pthread_create(&rotation->thread, NULL, run, rotation) != 0)
+    if (rc == VD_OK && vd_thread_start(&rotation->thread, run, rotation) != 0)
         rc = vd_error_set(err, VD_ERR_INTERNAL, "the thread of rotations can't be started");
     rotation->started = rc == VD_OK;
     if (rc != VD_OK) {

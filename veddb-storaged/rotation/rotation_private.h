@@ -13,6 +13,7 @@
 #include "veddb-storaged/rotation/rotation.h"
 
 #define STOR_ROTATION_CHECKPOINTS_MAX 64
+#define STOR_ROTATION_NAP_US          10000 /* sleeps are cut so short: an order is heard */
 
 /* Of named checkpoints. */
 typedef struct {

@@ -320,12 +320,14 @@ Test(daemon, a_question_before_it_has_started_comes_too_early)
 /* Its end is looked at behind each test. */
 static void wait_for_end(void)
 {
-    for (uint64_t end = vd_monotonic_ms() + 30000; vd_monotonic_ms() < end;) {
+    bool ended = false;
+    for (uint64_t end = vd_monotonic_ms() + 30000; !ended && vd_monotonic_ms() < end;) {
         turn();
         siginfo_t info = {0};
-        if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid)
-            break;
+        ended =
+            waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
     }
+    cr_expect(ended, "it was told to stop, and did not");
     cr_expect_not(worker_ready);
 }
 
