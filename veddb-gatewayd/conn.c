@@ -580,7 +580,7 @@ void gate_conn_tick(gate_conn_t *conn, uint64_t now_ms)
 {
     const gate_settings_t *settings = &conn->thread->gate->settings;
     bool young = now_ms < conn->opened_ms + settings->handshake_timeout_ms;
-    uint64_t idle_ms = now_ms > conn->active_ms ? now_ms - conn->active_ms : 0;
+    uint64_t idle_ms = vd_elapsed(conn->active_ms, now_ms);
     if (!young && (conn->state == GATE_CONN_HANDSHAKE || !conn->said_hello)) {
         gate_conn_close(conn, "handshake took too long");
         return;

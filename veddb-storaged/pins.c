@@ -321,7 +321,7 @@ void stor_pins_expire(stor_storage_t *storage, bool cache_is_short)
     VD_LIST_EACH(&pins->all, node)
     {
         pin_t *pin = VD_CONTAINER_OF(node, pin_t, node);
-        if (cache_is_short || now_us - pin->opened_us > lifetime_us)
+        if (cache_is_short || vd_elapsed(pin->opened_us, now_us) > lifetime_us)
             pin_take(pins, pin, &out);
     }
     unlock(pins);

@@ -695,7 +695,7 @@ static uint32_t collect_idle(stor_sessions_t *sessions, stor_session_key_t *ret,
         pthread_mutex_lock(&shard->lock);
         while (count < max && vd_map_next(shard->by_key, &position, &key, &value)) {
             const session_t *session = value;
-            if (!session->executing && now - session->last_used_ms > idle)
+            if (!session->executing && vd_elapsed(session->last_used_ms, now) > idle)
                 ret[count++] = session->key;
         }
         pthread_mutex_unlock(&shard->lock);

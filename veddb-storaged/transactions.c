@@ -879,7 +879,7 @@ void stor_transactions_kill_users(stor_storage_t *storage, const stor_collection
 
 static bool is_old(const stor_transaction_t *t, const void *context)
 {
-    return *(const uint64_t *)context - t->opened_us > t->lifetime_ms * 1000;
+    return vd_elapsed(t->opened_us, *(const uint64_t *)context) > t->lifetime_ms * 1000;
 }
 
 static bool is_same(const stor_transaction_t *t, const void *context)
@@ -923,7 +923,7 @@ void stor_transactions_expire(stor_storage_t *storage)
     vd_node_t *node = vd_list_first(&all->open);
     const stor_transaction_t *oldest =
         node == NULL ? NULL : VD_CONTAINER_OF(node, stor_transaction_t, node);
-    if (oldest != NULL && now_us - oldest->opened_us < CACHE_AGE_MIN_MS * 1000)
+    if (oldest != NULL && vd_elapsed(oldest->opened_us, now_us) < CACHE_AGE_MIN_MS * 1000)
         oldest = NULL;
     unlock(all);
     if (oldest != NULL && end_chosen(storage, VD_ERR_WRITE_CONFLICT, is_same, oldest) > 0)
@@ -968,8 +968,8 @@ void stor_transactions_visit(stor_storage_t *storage,
             .user = vd_slice_str(t->user),
             .client = vd_slice_str(t->client),
             .app = vd_slice_str(t->app),
-            .opened_us = now_us - t->opened_us,
-            .active_us = t->active_us + (t->active ? now_us - t->statement_us : 0),
+            .opened_us = vd_elapsed(t->opened_us, now_us),
+            .active_us = t->active_us + (t->active ? vd_elapsed(t->statement_us, now_us) : 0),
             .started_wall_ms = t->started_wall_ms,
             .expires_wall_ms = t->started_wall_ms + (int64_t)t->lifetime_ms,
             .snapshot = t->snapshot,

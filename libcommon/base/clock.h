@@ -17,3 +17,11 @@ void vd_clock_replace(const vd_clock_t *clock);
 uint64_t vd_monotonic_us(void);
 uint64_t vd_monotonic_ms(void);
 int64_t vd_wall_ms(void);
+
+/* From `since` to `now`, in their unit. 0 when `since` is the later one: another thread may have
+ * noted it after this one read its clock, and a difference below nothing would be an age without
+ * end. For whatever may have been noted by another thread. */
+static inline uint64_t vd_elapsed(uint64_t since, uint64_t now)
+{
+    return now > since ? now - since : 0;
+}

@@ -66,7 +66,7 @@ static const char *hung_slot(vd_daemon_t *daemon)
     unsigned count = atomic_load(&daemon->slot_count);
     for (unsigned i = 0; i < count; i++) {
         uint64_t since = atomic_load(&daemon->slots[i].busy_since_us);
-        if (since != 0 && now > since && now - since > daemon->hang_ms * 1000)
+        if (since != 0 && vd_elapsed(since, now) > daemon->hang_ms * 1000)
             return daemon->slots[i].name;
     }
     return NULL;
@@ -82,8 +82,8 @@ static uint64_t take_busy_max_ms(vd_daemon_t *daemon)
             continue; /* stamped once in a heartbeat; the loop's turns count */
         uint64_t slot_us = atomic_exchange(&daemon->slots[i].longest_us, 0);
         uint64_t since = atomic_load(&daemon->slots[i].busy_since_us);
-        if (since != 0 && now > since && now - since > slot_us)
-            slot_us = now - since;
+        if (since != 0 && vd_elapsed(since, now) > slot_us)
+            slot_us = vd_elapsed(since, now);
         if (slot_us > longest_us)
             longest_us = slot_us;
     }
@@ -169,8 +169,8 @@ void vd_daemon_beat(vd_daemon_slot_t *slot, bool busy)
     uint64_t now = vd_monotonic_us();
     uint64_t since =
         atomic_exchange_explicit(&slot->busy_since_us, busy ? now : 0, memory_order_relaxed);
-    if (since != 0 && now > since &&
-        now - since > atomic_load_explicit(&slot->longest_us, memory_order_relaxed))
+    if (since != 0 &&
+        vd_elapsed(since, now) > atomic_load_explicit(&slot->longest_us, memory_order_relaxed))
         atomic_store_explicit(&slot->longest_us, now - since, memory_order_relaxed);
 }
 

@@ -660,7 +660,7 @@ uint64_t vd_loop_take_longest_turn_ms(vd_loop_t *loop)
     uint64_t longest = atomic_exchange(&loop->longest_turn_us, 0);
     uint64_t started = atomic_load_explicit(&loop->turn_started_us, memory_order_relaxed);
     uint64_t now = vd_monotonic_us();
-    if (started != 0 && now > started && now - started > longest)
+    if (started != 0 && vd_elapsed(started, now) > longest)
         longest = now - started; /* the turn that still runs, perhaps for ever */
     return longest / 1000;
 }

@@ -4,6 +4,7 @@
  * stand in a list by their last use, so that making room looks at few of them. */
 #include "veddb-gatewayd/auth/lockout.h"
 
+#include "libcommon/base/clock.h"
 #include "libcommon/base/list.h"
 #include "libcommon/base/map.h"
 #include "libcommon/base/mem.h"
@@ -157,11 +158,18 @@ static entry_t *take(table_t *table, const uint8_t key[KEY_BYTES], uint64_t now_
     return entry;
 }
 
+/* Callers read their clock before they have the lock: the latest counts. */
+static void used(entry_t *entry, uint64_t now_ms)
+{
+    if (entry->used_ms < now_ms)
+        entry->used_ms = now_ms;
+}
+
 static void decay(entry_t *user, uint64_t now_ms)
 {
-    double part = (double)(now_ms - user->used_ms) / MINUTE_MS;
+    double part = (double)vd_elapsed(user->used_ms, now_ms) / MINUTE_MS;
     user->recent = part >= 1 ? 0 : user->recent * (1 - part);
-    user->used_ms = now_ms;
+    used(user, now_ms);
 }
 
 static int64_t slow_ms(entry_t *user, uint64_t now_ms)
@@ -208,9 +216,9 @@ bool gate_lockout_failed(gate_lockout_t *lockout, const gate_lockout_who_t *who,
     }
     if (pair != NULL) {
         bool over = pair->locked_until_ms != 0 && pair->locked_until_ms <= now_ms;
-        if (over || now_ms - pair->used_ms > QUIET_MS)
+        if (over || vd_elapsed(pair->used_ms, now_ms) > QUIET_MS)
             pair->failures = 0, pair->locked_until_ms = 0;
-        pair->used_ms = now_ms;
+        used(pair, now_ms);
         locks = ++pair->failures >= lockout->failures_max && pair->locked_until_ms == 0;
         if (locks)
             pair->locked_until_ms = now_ms + lockout->lock_ms;
@@ -228,7 +236,7 @@ void gate_lockout_good(gate_lockout_t *lockout, const gate_lockout_who_t *who, u
     if (pair != NULL) {
         pair->failures = 0, pair->locked_until_ms = 0;
         pair->good = true;
-        pair->used_ms = now_ms;
+        used(pair, now_ms);
     }
     (void)pthread_mutex_unlock(&lockout->lock);
 }

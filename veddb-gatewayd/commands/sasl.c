@@ -1,6 +1,7 @@
 /* veddb-gatewayd/commands/sasl.c — see sasl.h. */
 #include "veddb-gatewayd/commands/sasl.h"
 
+#include "libcommon/base/clock.h"
 #include "libcommon/base/mem.h"
 #include "veddb-gatewayd/commands/login.h"
 #include "veddb-gatewayd/commands/oidc.h"
@@ -32,7 +33,7 @@ void gate_sasl_destroy(gate_sasl_t **sasl_p)
 
 uint64_t gate_sasl_age_ms(const gate_sasl_t *sasl, uint64_t now_ms)
 {
-    return now_ms > sasl->started_ms ? now_ms - sasl->started_ms : 0;
+    return vd_elapsed(sasl->started_ms, now_ms);
 }
 
 static void write_step(const gate_sasl_t *sasl, bool done, vd_bb_t *reply)

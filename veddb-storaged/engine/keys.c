@@ -710,6 +710,8 @@ void stor_keys_counter_skip(stor_keys_t *keys, uint64_t blocks)
 void stor_keys_counts(const stor_keys_t *keys, stor_keys_counts_t *ret_counts)
 {
     stor_keys_counts_t sum = {0};
+    /* first: what was counted by then is in the sum, whichever key becomes active meanwhile */
+    uint64_t before = atomic_load(&keys->sealed_before);
     for (int i = 0; i < COUNT_SHARDS; i++) {
         const count_shard_t *shard = &keys->counts[i];
         sum.sealed_blocks += atomic_load(&shard->sealed_blocks);
@@ -718,6 +720,6 @@ void stor_keys_counts(const stor_keys_t *keys, stor_keys_counts_t *ret_counts)
         sum.opened_bytes += atomic_load(&shard->opened_bytes);
         sum.failed += atomic_load(&shard->failed);
     }
-    sum.sealed_active = sum.sealed_blocks - atomic_load(&keys->sealed_before);
+    sum.sealed_active = sum.sealed_blocks - before;
     *ret_counts = sum;
 }

@@ -386,7 +386,8 @@ static bool lease_over(const stor_storage_t *storage)
     const stor_replication_t *replication = storage->replication;
     return !replication->alone && storage->settings.lease_ms > 0 &&
            atomic_load(&replication->role) == VDP_ROLE_PRIMARY &&
-           vd_monotonic_ms() - atomic_load(&replication->heard_ms) > storage->settings.lease_ms;
+           vd_elapsed(atomic_load(&replication->heard_ms), vd_monotonic_ms()) >
+               storage->settings.lease_ms;
 }
 
 bool stor_replication_lease_check(stor_storage_t *storage)

@@ -656,7 +656,7 @@ void stor_snapshots_expire(stor_snapshots_t *snapshots)
         return; /* in use; the keeper does not wait */
     for (int i = 0; i < STOR_SNAPSHOTS_MAX; i++) {
         snapshot_t *s = &snapshots->slots[i];
-        bool idle = now > s->read_ms && now - s->read_ms > STOR_SNAPSHOT_IDLE_MAX_MS;
+        bool idle = vd_elapsed(s->read_ms, now) > STOR_SNAPSHOT_IDLE_MAX_MS;
         if (!s->used || s->closed || (!idle && !full))
             continue;
         vd_log(VD_LOG_WARN, "a copy for another node ends before it is read", "reason=\"%s\"",

@@ -32,6 +32,8 @@ Test(clock, replaced_and_put_back)
     uint64_t before = vd_monotonic_us();
     cr_assert_geq(vd_monotonic_us(), before);
     cr_assert_gt(vd_wall_ms(), 1700000000123);
+    cr_assert_eq(vd_elapsed(3, 10), 7);
+    cr_assert_eq(vd_elapsed(11, 10), 0, "noted by another thread, a moment later");
 }
 
 Test(rand, repeats_and_is_bounded)

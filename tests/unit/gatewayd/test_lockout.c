@@ -61,6 +61,18 @@ Test(lockout, a_user_from_an_address)
     cr_expect_not(failed("admin", 1, 6 + LOCK_MS), "it begins anew");
 }
 
+/* Threads read their clocks before they have the lock. */
+Test(lockout, clocks_in_another_order_forget_nothing)
+{
+    cr_expect_not(failed("admin", 1, 100));
+    cr_expect_not(failed("admin", 1, 99));
+    cr_expect(failed("admin", 1, 98));
+    cr_expect_eq(wait("admin", 1, 99), -1);
+    for (uint32_t address = 100; address < 200; address++)
+        (void)failed("bob", address, address % 2 == 0 ? 1000 : 999);
+    cr_expect_gt(wait("bob", 8, 998), 0);
+}
+
 Test(lockout, a_good_login_forgets_failures)
 {
     for (uint64_t round = 0; round < 10; round++) {

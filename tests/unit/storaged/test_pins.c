@@ -1,4 +1,5 @@
 /* tests/unit/storaged/test_pins.c — readConcern snapshot outside of transactions. */
+#include "tests/support/ahead_clock.h"
 #include "tests/unit/storaged/reads_support.h"
 #include "veddb-storaged/pins.h"
 #include "veddb-storaged/transactions.h"
@@ -112,6 +113,24 @@ Test(pins, cursors_read_on_in_it)
     stor_transactions_expire(&reads->storage);
     cr_assert_eq(stor_pins_count(&reads->storage), 0);
     run(reads, more, VD_ERR_SNAPSHOT_UNAVAILABLE, NULL);
+    close_checked(reads);
+}
+
+/* Whoever looks for old ones may have read its clock before another thread took one. */
+Test(pins, the_youngest_is_not_old)
+{
+    reads_t *reads = open_seeded();
+    ahead_clock_use();
+    atomic_fetch_add(&ahead_ms, 5000);
+    reads_session(reads, "ann@admin", 1);
+    run(reads, "{'find': 'c'" SNAPSHOT, VD_OK, NULL);
+    atomic_fetch_sub(&ahead_ms, 5000);
+    stor_transactions_expire(&reads->storage);
+    cr_assert_eq(stor_pins_count(&reads->storage), 1);
+    atomic_fetch_add(&ahead_ms, 5000 + 61000);
+    stor_transactions_expire(&reads->storage);
+    cr_assert_eq(stor_pins_count(&reads->storage), 0);
+    ahead_clock_back();
     close_checked(reads);
 }
 

@@ -246,6 +246,22 @@ Test(sessions, who_waits_can_be_killed_and_a_busy_session_stays)
     reads_close(reads);
 }
 
+/* Whoever looks for idle ones may have read its clock before another thread used one: ended, it
+ * would forget the write whose retry is on its way. */
+Test(sessions, the_latest_used_is_not_idle)
+{
+    reads_t *reads = reads_open();
+    stor_session_key_t key = {{7}};
+    vd_error_t err = VD_ERROR_INIT;
+    atomic_fetch_add(&ahead_ms, 5000);
+    reads_begin(reads, "d");
+    reads_ok(stor_sessions_use(&reads->request, &key, &err), &err);
+    atomic_fetch_sub(&ahead_ms, 5000);
+    stor_sessions_expire(&reads->storage, reads->session);
+    cr_assert_eq(stor_sessions_count(reads->storage.sessions), 1);
+    reads_close(reads);
+}
+
 /* ---- limits, the end ---- */
 
 Test(sessions, there_is_a_limit)

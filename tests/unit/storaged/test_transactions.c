@@ -1,6 +1,7 @@
 /* tests/unit/storaged/test_transactions.c — multi-document transactions on one storage: what is
  * seen by whom, how they end, what is refused, and that nothing is left of them. */
 #include "libcommon/base/fault.h"
+#include "tests/support/ahead_clock.h"
 #include "tests/unit/storaged/reads_support.h"
 #include "veddb-storaged/transactions.h"
 
@@ -683,6 +684,25 @@ Test(transactions, they_end_by_age_and_by_kills)
     stor_transactions_stats_t stats;
     stor_transactions_stats(&reads->storage, &stats);
     cr_assert_eq(stats.aborted, 1 + VD_COUNT_OF(kills));
+    close_checked(reads);
+}
+
+/* Whoever looks for old ones may have read its clock before another thread began one. */
+Test(transactions, the_youngest_is_not_old)
+{
+    reads_t *reads = reads_open();
+    seed(reads);
+    ahead_clock_use();
+    atomic_fetch_add(&ahead_ms, 5000);
+    in_transaction(reads, 1, 1);
+    run(reads, "{'insert': 'c', 'documents': [{'_id': 5}]" FIRST, VD_OK, NULL);
+    atomic_fetch_sub(&ahead_ms, 5000);
+    stor_transactions_expire(&reads->storage);
+    cr_assert_eq(stor_transactions_open(&reads->storage), 1);
+    atomic_fetch_add(&ahead_ms, 5000 + 61000);
+    stor_transactions_expire(&reads->storage);
+    cr_assert_eq(stor_transactions_open(&reads->storage), 0);
+    ahead_clock_back();
     close_checked(reads);
 }
 

@@ -53,7 +53,7 @@ static int command(client_t *client, const char *db, const char *text)
 static bool is_again(int rc)
 {
     return rc == VD_ERR_WRITE_CONFLICT || rc == VD_ERR_NO_SUCH_TRANSACTION ||
-           rc == VD_ERR_INTERRUPTED || rc == VD_ERR_TRANSACTION_EXCEEDED_LIFETIME;
+           rc == VD_ERR_INTERRUPTED; /* never of age */
 }
 
 static int64_t sum_of(const client_t *client)
