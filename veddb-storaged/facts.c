@@ -261,7 +261,7 @@ static void visit_request(stor_request_t *request, void *context)
     fact->app = vd_arena_copy_slice(arena, head->app);
     fact->lsid = vd_arena_copy_slice(arena, head->lsid);
     fact->lsid_user = vd_arena_copy_slice(arena, head->lsid_user);
-    fact->transaction_number = request->transaction_number;
+    fact->transaction_number = __atomic_load_n(&request->transaction_number, __ATOMIC_RELAXED);
     fact->internal = (head->flags & VDP_COMMAND_INTERNAL) != 0;
     fact->killed = atomic_load(&request->killed) != 0;
     fact->plan = __atomic_load_n(&request->plan_summary, __ATOMIC_RELAXED);

@@ -278,7 +278,7 @@ static int transaction_fields(stor_request_t *request, vd_error_t *err)
     if (rc == VD_OK)
         rc = transaction_field(request->body, "startTransaction", true, &request->start_given, err);
     if (rc == VD_OK && request->autocommit_given) {
-        request->transaction_number = request->txn_number;
+        __atomic_store_n(&request->transaction_number, request->txn_number, __ATOMIC_RELAXED);
         request->txn_number = -1;
     }
     return rc;

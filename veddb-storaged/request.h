@@ -104,7 +104,8 @@ struct stor_request {
     stor_write_concern_t write_concern;
     vd_value_t comment;
     int64_t txn_number; /* -1 = none: not a retryable write */
-    /* The same of a statement in a transaction (autocommit: false), which is no retryable write. */
+    /* The same of a statement in a transaction (autocommit: false), which is no retryable write.
+     * Others look at it while it is read. */
     int64_t transaction_number;
     bool autocommit_given, start_given; /* start_given: startTransaction */
     /* Whose default collation is in force, because the command named none; db and name NULL:

@@ -90,7 +90,8 @@ static void writer_interrupt(stor_request_t *request, void *context)
     (void)context; /* all of them */
     int none = 0;
     if (request->entry != NULL &&
-        ((request->entry->flags & STOR_COMMAND_WRITES) != 0 || request->transaction_number >= 0))
+        ((request->entry->flags & STOR_COMMAND_WRITES) != 0 ||
+         __atomic_load_n(&request->transaction_number, __ATOMIC_RELAXED) >= 0))
         (void)atomic_compare_exchange_strong(&request->killed, &none,
                                              VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE);
 }
