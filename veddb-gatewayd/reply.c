@@ -49,7 +49,8 @@ static bool is_transient(int code)
     case VD_ERR_SNAPSHOT_UNAVAILABLE:
         return true;
     default:
-        return -code == 239; /* SnapshotTooOld */
+        return -code == 239 || /* SnapshotTooOld */
+               -code == 267;   /* PreparedTransactionInProgress */
     }
 }
 
@@ -95,9 +96,25 @@ unsigned gate_reply_labels(int code, unsigned facts)
                                                                       : 0;
 }
 
+/* Codes of sharded clusters, and of members that serve no such read: fail points name them. */
+static bool is_elsewhere(int code)
+{
+    switch (-code) {
+    case 63:    /* StaleShardVersion */
+    case 133:   /* FailedToSatisfyReadPreference */
+    case 150:   /* StaleEpoch */
+    case 234:   /* RetryChangeStream */
+    case 13388: /* StaleConfig */
+        return true;
+    default:
+        return false;
+    }
+}
+
 unsigned gate_reply_cursor_labels(int code)
 {
-    return is_retryable(code) || code == VD_ERR_INGRESS_REQUEST_RATE_LIMIT_EXCEEDED
+    return is_retryable(code) || is_elsewhere(code) ||
+                   code == VD_ERR_INGRESS_REQUEST_RATE_LIMIT_EXCEEDED
                ? VD_LABEL_RESUMABLE_CHANGE_STREAM
                : 0;
 }

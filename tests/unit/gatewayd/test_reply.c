@@ -20,6 +20,7 @@ Test(reply, labels)
         {VD_ERR_WRITE_CONFLICT, 0, 0, TRANSIENT, TRANSIENT, TRANSIENT},
         {VD_ERR_LOCK_TIMEOUT, 0, 0, TRANSIENT, TRANSIENT, TRANSIENT},
         {VD_ERR_SNAPSHOT_UNAVAILABLE, 0, 0, TRANSIENT, TRANSIENT, TRANSIENT},
+        {-267 /* PreparedTransactionInProgress */, 0, 0, TRANSIENT, TRANSIENT, TRANSIENT},
         {VD_ERR_NO_SUCH_TRANSACTION, 0, 0, TRANSIENT, TRANSIENT, TRANSIENT},
         {VD_ERR_MAX_TIME_MS_EXPIRED, 0, 0, 0, UNKNOWN, 0},
         {VD_ERR_WRITE_CONCERN_FAILED, 0, 0, 0, UNKNOWN, 0},
@@ -42,6 +43,9 @@ Test(reply, labels)
     cr_expect_eq(gate_reply_cursor_labels(VD_ERR_NOT_PRIMARY_OR_SECONDARY),
                  VD_LABEL_RESUMABLE_CHANGE_STREAM);
     cr_expect_eq(gate_reply_cursor_labels(VD_ERR_UNAUTHORIZED), 0);
+    static const int elsewhere[] = {63, 133, 150, 234, 13388};
+    for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
+        cr_expect_eq(gate_reply_cursor_labels(-elsewhere[i]), VD_LABEL_RESUMABLE_CHANGE_STREAM);
     cr_expect_eq(gate_reply_labels(VD_ERR_NO_SUCH_TRANSACTION,
                                    GATE_REPLY_COMMIT | GATE_REPLY_CONCERN_FAILED),
                  0, "a deposed primary may say so");
