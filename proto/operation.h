@@ -83,6 +83,8 @@ enum {
     /* getMore: nothing was done; users have changed since the cursor was opened or last looked at.
      * If what opened it ({originating} is the body) is still allowed: again, with AUTHORIZED. */
     VDP_REPLY_AUTHORIZE = 1u << 1,
+    /* test.faults: instead of an answer the client's connection is closed */
+    VDP_REPLY_CLOSE = 1u << 2,
 };
 typedef struct {
     int64_t status; /* VD_OK, or the top-level error's negative code */

@@ -2,6 +2,7 @@
 #include "veddb-gatewayd/faults.h"
 
 #include "libcommon/base/mem.h"
+#include "libcommon/bson/fail_mode.h"
 
 #include <pthread.h>
 
@@ -9,10 +10,8 @@
 
 struct gate_faults {
     pthread_mutex_t lock;
-    bool armed;
-    bool get_more;       /* failGetMoreAfterCursorCheckout: names no commands */
-    int64_t times, skip; /* -1: for ever */
-    uint64_t hits;
+    vd_fail_mode_t mode;
+    bool get_more; /* failGetMoreAfterCursorCheckout: names no commands */
     uint8_t *data; /* a copy of the document "data" */
     uint32_t data_len;
 };
@@ -33,28 +32,6 @@ void gate_faults_destroy(gate_faults_t **faults_p)
     (void)pthread_mutex_destroy(&faults->lock);
     vd_free(faults);
     *faults_p = NULL;
-}
-
-static int read_mode(vd_value_t mode, bool *ret_armed, int64_t *ret_times, int64_t *ret_skip,
-                     vd_error_t *err)
-{
-    *ret_armed = true, *ret_times = -1, *ret_skip = 0;
-    if (mode.type == VD_BSON_STRING && vd_slice_is(vd_value_string(mode), "off")) {
-        *ret_armed = false;
-        return VD_OK;
-    }
-    if (mode.type == VD_BSON_STRING && vd_slice_is(vd_value_string(mode), "alwaysOn"))
-        return VD_OK;
-    if (mode.type == VD_BSON_OBJECT) {
-        vd_bson_t document = vd_value_document(mode);
-        if (vd_value_as_int64(vd_bson_get(document, "times"), ret_times) && *ret_times >= 0)
-            return VD_OK;
-        *ret_times = -1;
-        if (vd_value_as_int64(vd_bson_get(document, "skip"), ret_skip) && *ret_skip >= 0)
-            return VD_OK;
-    }
-    return vd_error_set(err, VD_ERR_BAD_VALUE,
-                        "mode must be \"off\", \"alwaysOn\", {times: n} or {skip: n}");
 }
 
 static int check_data(vd_bson_t data, bool get_more, vd_error_t *err)
@@ -78,32 +55,40 @@ static int check_data(vd_bson_t data, bool get_more, vd_error_t *err)
     return VD_OK;
 }
 
+/* To storage, which knows the statements of writes. */
+static int forward(gate_request_t *request, vd_error_t *err)
+{
+    int rc = gate_request_forward(request, err);
+    return rc == VD_OK ? GATE_LATER : rc;
+}
+
 int gate_faults_configure(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {
     gate_faults_t *faults = request->thread->gate->faults;
     vd_bson_t body = gate_request_body(request), data = VD_BSON_NONE;
     vd_value_t given = vd_bson_get(body, "data");
-    bool armed;
-    int64_t times, skip;
+    vd_fail_mode_t mode;
     vd_slice_t name =
         request->first.type == VD_BSON_STRING ? vd_value_string(request->first) : VD_SLICE_NULL;
     bool get_more = vd_slice_is(name, "failGetMoreAfterCursorCheckout");
-    if (!get_more && !vd_slice_is(name, "failCommand"))
-        return vd_error_set(err, VD_ERR_LOCATION(82),
-                            "only the fail points failCommand and failGetMoreAfterCursorCheckout "
-                            "are offered");
     int rc =
         vd_bson_validate(vd_slice(body.data, body.len), VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX, err);
+    if (rc == VD_OK && vd_slice_is(name, "onPrimaryTransactionalWrite"))
+        return forward(request, err);
+    if (rc == VD_OK && !get_more && !vd_slice_is(name, "failCommand"))
+        rc = vd_error_set(err, VD_ERR_LOCATION(82),
+                          "only the fail points failCommand, failGetMoreAfterCursorCheckout and "
+                          "onPrimaryTransactionalWrite are offered");
     if (rc == VD_OK)
-        rc = read_mode(vd_bson_get(body, "mode"), &armed, &times, &skip, err);
-    if (rc == VD_OK && armed) {
+        rc = vd_fail_mode_parse(vd_bson_get(body, "mode"), &mode, err);
+    if (rc == VD_OK && mode.armed) {
         data = given.type == VD_BSON_OBJECT ? vd_value_document(given) : VD_BSON_NONE;
         rc = check_data(data, get_more, err);
     }
     if (rc != VD_OK)
         return rc;
     (void)pthread_mutex_lock(&faults->lock);
-    vd_bb_int32(reply, "count", (int32_t)faults->hits);
+    vd_bb_int32(reply, "count", (int32_t)faults->mode.hits);
     vd_free(faults->data);
     faults->data = NULL;
     faults->data_len = data.len;
@@ -111,8 +96,8 @@ int gate_faults_configure(gate_request_t *request, vd_bb_t *reply, vd_error_t *e
         faults->data = vd_xalloc(data.len);
         memcpy(faults->data, data.data, data.len);
     }
-    faults->armed = armed, faults->get_more = get_more;
-    faults->times = times, faults->skip = skip;
+    faults->mode = mode;
+    faults->get_more = get_more;
     (void)pthread_mutex_unlock(&faults->lock);
     return VD_OK;
 }
@@ -160,19 +145,10 @@ void gate_faults_match(gate_faults_t *faults, gate_request_t *request)
         return;
     (void)pthread_mutex_lock(&faults->lock);
     vd_bson_t data = {faults->data, faults->data_len};
-    bool active = faults->armed && fits(faults, request);
-    if (active && faults->skip > 0) {
-        faults->skip--;
-        active = false;
-    } else if (active && faults->times == 0) {
-        active = false;
-    } else if (active && faults->times > 0) {
-        faults->times--;
-    }
-    if (active) {
-        faults->hits++;
+    bool active = faults->mode.armed && fits(faults, request) && vd_fail_mode_hit(&faults->mode);
+    if (active)
         data.data = vd_arena_copy(request->arena, data.data, data.len);
-    }
+    out->after_checkout = faults->get_more;
     (void)pthread_mutex_unlock(&faults->lock);
     if (!active)
         return;

@@ -163,7 +163,9 @@ void gate_request_finished(gate_request_t *request)
 
 unsigned gate_request_labels(const gate_request_t *request, int code, unsigned facts)
 {
-    bool more = request->command != NULL && strcmp(request->command->name, "getMore") == 0;
+    /* MongoDB tells a change stream by its cursor: failCommand acts before that is looked at. */
+    bool more = request->command != NULL && strcmp(request->command->name, "getMore") == 0 &&
+                (!request->fault.active || request->fault.after_checkout);
     return gate_reply_labels(code, facts) | (more ? gate_reply_cursor_labels(code) : 0);
 }
 

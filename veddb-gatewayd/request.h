@@ -13,6 +13,7 @@
 typedef struct {
     bool active;
     bool close, block, has_error, has_labels;
+    bool after_checkout; /* of a getMore: its cursor was looked at before */
     uint32_t block_ms;
     int error_code;
     vd_bson_t labels;              /* array, in the request's arena */

@@ -142,6 +142,12 @@ static void storage_answered(void *context, const gate_answer_t *answer)
             gate_request_fail(request, &err);
         return;
     }
+    if (answer->rc == VD_OK && (answer->reply->flags & VDP_REPLY_CLOSE) != 0) {
+        gate_recheck_forget(request);
+        request->fault.close = true;
+        gate_request_finished(request);
+        return;
+    }
     if (answer->rc == VD_OK && (answer->reply->flags & VDP_REPLY_AUTHORIZE) != 0) {
         allow_cursor(request, answer);
         return;

@@ -196,6 +196,7 @@ static stor_settings_t settings_read(state_t *state)
         .audit_shed = strcmp(vd_config_string(config, "audit.on_full"), "shed") == 0,
         .audit_backlog_max_bytes = (uint64_t)vd_config_number(config, "audit.backlog_max"),
         .replicated = vd_config_number(config, "replication.port") != 0,
+        .test_faults = vd_config_bool(config, "test.faults"),
     };
 }
 

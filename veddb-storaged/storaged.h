@@ -67,7 +67,8 @@ typedef struct {
     const char *audit_filter;
     bool audit_reads, audit_shed;
     uint64_t audit_backlog_max_bytes;
-    bool replicated; /* a replicad says what we are; else we are primary, alone */
+    bool replicated;  /* a replicad says what we are; else we are primary, alone */
+    bool test_faults; /* test.faults */
 } stor_settings_t;
 
 typedef struct stor_storage {
@@ -87,7 +88,8 @@ typedef struct stor_storage {
     struct stor_audit *audit;           /* audit/audit.h; NULL: nothing is audited */
     struct stor_audit_link *audit_link; /* NULL in unit tests */
     stor_freeze_t freeze;               /* fsync {lock: true} */
-    struct stor_rotation *rotation;     /* rotation/rotation.h; NULL in unit tests */
+    struct stor_write_fault *write_fault;     /* write_fault.h; NULL without test.faults */
+    struct stor_rotation *rotation;           /* rotation/rotation.h; NULL in unit tests */
     struct stor_rotation_link *rotation_link; /* NULL in unit tests */
     struct stor_backups *backups;             /* backup/backup.h; NULL in unit tests */
     struct stor_latency *latency;             /* rotation/latency.h: of quick requests */

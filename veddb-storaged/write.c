@@ -13,6 +13,7 @@
 #include "veddb-storaged/query/match.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/transactions.h"
+#include "veddb-storaged/write_fault.h"
 
 #include <time.h>
 
@@ -425,12 +426,13 @@ static int result_body(vd_arena_t *arena, vd_slice_t key, vd_slice_t value, vd_b
 int stor_write_result(stor_write_t *write, const stor_statement_result_t *result, vd_error_t *err)
 {
     stor_request_t *request = write->request;
-    if (!request->storage->settings.replicated)
-        return stor_sessions_record(request, result, err);
     vd_slice_t key, value;
     stor_change_t change = {.kind = STOR_CHANGE_RESULT, .statement = result->statement};
+    int rc = stor_write_fault_hit(request, err);
+    if (rc != VD_OK || !request->storage->settings.replicated)
+        return rc == VD_OK ? stor_sessions_record(request, result, err) : rc;
     stor_sessions_row(request, result, &key, &value);
-    int rc = stor_sessions_row_put(request->session, key, value, err);
+    rc = stor_sessions_row_put(request->session, key, value, err);
     if (rc == VD_OK)
         rc = result_body(request->arena, key, value, &change.body, err);
     if (rc == VD_OK)

@@ -529,6 +529,7 @@ async function legacy(file, spec) {
 async function streamTest(test, spec, client, world) {
   await admin.db(spec.database_name).collection(`new-${spec.collection_name}`).drop();
   await admin.db(spec.database_name).collection('new-name').drop();
+  if (spec.collection2_name) await admin.db(spec.database_name).collection(spec.collection2_name).drop();
   if (spec.database2_name) await reset(spec.database2_name, spec.collection2_name, []);
   const on = {collection: world.entities.collection, database: world.entities.database, client}[test.target];
   const stream = on.watch(test.changeStreamPipeline, test.changeStreamOptions);

@@ -853,8 +853,28 @@ describe('time limits, killing, sessions, concerns', () => {
     await c.findOne();
     assert.equal(await c.countDocuments(), 5);
     await admin.command({configureFailPoint: 'failGetMoreAfterCursorCheckout', mode: {times: 1}, data: {errorCode: 6}});
-    assert.equal(await codeOf(() => c.find().batchSize(2).toArray()), 6);
+    await assert.rejects(c.find().batchSize(2).toArray(), (e) => e.code === 6 && e.hasErrorLabel('ResumableChangeStreamError'));
+    await point({failCommands: ['getMore'], errorCode: 6});
+    await assert.rejects(c.find().batchSize(2).toArray(), (e) => e.code === 6 && !e.hasErrorLabel('ResumableChangeStreamError'));
     assert.equal((await c.find().batchSize(2).toArray()).length, 5);
+  });
+
+  test('onPrimaryTransactionalWrite: a retryable write is committed or not, its connection closed; the driver retries', async () => {
+    const admin = client.db('admin');
+    const point = (mode, data) => admin.command({configureFailPoint: 'onPrimaryTransactionalWrite', mode, ...(data && {data})});
+    await point({times: 1});
+    await c.insertOne({_id: 1, n: 0});
+    assert.equal((await point({times: 1}, {failBeforeCommitExceptionCode: 1})).count, 1);
+    await c.updateOne({_id: 1}, {$inc: {n: 1}});
+    await point('alwaysOn', {failBeforeCommitExceptionCode: 1});
+    await assert.rejects(c.updateOne({_id: 1}, {$inc: {n: 1}}), (e) => e.code === undefined && e.hasErrorLabel('RetryableWriteError'));
+    await c.updateMany({_id: 1}, {$set: {m: 1}});
+    await point('alwaysOn', {failBeforeCommitExceptionCode: 11601, closeConnection: false});
+    assert.equal(await codeOf(() => c.updateOne({_id: 1}, {$inc: {n: 1}})), 11601);
+    await point('off');
+    assert.deepEqual(await c.findOne(), {_id: 1, n: 1, m: 1});
+    assert.equal(await codeOf(() => admin.command({configureFailPoint: 'another', mode: 'off'})), 82);
+    assert.equal(await codeOf(() => point('perhaps')), 2);
   });
 });
 

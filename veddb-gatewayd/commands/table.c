@@ -94,8 +94,10 @@ const gate_command_t gate_commands[] = {
          gate_command_invalidate_user_cache, "forgets cached users"),
     HERE("limits", NULL, CLUSTER, A(setParameter), ADMIN | AUDIT | ENDS, gate_command_limits,
          "limits per user, per address and in all: shown, set, reset"),
+    HERE("testVersion2", NULL, LOGIN, NONE, GATE_TEST_ONLY, gate_command_ping,
+         "is in no API version that is offered"),
     HERE("configureFailPoint", NULL, LOGIN, NONE, ADMIN | GATE_TEST_ONLY, gate_faults_configure,
-         "sets the fail point failCommand"),
+         "sets a fail point"),
 
     /* The replica set: storage answers, and asks its replicad; a node alone refuses. Never sent
      * again: each changes what the set does. */

@@ -63,6 +63,7 @@ const stor_command_t stor_commands[] = {
      stor_command_append_oplog_note, NULL},
     {"setDefaultRWConcern", STOR_COMMAND_WRITES | STOR_COMMAND_ADMIN_ONLY,
      stor_command_set_default_rw_concern, NULL},
+    {"configureFailPoint", REPL, stor_command_configure_fail_point, NULL},
     {"rotateKey", REPL, stor_command_rotate_key, NULL},
     {"rotationStatus", REPL, stor_command_rotation_status, NULL},
     {"pauseRotation", REPL, stor_command_pause_rotation, NULL},

@@ -76,8 +76,9 @@ STOR_HANDLER(repl_set_refused);
 STOR_HANDLER(append_oplog_note);
 STOR_HANDLER(set_default_rw_concern); /* defaults.c */
 STOR_HANDLER(get_default_rw_concern);
-STOR_HANDLER(audit_events); /* audit.c */
-STOR_HANDLER(rotate_key);   /* rotation.c */
+STOR_HANDLER(audit_events);         /* audit.c */
+STOR_HANDLER(configure_fail_point); /* operations.c */
+STOR_HANDLER(rotate_key);           /* rotation.c */
 STOR_HANDLER(rotation_status);
 STOR_HANDLER(pause_rotation);
 STOR_HANDLER(resume_rotation);
