@@ -60,6 +60,20 @@ describe('copies', () => {
     await reader.close();
   });
 
+  test('an aggregation that writes, sent to a replica, is refused and leaves the driver as it was', async () => {
+    const d = database(), c = d.collection('c');
+    await c.insertOne({_id: 1}, {writeConcern: {w: 3, wtimeoutMS: 20000}});
+    const reader = await set.client({driver: {readPreference: 'secondary'}});
+    let changes = 0;
+    reader.on('serverDescriptionChanged', (e) => { if (e.newDescription.type === 'Unknown') changes++; });
+    for (const stage of [{$out: 'copied'}, {$merge: {into: 'copied'}}])
+      await assert.rejects(reader.db(d.databaseName).collection('c').aggregate([stage]).toArray(), (e) => e.code === 238 && /read preference primary/.test(e.message), Object.keys(stage)[0]);
+    assert.equal(changes, 0);
+    await reader.db(d.databaseName).collection('c').aggregate([{$out: 'copied'}], {readPreference: 'primary'}).toArray();
+    assert.equal(await d.collection('copied').countDocuments(), 1);
+    await reader.close();
+  });
+
   test('a causal session reads its own writes from a replica', async () => {
     database();
     const one = await set.client({driver: {readPreference: 'secondary', readConcernLevel: 'majority', w: 'majority'}});

@@ -11,6 +11,7 @@
 #include "veddb-storaged/commands/write_common.h"
 #include "veddb-storaged/index/index_private.h"
 #include "veddb-storaged/query/collation.h"
+#include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/timeseries.h"
 
 #include <ctype.h>
@@ -658,6 +659,17 @@ static int run_out(job_t *job, vd_error_t *err)
     return rc;
 }
 
+/* Drivers may send it to a secondary; why that one does not write: docs/decisions/0020. */
+static int primary_only(const stor_request_t *request, vd_error_t *err)
+{
+    const stor_storage_t *storage = request->storage;
+    if (VD_LIKELY(stor_replication_alone(storage) ||
+                  stor_replication_role(storage) == VDP_ROLE_PRIMARY))
+        return VD_OK;
+    return vd_error_set(err, VD_ERR_NOT_IMPLEMENTED,
+                        "$out and $merge run on the primary alone: use read preference primary");
+}
+
 int stor_aggregate_output(stor_request_t *request, stor_sources_t *sources,
                           stor_pipeline_t *pipeline, bool bypass, vd_error_t *err)
 {
@@ -670,7 +682,9 @@ int stor_aggregate_output(stor_request_t *request, stor_sources_t *sources,
     job->target = job->output->collection;
     stor_writes_init(&job->writes, request, &out_class);
     let_go(job);
-    int rc = stor_request_space(request, err);
+    int rc = request->read_elsewhere ? primary_only(request, err) : VD_OK;
+    if (rc == VD_OK)
+        rc = stor_request_space(request, err);
     if (rc == VD_OK && job->output->merge)
         rc = on_check_target(job, err);
     if (rc == VD_OK)
