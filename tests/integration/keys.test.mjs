@@ -345,6 +345,7 @@ test('the same over HTTPS, for who may', async () => {
   assert.ok(orders.every((e) => e.users.length === 1 && e.users[0].user === username && e.roles.length === 1 && e.roles[0].db === 'admin'), JSON.stringify(orders));
   const [refusal] = await events('atype=authCheck', 'HTTPS cancelRotation');
   assert.deepEqual([refusal.users.map((u) => u.user), refusal.roles.length], [['watcher'], 1]);
+  assert.deepEqual((await events('atype=authCheck', 'HTTPS order of a web page')).map((e) => [e.result, e.users]), [[13, []], [13, []], [13, []]]);
 });
 
 test('orders and what became of them stand in the audit log', async () => {

@@ -132,6 +132,15 @@ int gate_http_note(gate_http_job_t *job, const char *atype, const gate_user_t *u
     return gate_audit_outside(job->http->gate, &event, err);
 }
 
+void gate_http_forged(gate_http_job_t *job)
+{
+    vd_error_t ignored = VD_ERROR_INIT;
+    vd_log(VD_LOG_WARN, "an order of a web page is refused", "client=%s", job->origin.client);
+    (void)gate_http_note(job, "authCheck", NULL, "HTTPS order of a web page", NULL,
+                         VD_ERR_UNAUTHORIZED, &ignored); /* it is refused anyway */
+    gate_http_fail(job, 403, "access_denied", "orders of web pages are not taken");
+}
+
 void gate_http_refused(gate_http_job_t *job, const gate_user_t *user, const char *what,
                        gate_http_login_t login)
 {

@@ -399,7 +399,10 @@ static void job_run(void *context)
 {
     gate_http_job_t *job = context;
     if (job->page->act != NULL) {
-        job->page->act(job);
+        if (job->forged)
+            gate_http_forged(job);
+        else
+            job->page->act(job);
         job->login = GATE_HTTP_LOGIN_GOOD;
     } else {
         show(job);
@@ -507,12 +510,6 @@ static void page(gate_http_t *http, struct evhttp_request *request, const gate_h
         wipe_text(header);
         return;
     }
-    if (is_forged(request, what)) {
-        answer(request, 403, "Forbidden", "text/plain",
-               VD_SLICE_LIT("orders of web pages are not taken\n"));
-        wipe_text(header);
-        return;
-    }
     if ((header == NULL && what->act == NULL) || !peer_address(request, &address)) {
         refuse(request, GATE_HTTP_LOGIN_BAD);
         wipe_text(header);
@@ -527,6 +524,7 @@ static void page(gate_http_t *http, struct evhttp_request *request, const gate_h
     job->header = header;
     job->type = header_of(request, "Content-Type");
     job->query = query_of(request);
+    job->forged = is_forged(request, what);
     job->certificate = what->act == NULL ? NULL : certificate_of(http->gate, request);
     job->login = GATE_HTTP_LOGIN_LATER;
     job->status = 200, job->reason = "OK";

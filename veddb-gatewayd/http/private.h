@@ -66,7 +66,8 @@ struct gate_http_job {
     char *query;       /* behind the path's question mark; NULL: there is none */
     vd_buf_t body;
     gate_http_login_t login;
-    bool known; /* who asks was logged in: whatever comes of it is his */
+    bool forged; /* a web page's order: to be refused */
+    bool known;  /* who asks was logged in: whatever comes of it is his */
     int rc, status;
     const char *reason;
     bool challenge; /* WWW-Authenticate goes with it */
@@ -102,6 +103,8 @@ void gate_http_fail_login(gate_http_job_t *job, gate_http_login_t login);
 /* An event of the audit log, on disk when it returns; what: the page. */
 int gate_http_note(gate_http_job_t *job, const char *atype, const gate_user_t *user,
                    const char *what, const char *detail, int result, vd_error_t *err);
+/* A web page's order was refused: logged, noted, told. */
+void gate_http_forged(gate_http_job_t *job);
 /* A login was: counted, noted, told. */
 void gate_http_refused(gate_http_job_t *job, const gate_user_t *user, const char *what,
                        gate_http_login_t login);
