@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import {after, before, test} from 'node:test';
 import {readFileSync} from 'node:fs';
+import {Timestamp} from 'mongodb';
 import {metrics} from '../support/metrics.mjs';
 import {Node, sleep, until} from '../support/node.mjs';
 
@@ -113,6 +114,28 @@ test('resuming after each event gives exactly the rest; startAtOperationTime; wr
   assert.equal((await failed({resumeAfter: all[3]._id, startAtOperationTime: all[0].clusterTime})).code, 40674);
   assert.equal((await failed({}, [{$limit: 3}])).code, 20);
   assert.equal((await failed({fullDocument: 'nonsense'})).code, 2);
+});
+
+test('a stream from a time that is still to come tells what is then, also of collections that are made before', async () => {
+  const second = () => Math.floor(Date.now() / 1000);
+  // Where this machine comes too late to the insertion that is before: again.
+  for (let ahead = 3, late = true; late; ahead *= 2) {
+    const c = db.collection(`later_${ahead}`), other = db.collection(`later_too_${ahead}`);
+    const from = Timestamp.fromBits(1, second() + ahead), options = {startAtOperationTime: from, maxAwaitTimeMS: 1};
+    const streams = [await open(c.watch([], options)), await open(db.watch([{$match: {'ns.coll': c.collectionName}}], options))];
+    await c.insertOne({_id: 1});
+    await other.insertOne({_id: 1});
+    await other.rename(`gone_${ahead}`);
+    late = second() >= from.getHighBits();
+    await until('it is time', () => second() > from.getHighBits());
+    await c.insertOne({_id: 2});
+    for (const s of streams) {
+      const event = await s.next();
+      assert.ok(event.clusterTime.greaterThanOrEqual(from));
+      if (!late) assert.deepEqual([event.operationType, event.documentKey], ['insert', {_id: 2}]);
+      await s.close();
+    }
+  }
 });
 
 test('drop, rename and dropDatabase end streams with an invalidation; startAfter goes on behind it', async () => {

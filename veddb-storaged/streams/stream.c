@@ -13,6 +13,7 @@ struct stor_stream {
     vd_map_t *names;
     vd_arena_t *scratch; /* of the event last given */
     stor_token_t at;
+    uint64_t first;   /* entries below are no events of it */
     uint64_t scanned; /* entries at or below are done with */
     bool seeking;     /* the token's event is still to come */
     bool ended;
@@ -56,10 +57,14 @@ int stor_stream_open(vd_arena_t *arena, stor_request_t *request, const stor_stre
     stream->storage = request->storage;
     stream->spec = *spec;
     stream->push = push;
+    uint64_t newest = stor_engine_newest(request->storage->engine);
     uint64_t first = spec->has_token         ? spec->token.timestamp
                      : spec->start_time != 0 ? spec->start_time
-                                             : stor_engine_newest(request->storage->engine) + 1;
+                                             : newest + 1;
+    stream->first = first;
     stream->scanned = first == 0 ? 0 : first - 1;
+    if (stream->scanned > newest) /* until then there may be other names */
+        stream->scanned = newest;
     stream->at = spec->has_token ? spec->token : stor_token_mark(first);
     stream->seeking = spec->has_token && spec->token.event;
     stor_journal_stats(request->storage->journal, &stats);
@@ -315,7 +320,7 @@ static int step(stor_stream_t *stream, stor_event_t *event, bool *ret_given, vd_
         about(event);
         if (seeking)
             rc = seek(stream, event, &again);
-        if (rc == VD_OK &&
+        if (rc == VD_OK && stream->entry.timestamp >= stream->first &&
             (again || (!seeking && (!at.event || stor_token_compare(&event->token, &at) > 0))))
             rc = give(stream, event, ret_given, ret_event);
     }
