@@ -120,6 +120,18 @@ describe('forms', () => {
     assert.ok(h.electionId && h.lastWrite?.opTime?.ts && h.topologyVersion?.processId && h.localTime instanceof Date && h.connectionId);
   });
 
+  test('w: 0 without moreToCome: an answer that tells nothing of what came of it', async () => {
+    const run = async (command) => {
+      const {n, nModified, writeErrors, ok} = await raw.run({...command, $db: 'w0'});
+      return [n, nModified, writeErrors?.length, ok];
+    };
+    const insert = {insert: 'c', documents: [{_id: 1}, {_id: 1}, {_id: 2}], ordered: false};
+    assert.deepEqual(await run({...insert, writeConcern: {w: 0}}), [0, undefined, undefined, 1]);
+    assert.deepEqual(await run({update: 'c', updates: [{q: {}, u: {$set: {a: 1}}, multi: true}], writeConcern: {w: 0}}), [0, undefined, undefined, 1]);
+    assert.deepEqual(await run({...insert, writeConcern: {w: 0, j: true}}), [0, undefined, 3, 1]);
+    assert.deepEqual((await raw.run({find: 'c', sort: {_id: 1}, $db: 'w0'})).cursor.firstBatch, [{_id: 1, a: 1}, {_id: 2, a: 1}]);
+  });
+
   test('awaitable hello: answers at the time limit, at once when the topology is another; errors', async () => {
     const {topologyVersion} = await raw.run({hello: 1, $db: 'admin'});
     let start = Date.now();

@@ -496,9 +496,20 @@ static int append_list(vd_bb_t *reply, const char *name, vd_bb_t *list, uint32_t
     return rc;
 }
 
+/* w: 0 without j: whoever asks nevertheless is told nothing, as by MongoDB. */
+static bool is_unacknowledged(const stor_write_concern_t *concern)
+{
+    return concern->has_w && !concern->majority && concern->mode.len == 0 && concern->w == 0 &&
+           !concern->journal;
+}
+
 int stor_writes_reply(stor_writes_t *writes, vd_error_t *err)
 {
     vd_bb_t *reply = &writes->request->reply;
+    if (is_unacknowledged(&writes->request->write_concern)) {
+        append_number(reply, "n", 0);
+        return VD_OK;
+    }
     append_number(reply, "n", writes->n);
     int rc = append_list(reply, "writeErrors", &writes->errors, writes->error_count, err);
     if (rc == VD_OK)
