@@ -115,6 +115,13 @@ describe('one node', () => {
     await sound(c, 2);
   });
 
+  test('background is shown as it was said, and makes no other index', async () => {
+    const c = of(client.db('idx'), 'background');
+    await c.createIndex({a: 1}, {background: true});
+    await c.createIndex({a: 1});
+    assert.deepEqual((await c.indexes())[1], {v: 2, key: {a: 1}, name: 'a_1', background: true});
+  });
+
   test('no index of a collection with documents in a transaction', async () => {
     const c = of(client.db('idx'), 'txn');
     await c.insertOne({a: 1});

@@ -462,9 +462,8 @@ int stor_index_spec_normalise(stor_request_t *request, vd_bson_t spec, vd_bson_t
                               vd_bson_t *ret_spec, vd_error_t *err)
 {
     vd_value_t own = vd_bson_get(spec, "collation");
-    static const char *const gone[] = {"v",         "key",           "name",
-                                       "ns",        "background",    "dropDups",
-                                       "collation", "storageEngine", "clustered"};
+    static const char *const gone[] = {"v",        "key",       "name",      "ns",
+                                       "dropDups", "collation", "clustered", "storageEngine"};
     static const char *const flags[] = {"unique", "sparse", "hidden", "prepareUnique"};
     vd_bb_t *bb = vd_arena_alloc(request->arena, sizeof *bb);
     vd_bson_iter_t iter;
@@ -482,6 +481,8 @@ int stor_index_spec_normalise(stor_request_t *request, vd_bson_t spec, vd_bson_t
         if (skip || (flag && !vd_value_as_flag(iter.value)))
             continue;
         vd_value_t value = flag ? vd_value_from_bool(true) : iter.value;
+        if (vd_slice_is(iter.name, "background")) /* all are; shown as it was said */
+            value = vd_value_from_bool(vd_value_as_flag(iter.value));
         if (vd_slice_is(iter.name, "expireAfterSeconds"))
             value = vd_value_from_int32(request->arena, (int32_t)vd_value_as_double(iter.value));
         vd_bb_value(bb, iter.name, value);
