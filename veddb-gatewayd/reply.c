@@ -24,7 +24,7 @@ static bool is_retryable(int code)
     }
 }
 
-bool gate_reply_is_state_change(int code)
+bool gate_reply_is_state_change(int code, bool draining)
 {
     switch (code) {
     case VD_ERR_NOT_WRITABLE_PRIMARY:
@@ -32,9 +32,10 @@ bool gate_reply_is_state_change(int code)
     case VD_ERR_NOT_PRIMARY_OR_SECONDARY:
     case VD_ERR_PRIMARY_STEPPED_DOWN:
     case VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE:
+        return true;
     case VD_ERR_SHUTDOWN_IN_PROGRESS:
     case VD_ERR_INTERRUPTED_AT_SHUTDOWN:
-        return true;
+        return draining;
     default:
         return false;
     }

@@ -22,8 +22,10 @@ unsigned gate_reply_labels(int code, unsigned facts);
  * label for those alone.
  */
 unsigned gate_reply_cursor_labels(int code);
-/* The member has changed its role, or is going away: such errors carry topologyVersion. */
-bool gate_reply_is_state_change(int code);
+/* The member has changed its role, or is going away: such errors carry topologyVersion. Of a member
+ * that goes away only once that has changed it, which is when it drains: a driver takes what names
+ * a version that it knows for old news. */
+bool gate_reply_is_state_change(int code, bool draining);
 /* The cluster time of a reply that is complete, and where its signature goes: 20 bytes of hash, and
  * the key's id (int64 LE). False when it has none in our form. */
 bool gate_reply_signature(uint8_t *document, size_t len, uint64_t *ret_time, uint8_t **ret_hash,

@@ -234,7 +234,8 @@ void gate_request_fail(gate_request_t *request, const vd_error_t *err)
     atomic_fetch_add_explicit(&request->thread->gate->stats.asserts_user, 1, memory_order_relaxed);
     vd_bb_init_arena(&bb, request->arena, GATE_REQUEST_REPLY_MAX_BYTES);
     unsigned labels = gate_request_labels(request, err->code, request->facts);
-    bool state_change = gate_reply_is_state_change(err->code);
+    bool draining = atomic_load_explicit(&request->thread->gate->draining, memory_order_relaxed);
+    bool state_change = gate_reply_is_state_change(err->code, draining);
     if (request->fault.active && request->fault.has_labels) {
         gate_reply_error(&bb, err, 0, &times);
         if (!vd_bson_is_empty(request->fault.labels))

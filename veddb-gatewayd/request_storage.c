@@ -40,7 +40,9 @@ static vd_slice_t add_facts(gate_request_t *request, int status, vd_slice_t docu
         labels |= gate_reply_labels(concern, facts);
     if (labels != 0 && !vd_value_is_missing(vd_bson_get(body, "errorLabels")))
         labels = 0;
-    bool state_change = gate_reply_is_state_change(status) || gate_reply_is_state_change(concern);
+    bool draining = atomic_load_explicit(&request->thread->gate->draining, memory_order_relaxed);
+    bool state_change = gate_reply_is_state_change(status, draining) ||
+                        gate_reply_is_state_change(concern, draining);
     if (labels == 0 && !state_change)
         return document;
     vd_bb_t bb;

@@ -43,6 +43,13 @@ Test(reply, labels)
     cr_expect_eq(gate_reply_cursor_labels(VD_ERR_NOT_PRIMARY_OR_SECONDARY),
                  VD_LABEL_RESUMABLE_CHANGE_STREAM);
     cr_expect_eq(gate_reply_cursor_labels(VD_ERR_UNAUTHORIZED), 0);
+    for (int draining = 0; draining < 2; draining++) {
+        cr_expect(gate_reply_is_state_change(VD_ERR_NOT_WRITABLE_PRIMARY, draining));
+        cr_expect_eq(gate_reply_is_state_change(VD_ERR_SHUTDOWN_IN_PROGRESS, draining), draining);
+        cr_expect_eq(gate_reply_is_state_change(VD_ERR_INTERRUPTED_AT_SHUTDOWN, draining),
+                     draining);
+        cr_expect_not(gate_reply_is_state_change(VD_ERR_HOST_UNREACHABLE, draining));
+    }
     static const int elsewhere[] = {63, 133, 150, 234, 13388};
     for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
         cr_expect_eq(gate_reply_cursor_labels(-elsewhere[i]), VD_LABEL_RESUMABLE_CHANGE_STREAM);
