@@ -11,6 +11,7 @@
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/commands/view.h"
 #include "veddb-storaged/exec/scan.h"
+#include "veddb-storaged/facts.h"
 #include "veddb-storaged/write.h"
 
 #define ROUND_DOCUMENTS_MAX 200
@@ -39,7 +40,7 @@ static int options_make(const job_t *job, vd_bson_t *ret_options, vd_error_t *er
     vd_bb_t *bb = vd_arena_alloc(job->request->arena, sizeof *bb);
     vd_bb_init_arena(bb, job->request->arena, 256);
     vd_bb_bool(bb, "capped", true);
-    vd_bb_int64(bb, "size", job->size);
+    stor_facts_number(bb, "size", job->size);
     return vd_bb_finish(bb, ret_options, err);
 }
 

@@ -2,6 +2,7 @@
 #include "veddb-storaged/commands/collection_options.h"
 
 #include "libcommon/bson/build.h"
+#include "veddb-storaged/facts.h"
 #include "veddb-storaged/query/filter.h"
 
 #include <stdio.h>
@@ -126,9 +127,9 @@ static void capped_put(vd_bb_t *bb, const stor_collection_options_t *options, vd
     if (max == 0)
         (void)vd_value_as_int64(vd_bson_get(old, "max"), &max);
     vd_bb_bool(bb, "capped", true);
-    vd_bb_int64(bb, "size", size);
+    stor_facts_number(bb, "size", size);
     if (max != 0)
-        vd_bb_int64(bb, "max", max);
+        stor_facts_number(bb, "max", max);
 }
 
 static void series_put(vd_bb_t *bb, const stor_collection_options_t *options, vd_bson_t old)
