@@ -242,7 +242,7 @@ void stor_defaults_apply(stor_request_t *request, bool names_level)
     stor_defaults_t *defaults = request->storage->defaults;
     uint32_t flags = request->entry->flags;
     stor_write_concern_t *concern = &request->write_concern;
-    bool writes = (flags & STOR_COMMAND_WRITES) != 0 && !(concern->present && concern->has_w);
+    bool writes = request->writes && !(concern->present && concern->has_w);
     bool reads = (flags & STOR_COMMAND_READ_CONCERN) != 0 && !names_level;
     if (VD_LIKELY(defaults == NULL || (!writes && !reads) || stor_request_internal(request) ||
                   !atomic_load_explicit(&defaults->any, memory_order_acquire)))

@@ -47,31 +47,12 @@ void stor_freeze_leave(stor_storage_t *storage)
         stor_waits_moved(storage->waits);
 }
 
-/* The pipeline ends with $out or $merge. */
-static bool has_output(const stor_request_t *request)
-{
-    vd_value_t pipeline = vd_bson_get(request->body, "pipeline");
-    vd_bson_iter_t iter;
-    vd_slice_t name = VD_SLICE_NULL;
-    vd_value_t first;
-    if (pipeline.type != VD_BSON_ARRAY)
-        return false;
-    vd_bson_iter_init(&iter, vd_value_document(pipeline));
-    while (vd_bson_iter_next(&iter))
-        if (iter.value.type != VD_BSON_OBJECT ||
-            !vd_bson_first(vd_value_document(iter.value), &name, &first))
-            name = VD_SLICE_NULL;
-    return vd_slice_is(name, "$out") || vd_slice_is(name, "$merge");
-}
-
 static bool writes(const stor_request_t *request)
 {
-    uint32_t flags = request->entry->flags;
-    if ((flags & STOR_COMMAND_WRITES) != 0)
+    if (request->writes)
         return request->entry->run != stor_command_abort_transaction;
-    if (vd_slice_is(request->command.name, "validate"))
-        return vd_value_as_flag(vd_bson_get(request->body, "repair"));
-    return (flags & STOR_COMMAND_MAY_WRITE) != 0 && has_output(request);
+    return vd_slice_is(request->command.name, "validate") &&
+           vd_value_as_flag(vd_bson_get(request->body, "repair"));
 }
 
 /* What it belongs to has begun before, and is waited for. */

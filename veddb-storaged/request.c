@@ -301,6 +301,23 @@ void stor_request_set_deadline(stor_request_t *request)
     }
 }
 
+/* The pipeline ends with $out or $merge. */
+static bool has_output(const stor_request_t *request)
+{
+    vd_value_t pipeline = vd_bson_get(request->body, "pipeline");
+    vd_bson_iter_t iter;
+    vd_slice_t name = VD_SLICE_NULL;
+    vd_value_t first;
+    if (pipeline.type != VD_BSON_ARRAY)
+        return false;
+    vd_bson_iter_init(&iter, vd_value_document(pipeline));
+    while (vd_bson_iter_next(&iter))
+        if (iter.value.type != VD_BSON_OBJECT ||
+            !vd_bson_first(vd_value_document(iter.value), &name, &first))
+            name = VD_SLICE_NULL;
+    return vd_slice_is(name, "$out") || vd_slice_is(name, "$merge");
+}
+
 int stor_request_prepare(stor_request_t *request, vd_error_t *err)
 {
     request->db = request->command.db;
@@ -310,6 +327,9 @@ int stor_request_prepare(stor_request_t *request, vd_error_t *err)
     if (request->entry == NULL)
         return vd_error_set(err, VD_ERR_COMMAND_NOT_FOUND, "no such command: '%.*s'",
                             VD_SLICE_FMT(request->command.name));
+    request->writes =
+        (request->entry->flags & STOR_COMMAND_WRITES) != 0 ||
+        ((request->entry->flags & STOR_COMMAND_MAY_WRITE) != 0 && has_output(request));
     request->variables.now_ms = vd_wall_ms();
     request->variables.user_roles =
         (vd_bson_t){request->command.roles.data, (uint32_t)request->command.roles.len};
@@ -435,13 +455,12 @@ static int admission_check(stor_request_t *request, vd_error_t *err)
                             "retryable write commands. autocommit:false was not provided, and %s "
                             "is not a retryable write command.",
                             request->entry->name);
-    if (request->write_concern.present &&
-        (flags & (STOR_COMMAND_WRITES | STOR_COMMAND_MAY_WRITE)) == 0 &&
+    if (request->write_concern.present && !request->writes &&
         (request->write_concern.majority || request->write_concern.mode.len > 0 ||
          request->write_concern.w > 1))
         return vd_error_set(err, VD_ERR_INVALID_OPTIONS,
                             "Command does not support writeConcern: %s", request->entry->name);
-    if ((flags & (STOR_COMMAND_WRITES | STOR_COMMAND_MAY_WRITE)) != 0)
+    if (request->writes)
         rc = stor_audit_allowed(storage->audit, err);
     if (rc != VD_OK)
         return rc;
@@ -518,8 +537,7 @@ static void append_write_concern_error(stor_request_t *request, vd_bb_t *bb, int
 static void check_alone(stor_request_t *request)
 {
     const stor_write_concern_t *concern = &request->write_concern;
-    if (!concern->present || concern->majority || concern->w <= 1 ||
-        (request->entry->flags & STOR_COMMAND_WRITES) == 0 ||
+    if (!concern->present || concern->majority || concern->w <= 1 || !request->writes ||
         !stor_replication_alone(request->storage))
         return;
     append_write_concern_error(request, &request->reply, VD_ERR_UNSATISFIABLE_WRITE_CONCERN,
@@ -630,7 +648,7 @@ void stor_request_concern_failed(stor_request_t *request, int code, const char *
 }
 
 /* What is left to wait for, once the reply is on disk here. */
-static void wait_decide(stor_request_t *request, bool wrote)
+static void wait_decide(stor_request_t *request)
 {
     const stor_write_concern_t *concern = &request->write_concern;
     stor_wait_t *wait = &request->wait;
@@ -642,8 +660,7 @@ static void wait_decide(stor_request_t *request, bool wrote)
     if (request->transaction_number >= 0 &&
         (request->entry->flags & STOR_COMMAND_ENDS_TRANSACTION) == 0)
         return;
-    if ((request->entry->flags & STOR_COMMAND_WRITES) != 0 ||
-        (wrote && (request->entry->flags & STOR_COMMAND_MAY_WRITE) != 0)) {
+    if (request->writes) {
         bool more = !concern->present || !concern->has_w || concern->majority ||
                     concern->mode.len > 0 || concern->w > 1;
         if (more && (request->command.flags & VDP_COMMAND_NO_REPLY) == 0)
@@ -817,7 +834,7 @@ void stor_request_run(stor_request_t *request, stor_session_t *session)
     note_time(request);
     counters_add(request);
     if (rc == VD_OK || written != 0)
-        wait_decide(request, written != 0);
+        wait_decide(request);
 }
 
 /* ---- for handlers ---- */

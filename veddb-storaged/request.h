@@ -95,6 +95,7 @@ struct stor_request {
     vd_bson_t body; /* = sections.body: the command document */
     const stor_command_t *entry;
     vd_slice_t db; /* = command.db */
+    bool writes;   /* by its entry, or because its pipeline ends in $out or $merge */
 
     /* generic arguments */
     stor_read_level_t read_level;

@@ -134,6 +134,14 @@ describe('$out', () => {
     await db.collection('from').insertMany(numbers(1200, (i) => ({v: i % 3})));
   });
 
+  test('its write concern is one: what can not be had is told; without $out or $merge there is none', async () => {
+    const aggregate = (pipeline) => db.command({aggregate: 'from', pipeline, cursor: {}, writeConcern: {w: 30, wtimeout: 500}});
+    for (const stage of [{$out: 'to'}, {$merge: {into: 'to'}}])
+      await assert.rejects(aggregate([{$limit: 1}, stage]), (e) => (e.code ?? e.result.writeConcernError.code) === 100, Object.keys(stage)[0]);
+    assert.equal(await db.collection('to').countDocuments(), 1);
+    await assert.rejects(aggregate([{$limit: 1}]), {code: 72});
+  });
+
   test('makes a collection, replaces one and keeps its options; nothing temporary is left', async () => {
     assert.deepEqual(await run('from', [{$match: {v: 1}}, {$out: 'to'}]), []);
     assert.equal(await db.collection('to').countDocuments(), 400);

@@ -20,7 +20,7 @@ enum {
                                             as an operation of users */
     STOR_COMMAND_FREES = 1u << 8,        /* with WRITES: gives space back, may use the reserve */
     STOR_COMMAND_ANY_MEMBER = 1u << 9,   /* with READS: a secondary runs it unasked */
-    STOR_COMMAND_MAY_WRITE = 1u << 10,   /* with READS: it may turn out to write: writeConcern */
+    STOR_COMMAND_MAY_WRITE = 1u << 10,   /* with READS: its pipeline may write: request->writes */
     STOR_COMMAND_TRANSACTION = 1u << 11, /* allowed in a transaction */
     STOR_COMMAND_ENDS_TRANSACTION = 1u << 12, /* commit and abort */
     STOR_COMMAND_NOT_FIRST = 1u << 13,        /* with TRANSACTION: does not begin one */
