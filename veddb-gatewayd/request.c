@@ -662,8 +662,25 @@ static void fault_waited(gate_request_t *request)
             "Failing command via 'failCommand' failpoint"); /* the code is the reply's */
         gate_request_fail(request, &err);
     } else {
-        gate_request_authorize(request);
+        request->fault.then(request);
     }
+}
+
+bool gate_request_meets_fault(gate_request_t *request, void (*then)(gate_request_t *request))
+{
+    const gate_t *gate = request->thread->gate;
+    vd_error_t err = VD_ERROR_INIT;
+    if (VD_LIKELY(!gate->settings.test_faults))
+        return false;
+    request->fault = (gate_fault_t){.then = then};
+    gate_faults_match(gate->faults, request);
+    if (!request->fault.active)
+        return false;
+    if (!request->fault.block)
+        fault_waited(request);
+    else if (gate_request_park(request, request->fault.block_ms, fault_waited, &err) != VD_OK)
+        gate_request_fail(request, &err);
+    return true;
 }
 
 static int find_command(gate_request_t *request, vd_error_t *err)
@@ -755,19 +772,8 @@ void gate_request_begin(gate_conn_t *conn, const gate_wire_header_t *header, vd_
         gate_request_fail(request, &err);
         return;
     }
-    if (conn->thread->gate->settings.test_faults) {
-        gate_faults_match(conn->thread->gate->faults, request);
-        if (request->fault.active && request->fault.block) {
-            if (gate_request_park(request, request->fault.block_ms, fault_waited, &err) != VD_OK)
-                gate_request_fail(request, &err);
-            return;
-        }
-        if (request->fault.active) {
-            fault_waited(request);
-            return;
-        }
-    }
-    gate_request_authorize(request);
+    if (!gate_request_meets_fault(request, gate_request_authorize))
+        gate_request_authorize(request);
 }
 
 /* The client's bytes, and the room they take. */

@@ -13,7 +13,8 @@
 typedef struct {
     bool active;
     bool close, block, has_error, has_labels;
-    bool after_checkout; /* of a getMore: its cursor was looked at before */
+    bool after_checkout;                        /* of a getMore: its cursor was looked at before */
+    void (*then)(struct gate_request *request); /* what goes on when it does not fail */
     uint32_t block_ms;
     int error_code;
     vd_bson_t labels;              /* array, in the request's arena */
@@ -84,6 +85,10 @@ VD_MUST_CHECK int gate_request_read_fields(gate_request_t *request, vd_error_t *
 bool gate_request_abandon(gate_request_t *request);
 /* The end of a GATE_LATER: rc VD_OK sends request->reply (ok is added), else err. */
 void gate_request_finish(gate_request_t *request, int rc, const vd_error_t *err);
+/* Under test.faults: what a fail point asks for is done, and `then` comes later, or never. False:
+ * none is set for this request. */
+VD_MUST_CHECK bool gate_request_meets_fault(gate_request_t *request,
+                                            void (*then)(gate_request_t *request));
 /* Sends a document that is complete. */
 void gate_request_finish_raw(gate_request_t *request, vd_slice_t document);
 /* Sends one reply with moreToCome and keeps the request, with an empty arena; false: the connection

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import {after, before, beforeEach, describe, test} from 'node:test';
 import {BSON, Binary, BSONRegExp, Code, Decimal128, Double, Int32, Long, MaxKey, MinKey, ObjectId, Timestamp, UUID} from 'mongodb';
 import {Node, codeOf, sleep, until} from '../support/node.mjs';
-import {Raw} from '../support/wire.mjs';
+import {FLAG, Raw, msg} from '../support/wire.mjs';
 
 const {EJSON, deserialize, serialize} = BSON;
 
@@ -857,6 +857,19 @@ describe('time limits, killing, sessions, concerns', () => {
     await point({failCommands: ['getMore'], errorCode: 6});
     await assert.rejects(c.find().batchSize(2).toArray(), (e) => e.code === 6 && !e.hasErrorLabel('ResumableChangeStreamError'));
     assert.equal((await c.find().batchSize(2).toArray()).length, 5);
+  });
+
+  test('failCommand: each reply of a streamed hello is as one to a command of its own', async () => {
+    const raw = await Raw.connect(node);
+    const {topologyVersion} = await raw.run({hello: 1, client: {application: {name: 'stream'}, driver: {name: 'raw', version: '1'}, os: {type: 'Linux'}}, $db: 'admin'});
+    raw.send(msg({hello: 1, topologyVersion, maxAwaitTimeMS: 100, $db: 'admin'}, {flags: FLAG.EXHAUST}));
+    for (let i = 0; i < 2; i++) assert.deepEqual((({doc, flags}) => [doc.ok, flags & FLAG.MORE])(await raw.reply()), [1, FLAG.MORE]);
+    await client.db('admin').command({configureFailPoint: 'failCommand', mode: {times: 1}, data: {failCommands: ['hello'], appName: 'stream', errorCode: 91, blockConnection: true, blockTimeMS: 20}});
+    let ended;
+    await until('the stream fails', async () => (ended = await raw.reply()).doc.ok === 0);
+    assert.deepEqual([ended.doc.code, ended.flags & FLAG.MORE], [91, 0]);
+    assert.equal((await raw.run({hello: 1, $db: 'admin'})).ok, 1, 'the connection is as it was');
+    raw.close();
   });
 
   test('onPrimaryTransactionalWrite: a retryable write is committed or not, its connection closed; the driver retries', async () => {

@@ -286,7 +286,8 @@ static void answer_watch(gate_request_t *request)
         gate_request_finish(request, VD_OK, NULL);
         return;
     }
-    if (gate_request_stream(request))
+    /* Each reply of a stream is as one to a command of its own. */
+    if (gate_request_stream(request) && !gate_request_meets_fault(request, watch))
         watch(request);
 }
 
