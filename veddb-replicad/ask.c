@@ -441,11 +441,21 @@ static void verb_promote(repl_node_t *node, const repl_asker_t *asker, const vdp
                                          .ticket = ticket->ticket});
 }
 
+/* Of the command on the wire; 0: it does not say, or vedctl asks. */
+static int64_t catch_up_of(vd_slice_t body)
+{
+    int64_t seconds = 0;
+    vd_bson_t command = {body.data, (uint32_t)body.len};
+    bool given = body.len != 0 && vd_bson_validate(body, VD_BSON_CHECK_UTF8, 16, NULL) == VD_OK &&
+                 vd_value_as_int64(vd_bson_get(command, "secondaryCatchUpPeriodSecs"), &seconds);
+    return given && seconds > 0 ? seconds : 0;
+}
+
 static void verb_step_down(repl_node_t *node, const repl_asker_t *asker, const vdp_peer_ask_t *ask,
                            vd_slice_t body)
 {
-    (void)body;
     bool force = vd_slice_is(ask->argument2, "force");
+    int64_t catch_up_s = catch_up_of(body);
     const repl_member_config_t *to =
         force || ask->argument2.len == 0 ? NULL : repl_config_find(node->config, ask->argument2);
     if (to == NULL && ask->argument2.len != 0 && !force) {
@@ -457,6 +467,7 @@ static void verb_step_down(repl_node_t *node, const repl_asker_t *asker, const v
                                          .to = to == NULL ? 0 : to->id,
                                          .force = force,
                                          .wait_ms = seconds_of(ask->argument, 60) * 1000,
+                                         .catch_up_ms = (uint64_t)catch_up_s * 1000,
                                          .ticket = ticket->ticket});
 }
 

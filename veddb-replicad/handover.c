@@ -6,13 +6,15 @@
 
 /* ---- handing over ---- */
 
-static void begin_handover(repl_role_t *role, uint32_t to, repl_actions_t *actions)
+static void begin_handover(repl_role_t *role, uint32_t to, uint64_t catch_up_ms,
+                           repl_actions_t *actions)
 {
+    bool bounded = catch_up_ms != 0 && catch_up_ms < role->options.handover_ms;
     repl_role_note(actions, "hands over to member %u", to);
     role->state = REPL_HANDING_OVER;
     role->handover_to = to;
     role->stopped = false;
-    role->deadline_ms = role->now_ms + role->options.handover_ms;
+    role->deadline_ms = role->now_ms + (bounded ? catch_up_ms : role->options.handover_ms);
     repl_role_ask_storage(role, role->term, VDP_ROLE_SECONDARY, role->options.self, actions);
 }
 
@@ -24,7 +26,7 @@ void repl_role_on_handover(repl_role_t *role, const repl_event_t *event, repl_ac
         repl_role_has_vote(role, event->from)) {
         role->force = false;
         role->step_down_wait_ms = 0;
-        begin_handover(role, event->from, actions);
+        begin_handover(role, event->from, 0, actions);
     } else if (role->state == REPL_FOLLOWER && event->term > role->term && role->storage_up &&
                role->storage_role == VDP_ROLE_SECONDARY &&
                repl_role_has_vote(role, role->options.self))
@@ -165,7 +167,7 @@ void repl_role_on_step_down(repl_role_t *role, const repl_event_t *event, repl_a
     role->force = event->force;
     role->step_down_wait_ms = event->wait_ms;
     if (successor != 0) {
-        begin_handover(role, successor, actions);
+        begin_handover(role, successor, event->catch_up_ms, actions);
         return;
     }
     role->frozen_until_ms = role->now_ms + event->wait_ms;

@@ -78,8 +78,10 @@ typedef enum {
     REPL_EVENT_RENEWED,    /* our lease was renewed by a request sent at sent_ms */
     REPL_EVENT_ETCD_AWAY,  /* no answer */
     REPL_EVENT_PROMOTE,    /* operator; force; ticket */
-    REPL_EVENT_STEP_DOWN,  /* operator; wait_ms: not again for so long; to: member or 0; ticket */
-    REPL_EVENT_FREEZE,     /* operator; wait_ms; ticket */
+    /* operator; wait_ms: not again for so long; to: member or 0; ticket; catch_up_ms: of
+     * handover_ms at most, 0: all of it */
+    REPL_EVENT_STEP_DOWN,
+    REPL_EVENT_FREEZE, /* operator; wait_ms; ticket */
 } repl_event_kind_t;
 
 typedef struct {
@@ -87,6 +89,7 @@ typedef struct {
     uint64_t now_ms;
     uint32_t from, leader, to;
     uint64_t term, position, floor, sent_ms, heard_ms, left_ms, wait_ms, ticket;
+    uint64_t catch_up_ms;
     int role;  /* VDP_ROLE_* (STORAGE) */
     int state; /* repl_role_state_t (PEER) */
     bool granted, force;

@@ -136,6 +136,15 @@ describe('hand-over', () => {
     assert.equal(await set.primary(), primary);
   });
 
+  test('replSetStepDown as drivers\' tests send it: a short period, by force', {timeout: 60000}, async () => {
+    const primary = await set.primary(), one = await set.client({node: primary});
+    await assert.rejects(one.db('admin').command({replSetStepDown: 5}), {code: 2});
+    await assert.rejects(one.db('admin').command({replSetStepDown: 5, secondaryCatchUpPeriodSecs: 6, force: true}), {code: 2});
+    assert.equal((await one.db('admin').command({replSetStepDown: 5, force: true})).ok, 1);
+    await until('another leads', async () => (await set.primary()) !== primary, 30000);
+    await one.close();
+  });
+
   test('a replica is removed, and added again', {timeout: 180000}, async () => {
     const c = database().collection('c');
     const primary = await set.primary();

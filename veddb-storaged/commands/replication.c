@@ -99,11 +99,13 @@ int stor_command_repl_set_get_config(stor_request_t *request, vd_error_t *err)
 
 /* ---- what replicad decides ---- */
 
-static int ask(stor_request_t *request, const char *verb, const char *argument, vd_error_t *err)
+static int ask(stor_request_t *request, const char *verb, const char *argument,
+               const char *argument2, vd_error_t *err)
 {
     vdp_replication_ask_t fields = {
         .verb = vd_slice_str(verb),
         .argument = vd_slice_str(argument),
+        .argument2 = vd_slice_str(argument2),
     };
     return stor_positions_ask(request, &fields, vd_slice(request->body.data, request->body.len),
                               err);
@@ -133,7 +135,7 @@ int stor_command_repl_set_step_down(stor_request_t *request, vd_error_t *err)
         STOR_ARG("secondaryCatchUpPeriodSecs", STOR_ARG_COUNT, step_down_t, catch_up, 0),
         STOR_ARG("force", STOR_ARG_BOOL, step_down_t, force, 0),
     };
-    step_down_t args = {.catch_up = 10};
+    step_down_t args = {.catch_up = -1};
     int64_t seconds = 0;
     char text[24];
     int rc = needs_set(request, err);
@@ -144,13 +146,15 @@ int stor_command_repl_set_step_down(stor_request_t *request, vd_error_t *err)
         rc = seconds_read(request, 1, &seconds, err);
     if (rc != VD_OK)
         return rc;
+    if (args.catch_up < 0)
+        args.catch_up = args.force ? 0 : 10;
     if (args.catch_up > seconds)
         return vd_error_set(err, VD_ERR_BAD_VALUE,
                             "stepdown period must be longer than secondaryCatchUpPeriodSecs");
     if (stor_replication_role(request->storage) != VDP_ROLE_PRIMARY)
         return vd_error_set(err, VD_ERR_NOT_WRITABLE_PRIMARY, "not primary so can't step down");
     (void)snprintf(text, sizeof text, "%lld", (long long)seconds);
-    return ask(request, "step-down", text, err);
+    return ask(request, "step-down", text, args.force ? "force" : "", err);
 }
 
 int stor_command_repl_set_freeze(stor_request_t *request, vd_error_t *err)
@@ -169,7 +173,7 @@ int stor_command_repl_set_freeze(stor_request_t *request, vd_error_t *err)
                             "cannot freeze node when primary or running for election. state: "
                             "Primary");
     (void)snprintf(text, sizeof text, "%lld", (long long)seconds);
-    return ask(request, "freeze", text, err);
+    return ask(request, "freeze", text, "", err);
 }
 
 int stor_command_repl_set_reconfig(stor_request_t *request, vd_error_t *err)
@@ -184,7 +188,7 @@ int stor_command_repl_set_reconfig(stor_request_t *request, vd_error_t *err)
     if (stor_replication_role(request->storage) != VDP_ROLE_PRIMARY)
         return vd_error_set(err, VD_ERR_NOT_WRITABLE_PRIMARY,
                             "replSetReconfig should only be run on a writable PRIMARY");
-    return ask(request, "reconfig", "", err);
+    return ask(request, "reconfig", "", "", err);
 }
 
 int stor_command_repl_set_initiate(stor_request_t *request, vd_error_t *err)
@@ -194,7 +198,7 @@ int stor_command_repl_set_initiate(stor_request_t *request, vd_error_t *err)
         return rc;
     if (stor_replication_config(request->storage, request->arena).len > 0)
         return vd_error_set(err, VD_ERR_ALREADY_INITIALIZED, "already initialized");
-    return ask(request, "initiate", "", err);
+    return ask(request, "initiate", "", "", err);
 }
 
 int stor_command_repl_set_refused(stor_request_t *request, vd_error_t *err)

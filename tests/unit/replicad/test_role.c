@@ -310,6 +310,35 @@ Test(role, step_down_hands_over)
     cr_assert_eq(role.state, REPL_FOLLOWER);
 }
 
+/* Who waits for a successor that does not catch up: for so long, and no longer than ever. */
+Test(role, step_down_waits_as_long_as_asked)
+{
+    const uint64_t handover_ms = options_of(3).handover_ms;
+    const struct {
+        uint64_t asked_ms, waits_ms;
+    } cases[] = {
+        {0, handover_ms}, {handover_ms / 2, handover_ms / 2}, {handover_ms * 5, handover_ms}};
+    for (size_t i = 0; i < VD_COUNT_OF(cases); i++) {
+        for (int force = 0; force < 2; force++) {
+            lead();
+            step((repl_event_t){.kind = REPL_EVENT_STEP_DOWN,
+                                .to = 2,
+                                .force = force,
+                                .wait_ms = 60000,
+                                .catch_up_ms = cases[i].asked_ms,
+                                .ticket = 9});
+            storage_does();
+            cr_expect_eq(role.state, REPL_HANDING_OVER);
+            cr_expect_eq(role.deadline_ms, now + cases[i].waits_ms, "case %zu", i);
+            now = role.deadline_ms;
+            step((repl_event_t){.kind = REPL_EVENT_TICK});
+            cr_assert_not_null(find(REPL_ACTION_ANSWER), "case %zu", i);
+            cr_expect_eq(find(REPL_ACTION_ANSWER)->code, force ? VD_OK : VD_ERR_EXCEEDED_TIME_LIMIT,
+                         "case %zu", i);
+        }
+    }
+}
+
 Test(role, removed_member_stops)
 {
     lead();
