@@ -85,6 +85,8 @@ static unsigned overload_labels(unsigned facts)
 
 unsigned gate_reply_labels(int code, unsigned facts)
 {
+    if (code == VD_ERR_CHANGE_STREAM_FATAL_ERROR || code == VD_ERR_CHANGE_STREAM_HISTORY_LOST)
+        return VD_LABEL_NON_RESUMABLE_CHANGE_STREAM; /* storage labels its own; fail points */
     if (code == VD_ERR_INGRESS_REQUEST_RATE_LIMIT_EXCEEDED)
         return overload_labels(facts);
     if ((facts & (GATE_REPLY_COMMIT | GATE_REPLY_ABORT)) != 0)
@@ -132,6 +134,7 @@ void gate_reply_label_array(vd_bb_t *bb, unsigned labels)
         {VD_LABEL_RESUMABLE_CHANGE_STREAM, "ResumableChangeStreamError"},
         {VD_LABEL_SYSTEM_OVERLOADED, "SystemOverloadedError"},
         {VD_LABEL_RETRYABLE, "RetryableError"},
+        {VD_LABEL_NON_RESUMABLE_CHANGE_STREAM, "NonResumableChangeStreamError"},
     };
     vd_bb_begin_array(bb, "errorLabels");
     uint32_t n = 0;

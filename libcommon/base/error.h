@@ -23,6 +23,7 @@ enum {
     VD_LABEL_RESUMABLE_CHANGE_STREAM = 1u << 3,
     VD_LABEL_SYSTEM_OVERLOADED = 1u << 4, /* back off before the next try */
     VD_LABEL_RETRYABLE = 1u << 5,         /* nothing was done */
+    VD_LABEL_NON_RESUMABLE_CHANGE_STREAM = 1u << 6,
 };
 
 /* VD_ERR_<NAME> = -(number), from the one list of codes. */
