@@ -227,7 +227,7 @@ const diagnostics = {
   whatsmyuri: admin({whatsmyuri: 1}, (r) => assert.match(r.you, /^127\.0\.0\.1:\d+$/)),
   currentOp: admin({currentOp: 1}, shaped({inprog: 'array'})),
   getParameter: all(admin({getParameter: 1, featureCompatibilityVersion: 1}, has({featureCompatibilityVersion: {version: '7.0'}})), admin({getParameter: '*'}, shaped({logLevel: 'number', quiet: 'boolean'})), admin({getParameter: 1, none: 1}, code(72))),
-  profile: all(command({profile: -1}, has({was: 0})), command({profile: 0, slowms: 100}, shaped({was: 'number', slowms: 'number', sampleRate: 'number'}))),
+  profile: all(command({profile: -1}, has({was: 0})), command({profile: 0, slowms: 100}, shaped({was: 'number', slowms: 'number', sampleRate: 'number'})), command({profile: 1}, has({was: 0}))),
   listCommands: admin({listCommands: 1}, (r) => (shaped({'commands.find.help': 'string', 'commands.find.adminOnly': 'boolean', 'commands.find.requiresAuth': 'boolean'})(r), assert.ok(r.commands.find.apiVersions.includes('1')))),
   connPoolStats: admin({connPoolStats: 1}, shaped({numClientConnections: 'number', totalInUse: 'number', hosts: 'object', pools: 'object'})),
   dbHash: command({dbHash: 1}, shaped({collections: 'object', md5: 'string', timeMillis: 'number'})),
