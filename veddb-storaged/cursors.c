@@ -18,6 +18,7 @@
 #define CURSOR_IN_USE    12051
 #define AWAIT_DEFAULT_MS 1000
 #define USER_MAX         320
+#define GONE_MAX         1024
 
 struct stor_client_cursor {
     int64_t id;
@@ -44,6 +45,9 @@ struct stor_cursors {
     vd_map_t *by_id;
     stor_counts_t *counts; /* by user */
     uint64_t total_opened, timed_out, killed;
+    /* Those that ended with their collection, for whoever asks for more; the oldest are forgotten. */
+    int64_t gone[GONE_MAX];
+    uint32_t gone_next;
 };
 
 /* ---- batches ---- */
@@ -326,6 +330,18 @@ static bool is_to_be_allowed(const stor_client_cursor_t *cursor, const stor_requ
            (command->flags & (VDP_COMMAND_INTERNAL | VDP_COMMAND_AUTHORIZED)) == 0;
 }
 
+/* Under the lock: it ended with its collection; told once. */
+static bool gone_take(stor_cursors_t *cursors, int64_t id)
+{
+    for (uint32_t i = 0; i < GONE_MAX; i++) {
+        if (id != 0 && cursors->gone[i] == id) {
+            cursors->gone[i] = 0;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* VD_ERR_AGAIN, without a text: it is to be allowed first; *ret_originating is in the request's
  * arena. */
 static int pin(stor_request_t *request, int64_t id, vd_slice_t ns, stor_client_cursor_t **ret,
@@ -334,7 +350,9 @@ static int pin(stor_request_t *request, int64_t id, vd_slice_t ns, stor_client_c
     stor_cursors_t *cursors = request->storage->cursors;
     pthread_mutex_lock(&cursors->lock);
     stor_client_cursor_t *cursor = vd_map_get(cursors->by_id, key_of(&id));
-    int rc = pin_check(cursor, request, id, ns, err);
+    int rc = cursor == NULL && gone_take(cursors, id)
+                 ? vd_error_set(err, VD_ERR_QUERY_PLAN_KILLED, "collection dropped or renamed")
+                 : pin_check(cursor, request, id, ns, err);
     if (rc == VD_OK && is_to_be_allowed(cursor, request)) {
         *ret_originating = (vd_bson_t){
             vd_arena_copy(request->arena, cursor->originating.data, cursor->originating.len),
@@ -605,6 +623,16 @@ static bool of_collection(const stor_client_cursor_t *cursor, const void *contex
 
 uint32_t stor_cursors_kill_collection(stor_cursors_t *cursors, uint64_t collection_id)
 {
+    size_t position = 0;
+    vd_slice_t key;
+    void *value;
+    pthread_mutex_lock(&cursors->lock);
+    while (collection_id != 0 && vd_map_next(cursors->by_id, &position, &key, &value)) {
+        const stor_client_cursor_t *cursor = value;
+        if (cursor->collection_id == collection_id && !cursor->pinned && !cursor->killed)
+            cursors->gone[cursors->gone_next++ % GONE_MAX] = cursor->id;
+    }
+    pthread_mutex_unlock(&cursors->lock);
     return collection_id == 0 ? 0 : kill_selected(cursors, of_collection, &collection_id);
 }
 

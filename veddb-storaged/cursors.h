@@ -103,6 +103,7 @@ uint32_t stor_cursors_kill_sessions(stor_cursors_t *cursors,
 /* Those that were opened in a transaction of that session. */
 uint32_t stor_cursors_kill_transaction(stor_cursors_t *cursors, const stor_session_key_t *session,
                                        int64_t number);
+/* Whose collection is dropped or renamed: the next getMore fails by QueryPlanKilled. */
 uint32_t stor_cursors_kill_collection(stor_cursors_t *cursors, uint64_t collection_id);
 uint32_t stor_cursors_expire(stor_cursors_t *cursors);
 

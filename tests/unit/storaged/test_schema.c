@@ -279,7 +279,8 @@ Test(schema, cursors_end_with_their_collection)
     cr_assert_eq(reads_run(reads, "db", THREE), VD_OK);
     int64_t id = open_cursor(reads, "c");
     cr_assert_eq(reads_run(reads, "db", "{'drop': 'c'}"), VD_OK);
-    cr_assert_eq(more(reads, id, "c"), VD_ERR_CURSOR_NOT_FOUND);
+    cr_assert_eq(more(reads, id, "c"), VD_ERR_QUERY_PLAN_KILLED);
+    cr_assert_eq(more(reads, id, "c"), VD_ERR_CURSOR_NOT_FOUND, "told once");
 
     cr_assert_eq(reads_run(reads, "db", THREE), VD_OK);
     id = open_cursor(reads, "c");
@@ -290,10 +291,11 @@ Test(schema, cursors_end_with_their_collection)
     /* who may read the old name need not be allowed to read the new one */
     id = open_cursor(reads, "c");
     cr_assert_eq(reads_run(reads, "admin", "{'renameCollection': 'db.c', 'to': 'db.d'}"), VD_OK);
-    cr_assert_eq(more(reads, id, "c"), VD_ERR_CURSOR_NOT_FOUND);
+    cr_assert_eq(more(reads, id, "c"), VD_ERR_QUERY_PLAN_KILLED);
+    cr_assert_eq(more(reads, id, "c"), VD_ERR_CURSOR_NOT_FOUND, "told once");
     id = open_cursor(reads, "d");
     cr_assert_eq(reads_run(reads, "db", "{'dropDatabase': 1}"), VD_OK);
-    cr_assert_eq(more(reads, id, "d"), VD_ERR_CURSOR_NOT_FOUND);
+    cr_assert_eq(more(reads, id, "d"), VD_ERR_QUERY_PLAN_KILLED);
     reads_close(reads);
 }
 
