@@ -343,8 +343,7 @@ static void insert_with_number(int64_t n)
 
 Test(member, errors_of_a_changed_role_say_so)
 {
-    static const int codes[] = {VD_ERR_NOT_WRITABLE_PRIMARY,
-                                VD_ERR_PRIMARY_STEPPED_DOWN,
+    static const int codes[] = {VD_ERR_NOT_WRITABLE_PRIMARY, VD_ERR_PRIMARY_STEPPED_DOWN,
                                 VD_ERR_INTERRUPTED_DUE_TO_REPL_STATE_CHANGE,
                                 VD_ERR_NOT_PRIMARY_NO_SECONDARY_OK,
                                 VD_ERR_NOT_PRIMARY_OR_SECONDARY};
