@@ -73,12 +73,13 @@ int gate_faults_configure(gate_request_t *request, vd_bb_t *reply, vd_error_t *e
     bool get_more = vd_slice_is(name, "failGetMoreAfterCursorCheckout");
     int rc =
         vd_bson_validate(vd_slice(body.data, body.len), VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX, err);
-    if (rc == VD_OK && vd_slice_is(name, "onPrimaryTransactionalWrite"))
+    if (rc == VD_OK && (vd_slice_is(name, "onPrimaryTransactionalWrite") ||
+                        vd_slice_is(name, "maxTimeAlwaysTimeOut")))
         return forward(request, err);
     if (rc == VD_OK && !get_more && !vd_slice_is(name, "failCommand"))
         rc = vd_error_set(err, VD_ERR_LOCATION(82),
-                          "only the fail points failCommand, failGetMoreAfterCursorCheckout and "
-                          "onPrimaryTransactionalWrite are offered");
+                          "only the fail points failCommand, failGetMoreAfterCursorCheckout, "
+                          "onPrimaryTransactionalWrite and maxTimeAlwaysTimeOut are offered");
     if (rc == VD_OK)
         rc = vd_fail_mode_parse(vd_bson_get(body, "mode"), &mode, err);
     if (rc == VD_OK && mode.armed) {

@@ -1,6 +1,6 @@
 /* veddb-gatewayd/faults.h — fail points, as driver test suites use them: failCommand and
- * failGetMoreAfterCursorCheckout, one of them armed at a time; onPrimaryTransactionalWrite is
- * passed on to storage (veddb-storaged/write_fault.h). Exist only under test.faults.
+ * failGetMoreAfterCursorCheckout, one of them armed at a time; others are passed on to storage
+ * (veddb-storaged/fail_points.h). Exist only under test.faults.
  *
  * Owner:   the gateway.
  * Threads: any (one lock). */

@@ -45,7 +45,7 @@ struct stor_cursors {
     vd_map_t *by_id;
     stor_counts_t *counts; /* by user */
     uint64_t total_opened, timed_out, killed;
-    /* Those that ended with their collection, for whoever asks for more; the oldest are forgotten. */
+    /* Those that ended with their collection, for whoever asks for more: the latest ones. */
     int64_t gone[GONE_MAX];
     uint32_t gone_next;
 };
@@ -393,6 +393,7 @@ static void deadline_of(stor_request_t *request, const stor_client_cursor_t *cur
 {
     if (cursor->left_us == 0)
         return;
+    request->checks = 0; /* the next check looks at the time */
     uint64_t until = request->started_us + cursor->left_us;
     if (request->deadline_us == 0 || until < request->deadline_us) {
         request->deadline_us = until;

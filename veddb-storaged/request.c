@@ -13,6 +13,7 @@
 #include "veddb-storaged/commands/metrics.h"
 #include "veddb-storaged/cursors.h"
 #include "veddb-storaged/defaults.h"
+#include "veddb-storaged/fail_points.h"
 #include "veddb-storaged/pins.h"
 #include "veddb-storaged/query/collation.h"
 #include "veddb-storaged/replication/positions.h"
@@ -851,7 +852,8 @@ int stor_request_check(stor_request_t *request, vd_error_t *err)
         return VD_OK;
     if (request->slot != NULL)
         vd_daemon_beat(request->slot, true); /* long, not hung */
-    if (request->deadline_us == 0 || vd_monotonic_us() < request->deadline_us)
+    if (request->deadline_us == 0 ||
+        (vd_monotonic_us() < request->deadline_us && !stor_fail_max_time(request)))
         return VD_OK;
     if (request->deadline_is_max_time)
         return vd_error_set(err, VD_ERR_MAX_TIME_MS_EXPIRED, "operation exceeded time limit");

@@ -15,6 +15,7 @@
 #include "veddb-storaged/exec/planner.h"
 #include "veddb-storaged/exec/sampling.h"
 #include "veddb-storaged/exec/spill.h"
+#include "veddb-storaged/fail_points.h"
 #include "veddb-storaged/inbox.h"
 #include "veddb-storaged/index/builds.h"
 #include "veddb-storaged/journal.h"
@@ -24,7 +25,6 @@
 #include "veddb-storaged/sessions.h"
 #include "veddb-storaged/streams/waits.h"
 #include "veddb-storaged/transactions.h"
-#include "veddb-storaged/write_fault.h"
 
 #define FIRST_TERM     1
 #define OTHER_SESSIONS 36 /* audit, keeper, scrub, opening, catalog changes, validate, streams */
@@ -133,7 +133,7 @@ int stor_storage_open(const stor_storage_options_t *options, const stor_settings
     vd_rand_secret(storage->boot_id, sizeof storage->boot_id);
     (void)pthread_mutex_init(&storage->registry_lock, NULL);
     stor_freeze_init(&storage->freeze);
-    storage->write_fault = stor_write_fault_create(settings);
+    storage->fail_points = stor_fail_points_create(settings);
     int rc = VD_OK;
     if (options->versions != NULL &&
         stor_versions_open(options->versions, storage->boot_id, &storage->versions, err) != VD_OK) {
@@ -213,7 +213,7 @@ int stor_storage_close(stor_storage_t **storage_p, vd_error_t *err)
     vd_free(storage->latency);
     (void)pthread_mutex_destroy(&storage->registry_lock);
     stor_freeze_done(&storage->freeze);
-    stor_write_fault_destroy(&storage->write_fault);
+    stor_fail_points_destroy(&storage->fail_points);
     vd_free(storage);
     *storage_p = NULL;
     return rc;

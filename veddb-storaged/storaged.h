@@ -88,7 +88,7 @@ typedef struct stor_storage {
     struct stor_audit *audit;           /* audit/audit.h; NULL: nothing is audited */
     struct stor_audit_link *audit_link; /* NULL in unit tests */
     stor_freeze_t freeze;               /* fsync {lock: true} */
-    struct stor_write_fault *write_fault;     /* write_fault.h; NULL without test.faults */
+    struct stor_fail_points *fail_points;     /* fail_points.h; NULL without test.faults */
     struct stor_rotation *rotation;           /* rotation/rotation.h; NULL in unit tests */
     struct stor_rotation_link *rotation_link; /* NULL in unit tests */
     struct stor_backups *backups;             /* backup/backup.h; NULL in unit tests */

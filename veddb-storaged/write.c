@@ -8,12 +8,12 @@
 #include "libcommon/bson/compare.h"
 #include "veddb-storaged/capped.h"
 #include "veddb-storaged/delta.h"
+#include "veddb-storaged/fail_points.h"
 #include "veddb-storaged/index/index.h"
 #include "veddb-storaged/query/json_schema.h"
 #include "veddb-storaged/query/match.h"
 #include "veddb-storaged/replication/replication.h"
 #include "veddb-storaged/transactions.h"
-#include "veddb-storaged/write_fault.h"
 
 #include <time.h>
 
@@ -428,7 +428,7 @@ int stor_write_result(stor_write_t *write, const stor_statement_result_t *result
     stor_request_t *request = write->request;
     vd_slice_t key, value;
     stor_change_t change = {.kind = STOR_CHANGE_RESULT, .statement = result->statement};
-    int rc = stor_write_fault_hit(request, err);
+    int rc = stor_fail_write(request, err);
     if (rc != VD_OK || !request->storage->settings.replicated)
         return rc == VD_OK ? stor_sessions_record(request, result, err) : rc;
     stor_sessions_row(request, result, &key, &value);

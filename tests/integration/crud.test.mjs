@@ -872,6 +872,21 @@ describe('time limits, killing, sessions, concerns', () => {
     raw.close();
   });
 
+  test('maxTimeAlwaysTimeOut: whatever has a maxTimeMS is out of time', async () => {
+    const point = (mode) => client.db('admin').command({configureFailPoint: 'maxTimeAlwaysTimeOut', mode});
+    await c.insertMany([{_id: 1}, {_id: 2}, {_id: 3}]);
+    const cursor = c.find({}, {batchSize: 1, maxTimeMS: 60000});
+    await cursor.next();
+    await point('alwaysOn');
+    assert.equal(await codeOf(() => cursor.toArray()), 50, 'a getMore');
+    assert.equal(await codeOf(() => c.findOne({}, {maxTimeMS: 60000})), 50);
+    assert.equal(await codeOf(() => c.createIndex({a: 1}, {maxTimeMS: 60000})), 50);
+    assert.equal(await codeOf(() => db.command({listCollections: 1, maxTimeMS: 60000})), 50);
+    assert.equal(await c.countDocuments(), 3);
+    assert.ok((await point('off')).count >= 4);
+    assert.equal(await c.countDocuments({}, {maxTimeMS: 60000}), 3);
+  });
+
   test('onPrimaryTransactionalWrite: a retryable write is committed or not, its connection closed; the driver retries', async () => {
     const admin = client.db('admin');
     const point = (mode, data) => admin.command({configureFailPoint: 'onPrimaryTransactionalWrite', mode, ...(data && {data})});

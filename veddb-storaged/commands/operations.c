@@ -4,9 +4,9 @@
 #include "veddb-storaged/args.h"
 #include "veddb-storaged/commands/table.h"
 #include "veddb-storaged/facts.h"
+#include "veddb-storaged/fail_points.h"
 #include "veddb-storaged/query/match.h"
 #include "veddb-storaged/registry.h"
-#include "veddb-storaged/write_fault.h"
 
 #define SLOW_MS 100 /* what request.c logs as slow */
 
@@ -280,14 +280,14 @@ int stor_run_profile(stor_request_t *request, vd_error_t *err)
     return VD_OK;
 }
 
-/* ---- configureFailPoint onPrimaryTransactionalWrite; the others are the gateway's ---- */
+/* ---- configureFailPoint: what the gateway passes on ---- */
 
 int stor_command_configure_fail_point(stor_request_t *request, vd_error_t *err)
 {
     uint64_t hits = 0;
-    if (request->storage->write_fault == NULL)
+    if (request->storage->fail_points == NULL)
         return vd_error_set(err, VD_ERR_COMMAND_NOT_FOUND, "no such command: 'configureFailPoint'");
-    int rc = stor_write_fault_configure(request->storage->write_fault, request->body, &hits, err);
+    int rc = stor_fail_points_configure(request->storage->fail_points, request->body, &hits, err);
     if (rc == VD_OK)
         vd_bb_int32(&request->reply, "count", (int32_t)hits);
     return rc;

@@ -1,19 +1,19 @@
-/* tests/unit/storaged/test_write_fault.c — the fail point onPrimaryTransactionalWrite: which
- * statements it meets, what is left of them. */
+/* tests/unit/storaged/test_fail_points.c — fail points of drivers' tests: what they meet, what is
+ * left of it. */
 #include "tests/unit/storaged/reads_support.h"
-#include "veddb-storaged/write_fault.h"
+#include "veddb-storaged/fail_points.h"
 
 static reads_t *open_with_faults(void)
 {
     reads_t *reads = reads_open();
     reads->storage.settings.test_faults = true;
-    reads->storage.write_fault = stor_write_fault_create(&reads->storage.settings);
+    reads->storage.fail_points = stor_fail_points_create(&reads->storage.settings);
     return reads;
 }
 
 static void close_with_faults(reads_t *reads)
 {
-    stor_write_fault_destroy(&reads->storage.write_fault);
+    stor_fail_points_destroy(&reads->storage.fail_points);
     reads_close(reads);
 }
 
@@ -45,7 +45,7 @@ static void expect(reads_t *reads, const char *documents)
     reads_expect(reads, "left", text);
 }
 
-Test(write_fault, committed_and_the_connection_closed)
+Test(fail_points, committed_and_the_connection_closed)
 {
     reads_t *reads = open_with_faults();
     set(reads, "'mode': {'times': 2}", VD_OK, 0);
@@ -64,7 +64,7 @@ Test(write_fault, committed_and_the_connection_closed)
     close_with_faults(reads);
 }
 
-Test(write_fault, failed_before_the_commit)
+Test(fail_points, failed_before_the_commit)
 {
     reads_t *reads = open_with_faults();
     set(reads, "'mode': {'skip': 1}, 'data': {'failBeforeCommitExceptionCode': 1}", VD_OK, 0);
@@ -85,7 +85,7 @@ Test(write_fault, failed_before_the_commit)
     close_with_faults(reads);
 }
 
-Test(write_fault, refused)
+Test(fail_points, refused)
 {
     reads_t *reads = open_with_faults();
     set(reads, "'mode': 'perhaps'", VD_ERR_BAD_VALUE, 0);
@@ -93,9 +93,23 @@ Test(write_fault, refused)
     set(reads, "'mode': 'alwaysOn', 'data': {'failBeforeCommitExceptionCode': 'x'}",
         VD_ERR_BAD_VALUE, 0);
     cr_expect_not(written(reads, 1, "{'insert': 'c', 'documents': [{'_id': 1}]}", VD_OK));
-    stor_write_fault_destroy(&reads->storage.write_fault);
+    stor_fail_points_destroy(&reads->storage.fail_points);
     set(reads, "'mode': 'alwaysOn'", VD_ERR_COMMAND_NOT_FOUND, 0);
     reads->storage.settings.test_faults = false;
-    cr_expect_null(stor_write_fault_create(&reads->storage.settings));
+    cr_expect_null(stor_fail_points_create(&reads->storage.settings));
+    close_with_faults(reads);
+}
+
+Test(fail_points, time_is_over)
+{
+    reads_t *reads = open_with_faults();
+    cr_expect_not(
+        written(reads, 0, "{'insert': 'c', 'documents': [{'_id': 1}, {'_id': 2}]}", VD_OK));
+    cr_assert_eq(reads_run(reads, "admin",
+                           "{'configureFailPoint': 'maxTimeAlwaysTimeOut', 'mode': {'times': 1}}"),
+                 VD_OK);
+    cr_assert_eq(reads_run(reads, "db", "{'find': 'c'}"), VD_OK, "it has none");
+    cr_assert_eq(reads_run(reads, "admin", "{'configureFailPoint': 'another', 'mode': 'off'}"),
+                 VD_ERR_LOCATION(82));
     close_with_faults(reads);
 }
