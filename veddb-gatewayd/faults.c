@@ -55,13 +55,6 @@ static int check_data(vd_bson_t data, bool get_more, vd_error_t *err)
     return VD_OK;
 }
 
-/* To storage, which knows the statements of writes. */
-static int forward(gate_request_t *request, vd_error_t *err)
-{
-    int rc = gate_request_forward(request, err);
-    return rc == VD_OK ? GATE_LATER : rc;
-}
-
 int gate_faults_configure(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {
     gate_faults_t *faults = request->thread->gate->faults;
@@ -75,7 +68,7 @@ int gate_faults_configure(gate_request_t *request, vd_bb_t *reply, vd_error_t *e
         vd_bson_validate(vd_slice(body.data, body.len), VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX, err);
     if (rc == VD_OK && (vd_slice_is(name, "onPrimaryTransactionalWrite") ||
                         vd_slice_is(name, "maxTimeAlwaysTimeOut")))
-        return forward(request, err);
+        return gate_request_pass_on(request, err);
     if (rc == VD_OK && !get_more && !vd_slice_is(name, "failCommand"))
         rc = vd_error_set(err, VD_ERR_LOCATION(82),
                           "only the fail points failCommand, failGetMoreAfterCursorCheckout, "

@@ -96,6 +96,8 @@ void gate_request_finish_raw(gate_request_t *request, vd_slice_t document);
 VD_MUST_CHECK bool gate_request_stream(gate_request_t *request);
 /* Sends the request to storage as it came. */
 VD_MUST_CHECK int gate_request_forward(gate_request_t *request, vd_error_t *err);
+/* The same as the end of a handler: GATE_LATER, or the error. */
+VD_MUST_CHECK int gate_request_pass_on(gate_request_t *request, vd_error_t *err);
 VD_MUST_CHECK int gate_request_park(gate_request_t *request, uint64_t ms,
                                     void (*fired)(gate_request_t *request), vd_error_t *err);
 static inline vd_bson_t gate_request_body(const gate_request_t *request)

@@ -316,3 +316,9 @@ int gate_request_forward(gate_request_t *request, vd_error_t *err)
     conn->forwarded = true;
     return gate_upstream_send(request->thread->upstream, flight, err);
 }
+
+int gate_request_pass_on(gate_request_t *request, vd_error_t *err)
+{
+    int rc = gate_request_forward(request, err);
+    return rc == VD_OK ? GATE_LATER : rc;
+}

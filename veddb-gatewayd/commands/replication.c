@@ -11,12 +11,6 @@ static void put_optime(vd_bb_t *reply, const char *name, uint64_t ts, uint64_t t
     vd_bb_close(reply);
 }
 
-static int forward(gate_request_t *request, vd_error_t *err)
-{
-    int rc = gate_request_forward(request, err);
-    return rc == VD_OK ? GATE_LATER : rc;
-}
-
 int gate_command_repl_set_administer(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
 {
     (void)reply; /* storage's */
@@ -24,7 +18,7 @@ int gate_command_repl_set_administer(gate_request_t *request, vd_bb_t *reply, vd
     gate_member_read(request->thread->gate, NULL, &member);
     if (!member.in_set)
         return vd_error_set(err, VD_ERR_COMMAND_NOT_SUPPORTED, "The replica set has one member");
-    return forward(request, err);
+    return gate_request_pass_on(request, err);
 }
 
 int gate_command_repl_set_get_status(gate_request_t *request, vd_bb_t *reply, vd_error_t *err)
@@ -35,7 +29,7 @@ int gate_command_repl_set_get_status(gate_request_t *request, vd_bb_t *reply, vd
     gate_member_read(gate, NULL, &about);
     uint64_t term = about.term;
     if (about.in_set)
-        return forward(request, err);
+        return gate_request_pass_on(request, err);
     if (!state->known)
         return vd_error_set(err, VD_ERR_NOT_PRIMARY_OR_SECONDARY, "storage is not there yet");
     int32_t member = about.primary ? GATE_MEMBER_PRIMARY : GATE_MEMBER_RECOVERING;
@@ -90,7 +84,7 @@ int gate_command_repl_set_get_config(gate_request_t *request, vd_bb_t *reply, vd
     gate_member_t about;
     gate_member_read(gate, NULL, &about);
     if (about.in_set)
-        return forward(request, err);
+        return gate_request_pass_on(request, err);
     vd_bb_begin_document(reply, "config");
     vd_bb_cstr(reply, "_id", gate->settings.replica_set);
     vd_bb_int32(reply, "version", 1);

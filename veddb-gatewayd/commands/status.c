@@ -140,6 +140,5 @@ int gate_command_server_status(gate_request_t *request, vd_bb_t *reply, vd_error
 {
     (void)reply; /* filled when storage has answered */
     request->answered = answered;
-    int rc = gate_request_forward(request, err);
-    return rc == VD_OK ? GATE_LATER : rc;
+    return gate_request_pass_on(request, err);
 }
