@@ -446,7 +446,8 @@ static int64_t catch_up_of(vd_slice_t body)
 {
     int64_t seconds = 0;
     vd_bson_t command = {body.data, (uint32_t)body.len};
-    bool given = body.len != 0 && vd_bson_validate(body, VD_BSON_CHECK_UTF8, 16, NULL) == VD_OK &&
+    bool given = body.len != 0 &&
+                 vd_bson_validate(body, VD_BSON_CHECK_UTF8, VD_BSON_DEPTH_MAX, NULL) == VD_OK &&
                  vd_value_as_int64(vd_bson_get(command, "secondaryCatchUpPeriodSecs"), &seconds);
     return given && seconds > 0 ? seconds : 0;
 }
