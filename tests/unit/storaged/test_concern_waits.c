@@ -1,5 +1,6 @@
 /* tests/unit/storaged/test_concern_waits.c — role, admission, writers against a change of role, and
  * every wait with its end: on a real engine, without an inbox. */
+#include "tests/support/ahead_clock.h"
 #include "tests/unit/storaged/reads_support.h"
 #include "veddb-storaged/engine/sequencer.h"
 #include "veddb-storaged/replication/positions.h"
@@ -258,6 +259,28 @@ Test(concern_waits, a_primary_whose_replicad_is_silent_steps_down)
     reads->storage.settings.lease_ms = 600000; /* the insertion may come late, too */
     cr_assert_eq(role(reads, 1, VDP_ROLE_PRIMARY, "a", NULL), VD_OK); /* it is back */
     cr_assert_eq(reads_run(reads, "db", INSERT("")), VD_OK);
+    set_close(reads);
+}
+
+/* Whoever looks may have read its clock before another thread noted that replicad was heard. */
+Test(concern_waits, a_lease_that_is_renewed_meanwhile_holds)
+{
+    reads_t *reads = set_open();
+    reads->storage.settings.lease_ms = 60000;
+    cr_assert_eq(role(reads, 1, VDP_ROLE_PRIMARY, "a", NULL), VD_OK);
+    ahead_clock_use();
+    atomic_fetch_add(&ahead_ms, 5000);
+    stor_replication_heard(&reads->storage);
+    atomic_fetch_sub(&ahead_ms, 5000);
+    cr_expect_not(stor_replication_lease_check(&reads->storage));
+    cr_expect_eq(stor_replication_role(&reads->storage), VDP_ROLE_PRIMARY);
+    atomic_fetch_add(&ahead_ms, 5000 + 61000);
+    for (int i = 0; i < 3000 && stor_replication_role(&reads->storage) == VDP_ROLE_PRIMARY; i++) {
+        (void)stor_replication_lease_check(&reads->storage); /* false while another one does it */
+        usleep(10000);
+    }
+    cr_expect_eq(stor_replication_role(&reads->storage), VDP_ROLE_SECONDARY);
+    ahead_clock_back();
     set_close(reads);
 }
 

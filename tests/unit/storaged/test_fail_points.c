@@ -100,7 +100,7 @@ Test(fail_points, refused)
     close_with_faults(reads);
 }
 
-Test(fail_points, time_is_over)
+Test(fail_points, without_a_limit_time_is_not_over)
 {
     reads_t *reads = open_with_faults();
     cr_expect_not(
